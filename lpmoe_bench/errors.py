@@ -1,0 +1,37 @@
+"""Expected errors: one sentence each, with the exit code the command line returns."""
+
+
+class BenchError(Exception):
+    """An error a user can act on; anything else that escapes is a bug."""
+
+    exit_code = 1
+
+
+class UsageError(BenchError):
+    """A wrong command, option or configuration."""
+
+    exit_code = 2
+
+
+class DataError(BenchError):
+    """Data or weights that are missing, unreadable or fail verification."""
+
+    exit_code = 3
+
+
+class NotComparableError(BenchError):
+    """Records that differ in something that makes a comparison meaningless."""
+
+    exit_code = 5
+
+
+class ResourceError(BenchError):
+    """Memory, disk or device exhausted."""
+
+    exit_code = 6
+
+
+class DivergedError(BenchError):
+    """Training produced a loss that is not finite."""
+
+    exit_code = 7

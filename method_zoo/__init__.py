@@ -1,0 +1,46 @@
+"""Parameter-efficient fine-tuning methods on one frozen vision transformer.
+
+Importing the package imports no torch: names are read from its files, a method's module is
+imported when it is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import TYPE_CHECKING
+
+from ._errors import ZooError, unknown
+
+if TYPE_CHECKING:
+    from ._method import Method
+
+__all__ = ["ZooError", "create_backbone", "get_method", "list_methods"]
+
+
+def list_methods() -> list[str]:
+    """Return the names of all methods: the files of this package without a leading underscore."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+
+
+def get_method(name: str) -> type[Method]:
+    """Return the method class of that name; raises ZooError for an unknown one."""
+    if name not in list_methods():
+        raise ZooError(unknown("method", name, list_methods()))
+    module = importlib.import_module(f"{__name__}.{name}")
+    from ._method import Method
+
+    found = [
+        item
+        for item in vars(module).values()
+        if isinstance(item, type) and issubclass(item, Method) and item.__module__ == module.__name__
+    ]
+    assert len(found) == 1, f"{module.__name__} must define exactly one Method"
+    return found[0]
+
+
+def create_backbone(name: str, state=None, pos_antialias: bool | None = None, **kwargs):
+    """Build a frozen backbone; see method_zoo._backbone.create_backbone."""
+    from ._backbone import create_backbone as create
+
+    return create(name, state, pos_antialias, **kwargs)

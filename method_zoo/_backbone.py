@@ -1,0 +1,277 @@
+"""A plain timm vision transformer opened into verbs: patchify, position, attention, mlp, norm.
+
+Bit-equal to the native forward of the model it opens; a method writes its own loop over blocks.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import NamedTuple
+
+import timm
+import torch
+import torch.nn.functional as F
+from timm.layers import Attention, Mlp, PatchEmbed, resample_abs_pos_embed
+from timm.models.vision_transformer import Block, VisionTransformer
+from torch import Tensor, nn
+
+from ._errors import ZooError
+
+STRIDE = 16
+SIDE_MULTIPLE = 32
+
+
+class Tokens(NamedTuple):
+    """The state between two blocks; a pytree, so checkpointing and compilation see through it.
+
+    x: (B, prefix + H*W, C), prefix tokens first, then the grid row by row.
+    aux: scalar auxiliary loss gathered so far.
+    """
+
+    x: Tensor
+    prefix: int
+    grid: tuple[int, int]
+    rope: Tensor | None
+    aux: Tensor
+
+    @property
+    def patches(self) -> Tensor:  # (B, H*W, C)
+        return self.x[:, self.prefix :]
+
+    def map(self) -> Tensor:
+        """Return the patch tokens as a map, (B, C, H, W)."""
+        return self.patches.transpose(1, 2).unflatten(2, self.grid)
+
+    def with_patches(self, patches: Tensor) -> Tokens:
+        """Replace the patch tokens, (B, H*W, C), and keep the prefix."""
+        return self._replace(x=torch.cat([self.x[:, : self.prefix], patches], dim=1))
+
+    def insert(self, prompts: Tensor) -> Tokens:
+        """Put prompts, (p, C) or (B, p, C), between the prefix and the patches."""
+        prompts = prompts.expand(self.x.shape[0], -1, -1).to(self.x.dtype)
+        x = torch.cat([self.x[:, : self.prefix], prompts, self.patches], dim=1)
+        return self._replace(x=x, prefix=self.prefix + prompts.shape[1])
+
+    def drop(self, count: int) -> Tokens:
+        """Take the last `count` prefix tokens away: the inverse of insert."""
+        keep = self.prefix - count
+        x = torch.cat([self.x[:, :keep], self.patches], dim=1)
+        return self._replace(x=x, prefix=keep)
+
+    def add(self, update: Tokens) -> Tokens:
+        """Add a residual update and its auxiliary loss."""
+        return self._replace(x=self.x + update.x, aux=self.aux + update.aux)
+
+
+class Wrapped(nn.Module):
+    """A trainable layer around a frozen one, which it holds as `base`.
+
+    `forward` is told how many of the tokens are prefix and the grid of the rest, so a spatial
+    method can read them as a map. Whoever has an auxiliary loss overrides `forward_aux`.
+    """
+
+    def __init__(self, base: nn.Module):
+        super().__init__()
+        self.base = base
+
+    def forward(self, x: Tensor, prefix: int = 0, grid: tuple[int, int] | None = None) -> Tensor:
+        raise NotImplementedError
+
+    def forward_aux(self, x: Tensor, prefix: int, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Return the output and a scalar auxiliary loss."""
+        return self(x, prefix, grid), x.new_zeros((), dtype=torch.float32)
+
+    def fold(self) -> nn.Module:
+        """Return a plain module that computes the same; raises ZooError where that is impossible."""
+        raise ZooError(f"{type(self).__name__} depends on its input and cannot be folded")
+
+
+class Backbone(nn.Module):
+    """A frozen plain ViT. Every backbone has stride 16 seen from the image.
+
+    A model with patch 14 resizes its input to 14/16, so methods and decoders never see the patch
+    size. `groups` are four ranges of blocks, the one notion of stage.
+    """
+
+    accepts_prompts = True
+    fixed_grid: tuple[int, int] | None = None
+    stride = STRIDE
+
+    def __init__(self, vit: VisionTransformer, pos_antialias: bool = True):
+        super().__init__()
+        _check_plain(vit)
+        self.vit = vit.requires_grad_(False).eval()
+        self.pos_antialias = pos_antialias
+        self.dim: int = vit.embed_dim
+        self.depth = len(vit.blocks)
+        self.heads: int = vit.blocks[0].attn.num_heads  # type: ignore[union-attr]
+        bounds = [round(self.depth * k / 4) for k in range(5)]
+        self.groups = [range(a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
+        cfg = vit.pretrained_cfg
+        self.register_buffer("mean", torch.tensor(cfg["mean"]).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(cfg["std"]).view(3, 1, 1), persistent=False)
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Keep the frozen model in eval mode; only what a method wrapped around it follows `mode`."""
+        super().train(False)
+        for wrapped in [m for m in self.modules() if isinstance(m, Wrapped)]:
+            wrapped.training = mode
+            for name, child in wrapped.named_children():
+                if name != "base":
+                    child.train(mode)
+        return self
+
+    def normalise(self, image: Tensor) -> Tensor:
+        """Bring float RGB in [0, 1], (B, 3, h, w), to the statistics of this model."""
+        return (image - self.mean) / self.std
+
+    def patchify(self, image: Tensor) -> Tensor:
+        """Embed the patches of an image in [0, 1]: (B, 3, h, w) -> (B, H, W, C), no position yet."""
+        height, width = image.shape[-2:]
+        if height % SIDE_MULTIPLE or width % SIDE_MULTIPLE:
+            raise ZooError(
+                f"image is {height} x {width}; both sides must be multiples of {SIDE_MULTIPLE}: "
+                f"resize it first"
+            )
+        patch = self.vit.patch_embed.patch_size[0]
+        image = self.normalise(image)
+        if patch != STRIDE:
+            size = (height // STRIDE * patch, width // STRIDE * patch)
+            image = F.interpolate(image, size, mode="bilinear", antialias=True)
+        patches = self.vit.patch_embed.proj(image).permute(0, 2, 3, 1)
+        return self.vit.patch_embed.norm(patches)
+
+    def position(self, patches: Tensor) -> Tokens:
+        """Add position, class and register tokens, then the pre-norm: (B, H, W, C) -> Tokens."""
+        vit, batch, grid = self.vit, patches.shape[0], (patches.shape[1], patches.shape[2])
+        x = patches.flatten(1, 2)
+        prefix = [t.expand(batch, -1, -1) for t in (vit.cls_token, vit.reg_token) if t is not None]
+        table = self._position_table(grid)
+        if vit.no_embed_class and table is not None:
+            x = x + table
+        if prefix:
+            x = torch.cat([*prefix, x], dim=1)
+        if not vit.no_embed_class and table is not None:
+            x = x + table
+        aux = x.new_zeros((), dtype=torch.float32)
+        return Tokens(vit.norm_pre(x), vit.num_prefix_tokens, grid, None, aux)
+
+    def _position_table(self, grid: tuple[int, int]) -> Tensor | None:
+        vit = self.vit
+        if vit.pos_embed is None or grid == tuple(vit.patch_embed.grid_size):
+            return vit.pos_embed
+        return resample_abs_pos_embed(
+            vit.pos_embed,
+            new_size=list(grid),
+            old_size=list(vit.patch_embed.grid_size),
+            num_prefix_tokens=0 if vit.no_embed_class else vit.num_prefix_tokens,
+            antialias=self.pos_antialias,
+        )
+
+    def embed(self, image: Tensor) -> Tokens:
+        """Image in [0, 1] to the tokens that enter block 0."""
+        return self.position(self.patchify(image))
+
+    def linear(
+        self, module: nn.Module, x: Tensor, prefix: int, grid: tuple[int, int]
+    ) -> tuple[Tensor, Tensor | float]:
+        """Call a wrapped layer with prefix and grid, a plain one plainly; returns (output, aux)."""
+        if isinstance(module, Wrapped):
+            return module.forward_aux(x, prefix, grid)
+        return module(x), 0.0
+
+    def norm1(self, i: int, t: Tokens) -> Tensor:
+        """Return what the attention branch of block i reads, (B, N, C)."""
+        return self.vit.blocks[i].norm1(t.x)
+
+    def norm2(self, i: int, t: Tokens) -> Tensor:
+        """Return what the MLP branch of block i reads, (B, N, C)."""
+        return self.vit.blocks[i].norm2(t.x)
+
+    def attention(self, i: int, t: Tokens, normed: Tensor | None = None) -> Tokens:
+        """Return the residual update of the attention branch: norm, branch, LayerScale."""
+        block = self.vit.blocks[i]
+        x = self.norm1(i, t) if normed is None else normed
+        x, aux = self._self_attention(block.attn, x, t)
+        return t._replace(x=block.ls1(x), aux=torch.zeros_like(t.aux) + aux)
+
+    def mlp(self, i: int, t: Tokens, normed: Tensor | None = None) -> Tokens:
+        """Return the residual update of the MLP branch: norm, branch, LayerScale."""
+        block = self.vit.blocks[i]
+        x = self.norm2(i, t) if normed is None else normed
+        if type(block.mlp) is Mlp:
+            x, aux1 = self.linear(block.mlp.fc1, x, t.prefix, t.grid)
+            x = block.mlp.norm(block.mlp.act(x))
+            x, aux2 = self.linear(block.mlp.fc2, x, t.prefix, t.grid)
+            aux = aux1 + aux2
+        else:
+            x, aux = block.mlp(x), 0.0
+        return t._replace(x=block.ls2(x), aux=torch.zeros_like(t.aux) + aux)
+
+    def _self_attention(self, attn: Attention, x: Tensor, t: Tokens) -> tuple[Tensor, Tensor | float]:
+        batch, count, _ = x.shape
+        gate = attn.gate(x).sigmoid() if attn.gate is not None else None
+        qkv, aux1 = self.linear(attn.qkv, x, t.prefix, t.grid)
+        qkv = qkv.reshape(batch, count, 3, attn.num_heads, attn.head_dim).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.unbind(0)
+        x = F.scaled_dot_product_attention(attn.q_norm(q), attn.k_norm(k), v)
+        x = attn.norm(x.transpose(1, 2).reshape(batch, count, attn.attn_dim))
+        x = x if gate is None else x * gate
+        x, aux2 = self.linear(attn.proj, x, t.prefix, t.grid)
+        return x, aux1 + aux2
+
+    def block(self, i: int, t: Tokens) -> Tokens:
+        """Run block i as it is: attention, then MLP, each added to the residual stream."""
+        t = t.add(self.attention(i, t))
+        return t.add(self.mlp(i, t))
+
+    def norm(self, t: Tokens) -> Tokens:
+        """Apply the final norm to all tokens."""
+        return t._replace(x=self.vit.norm(t.x))
+
+    def neck(self, t: Tokens) -> Tensor:
+        """Return the map a decoder of the backbone's own family reads, (B, C, H, W)."""
+        return t.map()
+
+    def reset(self, seed: int) -> None:
+        """Re-initialise every weight as timm does for training from scratch."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.vit.init_weights()
+
+
+def _check_plain(vit: nn.Module) -> None:
+    if not isinstance(vit, VisionTransformer) or not isinstance(vit.patch_embed, PatchEmbed):
+        raise ZooError(
+            f"{type(vit).__name__} is not a plain timm VisionTransformer; "
+            f"use a vit_*, deit_* or DINOv2 model"
+        )
+    odd = [b for b in vit.blocks if type(b) is not Block or type(b.attn) is not Attention]
+    if odd:
+        raise ZooError(f"blocks of type {type(odd[0]).__name__} are not supported: use a plain ViT")
+
+
+def create_backbone(
+    name: str,
+    state: dict[str, Tensor] | None = None,
+    pos_antialias: bool | None = None,
+    **kwargs,
+) -> Backbone:
+    """Build a frozen backbone by its timm name; no files are read.
+
+    `state` is the timm state dict, loaded strictly; without it the weights are timm's random ones.
+    `pos_antialias` says how position tables are resized; by default as timm does it (with).
+    Raises ZooError for an unknown name, an unsupported model or a state that does not fit.
+    """
+    if not timm.is_model(name):
+        close = get_close_matches(name, timm.list_models(), n=5) or ["vit_small_patch16_224"]
+        raise ZooError(f"unknown backbone '{name}'; use a timm model name, closest: {', '.join(close)}")
+    vit = timm.create_model(name, pretrained=False, num_classes=0, global_pool="", **kwargs)
+    if state is not None:
+        try:
+            vit.load_state_dict(state, strict=True)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+            raise ZooError(f"these weights do not fit backbone '{name}': {reason}") from None
+    return Backbone(vit, True if pos_antialias is None else pos_antialias)
+

@@ -1,0 +1,196 @@
+"""Method: what every fine-tuning method shares: the default loop, wrap, unfreeze, state, merge."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ._backbone import Backbone, Tokens, Wrapped
+from ._errors import ZooError, unknown
+
+
+class Features(NamedTuple):
+    """What a method hands to the decoder.
+
+    maps: (B, C_k, H_k, W_k), shallow to deep. final: neck(norm(last tokens)), (B, C, H, W).
+    aux: scalar, added to the loss with weight 1.
+    """
+
+    maps: list[Tensor]
+    final: Tensor
+    aux: Tensor
+
+
+class Prefix(NamedTuple):
+    """The part of the forward that never changes: tokens, and those at the ends of passed groups."""
+
+    tokens: Tokens
+    taps: list[Tokens]
+
+
+class Method(nn.Module):
+    """One way to adapt a frozen backbone. Subclasses take keyword options with paper defaults.
+
+    The smallest of three rungs is enough for most: wrap or unfreeze in `__init__`; override
+    `block`; override `forward`. What is registered after `super().__init__`, or unfrozen, trains.
+    """
+
+    title: ClassVar[str]
+    paper: ClassVar[str] = ""
+    fidelity: ClassVar[str] = "faithful to the paper's equations"
+    identity_at_init: ClassVar[bool] = True
+    needs_prompts: ClassVar[bool] = False
+    mergeable: ClassVar[bool] = False
+    find_unused_parameters: ClassVar[bool] = False
+    decoder: ClassVar[str] = "fpn"
+    preset: ClassVar[dict[str, float]] = {"lr": 1e-3}
+    # Trainable tensors that may stay without gradient: {fragment of the name: the reason}.
+    without_gradient: ClassVar[dict[str, str]] = {}
+
+    def __init__(self, backbone: Backbone):
+        super().__init__()
+        if self.needs_prompts and not backbone.accepts_prompts:
+            raise ZooError(f"{self.title} inserts prompts, which this backbone does not accept")
+        self.backbone = backbone
+        self.checkpointing = False
+        self.frozen_blocks = 0  # leading blocks whose outputs never change
+        self.channels = [backbone.dim] * len(backbone.groups)
+        self.strides = [backbone.stride] * len(backbone.groups)
+        self._original = {name for name, _ in _tensors(self)}
+        self._merged = False
+
+    # The loop -------------------------------------------------------------------------------
+
+    def block(self, i: int, t: Tokens) -> Tokens:
+        """Run block i; rung 2 overrides it."""
+        return self.backbone.block(i, t)
+
+    def step(self, i: int, t: Tokens) -> Tokens:
+        """Run `block`, recomputed in the backward pass when checkpointing is on."""
+        if self.checkpointing and torch.is_grad_enabled():
+            return checkpoint(self.block, i, t, use_reentrant=False)  # type: ignore[return-value]
+        return self.block(i, t)
+
+    def prefix(self, image: Tensor) -> Prefix:
+        """Embed the image in [0, 1] and run the frozen blocks, without gradient where frozen."""
+        frozen = self.frozen_blocks > 0
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+            return self._walk(Prefix(self.backbone.embed(image), []), range(self.frozen_blocks))
+
+    def finish(self, prefix: Prefix) -> Features:
+        """Run the remaining blocks and return one normed map after each group."""
+        rest = range(self.frozen_blocks, self.backbone.depth)
+        tokens, taps = self._walk(prefix, rest)
+        normed = [self.backbone.norm(t) for t in taps]
+        return Features([t.map() for t in normed], self.backbone.neck(normed[-1]), tokens.aux)
+
+    def forward(self, image: Tensor) -> Features:
+        """Image in [0, 1], (B, 3, h, w), to features; rung 3 overrides it."""
+        return self.finish(self.prefix(image))
+
+    def _walk(self, start: Prefix, blocks: range) -> Prefix:
+        t, taps = start.tokens, list(start.taps)
+        ends = {group[-1] for group in self.backbone.groups}
+        for i in blocks:
+            t = self.step(i, t)
+            if i in ends:
+                taps.append(t)
+        return Prefix(t, taps)
+
+    # What trains ----------------------------------------------------------------------------
+
+    def wrap(self, match: Callable[[str], bool], wrapper: Callable[[nn.Module], Wrapped]) -> None:
+        """Replace each backbone module whose dotted name matches; raises when none does."""
+        names = [name for name, _ in self.backbone.vit.named_modules() if name and match(name)]
+        if not names:
+            raise ZooError(f"{self.title} found no layer to adapt in this backbone")
+        for name in names:
+            parent_name, _, leaf = name.rpartition(".")
+            parent = self.backbone.vit.get_submodule(parent_name)
+            setattr(parent, leaf, wrapper(getattr(parent, leaf)))
+
+    def unfreeze(self, match: Callable[[str], bool]) -> None:
+        """Train each backbone parameter whose dotted name matches; raises when none does."""
+        found = [p for name, p in self.backbone.vit.named_parameters() if match(name)]
+        if not found:
+            raise ZooError(f"{self.title} found no parameter to train in this backbone")
+        for parameter in found:
+            parameter.requires_grad_(True)
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Return the parameters that train, by name."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    # State ----------------------------------------------------------------------------------
+
+    def adapter_state(self) -> dict[str, Tensor]:
+        """Return every tensor that is not pristine: trained, or added by the method."""
+        return {name: t.detach() for name, t in _tensors(self) if not self._pristine(name, t)}
+
+    def load_adapter_state(self, state: dict[str, Tensor]) -> None:
+        """Copy a saved adapter state in; raises ZooError naming what does not fit."""
+        own = self.adapter_state()
+        missing, surplus = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+        if missing or surplus:
+            raise ZooError(
+                f"this adapter state is not of {self.title} with these options: "
+                f"{len(missing)} tensors missing {missing[:3]}, {len(surplus)} unknown {surplus[:3]}"
+            )
+        for name, tensor in own.items():
+            if tensor.shape != state[name].shape:
+                raise ZooError(
+                    f"adapter tensor {name} is {tuple(state[name].shape)}, "
+                    f"{self.title} with these options needs {tuple(tensor.shape)}"
+                )
+        for name, tensor in own.items():
+            tensor.copy_(state[name])
+
+    def _pristine(self, name: str, tensor: Tensor) -> bool:
+        return name.replace(".base.", ".") in self._original and not tensor.requires_grad
+
+    def merge(self) -> Backbone:
+        """Fold the adaptation into the backbone and return it; raises where that is impossible."""
+        if not self.mergeable:
+            raise ZooError(f"{self.title} cannot be merged: it depends on its input")
+        if self._merged:
+            raise ZooError(f"{self.title} is merged already; build a fresh method to merge again")
+        for name, module in list(self.backbone.vit.named_modules()):
+            if isinstance(module, Wrapped):
+                parent_name, _, leaf = name.rpartition(".")
+                setattr(self.backbone.vit.get_submodule(parent_name), leaf, module.fold())
+        self._merged = True
+        return self.backbone.requires_grad_(False)
+
+    # Options --------------------------------------------------------------------------------
+
+    @classmethod
+    def options(cls) -> dict[str, object]:
+        """Return the options of the method and their defaults: its signature is its config."""
+        parameters = list(inspect.signature(cls.__init__).parameters.values())[2:]
+        return {p.name: p.default for p in parameters}
+
+    @classmethod
+    def check_options(cls, options: dict[str, object]) -> dict[str, object]:
+        """Fill the defaults in and return all options; raises ZooError for unknown or mistyped."""
+        known = cls.options()
+        for name, value in options.items():
+            if name not in known:
+                raise ZooError(unknown(f"option of {cls.title}", name, known))
+            default = known[name]
+            number = isinstance(default, float) and isinstance(value, int)
+            if type(value) is not type(default) and not (number and not isinstance(value, bool)):
+                raise ZooError(
+                    f"option {name} of {cls.title} is {value!r}; "
+                    f"a {type(default).__name__} is needed, such as {default!r}"
+                )
+        return known | {k: float(v) if isinstance(known[k], float) else v for k, v in options.items()}  # type: ignore[arg-type]
+
+
+def _tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """Return the parameters and the persistent buffers of a module by name."""
+    return list(module.state_dict(keep_vars=True).items())
