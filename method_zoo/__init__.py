@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 from ._errors import ZooError, unknown
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ._method import Method
 
-__all__ = ["ZooError", "create_backbone", "get_method", "list_methods"]
+__all__ = ["ZooError", "check_backbone_name", "create_backbone", "get_method", "list_methods"]
 
 
 def list_methods() -> list[str]:
@@ -33,14 +35,23 @@ def get_method(name: str) -> type[Method]:
     found = [
         item
         for item in vars(module).values()
-        if isinstance(item, type) and issubclass(item, Method) and item.__module__ == module.__name__
+        if isinstance(item, type)
+        and issubclass(item, Method)
+        and item.__module__ == module.__name__
     ]
     assert len(found) == 1, f"{module.__name__} must define exactly one Method"
     return found[0]
 
 
 def create_backbone(name: str, state=None, pos_antialias: bool | None = None, **kwargs):
-    """Build a frozen backbone; see method_zoo._backbone.create_backbone."""
-    from ._backbone import create_backbone as create
+    """Build a frozen backbone; see method_zoo._create.create_backbone."""
+    from ._create import create_backbone as create
 
     return create(name, state, pos_antialias, **kwargs)
+
+
+def check_backbone_name(name: str, also: Iterable[str] = ()) -> None:
+    """Raise ZooError for an unknown name; see method_zoo._create.check_backbone_name."""
+    from ._create import check_backbone_name as check
+
+    check(name, also)

@@ -5,10 +5,9 @@ Bit-equal to the native forward of the model it opens; a method writes its own l
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-from typing import NamedTuple
+from itertools import pairwise
+from typing import Any
 
-import timm
 import torch
 import torch.nn.functional as F
 from timm.layers import Attention, Mlp, PatchEmbed, resample_abs_pos_embed
@@ -16,51 +15,10 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from ._errors import ZooError
+from ._tokens import Tokens
 
 STRIDE = 16
 SIDE_MULTIPLE = 32
-
-
-class Tokens(NamedTuple):
-    """The state between two blocks; a pytree, so checkpointing and compilation see through it.
-
-    x: (B, prefix + H*W, C), prefix tokens first, then the grid row by row.
-    aux: scalar auxiliary loss gathered so far.
-    """
-
-    x: Tensor
-    prefix: int
-    grid: tuple[int, int]
-    rope: Tensor | None
-    aux: Tensor
-
-    @property
-    def patches(self) -> Tensor:  # (B, H*W, C)
-        return self.x[:, self.prefix :]
-
-    def map(self) -> Tensor:
-        """Return the patch tokens as a map, (B, C, H, W)."""
-        return self.patches.transpose(1, 2).unflatten(2, self.grid)
-
-    def with_patches(self, patches: Tensor) -> Tokens:
-        """Replace the patch tokens, (B, H*W, C), and keep the prefix."""
-        return self._replace(x=torch.cat([self.x[:, : self.prefix], patches], dim=1))
-
-    def insert(self, prompts: Tensor) -> Tokens:
-        """Put prompts, (p, C) or (B, p, C), between the prefix and the patches."""
-        prompts = prompts.expand(self.x.shape[0], -1, -1).to(self.x.dtype)
-        x = torch.cat([self.x[:, : self.prefix], prompts, self.patches], dim=1)
-        return self._replace(x=x, prefix=self.prefix + prompts.shape[1])
-
-    def drop(self, count: int) -> Tokens:
-        """Take the last `count` prefix tokens away: the inverse of insert."""
-        keep = self.prefix - count
-        x = torch.cat([self.x[:, :keep], self.patches], dim=1)
-        return self._replace(x=x, prefix=keep)
-
-    def add(self, update: Tokens) -> Tokens:
-        """Add a residual update and its auxiliary loss."""
-        return self._replace(x=self.x + update.x, aux=self.aux + update.aux)
 
 
 class Wrapped(nn.Module):
@@ -82,7 +40,7 @@ class Wrapped(nn.Module):
         return self(x, prefix, grid), x.new_zeros((), dtype=torch.float32)
 
     def fold(self) -> nn.Module:
-        """Return a plain module that computes the same; raises ZooError where that is impossible."""
+        """Return a plain module that computes the same; raises ZooError where there is none."""
         raise ZooError(f"{type(self).__name__} depends on its input and cannot be folded")
 
 
@@ -96,23 +54,24 @@ class Backbone(nn.Module):
     accepts_prompts = True
     fixed_grid: tuple[int, int] | None = None
     stride = STRIDE
+    mean: Tensor
+    std: Tensor
 
-    def __init__(self, vit: VisionTransformer, pos_antialias: bool = True):
+    def __init__(self, vit: nn.Module, pos_antialias: bool = True):
         super().__init__()
-        _check_plain(vit)
-        self.vit = vit.requires_grad_(False).eval()
+        self.vit = _plain(vit).requires_grad_(False).eval()
         self.pos_antialias = pos_antialias
-        self.dim: int = vit.embed_dim
-        self.depth = len(vit.blocks)
-        self.heads: int = vit.blocks[0].attn.num_heads  # type: ignore[union-attr]
+        self.dim: int = self.vit.embed_dim
+        self.depth = len(self.vit.blocks)
+        self.heads: int = self._block(0).attn.num_heads
         bounds = [round(self.depth * k / 4) for k in range(5)]
-        self.groups = [range(a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
-        cfg = vit.pretrained_cfg
+        self.groups = [range(a, b) for a, b in pairwise(bounds)]
+        cfg: Any = vit.pretrained_cfg
         self.register_buffer("mean", torch.tensor(cfg["mean"]).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(cfg["std"]).view(3, 1, 1), persistent=False)
 
     def train(self, mode: bool = True) -> Backbone:
-        """Keep the frozen model in eval mode; only what a method wrapped around it follows `mode`."""
+        """Keep the frozen model in eval mode; what a method wrapped around it follows `mode`."""
         super().train(False)
         for wrapped in [m for m in self.modules() if isinstance(m, Wrapped)]:
             wrapped.training = mode
@@ -126,7 +85,7 @@ class Backbone(nn.Module):
         return (image - self.mean) / self.std
 
     def patchify(self, image: Tensor) -> Tensor:
-        """Embed the patches of an image in [0, 1]: (B, 3, h, w) -> (B, H, W, C), no position yet."""
+        """Embed an image in [0, 1], without position: (B, 3, h, w) -> (B, H, W, C)."""
         height, width = image.shape[-2:]
         if height % SIDE_MULTIPLE or width % SIDE_MULTIPLE:
             raise ZooError(
@@ -180,24 +139,27 @@ class Backbone(nn.Module):
             return module.forward_aux(x, prefix, grid)
         return module(x), 0.0
 
+    def _block(self, i: int) -> Any:
+        return self.vit.blocks[i]
+
     def norm1(self, i: int, t: Tokens) -> Tensor:
         """Return what the attention branch of block i reads, (B, N, C)."""
-        return self.vit.blocks[i].norm1(t.x)
+        return self._block(i).norm1(t.x)
 
     def norm2(self, i: int, t: Tokens) -> Tensor:
         """Return what the MLP branch of block i reads, (B, N, C)."""
-        return self.vit.blocks[i].norm2(t.x)
+        return self._block(i).norm2(t.x)
 
     def attention(self, i: int, t: Tokens, normed: Tensor | None = None) -> Tokens:
         """Return the residual update of the attention branch: norm, branch, LayerScale."""
-        block = self.vit.blocks[i]
+        block = self._block(i)
         x = self.norm1(i, t) if normed is None else normed
         x, aux = self._self_attention(block.attn, x, t)
         return t._replace(x=block.ls1(x), aux=torch.zeros_like(t.aux) + aux)
 
     def mlp(self, i: int, t: Tokens, normed: Tensor | None = None) -> Tokens:
         """Return the residual update of the MLP branch: norm, branch, LayerScale."""
-        block = self.vit.blocks[i]
+        block = self._block(i)
         x = self.norm2(i, t) if normed is None else normed
         if type(block.mlp) is Mlp:
             x, aux1 = self.linear(block.mlp.fc1, x, t.prefix, t.grid)
@@ -208,7 +170,9 @@ class Backbone(nn.Module):
             x, aux = block.mlp(x), 0.0
         return t._replace(x=block.ls2(x), aux=torch.zeros_like(t.aux) + aux)
 
-    def _self_attention(self, attn: Attention, x: Tensor, t: Tokens) -> tuple[Tensor, Tensor | float]:
+    def _self_attention(
+        self, attn: Attention, x: Tensor, t: Tokens
+    ) -> tuple[Tensor, Tensor | float]:
         batch, count, _ = x.shape
         gate = attn.gate(x).sigmoid() if attn.gate is not None else None
         qkv, aux1 = self.linear(attn.qkv, x, t.prefix, t.grid)
@@ -233,6 +197,19 @@ class Backbone(nn.Module):
         """Return the map a decoder of the backbone's own family reads, (B, C, H, W)."""
         return t.map()
 
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Load a timm state dict strictly; raises ZooError naming what does not fit."""
+        own = self.vit.state_dict()
+        missing, surplus = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+        shapes = [n for n in own.keys() & state.keys() if own[n].shape != state[n].shape]
+        if missing or surplus or shapes:
+            raise ZooError(
+                f"these weights do not fit the backbone: {len(missing)} tensors missing "
+                f"{missing[:3]}, {len(surplus)} unknown {surplus[:3]}, "
+                f"{len(shapes)} of another shape {sorted(shapes)[:3]}"
+            )
+        self.vit.load_state_dict(state, strict=True)
+
     def reset(self, seed: int) -> None:
         """Re-initialise every weight as timm does for training from scratch."""
         with torch.random.fork_rng(devices=[]):
@@ -240,38 +217,15 @@ class Backbone(nn.Module):
             self.vit.init_weights()
 
 
-def _check_plain(vit: nn.Module) -> None:
-    if not isinstance(vit, VisionTransformer) or not isinstance(vit.patch_embed, PatchEmbed):
+def _plain(vit: nn.Module) -> VisionTransformer:
+    # A subclass (distilled DeiT) adds tokens of its own, which this class would leave out.
+    if type(vit) is not VisionTransformer or not isinstance(vit.patch_embed, PatchEmbed):
         raise ZooError(
             f"{type(vit).__name__} is not a plain timm VisionTransformer; "
             f"use a vit_*, deit_* or DINOv2 model"
         )
-    odd = [b for b in vit.blocks if type(b) is not Block or type(b.attn) is not Attention]
-    if odd:
-        raise ZooError(f"blocks of type {type(odd[0]).__name__} are not supported: use a plain ViT")
-
-
-def create_backbone(
-    name: str,
-    state: dict[str, Tensor] | None = None,
-    pos_antialias: bool | None = None,
-    **kwargs,
-) -> Backbone:
-    """Build a frozen backbone by its timm name; no files are read.
-
-    `state` is the timm state dict, loaded strictly; without it the weights are timm's random ones.
-    `pos_antialias` says how position tables are resized; by default as timm does it (with).
-    Raises ZooError for an unknown name, an unsupported model or a state that does not fit.
-    """
-    if not timm.is_model(name):
-        close = get_close_matches(name, timm.list_models(), n=5) or ["vit_small_patch16_224"]
-        raise ZooError(f"unknown backbone '{name}'; use a timm model name, closest: {', '.join(close)}")
-    vit = timm.create_model(name, pretrained=False, num_classes=0, global_pool="", **kwargs)
-    if state is not None:
-        try:
-            vit.load_state_dict(state, strict=True)
-        except RuntimeError as error:
-            reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-            raise ZooError(f"these weights do not fit backbone '{name}': {reason}") from None
-    return Backbone(vit, True if pos_antialias is None else pos_antialias)
-
+    for block in vit.blocks:
+        if type(block) is not Block or type(block.attn) is not Attention:
+            kind = type(block).__name__
+            raise ZooError(f"blocks of type {kind} cannot be opened; use a plain vit_* model")
+    return vit

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ._backbone import Backbone, Tokens, Wrapped
-from ._errors import ZooError, unknown
+from ._errors import ZooError
 
 
 class Features(NamedTuple):
@@ -27,7 +26,7 @@ class Features(NamedTuple):
 
 
 class Prefix(NamedTuple):
-    """The part of the forward that never changes: tokens, and those at the ends of passed groups."""
+    """The part of the forward that never changes: its tokens, and those at ends of groups."""
 
     tokens: Tokens
     taps: list[Tokens]
@@ -61,6 +60,7 @@ class Method(nn.Module):
         self.frozen_blocks = 0  # leading blocks whose outputs never change
         self.channels = [backbone.dim] * len(backbone.groups)
         self.strides = [backbone.stride] * len(backbone.groups)
+        self.backbone_size = sum(p.numel() for p in backbone.parameters())
         self._original = {name for name, _ in _tensors(self)}
         self._merged = False
 
@@ -139,7 +139,8 @@ class Method(nn.Module):
         if missing or surplus:
             raise ZooError(
                 f"this adapter state is not of {self.title} with these options: "
-                f"{len(missing)} tensors missing {missing[:3]}, {len(surplus)} unknown {surplus[:3]}"
+                f"{len(missing)} tensors missing {missing[:3]}, "
+                f"{len(surplus)} unknown {surplus[:3]}"
             )
         for name, tensor in own.items():
             if tensor.shape != state[name].shape:
@@ -151,7 +152,9 @@ class Method(nn.Module):
             tensor.copy_(state[name])
 
     def _pristine(self, name: str, tensor: Tensor) -> bool:
-        return name.replace(".base.", ".") in self._original and not tensor.requires_grad
+        # Under the name it had before it became the base of a wrapped layer.
+        name = ".".join(part for part in name.split(".") if part != "base")
+        return name in self._original and not tensor.requires_grad
 
     def merge(self) -> Backbone:
         """Fold the adaptation into the backbone and return it; raises where that is impossible."""
@@ -165,30 +168,6 @@ class Method(nn.Module):
                 setattr(self.backbone.vit.get_submodule(parent_name), leaf, module.fold())
         self._merged = True
         return self.backbone.requires_grad_(False)
-
-    # Options --------------------------------------------------------------------------------
-
-    @classmethod
-    def options(cls) -> dict[str, object]:
-        """Return the options of the method and their defaults: its signature is its config."""
-        parameters = list(inspect.signature(cls.__init__).parameters.values())[2:]
-        return {p.name: p.default for p in parameters}
-
-    @classmethod
-    def check_options(cls, options: dict[str, object]) -> dict[str, object]:
-        """Fill the defaults in and return all options; raises ZooError for unknown or mistyped."""
-        known = cls.options()
-        for name, value in options.items():
-            if name not in known:
-                raise ZooError(unknown(f"option of {cls.title}", name, known))
-            default = known[name]
-            number = isinstance(default, float) and isinstance(value, int)
-            if type(value) is not type(default) and not (number and not isinstance(value, bool)):
-                raise ZooError(
-                    f"option {name} of {cls.title} is {value!r}; "
-                    f"a {type(default).__name__} is needed, such as {default!r}"
-                )
-        return known | {k: float(v) if isinstance(known[k], float) else v for k, v in options.items()}  # type: ignore[arg-type]
 
 
 def _tensors(module: nn.Module) -> list[tuple[str, Tensor]]:

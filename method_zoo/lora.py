@@ -1,7 +1,7 @@
 """LoRA: Low-Rank Adaptation of Large Language Models. Hu et al., ICLR 2022, arXiv 2106.09685.
 
 y = W x + b + (alpha / rank) B A x, on the fused query-key-value layer of every block.
-A (rank x d) starts Kaiming-uniform, B (3d x rank) at zero, so training starts from the frozen model.
+A (rank x d) starts Kaiming-uniform, B (3d x rank) at zero: training starts at the frozen model.
 """
 
 import math
@@ -44,6 +44,7 @@ class LoRALinear(Wrapped):
         return self.base(x) + F.linear(F.linear(x, self.a), self.b) * self.scale
 
     def fold(self) -> nn.Module:
+        assert isinstance(self.base, nn.Linear)
         with torch.no_grad():
             self.base.weight += self.scale * self.b @ self.a
         return self.base

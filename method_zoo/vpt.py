@@ -1,7 +1,7 @@
 """VPT: Visual Prompt Tuning. Jia et al., ECCV 2022, arXiv 2203.12119.
 
-Deep: [cls, P_i, patches] -> block i, with fresh prompts P_i (p x d) replacing the last ones in every
-block. Shallow: one P_0 enters at block 0 and is carried through. Prompts start uniform in
+Deep: [cls, P_i, patches] -> block i, with fresh prompts P_i (p x d) replacing the last ones in
+every block. Shallow: one P_0 enters at block 0 and is carried through. Prompts start uniform in
 +-sqrt(6 / (3 patch^2 + d)) and carry no position; they are dropped before the decoder.
 """
 
