@@ -35,3 +35,9 @@ class DivergedError(BenchError):
     """Training produced a loss that is not finite."""
 
     exit_code = 7
+
+
+class InterruptedRun(BenchError):
+    """Stopped by the user; the same command resumes."""
+
+    exit_code = 130

@@ -1,0 +1,165 @@
+"""Pairs to tensors: squashed, flipped and batched by seed and key, never by global state."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from lpmoe_bench.errors import DataError, UsageError
+from lpmoe_bench.pairs import Pair, read_pair
+
+Key = tuple[int, int]  # (epoch, index)
+MOST_WORKERS = 4
+
+
+def carve_validation(
+    pairs: Sequence[Pair], fraction: float, seed: int
+) -> tuple[list[Pair], list[Pair]]:
+    """Return (train, validation), each sorted by name and never empty.
+
+    Which pairs are kept for validation depends on their names and the seed, not on their order.
+    Raises UsageError for a fraction outside (0, 1) and DataError for fewer than two pairs.
+    """
+    if not 0 < fraction < 1:
+        raise UsageError(f"the validation share is {fraction}; it must lie between 0 and 1")
+    if len(pairs) < 2:
+        raise DataError(
+            f"{len(pairs)} training pairs cannot be divided into train and validation; give at "
+            f"least 2"
+        )
+    ranked = _ranked(pairs, "validation", seed)
+    count = min(max(1, round(fraction * len(pairs))), len(pairs) - 1)
+    return _by_name(ranked[count:]), _by_name(ranked[:count])
+
+
+def subset(pairs: Sequence[Pair], count: int | None, seed: int) -> list[Pair]:
+    """Return `count` pairs, chosen by name and seed and sorted by name; all of them for None or
+    when there are no more. Raises UsageError for a count below 1."""
+    if count is not None and count < 1:
+        raise UsageError(f"limit_train is {count}; it must be at least 1")
+    return _by_name(_ranked(pairs, "subset", seed)[:count])
+
+
+def _ranked(pairs: Sequence[Pair], purpose: str, seed: int) -> list[Pair]:
+    """Order pairs by a hash of their names: another order for each purpose and seed."""
+
+    def rank(pair: Pair) -> bytes:
+        return hashlib.sha256(f"{purpose}\0{seed}\0{pair.name}".encode()).digest()
+
+    return sorted(pairs, key=rank)
+
+
+def _by_name(pairs: Sequence[Pair]) -> list[Pair]:
+    return sorted(pairs, key=lambda pair: pair.name)
+
+
+class PairDataset(Dataset):
+    """Training items by key (epoch, index): image (3, size, size), mask (1, size, size).
+
+    The image is float32 in [0, 1], resized bilinearly with antialias; the mask is float32 of 0 and
+    1, resized to the nearest pixel. Both are squashed to a square, and mirrored in half of the
+    (seed, epoch, index). Reading raises DataError naming the file.
+    """
+
+    def __init__(self, pairs: Sequence[Pair], size: int, seed: int, flip: bool):
+        self.pairs, self.size, self.seed, self.flip = list(pairs), size, seed, flip
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, key: Key) -> tuple[Tensor, Tensor]:
+        epoch, index = key
+        pixels, truth = read_pair(self.pairs[index])
+        image, mask = image_tensor(pixels, self.size), mask_tensor(truth, self.size)
+        if self.flip and _words(1, self.seed, epoch, index)[0] & np.uint64(1):
+            return image.flip(-1), mask.flip(-1)
+        return image, mask
+
+
+def image_tensor(image: np.ndarray, size: int) -> Tensor:
+    """Squash an image, uint8 (h, w, 3), to float32 (3, size, size) in [0, 1]."""
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+    squashed = F.interpolate(pixels, (size, size), mode="bilinear", antialias=True)[0]
+    return squashed.clamp_(0, 1)  # weights sum to one only up to rounding
+
+
+def mask_tensor(mask: np.ndarray, size: int) -> Tensor:
+    """Squash a mask, uint8 of 0 and 255 (h, w), to float32 of 0 and 1, (1, size, size)."""
+    # The exact variant samples pixel centres, so that a mirrored mask gives a mirrored result.
+    squashed = cv2.resize(mask, (size, size), interpolation=cv2.INTER_NEAREST_EXACT)
+    return torch.from_numpy(squashed > 0).float()[None]
+
+
+def epoch_batches(
+    count: int, batch: int, seed: int, epoch: int, rank: int = 0, world: int = 1
+) -> list[list[Key]]:
+    """Return the batches of one epoch for one of `world` processes, as lists of keys.
+
+    `batch` is the global batch, divided among the processes; all get equally many images. The
+    last, smaller batch is cut to a multiple of `world`, and dropped when it has fewer than two
+    images, unless it is the only one. Raises UsageError when the batch cannot be divided.
+    """
+    if batch < 1 or batch % world:
+        raise UsageError(
+            f"batch is {batch}; it must be a positive multiple of the {world} processes"
+        )
+    order = np.argsort(_words(count, seed, epoch), kind="stable").tolist()
+    chunks = [order[start : start + batch] for start in range(0, count, batch)]
+    if chunks and len(chunks[-1]) < batch:
+        rest = chunks.pop()
+        rest = rest[: len(rest) // world * world]
+        if len(rest) > 1 or (rest and not chunks):
+            chunks.append(rest)
+    return [[(epoch, index) for index in chunk[rank::world]] for chunk in chunks]
+
+
+def loader(
+    dataset: PairDataset, batches: Sequence[list[Key]], workers: int | None = None
+) -> DataLoader:
+    """Return a loader of exactly these batches: image (B, 3, s, s), mask (B, 1, s, s).
+
+    A resumed epoch passes the batches that are left. The items do not depend on `workers`; by
+    default there are none on one or two cores, where they would take time from training.
+    """
+    if workers is None:
+        workers = max(0, min(MOST_WORKERS, cores() - 2))
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=workers,
+        worker_init_fn=_calm,
+        # Its own generator: without one, each pass would draw from the global one.
+        generator=torch.Generator().manual_seed(0),
+    )
+
+
+def cores() -> int:
+    """Return how many processor cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def eval_items(pairs: Sequence[Pair], size: int) -> Iterator[tuple[str, Tensor, np.ndarray]]:
+    """Yield (name, image (3, size, size) in [0, 1], mask uint8 of 0 and 255 at its own size)."""
+    for pair in pairs:
+        image, mask = read_pair(pair)
+        yield pair.name, image_tensor(image, size), mask
+
+
+def _words(count: int, *key: int) -> np.ndarray:
+    """Return random 64-bit words that depend on the key alone, the same in every numpy version."""
+    return np.random.PCG64(np.random.SeedSequence(key)).random_raw(count)
+
+
+def _calm(worker: int) -> None:
+    """Keep each worker to one thread; there is one worker for each core already."""
+    cv2.setNumThreads(0)

@@ -1,0 +1,139 @@
+"""Image and mask files to arrays: as a person sees them, or one sentence naming the file."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from lpmoe_bench.errors import DataError
+
+JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+THRESHOLD = 128  # a mask value above it is object, as in the field's evaluation code
+GREY_TOLERANCE = 8  # channels this close are one grey: colour noise of JPEG
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Return an image as uint8 RGB, (h, w, 3); raises DataError when it cannot be read whole.
+
+    Grey and palette images become RGB, 16-bit values are scaled to 8, CMYK is converted, a
+    rotation noted in EXIF is applied, transparent parts are shown over black.
+    """
+    data = _read(path)
+    if not data.startswith(JPEG):
+        pixels = _decode(path, data, cv2.IMREAD_UNCHANGED)
+        if pixels.ndim == 3 and pixels.shape[2] == 4:
+            return cv2.cvtColor(_over_black(_to_8_bits(path, pixels)), cv2.COLOR_BGR2RGB)
+        plain = pixels.dtype == np.uint8 and pixels.ndim == 3 and b"eXIf" not in data
+        if plain and data.startswith(PNG):  # no need to decode again
+            return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(_decode(path, data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """Return a mask as uint8 of 0 and 255, (h, w); see inspect_mask."""
+    return inspect_mask(path)[0]
+
+
+def inspect_mask(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return a mask as uint8 of 0 and 255, (h, w), and what was unusual about the file.
+
+    Values above 128 are object ("grey levels" when there are others than 0 and 255); a file of
+    nothing but 0 and 1 is scaled ("values 0 and 1"); of two colours the lighter one is object
+    ("two colours"); a mask without any object is "empty". Raises DataError for unreadable
+    files, more colours, and masks of which nothing would be left above 128.
+    """
+    pixels = _to_8_bits(path, _decode(path, _read(path), cv2.IMREAD_UNCHANGED), keep_small=True)
+    if pixels.ndim == 3 and pixels.shape[2] == 4:
+        pixels = _over_black(pixels)
+    grey, coloured = _one_channel(path, pixels)
+    top, flags = int(grey.max()), []
+    if 1 < top <= THRESHOLD:
+        raise DataError(
+            f"mask {path} holds values from 0 to {top} only, and only values above {THRESHOLD} "
+            f"count as object; save it with 0 and 255"
+        )
+    mask = (grey > (0 if top == 1 else THRESHOLD)).astype(np.uint8) * 255
+    if coloured:
+        flags.append("two colours")
+    elif top == 1:
+        flags.append("values 0 and 1")
+    elif not np.array_equal(mask, grey):
+        flags.append("grey levels")
+    if not mask.any():
+        flags.append("empty")
+    return mask, tuple(flags)
+
+
+def _read(path: Path) -> bytes:
+    """Return a file's bytes; raises DataError when it is missing, empty or cut off."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror})") from None
+    if not data:
+        raise DataError(f"{path} is empty (0 bytes); copy or download it again")
+    cut_off = (data.startswith(JPEG) and not _jpeg_ends(data)) or (
+        data.startswith(PNG) and b"IEND" not in data[-64:]
+    )
+    if cut_off:
+        raise DataError(f"{path} is truncated: its end is missing; copy or download it again")
+    return data
+
+
+def _jpeg_ends(data: bytes) -> bool:
+    """Whether an end marker follows the first scan; one inside an EXIF preview does not count."""
+    at = 2
+    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != b"\xda":  # up to the scan
+        filler = data[at + 1 : at + 2] == b"\xff"
+        at += 1 if filler else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return data.find(b"\xff\xd9", at) >= 0
+
+
+def _decode(path: Path, data: bytes, flags: int) -> np.ndarray:
+    try:
+        # From memory: cv2.imread does not open names that are not ASCII on every system.
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
+        raise DataError(f"{path} cannot be decoded ({error.err})") from None
+    if pixels is None:
+        raise DataError(f"{path} cannot be decoded: it is damaged or not an image file")
+    return pixels
+
+
+def _to_8_bits(path: Path, pixels: np.ndarray, keep_small: bool = False) -> np.ndarray:
+    """Scale 16-bit values to 8; `keep_small` leaves those alone that fit into 8 bits anyway."""
+    if pixels.dtype == np.uint8:
+        return pixels
+    if pixels.dtype != np.uint16:
+        raise DataError(
+            f"{path} holds {pixels.dtype} values; 8 or 16 bits a channel are read: convert it"
+        )
+    if keep_small and pixels.max() <= 255:
+        return pixels.astype(np.uint8)
+    return (pixels >> 8).astype(np.uint8)
+
+
+def _over_black(pixels: np.ndarray) -> np.ndarray:
+    """(h, w, 4) with an alpha channel to (h, w, 3)."""
+    alpha = pixels[..., 3:].astype(np.uint16)
+    return ((pixels[..., :3] * alpha + 127) // 255).astype(np.uint8)
+
+
+def _one_channel(path: Path, pixels: np.ndarray) -> tuple[np.ndarray, bool]:
+    """Reduce a mask to (h, w), and tell whether it was painted in two colours."""
+    if pixels.ndim == 2:
+        return pixels, False
+    low, high = pixels.min(axis=2), pixels.max(axis=2)
+    if int((high - low).max()) <= GREY_TOLERANCE:
+        return high, False
+    code = pixels.astype(np.uint32) @ np.array([1, 256, 65536], np.uint32)
+    colours = np.unique(code)
+    if len(colours) != 2:
+        raise DataError(
+            f"mask {path} holds {len(colours)} colours; a mask has two values, object and "
+            f"background: save it with 0 and 255"
+        )
+    sums = [int(pixels[code == colour][0].sum()) for colour in colours]
+    return (code == colours[int(np.argmax(sums))]).astype(np.uint8) * 255, True

@@ -1,0 +1,122 @@
+"""Images and their masks, matched by name."""
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lpmoe_bench.errors import DataError
+from lpmoe_bench.images import read_image, read_mask
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
+SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One image file, its mask file, and the name both share."""
+
+    name: str
+    image: Path
+    mask: Path
+
+
+def find_pairs(images: Path, masks: Path, stems: Sequence[str] | None = None) -> list[Pair]:
+    """Match image and mask files of two folders by stem, sorted by name.
+
+    Hidden files and other kinds of files are ignored, sub-folders are not opened. With stems,
+    only those are matched, and all must be there. Raises DataError for a folder that is missing
+    or holds no image, two files of one stem, and names without a partner: all are counted, ten
+    are shown.
+    """
+    image_files, mask_files = _by_stem(images), _by_stem(masks)
+    if stems is None:
+        wanted = sorted(image_files.keys() | mask_files.keys())
+    else:
+        wanted = sorted({_same(stem) for stem in stems})
+    lonely = [
+        f"{stem} (no {'image or mask' if kinds == 3 else 'image' if kinds == 1 else 'mask'})"
+        for stem in wanted
+        if (kinds := (stem not in image_files) + 2 * (stem not in mask_files))
+    ]
+    if lonely:
+        raise DataError(
+            f"{len(lonely)} of {len(wanted)} names have no partner in {images} and {masks}: "
+            f"{shown(lonely)}; an image and its mask share a name up to the suffix"
+        )
+    return [Pair(stem, image_files[stem], mask_files[stem]) for stem in wanted]
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    """Return the image files of a folder by stem."""
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"folder {folder} cannot be opened ({error.strerror})") from None
+    found: dict[str, Path] = {}
+    doubles = []
+    for path in entries:
+        if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
+            continue
+        other = found.setdefault(_same(path.stem), path)
+        if other is not path:
+            doubles.append(f"{other.name} and {path.name}")
+    if doubles:
+        raise DataError(
+            f"{len(doubles)} names in {folder} belong to two files: {shown(doubles)}; keep one each"
+        )
+    if not found:
+        raise DataError(f"folder {folder} holds no image files ({', '.join(SUFFIXES)})")
+    return found
+
+
+def read_stems(path: Path) -> list[str]:
+    """Read a split list, one stem a line; raises DataError when it is missing, empty or has
+    doubles."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise DataError(f"split list {path} cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise DataError(f"split list {path} is no UTF-8 text; save it as UTF-8") from None
+    stems = [line.strip() for line in lines if line.strip()]
+    if not stems:
+        raise DataError(f"split list {path} is empty; it needs one name a line")
+    doubles = [stem for stem, count in Counter(map(_same, stems)).items() if count > 1]
+    if doubles:
+        raise DataError(f"split list {path} names {len(doubles)} twice: {shown(doubles)}")
+    return stems
+
+
+def read_pair(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
+    """Return image uint8 RGB (h, w, 3) and mask uint8 of 0 and 255 (h, w).
+
+    Raises DataError when one cannot be read or their sizes differ.
+    """
+    image, mask = read_image(pair.image), read_mask(pair.mask)
+    check_sizes(pair, image.shape, mask.shape)
+    return image, mask
+
+
+def check_sizes(pair: Pair, image: tuple[int, ...], mask: tuple[int, ...]) -> None:
+    """Raise DataError when image and mask shapes, (h, w, ...), differ."""
+    if image[:2] != mask[:2]:
+        raise DataError(
+            f"{pair.image} is {image[1]} x {image[0]} pixels but its mask {pair.mask} is "
+            f"{mask[1]} x {mask[0]}; both must have one size"
+        )
+
+
+def shown(items: Iterable[str], separator: str = ", ") -> str:
+    """Join at most ten items and say how many more there are."""
+    items = list(items)
+    more = f"{separator}and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
+    return separator.join(items[:SHOWN]) + more
+
+
+def _same(stem: str) -> str:
+    """One spelling of a name: systems store accents in two ways."""
+    return unicodedata.normalize("NFC", stem)
