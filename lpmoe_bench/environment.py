@@ -1,0 +1,87 @@
+"""Where a result was made: Python, processor, package versions, the code's git state."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import lpmoe_bench
+from lpmoe_bench.record_model import Environment
+
+# Packages whose version can move a number.
+PACKAGES = (
+    *("numpy", "scipy", "opencv-python-headless", "pysodmetrics", "torch", "torchvision"),
+    *("timm", "lightning", "safetensors", "segment-anything", "onnx"),
+)
+CODE = ("lpmoe_bench", "method_zoo", "pyproject.toml", "datasets.yaml")
+
+
+def collect_environment(device: str) -> Environment:
+    """Describe this process; `device` is what it computes on, in the caller's words."""
+    packages = installed_packages()
+    sha, dirty = git_state(Path(lpmoe_bench.__file__).parent.parent)
+    return Environment(
+        python=platform.python_version(),
+        platform=platform.platform(),
+        cpu=f"{processor_name()}, {os.cpu_count()} cores",
+        device=device,
+        packages=packages,
+        torch=packages.get("torch"),
+        git_sha=sha,
+        git_dirty=dirty,
+        version=lpmoe_bench.__version__,
+    )
+
+
+def installed_packages() -> dict[str, str]:
+    """Return the versions of the packages that matter, without importing any."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def processor_name() -> str:
+    """Return the processor's model name, or its architecture where the system tells no more."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def git_state(folder: Path) -> tuple[str | None, bool | None]:
+    """Return the commit the code in `folder` belongs to, and whether the code differs from it.
+
+    Only code counts: notes and results beside it make no difference to a number. (None, None)
+    where the code is not a git checkout, such as an installed wheel.
+    """
+    # An installed package may lie inside somebody's repository, but is not tracked there.
+    if _git(folder, "ls-files", "--error-unmatch", "lpmoe_bench/__init__.py") is None:
+        return None, None
+    sha = _git(folder, "rev-parse", "HEAD")
+    changes = _git(folder, "status", "--porcelain", "--", *CODE)
+    return sha, None if changes is None else changes != ""
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=folder,
+            env=os.environ | {"GIT_OPTIONAL_LOCKS": "0"},
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

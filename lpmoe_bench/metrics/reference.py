@@ -1,0 +1,173 @@
+"""Scores of one pair of map and mask, computed by PySODMetrics 1.6.2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from py_sod_metrics import (
+    MAE,
+    BERHandler,
+    DICEHandler,
+    Emeasure,
+    FmeasureHandler,
+    FmeasureV2,
+    IOUHandler,
+    Smeasure,
+    WeightedFmeasure,
+)
+
+from lpmoe_bench.errors import DataError, UsageError
+
+from .facts import get_metric
+from .protocols import COD, Protocol
+
+
+class PairScores(NamedTuple):
+    """Scores of one image. Metrics that need a whole data set hold a curve of 256 levels instead.
+
+    values: {metric: float or (256,) array, from level 255 down to 0}. flags: what is unusual.
+    """
+
+    values: dict[str, float | np.ndarray]
+    foreground_share: float
+    flags: tuple[str, ...]
+
+
+def score_pair(pred: np.ndarray, mask: np.ndarray, protocol: Protocol) -> PairScores:
+    """Score a map against a mask, both uint8 (h, w) on 0..255, in every metric of the protocol.
+
+    Raises DataError where shapes or types differ from that, or the mask holds only 0 and 1.
+    """
+    p, g = _prepare(pred, mask, protocol)
+    groups = dict.fromkeys(_GROUPS[key] for key in protocol.metrics)
+    values = {key: value for group in groups for key, value in group(p, g, protocol).items()}
+    flags = [
+        name
+        for name, holds in (
+            ("empty_mask", not g.any()),
+            ("full_mask", g.all()),
+            ("constant_pred", p.min() == p.max()),
+            ("s_undefined", "s_measure" in values and _undefined(g)),
+        )
+        if holds
+    ]
+    share = np.count_nonzero(g) / g.size
+    return PairScores({key: values[key] for key in protocol.metrics}, share, tuple(flags))
+
+
+def quick_score(metric: str, pred: np.ndarray, mask: np.ndarray, protocol: Protocol = COD) -> float:
+    """Return one metric of one pair, both uint8 (h, w) on 0..255: what validation calls.
+
+    Raises UsageError for a metric that only a whole data set has, such as `e_max`.
+    """
+    if not get_metric(metric).per_image:
+        raise UsageError(
+            f"{metric} is defined for a whole data set, not for one image; "
+            f"choose another, such as {protocol.primary}"
+        )
+    value = _GROUPS[metric](*_prepare(pred, mask, protocol), protocol)[metric]
+    assert isinstance(value, float)
+    return value
+
+
+def _prepare(
+    pred: np.ndarray, mask: np.ndarray, protocol: Protocol
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the normalised map as float64 and the mask as bool."""
+    if pred.ndim != 2 or pred.shape != mask.shape or not pred.size:
+        raise DataError(
+            f"map is {pred.shape} and mask is {mask.shape}; both must be (h, w) of the same size"
+        )
+    if pred.dtype != np.uint8 or mask.dtype != np.uint8:
+        raise DataError(f"map is {pred.dtype} and mask is {mask.dtype}; both must be uint8, 0..255")
+    if mask.max() == 1:  # would silently count as empty
+        raise DataError("mask holds only 0 and 1; foreground must be 255")
+    p = pred / 255
+    # The same operations in the same order as the reference, so that not one bit differs.
+    if protocol.normalisation == "minmax" and p.max() != p.min():
+        p = (p - p.min()) / (p.max() - p.min())
+    return p, mask > protocol.mask_threshold
+
+
+def _structure(p: np.ndarray, g: np.ndarray, protocol: Protocol) -> dict:
+    measure = Smeasure()
+    if not _undefined(g):
+        return {"s_measure": float(measure.cal_sm(p, g))}
+    region = _region(measure, p, g)
+    return {"s_measure": max(0.0, float(0.5 * measure.object(p, g) + 0.5 * region))}
+
+
+def _split(g: np.ndarray) -> tuple[int, int]:
+    """Return the rows above and the columns left of the quadrants' corner: the centroid plus 1."""
+    total = np.count_nonzero(g)
+    row, column = (
+        np.round(np.dot(np.count_nonzero(g, axis=1 - axis), np.arange(g.shape[axis])) / total)
+        for axis in (0, 1)
+    )
+    return int(row) + 1, int(column) + 1
+
+
+def _undefined(g: np.ndarray) -> bool:
+    """Whether a quadrant is empty, which makes the reference's S-measure NaN (0 times 0 / 0)."""
+    if not g.any() or g.all():
+        return False
+    y, x = _split(g)
+    return y == g.shape[0] or x == g.shape[1]
+
+
+def _region(measure: Smeasure, p: np.ndarray, g: np.ndarray) -> float:
+    """Return the region term over the quadrants that have pixels, each weighted by its area."""
+    y, x = _split(g)
+    score = 0.0
+    for rows in (slice(0, y), slice(y, None)):
+        for columns in (slice(0, x), slice(x, None)):
+            part = g[rows, columns]
+            if part.size:
+                score += float(measure.ssim(p[rows, columns], part)) * part.size / g.size
+    return score
+
+
+def _alignment(p: np.ndarray, g: np.ndarray, protocol: Protocol) -> dict:
+    measure = Emeasure()
+    measure.step(p, g, normalize=False)
+    curve = measure.changeable_ems[0]
+    adaptive = float(measure.adaptive_ems[0])
+    return {"e_mean": float(np.mean(curve)), "e_max": curve, "e_adaptive": adaptive}
+
+
+def _overlap(p: np.ndarray, g: np.ndarray, protocol: Protocol) -> dict:
+    f = FmeasureHandler(True, True, beta=protocol.f_beta2)
+    binary = {
+        "ber": BERHandler(False, False, with_binary=True),
+        "dice": DICEHandler(False, False, with_binary=True),
+        "iou": IOUHandler(False, False, with_binary=True),
+    }
+    FmeasureV2({"f": f, **binary}).step(p, g, normalize=False)
+    assert f.dynamic_results
+    assert f.adaptive_results
+    curve = f.dynamic_results[0]
+    values = {"f_mean": float(np.mean(curve)), "f_max": curve}
+    values["f_adaptive"] = float(f.adaptive_results[0])
+    return values | {key: float(handler.binary_results[0]) for key, handler in binary.items()}
+
+
+def _weighted(p: np.ndarray, g: np.ndarray, protocol: Protocol) -> dict:
+    measure = WeightedFmeasure()
+    measure.step(p, g, normalize=False)
+    return {"weighted_f": float(measure.weighted_fms[0])}
+
+
+def _error(p: np.ndarray, g: np.ndarray, protocol: Protocol) -> dict:
+    return {"mae": float(MAE().cal_mae(p, g))}
+
+
+# Metrics that share work share a function; each returns all of its own.
+_GROUPS: dict[str, Callable[[np.ndarray, np.ndarray, Protocol], dict]] = {
+    "s_measure": _structure,
+    "weighted_f": _weighted,
+    "mae": _error,
+    **dict.fromkeys(("e_mean", "e_max", "e_adaptive"), _alignment),
+    **dict.fromkeys(("f_mean", "f_max", "f_adaptive", "ber", "dice", "iou"), _overlap),
+}

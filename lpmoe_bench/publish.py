@@ -1,0 +1,59 @@
+"""Publishing: copy a record's numbers, never weights and never images, to where they are kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lpmoe_bench.errors import DataError, UsageError
+from lpmoe_bench.files import write_atomically
+from lpmoe_bench.record import CURVE, RECORD, ROWS, read_record, record_folder
+from lpmoe_bench.record_model import Record
+
+
+def publish(run_folder: Path, results_root: Path, allow_dirty: bool = False) -> Path:
+    """Copy run.json, per_image.csv and curve.csv under `results_root` and return their folder.
+
+    An identical record that is there already is accepted. Raises UsageError for another record in
+    its place, or one made by code that differs from its commit (unless `allow_dirty`), and
+    DataError where the run's files are missing.
+    """
+    record = read_record(run_folder)
+    if not allow_dirty:
+        _refuse_dirty(record)
+    files = {name: run_folder / name for name in (ROWS, CURVE, RECORD)}
+    if not files[CURVE].exists():
+        del files[CURVE]
+    try:
+        contents = {name: path.read_bytes() for name, path in files.items()}
+    except OSError as error:
+        raise DataError(f"{error.filename} could not be read ({error.strerror})") from None
+    target = results_root / record_folder(record)
+    if _holds(target, record, contents):
+        return target
+    for name, content in contents.items():  # run.json last
+        write_atomically(target / name, content)
+    return target
+
+
+def _refuse_dirty(record: Record) -> None:
+    if record.environment.git_dirty:
+        sha = (record.environment.git_sha or "unknown")[:12]
+        raise UsageError(
+            f"run {record.id} was made by code that differs from its commit {sha}, so nobody can "
+            f"rerun it; commit and rerun, or allow a dirty tree on purpose"
+        )
+
+
+def _holds(target: Path, record: Record, contents: dict[str, bytes]) -> bool:
+    """Whether the same record is there; raises UsageError when it is another one."""
+    if not (target / RECORD).exists():
+        return False
+    names = (ROWS, CURVE, RECORD)
+    there = {name: (target / name).read_bytes() for name in names if (target / name).exists()}
+    if there == contents:
+        return True
+    raise UsageError(
+        f"{target} already holds another record of this fingerprint and seed, made "
+        f"{read_record(target).created}; yours was made {record.created}; published records "
+        f"are never overwritten: move the old one away if yours must replace it"
+    )

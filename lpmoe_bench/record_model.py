@@ -1,0 +1,202 @@
+"""What a record says: the fields of run.json, schema version 1."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lpmoe_bench.errors import DataError
+
+SCHEMA_VERSION = 1
+# {version: what turns its content into that of the next version}; old records load for ever.
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class MethodFacts(_Section):
+    """The method, as a table prints it without importing its code."""
+
+    name: str
+    title: str
+    paper: str = ""
+    fidelity: str = ""
+    mergeable: bool = False
+    identity_at_init: bool | None = None
+    options: dict[str, Any] = {}
+
+
+class DecoderFacts(_Section):
+    name: str
+    options: dict[str, Any] = {}
+
+
+class BackboneFacts(_Section):
+    """The frozen backbone; `note` is what must be said wherever its name is printed."""
+
+    name: str
+    weights_sha256: str | None = None
+    weights_source: str = ""
+    licence: str = ""
+    note: str = ""
+
+
+class ProtocolFacts(_Section):
+    name: str
+    version: int
+    hash: str
+
+
+class Parameters(_Section):
+    """Counts. Trainable ones of method and decoder apart; shares are fractions.
+
+    share_of_backbone: the method's over the backbone's own; share_of_total: all trainable ones
+    over everything.
+    """
+
+    method: int
+    decoder: int
+    trainable: int
+    frozen: int
+    total: int
+    share_of_backbone: float
+    share_of_total: float
+
+
+class Costs(_Section):
+    train_images_per_second: float | None = None
+    inference_images_per_second: float | None = None
+    train_seconds: float | None = None
+    peak_memory_bytes: int | None = None
+    state_bytes: int | None = None
+
+
+class Training(BaseModel):
+    """How training went; facts that only some runs have may be added under their own names."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    epochs: int | None = None
+    steps: int | None = None
+    batch: int | None = None
+    lr: float | None = None
+    best_step: int | None = None
+    best_validation: float | None = None
+
+
+class Environment(_Section):
+    """Where it ran. git_dirty tells whether the code differed from git_sha; None: not in git."""
+
+    python: str
+    platform: str
+    cpu: str
+    device: str
+    packages: dict[str, str] = {}
+    torch: str | None = None
+    git_sha: str | None = None
+    git_dirty: bool | None = None
+    version: str
+
+
+class SplitFacts(_Section):
+    """A set of images; `note` is what must be said beside its name, such as a local split."""
+
+    label: str
+    digest: str
+    images: int
+    note: str = ""
+    generated: bool = False
+
+
+class DataFacts(_Section):
+    """The data of a run. `train` is the whole training list, before validation is carved from it
+    and before limit_train: the same for every seed, so that seeds share a table.
+    """
+
+    train: SplitFacts | None = None
+    validation: SplitFacts | None = None
+    tests: list[SplitFacts] = []
+
+
+class Record(_Section):
+    """One finished run, evaluation or scoring. Never edited: rerun, add, mark superseded.
+
+    scores: {test set: {metric: value in [0, 1], None where there is none}}. counts: {test set:
+    {images, scored, ...}}. test_opened: how often the test images were read for this record.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    kind: Literal["run", "evaluation", "score"]
+    status: Literal["finished"] = "finished"
+    id: str
+    created: str  # UTC, ISO 8601
+    label: str = ""
+    config: dict[str, Any] = {}
+    fingerprint: str
+    seed: int | None = None
+    method: MethodFacts
+    decoder: DecoderFacts | None = None
+    backbone: BackboneFacts | None = None
+    task: str
+    protocol: ProtocolFacts
+    scores: dict[str, dict[str, float | None]]
+    counts: dict[str, dict[str, int]] = {}
+    parameters: Parameters | None = None
+    costs: Costs = Costs()
+    training: Training | None = None
+    environment: Environment
+    data: DataFacts = DataFacts()
+    adapter_sha256: str | None = None
+    test_opened: int = Field(1, ge=0)
+    notes: list[str] = []
+    superseded_by: str | None = None
+
+
+def parse_record(content: Any, source: Path) -> Record:
+    """Check the content of a run.json of any known version; raises DataError in one sentence."""
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise DataError(f"{source} is no record: it has no schema_version")
+    if version > SCHEMA_VERSION:
+        raise DataError(
+            f"{source} has schema version {version}, this lpmoe-bench reads up to "
+            f"{SCHEMA_VERSION}; install a newer lpmoe-bench"
+        )
+    for step in range(version, SCHEMA_VERSION):
+        content = UPGRADES[step](content)
+    try:
+        return Record.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise DataError(f"{source} is no valid record: {place}: {first['msg'].lower()}") from None
+
+
+def record_folder(record: Record) -> Path:
+    """Return the relative folder of a record, the same under every root."""
+    if record.kind == "score":
+        return Path("scored", *_safe(record.task, record.method.name, record.fingerprint[:12]))
+    backbone = record.backbone.name if record.backbone else "none"
+    run = run_folder(
+        record.task, record.method.name, backbone, record.fingerprint, record.seed or 0
+    )
+    if record.kind == "run":
+        return run
+    sets = "+".join(sorted(record.scores))
+    return Path("evaluations", run, *_safe(f"{sets}-{record.protocol.hash[:12]}"))
+
+
+def run_folder(task: str, method: str, backbone: str, fingerprint: str, seed: int) -> Path:
+    """Return the relative folder of a run: task/method/backbone/fingerprint12-sSEED."""
+    return Path(*_safe(task, method, backbone, f"{fingerprint[:12]}-s{seed}"))
+
+
+def _safe(*parts: str) -> list[str]:
+    """Make names into folder names: nothing from a record may lead out of its root."""
+    return [re.sub(r"[^\w.+-]", "-", part).lstrip(".") or "none" for part in parts]

@@ -1,0 +1,133 @@
+"""What records must have in common to share a table, and how a caption says it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from lpmoe_bench.config import fields_by_role
+from lpmoe_bench.record_model import Record, SplitFacts
+
+# Recipe fields that a context holds; the method's own options stand in its row.
+_IN_CONTEXT = {"task", "backbone", "decoder", "size", "protocol"}
+_IN_CONTEXT |= {"train.epochs", "train.batch", "train.limit_train", "train.loss"}
+
+
+@dataclass(frozen=True)
+class Context:
+    """Everything that must agree within a table."""
+
+    task: str
+    test_set: str
+    test_digest: str
+    train_set: str | None
+    train_digest: str | None
+    protocol: str
+    protocol_version: int
+    protocol_hash: str
+    backbone: str | None
+    backbone_weights: str | None
+    decoder: str | None
+    decoder_options: str
+    size: int | None
+    epochs: int | None
+    batch: int | None
+    limit_train: int | None
+    loss: str | None
+
+    @property
+    def order(self) -> list[str]:
+        return [str(getattr(self, field.name)) for field in fields(self)]
+
+
+def context_of(record: Record, test: str) -> Context:
+    """Return what the record's scores on a test set depend on, besides the method."""
+    settings = flat(record.config)
+    train, facts = record.data.train, test_facts(record, test)
+    backbone, decoder = record.backbone, record.decoder
+    return Context(
+        task=record.task,
+        test_set=test,
+        test_digest=facts.digest if facts else "",
+        train_set=train.label if train else None,
+        train_digest=train.digest if train else None,
+        protocol=record.protocol.name,
+        protocol_version=record.protocol.version,
+        protocol_hash=record.protocol.hash,
+        backbone=backbone.name if backbone else None,
+        backbone_weights=backbone.weights_sha256 if backbone else None,
+        decoder=decoder.name if decoder else None,
+        decoder_options=json.dumps(decoder.options, sort_keys=True) if decoder else "{}",
+        size=settings.get("size"),
+        **{key: settings.get(f"train.{key}") for key in ("epochs", "batch", "limit_train", "loss")},
+    )
+
+
+def test_facts(record: Record, test: str) -> SplitFacts | None:
+    """Return what the record says of a test set."""
+    return next((facts for facts in record.data.tests if facts.label == test), None)
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings by dotted name."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        inner = flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {}
+        found |= inner or {prefix + key: value}
+    return found
+
+
+def own_settings(record: Record) -> dict[str, Any]:
+    """Return the recipe settings that may differ within a table, less the method's options."""
+    roles = fields_by_role()
+    return {
+        key: value
+        for key, value in flat(record.config).items()
+        if roles.get(key, "recipe") == "recipe"
+        and key not in _IN_CONTEXT | {"method", "options", "decoder_options"}
+        and not key.startswith(("options.", "decoder_options.", "runtime."))
+    }
+
+
+def caption(context: Context, record: Record) -> str:
+    """Say the context in words; `record` is one of the table's."""
+    test, train = test_facts(record, context.test_set), record.data.train
+    sentences = [f"Task {context.task}, test set {_set(context.test_set, test)}."]
+    if train:
+        sentences.append(f"Trained on {_set(train.label, train, context.limit_train)}.")
+    options = ", ".join(f"{k} {v}" for k, v in json.loads(context.decoder_options).items())
+    facts = (
+        ("backbone {}", context.backbone),
+        ("decoder {}" + (f" ({options})" if options else ""), context.decoder),
+        ("{} px", context.size),
+        ("{} epochs" if context.epochs != 1 else "{} epoch", context.epochs),
+        ("batch {}", context.batch),
+        ("loss {}", context.loss),
+    )
+    words = ", ".join(text.format(value) for text, value in facts if value is not None)
+    return " ".join([*sentences, words[:1].upper() + words[1:] + "."] if words else sentences)
+
+
+def _set(label: str, facts: SplitFacts | None, limit: int | None = None) -> str:
+    if facts is None:
+        return label
+    words = [f"{facts.images} images" if limit is None else f"{limit} of {facts.images} images"]
+    words += ["generated set"] if facts.generated else []
+    words += [facts.note] if facts.note else []
+    return f"{label} ({'; '.join(words)})"
+
+
+def splits(contexts: Sequence[Context]) -> Iterator[str]:
+    """Say, for each test set that needs more than one table, why."""
+    for task, test in dict.fromkeys((c.task, c.test_set) for c in contexts):
+        alike = [c for c in contexts if (c.task, c.test_set) == (task, test)]
+        if len(alike) < 2:
+            continue
+        reasons = []
+        for field in fields(Context):
+            values = list(dict.fromkeys(str(getattr(c, field.name))[:24] for c in alike))
+            if len(values) > 1:
+                reasons.append(f"{field.name.replace('_', ' ')} ({', '.join(values)})")
+        yield f"{test}: {len(alike)} tables, for these are not comparable: {'; '.join(reasons)}"
