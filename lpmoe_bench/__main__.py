@@ -1,0 +1,6 @@
+"""python -m lpmoe_bench is the console script."""
+
+from lpmoe_bench.cli import main
+
+if __name__ == "__main__":
+    main()

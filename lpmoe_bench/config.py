@@ -1,0 +1,190 @@
+"""RunConfig: everything a run is asked for, the role of each field, and its fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lpmoe_bench.errors import UsageError
+from method_zoo._errors import unknown
+
+DEFAULT_BACKBONE = "dinov2_small_imgfocus"
+ROLES = ("recipe", "protocol", "runtime", "label")
+
+
+def _field(default: Any, role: str, description: str, **limits: Any) -> Any:
+    return Field(default, description=description, json_schema_extra={"role": role}, **limits)
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class TrainConfig(_Section):
+    """How a model is trained; all of it changes the result."""
+
+    epochs: int = _field(4, "recipe", "passes over the training images", ge=1)
+    batch: int = _field(8, "recipe", "images a step, over all devices", ge=1)
+    lr: float = _field(1e-3, "recipe", "peak learning rate of the method", gt=0)
+    decoder_lr: float = _field(1e-3, "recipe", "peak learning rate of the decoder", gt=0)
+    weight_decay: float = _field(1e-2, "recipe", "AdamW decay of tensors of two or more axes", ge=0)
+    warmup: float = _field(0.05, "recipe", "share of the steps with a rising rate", ge=0, lt=1)
+    power: float = _field(1.0, "recipe", "exponent of the polynomial decay to zero", ge=0)
+    clip: float = _field(1.0, "recipe", "largest norm of the gradient", gt=0)
+    flip: bool = _field(True, "recipe", "mirror every second image, seeded")
+    loss: str = _field("structure", "recipe", "structure or structure_intended")
+    select: str = _field("s_measure", "recipe", "score on validation that picks the best epoch")
+    validation: float = _field(0.1, "recipe", "share of train kept for validation", gt=0, lt=1)
+    limit_train: int | None = _field(None, "recipe", "train on this many images, seeded", ge=2)
+    precision: Literal["auto", "32-true", "bf16-mixed"] = _field(
+        "auto", "recipe", "auto: bf16-mixed on a GPU that has it, else 32-true"
+    )
+
+
+class RuntimeConfig(_Section):
+    """Where and how fast a run computes; none of it changes what is computed."""
+
+    device: Literal["auto", "cpu", "cuda"] = _field("auto", "runtime", "device kind")
+    devices: int = _field(1, "runtime", "processes, one device each", ge=1)
+    workers: int | None = _field(
+        None, "runtime", "loader processes; by default as cores allow", ge=0
+    )
+    micro_batch: int | None = _field(None, "runtime", "images at once on a device", ge=1)
+    checkpointing: bool = _field(False, "runtime", "recompute blocks in the backward pass")
+    save_seconds: float = _field(60, "runtime", "at most this long between saved states", ge=0)
+    save_predictions: bool = _field(False, "runtime", "keep the predicted maps as 8-bit PNG")
+
+
+class RunConfig(_Section):
+    """One run: a method on a backbone with a decoder, for one task."""
+
+    task: str = _field("cod", "recipe", "task of datasets.yaml")
+    method: str = _field("lpmoe", "recipe", "method of the zoo")
+    options: dict[str, Any] = _field({}, "recipe", "options of the method")
+    backbone: str = _field(DEFAULT_BACKBONE, "recipe", "timm ViT or the packaged default")
+    weights: str | None = _field(None, "runtime", "file or random[:seed]; its digest is hashed")
+    decoder: str = _field("fpn", "recipe", "decoder name")
+    decoder_options: dict[str, Any] = _field({}, "recipe", "options of the decoder")
+    size: int = _field(256, "recipe", "image side in pixels, a multiple of 32", ge=32)
+    seed: int = _field(0, "label", "stands beside the fingerprint", ge=0)
+    protocol: str = _field("cod", "protocol", "how scores are computed")
+    label: str = _field("", "label", "a few words of the user's own")
+    train: TrainConfig = TrainConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+
+
+def build_config(*layers: Mapping[str, Any]) -> RunConfig:
+    """Merge layers of settings, weakest first, and check them; raises UsageError."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        _merge(merged, layer)
+    try:
+        config = RunConfig.model_validate(merged)
+    except ValidationError as error:
+        raise UsageError(_explain(error)) from None
+    if config.size % 32:
+        near = max(32, round(config.size / 32) * 32)
+        raise UsageError(f"size is {config.size}; it must be a multiple of 32, such as {near}")
+    return config
+
+
+def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:
+    for key, value in layer.items():
+        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = dict(value) if isinstance(value, Mapping) else value
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        section = {"train": TrainConfig, "runtime": RuntimeConfig}.get(
+            str(first["loc"][0]), RunConfig
+        )
+        prefix = name.rpartition(".")[0]
+        known = [f"{prefix}.{field}".lstrip(".") for field in section.model_fields]
+        return unknown("setting", name, known)
+    return f"setting {name} is {first['input']!r}: {first['msg'].lower()}"
+
+
+def parse_sets(assignments: list[str]) -> dict[str, Any]:
+    """Turn `--set` texts into a layer: bare names go to the method, dotted ones to their section.
+
+    `rank=8` -> options.rank, `decoder.width=64` -> decoder_options.width, `train.lr=1e-4` and
+    `runtime.workers=2` to those sections. Values are read as YAML.
+    """
+    layer: dict[str, Any] = {}
+    for text in assignments:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise UsageError(f"--set got '{text}'; write it as name=value, such as rank=8")
+        section, dot, rest = name.partition(".")
+        sections = {"decoder": "decoder_options", "train": "train", "runtime": "runtime"}
+        if dot and section not in sections:
+            raise UsageError(unknown("section of --set", section, sections))
+        target, key = (sections[section], rest) if dot else ("options", name)
+        layer.setdefault(target, {})[key] = _read_value(name, value)
+    return layer
+
+
+def _read_value(name: str, text: str) -> Any:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UsageError(f"--set {name} got '{text}', which is no plain value") from None
+    try:  # YAML 1.1 reads 1e-4 as a text
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """Read a `--config` file; raises UsageError when it is missing or not a mapping."""
+    try:
+        layer = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config {path} could not be read ({error})") from None
+    except yaml.YAMLError as error:
+        raise UsageError(
+            f"--config {path} is not valid YAML: {' '.join(str(error).split())}"
+        ) from None
+    if not isinstance(layer, dict):
+        raise UsageError(f"--config {path} must hold settings by name, such as 'size: 256'")
+    return layer
+
+
+def fields_by_role() -> dict[str, str]:
+    """Return the dotted name of every field and its role."""
+    roles: dict[str, str] = {}
+    sections = {"": RunConfig, "train.": TrainConfig, "runtime.": RuntimeConfig}
+    for prefix, section in sections.items():
+        for name, info in section.model_fields.items():
+            if name + "." in sections:
+                continue
+            extra = info.json_schema_extra
+            roles[prefix + name] = str(extra.get("role", "")) if isinstance(extra, dict) else ""
+    return roles
+
+
+def fingerprint(config: RunConfig, digests: Mapping[str, Any]) -> str:
+    """Hash what changes the result: recipe and protocol fields, digests of data and weights.
+
+    Returns 64 hex digits. `digests` holds train, validation, test manifests, the protocol's own
+    hash and the weights.
+    """
+    values = config.model_dump()
+    chosen = {}
+    for name, role in fields_by_role().items():
+        if role in ("recipe", "protocol"):
+            section, _, leaf = name.rpartition(".")
+            chosen[name] = (values[section] if section else values)[leaf]
+    text = json.dumps({"config": chosen, "digests": dict(digests)}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

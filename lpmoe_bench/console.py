@@ -1,0 +1,75 @@
+"""What people see on standard error: notes, warnings and progress bars."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+FIRST = TaskID(0)
+PLAIN_SECONDS = 5.0  # between two lines of progress where there is no terminal
+
+
+class Terminal:
+    """Standard error: styled in a terminal, a line now and then in a log, silent when quiet."""
+
+    def __init__(self, quiet: bool = False, no_color: bool = False):
+        self.console = Console(stderr=True, quiet=quiet, no_color=no_color, soft_wrap=True)
+
+    def say(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False)
+
+    def note(self, text: str) -> None:
+        self.console.print(f"note: {text}", style="yellow", markup=False, highlight=False)
+
+    @contextmanager
+    def bar(self, title: str, total: int) -> Iterator[Bar]:
+        """Show progress while the block runs."""
+        if self.console.is_terminal and not self.console.quiet:
+            columns = [
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[about]}"),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+            ]
+            with Progress(*columns, console=self.console) as progress:
+                task = progress.add_task(title, total=total, about="")
+                yield Bar(title, self.console, progress, task)
+        else:
+            yield Bar(title, self.console)
+
+
+class Bar:
+    """One progress bar, or in a log a line every few seconds."""
+
+    def __init__(
+        self,
+        title: str,
+        console: Console,
+        progress: Progress | None = None,
+        task: TaskID = FIRST,
+    ):
+        self.title, self.console, self.progress, self.task = title, console, progress, task
+        self.shown = time.monotonic()
+
+    def update(self, done: int, total: int, about: str = "") -> None:
+        """Show that `done` of `total` are finished."""
+        if self.progress is not None:
+            self.progress.update(self.task, completed=done, total=total, about=about)
+        elif time.monotonic() - self.shown >= PLAIN_SECONDS:
+            self.shown = time.monotonic()
+            self.console.print(f"{self.title} {done}/{total} {about}".rstrip(), highlight=False)

@@ -1,0 +1,65 @@
+"""Decoders: feature maps of any channels and strides to logits, the same for all methods."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from method_zoo import ZooError
+from method_zoo._errors import unknown
+from method_zoo._method import Features
+
+FINEST_STRIDE = 4
+
+
+class FPN(nn.Module):
+    """A light feature pyramid: deep maps are added into shallow ones, then refined to stride 4.
+
+    Follows the top-down path of Lin et al., CVPR 2017, arXiv 1612.03144, with group norm. Maps of
+    equal stride (a plain ViT) are summed in place. Logits come at stride 4, (B, classes, h/4, w/4).
+    """
+
+    title = "FPN"
+
+    def __init__(
+        self, channels: list[int], strides: list[int], classes: int = 1, *, width: int = 64
+    ):
+        super().__init__()
+        if width % 8:
+            raise ZooError(f"decoder width is {width}; it must be a multiple of 8")
+        self.lateral = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels)
+        self.smooth = nn.ModuleList(_conv(width) for _ in channels)
+        doublings = max(0, (min(strides) // FINEST_STRIDE).bit_length() - 1)
+        self.refine = nn.ModuleList(_conv(width) for _ in range(doublings))
+        self.logits = nn.Conv2d(width, classes, 1)
+
+    def forward(self, features: Features) -> Tensor:
+        y = None
+        levels = list(zip(features.maps, self.lateral, self.smooth, strict=True))
+        for feature, lateral, smooth in reversed(levels):  # deep to shallow
+            x = lateral(feature)
+            y = smooth(x if y is None else x + _resize(y, x.shape[-2:]))
+        assert y is not None
+        for refine in self.refine:
+            y = refine(_resize(y, (2 * y.shape[-2], 2 * y.shape[-1])))
+        return self.logits(y)
+
+
+def _conv(width: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(width, width, 3, padding=1, bias=False), nn.GroupNorm(8, width), nn.GELU()
+    )
+
+
+def _resize(x: Tensor, size: tuple[int, ...]) -> Tensor:
+    if tuple(x.shape[-2:]) == tuple(size):
+        return x
+    return F.interpolate(x, size, mode="bilinear", align_corners=False)
+
+
+DECODERS: dict[str, type[FPN]] = {"fpn": FPN}
+
+
+def get_decoder(name: str) -> type[FPN]:
+    """Return the decoder class of that name; raises ZooError for an unknown one."""
+    if name not in DECODERS:
+        raise ZooError(unknown("decoder", name, DECODERS))
+    return DECODERS[name]

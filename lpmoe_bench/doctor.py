@@ -1,0 +1,97 @@
+"""What is installed, found and writable here, and what to do about what is not."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from lpmoe_bench.environment import collect_environment
+from lpmoe_bench.weights import default_cache
+
+LEAST_FREE_BYTES = 2 * 2**30
+
+
+class Finding(NamedTuple):
+    """One line of the report; `advice` is empty where all is well."""
+
+    name: str
+    value: str
+    advice: str = ""
+
+
+def examine(data_root: Path | None) -> list[Finding]:
+    """Return what a run needs, checked one by one; nothing is fetched or changed."""
+    checks: list[Callable[[], Finding]] = [
+        _python,
+        _code,
+        _training_packages,
+        _device,
+        _default_weights,
+        lambda: _data(data_root),
+        _disk,
+    ]
+    return [check() for check in checks]
+
+
+def _python() -> Finding:
+    return Finding("Python", platform.python_version())
+
+
+def _code() -> Finding:
+    found = collect_environment("")
+    commit = found.git_sha[:12] if found.git_sha else "not a git checkout"
+    dirty = " with uncommitted changes" if found.git_dirty else ""
+    advice = "commit before runs you want to publish" if found.git_dirty else ""
+    return Finding("lpmoe-bench", f"{found.version}, {commit}{dirty}", advice)
+
+
+def _training_packages() -> Finding:
+    names = ("torch", "torchvision", "timm", "lightning", "safetensors", "onnx")
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    if missing:
+        advice = "pip install 'lpmoe-bench[train]' to train; tables work without"
+        return Finding("training packages", f"missing {', '.join(missing)}", advice)
+    versions = collect_environment("").packages
+    return Finding(
+        "training packages", f"torch {versions.get('torch')}, timm {versions.get('timm')}"
+    )
+
+
+def _device() -> Finding:
+    if importlib.util.find_spec("torch") is None:
+        return Finding("device", "unknown without torch")
+    import torch
+
+    if not torch.cuda.is_available():
+        return Finding("device", f"cpu, {torch.get_num_threads()} threads")
+    count, name = torch.cuda.device_count(), torch.cuda.get_device_name()
+    return Finding("device", f"{count} x {name}")
+
+
+def _default_weights() -> Finding:
+    cache = default_cache()
+    stored = sorted(cache.glob("*.safetensors")) if cache.is_dir() else []
+    if stored:
+        return Finding("default backbone", f"cached in {cache}")
+    return Finding("default backbone", "not fetched yet", f"the first run fetches it into {cache}")
+
+
+def _data(root: Path | None) -> Finding:
+    if root is None:
+        advice = "the embedded set is used; set LPMOE_BENCH_DATA or --data-root for real sets"
+        return Finding("data", "LPMOE_BENCH_DATA is not set", advice)
+    if not root.is_dir():
+        return Finding("data", f"{root} does not exist", "set LPMOE_BENCH_DATA to your data folder")
+    found = sorted(p.name for p in root.iterdir() if (p / "images").is_dir())
+    return Finding("data", f"{root}: {', '.join(found) or 'no sets'}")
+
+
+def _disk() -> Finding:
+    free = shutil.disk_usage(os.getcwd()).free
+    advice = "free some space before training" if free < LEAST_FREE_BYTES else ""
+    return Finding("disk", f"{free / 2**30:.0f} GiB free here", advice)

@@ -1,0 +1,46 @@
+"""Segmenter: a method and a decoder as one model from image to logits."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from method_zoo import ZooError
+from method_zoo._method import Method
+
+DECODER_PREFIX = "decoder."
+
+
+class Segmenter(nn.Module):
+    """Image in [0, 1], (B, 3, h, w), to logits at its size, (B, K, h, w), and a scalar aux loss."""
+
+    def __init__(self, method: Method, decoder: nn.Module):
+        super().__init__()
+        self.method = method
+        self.decoder = decoder
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.method(image)
+        logits = self.decoder(features).float()
+        logits = F.interpolate(logits, image.shape[-2:], mode="bilinear", align_corners=False)
+        return logits, features.aux
+
+    def state(self) -> dict[str, Tensor]:
+        """Return every trained tensor: the method's adapter state and the whole decoder."""
+        decoder = {DECODER_PREFIX + k: v.detach() for k, v in self.decoder.state_dict().items()}
+        return {"method." + k: v for k, v in self.method.adapter_state().items()} | decoder
+
+    @torch.no_grad()
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Copy a saved state in; raises ZooError naming what does not fit."""
+        decoder = _under(DECODER_PREFIX, state)
+        if len(decoder) + len(_under("method.", state)) != len(state):
+            raise ZooError("this file holds tensors of neither a method nor a decoder")
+        own = {k: v.shape for k, v in self.decoder.state_dict().items()}
+        if own != {k: v.shape for k, v in decoder.items()}:
+            raise ZooError("the decoder in this state has other tensors: same decoder options?")
+        self.method.load_adapter_state(_under("method.", state))
+        self.decoder.load_state_dict(decoder)
+
+
+def _under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}

@@ -1,0 +1,168 @@
+"""A run resolved to its last fact before anything trains: config, data, weights, fingerprint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lpmoe_bench.config import RunConfig, build_config, fingerprint
+from lpmoe_bench.console import Terminal
+from lpmoe_bench.data import carve_validation, subset
+from lpmoe_bench.decoders import get_decoder
+from lpmoe_bench.errors import ResourceError
+from lpmoe_bench.losses import get_loss
+from lpmoe_bench.metrics import get_metric, get_protocol
+from lpmoe_bench.record import run_folder
+from lpmoe_bench.registry import (
+    Folders,
+    Pair,
+    Split,
+    Task,
+    check_pairs,
+    load_registry,
+    make_split,
+    resolve,
+)
+from lpmoe_bench.weights import Weights, resolve_weights
+from method_zoo import get_method
+from method_zoo._method import Method
+from method_zoo._options import check_options
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What a user asked for, as it came from flags, `--set` and `--config`."""
+
+    flags: Mapping[str, Any]
+    sets: Mapping[str, Any] = field(default_factory=dict)
+    file: Mapping[str, Any] = field(default_factory=dict)
+    data_root: Path | None = None
+    folders: Folders | None = None
+    embedded: bool = False
+    datasets: Path | None = None
+    runs: Path = Path("runs")
+    cache: Path = Path("cache")
+    offline: bool = False
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An immutable run: everything the fingerprint hashes is resolved and verified.
+
+    `train` is the whole training list; `train_pairs` are those of it that are trained on, less
+    the validation images and those beyond `limit_train`, which depend on the seed.
+    """
+
+    config: RunConfig
+    method: type[Method]
+    weights: Weights
+    train: Split
+    train_pairs: tuple[Pair, ...]
+    validation: Split
+    tests: tuple[Split, ...]
+    notes: tuple[str, ...]
+    fingerprint: str
+    folder: Path
+
+    @property
+    def id(self) -> str:
+        return "/".join(self.folder.parts[-4:])
+
+
+def make_plan(request: RunRequest, terminal: Terminal) -> Plan:
+    """Resolve a request; raises UsageError, ZooError or DataError in one sentence each."""
+    registry = load_registry(request.datasets)
+    layers = (request.file, request.sets, request.flags)
+    task = registry.task(_pick("task", layers))
+    method = get_method(_pick("method", layers))
+    config = build_config(_task_layer(task), _preset_layer(method), *layers)
+    config = _complete(config, method)
+    weights = resolve_weights(
+        config.backbone, config.weights, request.cache, request.offline, terminal.say
+    )
+    with terminal.bar("drawing the embedded set", 1) as bar:
+        data = resolve(
+            task,
+            registry,
+            request.data_root,
+            request.folders,
+            request.embedded,
+            request.cache,
+            bar.update,
+        )
+    for split in (data.train, *data.tests):
+        with terminal.bar(f"checking {split.label}", len(split.pairs)) as bar:
+            for note in check_pairs(split, bar.update):
+                terminal.note(note)
+    pairs = subset(data.train.pairs, config.train.limit_train, config.seed)
+    train_pairs, val_pairs = carve_validation(pairs, config.train.validation, config.seed)
+    digests = {
+        "train": data.train.digest,  # validation is carved from it by name and seed
+        "tests": {split.label: split.digest for split in data.tests},
+        "protocol": get_protocol(config.protocol).hash,
+        "weights": weights.sha256,
+    }
+    print_ = fingerprint(config, digests)
+    place = run_folder(config.task, config.method, config.backbone, print_, config.seed)
+    return Plan(
+        config=config,
+        method=method,
+        weights=weights,
+        train=data.train,
+        train_pairs=tuple(train_pairs),
+        validation=make_split(data.train, f"{data.train.name}-validation", val_pairs),
+        tests=tuple(data.tests),
+        notes=tuple(data.notes),
+        fingerprint=print_,
+        folder=request.runs / place,
+    )
+
+
+def _pick(name: str, layers: tuple[Mapping[str, Any], ...]) -> str:
+    """Return the strongest value of a setting that decides other defaults."""
+    default = RunConfig.model_fields[name].default
+    return next((str(layer[name]) for layer in reversed(layers) if name in layer), default)
+
+
+def _task_layer(task: Task) -> dict[str, Any]:
+    train = {"loss": task.loss, "select": task.select} | task.recipe.get("train", {})
+    return {"protocol": task.protocol} | task.recipe | {"train": train}
+
+
+def _preset_layer(method: type[Method]) -> dict[str, Any]:
+    return {"decoder": method.decoder, "train": dict(method.preset)}
+
+
+def _complete(config: RunConfig, method: type[Method]) -> RunConfig:
+    """Check names, fill in the defaults of method and decoder, and settle `auto`."""
+    get_loss(config.train.loss)
+    get_protocol(config.protocol)
+    get_metric(config.train.select)
+    decoder = get_decoder(config.decoder)
+    precision, device = config.train.precision, config.runtime.device
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ResourceError("runtime.device is cuda, but no GPU is found here; use cpu or auto")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if precision == "auto":
+        bf16 = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        precision = "bf16-mixed" if bf16 else "32-true"
+    return config.model_copy(
+        update={
+            "options": check_options(method, method.title, config.options),
+            "decoder_options": _decoder_options(decoder, config.decoder_options),
+            "train": config.train.model_copy(update={"precision": precision}),
+            "runtime": config.runtime.model_copy(update={"device": device}),
+        }
+    )
+
+
+def _decoder_options(decoder: type, options: dict[str, Any]) -> dict[str, object]:
+    checked = check_options(decoder, f"decoder {decoder.title}", options)  # type: ignore[attr-defined]
+    checked.pop("classes")
+    return checked

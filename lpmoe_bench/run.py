@@ -1,0 +1,164 @@
+"""One run from its plan to its record: build, train, evaluate, write."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from lightning.fabric import Fabric
+from lightning.fabric.strategies import DDPStrategy
+from safetensors.torch import save
+
+from lpmoe_bench.console import Terminal
+from lpmoe_bench.data import PairDataset
+from lpmoe_bench.errors import ResourceError, UsageError
+from lpmoe_bench.evaluate import Predictor, evaluate, validation_score
+from lpmoe_bench.files import write_atomically
+from lpmoe_bench.metrics import ScoreResult, get_metric
+from lpmoe_bench.plan import Plan
+from lpmoe_bench.record import Record, read_record
+from lpmoe_bench.run_record import RunFacts, write_run
+from lpmoe_bench.train import TrainingRun, train
+from lpmoe_bench.train_state import STATE_FILE
+from lpmoe_bench.trained import ADAPTER_FILE, ADAPTER_FORMAT, build_segmenter
+
+OPENED_FILE = "test_opened"
+
+
+def execute(plan: Plan, terminal: Terminal, force: bool = False) -> Record:
+    """Train, evaluate and record a plan; a finished one is returned as it is, unless forced.
+
+    Raises InterruptedRun, DivergedError, ResourceError and DataError in one sentence each.
+    """
+    with _only_one(plan.folder):
+        if (plan.folder / "run.json").exists():
+            if not force:
+                return read_record(plan.folder)
+            set_aside(plan.folder)
+        try:
+            return _execute(plan, terminal)
+        except torch.OutOfMemoryError:
+            raise ResourceError(
+                f"out of memory at batch {plan.config.train.batch}, size {plan.config.size}; "
+                f"use --set runtime.micro_batch=1 or runtime.checkpointing=true: same result"
+            ) from None
+
+
+def _execute(plan: Plan, terminal: Terminal) -> Record:
+    config = plan.config
+    fabric = make_fabric(plan)
+    segmenter = build_segmenter(config, plan.weights)
+    if config.runtime.devices > 1 and config.runtime.device == "cuda":
+        torch.nn.SyncBatchNorm.convert_sync_batchnorm(segmenter)  # in place
+    predictor = Predictor(segmenter, fabric, config.size)
+    sign = 1 if get_metric(config.train.select).higher_is_better else -1
+    dataset = PairDataset(plan.train_pairs, config.size, config.seed, config.train.flip)
+    with terminal.bar(f"training {config.method}", 1) as bar:
+        progress = train(
+            TrainingRun(
+                plan.id,
+                config,
+                fabric,
+                segmenter,
+                dataset,
+                lambda: (
+                    sign * validation_score(predictor, plan.validation.pairs, config.train.select)
+                ),
+                plan.folder,
+                lambda step, steps, loss, speed: bar.update(
+                    step, steps, f"loss {loss:.4f}  {speed:.1f} images/s"
+                ),
+            )
+        )
+    if not fabric.is_global_zero:
+        raise SystemExit(0)
+    predictor.images, predictor.seconds = 0, 0.0
+    opened = _count_opening(plan.folder)
+    results = [_evaluate(plan, predictor, terminal, index) for index in range(len(plan.tests))]
+    state = save(segmenter.state(), metadata=adapter_header(plan))
+    facts = RunFacts(plan, segmenter, progress, predictor, results, opened, state)
+    write_atomically(plan.folder / ADAPTER_FILE, state)
+    record = write_run(facts)
+    (plan.folder / STATE_FILE).unlink(missing_ok=True)
+    (plan.folder / OPENED_FILE).unlink(missing_ok=True)
+    return record
+
+
+def _evaluate(plan: Plan, predictor: Predictor, terminal: Terminal, index: int) -> ScoreResult:
+    split = plan.tests[index]
+    keep = plan.folder / "predictions" / split.label.replace("/", "-")
+    with terminal.bar(f"scoring {split.label}", len(split.pairs)) as bar:
+        return evaluate(
+            predictor,
+            split,
+            plan.config.protocol,
+            bar.update,
+            keep if plan.config.runtime.save_predictions else None,
+        )
+
+
+def make_fabric(plan: Plan) -> Fabric:
+    """Return the Fabric of a plan: device, processes and precision."""
+    runtime = plan.config.runtime
+    strategy = "auto"
+    if runtime.devices > 1:
+        strategy = DDPStrategy(find_unused_parameters=plan.method.find_unused_parameters)
+    fabric = Fabric(
+        accelerator=runtime.device,
+        devices=runtime.devices,
+        strategy=strategy,
+        precision=plan.config.train.precision,  # type: ignore[arg-type]
+    )
+    fabric.launch()
+    return fabric
+
+
+def adapter_header(plan: Plan) -> dict[str, str]:
+    """Return what an adapter file says of itself: enough to build the model it fits."""
+    return {
+        "format": ADAPTER_FORMAT,
+        "fingerprint": plan.fingerprint,
+        "backbone": plan.weights.backbone,
+        "backbone_sha256": plan.weights.sha256,
+        "config": json.dumps(plan.config.model_dump(), sort_keys=True),
+    }
+
+
+def _count_opening(folder: Path) -> int:
+    """Count that the test sets are opened now, also over runs that were killed meanwhile."""
+    path = folder / OPENED_FILE
+    opened = int(path.read_text()) + 1 if path.exists() else 1
+    write_atomically(path, str(opened))
+    return opened
+
+
+def set_aside(folder: Path) -> None:
+    """Rename a finished run's files, so that a forced rerun loses nothing."""
+    number = 1 + len(list(folder.glob("superseded-*-run.json")))
+    for name in ("run.json", "per_image.csv", "curve.csv", ADAPTER_FILE):
+        if (folder / name).exists():
+            (folder / name).rename(folder / f"superseded-{number}-{name}")
+
+
+@contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock; a second process on the same run is told so."""
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        yield
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / ".lock", "w")  # noqa: SIM115
+    except OSError as error:
+        raise ResourceError(f"{folder} cannot be written ({error.strerror}); use --runs") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"another process is working on {folder}; wait for it") from None
+        yield

@@ -1,0 +1,136 @@
+"""The `run` command: announce the plan, execute it, print the scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from lpmoe_bench.console import Terminal
+from lpmoe_bench.environment import collect_environment
+from lpmoe_bench.errors import UsageError
+from lpmoe_bench.metrics import get_metric, get_protocol
+from lpmoe_bench.plan import Plan, RunRequest, make_plan
+from lpmoe_bench.record import Record, read_record
+from lpmoe_bench.registry import Folders
+from lpmoe_bench.run import execute
+from lpmoe_bench.weights import default_cache
+
+
+def run(
+    *,
+    flags: Mapping[str, Any],
+    sets: Mapping[str, Any],
+    file: Mapping[str, Any],
+    folders: tuple[Path | None, ...],
+    data_root: Path | None,
+    datasets: Path | None,
+    embedded: bool,
+    runs: Path,
+    force: bool,
+    dry_run: bool,
+    offline: bool,
+    json: bool,
+    quiet: bool,
+    no_color: bool,
+) -> None:
+    """Plan, execute and print one run; errors are those of make_plan and execute."""
+    terminal = Terminal(quiet, no_color)
+    request = RunRequest(
+        flags,
+        sets,
+        file,
+        data_root,
+        _folders(folders),
+        embedded,
+        datasets,
+        runs,
+        default_cache(),
+        offline,
+    )
+    plan = make_plan(request, terminal)
+    announce(plan, terminal)
+    if dry_run:
+        return
+    if (plan.folder / "run.json").exists() and not force:
+        _name_other_code(read_record(plan.folder), plan, terminal)
+    record = execute(plan, terminal, force)
+    if json:
+        print(record.model_dump_json(indent=2))
+    else:
+        show(record, Console(no_color=no_color))
+    terminal.say(f"record: {plan.folder}")
+
+
+def _folders(paths: tuple[Path | None, ...]) -> Folders | None:
+    given = [path for path in paths if path is not None]
+    if not given:
+        return None
+    if len(given) < 4:
+        raise UsageError(
+            "your own folders need all four: --train-images, --train-masks, --test-images, "
+            f"--test-masks; got {len(given)}"
+        )
+    return Folders(*given)
+
+
+def announce(plan: Plan, terminal: Terminal) -> None:
+    """Say what will run, on what, and everything a reader of the numbers should know."""
+    config, train = plan.config, plan.config.train
+    options = ", ".join(f"{k}={v}" for k, v in config.options.items())
+    terminal.say(f"{plan.method.title} ({options or 'no options'}) on {config.backbone}")
+    terminal.say(
+        f"train {plan.train.label} {len(plan.train_pairs)} images, validation "
+        f"{len(plan.validation.pairs)}, test "
+        + ", ".join(f"{s.label} {len(s.pairs)}" for s in plan.tests)
+    )
+    terminal.say(
+        f"{config.size} px, batch {train.batch}, {train.epochs} epochs, lr {train.lr:g}, "
+        f"{train.precision} on {config.runtime.device}, seed {config.seed}"
+    )
+    if plan.weights.note:
+        terminal.note(f"backbone {config.backbone}: {plan.weights.note}")
+    for note in plan.notes:
+        terminal.note(note)
+    terminal.say(f"run {plan.id}")
+
+
+def _name_other_code(record: Record, plan: Plan, terminal: Terminal) -> None:
+    terminal.note(f"{plan.folder} is finished; showing it (--force runs it again)")
+    here, there = collect_environment(""), record.environment
+    if (here.version, here.git_sha) != (there.version, there.git_sha):
+        terminal.note(
+            f"it was made by version {there.version} at {there.git_sha or 'no commit'}; "
+            f"this is version {here.version} at {here.git_sha or 'no commit'}"
+        )
+
+
+def show(record: Record, console: Console) -> None:
+    """Print the scores of one record, one column per test set."""
+    protocol = get_protocol(record.protocol.name)
+    table = Table(title=f"{record.method.title}, protocol {protocol.label}", title_justify="left")
+    table.add_column("metric")
+    for label in record.scores:
+        table.add_column(label, justify="right")
+    for key in protocol.metrics:
+        arrow = "↑" if get_metric(key).higher_is_better else "↓"
+        values = [scores[key] for scores in record.scores.values()]
+        cells = ["-" if value is None else f"{value:.3f}" for value in values]
+        table.add_row(f"{get_metric(key).label} {arrow}", *cells)
+    console.print(table)
+    console.print(_cost_line(record), highlight=False, soft_wrap=True)
+
+
+def _cost_line(record: Record) -> str:
+    count, costs = record.parameters, record.costs
+    assert count is not None
+    return (
+        f"trainable {count.method:,} in the method ({count.share_of_backbone:.2%} of the backbone) "
+        f"+ {count.decoder:,} in the decoder; "
+        f"{costs.train_images_per_second or 0:.1f} images/s training, "
+        f"{costs.inference_images_per_second or 0:.1f} inference; "
+        f"peak memory {(costs.peak_memory_bytes or 0) / 2**30:.2f} GiB"
+    )

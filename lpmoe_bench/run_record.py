@@ -1,0 +1,152 @@
+"""The facts of a finished training and evaluation, as the record that proves them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from lpmoe_bench.environment import collect_environment
+from lpmoe_bench.evaluate import Predictor
+from lpmoe_bench.metrics import ScoreResult, get_protocol
+from lpmoe_bench.model import Segmenter
+from lpmoe_bench.plan import Plan
+from lpmoe_bench.profiling import count_parameters, peak_memory_bytes
+from lpmoe_bench.record import (
+    BackboneFacts,
+    Costs,
+    DataFacts,
+    DecoderFacts,
+    MethodFacts,
+    Parameters,
+    ProtocolFacts,
+    Record,
+    SplitFacts,
+    Training,
+    write_record,
+)
+from lpmoe_bench.registry import Split
+from lpmoe_bench.train_state import Progress
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What a run has produced: the trained model, how it went, its scores, its saved state."""
+
+    plan: Plan
+    segmenter: Segmenter
+    progress: Progress
+    predictor: Predictor
+    results: list[ScoreResult]
+    opened: int
+    state: bytes
+
+
+def write_run(facts: RunFacts) -> Record:
+    """Write the record of a run into its folder and return it."""
+    record = make_record(facts)
+    rows = [row for result in facts.results for row in result.rows]
+    write_record(facts.plan.folder, record, rows, facts.progress.curve)
+    return record
+
+
+def make_record(facts: RunFacts) -> Record:
+    """Put the facts of a run into the fields of run.json."""
+    plan, config = facts.plan, facts.plan.config
+    protocol = get_protocol(config.protocol)
+    labels = [split.label for split in plan.tests]
+    return Record(
+        kind="run",
+        id=plan.id,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        label=config.label,
+        config=config.model_dump() | {"weights": _weights_name(config.weights)},
+        fingerprint=plan.fingerprint,
+        seed=config.seed,
+        method=_method(plan),
+        decoder=DecoderFacts(name=config.decoder, options=config.decoder_options),
+        backbone=BackboneFacts(
+            name=config.backbone,
+            weights_sha256=plan.weights.sha256,
+            weights_source=plan.weights.source,
+            licence=plan.weights.licence,
+            note=plan.weights.note,
+        ),
+        task=config.task,
+        protocol=ProtocolFacts(name=protocol.name, version=protocol.version, hash=protocol.hash),
+        scores={k: dict(r.scores) for k, r in zip(labels, facts.results, strict=True)},
+        counts={k: r.counts for k, r in zip(labels, facts.results, strict=True)},
+        parameters=Parameters.model_validate(count_parameters(facts.segmenter)),
+        costs=_costs(facts),
+        training=_training(facts),
+        environment=collect_environment(device_name(config.runtime.device)),
+        data=DataFacts(
+            train=_split(plan.train),
+            validation=_split(plan.validation),
+            tests=[_split(split) for split in plan.tests],
+        ),
+        adapter_sha256=hashlib.sha256(facts.state).hexdigest(),
+        test_opened=facts.opened,
+        notes=list(plan.notes),
+    )
+
+
+def device_name(kind: str) -> str:
+    """Return the device in words: its model where torch knows one."""
+    if kind == "cuda":
+        return torch.cuda.get_device_name()
+    return f"cpu, {torch.get_num_threads()} threads"
+
+
+def _weights_name(weights: str | None) -> str | None:
+    """Keep the name of a weights file: where it lies is nobody's business, its digest is kept."""
+    return Path(weights).name if weights else None
+
+
+def _method(plan: Plan) -> MethodFacts:
+    method = plan.method
+    return MethodFacts(
+        name=plan.config.method,
+        title=method.title,
+        paper=method.paper,
+        fidelity=method.fidelity,
+        mergeable=method.mergeable,
+        identity_at_init=method.identity_at_init,
+        options=plan.config.options,
+    )
+
+
+def _costs(facts: RunFacts) -> Costs:
+    progress = facts.progress
+    return Costs(
+        train_images_per_second=progress.images / progress.seconds,
+        inference_images_per_second=facts.predictor.images_per_second,
+        train_seconds=progress.seconds,
+        peak_memory_bytes=peak_memory_bytes(facts.predictor.fabric.device),
+        state_bytes=len(facts.state),
+    )
+
+
+def _training(facts: RunFacts) -> Training:
+    config, progress = facts.plan.config.train, facts.progress
+    return Training(
+        epochs=config.epochs,
+        steps=progress.step,
+        batch=config.batch,
+        lr=config.lr,
+        best_step=progress.best_step,
+        best_validation=progress.best_score,
+    )
+
+
+def _split(split: Split) -> SplitFacts:
+    return SplitFacts(
+        label=split.label,
+        digest=split.digest,
+        images=len(split.pairs),
+        note=split.note,
+        generated=split.generated,
+    )

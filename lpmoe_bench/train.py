@@ -1,0 +1,247 @@
+"""The training loop, readable top to bottom; it never sees a test image."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+from torch.optim import AdamW
+
+from lpmoe_bench.config import RunConfig, TrainConfig
+from lpmoe_bench.data import PairDataset, epoch_batches, loader
+from lpmoe_bench.errors import DivergedError, InterruptedRun
+from lpmoe_bench.losses import get_loss
+from lpmoe_bench.model import Segmenter
+from lpmoe_bench.train_state import Progress, load_state, save_state
+
+CURVE_ROWS = 200
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """What one training needs: a built model, training images, a validation score, a folder.
+
+    `validate` scores the current model on images carved from train; `report` is called after
+    every step with (finished steps, all steps, loss, images per second).
+    """
+
+    id: str
+    config: RunConfig
+    fabric: Fabric
+    segmenter: Segmenter
+    dataset: PairDataset
+    validate: Callable[[], float]
+    folder: Path
+    report: Callable[[int, int, float, float], None]
+
+
+def train(run: TrainingRun) -> Progress:
+    """Train to the end, from the last saved state if there is one, and load the best state.
+
+    Raises DivergedError when the loss stops being finite and InterruptedRun on SIGINT or SIGTERM;
+    both leave a saved state behind.
+    """
+    config, fabric, segmenter = run.config.train, run.fabric, run.segmenter
+    segmenter.to(fabric.device)
+    optimizer = AdamW(_parameter_groups(segmenter, config))
+    progress, best = load_state(run.folder, run.id, segmenter, optimizer)
+    model, optimizer = fabric.setup(segmenter, optimizer)
+    per_epoch = len(_epoch(run, 0))
+    steps = per_epoch * config.epochs
+    saver = _Saver(run, optimizer)
+    with _stop_requested() as stopped:
+        while progress.step < steps:
+            epoch, done = divmod(progress.step, per_epoch)
+            segmenter.train()
+            clock = time.perf_counter()
+            for images, masks in _batches(run, epoch, done):
+                loss, rate = _step(run, model, optimizer, images, masks, progress.step, steps)
+                progress.step += 1
+                progress.images += len(images) * fabric.world_size
+                progress.seconds += time.perf_counter() - clock
+                _log(run, progress, steps, loss, rate)
+                last = progress.step % per_epoch == 0
+                if last:
+                    best = _select_best(run, progress, best)
+                if last or saver.due() or stopped():
+                    saver.save(best, progress)
+                if stopped():
+                    raise InterruptedRun(
+                        f"interrupted after step {progress.step} of {steps}; "
+                        f"the same command resumes there"
+                    )
+                clock = time.perf_counter()
+    segmenter.load_state(best)
+    return progress
+
+
+def _step(
+    run: TrainingRun,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: Tensor,
+    masks: Tensor,
+    step: int,
+    steps: int,
+) -> tuple[float, float]:
+    """Do one optimiser step, in micro-batches where asked for; return its loss and rate."""
+    config, fabric = run.config.train, run.fabric
+    # Randomness inside a method is keyed by the step, so a resumed run draws the same numbers.
+    torch.manual_seed(_key(run.config.seed, step, fabric.global_rank))
+    share = schedule(step, steps, config)
+    for group in optimizer.param_groups:
+        group["lr"] = share * group["peak"]
+    size = run.config.runtime.micro_batch or len(images)
+    chunks = list(zip(images.split(size), masks.split(size), strict=True))
+    total = torch.zeros((), device=images.device)
+    for index, (image, mask) in enumerate(chunks):
+        with fabric.no_backward_sync(model, enabled=index < len(chunks) - 1):  # type: ignore[arg-type]
+            logits, aux = model(image)
+            loss = (get_loss(config.loss)(logits, mask) + aux) * (len(image) / len(images))
+            fabric.backward(loss)
+        total += loss.detach()
+    norm = fabric.clip_gradients(
+        model,
+        optimizer,
+        max_norm=config.clip,
+        error_if_nonfinite=False,  # type: ignore[arg-type]
+    )
+    mean = fabric.all_reduce(total, reduce_op="mean")
+    value = torch.as_tensor(mean).item()
+    if not math.isfinite(value) or not torch.isfinite(torch.as_tensor(norm)):
+        raise DivergedError(
+            f"training diverged at step {step + 1} of {steps}: loss {value}; "
+            f"the last good state is kept in {run.folder}; lower the rate with --set train.lr"
+        )
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return value, share * config.lr
+
+
+def _log(run: TrainingRun, progress: Progress, steps: int, loss: float, rate: float) -> None:
+    """Report a step and add a row of averages to the curve now and then."""
+    progress.loss_sum += loss
+    progress.loss_count += 1
+    speed = progress.images / progress.seconds
+    if progress.step % max(1, steps // CURVE_ROWS) == 0 or progress.step == steps:
+        progress.curve.append(
+            {
+                "step": progress.step,
+                "loss": progress.loss_sum / progress.loss_count,
+                "learning_rate": rate,
+                "validation": None,
+                "images_per_second": speed,
+            }
+        )
+        progress.loss_sum, progress.loss_count = 0.0, 0
+    run.report(progress.step, steps, loss, speed)
+
+
+def _select_best(
+    run: TrainingRun, progress: Progress, best: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """Score the model on validation and return the best state so far."""
+    run.segmenter.eval()
+    score = run.validate() if run.fabric.is_global_zero else 0.0
+    score = run.fabric.broadcast(score)
+    run.segmenter.train()
+    row = {"step": progress.step, "loss": None, "learning_rate": None, "images_per_second": None}
+    progress.curve.append(row | {"validation": score})
+    if progress.best_score is not None and score <= progress.best_score:
+        return best
+    progress.best_step, progress.best_score = progress.step, score
+    return {k: v.detach().to("cpu", copy=True) for k, v in run.segmenter.state().items()}
+
+
+def schedule(step: int, steps: int, config: TrainConfig) -> float:
+    """Return the share of the peak rates at a step: linear warm-up, then decay to zero."""
+    warm = max(1, round(config.warmup * steps))
+    if step < warm:
+        return (step + 1) / warm
+    return (1 - (step - warm) / max(1, steps - warm)) ** config.power
+
+
+def _parameter_groups(segmenter: Segmenter, config: TrainConfig) -> list[dict]:
+    """Group what trains: method and decoder have their own rates, tensors of one axis no decay."""
+    groups = []
+    for part, peak in ((segmenter.method, config.lr), (segmenter.decoder, config.decoder_lr)):
+        trained = [p for p in part.parameters() if p.requires_grad]
+        matrices = [p for p in trained if p.ndim > 1]
+        vectors = [p for p in trained if p.ndim <= 1]
+        for parameters, decay in ((matrices, config.weight_decay), (vectors, 0.0)):
+            if parameters:
+                groups.append({"params": parameters, "weight_decay": decay, "peak": peak})
+    return groups
+
+
+def _epoch(run: TrainingRun, epoch: int) -> list[list[tuple[int, int]]]:
+    fabric, config = run.fabric, run.config
+    return epoch_batches(
+        len(run.dataset),
+        config.train.batch,
+        config.seed,
+        epoch,
+        fabric.global_rank,
+        fabric.world_size,
+    )
+
+
+def _batches(run: TrainingRun, epoch: int, done: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the batches of an epoch after the first `done`, on this device."""
+    for images, masks in loader(run.dataset, _epoch(run, epoch)[done:], run.config.runtime.workers):
+        yield run.fabric.to_device(images), run.fabric.to_device(masks)
+
+
+def _key(*parts: int) -> int:
+    """Mix integers into one seed."""
+    key = 0
+    for part in parts:
+        key = (key * 1_000_003 + part + 1) % (2**63)
+    return key
+
+
+class _Saver:
+    """Saves on rank zero, at most every `save_seconds` and for at most a twentieth of the time."""
+
+    def __init__(self, run: TrainingRun, optimizer: torch.optim.Optimizer):
+        self.run, self.optimizer = run, optimizer
+        self.pause = run.config.runtime.save_seconds
+        self.saved = time.monotonic()
+
+    def due(self) -> bool:
+        return time.monotonic() - self.saved >= self.pause
+
+    def save(self, best: dict[str, Tensor], progress: Progress) -> None:
+        run, started = self.run, time.monotonic()
+        if run.fabric.is_global_zero:
+            save_state(run.folder, run.id, run.segmenter, self.optimizer, best, progress)
+        self.saved = time.monotonic()
+        self.pause = max(run.config.runtime.save_seconds, 20 * (self.saved - started))
+
+
+@contextmanager
+def _stop_requested() -> Iterator[Callable[[], bool]]:
+    """Turn the first SIGINT or SIGTERM into a request to stop after the step; the next one acts."""
+    requests: list[int] = []
+    previous = {}
+
+    def ask(number: int, frame: object) -> None:
+        requests.append(number)
+        for known, handler in previous.items():
+            signal.signal(known, handler)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        previous[number] = signal.signal(number, ask)
+    try:
+        yield lambda: bool(requests)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

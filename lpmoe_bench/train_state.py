@@ -1,0 +1,89 @@
+"""The state of a training run on disk: saved in one rename, resumed bit-equal."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lpmoe_bench.errors import DataError
+from lpmoe_bench.files import write_atomically
+from lpmoe_bench.model import Segmenter
+
+STATE_FILE = "resume.safetensors"
+
+
+@dataclass
+class Progress:
+    """How far a run has come. `step` counts finished optimiser steps."""
+
+    step: int = 0
+    best_step: int = 0
+    best_score: float | None = None
+    seconds: float = 0.0
+    images: int = 0
+    loss_sum: float = 0.0  # since the last row of the curve
+    loss_count: int = 0
+    curve: list[dict[str, float | int | None]] = field(default_factory=list)
+
+
+def save_state(
+    folder: Path,
+    run_id: str,
+    segmenter: Segmenter,
+    optimizer: Optimizer,
+    best: dict[str, Tensor],
+    progress: Progress,
+) -> None:
+    """Write model, best model, optimiser moments and progress as one safetensors file."""
+    tensors = {f"model/{k}": v for k, v in segmenter.state().items()}
+    tensors |= {f"best/{k}": v for k, v in best.items()}
+    for index, moments in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{index}/{k}": torch.as_tensor(v) for k, v in moments.items()}
+    tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    about = {"run": run_id, "progress": json.dumps(dataclasses.asdict(progress))}
+    write_atomically(folder / STATE_FILE, save(tensors, metadata=about))
+
+
+def load_state(
+    folder: Path, run_id: str, segmenter: Segmenter, optimizer: Optimizer
+) -> tuple[Progress, dict[str, Tensor]]:
+    """Load what save_state wrote; a fresh Progress and an empty best state where there is none.
+
+    Raises DataError when the file is damaged or belongs to another run.
+    """
+    path = folder / STATE_FILE
+    if not path.exists():
+        return Progress(), {}
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            about = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        if about.get("run") != run_id:
+            raise DataError(f"{path} belongs to run {about.get('run')}; delete it to start over")
+        progress = Progress(**json.loads(about["progress"]))
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path} is damaged ({error}); delete it to start over") from None
+    segmenter.load_state(_under("model/", tensors))
+    _load_moments(optimizer, _under("optimizer/", tensors))
+    return progress, _under("best/", tensors)
+
+
+def _load_moments(optimizer: Optimizer, moments: dict[str, Tensor]) -> None:
+    state = optimizer.state_dict()
+    state["state"] = {}
+    for key, tensor in moments.items():
+        index, _, name = key.partition("/")
+        state["state"].setdefault(int(index), {})[name] = tensor
+    optimizer.load_state_dict(state)
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
