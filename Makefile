@@ -1,0 +1,33 @@
+# Each target sets up what it needs in .venv; nothing else on the machine is touched.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: run test test-all lint check bench clean
+
+run: $(READY)  ## train and score Controllable-LPMoE on the embedded camouflage set
+	$(BIN)/lpmoe-bench run --method lpmoe --task cod --embedded
+
+test: $(READY)  ## the tests that take seconds
+	$(BIN)/pytest
+
+test-all: $(READY)  ## all tests, minutes
+	$(BIN)/pytest -m "slow or not slow"
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+check: lint test  ## what a change has to pass; types need node
+	$(BIN)/pyright
+
+bench: $(READY)  ## ratios measured here, printed
+	$(BIN)/python benchmarks/cosine_attention.py
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[train,dev]'
+	touch $(READY)
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache
