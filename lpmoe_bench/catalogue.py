@@ -10,7 +10,7 @@ from lpmoe_bench.config import DEFAULT_BACKBONE
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics import PROTOCOLS, get_metric, get_protocol
 from lpmoe_bench.record import find_records
-from lpmoe_bench.registry import Registry
+from lpmoe_bench.registry_model import Registry
 from method_zoo._errors import unknown
 
 KINDS = ("methods", "tasks", "datasets", "backbones", "decoders", "protocols", "runs")

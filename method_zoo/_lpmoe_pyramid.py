@@ -29,7 +29,7 @@ class Pyramid(nn.Module):
             size = c.shape[-2:]
             if tap.shape[-2:] != size:
                 tap = F.interpolate(tap, size, mode="bilinear", align_corners=False)
-            # c1 is the largest map by far and nobody else's: add in place.
-            c = c.add_(tap) if c is c1 else c + tap
+            # c1 is the largest map by far and nobody else's: add in place, but never into bfloat16.
+            c = c.add_(tap) if c is c1 and c.dtype == tap.dtype else c + tap
             maps.append(self.reduce(norm(c)))
         return maps

@@ -12,6 +12,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ._backbone import Backbone
 from ._errors import ZooError
@@ -38,8 +39,9 @@ class LPMoE(Method):
     title = "Controllable-LPMoE"
     paper = "arXiv 2510.21114"
     fidelity = (
-        "written from a specification of the authors' code; every module equals theirs to 1e-5. "
-        "The frozen blocks run without stochastic depth and the decoder is the one of all methods"
+        "written from a specification of the authors' code; attention, experts, prior extractor "
+        "and scale enhancement equal theirs to 1e-5. The frozen blocks run without stochastic "
+        "depth and the decoder is the one all methods share"
     )
     # Its maps are its own. What stays as it was while gamma is 0 is the token stream, and `final`.
     identity_at_init = False
@@ -101,14 +103,21 @@ class LPMoE(Method):
         for group, inject, extract in zip(
             self.backbone.groups, self.inject, self.extract, strict=True
         ):
-            t = t.with_patches(inject(t.patches, prior, layout))  # prior -> ViT
+            x = self._interact(inject, t.patches, prior, layout)  # prior -> ViT
+            t = t.with_patches(x)
             for i in group:
                 t = self.step(i, t)
             for extractor in extract:  # type: ignore[attr-defined]
-                prior = extractor(prior, t.patches, layout)  # ViT -> prior
+                prior = self._interact(extractor, prior, t.patches, layout)  # ViT -> prior
             taps.append(t.map())
         maps = self.pyramid(p1, _as_maps(prior, layout), taps)
         return Features(maps, self.backbone.neck(self.backbone.norm(t)), t.aux)
+
+    def _interact(self, module: nn.Module, x: Tensor, other: Tensor, layout: Layout) -> Tensor:
+        """Run an interaction, recomputed in the backward pass when checkpointing is on."""
+        if self.checkpointing and torch.is_grad_enabled():
+            return checkpoint(module, x, other, layout, use_reentrant=False)  # type: ignore[return-value]
+        return module(x, other, layout)
 
 
 def _as_maps(prior: Tensor, layout: Layout) -> list[Tensor]:
