@@ -1,0 +1,51 @@
+"""Tiny backbones, one line a family, and the images that tests share."""
+
+from __future__ import annotations
+
+import copy
+from functools import cache
+
+import pytest
+import torch
+from torch import Tensor
+
+from method_zoo import create_backbone
+from method_zoo._backbone import Backbone
+
+# Width 48 with 3 heads: both 48 and its half divide by the heads, as deformable attention needs.
+SIZE = {"embed_dim": 48, "depth": 4, "num_heads": 3}
+FAMILIES = {
+    "plain": ("vit_tiny_patch16_224", SIZE | {"img_size": 64}),
+    "dinov2": ("vit_small_patch14_dinov2", SIZE | {"img_size": 56}),
+    "registers": ("vit_small_patch14_reg4_dinov2", SIZE | {"img_size": 56}),
+}
+
+
+@cache
+def _family(name: str) -> Backbone:
+    timm_name, size = FAMILIES[name]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        backbone = create_backbone(timm_name, **size)
+        with torch.no_grad():  # a fresh model hides biases and LayerScale: they start near zero
+            for parameter in backbone.vit.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    return backbone
+
+
+def tiny_backbone(family: str = "plain") -> Backbone:
+    """A backbone of four blocks with every weight away from its start; a fresh copy."""
+    return copy.deepcopy(_family(family))
+
+
+def tiny_image(backbone: Backbone) -> Tensor:
+    """Two images that suit the backbone, not square where it allows that: (2, 3, h, w)."""
+    height, width = backbone.fixed_grid or (4, 6)
+    size = (2, 3, height * backbone.stride, width * backbone.stride)
+    return torch.rand(size, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(params=FAMILIES)
+def backbone(request: pytest.FixtureRequest) -> Backbone:
+    """Each family in turn."""
+    return tiny_backbone(request.param)

@@ -1,0 +1,224 @@
+"""The opened backbone computes what timm computes, bit for bit, and refuses what it cannot open."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from conftest import FAMILIES, SIZE, tiny_backbone
+from timm.layers import resample_abs_pos_embed
+from torch import Tensor, nn
+
+from method_zoo import ZooError, create_backbone
+from method_zoo._backbone import Backbone, Wrapped
+
+NATIVE = 64  # pixels: four by four patches in every family
+OTHERS = [(64, 96), (96, 64), (32, 32), (128, 160)]
+
+
+def image_of(height: int, width: int) -> Tensor:
+    return torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0))
+
+
+def opened(backbone: Backbone, image: Tensor) -> Tensor:
+    """All tokens after the final norm, through the verbs."""
+    with torch.no_grad():
+        t = backbone.embed(image)
+        for i in range(backbone.depth):
+            t = backbone.block(i, t)
+        return backbone.norm(t).x
+
+
+def native(backbone: Backbone, vit: nn.Module, image: Tensor) -> Tensor:
+    """The same through timm's own forward, on the input that the backbone derives."""
+    patch = vit.patch_embed.patch_size[0]
+    size = [side // 16 * patch for side in image.shape[-2:]]
+    image = backbone.normalise(image)
+    if patch != 16:
+        image = F.interpolate(image, size, mode="bilinear", antialias=True)
+    with torch.no_grad():
+        return vit.eval().forward_features(image)
+
+
+def rebuilt(family: str, backbone: Backbone, **kwargs) -> nn.Module:
+    """A timm model with the same weights and other arguments."""
+    name, size = FAMILIES[family]
+    vit = timm.create_model(name, num_classes=0, global_pool="", **(size | kwargs))
+    state = backbone.vit.state_dict()
+    if vit.pos_embed.shape != state["pos_embed"].shape:
+        state["pos_embed"] = resample_abs_pos_embed(
+            state["pos_embed"],
+            new_size=list(vit.patch_embed.grid_size),
+            old_size=list(backbone.vit.patch_embed.grid_size),
+            num_prefix_tokens=0 if vit.no_embed_class else vit.num_prefix_tokens,
+            antialias=backbone.pos_antialias,
+        )
+    vit.load_state_dict(state)
+    return vit
+
+
+# Equality --------------------------------------------------------------------------------------
+
+
+def test_equals_timm_at_native_size(backbone):
+    image = image_of(NATIVE, NATIVE)
+    assert torch.equal(opened(backbone, image), native(backbone, backbone.vit, image))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("height_width", OTHERS)
+def test_equals_timm_at_other_sizes(family, height_width):
+    backbone, image = tiny_backbone(family), image_of(*height_width)
+    dynamic = rebuilt(family, backbone, dynamic_img_size=True)
+    assert torch.equal(opened(backbone, image), native(backbone, dynamic, image))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("antialias", [True, False])
+def test_equals_timm_with_the_same_resized_table(family, antialias):
+    backbone, image = tiny_backbone(family), image_of(64, 96)
+    backbone.pos_antialias = antialias
+    patch = backbone.vit.patch_embed.patch_size[0]
+    resized = rebuilt(family, backbone, img_size=(4 * patch, 6 * patch))
+    assert torch.equal(opened(backbone, image), native(backbone, resized, image))
+
+
+def test_antialias_changes_a_smaller_table():
+    backbone, image = tiny_backbone("dinov2"), image_of(32, 32)
+    with_it = opened(backbone, image)
+    backbone.pos_antialias = False
+    assert not torch.allclose(with_it, opened(backbone, image), atol=1e-3)
+
+
+def test_table_without_antialias_is_plain_bicubic():
+    # The authors of DINOv2: torch's bicubic, align_corners false, the class token left alone.
+    backbone = tiny_backbone("dinov2")
+    backbone.pos_antialias = False
+    table = backbone.vit.pos_embed
+    grid = table[:, 1:].unflatten(1, (4, 4)).permute(0, 3, 1, 2)
+    grid = F.interpolate(grid, (2, 6), mode="bicubic", align_corners=False, antialias=False)
+    patches = torch.zeros(1, 2, 6, backbone.dim)
+    t = backbone.position(patches)
+    torch.testing.assert_close(t.patches, grid.flatten(2).transpose(1, 2))
+    torch.testing.assert_close(t.x[:, :1], backbone.vit.cls_token + table[:, :1])
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"qk_norm": True},
+        {"pre_norm": True},
+        {"no_embed_class": True, "reg_tokens": 2},
+        {"class_token": False},
+        {"init_values": 0.1, "scale_attn_norm": True, "scale_mlp_norm": True},
+        {"pos_embed": "none"},
+        {"patch_size": 8, "img_size": 32},
+        {"patch_size": 32, "img_size": 128},
+    ],
+    ids=lambda extra: next(iter(extra)),
+)
+def test_equals_timm_for_every_option_of_a_plain_vit(extra):
+    torch.manual_seed(0)
+    backbone = create_backbone("vit_tiny_patch16_224", **(SIZE | {"img_size": 64} | extra))
+    with torch.no_grad():
+        for parameter in backbone.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    image = image_of(NATIVE, NATIVE)
+    assert torch.equal(opened(backbone, image), native(backbone, backbone.vit, image))
+
+
+def test_branches_are_the_halves_of_a_block(backbone):
+    with torch.no_grad():
+        t = backbone.embed(image_of(NATIVE, NATIVE))
+        after = t.add(backbone.attention(1, t, normed=backbone.norm1(1, t)))
+        whole = after.add(backbone.mlp(1, after, normed=backbone.norm2(1, after)))
+        assert torch.equal(whole.x, backbone.block(1, t).x)
+        assert torch.equal(whole.x, backbone.vit.blocks[1](t.x))
+
+
+# What a backbone is ----------------------------------------------------------------------------
+
+
+def test_every_grid_is_a_sixteenth_of_the_image(backbone):
+    t = backbone.embed(image_of(64, 96))
+    assert t.grid == (4, 6)
+    assert t.map().shape == (2, backbone.dim, 4, 6)
+    assert t.prefix == backbone.vit.num_prefix_tokens
+    assert t.x.shape[1] == t.prefix + 24
+
+
+def test_patches_lie_in_reading_order():
+    backbone, image = tiny_backbone(), torch.zeros(1, 3, 64, 96)
+    image[:, :, 16:32, 80:96] = 1  # second row, last column
+    changed = (backbone.patchify(image) - backbone.patchify(torch.zeros_like(image))).abs().sum(-1)
+    assert torch.nonzero(changed[0]).tolist() == [[1, 5]]
+
+
+def test_normalise_uses_the_statistics_of_the_model():
+    backbone = tiny_backbone("dinov2")
+    image = torch.full((1, 3, 32, 32), 0.5)
+    expected = torch.tensor([(0.5 - 0.485) / 0.229, (0.5 - 0.456) / 0.224, (0.5 - 0.406) / 0.225])
+    torch.testing.assert_close(backbone.normalise(image)[0, :, 0, 0], expected)
+
+
+@pytest.mark.parametrize(
+    ("depth", "starts"), [(4, [0, 1, 2, 3]), (12, [0, 3, 6, 9]), (6, [0, 2, 3, 4])]
+)
+def test_groups_cover_every_block_once(depth, starts):
+    size = SIZE | {"depth": depth, "img_size": 64}
+    groups = create_backbone("vit_tiny_patch16_224", **size).groups
+    assert [i for group in groups for i in group] == list(range(depth))
+    assert [group.start for group in groups] == starts
+
+
+def test_a_backbone_is_frozen_and_stays_in_eval_mode(backbone):
+    assert not any(p.requires_grad for p in backbone.parameters())
+    backbone.train()
+    assert not any(module.training for module in backbone.modules())
+
+
+def test_reset_draws_every_weight_anew_from_its_seed():
+    first, second, other = (tiny_backbone("registers") for _ in range(3))
+    before = torch.get_rng_state()
+    for backbone, seed in ((first, 1), (second, 1), (other, 2)):
+        backbone.reset(seed)
+    assert torch.equal(before, torch.get_rng_state())
+    old = tiny_backbone("registers").vit.state_dict()
+    for name, tensor in first.vit.state_dict().items():
+        assert torch.equal(tensor, second.vit.state_dict()[name]), name
+        assert not torch.equal(tensor, old[name]), f"{name} was not drawn anew"
+    weight = "blocks.0.attn.qkv.weight"
+    assert not torch.equal(first.vit.state_dict()[weight], other.vit.state_dict()[weight])
+
+
+class Recorder(Wrapped):
+    """Passes through, with an auxiliary loss of one, and notes what it is told."""
+
+    def forward_aux(self, x, prefix, grid):
+        self.told = (x.shape[1], prefix, grid)
+        return self.base(x), torch.ones(())
+
+
+@pytest.mark.parametrize("name", ["attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"])
+def test_wrapped_layers_know_the_grid_and_their_loss_travels(backbone, name):
+    image = image_of(64, 96)
+    plain = opened(backbone, image)
+    for block in backbone.vit.blocks:
+        parent = block.get_submodule(name.split(".")[0])
+        leaf = name.split(".")[1]
+        setattr(parent, leaf, Recorder(getattr(parent, leaf)))
+    t = backbone.embed(image).insert(torch.zeros(5, backbone.dim))
+    count = t.x.shape[1]
+    for i in range(backbone.depth):
+        t = backbone.block(i, t)
+    assert float(t.aux) == backbone.depth
+    wrapped = backbone.vit.blocks[2].get_submodule(name)
+    assert wrapped.told == (count, backbone.vit.num_prefix_tokens + 5, (4, 6))
+    assert torch.equal(opened(backbone, image), plain)
+
+
+@pytest.mark.parametrize(("height", "width"), [(48, 64), (64, 48), (224, 200), (33, 32)])
+def test_a_side_that_is_no_multiple_of_32(backbone, height, width):
+    with pytest.raises(ZooError, match=f"{height} x {width}.*multiples of 32"):
+        backbone.embed(image_of(height, width))

@@ -1,0 +1,120 @@
+"""The zoo: finding methods by name, and what every method inherits."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import tiny_backbone, tiny_image
+from observe import plain_outputs
+from sound_methods import Adapter, Scaled, ScaledLinear
+
+from method_zoo import ZooError, get_method, list_methods
+from method_zoo._backbone import Wrapped
+from method_zoo._method import Method
+from method_zoo._options import check_options, signature_options
+
+
+class Late(Method):
+    """Only the last block adapts, so the first three never change."""
+
+    title = "Late"
+
+    def __init__(self, backbone):
+        super().__init__(backbone)
+        self.frozen_blocks = 3
+        self.factor = torch.nn.Parameter(torch.ones(()))
+
+    def block(self, i, t):
+        t = self.backbone.block(i, t)
+        return t._replace(x=t.x * self.factor) if i >= 3 else t
+
+
+class Gain(Wrapped):
+    """One factor for a whole layer, whatever that layer is."""
+
+    def __init__(self, base):
+        super().__init__(base)
+        self.gain = torch.nn.Parameter(torch.ones(()))
+
+
+def test_methods_are_the_files_without_underscore():
+    names = list_methods()
+    assert {"decoder_only", "full", "lora", "vpt"} <= set(names)
+    assert not any(name.startswith("_") for name in names)
+    for name in names:
+        assert get_method(name).__module__ == f"method_zoo.{name}"
+
+
+def test_unknown_method_offers_the_closest():
+    with pytest.raises(ZooError, match=r"method 'lroa'; did you mean 'lora'\? known: .*vpt"):
+        get_method("lroa")
+    for name in ("_backbone", "", "../lora"):
+        with pytest.raises(ZooError, match="unknown method"):
+            get_method(name)
+
+
+def test_prefix_and_finish_are_the_forward():
+    method, image = Late(tiny_backbone()), tiny_image(tiny_backbone())
+    prefix = method.prefix(image)
+    assert not prefix.tokens.x.requires_grad
+    assert len(prefix.taps) == 3
+    features = method.finish(prefix)
+    assert [m.requires_grad for m in features.maps] == [False, False, False, True]
+    for got, expected in zip(features.maps, plain_outputs(tiny_backbone(), image), strict=False):
+        assert torch.equal(got, expected)
+    # What was computed once and stored serves again after training.
+    with torch.no_grad():
+        method.factor.fill_(2)
+    assert torch.equal(method.finish(prefix).maps[3], method(image).maps[3])
+
+
+def test_prefix_keeps_the_gradient_where_nothing_is_frozen():
+    method = get_method("full")(tiny_backbone())
+    assert method.prefix(tiny_image(method.backbone)).tokens.x.requires_grad
+
+
+def test_nothing_to_wrap_or_unfreeze_is_an_error():
+    method = Late(tiny_backbone())
+    with pytest.raises(ZooError, match="Late found no layer to adapt"):
+        method.wrap(lambda name: name.endswith("attn.query"), ScaledLinear)
+    with pytest.raises(ZooError, match="Late found no parameter to train"):
+        method.unfreeze(lambda name: "adapter" in name)
+
+
+def test_unfreeze_trains_what_it_names_and_saves_it():
+    method = Late(tiny_backbone())
+    method.unfreeze(lambda name: name.endswith("norm1.bias"))
+    names = [f"backbone.vit.blocks.{i}.norm1.bias" for i in range(4)]
+    assert set(method.trainable()) == {"factor", *names}
+    assert set(method.adapter_state()) == {"factor", *names}
+
+
+def test_wrapping_twice_keeps_the_frozen_out_of_the_state():
+    method = Scaled(tiny_backbone())
+    method.wrap(lambda name: name.endswith("attn.proj"), Gain)
+    leaves = [name.rpartition(".")[2] for name in method.adapter_state()]
+    assert sorted(leaves) == ["factor"] * 4 + ["gain"] * 4
+
+
+def test_state_of_another_method_is_refused_by_name():
+    with pytest.raises(ZooError, match="not of Scaled with these options: 4 tensors missing"):
+        Scaled(tiny_backbone()).load_adapter_state(Adapter(tiny_backbone()).adapter_state())
+
+
+def test_options_are_checked_against_the_signature():
+    method = get_method("lora")
+    assert signature_options(method) == {"rank": 8, "alpha": 8.0}
+    options = check_options(method, method.title, {"alpha": 4})
+    assert options == {"rank": 8, "alpha": 4.0}
+    assert type(options["alpha"]) is float
+    with pytest.raises(ZooError, match="did you mean 'rank'"):
+        check_options(method, method.title, {"rnak": 4})
+    for wrong in ("8", 8.0, True, None):
+        with pytest.raises(ZooError, match="option rank of LoRA"):
+            check_options(method, method.title, {"rank": wrong})
+
+
+@pytest.mark.parametrize(("name", "option"), [("lora", "rank"), ("vpt", "prompts")])
+def test_options_out_of_range(name, option):
+    with pytest.raises(ZooError, match=f"{option} is 0"):
+        get_method(name)(tiny_backbone(), **{option: 0})
