@@ -1,0 +1,223 @@
+"""The embedded set: same pixels for a seed, no cheap prior solves it, its folder is never half."""
+
+import errno
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from lpmoe_bench import generated
+from lpmoe_bench.errors import ResourceError, UsageError
+from lpmoe_bench.generated import SHARES, ensure_generated, scene
+from lpmoe_bench.images import read_image, read_mask
+from lpmoe_bench.pairs import find_pairs, read_stems
+
+SMALL = (132, 176)
+PINNED = {
+    ("train", 0): "f10e572a68c710c6",
+    ("train", 7): "50739543a5505973",
+    ("test", 0): "078196fac0133234",
+}
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return [scene(index, "test", shape=SMALL) for index in range(64)]
+
+
+def digest(image, mask):
+    return hashlib.sha256(image.tobytes() + mask.tobytes()).hexdigest()
+
+
+def test_pixels_of_a_seed_are_pinned():
+    # A change here is a new data set: raise VERSION in generated.py with it.
+    assert {key: digest(*scene(key[1], key[0]))[:16] for key in PINNED} == PINNED
+
+
+def test_seed_split_and_index_change_the_scene():
+    keys = [(0, "train", 0), (1, "train", 0), (0, "test", 0), (0, "train", 1)]
+    found = {digest(*scene(i, split, seed, SMALL)) for seed, split, i in keys}
+    assert len(found) == len(keys)
+
+
+def test_scenes_do_not_depend_on_the_order_or_on_global_state():
+    first = digest(*scene(3, shape=SMALL))
+    np.random.seed(5)
+    scene(4, shape=SMALL)
+    assert digest(*scene(3, shape=SMALL)) == first
+
+
+def test_default_sizes_vary():
+    sides = {scene(index)[1].shape for index in range(5)}
+    assert len(sides) > 1
+    assert all(max(shape) == 352 for shape in sides)
+
+
+@pytest.mark.parametrize("shape", [(32, 48), (97, 64), (300, 420)])
+def test_any_size(shape):
+    image, mask = scene(1, shape=shape)
+    assert image.shape == (*shape, 3)
+    assert mask.shape == shape
+    assert image.dtype == mask.dtype == np.uint8
+
+
+def test_objects_are_small_to_large_and_may_touch_the_border(scenes):
+    masks = [mask for _, mask in scenes]
+    shares = np.array([(mask > 0).mean() for mask in masks])
+    assert all(set(np.unique(mask)) == {0, 255} for mask in masks)
+    assert shares.min() >= SHARES[0] >= 0.02
+    assert shares.max() <= SHARES[1] <= 0.40
+    assert shares.min() < 0.06
+    assert shares.max() > 0.25
+    touching = [m[0].any() or m[-1].any() or m[:, 0].any() or m[:, -1].any() for m in masks]
+    assert 0.1 < np.mean(touching) < 0.9
+
+
+def overlap(pred, masks):
+    """Mean IoU over images of two stacks of bool, (n, h, w)."""
+    return float(((pred & masks).sum((1, 2)) / (pred | masks).sum((1, 2))).mean())
+
+
+def best_threshold(images, masks):
+    """Mean IoU of the best threshold on any channel of RGB, grey, HSV and Lab, both polarities."""
+    codes = (cv2.COLOR_RGB2GRAY, cv2.COLOR_RGB2HSV, cv2.COLOR_RGB2LAB)
+    channels = np.stack([np.dstack([i, *(cv2.cvtColor(i, c) for c in codes)]) for i in images])
+    return max(
+        overlap((channels[..., c] >= level) == above, masks)
+        for c in range(channels.shape[-1])
+        for level in range(0, 256, 8)
+        for above in (True, False)
+    )
+
+
+def best_ellipse(masks):
+    """Mean IoU of the best centred ellipse."""
+    height, width = masks.shape[1:]
+    y, x = np.mgrid[:height, :width]
+    y, x = (y + 0.5) / height - 0.5, (x + 0.5) / width - 0.5
+    radii = np.arange(0.1, 0.8, 0.1)
+    ellipses = [(x / a) ** 2 + (y / b) ** 2 < 1 for a in radii for b in radii]
+    return max(overlap(np.broadcast_to(one, masks.shape), masks) for one in ellipses)
+
+
+def test_cheap_priors_fail(scenes):
+    images = [image for image, _ in scenes]
+    masks = np.stack([mask for _, mask in scenes]) > 0
+    threshold, ellipse = best_threshold(images, masks), best_ellipse(masks)
+    print(f"mean IoU: best global threshold {threshold:.3f}, best centred ellipse {ellipse:.3f}")
+    assert threshold < 0.3
+    assert ellipse < 0.3
+    # The same search does find an object that colour gives away.
+    easy = [
+        np.where(mask[..., None], np.uint8(255), image // 2)
+        for image, mask in zip(images, masks, strict=True)
+    ]
+    assert best_threshold(easy, masks) > 0.95
+
+
+def test_tones_inside_and_outside_are_alike(scenes):
+    gaps = []
+    for image, mask in scenes:
+        grey = image.mean(axis=2)
+        inside, outside = grey[mask > 0], grey[mask == 0]
+        gaps.append((inside.mean() - outside.mean()) / outside.std())
+    assert abs(np.mean(gaps)) < 0.15
+    assert np.mean(np.abs(gaps)) < 0.4
+
+
+COUNTS = {"train": 3, "test": 2}
+
+
+def make(root, **options):
+    return ensure_generated("generated_cod", root, counts=COUNTS, shape=(48, 64), **options)
+
+
+def test_folder_has_the_standard_layout(tmp_path):
+    told = []
+    folder = make(tmp_path / "new" / "cache", report=lambda done, total: told.append((done, total)))
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "SOURCE.txt", "images", "masks", "test.txt", "train.txt"
+    ]  # fmt: skip
+    assert told == [(done, 5) for done in range(1, 6)]
+    for split, count in COUNTS.items():
+        pairs = find_pairs(folder / "images", folder / "masks", read_stems(folder / f"{split}.txt"))
+        assert len(pairs) == count
+        for index, pair in enumerate(pairs):
+            image, mask = scene(index, split, shape=(48, 64))
+            assert np.array_equal(read_image(pair.image), image)
+            assert np.array_equal(read_mask(pair.mask), mask)
+
+
+def test_a_finished_folder_is_not_drawn_again(tmp_path, monkeypatch):
+    folder = make(tmp_path)
+    monkeypatch.setattr(generated, "scene", None)
+    assert make(tmp_path) == folder
+
+
+def test_other_settings_have_other_folders(tmp_path):
+    assert make(tmp_path) != make(tmp_path, seed=1)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+SCRIPT = (
+    "import sys; from pathlib import Path; from lpmoe_bench.generated import ensure_generated;"
+    "print(ensure_generated('generated_cod', Path(sys.argv[1]), shape=(48, 64),"
+    " counts={'train': int(sys.argv[2]), 'test': 1}))"
+)
+
+
+def start(root: Path, count: int) -> subprocess.Popen:
+    command = [sys.executable, "-c", SCRIPT, str(root), str(count)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_two_processes_at_once(tmp_path):
+    processes = [start(tmp_path, 20) for _ in range(2)]
+    outcomes = [process.communicate() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outcomes
+    assert outcomes[0][0] == outcomes[1][0]
+    (folder,) = tmp_path.iterdir()  # and nothing half-written beside it
+    assert len(list((folder / "images").iterdir())) == 21
+
+
+def test_a_killed_process_leaves_nothing_that_is_used(tmp_path):
+    process = start(tmp_path, 5000)
+    while not list(tmp_path.glob(".*/images/*.png")) and process.poll() is None:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not list(tmp_path.glob("generated_cod*"))
+    folder = make(tmp_path)
+    assert len(list((folder / "images").iterdir())) == 5
+
+
+def test_old_drafts_of_a_kill_are_cleared_away(tmp_path):
+    name = make(tmp_path / "other").name
+    old, young = tmp_path / f".{name}.old", tmp_path / f".{name}.young"
+    old.mkdir()
+    young.mkdir()
+    os.utime(old, (0, 0))
+    make(tmp_path)
+    assert (old.exists(), young.exists()) == (False, True)
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatch):
+    def full(self, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(ResourceError, match="disk is full"):
+        make(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_unknown_set(tmp_path):
+    with pytest.raises(UsageError, match="did you mean 'generated_cod'"):
+        ensure_generated("generated_cot", tmp_path)

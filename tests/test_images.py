@@ -1,0 +1,178 @@
+"""Files to arrays: what is read as a person sees it, and what is refused in one sentence."""
+
+import numpy as np
+import pytest
+from drawn_files import noise_image, square_mask, write
+
+from lpmoe_bench.errors import DataError
+from lpmoe_bench.images import inspect_mask, read_image, read_mask
+
+# --- images as a person sees them
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif"])
+def test_lossless_formats_come_back_as_rgb(tmp_path, suffix):
+    image = noise_image()
+    assert np.array_equal(read_image(write(tmp_path / f"a{suffix}", image)), image)
+
+
+def test_jpeg_and_names_that_are_not_ascii(tmp_path):
+    image = noise_image()
+    read = read_image(write(tmp_path / "mit Leerzeichen" / "Schneehäschen 兎.JPG", image))
+    assert np.abs(read.astype(int) - image).mean() < 5
+
+
+def test_grey_becomes_rgb(tmp_path):
+    grey = noise_image()[..., 0]
+    assert np.array_equal(read_image(write(tmp_path / "a.png", grey)), np.dstack([grey] * 3))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_16_bits_are_scaled(tmp_path, suffix):
+    image = noise_image()
+    path = write(tmp_path / f"a{suffix}", image.astype(np.uint16) * 257)
+    assert np.array_equal(read_image(path), image)
+
+
+def test_transparency_is_shown_over_black(tmp_path):
+    image = noise_image()
+    alpha = np.zeros((30, 40, 1), np.uint8)
+    alpha[:, :20] = 255
+    read = read_image(write(tmp_path / "a.png", np.dstack([image, alpha])))
+    assert np.array_equal(read[:, :20], image[:, :20])
+    assert not read[:, 20:].any()
+
+
+def test_exif_rotation_is_applied(tmp_path):
+    image = noise_image()
+    plain = write(tmp_path / "a.jpg", image)
+    data = plain.read_bytes()
+    # An APP1 segment with one TIFF entry: orientation 6, to be turned a quarter clockwise.
+    tiff = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    body = b"Exif\0\0" + tiff
+    turned = tmp_path / "b.jpg"
+    turned.write_bytes(
+        data[:2] + b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body + data[2:]
+    )
+    assert np.array_equal(read_image(turned), np.rot90(read_image(plain), -1))
+
+
+# --- files that are refused
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".tif", ".webp"])
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.9])
+@pytest.mark.parametrize("read", [read_image, read_mask])
+def test_truncated_files(tmp_path, suffix, share, read):
+    path = write(tmp_path / f"a{suffix}", noise_image((60, 80, 3)))
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(DataError, match=f"a{suffix}"):
+        read(path)
+
+
+def test_truncated_jpeg_whose_preview_is_whole(tmp_path):
+    preview = write(tmp_path / "p.jpg", noise_image((8, 8, 3))).read_bytes()
+    data = write(tmp_path / "a.jpg", noise_image((60, 80, 3))).read_bytes()
+    body = b"Exif\0\0" + preview
+    segment = b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body
+    whole = data[:2] + segment + data[2:]
+    (tmp_path / "a.jpg").write_bytes(whole)
+    assert read_image(tmp_path / "a.jpg").shape == (60, 80, 3)
+    (tmp_path / "a.jpg").write_bytes(whole[: -len(data) // 2])
+    with pytest.raises(DataError, match="is truncated: its end"):
+        read_image(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [(b"", "empty"), (b"GIF89a nonsense", "decoded"), (b"<html>404</html>", "decoded"),
+     (b"\x89PNG\r\n\x1a\n", "truncated"), (b"\xff\xd8\xff", "truncated")],
+)  # fmt: skip
+@pytest.mark.parametrize("read", [read_image, read_mask])
+def test_files_that_are_no_images(tmp_path, content, sentence, read):
+    path = tmp_path / "a.png"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=rf"a\.png.*{sentence}"):
+        read(path)
+
+
+def test_damaged_png(tmp_path):
+    path = write(tmp_path / "a.png", noise_image((60, 80, 3)))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(bytes(data))
+    with pytest.raises(DataError, match="it is damaged"):
+        read_image(path)
+
+
+def test_missing_file_and_folder_in_its_place(tmp_path):
+    with pytest.raises(DataError, match="does not exist"):
+        read_image(tmp_path / "a.png")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_image(tmp_path)
+
+
+def test_floating_point_images_are_refused(tmp_path):
+    path = write(tmp_path / "a.tif", noise_image().astype(np.float32))
+    with pytest.raises(DataError, match=r"a\.tif"):
+        read_image(path)
+    with pytest.raises(DataError, match="float32"):
+        read_mask(path)
+
+
+# --- masks
+
+
+@pytest.mark.parametrize(
+    ("values", "flags"),
+    [
+        ((0, 255), ()),
+        ((0, 1), ("values 0 and 1",)),
+        ((3, 250), ("grey levels",)),
+        ((0, 0), ("empty",)),
+        ((120, 129), ("grey levels",)),
+        ((128, 255), ("grey levels",)),
+        ((0, 65535), ()),
+        ((0, 40000), ("grey levels",)),
+    ],
+)
+def test_mask_values(tmp_path, values, flags):
+    object_ = square_mask() > 0
+    kind = np.uint16 if max(values) > 255 else np.uint8
+    path = write(tmp_path / "a.png", np.where(object_, *map(kind, values[::-1])))
+    mask, found = inspect_mask(path)
+    assert found == flags
+    expected = np.zeros_like(object_) if "empty" in flags else object_
+    assert np.array_equal(mask, expected.astype(np.uint8) * 255)
+
+
+def test_16_bit_mask_with_8_bit_values(tmp_path):
+    path = write(tmp_path / "a.png", square_mask().astype(np.uint16))
+    assert np.array_equal(read_mask(path), square_mask())
+
+
+def test_mask_of_which_nothing_would_be_left(tmp_path):
+    path = write(tmp_path / "a.png", square_mask() // 2)
+    with pytest.raises(DataError, match=r"a\.png holds values from 0 to 127 only"):
+        read_mask(path)
+
+
+def test_rgb_mask_with_alpha_and_jpeg_mask(tmp_path):
+    grey = square_mask()
+    rgb = np.dstack([grey] * 3)
+    assert inspect_mask(write(tmp_path / "a.png", rgb))[1] == ()
+    alpha = np.dstack([np.full_like(rgb, 255), grey])  # white, transparent outside
+    assert np.array_equal(read_mask(write(tmp_path / "b.png", alpha)), grey)
+    assert (read_mask(write(tmp_path / "c.jpg", rgb)) != grey).mean() < 0.02
+
+
+def test_mask_in_two_colours_and_in_three(tmp_path):
+    mask = np.zeros((30, 40, 3), np.uint8)
+    mask[5:20, 8:25] = (128, 0, 0)  # the palette of VOC
+    read, flags = inspect_mask(write(tmp_path / "a.png", mask))
+    assert flags == ("two colours",)
+    assert np.array_equal(read, square_mask())
+    mask[0] = (0, 128, 0)
+    with pytest.raises(DataError, match="3 colours"):
+        read_mask(write(tmp_path / "b.png", mask))

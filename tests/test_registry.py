@@ -1,0 +1,214 @@
+"""What a run gets: real sets, a user's folders, or scenes drawn in code, and what is said of it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from drawn_files import fill
+
+from lpmoe_bench import registry as registry_module
+from lpmoe_bench.errors import DataError, UsageError
+from lpmoe_bench.generated import ensure_generated
+from lpmoe_bench.registry import Folders, check_pairs, load_registry, open_split, resolve
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A data root with a tiny camo and cod10k_mini62."""
+    root = tmp_path / "data"
+    fill(root / "camo", ("train.txt", ["a", "b", "c"]), ("test.txt", ["x", "y"]))
+    fill(root / "cod10k_mini62", ("all.txt", ["p"]))
+    return root
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """Make the embedded set small; returns the calls."""
+    calls = []
+
+    def small(name, place, report=None):
+        calls.append(name)
+        counts = {"train": 3, "test": 2}
+        return ensure_generated(name, place, report, counts=counts, shape=(48, 64))
+
+    monkeypatch.setattr(registry_module, "ensure_generated", small)
+    return calls
+
+
+def find(root, generated_root=Path("unused"), datasets=None, task="cod", **options):
+    registry = load_registry(datasets)
+    return resolve(registry.task(task), registry, root, generated_root=generated_root, **options)
+
+
+def own(tmp_path, text) -> Path:
+    path = tmp_path / "own.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_few_lines_add_a_set_and_a_task(tmp_path, root):
+    fill(tmp_path / "mine", ("train.txt", ["k", "l"]))
+    path = own(
+        tmp_path,
+        "tasks:\n  mine: {title: Mine, protocol: cod, loss: structure, select: s_measure,"
+        " train: [mine/train], test: [mine/every, camo/test]}\n"
+        "datasets:\n  mine: {title: Mine, task: mine, folder: mine,"
+        " splits: {train: train.txt, every: null}}\n",
+    )
+    data = find(root, datasets=path, task="mine")  # found beside the file
+    assert data.train.label == "mine/train"
+    assert [split.label for split in data.tests] == ["mine/every", "camo/test"]
+    assert "camo" in load_registry(path).datasets
+
+
+def test_real_sets_are_found_and_their_counts_compared(root):
+    data = find(root)
+    assert data.train.label == "camo/train"
+    assert [p.name for p in data.train.pairs] == ["a", "b", "c"]
+    assert [s.label for s in data.tests] == ["camo/test", "cod10k_mini62/all"]
+    assert not data.train.generated
+    text = "\n".join(data.notes)
+    assert "camo/train: 3 pairs counted, officially 1000" in text
+    assert "camo/test: 2 pairs counted, officially 250" in text
+    assert "cod10k_mini62/all: a local split" in text
+
+
+def test_a_complete_set_is_not_complained_of(root):
+    stems = [f"p{i}" for i in range(62)]
+    fill(root / "cod10k_mini62", ("all.txt", stems))
+    split = open_split(*load_registry().split("cod10k_mini62/all"), root)
+    assert split is not None
+    assert len(split.pairs) == 62
+    assert "counted" not in split.note
+
+
+def test_a_missing_test_set_is_left_out_with_a_note(root):
+    (root / "cod10k_mini62").rename(root / "elsewhere")
+    data = find(root)
+    assert [s.label for s in data.tests] == ["camo/test"]
+    assert any(n.startswith("cod10k_mini62/all is not under") for n in data.notes)
+
+
+def test_without_training_data_the_embedded_set_stands_in(tmp_path, tiny):
+    data = find(None, tmp_path)
+    assert data.train.label == "generated_cod/train"
+    assert [s.label for s in data.tests] == ["generated_cod/test"]
+    assert (len(data.train.pairs), len(data.tests[0].pairs)) == (3, 2)
+    assert data.train.generated
+    assert data.tests[0].generated
+    (note,) = data.notes
+    assert "LPMOE_BENCH_DATA is not set" in note
+    assert "say nothing about real images" in note
+
+
+def test_embedded_training_keeps_the_real_tests_that_are_there(tmp_path, root, tiny):
+    (root / "camo").rename(root / "elsewhere")
+    data = find(root, tmp_path)
+    assert [s.label for s in data.tests] == ["generated_cod/test", "cod10k_mini62/all"]
+    assert "camo/train is not under" in data.notes[0]
+
+
+def test_embedded_set_on_request(tmp_path, root, tiny):
+    told = []
+    data = find(root, tmp_path, embedded=True, report=lambda done, total: told.append(done))
+    assert [s.label for s in (data.train, *data.tests)] == ["generated_cod/train",
+                                                            "generated_cod/test"]  # fmt: skip
+    assert "asked for" in data.notes[0]
+    assert told == [1, 2, 3, 4, 5]
+    # A data folder that is not there does not matter then.
+    assert find(tmp_path / "nowhere", tmp_path, embedded=True).train == data.train
+
+
+def test_a_damaged_embedded_set_says_how_to_repair_it(tmp_path, tiny):
+    find(None, tmp_path).train.pairs[0].mask.unlink()
+    with pytest.raises(DataError, match=r"\(no mask\).*delete .*generated_cod.* drawn again"):
+        find(None, tmp_path)
+
+
+def test_real_data_draws_nothing(root, tiny):
+    find(root)
+    assert tiny == []
+
+
+def test_data_folder_that_does_not_exist(tmp_path):
+    with pytest.raises(DataError, match=r"nowhere does not exist; correct LPMOE_BENCH_DATA"):
+        find(tmp_path / "nowhere")
+
+
+TWO = (
+    "tasks:\n  two: {title: Two, protocol: cod, loss: structure, select: s_measure,"
+    " train: [camo/train, second/all], test: [camo/test]}\n"
+    "datasets:\n  second: {title: Second, task: two, folder: second}\n"
+)
+
+
+def test_two_training_sets_are_joined(tmp_path, root):
+    fill(root / "second", ("all.txt", ["a", "z"]))
+    data = find(root, datasets=own(tmp_path, TWO), task="two")
+    assert data.train.label == "camo+second/train+all"
+    assert [p.name for p in data.train.pairs] == [
+        "camo-a", "camo-b", "camo-c", "second-a", "second-z"
+    ]  # fmt: skip
+
+
+def test_half_of_the_training_sets_is_an_error(tmp_path, root):
+    with pytest.raises(DataError, match="task two needs second/all, which is not under"):
+        find(root, datasets=own(tmp_path, TWO), task="two")
+
+
+def test_no_data_and_no_embedded_set(tmp_path):
+    with pytest.raises(DataError, match="task two has no embedded set; get camo/train, second/all"):
+        find(None, datasets=own(tmp_path, TWO), task="two")
+
+
+def test_list_that_is_missing_or_names_too_much(root):
+    (root / "camo" / "train.txt").write_text("a\nnobody\n")
+    with pytest.raises(DataError, match=r"nobody \(no image or mask\)"):
+        find(root)
+    (root / "camo" / "train.txt").unlink()
+    with pytest.raises(DataError, match=r"train\.txt cannot be read"):
+        find(root)
+
+
+def test_own_folders_win(tmp_path, root):
+    mine = fill(tmp_path / "mine", ("list.txt", ["k", "l"]))
+    folders = Folders(mine / "images", mine / "masks", root / "camo/images", root / "camo/masks")
+    data = find(root, folders=folders)
+    assert [s.label for s in (data.train, *data.tests)] == ["own/train", "own/test"]
+    assert (len(data.train.pairs), len(data.tests[0].pairs)) == (2, 5)
+    assert data.notes == []
+
+
+def test_own_folders_that_are_wrong(tmp_path, root):
+    mine = fill(tmp_path / "mine", ("list.txt", ["k", "l"]))
+    same = Folders(mine / "images", mine / "masks", mine / "images", mine / "masks")
+    assert "same folder" in find(None, folders=same).notes[0]
+    with pytest.raises(UsageError, match="both asked for"):
+        find(None, folders=same, embedded=True)
+    with pytest.raises(DataError, match="none cannot be opened"):
+        find(None, folders=Folders(mine / "none", mine / "masks", mine / "images", mine / "masks"))
+
+
+def test_registry_needs_no_torch():
+    code = (
+        "import sys; sys.modules['torch'] = None; from lpmoe_bench.registry import load_registry;"
+        "load_registry().task('cod')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.data
+def test_the_real_camo(tmp_path):
+    root = os.environ.get("LPMOE_BENCH_DATA")
+    if not root or not (Path(root) / "camo").is_dir():
+        pytest.skip("LPMOE_BENCH_DATA names no folder with camo")
+    data = find(Path(root))
+    counts = {split.label: len(split.pairs) for split in (data.train, *data.tests)}
+    assert counts == {"camo/train": 996, "camo/test": 248, "cod10k_mini62/all": 62}
+    assert any("996 pairs counted, officially 1000" in note for note in data.notes)
+    assert not {p.name for p in data.train.pairs} & {p.name for p in data.tests[0].pairs}
+    for split in (data.train, *data.tests):
+        assert check_pairs(split) == []
