@@ -1,0 +1,279 @@
+"""Tables: what may stand side by side, how it is counted, marked, named and written."""
+
+import csv
+import io
+import re
+import shutil
+import statistics
+import subprocess
+from pathlib import Path
+
+import pytest
+from records import content, record
+
+from lpmoe_bench.errors import DataError, UsageError
+from lpmoe_bench.table import build_table
+from lpmoe_bench.table_format import format_table, to_csv, to_latex, to_markdown
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def scores(s, e=0.8, w=0.6, mae=0.1):
+    return {"s_measure": s, "e_mean": e, "weighted_f": w, "mae": mae}
+
+
+def three_methods():
+    """Decoder only and VPT with one seed, LoRA with two."""
+    return [
+        record("vpt", scores=scores(0.7412, 0.81, 0.56, 0.125), train={"lr": 5e-3}),
+        record("lora", 1, scores=scores(0.7600, 0.83, 0.57, 0.120)),
+        record("decoder_only", scores=scores(0.697, 0.77, 0.477, 0.155)),
+        record("lora", 0, scores=scores(0.7500, 0.82, 0.58, 0.123)),
+    ]
+
+
+def cells(table, key):
+    """{label: (printed value, mark)} of the only group."""
+    (group,) = table.groups
+    index = [column.key for column in group.columns].index(key)
+    decimals = group.columns[index].decimals
+    return {
+        row.label: (f"{row.cells[index].mean:.{decimals}f}", row.cells[index].mark)
+        for row in group.rows
+    }
+
+
+@pytest.mark.parametrize("kind", ["markdown", "latex", "csv"])
+def test_golden_files(kind):
+    text = format_table(build_table(three_methods(), columns=["train_images_per_second"]), kind)
+    assert text == (GOLDEN / f"table.{kind}").read_text(encoding="utf-8")
+
+
+def test_the_order_of_records_does_not_matter():
+    assert to_markdown(build_table(three_methods()[::-1])) == to_markdown(
+        build_table(three_methods())
+    )
+
+
+def test_mean_and_spread_over_seeds():
+    values = (0.71, 0.74, 0.78)
+    records = [record("lora", seed, scores=scores(v)) for seed, v in enumerate(values)]
+    (group,) = build_table(records).groups
+    cell = next(
+        c for k, c in zip(group.columns, group.rows[0].cells, strict=True) if k.label == "S"
+    )
+    assert cell.mean == pytest.approx(sum(values) / 3)
+    assert cell.sd == pytest.approx(statistics.stdev(values))
+    assert "| 3 |" in to_markdown(build_table(records))
+    assert "0.743 ± 0.035" in to_markdown(build_table(records))
+
+
+def test_marks_follow_the_direction_and_tie_at_the_printed_precision():
+    table = build_table(
+        [
+            record("vpt", scores=scores(0.75004, mae=0.10)),
+            record("lora", scores=scores(0.74996, mae=0.12)),
+            record("decoder_only", scores=scores(0.70, mae=0.11)),
+        ]
+    )
+    assert cells(table, "s_measure") == {
+        "VPT": ("0.750", "best"),
+        "LoRA": ("0.750", "best"),
+        "Decoder only": ("0.700", "second"),
+    }
+    assert [mark for _, mark in cells(table, "mae").values()] == ["second", "best", ""]
+    assert {mark for _, mark in cells(table, "decoder_parameters").values()} == {""}
+    alone = build_table([record()])
+    assert cells(alone, "s_measure") == {"LoRA": ("0.750", "")}
+    assert "underlined" not in to_markdown(alone)
+
+
+def changed(path, value):
+    """A record of another method that differs in one field of its content."""
+    other = content("vpt")
+    *parents, leaf = path
+    place = other
+    for key in parents:
+        place = place[key]
+    place[leaf] = value
+    return record("vpt", **{path[0]: other[path[0]]})
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "word"),
+    [
+        (("task",), "polyp", None),
+        (("data", "tests", 0, "digest"), "33" * 32, "test digest"),
+        (("data", "train", "digest"), "33" * 32, "train digest"),
+        (("data", "train", "label"), "other", "train set"),
+        (("protocol", "hash"), "33" * 32, "protocol hash"),
+        (("backbone", "name"), "large", "backbone"),
+        (("backbone", "weights_sha256"), "33" * 32, "backbone weights"),
+        (("decoder", "name"), "linear", "decoder"),
+        (("decoder", "options"), {"width": 32}, "decoder options"),
+        (("config", "size"), 512, r"size \(256, 512\)"),
+        (("config", "train", "epochs"), 4, "epochs"),
+        (("config", "train", "batch"), 16, "batch"),
+        (("config", "train", "limit_train"), 200, "limit train"),
+        (("config", "train", "loss"), "bce", "loss"),
+    ],
+)
+def test_records_that_are_not_comparable_never_share_a_table(path, value, word):
+    table = build_table([record("lora"), changed(path, value)])
+    assert [len(group.rows) for group in table.groups] == [1, 1]
+    if word:
+        assert re.search(rf"^CAMO: 2 tables.* {word}", table.notes[0])
+
+
+@pytest.mark.parametrize("path", [("config", "label"), ("config", "runtime", "device"), ("label",)])
+def test_what_changes_no_result_changes_no_table(path):
+    (group,) = build_table([record("lora"), changed(path, "other")]).groups
+    assert len(group.rows) == 2
+    assert not [line for line in group.footer if "other" in line]
+
+
+def test_recipe_settings_that_differ_are_said():
+    table = to_markdown(build_table(three_methods()))
+    assert "lr: 0.001 for Decoder only, LoRA; 0.005 for VPT." in table
+
+
+def test_rows_of_one_title_say_what_differs():
+    def lora(rank, fingerprint, **train):
+        method = {"name": "lora", "title": "LoRA", "options": {"rank": rank, "alpha": 8.0}}
+        return record("lora", method=method, fingerprint=fingerprint * 64, train=train)
+
+    def labels(*records):
+        return {row.label for row in build_table(records).groups[0].rows}
+
+    assert labels(lora(8, "a"), lora(16, "b")) == {"LoRA (rank=8)", "LoRA (rank=16)"}
+    assert labels(lora(8, "a"), lora(8, "b", lr=1e-4)) == {"LoRA (lr=0.001)", "LoRA (lr=0.0001)"}
+    assert labels(lora(8, "a"), lora(8, "b")) == {"LoRA (aaaaaaaa)", "LoRA (bbbbbbbb)"}
+
+
+def test_the_newest_of_equal_records_wins_and_that_is_said():
+    records = [
+        record(scores=scores(0.9), created="2026-01-03T00:00:00+00:00"),
+        record(scores=scores(0.1), created="2026-01-02T00:00:00+00:00"),
+    ]
+    table = build_table(records)
+    assert cells(table, "s_measure") == {"LoRA": ("0.900", "")}
+    assert "1 older records of the same fingerprint and seed" in to_markdown(table)
+
+
+def test_superseded_records_are_left_out():
+    table = build_table([record("lora", superseded_by="x"), record("vpt")])
+    assert list(cells(table, "mae")) == ["VPT"]
+    assert table.notes == ("1 superseded records are left out",)
+
+
+def test_a_missing_score_is_not_averaged_away():
+    records = [record(seed=0), record(seed=1, scores=scores(None)), record("vpt")]
+    text = to_markdown(build_table(records))
+    assert "S is missing for LoRA" in text
+    row = next(line for line in text.splitlines() if line.startswith("| LoRA"))
+    assert row.split(" | ")[5] == "n/a"
+
+
+def test_unusual_facts_stand_below():
+    data = content()["data"]
+    data["tests"][0] |= {"generated": True}
+    dirty = content()["environment"] | {"git_dirty": True}
+    counts = {"CAMO": {"images": 248, "scored": 246}}
+    text = to_markdown(
+        build_table([record(data=data, environment=dirty, counts=counts, test_opened=3)])
+    )
+    for words in (
+        "(248 images; generated set; official split less six images, resized copies)",
+        "2 images with an empty mask are left out",
+        "comparable with no published ones",
+        "opened up to 3 times",
+        "1 records were made by code that differs from its commit",
+        "Weights of small: abababab (saliency-tuned).",
+        "Protocol cod v1 (cdcdcdcd).",
+    ):
+        assert words in text
+
+
+def test_maps_of_others_have_their_own_table():
+    maps = record("vpt", kind="score", backbone=None, decoder=None, parameters=None, config={})
+    table = build_table([record("lora"), maps])
+    assert len(table.groups) == 2
+    assert "n/a | n/a | n/a | 0.750" in to_markdown(table)
+
+
+def test_filters_and_columns():
+    records = [*three_methods(), changed(("task",), "polyp")]
+    assert {g.context.task for g in build_table(records).groups} == {"cod", "polyp"}
+    assert {g.context.task for g in build_table(records, task="cod").groups} == {"cod"}
+    assert list(cells(build_table(records, task="cod", methods=["lora"]), "mae")) == ["LoRA"]
+    (group,) = build_table(
+        records, task="cod", metrics=["mae"], columns=["peak_memory_bytes"]
+    ).groups
+    assert [c.key for c in group.columns][-2:] == ["mae", "peak_memory_bytes"]
+    assert "| 3.00 |" in to_markdown(build_table(records, columns=["peak_memory_bytes"]))
+    every = record(scores=scores(0.5) | {"iou": 0.25, "newer": 0.1})
+    (group,) = build_table([every], metrics=["all"]).groups
+    assert [c.label for c in group.columns][-2:] == ["IoU@.5", "newer"]
+    (group,) = build_table([every]).groups
+    assert [c.label for c in group.columns][3:] == ["S", "E mean", "wF", "MAE"]
+
+
+@pytest.mark.parametrize(
+    ("choice", "sentence"),
+    [
+        ({"task": "cot"}, "unknown task among these records 'cot'; did you mean 'cod'"),
+        ({"test_set": "CAMA"}, "did you mean 'CAMO'"),
+        ({"methods": ["lroa"]}, "did you mean 'lora'"),
+        ({"metrics": ["mea"]}, "unknown metric of CAMO 'mea'; did you mean 'mae'"),
+        ({"columns": ["train_images_per_secon"]}, "did you mean 'train_images_per_second'"),
+        ({"task": "polyp", "methods": ["lora"]}, "no record has this task, method and test set"),
+    ],
+)
+def test_a_wrong_choice_is_one_sentence(choice, sentence):
+    records = [record("lora"), changed(("task",), "polyp")]
+    with pytest.raises(UsageError, match=sentence):
+        build_table(records, **choice)
+
+
+def test_no_record_and_unknown_format():
+    with pytest.raises(DataError, match="there is no record to show"):
+        build_table([])
+    with pytest.raises(UsageError, match="did you mean 'latex'"):
+        format_table(build_table([record()]), "latx")
+
+
+def nasty():
+    method = {"name": "lora", "title": r"A_b & 50% {x} #1 $y^2~<z>\ | *t*"}
+    return build_table([record(method=method), record("vpt")])
+
+
+def test_csv_is_full_precision_and_plain():
+    records = [record(scores=scores(1 / 3)), record(seed=1, scores=scores(0.1 + 0.2))]
+    (line,) = csv.DictReader(io.StringIO(to_csv(build_table(records))))
+    assert float(line["s_measure_mean"]) == (1 / 3 + (0.1 + 0.2)) / 2
+    assert float(line["s_measure_sd"]) == pytest.approx(statistics.stdev([1 / 3, 0.3]))
+    assert (line["n"], line["seeds"], line["method"]) == ("2", "0 1", "lora")
+    assert float(line["method_parameters"]) == 147456
+    assert next(csv.DictReader(io.StringIO(to_csv(nasty()))))["label"] == "VPT"
+
+
+def test_special_characters_are_escaped():
+    latex, markdown = to_latex(nasty()), to_markdown(nasty())
+    assert r"A\_b \& 50\% \{x\} \#1 \$y\textasciicircum{}2\textasciitilde{}\textless{}z" in latex
+    assert r"\textgreater{}\textbackslash{} \textbar{} *t*" in latex
+    assert r"&lt;z&gt;\\ \| \*t\* |" in markdown
+    rows = [line for line in markdown.splitlines() if line.startswith("|")]
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in rows} == {9}
+
+
+@pytest.mark.latex
+def test_latex_compiles(tmp_path):
+    compiler = shutil.which("pdflatex")
+    if compiler is None:
+        pytest.skip("no pdflatex here")
+    text = to_latex(build_table(three_methods())) + to_latex(nasty())
+    head = "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n"
+    (tmp_path / "t.tex").write_text(head + text + "\\end{document}\n", encoding="utf-8")
+    command = [compiler, "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace")
+    assert done.returncode == 0, done.stdout[-2000:]
