@@ -1,0 +1,104 @@
+"""Configuration: roles, precedence, error sentences, fingerprint."""
+
+import pytest
+
+from lpmoe_bench.config import (
+    ROLES,
+    RunConfig,
+    build_config,
+    fields_by_role,
+    fingerprint,
+    parse_sets,
+    read_config_file,
+)
+from lpmoe_bench.errors import UsageError
+
+
+def test_every_field_has_a_role():
+    assert {name for name, role in fields_by_role().items() if role not in ROLES} == set()
+
+
+def test_later_layers_win():
+    config = build_config({"train": {"lr": 1.0, "epochs": 9}}, {"train": {"lr": 0.5}}, {"size": 64})
+    assert (config.train.lr, config.train.epochs, config.size) == (0.5, 9, 64)
+
+
+def test_sets_go_to_their_sections():
+    layer = parse_sets(["rank=8", "alpha=1e-1", "decoder.width=32", "train.lr=1e-4", "deep=false"])
+    assert layer["options"] == {"rank": 8, "alpha": 0.1, "deep": False}
+    assert layer["decoder_options"] == {"width": 32}
+    assert layer["train"] == {"lr": 1e-4}
+
+
+@pytest.mark.parametrize(
+    ("layer", "sentence"),
+    [
+        ({"sise": 64}, "did you mean 'size'"),
+        ({"train": {"epochss": 3}}, "did you mean 'train.epochs'"),
+        ({"train": {"epochs": 0}}, "train.epochs is 0"),
+        ({"size": 250}, "must be a multiple of 32, such as 256"),
+        ({"seed": -1}, "seed is -1"),
+        ({"train": {"precision": "fp8"}}, "train.precision is 'fp8'"),
+    ],
+)
+def test_wrong_settings_are_one_sentence(layer: dict, sentence: str):
+    with pytest.raises(UsageError, match=sentence) as caught:
+        build_config(layer)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [("rank", "name=value"), ("optim.lr=1", "unknown section"), ("rank=[1", "no plain value")],
+)
+def test_wrong_sets_are_one_sentence(text: str, sentence: str):
+    with pytest.raises(UsageError, match=sentence):
+        parse_sets([text])
+
+
+@pytest.mark.parametrize("content", ["- a list", "size: [1", "!!python/object/apply:os.getcwd []"])
+def test_wrong_config_files_are_one_sentence(tmp_path, content: str):
+    path = tmp_path / "c.yaml"
+    path.write_text(content)
+    with pytest.raises(UsageError):
+        read_config_file(path)
+
+
+def _other_value(name: str, role: str):
+    """Return a layer that changes one field to another valid value."""
+    values = {
+        "train.limit_train": 7,
+        "train.precision": "bf16-mixed",
+        "train.validation": 0.5,
+        "train.warmup": 0.5,
+        "runtime.device": "cpu",
+        "runtime.workers": 3,
+        "runtime.micro_batch": 2,
+        "size": 512,
+        "weights": "random",
+        "options": {"rank": 3},
+        "decoder_options": {"width": 8},
+    }
+    section, _, leaf = name.rpartition(".")
+    default = (getattr(RunConfig(), section) if section else RunConfig()).__getattribute__(leaf)
+    value = values.get(name)
+    if value is None:
+        value = (
+            (not default)
+            if isinstance(default, bool)
+            else default + ("x" if isinstance(default, str) else 1)
+        )
+    return {section: {leaf: value}} if section else {leaf: value}
+
+
+@pytest.mark.parametrize(("name", "role"), fields_by_role().items())
+def test_fingerprint_hashes_recipe_and_protocol_and_nothing_else(name: str, role: str):
+    before = fingerprint(build_config(), {"train": "a"})
+    after = fingerprint(build_config(_other_value(name, role)), {"train": "a"})
+    assert (before != after) == (role in ("recipe", "protocol"))
+
+
+def test_fingerprint_hashes_the_digests():
+    assert fingerprint(build_config(), {"train": "a"}) != fingerprint(
+        build_config(), {"train": "b"}
+    )

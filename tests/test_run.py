@@ -1,0 +1,255 @@
+"""A run end to end on a tiny random backbone: record, resume after a kill, divergence, errors."""
+
+import errno
+import fcntl
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import NamedTuple
+from unittest import mock
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from lpmoe_bench.cli import main
+from lpmoe_bench.record import read_record, read_rows
+
+QUICK = [
+    *("--backbone", "vit_tiny_patch16_224", "--weights", "random:3", "--size", "64"),
+    *("--set", "train.batch=4", "--set", "train.epochs=2", "--set", "decoder.width=8"),
+]
+
+
+def draw_pairs(folder: Path, count: int, seed: int) -> None:
+    """Write images with a bright disc on noise, and their masks."""
+    (folder / "images").mkdir(parents=True)
+    (folder / "masks").mkdir()
+    random = np.random.default_rng(seed)
+    for k in range(count):
+        mask = np.zeros((60, 80), np.uint8)
+        cv2.circle(mask, (int(random.integers(20, 60)), int(random.integers(20, 40))), 14, 255, -1)
+        image = random.integers(0, 120, (60, 80, 3)).astype(np.uint8)
+        image[mask > 0] += 100
+        cv2.imwrite(str(folder / "images" / f"{k:03}.png"), image)
+        cv2.imwrite(str(folder / "masks" / f"{k:03}.png"), mask)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("pairs")
+    draw_pairs(root / "train", 24, seed=0)
+    draw_pairs(root / "test", 6, seed=1)
+    return root
+
+
+def arguments(data: Path, runs: Path, *more: str) -> list[str]:
+    folders = []
+    for part in ("train", "test"):
+        for kind in ("images", "masks"):
+            folders += [f"--{part}-{kind}", str(data / part / kind)]
+    return ["run", "--method", "lora", *folders, "--runs", str(runs), *QUICK, *more]
+
+
+class Done(NamedTuple):
+    code: int
+    stdout: str
+    stderr: str
+
+
+def call(arguments: list[str]) -> Done:
+    """Run the command line in this process, on one thread as the killed processes do."""
+    threads, out, err = torch.get_num_threads(), io.StringIO(), io.StringIO()
+    torch.set_num_threads(1)
+    try:
+        with (
+            redirect_stdout(out),
+            redirect_stderr(err),
+            mock.patch.object(sys, "argv", ["lpmoe-bench", *arguments]),
+            pytest.raises(SystemExit) as caught,
+        ):
+            main()
+    finally:
+        torch.set_num_threads(threads)
+    return Done(int(caught.value.code or 0), out.getvalue(), err.getvalue())
+
+
+def start(arguments: list[str]) -> subprocess.Popen:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-m", "lpmoe_bench", *arguments]
+    return subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
+    )
+
+
+def only_run(runs: Path) -> Path:
+    found = [path.parent for path in runs.rglob("run.json")]
+    assert len(found) == 1
+    return found[0]
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory) -> Path:
+    runs = tmp_path_factory.mktemp("finished")
+    done = call(arguments(data, runs))
+    assert done.code == 0, done.stderr
+    return only_run(runs)
+
+
+def test_record_tells_the_whole_run(finished):
+    record = read_record(finished)
+    scores = next(iter(record.scores.values()))
+    assert 0 <= scores["s_measure"] <= 1
+    assert record.parameters is not None
+    assert record.parameters.method == 12 * 4 * 8 * 192
+    assert record.parameters.share_of_backbone == 12 * 4 * 8 * 192 / 5_524_416
+    assert record.training is not None
+    assert record.training.steps == 2 * 6  # 24 images less 2 for validation, in batches of 4
+    assert record.test_opened == 1
+    assert record.costs.state_bytes == (finished / "adapter.safetensors").stat().st_size
+    assert [s.images for s in record.data.tests] == [6]
+    rows = read_rows(finished / "per_image.csv")
+    assert len(rows) == 6
+    assert np.mean([row["mae"] for row in rows]) == pytest.approx(scores["mae"], abs=1e-12)
+    curve = read_rows(finished / "curve.csv")
+    assert [row["step"] for row in curve if row["validation"] is not None] == [6, 12]
+    assert not (finished / "resume.safetensors").exists()
+
+
+def test_finished_run_is_returned_not_repeated(data, finished):
+    runs = finished.parents[3]
+    before = (finished / "run.json").read_bytes()
+    done = call(arguments(data, runs, "--json"))
+    assert done.code == 0
+    assert json.loads(done.stdout) == json.loads(before)
+    assert (finished / "run.json").read_bytes() == before
+    assert "is finished" in done.stderr
+
+
+def assert_same_result(one: Path, other: Path) -> None:
+    first, second = load_file(one / "adapter.safetensors"), load_file(other / "adapter.safetensors")
+    assert first.keys() == second.keys()
+    assert all(np.array_equal(first[k], second[k]) for k in first)
+    assert read_record(one).scores == read_record(other).scores
+    assert (one / "per_image.csv").read_bytes() == (other / "per_image.csv").read_bytes()
+    columns = ("step", "loss", "learning_rate", "validation")
+    curves = [[[r[c] for c in columns] for r in read_rows(f / "curve.csv")] for f in (one, other)]
+    assert curves[0] == curves[1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_stopped_run_resumes_and_ends_bit_equal(data, finished, tmp_path, number):
+    more = ["--set", "runtime.save_seconds=0"]
+    process = start(arguments(data, tmp_path, *more))
+    while not list(tmp_path.rglob("resume.safetensors")):  # written after every step
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.send_signal(number)
+    code = process.wait()
+    assert code == (130 if number != signal.SIGKILL else -signal.SIGKILL)
+    assert list(tmp_path.rglob("resume.safetensors"))
+    assert not list(tmp_path.rglob("run.json"))
+    done = call(arguments(data, tmp_path, *more))
+    assert done.code == 0, done.stderr
+    assert_same_result(finished, only_run(tmp_path))
+
+
+def test_micro_batches_workers_and_checkpointing_change_no_fingerprint(data, finished, tmp_path):
+    more = ["runtime.micro_batch=2", "runtime.workers=1", "runtime.checkpointing=true"]
+    done = call(arguments(data, tmp_path, *(a for m in more for a in ("--set", m))))
+    assert done.code == 0, done.stderr
+    other = only_run(tmp_path)
+    assert other.name == finished.name
+    scores = [next(iter(read_record(f).scores.values()))["mae"] for f in (finished, other)]
+    assert scores[0] == pytest.approx(scores[1], abs=0.02)
+
+
+def test_divergence_stops_and_keeps_the_last_good_state(data, tmp_path):
+    done = call(arguments(data, tmp_path, "--set", "train.lr=1e30", "--set", "train.clip=1e30"))
+    assert done.code == 7
+    assert "diverged at step" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.rglob("run.json"))
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "sentence"),
+    [
+        (["--method", "lroa"], 2, "did you mean 'lora'"),
+        (["--task", "codd"], 2, "did you mean 'cod'"),
+        (["--backbone", "vit_tiny_patch16_223"], 2, "unknown backbone"),
+        (["--decoder", "fpm"], 2, "did you mean 'fpn'"),
+        (["--size", "250"], 2, "multiple of 32"),
+        (["--set", "rnak=8"], 2, "did you mean 'rank'"),
+        (["--set", "rank=eight"], 2, "it takes a int"),
+        (["--set", "train.loss=dice"], 2, "unknown loss"),
+        (["--set", "runtime.device=cuda"], 6, "no GPU"),
+        (["--train-images", "nowhere"], 3, "nowhere"),
+    ],
+)
+def test_wrong_input_is_one_line_and_a_code(data, tmp_path, more, code, sentence):
+    done = call(arguments(data, tmp_path, *more))
+    assert done.code == code, done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert sentence in errors[0]
+    assert "Traceback" not in done.stderr
+
+
+def test_second_process_on_the_same_run_is_refused(data, tmp_path):
+    dry = call(arguments(data, tmp_path, "--dry-run"))
+    folder = tmp_path / next(x for x in dry.stderr.splitlines() if x.startswith("run "))[4:]
+    folder.mkdir(parents=True)
+    with open(folder / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        second = call(arguments(data, tmp_path))
+    assert second.code == 2
+    assert "another process" in second.stderr
+
+
+def test_forced_rerun_keeps_the_old_record(data, finished, tmp_path):
+    shutil.copytree(finished, tmp_path / finished.relative_to(finished.parents[3]))
+    done = call(arguments(data, tmp_path, "--force"))
+    assert done.code == 0, done.stderr
+    again = only_run(tmp_path)
+    assert_same_result(finished, again)
+    assert (again / "superseded-1-run.json").read_bytes() == (finished / "run.json").read_bytes()
+
+
+def test_foreign_and_damaged_adapters_are_refused(data, finished, tmp_path):
+    image = str(data / "test" / "images" / "000.png")
+    fine = call(["predict", str(finished), image, "-o", str(tmp_path / "out")])
+    assert fine.code == 0, fine.stderr
+    pred = cv2.imread(str(tmp_path / "out" / "000.png"), cv2.IMREAD_UNCHANGED)
+    assert pred.shape == (60, 80)
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    adapter = copy / "adapter.safetensors"
+    adapter.write_bytes(adapter.read_bytes()[:-1] + b"x")
+    damaged = call(["predict", str(copy), image, "-o", str(tmp_path / "out2")])
+    assert (damaged.code, "is damaged" in damaged.stderr) == (3, True)
+    adapter.unlink()
+    missing = call(["predict", str(copy), image, "-o", str(tmp_path / "out2")])
+    assert (missing.code, "could not be read" in missing.stderr) == (3, True)
+
+
+def test_full_disk_is_one_sentence_and_the_same_command_goes_on(data, finished, tmp_path):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with mock.patch("lpmoe_bench.files.os.replace", full):
+        failed = call(arguments(data, tmp_path))
+    assert failed.code == 6
+    assert "the disk is full" in failed.stderr
+    assert not list(tmp_path.rglob("run.json"))
+    assert call(arguments(data, tmp_path)).code == 0
+    assert_same_result(finished, only_run(tmp_path))
