@@ -111,7 +111,8 @@ def _name_other_code(record: Record, plan: Plan, terminal: Terminal) -> None:
 def show(record: Record, console: Console) -> None:
     """Print the scores of one record, one column per test set."""
     protocol = get_protocol(record.protocol.name)
-    table = Table(title=f"{record.method.title}, protocol {protocol.label}", title_justify="left")
+    console.print(f"{record.method.title}, protocol {protocol.label}", highlight=False)
+    table = Table()
     table.add_column("metric")
     for label in record.scores:
         table.add_column(label, justify="right")

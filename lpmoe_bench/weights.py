@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 
 from lpmoe_bench import default_backbone
 from lpmoe_bench.errors import DataError, UsageError
+from lpmoe_bench.files import sha256_file
 from lpmoe_bench.hub_weights import fetch_from_hub, timm_state
 
 if TYPE_CHECKING:
     from method_zoo._backbone import Backbone
 
 RANDOM = "random"
+RANDOM_NOTE = "random weights, not pretrained"
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,6 @@ def default_cache() -> Path:
     """Return the folder for fetched weights: LPMOE_BENCH_CACHE, or ~/.cache/lpmoe-bench."""
     chosen = os.environ.get("LPMOE_BENCH_CACHE")
     return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "lpmoe-bench"
-
-
-def sha256_file(path: Path) -> str:
-    """Return the sha256 of a file as 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _silent(message: str) -> None:
@@ -79,7 +75,7 @@ def resolve_weights(
         seed = _seed(weights)
         text = f"{RANDOM}:{seed}"
         sha256 = hashlib.sha256(text.encode()).hexdigest()
-        return Weights(backbone, timm_name, None, sha256, text, "", "random", antialias, seed)
+        return Weights(backbone, timm_name, None, sha256, text, "", RANDOM_NOTE, antialias, seed)
     if weights is not None:
         path = _local_file(Path(weights).expanduser())
         sha256 = sha256_file(path)

@@ -17,12 +17,12 @@ from tiny_weights import tiny_onnx, tiny_tensors
 from lpmoe_bench import default_backbone
 from lpmoe_bench.default_backbone import content_sha256
 from lpmoe_bench.errors import DataError, ResourceError, UsageError
+from lpmoe_bench.files import sha256_file
 from lpmoe_bench.weights import (
     Weights,
     default_cache,
     load_backbone,
     resolve_weights,
-    sha256_file,
 )
 
 DEFAULT = default_backbone.NAME
