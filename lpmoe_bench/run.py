@@ -66,9 +66,8 @@ def _execute(plan: Plan, terminal: Terminal) -> Record:
                 fabric,
                 segmenter,
                 dataset,
-                lambda: (
-                    sign * validation_score(predictor, plan.validation.pairs, config.train.select)
-                ),
+                lambda: validation_score(predictor, plan.validation.pairs, config.train.select),
+                sign,
                 plan.folder,
                 lambda step, steps, loss, speed: bar.update(
                     step, steps, f"loss {loss:.4f}  {speed:.1f} images/s"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,8 @@ def run(
     no_color: bool,
 ) -> None:
     """Plan, execute and print one run; errors are those of make_plan and execute."""
-    terminal = Terminal(quiet, no_color)
+    first = os.environ.get("LOCAL_RANK", "0") == "0"  # one process of several speaks
+    terminal = Terminal(quiet or not first, no_color)
     request = RunRequest(
         flags,
         sets,

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +15,11 @@ from torch.optim import AdamW
 
 from lpmoe_bench.config import RunConfig, TrainConfig
 from lpmoe_bench.data import PairDataset, epoch_batches, loader
-from lpmoe_bench.errors import DivergedError, InterruptedRun
+from lpmoe_bench.errors import DivergedError, InterruptedRun, UsageError
 from lpmoe_bench.losses import get_loss
 from lpmoe_bench.model import Segmenter
-from lpmoe_bench.train_state import Progress, load_state, save_state
+from lpmoe_bench.stopping import stop_requested
+from lpmoe_bench.train_state import Progress, Saver, load_state
 
 CURVE_ROWS = 200
 
@@ -29,8 +28,9 @@ CURVE_ROWS = 200
 class TrainingRun:
     """What one training needs: a built model, training images, a validation score, a folder.
 
-    `validate` scores the current model on images carved from train; `report` is called after
-    every step with (finished steps, all steps, loss, images per second).
+    `validate` scores the current model on images carved from train; `sign` is -1 where a lower
+    score is better. `report` is called after every step with (finished steps, all steps, loss,
+    images per second).
     """
 
     id: str
@@ -39,6 +39,7 @@ class TrainingRun:
     segmenter: Segmenter
     dataset: PairDataset
     validate: Callable[[], float]
+    sign: int
     folder: Path
     report: Callable[[int, int, float, float], None]
 
@@ -55,9 +56,14 @@ def train(run: TrainingRun) -> Progress:
     progress, best = load_state(run.folder, run.id, segmenter, optimizer)
     model, optimizer = fabric.setup(segmenter, optimizer)
     per_epoch = len(_epoch(run, 0))
+    if per_epoch == 0:
+        raise UsageError(
+            f"{len(run.dataset)} training images make no batch for {fabric.world_size} processes; "
+            f"use more images or fewer devices"
+        )
     steps = per_epoch * config.epochs
-    saver = _Saver(run, optimizer)
-    with _stop_requested() as stopped:
+    saver = Saver(run.folder, run.id, segmenter, optimizer, run.config.runtime.save_seconds)
+    with stop_requested() as stopped:
         while progress.step < steps:
             epoch, done = divmod(progress.step, per_epoch)
             segmenter.train()
@@ -71,7 +77,7 @@ def train(run: TrainingRun) -> Progress:
                 last = progress.step % per_epoch == 0
                 if last:
                     best = _select_best(run, progress, best)
-                if last or saver.due() or stopped():
+                if fabric.is_global_zero and (last or saver.due() or stopped()):
                     saver.save(best, progress)
                 if stopped():
                     raise InterruptedRun(
@@ -155,7 +161,7 @@ def _select_best(
     run.segmenter.train()
     row = {"step": progress.step, "loss": None, "learning_rate": None, "images_per_second": None}
     progress.curve.append(row | {"validation": score})
-    if progress.best_score is not None and score <= progress.best_score:
+    if progress.best_score is not None and run.sign * score <= run.sign * progress.best_score:
         return best
     progress.best_step, progress.best_score = progress.step, score
     return {k: v.detach().to("cpu", copy=True) for k, v in run.segmenter.state().items()}
@@ -206,42 +212,3 @@ def _key(*parts: int) -> int:
     for part in parts:
         key = (key * 1_000_003 + part + 1) % (2**63)
     return key
-
-
-class _Saver:
-    """Saves on rank zero, at most every `save_seconds` and for at most a twentieth of the time."""
-
-    def __init__(self, run: TrainingRun, optimizer: torch.optim.Optimizer):
-        self.run, self.optimizer = run, optimizer
-        self.pause = run.config.runtime.save_seconds
-        self.saved = time.monotonic()
-
-    def due(self) -> bool:
-        return time.monotonic() - self.saved >= self.pause
-
-    def save(self, best: dict[str, Tensor], progress: Progress) -> None:
-        run, started = self.run, time.monotonic()
-        if run.fabric.is_global_zero:
-            save_state(run.folder, run.id, run.segmenter, self.optimizer, best, progress)
-        self.saved = time.monotonic()
-        self.pause = max(run.config.runtime.save_seconds, 20 * (self.saved - started))
-
-
-@contextmanager
-def _stop_requested() -> Iterator[Callable[[], bool]]:
-    """Turn the first SIGINT or SIGTERM into a request to stop after the step; the next one acts."""
-    requests: list[int] = []
-    previous = {}
-
-    def ask(number: int, frame: object) -> None:
-        requests.append(number)
-        for known, handler in previous.items():
-            signal.signal(known, handler)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        previous[number] = signal.signal(number, ask)
-    try:
-        yield lambda: bool(requests)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -87,3 +88,25 @@ def _load_moments(optimizer: Optimizer, moments: dict[str, Tensor]) -> None:
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+class Saver:
+    """Saves at most every `seconds`, and for at most a twentieth of the time."""
+
+    def __init__(
+        self, folder: Path, run_id: str, segmenter: Segmenter, optimizer: Optimizer, seconds: float
+    ):
+        self.folder, self.run_id, self.segmenter = folder, run_id, segmenter
+        self.optimizer, self.seconds, self.pause = optimizer, seconds, seconds
+        self.saved = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether it is time to save again."""
+        return time.monotonic() - self.saved >= self.pause
+
+    def save(self, best: dict[str, Tensor], progress: Progress) -> None:
+        """Save now, whether it is due or not."""
+        started = time.monotonic()
+        save_state(self.folder, self.run_id, self.segmenter, self.optimizer, best, progress)
+        self.saved = time.monotonic()
+        self.pause = max(self.seconds, 20 * (self.saved - started))

@@ -20,7 +20,7 @@ LEVELS = {
     1: "config console default_backbone environment files generated hub_weights images "
     "onnx_weights pairs record record_model registry registry_model splits textures weights",
     2: "data decoders losses metrics model pictures statistics",
-    3: "evaluate plan profiling run run_record train train_state trained",
+    3: "evaluate plan profiling run run_record stopping train train_state trained",
     4: "catalogue check compare doctor predict publish report run_command score sweep table "
     "table_columns table_context table_format table_words",
     5: "__main__ cli cli_options cli_read",

@@ -253,3 +253,19 @@ def test_full_disk_is_one_sentence_and_the_same_command_goes_on(data, finished, 
     assert not list(tmp_path.rglob("run.json"))
     assert call(arguments(data, tmp_path)).code == 0
     assert_same_result(finished, only_run(tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["lora", "lpmoe"])
+def test_two_processes_train_as_one(data, tmp_path, method):
+    one, two = tmp_path / "one", tmp_path / "two"
+    options = ["--method", method, "--set", "train.validation=0.25"]  # 18 images: 4, 4, 4, 4, 2
+    assert call(arguments(data, one, *options)).code == 0
+    devices = ["--set", "runtime.devices=2", "--set", "runtime.device=cpu"]
+    assert start(arguments(data, two, *options, *devices)).wait() == 0
+    first, second = (read_record(only_run(runs)) for runs in (one, two))
+    assert first.fingerprint == second.fingerprint
+    if method == "lora":  # LPMoE's BatchNorm sees half a batch on each CPU process
+        assert second.scores["own/test"]["mae"] == pytest.approx(
+            first.scores["own/test"]["mae"], abs=0.02
+        )

@@ -1,0 +1,71 @@
+"""Parts of training by hand: the schedule, the parameter groups, four images learnt by heart."""
+
+import pytest
+import torch
+from conftest import tiny_backbone
+from torch.optim import AdamW
+
+from lpmoe_bench.config import TrainConfig
+from lpmoe_bench.decoders import FPN
+from lpmoe_bench.losses import get_loss
+from lpmoe_bench.model import Segmenter
+from lpmoe_bench.train import _parameter_groups, schedule
+from method_zoo import get_method, list_methods
+
+
+def test_schedule_by_hand():
+    config = TrainConfig(warmup=0.2, power=1.0)
+    # 10 steps: 2 of warm-up, then 8 of decay that would reach zero at step 10.
+    expected = [0.5, 1.0, 1.0, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8]
+    assert [schedule(step, 10, config) for step in range(10)] == pytest.approx(expected)
+    quadratic = TrainConfig(warmup=0.0, power=2.0)
+    assert schedule(6, 11, quadratic) == pytest.approx(0.25)
+
+
+def test_one_step_runs_train_at_the_full_rate():
+    assert schedule(0, 1, TrainConfig()) == 1.0
+
+
+def tiny_segmenter(method: str) -> Segmenter:
+    torch.manual_seed(0)
+    adapted = get_method(method)(tiny_backbone())
+    return Segmenter(adapted, FPN(adapted.channels, adapted.strides, width=16))
+
+
+@pytest.mark.parametrize("method", ["decoder_only", "vpt", "full"])
+def test_groups_hold_every_trained_tensor_once_and_vectors_do_not_decay(method: str):
+    segmenter, config = tiny_segmenter(method), TrainConfig(lr=3.0, decoder_lr=5.0)
+    groups = _parameter_groups(segmenter, config)
+    grouped = [id(p) for group in groups for p in group["params"]]
+    trained = [id(p) for p in segmenter.parameters() if p.requires_grad]
+    assert sorted(grouped) == sorted(trained)
+    decoder = {id(p) for p in segmenter.decoder.parameters()}
+    for group in groups:
+        for parameter in group["params"]:
+            assert (group["weight_decay"] > 0) == (parameter.ndim > 1)
+            assert group["peak"] == (5.0 if id(parameter) in decoder else 3.0)
+
+
+@pytest.mark.parametrize("method", list_methods())
+def test_four_images_are_learnt_by_heart(method: str):
+    segmenter = tiny_segmenter(method)
+    random = torch.Generator().manual_seed(1)
+    images, masks = torch.rand(4, 3, 64, 64, generator=random), torch.zeros(4, 1, 64, 64)
+    for k in range(4):  # a bright square in another corner of each
+        rows, columns = (
+            slice(32 * (k // 2), 32 * (k // 2) + 32),
+            slice(32 * (k % 2), 32 * (k % 2) + 32),
+        )
+        masks[k, 0, rows, columns] = 1
+        images[k, :, rows, columns] += 1
+    optimizer = AdamW([p for p in segmenter.parameters() if p.requires_grad], lr=3e-3)
+    segmenter.train()
+    losses = []
+    for _ in range(40):
+        logits, aux = segmenter(images / 2)
+        loss = get_loss("structure")(logits, masks) + aux
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert min(losses) < 0.35 * losses[0]
