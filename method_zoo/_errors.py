@@ -14,3 +14,15 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     close = get_close_matches(name, known, n=1)
     hint = f"did you mean '{close[0]}'? " if close else ""
     return f"unknown {kind} '{name}'; {hint}known: {', '.join(known) or 'none'}"
+
+
+def at_least(option: str, value: float, least: float) -> None:
+    """Raise ZooError where the value of an option is below the least that it may be."""
+    if value < least:
+        raise ZooError(f"{option} is {value}; it must be at least {least}")
+
+
+def rate(option: str, value: float) -> None:
+    """Raise ZooError where a rate such as dropout is not in [0, 1)."""
+    if not 0 <= value < 1:
+        raise ZooError(f"{option} is {value}; it must be at least 0 and below 1")

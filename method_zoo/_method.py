@@ -171,5 +171,8 @@ class Method(nn.Module):
 
 
 def _tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
-    """Return the parameters and the persistent buffers of a module by name."""
-    return list(module.state_dict(keep_vars=True).items())
+    """Return the parameters and the persistent buffers by name, a shared one only once."""
+    found: dict[int, tuple[str, Tensor]] = {}
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        found.setdefault(id(tensor), (name, tensor))
+    return list(found.values())

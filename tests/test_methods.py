@@ -20,10 +20,19 @@ def check_method(method: str, family: str, check: str) -> None:
     CHECKS[check](build, tiny_image(backbone))
 
 
-@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("check", CROSS)
 @pytest.mark.parametrize("method", list_methods())
 def test_contract(method, check):
     check_method(method, FIRST, check)
+
+
+# Compiling takes longer than all other checks of a method together: one here, the others slow.
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param(m, marks=[pytest.mark.slow] if n else []) for n, m in enumerate(list_methods())],
+)
+def test_contract_compile(method):
+    check_method(method, FIRST, "compile")
 
 
 @pytest.mark.slow

@@ -1,0 +1,38 @@
+"""Adapter: Parameter-Efficient Transfer Learning. Houlsby et al., ICML 2019, arXiv 1902.00751.
+
+o <- o + Up(GELU(Down(o))), o the residual update of the attention or of the MLP, before it is
+added: two adapters a block. Up starts at zero: training starts at the frozen model.
+"""
+
+import torch.nn.functional as F
+from torch import nn
+
+from ._backbone import Backbone, Tokens
+from ._bottleneck import Bottleneck
+from ._errors import at_least
+from ._method import Method
+
+
+class Adapter(Method):
+    """bottleneck: channels between Down and Up. 2 gives the parameter count that the Conv-LoRA
+    table prints for SAM ViT-H; 64 is usual elsewhere."""
+
+    title = "Adapter"
+    paper = "arXiv 1902.00751"
+    fidelity = "the paper's placement; the width is inferred from the Conv-LoRA table's count"
+    preset = {"lr": 2e-3}
+
+    def __init__(self, backbone: Backbone, bottleneck: int = 2):
+        super().__init__(backbone)
+        at_least("bottleneck", bottleneck, 1)
+        dim, depth = backbone.dim, backbone.depth
+        self.after_attention, self.after_mlp = (
+            nn.ModuleList(Bottleneck(dim, bottleneck, F.gelu) for _ in range(depth))
+            for _ in range(2)
+        )
+
+    def block(self, i: int, t: Tokens) -> Tokens:
+        o = self.backbone.attention(i, t)
+        t = t.add(o._replace(x=o.x + self.after_attention[i](o.x)))
+        o = self.backbone.mlp(i, t)
+        return t.add(o._replace(x=o.x + self.after_mlp[i](o.x)))

@@ -1,0 +1,84 @@
+"""FacT: Factor-Tuning for Lightweight Adaptation. Jie & Deng, AAAI 2023, arXiv 2212.03145.
+
+FacT-TT: y = W x + c + s V Sigma U x. U (rank x d) and V (d x rank) are shared by every layer of
+every block; each d x d piece of a weight has its own core Sigma (rank x rank): 3 for qkv, 1 for
+proj, 4 for fc1 and 4 for fc2. V starts at zero: training starts at the frozen model.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ._backbone import Backbone, Wrapped
+from ._errors import ZooError, at_least, rate
+from ._method import Method
+
+LAYERS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+
+
+class FacT(Method):
+    """scale: s, which the authors choose per task in 0.01 ... 100. dropout: in front of V, while
+    training."""
+
+    title = "FacT-TT"
+    paper = "arXiv 2212.03145"
+    fidelity = "the tensor-train form of the paper, with the authors' dropout"
+    mergeable = True
+    preset = {"lr": 1e-3}
+
+    def __init__(
+        self, backbone: Backbone, rank: int = 16, scale: float = 1.0, dropout: float = 0.1
+    ):
+        super().__init__(backbone)
+        at_least("rank", rank, 1)
+        rate("dropout", dropout)
+        shared = Factors(backbone.dim, rank)
+        self.wrap(
+            lambda name: name.endswith(LAYERS),
+            lambda module: FacTLinear(module, shared, scale, dropout),
+        )
+
+
+class Factors(nn.Module):
+    """The two factors that all layers share."""
+
+    def __init__(self, dim: int, rank: int):
+        super().__init__()
+        self.u = nn.Parameter(torch.empty(rank, dim))
+        self.v = nn.Parameter(torch.zeros(dim, rank))
+        nn.init.kaiming_uniform_(self.u, a=math.sqrt(5))
+
+
+class FacTLinear(Wrapped):
+    """A frozen linear layer, seen as d x d pieces, with a core for each piece."""
+
+    def __init__(self, base: nn.Module, shared: Factors, scale: float, dropout: float):
+        super().__init__(base)
+        assert isinstance(base, nn.Linear)
+        rank, dim = shared.u.shape
+        if base.in_features % dim or base.out_features % dim:
+            raise ZooError(
+                f"FacT-TT cuts a layer into pieces of width {dim}, into which {base.in_features} "
+                f"-> {base.out_features} does not divide: use a backbone with MLP ratio 4"
+            )
+        pieces = (base.out_features // dim, base.in_features // dim)
+        bound = 1 / math.sqrt(pieces[1] * rank)  # as of one linear layer that reads all pieces
+        self.shared, self.scale = shared, scale
+        self.core = nn.Parameter(torch.empty(*pieces, rank, rank).uniform_(-bound, bound))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, prefix: int = 0, grid: tuple[int, int] | None = None) -> Tensor:
+        pieces = x.unflatten(-1, (self.core.shape[1], -1))
+        h = torch.einsum("...kr,jksr->...js", F.linear(pieces, self.shared.u), self.core)
+        update = F.linear(self.dropout(h), self.shared.v).flatten(-2)
+        return self.base(x) + self.scale * update
+
+    def fold(self) -> nn.Module:
+        assert isinstance(self.base, nn.Linear)
+        with torch.no_grad():
+            # Output a of piece j by input b of piece k.
+            pieces = torch.einsum("as,jksr,rb->jakb", self.shared.v, self.core, self.shared.u)
+            self.base.weight += self.scale * pieces.reshape(self.base.weight.shape)
+        return self.base

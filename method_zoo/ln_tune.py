@@ -1,0 +1,22 @@
+"""LN-tune: Strong Baselines for Few-Shot Fine-tuning. Basu et al., AAAI 2024, arXiv 2304.01917.
+
+y = (x - mean) / sd * g + b: scale g and shift b of every LayerNorm train, all else is frozen.
+"""
+
+from torch import nn
+
+from ._backbone import Backbone
+from ._method import Method
+
+
+class LNTune(Method):
+    title = "LN-tune"
+    paper = "arXiv 2304.01917"
+    fidelity = "every LayerNorm, the final one included; without the paper's scaling of attention"
+    mergeable = True
+    preset = {"lr": 5e-3}
+
+    def __init__(self, backbone: Backbone):
+        super().__init__(backbone)
+        norms = {n for n, m in backbone.vit.named_modules() if isinstance(m, nn.LayerNorm)}
+        self.unfreeze(lambda name: name.rpartition(".")[0] in norms)

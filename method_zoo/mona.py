@@ -1,0 +1,76 @@
+"""Mona: 5% > 100%, Breaking the Shackles. Yin et al., CVPR 2025, arXiv 2408.08345.
+
+Behind the attention's and behind the MLP's residual: z = g LN(x) + h x; z <- Down z; on
+the grid z <- z + (D3 + D5 + D7)(z) / 3, depthwise; z <- z + P z, 1 x 1; x <- x + Up(GELU(z)).
+Prefix tokens skip D3, D5 and D7.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ._backbone import Backbone, Tokens
+from ._errors import at_least, rate
+from ._method import Method
+
+
+class Mona(Method):
+    """bottleneck: channels between Down and Up. dropout: in front of Up, while training.
+    zero_init_up: start at the frozen model, where the authors start Up at random."""
+
+    title = "Mona"
+    paper = "arXiv 2408.08345"
+    fidelity = (
+        "the authors' module to 1e-5; they give it for Swin alone, so what prefix tokens do is ours"
+    )
+    identity_at_init = False
+    preset = {"lr": 5e-4}
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        bottleneck: int = 64,
+        dropout: float = 0.1,
+        zero_init_up: bool = False,
+    ):
+        super().__init__(backbone)
+        at_least("bottleneck", bottleneck, 1)
+        rate("dropout", dropout)
+        self.after_attention, self.after_mlp = (
+            nn.ModuleList(
+                MonaAdapter(backbone.dim, bottleneck, dropout, zero_init_up)
+                for _ in range(backbone.depth)
+            )
+            for _ in range(2)
+        )
+
+    def block(self, i: int, t: Tokens) -> Tokens:
+        t = self.after_attention[i](t.add(self.backbone.attention(i, t)))
+        return self.after_mlp[i](t.add(self.backbone.mlp(i, t)))
+
+
+class MonaAdapter(nn.Module):
+    """A bottleneck that filters the grid at three sizes."""
+
+    def __init__(self, dim: int, width: int, dropout: float, zero_init_up: bool):
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.gain_normed = nn.Parameter(torch.full((dim,), 1e-6))
+        self.gain_plain = nn.Parameter(torch.ones(dim))
+        self.down, self.up = nn.Linear(dim, width), nn.Linear(width, dim)
+        self.filters = nn.ModuleList(
+            nn.Conv2d(width, width, k, padding=k // 2, groups=width) for k in (3, 5, 7)
+        )
+        self.project, self.dropout = nn.Linear(width, width), nn.Dropout(dropout)
+        if zero_init_up:
+            nn.init.zeros_(self.up.weight)
+            nn.init.zeros_(self.up.bias)
+
+    def forward(self, t: Tokens) -> Tokens:
+        z = self.norm(t.x) * self.gain_normed + t.x * self.gain_plain
+        h = t._replace(x=self.down(z))
+        grid = h.map()
+        filtered = torch.stack([conv(grid) for conv in self.filters]).mean(0) + grid
+        h = h.with_patches(filtered.flatten(2).transpose(1, 2)).x
+        h = F.gelu(h + self.project(h))
+        return t._replace(x=t.x + self.up(self.dropout(h)))

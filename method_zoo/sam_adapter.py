@@ -1,0 +1,88 @@
+"""SAM-Adapter: SAM Fails to Segment Anything? Chen et al., ICCV Workshops 2023, arXiv 2304.09148.
+
+Before block i the patches get x <- x + Up(GELU(Lin_i(e + f))): e = Lin(patch embedding), f = a
+16 x 16 patch convolution of the image's high frequencies, both d / scale wide; Up is shared by all
+blocks. After EVP (Liu et al., CVPR 2023, arXiv 2303.10883).
+"""
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ._backbone import STRIDE, Backbone
+from ._errors import ZooError, at_least
+from ._high_frequency import high_frequencies
+from ._method import Features, Method
+
+LAYOUTS = ("official", "grid")
+
+
+class SAMAdapter(Method):
+    """scale: by which the prompts' inner width is smaller than the backbone's. 16 gives the
+    parameter count that the Conv-LoRA table prints; the authors' repository has 32.
+    layout: how the patch embedding reaches Lin. "official" reads the memory of (H, W, C) as if it
+    were (C, H W), as the authors' code does, so channels and places are mixed up; "grid" gives
+    each place its own embedding, as the paper means it."""
+
+    title = "SAM-Adapter"
+    paper = "arXiv 2304.09148"
+    fidelity = (
+        "the authors' prompt generator to 1e-5, by default with its mixed-up layout of the patch "
+        "embedding; with the decoder that all methods share"
+    )
+    identity_at_init = False
+    preset = {"lr": 1e-3}
+
+    def __init__(self, backbone: Backbone, scale: int = 16, layout: str = "official"):
+        super().__init__(backbone)
+        at_least("scale", scale, 1)
+        if layout not in LAYOUTS:
+            raise ZooError(f"layout is '{layout}'; choose {' or '.join(LAYOUTS)}")
+        if backbone.dim % scale:
+            raise ZooError(f"scale is {scale}; it must divide the width {backbone.dim}")
+        self.prompts = PromptGenerator(backbone.dim, backbone.dim // scale, backbone.depth, layout)
+
+    def forward(self, image: Tensor) -> Features:
+        """Image in [0, 1], (B, 3, h, w), to features; each block reads patches plus prompts."""
+        backbone, taps = self.backbone, []
+        patches = backbone.patchify(image)
+        hidden = self.prompts(patches, backbone.normalise(image))
+        t = backbone.position(patches)
+        for group in backbone.groups:
+            for i in group:
+                t = self.step(i, t.with_patches(t.patches + self.prompts.prompt(i, hidden)))
+            taps.append(backbone.norm(t))
+        return Features([tap.map() for tap in taps], backbone.neck(taps[-1]), t.aux)
+
+
+class PromptGenerator(nn.Module):
+    """What is added to the patches before each block, from patch embedding and image."""
+
+    def __init__(self, dim: int, width: int, depth: int, layout: str):
+        super().__init__()
+        self.layout = layout
+        self.embedding = nn.Linear(dim, width)
+        self.frequencies = nn.Conv2d(3, width, STRIDE, stride=STRIDE)
+        self.block = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
+        self.up = nn.Linear(width, dim)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+        nn.init.normal_(self.frequencies.weight, std=math.sqrt(2 / (STRIDE**2 * width)))
+        assert self.frequencies.bias is not None
+        nn.init.zeros_(self.frequencies.bias)
+
+    def forward(self, patches: Tensor, image: Tensor) -> Tensor:
+        """Patches (B, H, W, C) and the normalised image (B, 3, h, w) to e + f, (B, H * W, k)."""
+        frequencies = self.frequencies(high_frequencies(image)).flatten(2).transpose(1, 2)
+        if self.layout == "official":
+            patches = patches.reshape(patches.shape[0], patches.shape[3], -1).transpose(1, 2)
+        else:
+            patches = patches.flatten(1, 2)
+        return self.embedding(patches) + frequencies
+
+    def prompt(self, i: int, hidden: Tensor) -> Tensor:
+        """Return what block i adds to the patches, (B, H * W, C)."""
+        return self.up(F.gelu(self.block[i](hidden)))

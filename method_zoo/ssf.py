@@ -1,0 +1,58 @@
+"""SSF: Scaling & Shifting Your Features. Lian et al., NeurIPS 2022, arXiv 2210.08823.
+
+y <- y * g + b per channel, after the patch embedding, in each block after LN1, qkv, proj, LN2, fc1
+and fc2, and after the final norm. g ~ N(1, 0.02), b ~ N(0, 0.02); both fold into the layer before.
+"""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from ._backbone import Backbone, Wrapped
+from ._method import Method
+
+LAYERS = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
+
+
+class SSF(Method):
+    """exact_init: start at g = 1, b = 0, hence at the frozen model, where the authors draw both."""
+
+    title = "SSF"
+    paper = "arXiv 2210.08823"
+    fidelity = "the authors' code; merging, which their repository leaves out, is added"
+    identity_at_init = False
+    mergeable = True
+    preset = {"lr": 1e-3}
+
+    def __init__(self, backbone: Backbone, exact_init: bool = False):
+        super().__init__(backbone)
+        self.wrap(
+            lambda name: name in ("patch_embed.proj", "norm") or name.endswith(LAYERS),
+            lambda module: ScaleShift(module, 0.0 if exact_init else 0.02),
+        )
+
+
+class ScaleShift(Wrapped):
+    """A frozen linear layer, norm or convolution with a trained scale and shift per channel."""
+
+    def __init__(self, base: nn.Module, deviation: float):
+        super().__init__(base)
+        width = cast(Tensor, base.weight).shape[0]
+        self.scale = nn.Parameter(torch.empty(width).normal_(1, deviation))
+        self.shift = nn.Parameter(torch.empty(width).normal_(0, deviation))
+
+    def forward(self, x: Tensor, prefix: int = 0, grid: tuple[int, int] | None = None) -> Tensor:
+        # Channels come last, but for the convolution of the patch embedding: (B, C, H, W).
+        shape = (-1, 1, 1) if isinstance(self.base, nn.Conv2d) else (-1,)
+        return self.base(x) * self.scale.view(shape) + self.shift.view(shape)
+
+    def fold(self) -> nn.Module:
+        weight, bias = cast(Tensor, self.base.weight), cast(Tensor | None, self.base.bias)
+        with torch.no_grad():
+            weight *= self.scale.view(-1, *[1] * (weight.ndim - 1))
+            if bias is None:
+                self.base.bias = nn.Parameter(self.shift.detach().clone())
+            else:
+                bias.mul_(self.scale).add_(self.shift)
+        return self.base

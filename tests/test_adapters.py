@@ -1,0 +1,183 @@
+"""Adapters behind or beside a branch: their equations by hand, and the authors' own modules."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import tiny_backbone, tiny_image
+from reference import assert_reference, needs_reference, reference
+
+from method_zoo import ZooError, get_method
+from method_zoo._bottleneck import Bottleneck
+from method_zoo._tokens import Tokens
+from method_zoo.convpass import Bypass
+from method_zoo.mona import MonaAdapter
+
+
+def set_all(module: torch.nn.Module, **values: list) -> None:
+    """Fill parameters by name, written with __ for the dots."""
+    with torch.no_grad():
+        for name, value in values.items():
+            module.get_parameter(name.replace("__", ".")).copy_(torch.tensor(value))
+
+
+def on_grid(x: torch.Tensor, prefix: int, height: int, width: int) -> Tokens:
+    return Tokens(x, prefix, (height, width), None, torch.zeros(()))
+
+
+def test_bottleneck_by_hand():
+    module = Bottleneck(2, 1, F.relu)
+    assert torch.equal(module(torch.rand(3, 2)), torch.zeros(3, 2))  # Up is zero
+    assert module.down.weight.abs().min() > 0
+    set_all(module, down__weight=[[1.0, -2.0]], down__bias=[0.5])
+    set_all(module, up__weight=[[2.0], [-1.0]], up__bias=[0.0, 1.0])
+    x = torch.tensor([[3.0, 1.0], [0.0, 1.0]])  # down: 1.5 and -1.5, of which relu leaves 1.5, 0
+    assert torch.equal(module(x), torch.tensor([[3.0, -0.5], [0.0, 1.0]]))
+
+
+def test_adapter_changes_the_update_and_not_the_stream():
+    method = get_method("adapter")(tiny_backbone())
+    backbone, t = method.backbone, method.backbone.embed(tiny_image(method.backbone))
+    with torch.no_grad():
+        method.after_attention[1].up.bias.fill_(0.25)
+        method.after_mlp[1].up.bias.fill_(-0.5)
+        u = t.x + backbone.attention(1, t).x + 0.25
+        expected = u + backbone.mlp(1, t._replace(x=u)).x - 0.5
+        torch.testing.assert_close(method.block(1, t).x, expected)
+
+
+def test_adapter_reads_the_update():
+    method = get_method("adapter")(tiny_backbone(), bottleneck=1)
+    t = method.backbone.embed(tiny_image(method.backbone))
+    adapter = method.after_attention[0]
+    with torch.no_grad():  # GELU(x) = x far above zero: up then adds 2 (mean(o) + 100) - 200
+        adapter.down.weight.fill_(1 / 48)
+        adapter.down.bias.fill_(100)
+        adapter.up.weight.fill_(2)
+        adapter.up.bias.fill_(-200)
+        o = method.backbone.attention(0, t).x
+        u = t.x + o + 2 * o.mean(-1, keepdim=True)
+        expected = u + method.backbone.mlp(0, t._replace(x=u)).x
+        torch.testing.assert_close(method.block(0, t).x, expected, atol=2e-4, rtol=1e-4)
+
+
+def test_adaptformer_reads_the_stream_before_the_norm():
+    method = get_method("adaptformer")(tiny_backbone(), bottleneck=1, scale=0.5).eval()
+    backbone, t = method.backbone, method.backbone.embed(tiny_image(method.backbone))
+    with torch.no_grad():
+        method.adapters[2].down.weight.fill_(1.0)
+        method.adapters[2].up.weight.fill_(3.0)
+        u = t.add(backbone.attention(2, t))
+        branch = 0.5 * 3 * u.x.sum(-1, keepdim=True).relu()
+        expected = u.x + backbone.mlp(2, u).x + branch
+        torch.testing.assert_close(method.block(2, t).x, expected)
+
+
+@needs_reference
+def test_adaptformer_is_the_authors_module():
+    tensors, state = reference("adaptformer")
+    module = Bottleneck(768, 64, F.relu)
+    module.load_state_dict({k.replace("_proj", ""): t for k, t in state.items()})
+    assert_reference(0.1 * module(tensors["x"]), tensors["y"])
+
+
+def test_convpass_by_hand():
+    module = Bypass(1, 1, 0.0).eval()
+    x = torch.rand(2, 7, 1)
+    assert torch.equal(module(on_grid(x, 1, 2, 3)), torch.zeros_like(x))  # Up is zero
+    set_all(module, down__weight=[[1.0]], up__weight=[[2.0]])
+    kernel = [[0.0, 1.0, 0.0], [0.0, 0.5, 0.0], [0.0, 0.0, 0.0]]  # half of itself, all of above
+    set_all(module, conv__weight=[[kernel]], conv__bias=[0.25])
+
+    def q(v: float) -> float:
+        return v / (1 + math.exp(-1.702 * v))
+
+    # A prefix token 0.5; on the grid of two rows 1 above 2.
+    x = torch.tensor([[[0.5], [1.0], [2.0]]])
+    expected = [0.5 * q(0.5), 0.5 * q(1.0), 0.5 * q(2.0) + q(1.0)]
+    expected = torch.tensor([2 * q(v + 0.25) for v in expected])
+    torch.testing.assert_close(module(on_grid(x, 1, 2, 1)).flatten(), expected)
+
+
+def test_convpass_shares_the_norm_with_its_branch():
+    method = get_method("convpass")(tiny_backbone(), scale=0.5)
+    backbone, t = method.backbone, method.backbone.embed(tiny_image(method.backbone))
+    method.eval()
+    with torch.no_grad():
+        for module in (method.beside_attention[0], method.beside_mlp[0]):
+            torch.nn.init.normal_(module.up.weight)
+        z = t._replace(x=backbone.norm1(0, t))
+        u = t.x + backbone.attention(0, t).x + 0.5 * method.beside_attention[0](z)
+        u = t._replace(x=u)
+        z = t._replace(x=backbone.norm2(0, u))
+        expected = u.x + backbone.mlp(0, u).x + 0.5 * method.beside_mlp[0](z)
+        torch.testing.assert_close(method.block(0, t).x, expected)
+
+
+@needs_reference
+def test_convpass_is_the_authors_module():
+    tensors, state = reference("convpass")
+    module = Bypass(768, 8, 0.1).eval()
+    module.load_state_dict({k.removeprefix("adapter_"): t for k, t in state.items()})
+    assert_reference(module(on_grid(tensors["x"], 1, 14, 14)), tensors["y"])
+
+
+def test_mona_by_hand():
+    module = MonaAdapter(2, 1, 0.0, zero_init_up=False).eval()
+    set_all(module, norm__weight=[1.0, 1.0], norm__bias=[0.0, 0.0])
+    set_all(module, gain_normed=[1.0, 1.0], gain_plain=[2.0, 0.0])
+    set_all(module, down__weight=[[1.0, 3.0]], down__bias=[0.0])
+    set_all(module, project__weight=[[1.0]], project__bias=[0.0])
+    set_all(module, up__weight=[[1.0], [-1.0]], up__bias=[0.0, 0.0])
+    with torch.no_grad():
+        for k, conv in zip((3.0, 6.0, 9.0), module.filters, strict=True):
+            conv.weight.zero_()[0, 0, conv.kernel_size[0] // 2, conv.kernel_size[0] // 2] = k
+            conv.bias.zero_()
+    # LN(3, 1) = (1, -1); z = (1 + 6, -1) and (1 + 6, -1); down: 7 - 3 = 4. On the grid
+    # 4 + (3 + 6 + 9) / 3 * 4 = 28, for the prefix 4; projection: 56 and 8, where GELU(x) = x.
+    x = torch.tensor([[[3.0, 1.0], [3.0, 1.0]]])
+    expected = torch.tensor([[[3 + 8.0, 1 - 8], [3 + 56.0, 1 - 56]]])
+    torch.testing.assert_close(module(on_grid(x, 1, 1, 1)).x, expected, atol=1e-3, rtol=1e-4)
+
+
+def test_mona_can_start_at_the_frozen_model():
+    image = tiny_image(tiny_backbone())
+    frozen = get_method("decoder_only")(tiny_backbone())(image).final
+    for zero_init_up in (False, True):
+        method = get_method("mona")(tiny_backbone(), zero_init_up=zero_init_up)
+        assert torch.equal(method(image).final, frozen) is zero_init_up
+
+
+@needs_reference
+def test_mona_is_the_authors_module():
+    tensors, state = reference("mona")
+    names = {
+        "adapter_conv.conv1": "filters.0",
+        "adapter_conv.conv2": "filters.1",
+        "adapter_conv.conv3": "filters.2",
+        "adapter_conv.projector": "project",
+        "project1": "down",
+        "project2": "up",
+        "gammax": "gain_plain",
+        "gamma": "gain_normed",
+    }
+    module = MonaAdapter(192, 64, 0.1, zero_init_up=False).eval()
+    own = {}
+    for name, tensor in state.items():
+        theirs = next((k for k in names if name == k or name.startswith(f"{k}.")), None)
+        own[name.replace(theirs, names[theirs]) if theirs else name] = tensor
+    own["project.weight"] = own["project.weight"][:, :, 0, 0]
+    module.load_state_dict(own)
+    assert_reference(module(on_grid(tensors["x"], 0, 7, 7)).x, tensors["y"])
+
+
+@pytest.mark.parametrize("name", ["adapter", "adaptformer", "convpass", "mona"])
+def test_a_bottleneck_needs_a_channel(name):
+    with pytest.raises(ZooError, match="bottleneck is 0; it must be at least 1"):
+        get_method(name)(tiny_backbone(), bottleneck=0)
+
+
+def test_dropout_is_a_rate():
+    with pytest.raises(ZooError, match=r"dropout is 1.0; it must be at least 0 and below 1"):
+        get_method("mona")(tiny_backbone(), dropout=1.0)
