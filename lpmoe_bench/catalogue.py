@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 from pathlib import Path
 
 import method_zoo
@@ -84,6 +85,7 @@ def _describe_method(name: str) -> list[tuple[str, str]]:
         ("title", cls.title),
         ("fidelity", cls.fidelity),
         ("options", options),
+        *([("", inspect.cleandoc(own))] if (own := vars(cls).get("__doc__")) else []),
         ("preset", preset),
         ("mergeable", "yes" if cls.mergeable else "no"),
         ("starts as the frozen model", "yes" if cls.identity_at_init else "no"),

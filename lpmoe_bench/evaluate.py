@@ -75,9 +75,12 @@ def to_map(probability: Tensor, shape: tuple[int, ...]) -> np.ndarray:
     return (resized[0, 0].numpy() * 255 + 0.5).astype(np.uint8)
 
 
-def validation_score(predictor: Predictor, pairs: Sequence[Pair], metric: str) -> float:
-    """Return the mean score of one metric over validation images, higher is better."""
-    values = [quick_score(metric, pred, mask) for _, pred, mask in predictor.maps(pairs)]
+def validation_score(
+    predictor: Predictor, pairs: Sequence[Pair], metric: str, protocol: str
+) -> float:
+    """Return the mean score of one metric over validation images."""
+    rules = get_protocol(protocol)
+    values = [quick_score(metric, pred, mask, rules) for _, pred, mask in predictor.maps(pairs)]
     return math.fsum(values) / len(values)
 
 

@@ -222,3 +222,10 @@ def test_facts_load_without_numpy():
     code += "; print('numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_what_does_not_compute_does_not_wait_for_numba():
+    code = "import sys; from lpmoe_bench.metrics import Scorer, get_protocol, quick_score"
+    code += "; Scorer(get_protocol('cod')); print({'numba', 'py_sod_metrics'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -1,7 +1,7 @@
 """Scores of segmentation maps: what they mean, and one interface that computes them.
 
 The facts load at once; what computes is imported when it is first asked for, so that a table or
-`--help` does not wait for numpy, scipy and OpenCV.
+`--help` does not wait for numpy, and nothing that does not compute waits for numba.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from .facts import METRICS, Metric, get_metric
 from .protocols import PROTOCOLS, Protocol, get_protocol, list_protocols
 
 if TYPE_CHECKING:
-    from .reference import quick_score
+    from .engine import prepare_mask, quick_score
     from .scorer import Scorer, ScoreResult
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "get_metric",
     "get_protocol",
     "list_protocols",
+    "prepare_mask",
     "quick_score",
 ]
 
@@ -34,8 +35,8 @@ def __getattr__(name: str) -> Any:
         from . import scorer
 
         return getattr(scorer, name)
-    if name == "quick_score":
-        from .reference import quick_score
+    if name in ("prepare_mask", "quick_score"):
+        from . import engine
 
-        return quick_score
+        return getattr(engine, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

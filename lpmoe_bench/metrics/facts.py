@@ -20,6 +20,13 @@ class Metric:
     per_image: bool = True
 
 
+def _of_data_set(name: str, label: str, higher_is_better: bool, definition: str) -> Metric:
+    """A ratio of the pixels of all images counted together, as a fraction."""
+    text = f"{definition}, over the pixels of all images together at the binary threshold"
+    label = f"{label}/set"
+    return Metric(f"{name}_dataset", label, label, higher_is_better, text, per_image=False)
+
+
 _ALL = (
     Metric(
         "s_measure",
@@ -90,12 +97,58 @@ _ALL = (
     ),
     Metric("dice", "Dice@.5", "Dice@.5", True, "2 tp / (2 tp + fp + fn) at 0.5, per image"),
     Metric("iou", "IoU@.5", "IoU@.5", True, "tp / (tp + fp + fn) at 0.5, per image"),
+    Metric(
+        "iou_from65",
+        "IoU@.5>=.65",
+        r"IoU@.5$_{\geq .65}$",
+        True,
+        "IoU at 0.5 of an image that reaches 0.65, else 0",
+    ),
+    Metric(
+        "accuracy", "Acc@.5", "Acc@.5", True, "share of pixels that are right at 0.5, per image"
+    ),
+    Metric("recall", "Recall@.5", "Recall@.5", True, "tp / (tp + fn) at 0.5, per image"),
+    Metric("specificity", "Spec@.5", "Spec@.5", True, "tn / (tn + fp) at 0.5, per image"),
+    Metric("dice_mean256", "Dice mean256", "mDice", True, "Dice, mean over the 256 levels"),
+    Metric("iou_mean256", "IoU mean256", "mIoU", True, "IoU, mean over the 256 levels"),
+    Metric(
+        "dice_max",
+        "Dice max",
+        r"Dice$^{\mathrm{max}}$",
+        True,
+        "Dice at the level where the data set's mean curve is highest",
+        per_image=False,
+    ),
+    Metric(
+        "f_mean_pr",
+        "F of mean P,R",
+        r"$F_\beta(\bar{P}, \bar{R})$",
+        True,
+        "F-measure of the data set's mean precision and mean recall, at the best of the 256 levels",
+        per_image=False,
+    ),
+    _of_data_set("ber", "BER", False, "balanced error rate"),
+    _of_data_set("miss", "Miss", False, "share of object pixels that are missed"),
+    _of_data_set("false_alarm", "False alarm", False, "share of background called object"),
+    _of_data_set("accuracy", "Acc", True, "share of pixels that are right"),
+    _of_data_set("iou", "IoU", True, "tp / (tp + fp + fn)"),
 )
 METRICS = {metric.key: metric for metric in _ALL}
+_AMBIGUOUS = {
+    "e": "e_mean e_max e_adaptive",
+    "em": "e_mean e_max e_adaptive",
+    "f": "f_mean f_max f_adaptive f_mean_pr weighted_f",
+    "fm": "f_mean f_max f_adaptive f_mean_pr weighted_f",
+    "mdice": "dice dice_mean256 dice_max",
+    "miou": "iou iou_mean256 iou_dataset",
+}
 
 
 def get_metric(key: str) -> Metric:
-    """Return the facts of a metric; raises UsageError for an unknown key."""
+    """Return the facts of a metric; raises UsageError for an unknown or an ambiguous key."""
+    if key.lower() in _AMBIGUOUS:
+        names = ", ".join(_AMBIGUOUS[key.lower()].split())
+        raise UsageError(f"metric '{key}' means different things in different papers; say {names}")
     if key not in METRICS:
         raise UsageError(unknown("metric", key, METRICS))
     return METRICS[key]

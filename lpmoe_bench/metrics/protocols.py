@@ -1,56 +1,15 @@
-"""Protocols: named, versioned, hashed rules that turn maps into scores."""
+"""The protocols: what the papers of each task print, and exactly how it comes about."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass
-from functools import cached_property
-from typing import Literal
+from dataclasses import replace
 
 from lpmoe_bench.errors import UsageError
 from method_zoo._errors import unknown
 
+from .protocol import Protocol
 
-@dataclass(frozen=True)
-class Protocol:
-    """Everything that decides a score, besides the maps themselves.
-
-    `metrics` are in print order, `headline` are those a table shows unasked, `primary` is the one
-    that selects and ranks. Whatever would move a number needs a new version, hence a new hash.
-    """
-
-    name: str
-    version: int
-    title: str
-    source: str
-    normalisation: Literal["minmax", "none"]
-    resize: Literal["bilinear to mask"]
-    quantisation: Literal["uint8 half up"]
-    mask_threshold: int  # of 0..255; foreground lies strictly above
-    thresholds: Literal["256 levels, at least"]
-    binary_threshold: float  # of the normalised map; foreground lies strictly above
-    f_beta2: float
-    aggregation: Literal["image mean, maxima of the mean curve"]
-    empty_masks: Literal["skip", "score"]
-    metrics: tuple[str, ...]
-    headline: tuple[str, ...]
-    primary: str
-
-    @cached_property
-    def hash(self) -> str:
-        """SHA-256, in hex, of the canonical JSON of all fields that decide a score."""
-        facts = asdict(self)
-        for words in ("title", "source", "headline"):
-            del facts[words]
-        text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
-
-    @property
-    def label(self) -> str:
-        """The protocol as tables print it: name, version and the hash's first digits."""
-        return f"{self.name} v{self.version} ({self.hash[:8]})"
-
+__all__ = ["COD", "PROTOCOLS", "Protocol", "get_protocol", "list_protocols"]
 
 COD = Protocol(
     name="cod",
@@ -74,7 +33,99 @@ COD = Protocol(
     headline=("s_measure", "e_mean", "weighted_f", "mae"),
     primary="s_measure",
 )
-PROTOCOLS = {protocol.name: protocol for protocol in (COD,)}
+COD_MATLAB = replace(
+    COD,
+    name="cod_matlab",
+    title="Camouflaged object detection, thresholds as in MATLAB",
+    source="CODToolbox: E above and F at least at MATLAB's symmetric grid 1:-1/255:0; maps are "
+    "resized bilinearly here and not by imresize",
+    thresholds="MATLAB grid, at least; E above",
+)
+SOD = replace(
+    COD,
+    name="sod",
+    title="Salient object detection",
+    source="PySODMetrics 1.6.2; F max is the maximum of the mean curve, images with an object",
+    headline=("s_measure", "e_mean", "f_max", "weighted_f", "mae"),
+)
+POLYP_PRANET = replace(
+    COD,
+    name="polyp_pranet",
+    title="Polyp segmentation, PraNet's evaluation",
+    source="PraNet's MATLAB toolbox: mDice and mIoU are means over 256 thresholds of the image "
+    "means, all at least at MATLAB's grid; F with beta^2 1",
+    thresholds="MATLAB grid, at least",
+    f_beta2=1.0,
+    metrics=(
+        *("dice_mean256", "iou_mean256", "dice_max", "weighted_f", "s_measure", "e_mean"),
+        *("e_max", "e_adaptive", "f_mean", "f_max", "mae", "dice", "iou"),
+    ),
+    headline=("dice_mean256", "iou_mean256", "weighted_f", "s_measure", "e_max", "mae"),
+    primary="dice_mean256",
+)
+SHADOW_SBU = replace(
+    COD,
+    name="shadow_sbu",
+    title="Shadow detection, error rates of the data set",
+    source="Stony Brook's ComputeBERonSet: map and mask above 125 of 255, no stretching, pixels "
+    "counted over all images",
+    normalisation="none",
+    mask_threshold=125,
+    binary_threshold=125 / 255,
+    aggregation="counts of the data set",
+    empty_masks="score",
+    metrics=("ber_dataset", "miss_dataset", "false_alarm_dataset", "accuracy_dataset"),
+    headline=("ber_dataset", "miss_dataset", "false_alarm_dataset"),
+    primary="ber_dataset",
+)
+SHADOW_PER_IMAGE = replace(
+    SHADOW_SBU,
+    name="shadow_per_image",
+    title="Shadow detection, balanced error rate of each image",
+    source="Conv-LoRA and SAM-Adapter: map and mask above 125 of 255, no stretching, the mean of "
+    "the images' rates; images with shadow",
+    aggregation="image mean, maxima of the mean curve",
+    empty_masks="skip",
+    metrics=("ber", "accuracy", "iou", "mae"),
+    headline=("ber",),
+    primary="ber",
+)
+GLASS = replace(
+    COD,
+    name="glass",
+    title="Glass and mirror segmentation",
+    source="code of GDNet and MirrorNet: no stretching, map at least half, means over images; F is "
+    "the best of mean precision and mean recall",
+    normalisation="none",
+    metrics=("iou", "accuracy", "f_mean_pr", "mae", "ber", "iou_dataset", "ber_dataset"),
+    headline=("iou", "accuracy", "f_mean_pr", "mae", "ber"),
+    primary="iou",
+)
+SKIN_ISIC2017 = replace(
+    COD,
+    name="skin_isic2017",
+    title="Skin lesions, ISIC 2017",
+    source="ISIC 2017 part 1: map at least half, no stretching, means over images, ranked by "
+    "Jaccard",
+    normalisation="none",
+    metrics=("iou", "dice", "accuracy", "recall", "specificity"),
+    headline=("iou", "dice", "accuracy", "recall", "specificity"),
+    primary="iou",
+)
+SKIN_ISIC2018 = replace(
+    SKIN_ISIC2017,
+    name="skin_isic2018",
+    title="Skin lesions, ISIC 2018",
+    source="ISIC 2018 task 1: as in 2017, but an image's Jaccard below 0.65 counts 0",
+    metrics=("iou_from65", "iou", "dice", "accuracy", "recall", "specificity"),
+    headline=("iou_from65", "iou", "dice"),
+    primary="iou_from65",
+)
+_ALL = (
+    *(COD, COD_MATLAB, SOD, POLYP_PRANET, SHADOW_SBU, SHADOW_PER_IMAGE, GLASS),
+    *(SKIN_ISIC2017, SKIN_ISIC2018),
+)
+PROTOCOLS = {protocol.name: protocol for protocol in _ALL}
 
 
 def list_protocols() -> list[str]:

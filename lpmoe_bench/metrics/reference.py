@@ -1,9 +1,8 @@
-"""Scores of one pair of map and mask, computed by PySODMetrics 1.6.2."""
+"""The engine's oracle: scores of one pair, computed by PySODMetrics 1.6.2."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 from py_sod_metrics import (
@@ -18,27 +17,19 @@ from py_sod_metrics import (
     WeightedFmeasure,
 )
 
-from lpmoe_bench.errors import DataError, UsageError
+from lpmoe_bench.errors import DataError
 
-from .facts import get_metric
-from .protocols import COD, Protocol
-
-
-class PairScores(NamedTuple):
-    """Scores of one image. Metrics that need a whole data set hold a curve of 256 levels instead.
-
-    values: {metric: float or (256,) array, from level 255 down to 0}. flags: what is unusual.
-    """
-
-    values: dict[str, float | np.ndarray]
-    foreground_share: float
-    flags: tuple[str, ...]
+from .engine import PairScores
+from .overlap import Counts
+from .protocol import Protocol
 
 
 def score_pair(pred: np.ndarray, mask: np.ndarray, protocol: Protocol) -> PairScores:
     """Score a map against a mask, both uint8 (h, w) on 0..255, in every metric of the protocol.
 
-    Raises DataError where shapes or types differ from that, or the mask holds only 0 and 1.
+    It agrees with the engine's function of the same name to 1e-9, but for an S-measure that the
+    engine flags as `s_unstable`, which rests on rounding here. Raises DataError where shapes or
+    types differ from that, or the mask holds only 0 and 1.
     """
     p, g = _prepare(pred, mask, protocol)
     groups = dict.fromkeys(_GROUPS[key] for key in protocol.metrics)
@@ -53,23 +44,10 @@ def score_pair(pred: np.ndarray, mask: np.ndarray, protocol: Protocol) -> PairSc
         )
         if holds
     ]
-    share = np.count_nonzero(g) / g.size
-    return PairScores({key: values[key] for key in protocol.metrics}, share, tuple(flags))
-
-
-def quick_score(metric: str, pred: np.ndarray, mask: np.ndarray, protocol: Protocol = COD) -> float:
-    """Return one metric of one pair, both uint8 (h, w) on 0..255: what validation calls.
-
-    Raises UsageError for a metric that only a whole data set has, such as `e_max`.
-    """
-    if not get_metric(metric).per_image:
-        raise UsageError(
-            f"{metric} is defined for a whole data set, not for one image; "
-            f"choose another, such as {protocol.primary}"
-        )
-    value = _GROUPS[metric](*_prepare(pred, mask, protocol), protocol)[metric]
-    assert isinstance(value, float)
-    return value
+    called, total = p > protocol.binary_threshold, int(np.count_nonzero(g))
+    counts = Counts.of(int(np.sum(called & g)), int(np.sum(called & ~g)), total, g.size)
+    values = {key: values[key] for key in protocol.metrics}
+    return PairScores(values, total / g.size, tuple(flags), counts)
 
 
 def _prepare(

@@ -11,8 +11,13 @@ import numpy as np
 
 from lpmoe_bench.errors import DataError
 
-from .protocols import Protocol
-from .reference import PairScores, score_pair
+from .engine import PairScores, score_pair
+from .flags import FLAGS
+from .modes import Mode, mode_of
+from .overlap import Counts, sum_counts
+from .prepared import PreparedMask
+from .protocol import Protocol
+from .whole import OF_COUNTS, mean_curve, whole_scores
 
 
 @dataclass(frozen=True)
@@ -21,40 +26,72 @@ class ScoreResult:
 
     scores: {metric: value}, in the protocol's order. rows: one an image, sorted by name: dataset,
     image, every metric, foreground_share, flags (joined by ;). The rows' metrics average to the
-    scores, bit for bit; they are None for images that the protocol leaves out. counts: images,
-    scored images, and how many carry each flag.
+    scores, bit for bit; they are None for images that the protocol leaves out, and for metrics that
+    only a data set has, beside whose the rows carry tp, fp, fn and tn. counts: images, scored
+    images, and how many carry each flag. pixels: the counts at the binary threshold of all
+    scored images together; their ber, dice and iou are those of the data set, not of its images.
     """
 
     scores: dict[str, float]
     rows: list[dict[str, Any]]
     counts: dict[str, int]
+    pixels: Counts
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is unusual, a sentence for each flag of each image, by name."""
+        return [
+            f"image {row['image']}: {FLAGS[flag]}"
+            for row in self.rows
+            for flag in filter(None, row["flags"].split(";"))
+        ]
 
 
 class Scorer:
-    """Collects the pairs of one data set, in any order; the result does not depend on it."""
+    """Collects the pairs of one data set, in any order; the result does not depend on it.
 
-    def __init__(self, protocol: Protocol):
-        self.protocol = protocol
+    Nor does it depend on how the pairs are divided among several scorers that are merged at the
+    end, such as one a process: a scorer pickles, and keeps scores and curves but no map.
+    """
+
+    def __init__(self, protocol: Protocol, mode: Mode | None = None):
+        self.protocol, self.mode = protocol, mode or mode_of(protocol)
         self.dataset = ""
         self._pairs: dict[str, PairScores] = {}
 
-    def add(self, name: str, pred: np.ndarray, mask: np.ndarray, dataset: str = "") -> None:
+    def add(
+        self, name: str, pred: np.ndarray, mask: np.ndarray | PreparedMask, dataset: str = ""
+    ) -> None:
         """Score one image: map and mask as uint8 (h, w) of the mask's own size, 0..255.
 
-        Raises DataError, naming the image, for a pair that cannot be scored or a name seen before.
+        The mask may come prepared, to be shared by the maps of several methods. Raises DataError,
+        naming the image, for a pair that cannot be scored or a name seen before.
         """
         if name in self._pairs:
             raise DataError(f"image {name} was scored twice; names in a data set must differ")
         assert not self._pairs or dataset == self.dataset, "one Scorer scores one data set"
         try:
-            pair = score_pair(pred, mask, self.protocol)
+            pair = score_pair(pred, mask, self.protocol, self.mode)
         except DataError as error:
             raise DataError(f"image {name} cannot be scored: {error}") from None
         bad = [key for key, value in pair.values.items() if not np.isfinite(value).all()]
-        if bad:
+        if bad and self.mode.empty_quadrant != "nan":
             raise DataError(f"image {name} has no finite {', '.join(bad)}; look at its mask")
         self.dataset = dataset
         self._pairs[name] = pair
+
+    def merge(self, other: Scorer) -> None:
+        """Take over the pairs of another scorer of the same data set, protocol and mode.
+
+        Raises DataError, naming an image, when both have scored it.
+        """
+        assert (self.protocol, self.mode) == (other.protocol, other.mode), "scorers must agree"
+        twice = sorted(self._pairs.keys() & other._pairs.keys())
+        if twice:
+            raise DataError(f"image {twice[0]} was scored twice; names in a data set must differ")
+        assert not (self._pairs and other._pairs) or self.dataset == other.dataset
+        self.dataset = self.dataset or other.dataset
+        self._pairs |= other._pairs
 
     def result(self) -> ScoreResult:
         """Return the scores of all pairs so far; raises DataError when none counts."""
@@ -67,41 +104,42 @@ class Scorer:
                     f"all {len(pairs)} masks are empty, which protocol {self.protocol.name} skips"
                 )
             raise DataError(f"{self.dataset or 'the data set'} has no score: {found}")
-        values = self._settle(list(scored.values()))
-        metrics = self.protocol.metrics
-        columns = {key: [row[key] for row in values] for key in metrics}
-        settled = dict(zip(scored, values, strict=True))
-        blank = dict.fromkeys(metrics)
-        rows = [self._row(name, pair, settled.get(name, blank)) for name, pair in pairs.items()]
-        scores = {key: _mean(column) for key, column in columns.items()}
-        return ScoreResult(scores, rows, _count(pairs, scored))
+        settled = dict(zip(scored, self._settle(list(scored.values())), strict=True))
+        rows = [self._row(name, pair, settled.get(name)) for name, pair in pairs.items()]
+        whole = whole_scores(list(scored.values()), self.protocol)
+        scores = {
+            key: whole[key] if key in whole else _mean([row[key] for row in settled.values()])
+            for key in self.protocol.metrics
+        }
+        pixels = sum_counts([pair.counts for pair in scored.values()])
+        return ScoreResult(scores, rows, _count(pairs, scored), pixels)
 
     def _counts(self, pair: PairScores) -> bool:
         return self.protocol.empty_masks == "score" or "empty_mask" not in pair.flags
 
     def _settle(self, pairs: Sequence[PairScores]) -> list[dict[str, float]]:
         """Replace curves by their values at the level where the mean curve is highest."""
-        levels = {
-            key: _best_level([pair.values[key] for pair in pairs])
-            for key, value in pairs[0].values.items()
-            if isinstance(value, np.ndarray)
-        }
+        curves = {key for key, value in pairs[0].values.items() if np.ndim(value) == 1}
+        levels = {key: _best_level([pair.values[key] for pair in pairs]) for key in curves}
         return [
             {
-                key: float(value[levels[key]]) if isinstance(value, np.ndarray) else value
+                key: float(np.asarray(value)[levels[key]]) if key in curves else float(value)
                 for key, value in pair.values.items()
+                if np.ndim(value) < 2
             }
             for pair in pairs
         ]
 
-    def _row(self, name: str, pair: PairScores, values: dict) -> dict[str, Any]:
+    def _row(self, name: str, pair: PairScores, settled: dict | None) -> dict[str, Any]:
+        values: dict[str, Any] = dict.fromkeys(self.protocol.metrics) | (settled or {})
+        if OF_COUNTS.keys() & values.keys():  # of which the data set's scores can be made again
+            values |= pair.counts._asdict()
         facts = {"foreground_share": pair.foreground_share, "flags": ";".join(pair.flags)}
         return {"dataset": self.dataset, "image": name, **values, **facts}
 
 
 def _best_level(curves: Sequence[Any]) -> int:
-    mean = [_mean(column) for column in np.stack(curves).T.tolist()]
-    return mean.index(max(mean))
+    return int(np.argmax(mean_curve(curves)))
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -118,4 +156,5 @@ def _count(pairs: dict[str, PairScores], scored: dict[str, PairScores]) -> dict[
         "full_masks": flags.count("full_mask"),
         "constant_preds": flags.count("constant_pred"),
         "s_undefined": flags.count("s_undefined"),
+        "s_unstable": flags.count("s_unstable"),
     }

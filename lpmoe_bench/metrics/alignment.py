@@ -1,0 +1,34 @@
+"""E-measure of a binarised map from its counts: the alignment has four values only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .overlap import Counts
+
+EPS = 2.0**-52
+
+
+def alignment(counts: Counts, foreground: int, size: int) -> Any:
+    """Return the E-measure, a number or a curve as the counts are.
+
+    Fan et al., IJCAI 2018, as its authors' code has it: the sum is divided by size - 1, so that a
+    perfect map scores a little more than 1. For an empty or full mask it is the share of pixels
+    on which map and mask agree.
+    """
+    called = counts.tp + counts.fp
+    if foreground == 0:
+        return (size - called) / (size - 1 + EPS)
+    if foreground == size:
+        return called / (size - 1 + EPS)
+    pred_mean, mask_mean = called / size, foreground / size
+    total = 0.0
+    for count, pred, mask in (
+        (counts.tp, 1 - pred_mean, 1 - mask_mean),
+        (counts.fp, 1 - pred_mean, -mask_mean),
+        (counts.fn, -pred_mean, 1 - mask_mean),
+        (counts.tn, -pred_mean, -mask_mean),
+    ):
+        phi = 2 * (pred * mask) / (pred**2 + mask**2 + EPS)
+        total = total + (phi + 1) ** 2 / 4 * count
+    return total / (size - 1 + EPS)

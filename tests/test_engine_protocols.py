@@ -1,0 +1,163 @@
+"""Each protocol on numbers worked by hand, where it differs from the others."""
+
+import numpy as np
+import pytest
+
+from lpmoe_bench.errors import UsageError
+from lpmoe_bench.metrics import METRICS, PROTOCOLS, Scorer, get_metric, get_protocol, quick_score
+from lpmoe_bench.metrics.engine import score_pair
+from lpmoe_bench.metrics.whole import OF_COUNTS
+
+HALF = np.array([[255, 255], [0, 0]], np.uint8)
+CORNER = np.array([[255, 0], [0, 0]], np.uint8)
+STEPS = np.array([[255, 128], [0, 0]], np.uint8)
+
+
+def score(name, *pairs):
+    scorer = Scorer(get_protocol(name))
+    for index, (pred, mask) in enumerate(pairs):
+        scorer.add(f"image{index}", pred, mask)
+    return scorer.result()
+
+
+def test_shadow_rates_of_the_data_set_and_of_the_images():
+    # Above 125 of 255 in map and mask, and nothing is stretched: 125 is no shadow, 126 is.
+    pred = np.array([[126, 125, 0, 0]], np.uint8)
+    mask = np.array([[255, 126, 125, 0]], np.uint8)  # tp 1, fp 0, fn 1, tn 2
+    other = np.array([[200, 200, 200, 0]], np.uint8), np.array([[255, 0, 0, 0]], np.uint8)
+    result = score("shadow_sbu", (pred, mask), other)  # 1 2 0 1, together 2 2 1 3
+    assert result.scores["miss_dataset"] == pytest.approx(1 / 3)
+    assert result.scores["false_alarm_dataset"] == pytest.approx(2 / 5)
+    assert result.scores["ber_dataset"] == pytest.approx((1 / 3 + 2 / 5) / 2)
+    assert result.scores["accuracy_dataset"] == pytest.approx(5 / 8)
+    assert result.rows[1]["ber_dataset"] is None
+    assert [result.rows[1][key] for key in ("tp", "fp", "fn", "tn")] == [1, 2, 0, 1]
+    each = score("shadow_per_image", (pred, mask), other)
+    assert each.scores["ber"] == pytest.approx((1 / 2 + 0 + 0 + 2 / 3) / 4)
+    assert "tp" not in each.rows[0]
+
+
+def test_an_image_without_shadow_counts_in_the_data_set_only():
+    empty = HALF, np.zeros_like(HALF)  # fp 2, tn 2
+    assert score("shadow_sbu", (HALF, HALF), empty).scores["ber_dataset"] == pytest.approx(1 / 6)
+    assert score("shadow_per_image", (HALF, HALF), empty).scores["ber"] == 0
+
+
+def test_polyp_means_over_thresholds():
+    result = score("polyp_pranet", (HALF, CORNER))
+    # At the last of the thresholds, 0, everything is object.
+    assert result.scores["dice_mean256"] == pytest.approx((255 * 2 / 3 + 2 / 5) / 256)
+    assert result.scores["iou_mean256"] == pytest.approx((255 / 2 + 1 / 4) / 256)
+    assert result.scores["dice_max"] == result.scores["dice"] == pytest.approx(2 / 3)
+    assert result.scores["f_max"] == pytest.approx(2 / 3)  # beta^2 is 1: F is Dice
+    best = score("polyp_pranet", (STEPS, CORNER), (STEPS, HALF))
+    # Dice: 1, then 2/3; and 2/3, then 1. The mean curve is as high throughout, but for 0.
+    assert best.scores["dice_max"] == pytest.approx(5 / 6)
+
+
+def test_the_e_measure_starts_empty_in_matlab():
+    curves = {
+        name: score_pair(HALF, HALF, get_protocol(name)).values["e_max"]
+        for name in ("cod", "cod_matlab", "polyp_pranet")
+    }
+    perfect, constant = 4 / 3, 1 / 3
+    assert curves["cod"][[0, 1, 254, 255]] == pytest.approx([perfect] * 3 + [constant])
+    assert curves["polyp_pranet"] == pytest.approx(curves["cod"])
+    assert curves["cod_matlab"][[0, 1, 254, 255]] == pytest.approx([constant] + [perfect] * 3)
+    assert score_pair(HALF, HALF, get_protocol("cod_matlab")).values["f_max"][0] == 1
+
+
+def test_glass_reads_f_off_mean_precision_and_mean_recall():
+    pairs = (STEPS, CORNER), (STEPS, HALF)
+    # Above 128: precision 1 and 1, recall 1 and 1/2. The mean of F is lower.
+    expected = 1.3 * 0.75 / (0.3 + 0.75)
+    result = score("glass", *pairs)
+    assert result.scores["f_mean_pr"] == pytest.approx(expected)
+    assert score("sod", *pairs).scores["f_max"] == pytest.approx((1 + 0.8125) / 2)
+    assert result.scores["iou"] == pytest.approx((1 / 2 + 1) / 2)
+    assert result.scores["iou_dataset"] == pytest.approx(3 / 4)
+    assert all(row["f_mean_pr"] is None for row in result.rows)
+
+
+def test_glass_and_skin_stretch_nothing():
+    faint = HALF // 4
+    assert score("glass", (faint, HALF)).scores["iou"] == 0
+    assert score("skin_isic2017", (faint, HALF)).scores["recall"] == 0
+    assert score("sod", (faint, HALF)).scores["mae"] == 0
+
+
+def test_skin_counts_a_poor_jaccard_as_nothing_in_2018_only():
+    two_thirds = np.array([[255, 255, 255]], np.uint8), np.array([[255, 255, 0]], np.uint8)
+    pairs = (HALF, CORNER), two_thirds
+    result = score("skin_isic2018", *pairs)
+    assert result.scores["iou_from65"] == pytest.approx((0 + 2 / 3) / 2)
+    result = score("skin_isic2017", *pairs)
+    assert result.scores["iou"] == pytest.approx((1 / 2 + 2 / 3) / 2)
+    assert result.scores["specificity"] == pytest.approx((2 / 3 + 0) / 2)
+    assert result.scores["recall"] == 1
+    assert result.scores["accuracy"] == pytest.approx((3 / 4 + 2 / 3) / 2)
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_every_protocol_scores_whatever_the_division(name):
+    protocol = PROTOCOLS[name]
+    rng = np.random.default_rng(31)
+    images = []
+    for index in range(9):
+        mask = np.where(rng.random((12, 15)) < 0.4, 255, 0).astype(np.uint8)
+        images.append(
+            (f"{index}", (mask // 2 + rng.integers(0, 100, mask.shape)).astype("u1"), mask)
+        )
+    scorers = [Scorer(protocol) for _ in range(4)]
+    for index, image in enumerate(images):
+        scorers[0].add(*image)
+        scorers[1 + index % 3].add(*image)
+    scorers[3].merge(scorers[1])
+    scorers[3].merge(scorers[2])
+    result = scorers[0].result()
+    assert scorers[3].result() == result
+    assert list(result.scores) == list(protocol.metrics)
+    for key, value in result.scores.items():
+        assert 0 <= value <= 1.01
+        column = [row[key] for row in result.rows]
+        if key in OF_COUNTS or key == "f_mean_pr":
+            assert column == [None] * 9
+        else:
+            assert value == pytest.approx(sum(column) / 9, abs=1e-14)
+        if get_metric(key).per_image:
+            name, pred, mask = images[0]
+            assert quick_score(key, pred, mask, protocol) == column[0]
+
+
+def test_protocols_are_sound():
+    assert len({protocol.hash for protocol in PROTOCOLS.values()}) == len(PROTOCOLS)
+    for name, protocol in PROTOCOLS.items():
+        assert protocol.name == name
+        assert set(protocol.headline) <= set(protocol.metrics) <= set(METRICS)
+        assert protocol.primary in protocol.metrics
+
+
+@pytest.mark.parametrize("word", ["E", "mDice", "mIoU", "Fm"])
+def test_words_that_mean_several_things_are_refused(word):
+    with pytest.raises(UsageError, match=f"'{word}' means different things.*say .*, ") as caught:
+        get_metric(word)
+    named = str(caught.value).split("; say ")[1].split(", ")
+    assert set(named) <= set(METRICS)
+
+
+# A change of a hash is a change of numbers: give the protocol a new version with it.
+HASHES = {
+    "cod": "0d7dbcd5",
+    "cod_matlab": "a67066d0",
+    "sod": "dc3ef68c",
+    "polyp_pranet": "1bf41763",
+    "shadow_sbu": "610e36d0",
+    "shadow_per_image": "63fdd7aa",
+    "glass": "987cd38d",
+    "skin_isic2017": "68399b3b",
+    "skin_isic2018": "e3c7fc12",
+}
+
+
+def test_hashes_are_pinned():
+    assert {name: protocol.hash[:8] for name, protocol in PROTOCOLS.items()} == HASHES
