@@ -15,6 +15,7 @@ from lpmoe_bench.errors import UsageError
 from method_zoo._errors import unknown
 
 DEFAULT_BACKBONE = "dinov2_small_imgfocus"
+SECTIONS = ("train", "runtime", "options", "decoder_options")
 ROLES = ("recipe", "protocol", "runtime", "label")
 
 
@@ -23,7 +24,9 @@ def _field(default: Any, role: str, description: str, **limits: Any) -> Any:
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
 
 class TrainConfig(_Section):
@@ -48,7 +51,7 @@ class TrainConfig(_Section):
 
 
 class RuntimeConfig(_Section):
-    """Where and how fast a run computes; none of it changes what is computed."""
+    """Where and how fast a run computes: results differ by rounding and random draws at most."""
 
     device: Literal["auto", "cpu", "cuda"] = _field("auto", "runtime", "device kind")
     devices: int = _field(1, "runtime", "processes, one device each", ge=1)
@@ -72,7 +75,7 @@ class RunConfig(_Section):
     decoder: str = _field("fpn", "recipe", "decoder name")
     decoder_options: dict[str, Any] = _field({}, "recipe", "options of the decoder")
     size: int = _field(256, "recipe", "image side in pixels, a multiple of 32", ge=32)
-    seed: int = _field(0, "label", "stands beside the fingerprint", ge=0)
+    seed: int = _field(0, "label", "stands beside the fingerprint", ge=0, lt=2**62)
     protocol: str = _field("cod", "protocol", "how scores are computed")
     label: str = _field("", "label", "a few words of the user's own")
     train: TrainConfig = TrainConfig()
@@ -96,6 +99,8 @@ def build_config(*layers: Mapping[str, Any]) -> RunConfig:
 
 def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:
     for key, value in layer.items():
+        if key in SECTIONS and not isinstance(value, Mapping):
+            raise UsageError(f"setting {key} is {value!r}; it holds settings of its own by name")
         if isinstance(value, Mapping) and isinstance(into.get(key), dict):
             _merge(into[key], value)
         else:

@@ -19,12 +19,10 @@ class FPN(nn.Module):
 
     title = "FPN"
 
-    def __init__(
-        self, channels: list[int], strides: list[int], classes: int = 1, *, width: int = 64
-    ):
+    def __init__(self, channels: list[int], strides: list[int], classes: int, width: int = 64):
         super().__init__()
-        if width % 8:
-            raise ZooError(f"decoder width is {width}; it must be a multiple of 8")
+        if width < 8 or width % 8:
+            raise ZooError(f"decoder width is {width}; it must be a positive multiple of 8")
         self.lateral = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels)
         self.smooth = nn.ModuleList(_conv(width) for _ in channels)
         doublings = max(0, (min(strides) // FINEST_STRIDE).bit_length() - 1)

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from lpmoe_bench.config import RunConfig, build_config, fingerprint
+from lpmoe_bench.config import RunConfig, RuntimeConfig, build_config, fingerprint
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.data import carve_validation, subset
 from lpmoe_bench.decoders import get_decoder
-from lpmoe_bench.errors import ResourceError
+from lpmoe_bench.errors import ResourceError, UsageError
 from lpmoe_bench.losses import get_loss
 from lpmoe_bench.metrics import get_metric, get_protocol
 from lpmoe_bench.record import run_folder
@@ -47,7 +47,6 @@ class RunRequest:
     runs: Path = Path("runs")
     cache: Path = Path("cache")
     offline: bool = False
-    force: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,6 +75,8 @@ class Plan:
 
 def make_plan(request: RunRequest, terminal: Terminal) -> Plan:
     """Resolve a request; raises UsageError, ZooError or DataError in one sentence each."""
+    if "results" in request.runs.resolve().parts[-2:]:
+        raise UsageError(f"--runs {request.runs} holds published records; run into another folder")
     registry = load_registry(request.datasets)
     layers = (request.file, request.sets, request.flags)
     task = registry.task(_pick("task", layers))
@@ -85,7 +86,7 @@ def make_plan(request: RunRequest, terminal: Terminal) -> Plan:
     weights = resolve_weights(
         config.backbone, config.weights, request.cache, request.offline, terminal.say
     )
-    with terminal.bar("drawing the embedded set", 1) as bar:
+    with terminal.bar("preparing data", 1) as bar:
         data = resolve(
             task,
             registry,
@@ -99,8 +100,8 @@ def make_plan(request: RunRequest, terminal: Terminal) -> Plan:
         with terminal.bar(f"checking {split.label}", len(split.pairs)) as bar:
             for note in check_pairs(split, bar.update):
                 terminal.note(note)
-    pairs = subset(data.train.pairs, config.train.limit_train, config.seed)
-    train_pairs, val_pairs = carve_validation(pairs, config.train.validation, config.seed)
+    rest, val_pairs = carve_validation(data.train.pairs, config.train.validation, config.seed)
+    train_pairs = subset(rest, config.train.limit_train, config.seed)
     digests = {
         "train": data.train.digest,  # validation is carved from it by name and seed
         "tests": {split.label: split.digest for split in data.tests},
@@ -142,27 +143,48 @@ def _complete(config: RunConfig, method: type[Method]) -> RunConfig:
     """Check names, fill in the defaults of method and decoder, and settle `auto`."""
     get_loss(config.train.loss)
     get_protocol(config.protocol)
-    get_metric(config.train.select)
+    if not get_metric(config.train.select).per_image:
+        raise UsageError(
+            f"train.select is {config.train.select}, which only a whole data set has; "
+            f"choose one that an image has, such as {get_protocol(config.protocol).primary}"
+        )
     decoder = get_decoder(config.decoder)
-    precision, device = config.train.precision, config.runtime.device
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ResourceError("runtime.device is cuda, but no GPU is found here; use cpu or auto")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    precision, device = config.train.precision, _device(config.runtime)
+    _check_batch_statistics(config, method, device)
     if precision == "auto":
         bf16 = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         precision = "bf16-mixed" if bf16 else "32-true"
     return config.model_copy(
         update={
             "options": check_options(method, method.title, config.options),
-            "decoder_options": _decoder_options(decoder, config.decoder_options),
+            "decoder_options": check_options(
+                decoder, f"decoder {decoder.title}", config.decoder_options
+            ),
             "train": config.train.model_copy(update={"precision": precision}),
             "runtime": config.runtime.model_copy(update={"device": device}),
         }
     )
 
 
-def _decoder_options(decoder: type, options: dict[str, Any]) -> dict[str, object]:
-    checked = check_options(decoder, f"decoder {decoder.title}", options)  # type: ignore[attr-defined]
-    checked.pop("classes")
-    return checked
+def _device(runtime: RuntimeConfig) -> str:
+    """Return the device kind; raises ResourceError when there is none, or too few."""
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if runtime.device == "cuda" and not found:
+        raise ResourceError("runtime.device is cuda, but no GPU is found here; use cpu or auto")
+    device = "cpu" if runtime.device == "cpu" or not found else "cuda"
+    if device == "cuda" and runtime.devices > found:
+        raise ResourceError(f"runtime.devices is {runtime.devices}, but {found} GPUs are found")
+    return device
+
+
+def _check_batch_statistics(config: RunConfig, method: type[Method], device: str) -> None:
+    """Refuse what would change the statistics of a batch behind the fingerprint's back."""
+    if not method.batch_statistics:
+        return
+    if config.train.batch < 2:
+        raise UsageError(f"{method.title} normalises over the batch; train.batch must be 2 or more")
+    if config.runtime.micro_batch or (config.runtime.devices > 1 and device == "cpu"):
+        raise UsageError(
+            f"{method.title} normalises over the batch, which micro-batches and several CPU "
+            f"processes divide; use --set runtime.checkpointing=true to save memory"
+        )

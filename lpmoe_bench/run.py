@@ -16,7 +16,7 @@ from safetensors.torch import save
 
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.data import PairDataset
-from lpmoe_bench.errors import ResourceError, UsageError
+from lpmoe_bench.errors import DataError, ResourceError, UsageError
 from lpmoe_bench.evaluate import Predictor, evaluate, validation_score
 from lpmoe_bench.files import write_atomically
 from lpmoe_bench.metrics import ScoreResult, get_metric
@@ -28,6 +28,7 @@ from lpmoe_bench.train_state import STATE_FILE
 from lpmoe_bench.trained import ADAPTER_FILE, ADAPTER_FORMAT, build_segmenter
 
 OPENED_FILE = "test_opened"
+CPU_MEMORY = "not enough memory"  # how torch words it without a GPU
 
 
 def execute(plan: Plan, terminal: Terminal, force: bool = False) -> Record:
@@ -38,14 +39,16 @@ def execute(plan: Plan, terminal: Terminal, force: bool = False) -> Record:
     with _only_one(plan.folder):
         if (plan.folder / "run.json").exists():
             if not force:
-                return read_record(plan.folder)
+                return _own_record(plan)
             set_aside(plan.folder)
         try:
             return _execute(plan, terminal)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not isinstance(error, torch.OutOfMemoryError) and CPU_MEMORY not in str(error):
+                raise
             raise ResourceError(
                 f"out of memory at batch {plan.config.train.batch}, size {plan.config.size}; "
-                f"use --set runtime.micro_batch=1 or runtime.checkpointing=true: same result"
+                f"use --set runtime.checkpointing=true, which changes no result, or a smaller size"
             ) from None
 
 
@@ -66,7 +69,9 @@ def _execute(plan: Plan, terminal: Terminal) -> Record:
                 fabric,
                 segmenter,
                 dataset,
-                lambda: validation_score(predictor, plan.validation.pairs, config.train.select),
+                lambda: validation_score(
+                    predictor, plan.validation.pairs, config.train.select, config.protocol
+                ),
                 sign,
                 plan.folder,
                 lambda step, steps, loss, speed: bar.update(
@@ -85,6 +90,14 @@ def _execute(plan: Plan, terminal: Terminal) -> Record:
     record = write_run(facts)
     (plan.folder / STATE_FILE).unlink(missing_ok=True)
     (plan.folder / OPENED_FILE).unlink(missing_ok=True)
+    return record
+
+
+def _own_record(plan: Plan) -> Record:
+    """Return the finished record of a plan; raises DataError when it is another run's."""
+    record = read_record(plan.folder)
+    if (record.fingerprint, record.seed) != (plan.fingerprint, plan.config.seed):
+        raise DataError(f"{plan.folder} holds another run's record; move it away")
     return record
 
 
@@ -137,9 +150,11 @@ def _count_opening(folder: Path) -> int:
 
 
 def set_aside(folder: Path) -> None:
-    """Rename a finished run's files, so that a forced rerun loses nothing."""
+    """Rename a finished run's files, so that a forced rerun loses nothing and starts afresh."""
+    for name in (STATE_FILE, OPENED_FILE):
+        (folder / name).unlink(missing_ok=True)
     number = 1 + len(list(folder.glob("superseded-*-run.json")))
-    for name in ("run.json", "per_image.csv", "curve.csv", ADAPTER_FILE):
+    for name in ("run.json", "per_image.csv", "curve.csv", ADAPTER_FILE, "predictions"):
         if (folder / name).exists():
             (folder / name).rename(folder / f"superseded-{number}-{name}")
 

@@ -20,6 +20,7 @@ from lpmoe_bench.record import (
     Costs,
     DataFacts,
     DecoderFacts,
+    Environment,
     MethodFacts,
     Parameters,
     ProtocolFacts,
@@ -82,7 +83,7 @@ def make_record(facts: RunFacts) -> Record:
         parameters=Parameters.model_validate(count_parameters(facts.segmenter)),
         costs=_costs(facts),
         training=_training(facts),
-        environment=collect_environment(device_name(config.runtime.device)),
+        environment=_environment(facts),
         data=DataFacts(
             train=_split(plan.train),
             validation=_split(plan.validation),
@@ -90,7 +91,7 @@ def make_record(facts: RunFacts) -> Record:
         ),
         adapter_sha256=hashlib.sha256(facts.state).hexdigest(),
         test_opened=facts.opened,
-        notes=list(plan.notes),
+        notes=[*plan.notes, *_resumed(facts.progress)],
     )
 
 
@@ -99,6 +100,22 @@ def device_name(kind: str) -> str:
     if kind == "cuda":
         return torch.cuda.get_device_name()
     return f"cpu, {torch.get_num_threads()} threads"
+
+
+def _environment(facts: RunFacts) -> Environment:
+    """Describe this process, with the code that training started from."""
+    found = collect_environment(device_name(facts.plan.config.runtime.device))
+    if not facts.progress.commits:
+        return found
+    sha, _, dirty = facts.progress.commits[0].partition("-")
+    return found.model_copy(update={"git_sha": sha, "git_dirty": bool(dirty)})
+
+
+def _resumed(progress: Progress) -> list[str]:
+    """Say when a run was stopped and resumed by other code."""
+    if len(progress.commits) < 2:
+        return []
+    return [f"trained by the code of several commits: {', '.join(progress.commits)}"]
 
 
 def _weights_name(weights: str | None) -> str | None:
@@ -125,7 +142,9 @@ def _costs(facts: RunFacts) -> Costs:
         train_images_per_second=progress.images / progress.seconds,
         inference_images_per_second=facts.predictor.images_per_second,
         train_seconds=progress.seconds,
-        peak_memory_bytes=peak_memory_bytes(facts.predictor.fabric.device),
+        peak_memory_bytes=max(
+            progress.peak_memory_bytes, peak_memory_bytes(facts.predictor.fabric.device)
+        ),
         state_bytes=len(facts.state),
     )
 

@@ -18,8 +18,16 @@ from lpmoe_bench.data import PairDataset, epoch_batches, loader
 from lpmoe_bench.errors import DivergedError, InterruptedRun, UsageError
 from lpmoe_bench.losses import get_loss
 from lpmoe_bench.model import Segmenter
+from lpmoe_bench.profiling import peak_memory_bytes
 from lpmoe_bench.stopping import stop_requested
-from lpmoe_bench.train_state import Progress, Saver, load_state
+from lpmoe_bench.train_state import (
+    Progress,
+    Saver,
+    load_state,
+    note_process,
+    restore,
+    running_statistics,
+)
 
 CURVE_ROWS = 200
 
@@ -62,6 +70,7 @@ def train(run: TrainingRun) -> Progress:
             f"use more images or fewer devices"
         )
     steps = per_epoch * config.epochs
+    note_process(progress, fabric.world_size)
     saver = Saver(run.folder, run.id, segmenter, optimizer, run.config.runtime.save_seconds)
     with stop_requested() as stopped:
         while progress.step < steps:
@@ -69,7 +78,13 @@ def train(run: TrainingRun) -> Progress:
             segmenter.train()
             clock = time.perf_counter()
             for images, masks in _batches(run, epoch, done):
-                loss, rate = _step(run, model, optimizer, images, masks, progress.step, steps)
+                good = running_statistics(segmenter)
+                try:
+                    loss, rate = _step(run, model, optimizer, images, masks, progress.step, steps)
+                except DivergedError:
+                    restore(segmenter, good)
+                    saver.save(best, progress)
+                    raise
                 progress.step += 1
                 progress.images += len(images) * fabric.world_size
                 progress.seconds += time.perf_counter() - clock
@@ -134,6 +149,9 @@ def _step(
 
 def _log(run: TrainingRun, progress: Progress, steps: int, loss: float, rate: float) -> None:
     """Report a step and add a row of averages to the curve now and then."""
+    progress.peak_memory_bytes = max(
+        progress.peak_memory_bytes, peak_memory_bytes(run.fabric.device)
+    )
     progress.loss_sum += loss
     progress.loss_count += 1
     speed = progress.images / progress.seconds

@@ -14,7 +14,8 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lpmoe_bench.errors import DataError
+from lpmoe_bench.environment import collect_environment
+from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.files import write_atomically
 from lpmoe_bench.model import Segmenter
 
@@ -30,6 +31,9 @@ class Progress:
     best_score: float | None = None
     seconds: float = 0.0
     images: int = 0
+    peak_memory_bytes: int = 0
+    processes: int = 0
+    commits: list[str] = field(default_factory=list)  # of the code, more than one after a resume
     loss_sum: float = 0.0  # since the last row of the curve
     loss_count: int = 0
     curve: list[dict[str, float | int | None]] = field(default_factory=list)
@@ -88,6 +92,34 @@ def _load_moments(optimizer: Optimizer, moments: dict[str, Tensor]) -> None:
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def note_process(progress: Progress, processes: int) -> None:
+    """Keep which code and how many processes train; a resume may change the one, not the other."""
+    if progress.processes not in (0, processes):
+        raise UsageError(
+            f"this run was started with {progress.processes} processes; resume it with "
+            f"--set runtime.devices={progress.processes}, or move its folder away"
+        )
+    progress.processes = processes
+    code = collect_environment("")
+    commit = f"{code.git_sha}{'-dirty' if code.git_dirty else ''}"
+    if code.git_sha and commit not in progress.commits:
+        progress.commits.append(commit)
+
+
+def running_statistics(segmenter: Segmenter) -> dict[str, Tensor]:
+    """Copy what a forward pass may change beside the gradients: running statistics."""
+    trained = {f"method.{name}" for name in segmenter.method.trainable()}
+    state = segmenter.state().items()
+    return {k: v.clone() for k, v in state if k.startswith("method.") and k not in trained}
+
+
+def restore(segmenter: Segmenter, good: dict[str, Tensor]) -> None:
+    """Put copied tensors back in place."""
+    state = segmenter.state()
+    for name, tensor in good.items():
+        state[name].copy_(tensor)
 
 
 class Saver:

@@ -18,6 +18,7 @@ from lpmoe_bench.record import read_record
 from lpmoe_bench.weights import Weights, load_backbone, resolve_weights
 from method_zoo import ZooError, get_method
 
+CLASSES = 1  # binary masks; a task with more will say so
 ADAPTER_FILE = "adapter.safetensors"
 ADAPTER_FORMAT = "lpmoe-bench adapter 1"
 
@@ -31,7 +32,7 @@ def build_segmenter(config: RunConfig, weights: Weights) -> Segmenter:
         torch.manual_seed(config.seed)
         decoder = get_decoder(config.decoder)
         options: dict = config.decoder_options
-        segmenter = Segmenter(method, decoder(method.channels, method.strides, **options))
+        segmenter = Segmenter(method, decoder(method.channels, method.strides, CLASSES, **options))
     method.checkpointing = config.runtime.checkpointing
     return segmenter
 

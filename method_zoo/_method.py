@@ -46,6 +46,7 @@ class Method(nn.Module):
     needs_prompts: ClassVar[bool] = False
     mergeable: ClassVar[bool] = False
     find_unused_parameters: ClassVar[bool] = False
+    batch_statistics: ClassVar[bool] = False  # its BatchNorm sees how a batch is divided
     decoder: ClassVar[str] = "fpn"
     preset: ClassVar[dict[str, float]] = {"lr": 1e-3}
     # Trainable tensors that may stay without gradient: {fragment of the name: the reason}.

@@ -45,6 +45,7 @@ class LPMoE(Method):
     )
     # Its maps are its own. What stays as it was while gamma is 0 is the token stream, and `final`.
     identity_at_init = False
+    batch_statistics = True
     preset = {"lr": 1e-3}
 
     def __init__(

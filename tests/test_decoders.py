@@ -15,7 +15,7 @@ def tiny_segmenter(method: str = "lora", seed: int = 0) -> Segmenter:
         "vit_tiny_patch16_224", embed_dim=48, depth=4, num_heads=3, img_size=64
     )
     adapted = get_method(method)(backbone)
-    return Segmenter(adapted, FPN(adapted.channels, adapted.strides, width=16))
+    return Segmenter(adapted, FPN(adapted.channels, adapted.strides, 1, width=16))
 
 
 @pytest.mark.parametrize("strides", [[16] * 4, [4, 8, 16, 32], [8, 16], [32]])
@@ -62,4 +62,4 @@ def test_wrong_options_are_sentences():
     with pytest.raises(ZooError, match="did you mean 'fpn'"):
         get_decoder("fpm")
     with pytest.raises(ZooError, match="multiple of 8"):
-        FPN([8], [16], width=20)
+        FPN([8], [16], 1, width=20)

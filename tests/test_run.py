@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
@@ -179,6 +179,9 @@ def test_divergence_stops_and_keeps_the_last_good_state(data, tmp_path):
     assert "diverged at step" in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.rglob("run.json"))
+    state = load_file(next(tmp_path.rglob("resume.safetensors")))
+    assert all(np.isfinite(tensor).all() for tensor in state.values())
+    assert any(name.startswith("model/") for name in state)
 
 
 @pytest.mark.parametrize(
@@ -194,6 +197,14 @@ def test_divergence_stops_and_keeps_the_last_good_state(data, tmp_path):
         (["--set", "train.loss=dice"], 2, "unknown loss"),
         (["--set", "runtime.device=cuda"], 6, "no GPU"),
         (["--train-images", "nowhere"], 3, "nowhere"),
+        (["--set", "decoder.width=-8"], 2, "positive multiple of 8"),
+        (["--set", "decoder.classes=3"], 2, "unknown option"),
+        (["--set", "train.select=e_max"], 2, "only a whole data set has"),
+        (["--set", "train.clip=.inf"], 2, "train.clip"),
+        (["--seed", "99999999999999999999999"], 2, "seed is"),
+        (["--method", "lpmoe", "--set", "runtime.micro_batch=2"], 2, "normalises over the batch"),
+        (["--method", "lpmoe", "--set", "train.batch=1"], 2, "train.batch must be 2"),
+        (["--runs", "results/records"], 2, "published records"),
     ],
 )
 def test_wrong_input_is_one_line_and_a_code(data, tmp_path, more, code, sentence):
@@ -256,16 +267,34 @@ def test_full_disk_is_one_sentence_and_the_same_command_goes_on(data, finished, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["lora", "lpmoe"])
-def test_two_processes_train_as_one(data, tmp_path, method):
+def test_two_processes_train_as_one(data, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
-    options = ["--method", method, "--set", "train.validation=0.25"]  # 18 images: 4, 4, 4, 4, 2
+    options = ["--set", "train.validation=0.25"]  # 18 images: 4, 4, 4, 4, 2
     assert call(arguments(data, one, *options)).code == 0
     devices = ["--set", "runtime.devices=2", "--set", "runtime.device=cpu"]
     assert start(arguments(data, two, *options, *devices)).wait() == 0
     first, second = (read_record(only_run(runs)) for runs in (one, two))
     assert first.fingerprint == second.fingerprint
-    if method == "lora":  # LPMoE's BatchNorm sees half a batch on each CPU process
-        assert second.scores["own/test"]["mae"] == pytest.approx(
-            first.scores["own/test"]["mae"], abs=0.02
-        )
+    assert second.scores["own/test"]["mae"] == pytest.approx(
+        first.scores["own/test"]["mae"], abs=0.02
+    )
+
+
+@pytest.mark.parametrize("stop", [1, 4, 5, 6, 9])
+def test_lpmoe_resumes_from_any_step(data, tmp_path_factory, tmp_path, stop, monkeypatch):
+    """BatchNorm, drop path and the best state are resumed too: 5 steps an epoch, 2 epochs."""
+    more = ["--method", "lpmoe", "--set", "train.batch=4", "--set", "train.validation=0.2"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert call(arguments(data, whole, *more)).code == 0
+
+    @contextmanager
+    def after_some_steps():
+        calls = iter(range(10**6))
+        yield lambda: next(calls) >= 2 * stop - 2  # asked twice a step, at epoch ends once
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lpmoe_bench.train.stop_requested", after_some_steps)
+        stopped = call(arguments(data, parts, *more))
+    assert stopped.code == 130, stopped.stderr
+    assert call(arguments(data, parts, *more)).code == 0
+    assert_same_result(only_run(whole), only_run(parts))

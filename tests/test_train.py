@@ -29,7 +29,7 @@ def test_one_step_runs_train_at_the_full_rate():
 def tiny_segmenter(method: str) -> Segmenter:
     torch.manual_seed(0)
     adapted = get_method(method)(tiny_backbone())
-    return Segmenter(adapted, FPN(adapted.channels, adapted.strides, width=16))
+    return Segmenter(adapted, FPN(adapted.channels, adapted.strides, 1, width=16))
 
 
 @pytest.mark.parametrize("method", ["decoder_only", "vpt", "full"])
