@@ -1,4 +1,4 @@
-"""Commands that only read: tables, lists, descriptions, doctor, publish; none needs torch."""
+"""Commands that only read: tables, lists, descriptions, doctor, publish."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import platform
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from lpmoe_bench import default_backbone
 from lpmoe_bench.environment import collect_environment
 from lpmoe_bench.weights import default_cache
 
@@ -57,9 +59,13 @@ def _training_packages() -> Finding:
         advice = "pip install 'lpmoe-bench[train]' to train; tables work without"
         return Finding("training packages", f"missing {', '.join(missing)}", advice)
     versions = collect_environment("").packages
-    return Finding(
-        "training packages", f"torch {versions.get('torch')}, timm {versions.get('timm')}"
-    )
+    found = ", ".join(f"{name} {versions.get(name)}" for name in ("torch", "torchvision", "timm"))
+    try:
+        importlib.import_module("timm")
+    except (ImportError, RuntimeError) as error:  # torch and torchvision of different releases
+        advice = "pip install --force-reinstall 'lpmoe-bench[train]' to get versions that fit"
+        return Finding("training packages", f"{found}: {error}", advice)
+    return Finding("training packages", found)
 
 
 def _device() -> Finding:
@@ -75,9 +81,8 @@ def _device() -> Finding:
 
 def _default_weights() -> Finding:
     cache = default_cache()
-    stored = sorted(cache.glob("*.safetensors")) if cache.is_dir() else []
-    if stored:
-        return Finding("default backbone", f"cached in {cache}")
+    if (cache / default_backbone.FILE).is_file():
+        return Finding("default backbone", f"cached in {cache}, verified at each start")
     return Finding("default backbone", "not fetched yet", f"the first run fetches it into {cache}")
 
 

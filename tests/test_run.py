@@ -1,100 +1,26 @@
-"""A run end to end on a tiny random backbone: record, resume after a kill, divergence, errors."""
+"""A run end to end on a tiny random backbone: record, resume after a kill, divergence."""
 
 import errno
-import fcntl
-import io
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 from unittest import mock
 
 import cv2
 import numpy as np
 import pytest
-import torch
+from runs import arguments, call, draw_data, only_run, start
 from safetensors.numpy import load_file
 
-from lpmoe_bench.cli import main
 from lpmoe_bench.record import read_record, read_rows
-
-QUICK = [
-    *("--backbone", "vit_tiny_patch16_224", "--weights", "random:3", "--size", "64"),
-    *("--set", "train.batch=4", "--set", "train.epochs=2", "--set", "decoder.width=8"),
-]
-
-
-def draw_pairs(folder: Path, count: int, seed: int) -> None:
-    """Write images with a bright disc on noise, and their masks."""
-    (folder / "images").mkdir(parents=True)
-    (folder / "masks").mkdir()
-    random = np.random.default_rng(seed)
-    for k in range(count):
-        mask = np.zeros((60, 80), np.uint8)
-        cv2.circle(mask, (int(random.integers(20, 60)), int(random.integers(20, 40))), 14, 255, -1)
-        image = random.integers(0, 120, (60, 80, 3)).astype(np.uint8)
-        image[mask > 0] += 100
-        cv2.imwrite(str(folder / "images" / f"{k:03}.png"), image)
-        cv2.imwrite(str(folder / "masks" / f"{k:03}.png"), mask)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("pairs")
-    draw_pairs(root / "train", 24, seed=0)
-    draw_pairs(root / "test", 6, seed=1)
-    return root
-
-
-def arguments(data: Path, runs: Path, *more: str) -> list[str]:
-    folders = []
-    for part in ("train", "test"):
-        for kind in ("images", "masks"):
-            folders += [f"--{part}-{kind}", str(data / part / kind)]
-    return ["run", "--method", "lora", *folders, "--runs", str(runs), *QUICK, *more]
-
-
-class Done(NamedTuple):
-    code: int
-    stdout: str
-    stderr: str
-
-
-def call(arguments: list[str]) -> Done:
-    """Run the command line in this process, on one thread as the killed processes do."""
-    threads, out, err = torch.get_num_threads(), io.StringIO(), io.StringIO()
-    torch.set_num_threads(1)
-    try:
-        with (
-            redirect_stdout(out),
-            redirect_stderr(err),
-            mock.patch.object(sys, "argv", ["lpmoe-bench", *arguments]),
-            pytest.raises(SystemExit) as caught,
-        ):
-            main()
-    finally:
-        torch.set_num_threads(threads)
-    return Done(int(caught.value.code or 0), out.getvalue(), err.getvalue())
-
-
-def start(arguments: list[str]) -> subprocess.Popen:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-m", "lpmoe_bench", *arguments]
-    return subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
-    )
-
-
-def only_run(runs: Path) -> Path:
-    found = [path.parent for path in runs.rglob("run.json")]
-    assert len(found) == 1
-    return found[0]
+    return draw_data(tmp_path_factory.mktemp("pairs"))
 
 
 @pytest.fixture(scope="module")
@@ -182,49 +108,6 @@ def test_divergence_stops_and_keeps_the_last_good_state(data, tmp_path):
     state = load_file(next(tmp_path.rglob("resume.safetensors")))
     assert all(np.isfinite(tensor).all() for tensor in state.values())
     assert any(name.startswith("model/") for name in state)
-
-
-@pytest.mark.parametrize(
-    ("more", "code", "sentence"),
-    [
-        (["--method", "lroa"], 2, "did you mean 'lora'"),
-        (["--task", "codd"], 2, "did you mean 'cod'"),
-        (["--backbone", "vit_tiny_patch16_223"], 2, "unknown backbone"),
-        (["--decoder", "fpm"], 2, "did you mean 'fpn'"),
-        (["--size", "250"], 2, "multiple of 32"),
-        (["--set", "rnak=8"], 2, "did you mean 'rank'"),
-        (["--set", "rank=eight"], 2, "it takes a int"),
-        (["--set", "train.loss=dice"], 2, "unknown loss"),
-        (["--set", "runtime.device=cuda"], 6, "no GPU"),
-        (["--train-images", "nowhere"], 3, "nowhere"),
-        (["--set", "decoder.width=-8"], 2, "positive multiple of 8"),
-        (["--set", "decoder.classes=3"], 2, "unknown option"),
-        (["--set", "train.select=e_max"], 2, "only a whole data set has"),
-        (["--set", "train.clip=.inf"], 2, "train.clip"),
-        (["--seed", "99999999999999999999999"], 2, "seed is"),
-        (["--method", "lpmoe", "--set", "runtime.micro_batch=2"], 2, "normalises over the batch"),
-        (["--method", "lpmoe", "--set", "train.batch=1"], 2, "train.batch must be 2"),
-        (["--runs", "results/records"], 2, "published records"),
-    ],
-)
-def test_wrong_input_is_one_line_and_a_code(data, tmp_path, more, code, sentence):
-    done = call(arguments(data, tmp_path, *more))
-    assert done.code == code, done.stderr
-    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1
-    assert sentence in errors[0]
-    assert "Traceback" not in done.stderr
-
-
-def test_second_process_on_the_same_run_is_refused(data, tmp_path):
-    dry = call(arguments(data, tmp_path, "--dry-run"))
-    folder = tmp_path / next(x for x in dry.stderr.splitlines() if x.startswith("run "))[4:]
-    folder.mkdir(parents=True)
-    with open(folder / ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        second = call(arguments(data, tmp_path))
-    assert second.code == 2
-    assert "another process" in second.stderr
 
 
 def test_forced_rerun_keeps_the_old_record(data, finished, tmp_path):

@@ -1,0 +1,89 @@
+"""Runs on a tiny random backbone and drawn discs: how tests start them and find their records."""
+
+import io
+import os
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import NamedTuple
+from unittest import mock
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from lpmoe_bench.cli import main
+
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # one device for all: results are compared bit by bit
+QUICK = [
+    *("--backbone", "vit_tiny_patch16_224", "--weights", "random:3", "--size", "64"),
+    *("--set", "train.batch=4", "--set", "train.epochs=2", "--set", "decoder.width=8"),
+]
+
+
+def draw_pairs(folder: Path, count: int, seed: int) -> None:
+    """Write images with a bright disc on noise, and their masks."""
+    (folder / "images").mkdir(parents=True)
+    (folder / "masks").mkdir()
+    random = np.random.default_rng(seed)
+    for k in range(count):
+        mask = np.zeros((60, 80), np.uint8)
+        cv2.circle(mask, (int(random.integers(20, 60)), int(random.integers(20, 40))), 14, 255, -1)
+        image = random.integers(0, 120, (60, 80, 3)).astype(np.uint8)
+        image[mask > 0] += 100
+        cv2.imwrite(str(folder / "images" / f"{k:03}.png"), image)
+        cv2.imwrite(str(folder / "masks" / f"{k:03}.png"), mask)
+
+
+def draw_data(root: Path) -> Path:
+    """Draw 24 pairs to train and 6 to test, and return the root."""
+    draw_pairs(root / "train", 24, seed=0)
+    draw_pairs(root / "test", 6, seed=1)
+    return root
+
+
+def arguments(data: Path, runs: Path, *more: str) -> list[str]:
+    folders = []
+    for part in ("train", "test"):
+        for kind in ("images", "masks"):
+            folders += [f"--{part}-{kind}", str(data / part / kind)]
+    return ["run", "--method", "lora", *folders, "--runs", str(runs), *QUICK, *more]
+
+
+class Done(NamedTuple):
+    code: int
+    stdout: str
+    stderr: str
+
+
+def call(arguments: list[str]) -> Done:
+    """Run the command line in this process, on one thread as the killed processes do."""
+    threads, out, err = torch.get_num_threads(), io.StringIO(), io.StringIO()
+    torch.set_num_threads(1)
+    try:
+        with (
+            redirect_stdout(out),
+            redirect_stderr(err),
+            mock.patch.object(sys, "argv", ["lpmoe-bench", *arguments]),
+            pytest.raises(SystemExit) as caught,
+        ):
+            main()
+    finally:
+        torch.set_num_threads(threads)
+    return Done(int(caught.value.code or 0), out.getvalue(), err.getvalue())
+
+
+def start(arguments: list[str]) -> subprocess.Popen:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-m", "lpmoe_bench", *arguments]
+    return subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
+    )
+
+
+def only_run(runs: Path) -> Path:
+    found = [path.parent for path in runs.rglob("run.json")]
+    assert len(found) == 1
+    return found[0]

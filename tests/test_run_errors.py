@@ -1,0 +1,55 @@
+"""Wrong input to a run: one line, a documented exit code, no traceback."""
+
+import fcntl
+from pathlib import Path
+
+import pytest
+from runs import arguments, call, draw_data
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return draw_data(tmp_path_factory.mktemp("pairs"))
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "sentence"),
+    [
+        (["--method", "lroa"], 2, "did you mean 'lora'"),
+        (["--task", "codd"], 2, "did you mean 'cod'"),
+        (["--backbone", "vit_tiny_patch16_223"], 2, "unknown backbone"),
+        (["--decoder", "fpm"], 2, "did you mean 'fpn'"),
+        (["--size", "250"], 2, "multiple of 32"),
+        (["--set", "rnak=8"], 2, "did you mean 'rank'"),
+        (["--set", "rank=eight"], 2, "it takes a int"),
+        (["--set", "train.loss=dice"], 2, "unknown loss"),
+        (["--set", "runtime.device=cuda"], 6, "no GPU"),
+        (["--train-images", "nowhere"], 3, "nowhere"),
+        (["--set", "decoder.width=-8"], 2, "positive multiple of 8"),
+        (["--set", "decoder.classes=3"], 2, "unknown option"),
+        (["--set", "train.select=e_max"], 2, "only a whole data set has"),
+        (["--set", "train.clip=.inf"], 2, "train.clip"),
+        (["--seed", "99999999999999999999999"], 2, "seed is"),
+        (["--method", "lpmoe", "--set", "runtime.micro_batch=2"], 2, "normalises over the batch"),
+        (["--method", "lpmoe", "--set", "train.batch=1"], 2, "train.batch must be 2"),
+        (["--runs", "results/records"], 2, "published records"),
+    ],
+)
+def test_wrong_input_is_one_line_and_a_code(data, tmp_path, more, code, sentence):
+    done = call(arguments(data, tmp_path, *more))
+    assert done.code == code, done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert sentence in errors[0]
+    assert "Traceback" not in done.stderr
+
+
+def test_second_process_on_the_same_run_is_refused(data, tmp_path):
+    dry = call(arguments(data, tmp_path, "--dry-run"))
+    folder = tmp_path / next(x for x in dry.stderr.splitlines() if x.startswith("run "))[4:]
+    folder.mkdir(parents=True)
+    with open(folder / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        second = call(arguments(data, tmp_path))
+    assert second.code == 2
+    assert "another process" in second.stderr
