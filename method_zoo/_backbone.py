@@ -59,7 +59,7 @@ class Backbone(nn.Module):
 
     def __init__(self, vit: nn.Module, pos_antialias: bool = True):
         super().__init__()
-        self.vit = _plain(vit).requires_grad_(False).eval()
+        self.vit: Any = self._openable(vit).requires_grad_(False).eval()
         self.pos_antialias = pos_antialias
         self.dim: int = self.vit.embed_dim
         self.depth = len(self.vit.blocks)
@@ -69,6 +69,10 @@ class Backbone(nn.Module):
         cfg: Any = vit.pretrained_cfg
         self.register_buffer("mean", torch.tensor(cfg["mean"]).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(cfg["std"]).view(3, 1, 1), persistent=False)
+
+    def _openable(self, vit: nn.Module) -> nn.Module:
+        """Return the model if this family computes all of it; raises ZooError otherwise."""
+        return _plain(vit)
 
     def train(self, mode: bool = True) -> Backbone:
         """Keep the frozen model in eval mode; what a method wrapped around it follows `mode`."""
@@ -152,27 +156,30 @@ class Backbone(nn.Module):
 
     def attention(self, i: int, t: Tokens, normed: Tensor | None = None) -> Tokens:
         """Return the residual update of the attention branch: norm, branch, LayerScale."""
-        block = self._block(i)
         x = self.norm1(i, t) if normed is None else normed
-        x, aux = self._self_attention(block.attn, x, t)
-        return t._replace(x=block.ls1(x), aux=torch.zeros_like(t.aux) + aux)
+        x, aux = self._self_attention(i, x, t)
+        return t._replace(x=self._scaled(i, 1, x), aux=torch.zeros_like(t.aux) + aux)
 
     def mlp(self, i: int, t: Tokens, normed: Tensor | None = None) -> Tokens:
         """Return the residual update of the MLP branch: norm, branch, LayerScale."""
-        block = self._block(i)
         x = self.norm2(i, t) if normed is None else normed
-        if type(block.mlp) is Mlp:
-            x, aux1 = self.linear(block.mlp.fc1, x, t.prefix, t.grid)
-            x = block.mlp.norm(block.mlp.act(x))
-            x, aux2 = self.linear(block.mlp.fc2, x, t.prefix, t.grid)
-            aux = aux1 + aux2
-        else:
-            x, aux = block.mlp(x), 0.0
-        return t._replace(x=block.ls2(x), aux=torch.zeros_like(t.aux) + aux)
+        x, aux = self._feed_forward(self._block(i).mlp, x, t)
+        return t._replace(x=self._scaled(i, 2, x), aux=torch.zeros_like(t.aux) + aux)
 
-    def _self_attention(
-        self, attn: Attention, x: Tensor, t: Tokens
-    ) -> tuple[Tensor, Tensor | float]:
+    def _scaled(self, i: int, branch: int, x: Tensor) -> Tensor:
+        """Apply the LayerScale of branch 1, attention, or 2, MLP, of block i."""
+        return getattr(self._block(i), f"ls{branch}")(x)
+
+    def _feed_forward(self, mlp: Any, x: Tensor, t: Tokens) -> tuple[Tensor, Tensor | float]:
+        if type(mlp) is not Mlp:
+            return mlp(x), 0.0
+        x, aux1 = self.linear(mlp.fc1, x, t.prefix, t.grid)
+        x = mlp.norm(mlp.act(x))
+        x, aux2 = self.linear(mlp.fc2, x, t.prefix, t.grid)
+        return x, aux1 + aux2
+
+    def _self_attention(self, i: int, x: Tensor, t: Tokens) -> tuple[Tensor, Tensor | float]:
+        attn = self._block(i).attn
         batch, count, _ = x.shape
         gate = attn.gate(x).sigmoid() if attn.gate is not None else None
         qkv, aux1 = self.linear(attn.qkv, x, t.prefix, t.grid)
@@ -222,7 +229,7 @@ def _plain(vit: nn.Module) -> VisionTransformer:
     if type(vit) is not VisionTransformer or not isinstance(vit.patch_embed, PatchEmbed):
         raise ZooError(
             f"{type(vit).__name__} is not a plain timm VisionTransformer; "
-            f"use a vit_*, deit_* or DINOv2 model"
+            f"use a vit_*, deit_*, DINOv2 or samvit_* model"
         )
     for block in vit.blocks:
         if type(block) is not Block or type(block.attn) is not Attention:

@@ -6,10 +6,15 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 import timm
-from torch import Tensor
+from timm.models.vision_transformer_sam import VisionTransformerSAM
+from torch import Tensor, nn
 
 from ._backbone import Backbone
 from ._errors import ZooError
+from ._sam import Sam
+
+# Another class than these is for the plain family to open or to refuse.
+FAMILIES: dict[type[nn.Module], type[Backbone]] = {VisionTransformerSAM: Sam}
 
 
 def check_backbone_name(name: str, also: Iterable[str] = ()) -> None:
@@ -45,7 +50,8 @@ def create_backbone(
         vit = timm.create_model(name, pretrained=False, num_classes=0, global_pool="", **kwargs)
     except AssertionError as error:  # how timm says that a model cannot go without pooling
         raise ZooError(f"{name} cannot be opened ({error}); use a plain vit_* model") from None
-    backbone = Backbone(vit, True if pos_antialias is None else pos_antialias)
+    family = FAMILIES.get(type(vit), Backbone)
+    backbone = family(vit, True if pos_antialias is None else pos_antialias)
     if state is not None:
         backbone.load(state)
     return backbone

@@ -26,3 +26,10 @@ def rate(option: str, value: float) -> None:
     """Raise ZooError where a rate such as dropout is not in [0, 1)."""
     if not 0 <= value < 1:
         raise ZooError(f"{option} is {value}; it must be at least 0 and below 1")
+
+
+def one_of(option: str, value: str, allowed: Iterable[str]) -> None:
+    """Raise ZooError where the value of an option is not among those that it takes."""
+    allowed = list(allowed)
+    if value not in allowed:
+        raise ZooError(f"{option} is '{value}'; choose {' or '.join(allowed)}")

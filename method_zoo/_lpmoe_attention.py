@@ -74,7 +74,9 @@ class CosineDeformableAttention(nn.Module):
         value = self.value(features).unflatten(2, (heads, -1))
         offsets = self.offsets(query).unflatten(2, (*self.shape, 2))
         # The authors force their sampling to float32; the cosine sum over all tokens needs it too.
-        with torch.autocast(query.device.type, enabled=False):
+        # The meta device, where only shapes are counted, knows no autocast: it stands for the CPU.
+        device = "cpu" if query.is_meta else query.device.type
+        with torch.autocast(device, enabled=False):
             # Offsets count in cells of their level.
             where = points[:, None, None, None] + precise(offsets) * source.cells[:, None]
             weights = self.mixed_weights(query, features)

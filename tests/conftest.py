@@ -14,10 +14,15 @@ from method_zoo._backbone import Backbone
 
 # Width 48 with 3 heads: both 48 and its half divide by the heads, as deformable attention needs.
 SIZE = {"embed_dim": 48, "depth": 4, "num_heads": 3}
-FAMILIES = {
+SAM = {"window_size": 3, "global_attn_indexes": (1, 3)}
+PLAIN = {
     "plain": ("vit_tiny_patch16_224", SIZE | {"img_size": 64}),
     "dinov2": ("vit_small_patch14_dinov2", SIZE | {"img_size": 56}),
     "registers": ("vit_small_patch14_reg4_dinov2", SIZE | {"img_size": 56}),
+}
+FAMILIES = PLAIN | {
+    # A grid of 4 x 4 is padded to four windows of 3 x 3; two blocks of four are global.
+    "sam": ("samvit_base_patch16", SIZE | SAM | {"img_size": 64}),
 }
 
 

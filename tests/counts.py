@@ -17,15 +17,51 @@ def lpmoe_norms() -> int:
     return 4 * 2 * (16 + 64) + branches * 2 * 16
 
 
-def block(b: Backbone) -> int:
-    """One block: qkv, proj, fc1 and fc2 with biases, two norms, LayerScale where there is one."""
-    scaled = hasattr(b.vit.blocks[0].ls1, "gamma")
-    return 12 * b.dim**2 + 13 * b.dim + 2 * b.dim * scaled
+def has_norm(b: Backbone) -> bool:
+    """Whether a norm follows the last block; SAM has a neck with two norms of 256 instead."""
+    return not hasattr(b.vit, "neck")
+
+
+def block(b: Backbone, i: int) -> int:
+    """Block i: qkv, proj, fc1 and fc2 with biases, two norms, LayerScale where there is one.
+
+    SAM has two tables of relative positions, as wide as a head.
+    """
+    block = b.vit.blocks[i]
+    scaled = hasattr(getattr(block, "ls1", None), "gamma")
+    places = 0
+    if not has_norm(b):
+        side = block.window_size or b.vit.patch_embed.grid_size[0]
+        places = 2 * (2 * side - 1)
+    return 12 * b.dim**2 + 13 * b.dim + 2 * b.dim * scaled + places * b.dim // b.heads
+
+
+def last_norm(b: Backbone) -> int:
+    return 2 * b.dim * has_norm(b)
 
 
 def bottleneck(d: int, m: int) -> int:
     """Down and up with their biases."""
     return 2 * d * m + m + d
+
+
+def adaroute_module(d: int, r: int, g: int, h: int = 16, sizes: int = 3) -> int:
+    """Norm and gain 3 d, two filters of 3 x 3 with bias 20 d, two scales and two shifts 4 d.
+
+    Router, mixture over sizes, the scalars of the cascade, the inner layer.
+    """
+    router = d * h + h + (h + 1) * g * (2 + sizes)
+    return 27 * d + router + r * sizes + sizes + 2 * (sizes - 1) + r**2 + r
+
+
+def adaroute_center(d: int, r: int, g: int) -> int:
+    """Of each expert a way down, a way up, filters of 3, 5 and 7."""
+    return g * (2 * r * d + r * (9 + 25 + 49))
+
+
+def adaroute(b: Backbone) -> int:
+    r = 32 if b.dim <= 384 else 128
+    return b.depth * adaroute_module(b.dim, r, b.depth) + adaroute_center(b.dim, r, b.depth)
 
 
 def conv_lora(b: Backbone, r: int, e: int) -> int:
@@ -51,11 +87,28 @@ def sam_adapter(b: Backbone, scale: int) -> int:
     return (d + 1) * k + (3 * 256 + 1) * k + b.depth * (k**2 + k) + (k + 1) * d
 
 
+def sigma(d: int, r: int, static: bool = False, film: bool = True) -> int:
+    """Norm, down, three filters with bias, norm of the fused map, up; weights of scales; FiLM."""
+    weights = 0 if static else 3 * r + 3
+    m = r // 4 if film else 0
+    modulation = r * m + m + 2 * r * m + 2 * r if film else 0
+    plain = 2 * d + (d * r + r) + (9 + 25 + 49 + 3) * r + 2 * r + (r * d + d)
+    return plain + weights + modulation
+
+
+def vfm_adapter(d: int, depth: int, m: int = 32, inner: int = 8, queries: int = 8) -> int:
+    """A bottleneck and a meta-net beside each branch; two hypernetworks, one table of queries."""
+    meta = (d * 64 + 64) + (64 * 64 + 64)
+    hyper = 64 * m * inner + m * inner + inner * 9 * m + 9 * m
+    return depth * 2 * (bottleneck(d, m) + meta) + 2 * hyper + queries * 64
+
+
 COUNTS: dict[str, Callable[[Backbone], int]] = {
+    "adaroute": adaroute,
     "adapter": lambda b: b.depth * 2 * bottleneck(b.dim, 2),
     "adaptformer": lambda b: b.depth * bottleneck(b.dim, 64),
-    # Biases of qkv 3d, proj d, fc1 4d, fc2 d and two norms 2d; of patch embedding and final norm.
-    "bitfit": lambda b: b.depth * 11 * b.dim + 2 * b.dim,
+    # Biases of qkv 3d, proj d, fc1 4d, fc2 d and two norms 2d; of patch embedding and final norms.
+    "bitfit": lambda b: b.depth * 11 * b.dim + b.dim + (b.dim if has_norm(b) else 2 * 256),
     "conv_lora": lambda b: conv_lora(b, 3, 8),
     "convpass": lambda b: b.depth * 2 * (bottleneck(b.dim, 8) + 9 * 8**2 + 8),
     "decoder_only": lambda b: 0,
@@ -63,33 +116,75 @@ COUNTS: dict[str, Callable[[Backbone], int]] = {
     "fact": lambda b: 2 * b.dim * 16 + b.depth * 12 * 16**2,
     "full": lambda b: sum(p.numel() for p in b.parameters()),
     "late_lora": lambda b: b.depth // 2 * 8 * (b.dim + 3 * b.dim),
-    "ln_tune": lambda b: (2 * b.depth + 1) * 2 * b.dim,
+    "ln_tune": lambda b: 4 * b.depth * b.dim + (2 * b.dim if has_norm(b) else 4 * 256),
     "lora": lambda b: b.depth * 8 * (b.dim + 3 * b.dim),
     "lpmoe": lambda b: lpmoe(b.dim, b.heads),
     "lst": lambda b: lst(b, 8),
     "mona": lambda b: b.depth * 2 * mona(b.dim, 64),
-    "partial": lambda b: block(b) + 2 * b.dim,
+    "partial": lambda b: block(b, -1) + last_norm(b),
     "rep_adapter": lambda b: b.depth * 2 * (b.dim * 8 + 8 + b.dim * 8 // 2 + b.dim),
     "sam_adapter": lambda b: sam_adapter(b, 16),
     "scratch": lambda b: sum(p.numel() for p in b.parameters()),
+    "sigma": lambda b: b.depth * sigma(b.dim, max(8, b.dim * 3 // 32 // 8 * 8)),
     # Scale and shift of widths d, 3d, d, d, 4d, d in a block, of patch embedding and final norm.
-    "ssf": lambda b: b.depth * 2 * 11 * b.dim + 2 * 2 * b.dim,
+    "ssf": lambda b: b.depth * 2 * 11 * b.dim + 2 * b.dim + last_norm(b),
     "vera": lambda b: b.depth * (256 + 3 * b.dim),
+    "vfm_adapter": lambda b: vfm_adapter(b.dim, b.depth),
     "vpt": lambda b: b.depth * 12 * b.dim,
 }
 
 # The same for options that are not the default: method, options, formula.
 Variant = tuple[str, dict[str, object], Callable[[Backbone], int]]
 VARIANTS: list[Variant] = [
+    (
+        "adaroute",
+        {"placement": "attention+mlp", "centers": 2, "bottleneck": 8},
+        lambda b: (
+            2 * b.depth * adaroute_module(b.dim, 8, b.depth // 2)
+            + 2 * adaroute_center(b.dim, 8, b.depth // 2)
+        ),
+    ),
+    # Without filters: neither the two static ones, 20 d, nor a mixture over sizes.
+    (
+        "adaroute",
+        {"kernels": 0, "bottleneck": 8},
+        lambda b: b.depth * (7 * b.dim + (b.dim + 1) * 16 + 17 * b.depth * 2 + 8 * 9 + 16 * b.dim),
+    ),
+    # One size, three experts, no router: a single filter, nothing to mix.
+    (
+        "adaroute",
+        {"kernels": 1, "experts": 3, "router": 0, "bottleneck": 8, "zero_init": True},
+        lambda b: b.depth * (27 * b.dim + 8 * 9) + 3 * (16 * b.dim + 8 * 9),
+    ),
     ("conv_lora", {"gate_gradient": "straight_through"}, lambda b: conv_lora(b, 3, 8)),
     ("conv_lora", {"rank": 2, "experts": 1}, lambda b: conv_lora(b, 2, 1)),
     ("late_lora", {"blocks": 4, "rank": 1}, lambda b: b.depth * 4 * b.dim),
     ("mona", {"zero_init_up": True, "bottleneck": 5}, lambda b: b.depth * 2 * mona(b.dim, 5)),
-    ("partial", {"blocks": 3}, lambda b: 3 * block(b) + 2 * b.dim),
+    ("partial", {"blocks": 3}, lambda b: 3 * block(b, -1) + last_norm(b)),
     ("rep_adapter", {"groups": 4}, lambda b: b.depth * 2 * (b.dim * 10 + 8 + b.dim)),
     ("sam_adapter", {"layout": "grid", "scale": 8}, lambda b: sam_adapter(b, 8)),
+    (
+        "sigma",
+        {"scale_weights": "token", "placement": "attention+mlp", "bottleneck": 4},
+        lambda b: 2 * b.depth * sigma(b.dim, 4),
+    ),
+    (
+        "sigma",
+        {"scale_weights": "static", "modulation": "none"},
+        lambda b: b.depth * sigma(b.dim, 8, static=True, film=False),
+    ),
     ("ssf", {"exact_init": True}, lambda b: (b.depth * 22 + 4) * b.dim),
     ("lora", {"rank": 2, "alpha": 4.0}, lambda b: b.depth * 2 * (b.dim + 3 * b.dim)),
+    (
+        "vfm_adapter",
+        {"bottleneck": 4, "queries": 3, "pool": "mean"},
+        lambda b: vfm_adapter(b.dim, b.depth, 4, queries=3),
+    ),
+    (
+        "vfm_adapter",
+        {"bottleneck": 4, "inner": 2, "queries": 0},
+        lambda b: vfm_adapter(b.dim, b.depth, 4, inner=2, queries=0),
+    ),
     ("vpt", {"deep": False}, lambda b: 12 * b.dim),
     ("vpt", {"prompts": 3}, lambda b: b.depth * 3 * b.dim),
     ("lpmoe", {"cosine": "mean", "renormalise": True}, lambda b: lpmoe(b.dim, b.heads)),

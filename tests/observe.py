@@ -60,7 +60,8 @@ def plain_outputs(backbone: Backbone, image: Tensor) -> list[Tensor]:
 def loss_of(features: Features) -> Tensor:
     """A scalar that weighs every element of the maps differently, so that nothing cancels."""
     generator = torch.Generator().manual_seed(0)
-    terms = [(m * torch.randn(m.shape, generator=generator)).mean() for m in features.maps]
+    maps = [*features.maps, features.final]
+    terms = [(m * torch.randn(m.shape, generator=generator)).mean() for m in maps]
     return torch.stack(terms).sum() + features.aux
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from method_zoo import _lpmoe_attention
+from method_zoo import _lpmoe_attention, create_backbone, get_method
 from method_zoo._deformable import places, sample
 from method_zoo._lpmoe_attention import CosineDeformableAttention, aligned_logits
 from method_zoo._lpmoe_wavelet import haar, inverse_haar
@@ -162,3 +162,13 @@ def test_haar_is_orthonormal_and_its_own_inverse():
     assert bands.shape == (2, 12, 2, 3)
     torch.testing.assert_close(bands.square().sum(), x.square().sum())
     torch.testing.assert_close(inverse_haar(bands), x)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_shapes_alone_are_counted_on_the_meta_device(autocast):
+    with torch.device("meta"):
+        backbone = create_backbone("vit_tiny_patch16_224", embed_dim=48, depth=4, num_heads=3)
+        method, image = get_method("lpmoe")(backbone), torch.empty(1, 3, 64, 96)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            maps = method(image).maps
+    assert [tuple(m.shape[2:]) for m in maps] == [(16, 24), (8, 12), (4, 6), (2, 3)]

@@ -1,0 +1,109 @@
+"""The image encoder of SAM opened into verbs: windows, relative positions, the 256-channel neck.
+
+Segment Anything, Kirillov et al., ICCV 2023, arXiv 2304.02643; the model is timm's `samvit_*`. Its
+blocks norm with an epsilon of 1e-5; Meta's with 1e-6, to be had by the model's own `norm_layer`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.layers import resample_abs_pos_embed_nhwc
+from timm.models.vision_transformer_sam import (
+    Attention,
+    Block,
+    VisionTransformerSAM,
+    get_decomposed_rel_pos_bias,
+    window_partition,
+    window_unpartition,
+)
+from torch import Tensor, nn
+
+from ._backbone import Backbone
+from ._errors import ZooError
+from ._tokens import Tokens
+
+
+class Sam(Backbone):
+    """Most blocks attend in windows, padded with zeros; the others over the whole grid.
+
+    Layers in a window block see each window as an image of its own, pads included. Prompts are
+    copied into every window, with no relative position, and their copies averaged per image. There
+    is no final norm: `norm` leaves the tokens as they are, and the neck has norms of its own.
+    """
+
+    def _openable(self, vit: nn.Module) -> nn.Module:
+        assert isinstance(vit, VisionTransformerSAM)
+        for block in vit.blocks:
+            if type(block) is not Block or type(block.attn) is not Attention or block.attn.rope:
+                raise ZooError(
+                    "a SAM encoder with rotary positions or blocks of another type cannot be "
+                    "opened; use a samvit_* model as timm defines it"
+                )
+        return vit
+
+    def position(self, patches: Tensor) -> Tokens:
+        table, grid = self.vit.pos_embed, (patches.shape[1], patches.shape[2])
+        if table is not None:
+            patches = patches + resample_abs_pos_embed_nhwc(
+                table, list(grid), antialias=self.pos_antialias
+            )
+        x = self.vit.norm_pre(patches).flatten(1, 2)
+        return Tokens(x, 0, grid, None, x.new_zeros((), dtype=torch.float32))
+
+    def _self_attention(self, i: int, x: Tensor, t: Tokens) -> tuple[Tensor, Tensor | float]:
+        side = self._block(i).window_size
+        if not side:
+            return self._attend(i, x, t)
+        prompts, patches = x[:, : t.prefix], x[:, t.prefix :].unflatten(1, t.grid)
+        windows, padded = window_partition(patches, side)
+        each = windows.shape[0] // x.shape[0]
+        # Image by image, as the windows lie: the copies of an image follow one another.
+        copies = prompts.repeat_interleave(each, dim=0)
+        inside = torch.cat([copies, windows.flatten(1, 2)], dim=1)
+        y, aux = self._attend(i, inside, t._replace(grid=(side, side)))
+        prompts = y[:, : t.prefix].unflatten(0, (-1, each)).mean(1)
+        windows = y[:, t.prefix :].unflatten(1, (side, side))
+        patches = window_unpartition(windows, side, t.grid, padded).flatten(1, 2)
+        return torch.cat([prompts, patches], dim=1), aux
+
+    def _attend(self, i: int, x: Tensor, t: Tokens) -> tuple[Tensor, Tensor | float]:
+        """Attend within each row of x, (B', prefix + H*W, C), on the grid (H, W) that t names."""
+        attn, (batch, count, _) = self._block(i).attn, x.shape
+        qkv, aux1 = self.linear(attn.qkv, x, t.prefix, t.grid)
+        qkv = qkv.view(batch, count, 3, attn.num_heads, -1).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.reshape(3, batch * attn.num_heads, count, -1).unbind(0)
+        q, k = attn.q_norm(q), attn.k_norm(k)
+        bias = _relative_position(attn, q, t) if attn.use_rel_pos else None
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        x = x.view(batch, attn.num_heads, count, -1).transpose(1, 2).reshape(batch, count, -1)
+        x, aux2 = self.linear(attn.proj, x, t.prefix, t.grid)
+        return x, aux1 + aux2
+
+    def norm(self, t: Tokens) -> Tokens:
+        """Return the tokens as they are: SAM has no norm between the last block and the neck."""
+        return t
+
+    def neck(self, t: Tokens) -> Tensor:
+        """Return what SAM's mask decoder reads, (B, 256, H, W)."""
+        return self.vit.neck(t.map())
+
+    def reset(self, seed: int) -> None:
+        """Re-initialise every weight; timm starts SAM with torch's defaults and zero tables."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for module in self.vit.modules():
+                if hasattr(module, "reset_parameters"):
+                    module.reset_parameters()
+        for name, parameter in self.vit.named_parameters():
+            if name.endswith(("pos_embed", "rel_pos_h", "rel_pos_w")):
+                nn.init.zeros_(parameter)
+
+
+def _relative_position(attn: Any, q: Tensor, t: Tokens) -> Tensor:
+    """Return what is added to the scores, (B' * heads, N, N): zero where a prompt takes part."""
+    tables = attn.rel_pos_h, attn.rel_pos_w
+    bias = get_decomposed_rel_pos_bias(q[:, t.prefix :], *tables, t.grid, t.grid)
+    return F.pad(bias, (t.prefix, 0, t.prefix, 0)) if t.prefix else bias
