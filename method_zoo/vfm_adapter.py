@@ -1,0 +1,119 @@
+"""VFM-Adapter. Z. Chen, Zeng, Z. Chen, Gao, L. Chen, Liu & Zhao, AAAI 2025 (no arXiv id known).
+
+y = branch(z) + s Up(q(W * q(Down z))), z = LN(x), q = QuickGELU, beside the attention and beside
+the MLP. W, dense 3 x 3, is made for each image: p = Meta(z), e = sum_k sum_n softmax_n(p_n . T_k)
+p_n, W = Hyper(e). The queries T are one table for the whole network, Hyper one network for all
+attentions and one for all MLPs. A prefix token sees the centre of W. Up starts at zero: training
+starts at the frozen model.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ._backbone import Backbone, Tokens
+from ._errors import at_least, one_of, rate
+from ._method import Method
+from ._per_image import convolve_each
+from ._vfm_generation import HyperNetwork, MetaNet, pooled
+
+POOLS = ("sum", "mean")
+
+
+class VFMAdapter(Method):
+    """bottleneck: channels of the convolution. hidden: of the meta-nets. embedding: channels of e.
+    inner: of the factors of a kernel. queries: pools of the patches; 0 takes their plain mean.
+    pool: how the pools make e; their sum lets the kernels grow with the queries. scale: s.
+    dropout: in front of Up, while training."""
+
+    title = "VFM-Adapter"
+    paper = "AAAI 2025 (VFM-Adapter)"
+    fidelity = (
+        "after the authors' probable working code, one commit of July 2024 that nobody declares "
+        "official; the number of queries, their start and the scale are ours, the bottleneck is "
+        "inferred from the 3 % of SAM-B in the abstract"
+    )
+    preset = {"lr": 3e-4}
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        bottleneck: int = 32,
+        hidden: int = 64,
+        embedding: int = 64,
+        inner: int = 8,
+        queries: int = 8,
+        pool: str = "sum",
+        scale: float = 1.0,
+        dropout: float = 0.1,
+    ):
+        super().__init__(backbone)
+        sizes = {"bottleneck": bottleneck, "hidden": hidden, "embedding": embedding, "inner": inner}
+        for option, value in sizes.items():
+            at_least(option, value, 1)
+        at_least("queries", queries, 0)
+        one_of("pool", pool, POOLS)
+        rate("dropout", dropout)
+        self.scale, self.pool = scale, pool
+        table = torch.randn(queries, embedding) / embedding**0.5
+        self.queries = nn.Parameter(table) if queries else None
+        self.attention_kernels, self.mlp_kernels = (
+            HyperNetwork(embedding, bottleneck, inner) for _ in range(2)
+        )
+        self.beside_attention, self.beside_mlp = (
+            nn.ModuleList(
+                GeneratedBypass(backbone.dim, bottleneck, hidden, embedding, dropout)
+                for _ in range(backbone.depth)
+            )
+            for _ in range(2)
+        )
+
+    def block(self, i: int, t: Tokens) -> Tokens:
+        z = t._replace(x=self.backbone.norm1(i, t))
+        update = self.backbone.attention(i, t, z.x)
+        bypass = self._bypass(self.beside_attention[i], self.attention_kernels, z)
+        t = t.add(update._replace(x=update.x + bypass))
+        z = t._replace(x=self.backbone.norm2(i, t))
+        update = self.backbone.mlp(i, t, z.x)
+        bypass = self._bypass(self.beside_mlp[i], self.mlp_kernels, z)
+        return t.add(update._replace(x=update.x + bypass))
+
+    def _bypass(self, module: nn.Module, kernels: nn.Module, z: Tokens) -> Tensor:
+        return self.scale * module(z, lambda p: kernels(self._embedding(p)))
+
+    def _embedding(self, p: Tensor) -> Tensor:
+        """Embeddings of the patches, (B, N, e), to one an image, (B, e)."""
+        if self.queries is None:
+            return p.mean(1)
+        total = pooled(p, self.queries)
+        return total / len(self.queries) if self.pool == "mean" else total
+
+
+class GeneratedBypass(nn.Module):
+    """Down, a 3 x 3 convolution with the kernel that is made of its meta-net's words, Up."""
+
+    def __init__(self, dim: int, width: int, hidden: int, embedding: int, dropout: float):
+        super().__init__()
+        self.meta = MetaNet(dim, hidden, embedding)
+        self.down, self.up = nn.Linear(dim, width), nn.Linear(width, dim)
+        self.dropout = nn.Dropout(dropout)
+        nn.init.xavier_uniform_(self.down.weight)
+        for tensor in (self.down.bias, self.up.weight, self.up.bias):
+            nn.init.zeros_(tensor)
+
+    def forward(self, z: Tokens, kernels: Callable[[Tensor], Tensor]) -> Tensor:
+        """The normed tokens z, (B, N, C), to the update, (B, N, C).
+
+        kernels: from embeddings of the patches, (B, N, e), to a kernel an image, (B, d, d, 3, 3).
+        """
+        kernel = kernels(self.meta(z.patches))
+        h = z._replace(x=_quick_gelu(self.down(z.x)))
+        patches = convolve_each(h.map(), kernel).flatten(2).mT
+        prefix = h.x[:, : h.prefix] @ kernel[..., 1, 1].mT
+        h = torch.cat([prefix, patches], dim=1)
+        return self.up(self.dropout(_quick_gelu(h)))
+
+
+def _quick_gelu(x: Tensor) -> Tensor:
+    return x * torch.sigmoid(1.702 * x)
