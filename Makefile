@@ -23,6 +23,7 @@ check: lint test  ## what a change has to pass; types need node
 
 bench: $(READY)  ## ratios measured here, printed
 	$(BIN)/python benchmarks/cosine_attention.py
+	$(BIN)/python benchmarks/metrics.py
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -1,0 +1,25 @@
+"""The file tree of the README, from the first line of each module; run it to print the tree."""
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+WIDTH = 24
+
+
+def first_line(path: Path) -> str:
+    return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").splitlines()[0]
+
+
+def tree() -> str:
+    """One line a file: packages, then their modules with their idea."""
+    lines = []
+    for package in ("method_zoo", "lpmoe_bench", "lpmoe_bench/metrics", "benchmarks"):
+        lines.append(f"{package}/")
+        for path in sorted((ROOT / package).glob("*.py")):
+            lines.append(f"  {path.name:<{WIDTH}} {first_line(path)}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(tree())

@@ -1,0 +1,28 @@
+"""The README keeps its word: its file tree, its commands, its numbers."""
+
+import re
+
+from readme_tree import ROOT, tree
+
+from lpmoe_bench.record import find_records
+from lpmoe_bench.table import build_table
+from lpmoe_bench.table_format import format_table
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_tree_is_that_of_the_code():
+    assert tree() in README, "run python tests/readme_tree.py and paste its output"
+
+
+def test_results_are_those_of_the_published_records():
+    records = find_records([ROOT / "results" / "records"]).records
+    table = format_table(build_table(records), "markdown").strip()
+    assert table in README, "run lpmoe-bench table results/records and paste its output"
+
+
+def test_make_targets_exist():
+    targets = set(re.findall(r"`make ([a-z-]+)`", README))
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert {"run", "test"} <= targets
+    assert all(re.search(rf"^{target}:", makefile, re.M) for target in targets)
