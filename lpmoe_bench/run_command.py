@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from json import dumps
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from rich.table import Table
 
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.environment import collect_environment
-from lpmoe_bench.errors import UsageError
+from lpmoe_bench.errors import InterruptedRun, UsageError
 from lpmoe_bench.metrics import get_metric, get_protocol
 from lpmoe_bench.plan import Plan, RunRequest, make_plan
 from lpmoe_bench.record import Record, read_record
@@ -56,10 +57,15 @@ def run(
     plan = make_plan(request, terminal)
     announce(plan, terminal)
     if dry_run:
+        if json:
+            print(dumps(_planned(plan), indent=2))
         return
     if (plan.folder / "run.json").exists() and not force:
         _name_other_code(read_record(plan.folder), plan, terminal)
-    record = execute(plan, terminal, force)
+    try:
+        record = execute(plan, terminal, force)
+    except KeyboardInterrupt:  # outside of training, which stops after its step
+        raise InterruptedRun("interrupted; the same command goes on where it was") from None
     if json:
         print(record.model_dump_json(indent=2))
     else:
@@ -77,6 +83,23 @@ def _folders(paths: tuple[Path | None, ...]) -> Folders | None:
             f"--test-masks; got {len(given)}"
         )
     return Folders(*given)
+
+
+def _planned(plan: Plan) -> dict[str, Any]:
+    """Return what would run, for machines."""
+    return {
+        "id": plan.id,
+        "fingerprint": plan.fingerprint,
+        "folder": str(plan.folder),
+        "finished": (plan.folder / "run.json").exists(),
+        "images": {
+            "train": len(plan.train_pairs),
+            "validation": len(plan.validation.pairs),
+            "tests": {split.label: len(split.pairs) for split in plan.tests},
+        },
+        "notes": list(plan.notes),
+        "config": plan.config.model_dump(),
+    }
 
 
 def announce(plan: Plan, terminal: Terminal) -> None:

@@ -1,6 +1,7 @@
 """Wrong input to a run: one line, a documented exit code, no traceback."""
 
 import fcntl
+import json
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,15 @@ def test_wrong_input_is_one_line_and_a_code(data, tmp_path, more, code, sentence
     assert len(errors) == 1
     assert sentence in errors[0]
     assert "Traceback" not in done.stderr
+
+
+def test_dry_run_tells_machines_what_would_run(data, tmp_path):
+    done = call(arguments(data, tmp_path, "--dry-run", "--json"))
+    plan = json.loads(done.stdout)
+    assert plan["images"] == {"train": 22, "validation": 2, "tests": {"own/test": 6}}
+    assert plan["config"]["options"] == {"rank": 8, "alpha": 8.0}
+    assert not plan["finished"]
+    assert not list(tmp_path.iterdir())
 
 
 def test_second_process_on_the_same_run_is_refused(data, tmp_path):
