@@ -12,8 +12,8 @@ from unittest import mock
 import cv2
 import numpy as np
 import pytest
-from runs import arguments, call, draw_data, only_run, start
 from safetensors.numpy import load_file
+from tiny_runs import arguments, call, draw_data, only_run, start
 
 from lpmoe_bench.record import read_record, read_rows
 

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from runs import arguments, call, draw_data
+from tiny_runs import arguments, call, draw_data
 
 
 @pytest.fixture(scope="module")
