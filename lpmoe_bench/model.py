@@ -32,15 +32,16 @@ class Segmenter(nn.Module):
     @torch.no_grad()
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Copy a saved state in; raises ZooError naming what does not fit."""
-        decoder = _under(DECODER_PREFIX, state)
-        if len(decoder) + len(_under("method.", state)) != len(state):
+        decoder = under(DECODER_PREFIX, state)
+        if len(decoder) + len(under("method.", state)) != len(state):
             raise ZooError("this file holds tensors of neither a method nor a decoder")
         own = {k: v.shape for k, v in self.decoder.state_dict().items()}
         if own != {k: v.shape for k, v in decoder.items()}:
             raise ZooError("the decoder in this state has other tensors: same decoder options?")
-        self.method.load_adapter_state(_under("method.", state))
+        self.method.load_adapter_state(under("method.", state))
         self.decoder.load_state_dict(decoder)
 
 
-def _under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+def under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names start with a prefix, without it."""
     return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}

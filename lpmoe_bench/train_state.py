@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from lpmoe_bench.environment import collect_environment
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.files import write_atomically
-from lpmoe_bench.model import Segmenter
+from lpmoe_bench.model import Segmenter, under
 
 STATE_FILE = "resume.safetensors"
 
@@ -76,9 +76,9 @@ def load_state(
         progress = Progress(**json.loads(about["progress"]))
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path} is damaged ({error}); delete it to start over") from None
-    segmenter.load_state(_under("model/", tensors))
-    _load_moments(optimizer, _under("optimizer/", tensors))
-    return progress, _under("best/", tensors)
+    segmenter.load_state(under("model/", tensors))
+    _load_moments(optimizer, under("optimizer/", tensors))
+    return progress, under("best/", tensors)
 
 
 def _load_moments(optimizer: Optimizer, moments: dict[str, Tensor]) -> None:
@@ -88,10 +88,6 @@ def _load_moments(optimizer: Optimizer, moments: dict[str, Tensor]) -> None:
         index, _, name = key.partition("/")
         state["state"].setdefault(int(index), {})[name] = tensor
     optimizer.load_state_dict(state)
-
-
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def note_process(progress: Progress, processes: int) -> None:

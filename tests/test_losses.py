@@ -1,28 +1,21 @@
 """The structure loss: the authors' numbers, and a case worked by hand."""
 
 import math
-import os
-from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from reference import needs_reference, reference
 
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.losses import get_loss
 
-REFERENCE = Path(os.environ.get("LPMOE_BENCH_DATA") or "missing") / ".." / "reference"
 
-
-@pytest.mark.data
+@needs_reference
 @pytest.mark.parametrize(
     ("name", "key"), [("structure", "official"), ("structure_intended", "intended")]
 )
 def test_equals_the_reference_tensor(name: str, key: str):
-    path = REFERENCE / "structure_loss.safetensors"
-    if not path.exists():
-        pytest.skip("the reference tensors are not beside LPMOE_BENCH_DATA")
-    tensors = load_file(path)
+    tensors, _ = reference("structure_loss")
     value = get_loss(name)(tensors["logits"], tensors["target"])
     assert abs(value - tensors[key]) < 1e-6
 
