@@ -1,0 +1,178 @@
+"""Two methods' records, paired over seeds and images: differences, intervals, verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from lpmoe_bench.errors import DataError, NotComparableError, UsageError
+from lpmoe_bench.metrics.facts import METRICS
+from lpmoe_bench.metrics.protocols import PROTOCOLS
+from lpmoe_bench.record import Found, StoredRecord, find_records
+from lpmoe_bench.samples import Samples, samples
+from lpmoe_bench.statistics import Comparison, Spread, compare, spread_of
+from lpmoe_bench.table_context import Context, context_of
+from method_zoo._errors import unknown
+
+
+@dataclass(frozen=True)
+class Line:
+    """One metric on one test set: means of A and of B, and the comparison A - B."""
+
+    test_set: str
+    metric: str
+    a: float
+    b: float
+    result: Comparison
+
+
+@dataclass(frozen=True)
+class Report:
+    """All lines of one comparison; `notes` say what a reader of the verdicts must know."""
+
+    a: str
+    b: str
+    seeds: tuple[int, ...]
+    lines: tuple[Line, ...]
+    notes: tuple[str, ...]
+
+
+def choose(name: str, found: Found | None) -> list[StoredRecord]:
+    """Return the records that a name means: a folder of them, or a method among those found.
+
+    Raises UsageError for an unknown name, or one that means several settings of a method.
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        stored = find_records([folder]).stored
+        if not stored:
+            raise DataError(f"{folder} holds no record; name the folder of a run, or a method")
+    else:
+        found = found if found is not None else find_records()
+        stored = [s for s in found.stored if name in (s.record.method.name, s.record.method.title)]
+        if not stored:
+            known = sorted({s.record.method.name for s in found.stored})
+            raise UsageError(unknown("method among these records", name, known))
+    stored = [s for s in stored if not s.record.superseded_by]
+    prints = {s.record.fingerprint for s in stored}
+    if len(prints) > 1:
+        folders = ", ".join(sorted({str(s.folder) for s in stored})[:4])
+        raise UsageError(
+            f"{name} means {len(prints)} different settings ({folders}, ...); "
+            f"name the folders of one, or narrow the search with --root"
+        )
+    newest = {s.record.seed: s for s in sorted(stored, key=lambda s: s.record.created)}
+    return list(newest.values())
+
+
+def compare_records(
+    a: Sequence[StoredRecord],
+    b: Sequence[StoredRecord],
+    metrics: Sequence[str] | None = None,
+    margin: float = 0.0,
+) -> Report:
+    """Compare two methods on every test set they share; A - B, Holm over all lines.
+
+    Raises NotComparableError naming what differs, DataError where rows do not pair.
+    """
+    seeds = _common_seeds(a, b)
+    if seeds:
+        a = [s for s in a if s.record.seed in seeds]
+        b = [s for s in b if s.record.seed in seeds]
+    keys = list(_keys(a[0], b[0], metrics))
+    pairs = [(test, key, *_paired(a, b, test, key)) for test, key in keys]
+    spreads = [spread for *_, spread in pairs]
+    ups = [METRICS[key].higher_is_better for _, key in keys]
+    results = compare(spreads, margin, higher_is_better=ups, models=not seeds)
+    lines = tuple(
+        Line(test, key, float(x.values.mean()), float(y.values.mean()), result)
+        for (test, key, x, y, _), result in zip(pairs, results, strict=True)
+    )
+    notes = tuple(_notes(a, b, seeds, lines))
+    return Report(a[0].record.method.title, b[0].record.method.title, seeds, lines, notes)
+
+
+def _common_seeds(a: Sequence[StoredRecord], b: Sequence[StoredRecord]) -> tuple[int, ...]:
+    own, other = ({s.record.seed for s in side} for side in (a, b))
+    common = sorted(seed for seed in own & other if seed is not None)
+    if not common and own != {None} and other != {None}:
+        raise NotComparableError(
+            f"the two have no seed in common ({_list(own)} against {_list(other)}): "
+            f"run the same seeds of both"
+        )
+    return tuple(common)
+
+
+def _list(seeds: set[int | None]) -> str:
+    return ", ".join(sorted(str(seed) for seed in seeds))
+
+
+def _keys(
+    a: StoredRecord, b: StoredRecord, metrics: Sequence[str] | None
+) -> Iterator[tuple[str, str]]:
+    tests = [test for test in a.record.scores if test in b.record.scores]
+    if not tests:
+        raise NotComparableError(
+            f"the two share no test set ({', '.join(a.record.scores)} against "
+            f"{', '.join(b.record.scores)}); evaluate both on one"
+        )
+    for test in tests:
+        _check_context(a, b, test)
+        present = [k for k in a.record.scores[test] if k in b.record.scores[test] and k in METRICS]
+        protocol = PROTOCOLS.get(a.record.protocol.name)
+        for key in metrics or (protocol.headline if protocol else present):
+            if key not in present:
+                raise UsageError(unknown(f"metric of {test}", key, present))
+            yield test, key
+
+
+def _check_context(a: StoredRecord, b: StoredRecord, test: str) -> None:
+    one, other = context_of(a.record, test), context_of(b.record, test)
+    scored = "score" in (a.record.kind, b.record.kind)
+    names = [f.name for f in fields(Context)]
+    if scored:  # maps from elsewhere say nothing of how they were made
+        names = ["test_set", "test_digest", "protocol_hash"]
+    wrong = [name for name in names if getattr(one, name) != getattr(other, name)]
+    if wrong:
+        facts = "; ".join(
+            f"{name.replace('_', ' ')} {getattr(one, name)} against {getattr(other, name)}"
+            for name in wrong
+        )
+        raise NotComparableError(f"the two are not comparable on {test}: {facts}")
+
+
+def _paired(
+    a: Sequence[StoredRecord], b: Sequence[StoredRecord], test: str, key: str
+) -> tuple[Samples, Samples, Spread]:
+    x, y = samples(a, test, key), samples(b, test, key)
+    if x.images != y.images:
+        raise NotComparableError(
+            f"{key} on {test} has rows of {len(x.images)} images against {len(y.images)}, "
+            f"or of others: score both on the same images"
+        )
+    difference = x.values - y.values
+    if difference.size < 2:
+        raise NotComparableError(
+            f"{key} on {test} is one number of one seed: it has no spread; run more seeds"
+        )
+    return x, y, spread_of(difference)
+
+
+def _notes(
+    a: Sequence[StoredRecord],
+    b: Sequence[StoredRecord],
+    seeds: tuple[int, ...],
+    lines: Sequence[Line],
+) -> Iterator[str]:
+    if len(seeds) == 1:
+        yield "one seed: intervals and p are of these very models on other images of this kind"
+    elif len(seeds) == 2:
+        yield "two seeds: the intervals are wide, and cover a little less than they promise"
+    if any(line.result.spread.images == 1 for line in lines):
+        yield "metrics without rows an image vary over seeds alone: the images count as fixed"
+    for side in (a, b):
+        dirty = sum(bool(s.record.environment.git_dirty) for s in side)
+        if dirty:
+            title = side[0].record.method.title
+            yield f"{dirty} records of {title} were made by code that differs from its commit"

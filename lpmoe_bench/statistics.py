@@ -1,0 +1,182 @@
+"""Intervals and verdicts for a paired difference measured over seeds x images.
+
+The difference d of two methods' scores is read as d[s, i] = mean + seed s + image i + rest, all but
+the mean random: another seed and another sample of images would give other values. Its variance
+comes from the mean squares of this crossed design, its degrees of freedom from Satterthwaite
+(Biometrics Bulletin 2, 1946), so that the few seeds, not the many images, decide the t quantile. A
+percentile bootstrap over three seeds covers only about 86 % where it promises 95 %.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+Verdict = Literal["better", "worse", "equal", "inconclusive"]
+LEVEL, MOST_SEEDS = 0.95, 1000
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How a difference varies: its mean, and variances of seeds, images and the rest.
+
+    `variance` is that of the mean, `freedom` its degrees of freedom. With one seed only images
+    vary, and nothing is known of other seeds.
+    """
+
+    mean: float
+    seeds: int
+    images: int
+    seed_variance: float
+    image_variance: float
+    rest_variance: float
+    variance: float
+    freedom: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One difference, its interval and what it says; `p` is two-sided, adjusted for the family.
+
+    verdict: of the methods. of_models: of the very models compared, where only images are random;
+    it differs with one seed, which leaves the methods inconclusive. seeds_needed: how many seeds
+    would settle an inconclusive one; None where none would, or where it is settled.
+    """
+
+    spread: Spread
+    low: float
+    high: float
+    p: float
+    verdict: Verdict
+    of_models: Verdict
+    seeds_needed: int | None
+
+
+def spread_of(difference: Any) -> Spread:
+    """Return the spread of differences, (seeds, images), at least one seed and two images in all.
+
+    A matrix of one column holds one value a seed: then images count as fixed.
+    """
+    d = np.asarray(difference, dtype=np.float64)
+    seeds, images = d.shape
+    if d.size < 2:
+        raise ValueError("one value has no spread")
+    mean = math.fsum(d.ravel().tolist()) / d.size
+    by_seed, by_image = d.mean(axis=1), d.mean(axis=0)
+    ms_seed = images * _mean_square(by_seed - mean, seeds - 1)
+    ms_image = seeds * _mean_square(by_image - mean, images - 1)
+    rest = d - by_seed[:, None] - by_image[None, :] + mean
+    ms_rest = _mean_square(rest, (seeds - 1) * (images - 1))
+    counts = (seeds - 1, images - 1, (seeds - 1) * (images - 1))
+    total, freedom = _total((ms_seed, ms_image, ms_rest), counts)
+    return Spread(
+        mean,
+        seeds,
+        images,
+        max(0.0, (ms_seed - ms_rest) / images),
+        max(0.0, (ms_image - ms_rest) / seeds),
+        ms_rest,
+        float(total) / d.size,
+        float(freedom),
+    )
+
+
+def compare(
+    differences: Sequence[Spread],
+    margin: float = 0.0,
+    level: float = LEVEL,
+    higher_is_better: Sequence[bool] | None = None,
+    models: bool = False,
+) -> list[Comparison]:
+    """Judge a family of differences together, with Holm's correction over the family.
+
+    A difference is `equal` when its interval lies within +- margin, `better` or `worse` when its
+    adjusted p is below 1 - level, else `inconclusive`. `models`: the models themselves are judged,
+    as where maps of no known seed are scored, so that one is enough. Intervals are not adjusted.
+    Holm, A simple sequentially rejective multiple test procedure, 1979.
+    """
+    directions = higher_is_better or [True] * len(differences)
+    adjusted = holm([_p_value(spread) for spread in differences])
+    return [
+        _judge(spread, p, margin, level, up, models)
+        for spread, p, up in zip(differences, adjusted, directions, strict=True)
+    ]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p values adjusted by Holm's step-down procedure, in the order given."""
+    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
+    adjusted, highest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = highest
+    return adjusted
+
+
+def half_width(spread: Spread, level: float = LEVEL) -> float:
+    """Return half the width of the interval at this level, in units of the score."""
+    from scipy import special
+
+    return float(special.stdtrit(spread.freedom, (1 + level) / 2)) * math.sqrt(spread.variance)
+
+
+def _judge(
+    spread: Spread, p: float, margin: float, level: float, up: bool, models: bool
+) -> Comparison:
+    half = half_width(spread, level)
+    low, high = spread.mean - half, spread.mean + half
+    found: Verdict = "inconclusive"
+    if margin > 0 and -margin < low and high < margin:
+        found = "equal"
+    elif p < 1 - level:
+        found = "better" if (spread.mean > 0) == up else "worse"
+    verdict = found if models or spread.seeds > 1 else "inconclusive"
+    needed = _seeds_needed(spread, margin, level) if verdict == "inconclusive" else None
+    return Comparison(spread, low, high, p, verdict, found, needed)
+
+
+def _p_value(spread: Spread) -> float:
+    from scipy import special
+
+    if spread.variance == 0:
+        return 1.0 if spread.mean == 0 else 0.0
+    t = abs(spread.mean) / math.sqrt(spread.variance)
+    return float(2 * special.stdtr(spread.freedom, -t))
+
+
+def _seeds_needed(spread: Spread, margin: float, level: float) -> int | None:
+    """Return the fewest seeds whose expected interval leaves 0, or fits the margin."""
+    from scipy import special
+
+    if spread.seeds < 2:
+        return None
+    seeds = np.arange(spread.seeds + 1, MOST_SEEDS + 1, dtype=np.float64)
+    images, rest = spread.images, spread.rest_variance
+    ms_seed = rest + images * spread.seed_variance
+    ms_image = rest + seeds * spread.image_variance
+    total, freedom = _total(
+        (np.full_like(seeds, ms_seed), ms_image, np.full_like(seeds, rest)),
+        (seeds - 1, images - 1, (seeds - 1) * (images - 1)),
+    )
+    half = special.stdtrit(freedom, (1 + level) / 2) * np.sqrt(total / (seeds * images))
+    settled = (half < abs(spread.mean)) | (half < margin - abs(spread.mean))
+    return int(seeds[np.argmax(settled)]) if settled.any() else None
+
+
+def _total(squares: tuple[Any, Any, Any], counts: tuple[Any, Any, Any]) -> tuple[Any, Any]:
+    """Return seeds x images times the variance of the mean, and its degrees of freedom."""
+    ms_seed, ms_image, ms_rest = squares
+    # The first term estimates without bias; it may fall below what seeds or images alone give.
+    total = np.maximum(np.maximum(ms_seed + ms_image - ms_rest, ms_seed), ms_image)
+    doubt = sum(m**2 / np.maximum(n, 1) for m, n in zip(squares, counts, strict=True))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        freedom = np.where(doubt > 0, total**2 / doubt, counts[0] + counts[1])
+    return total, np.maximum(freedom, 1.0)
+
+
+def _mean_square(deviations: np.ndarray, freedom: int) -> float:
+    return float(np.sum(deviations**2)) / freedom if freedom else 0.0

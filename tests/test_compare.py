@@ -1,0 +1,118 @@
+"""`compare`: which records pair, what is refused, and values of data sets as those of images."""
+
+import json
+
+import numpy as np
+import pytest
+from records import record
+from typer.testing import CliRunner
+
+from lpmoe_bench.cli import app
+from lpmoe_bench.compare import choose, compare_records
+from lpmoe_bench.errors import DataError, NotComparableError, UsageError
+from lpmoe_bench.record import StoredRecord, find_records, write_record
+from lpmoe_bench.samples import samples
+
+PROTOCOL = {"name": "cod", "version": 1, "hash": "cd" * 32}
+
+
+def stored(root, name="lora", seed=0, shift=0.0, images=6, **changes):
+    """A written record whose rows average to its scores."""
+    rng = np.random.default_rng([seed, images])
+    values = 0.6 + 0.1 * rng.random(images) + shift
+    rows = [
+        {"dataset": "CAMO", "image": f"i{n}", "s_measure": v, "mae": 1 - v, "flags": ""}
+        for n, v in enumerate(values.tolist())
+    ]
+    scores = {"s_measure": float(values.mean()), "mae": float(1 - values.mean())}
+    made = record(name, seed, scores=scores, **changes)
+    folder = root / f"{name}-{seed}"
+    write_record(folder, made, rows)
+    return StoredRecord(folder, made)
+
+
+def test_values_are_the_rows_by_seed_and_image(tmp_path):
+    both = [stored(tmp_path, seed=seed) for seed in (1, 0)]
+    found = samples(both, "CAMO", "s_measure")
+    assert found.seeds == [0, 1]
+    assert found.images == [f"i{n}" for n in range(6)]
+    scores = [
+        both[1].record.scores["CAMO"]["s_measure"],
+        both[0].record.scores["CAMO"]["s_measure"],
+    ]
+    assert found.values.mean(axis=1) == pytest.approx(scores)
+
+
+def test_a_ratio_of_counts_becomes_pseudo_values_by_hand(tmp_path):
+    # IoU of both images: (1 + 3) / (2 + 4) = 2/3; without the first 3/4, without the second 1/2.
+    # Pseudo-values 2 x 2/3 - 3/4 = 7/12 and 2 x 2/3 - 1/2 = 10/12, mean 17/24; shifted to 2/3.
+    rows = [
+        {"dataset": "CAMO", "image": "a", "tp": 1, "fp": 1, "fn": 0, "tn": 2, "flags": ""},
+        {"dataset": "CAMO", "image": "b", "tp": 3, "fp": 0, "fn": 1, "tn": 0, "flags": ""},
+    ]
+    made = record(scores={"iou_dataset": 2 / 3})
+    write_record(tmp_path, made, rows)
+    found = samples([StoredRecord(tmp_path, made)], "CAMO", "iou_dataset")
+    shift = 2 / 3 - 17 / 24
+    assert found.values[0] == pytest.approx([7 / 12 + shift, 10 / 12 + shift])
+
+
+def test_a_clear_difference_is_better_in_every_direction(tmp_path):
+    a = [stored(tmp_path, "lora", seed, 0.05) for seed in range(3)]
+    b = [stored(tmp_path, "vpt", seed) for seed in range(3)]
+    for one, other, verdict in ((a, b, "better"), (b, a, "worse")):
+        report = compare_records(one, other, ["s_measure", "mae"])
+        assert [line.result.verdict for line in report.lines] == [verdict, verdict]
+        assert report.seeds == (0, 1, 2)
+    assert report.lines[0].result.spread.mean == pytest.approx(-0.05)
+
+
+def test_only_seeds_of_both_are_paired(tmp_path):
+    a = [stored(tmp_path, "lora", seed, 0.05) for seed in (0, 1, 2)]
+    b = [stored(tmp_path, "vpt", seed) for seed in (1, 2, 3)]
+    assert compare_records(a, b, ["mae"]).seeds == (1, 2)
+    with pytest.raises(NotComparableError, match="no seed in common"):
+        compare_records(a[:1], b[1:], ["mae"])
+
+
+def test_what_differs_is_named(tmp_path):
+    a = [stored(tmp_path, "lora")]
+    with pytest.raises(NotComparableError, match=r"epochs 3 against 4"):
+        compare_records(a, [stored(tmp_path, "vpt", train={"epochs": 4})], ["mae"])
+    other = {"name": "cod", "version": 2, "hash": "ee" * 32}
+    with pytest.raises(NotComparableError, match="protocol hash"):
+        compare_records(a, [stored(tmp_path, "vpt", protocol=other)], ["mae"])
+    with pytest.raises(NotComparableError, match="6 images against 5"):
+        compare_records(a, [stored(tmp_path, "vpt", images=5)], ["mae"])
+    with pytest.raises(UsageError, match="did you mean 'mae'"):
+        compare_records(a, [stored(tmp_path, "vpt")], ["maee"])
+
+
+def test_rows_of_other_images_among_seeds_are_refused(tmp_path):
+    both = [stored(tmp_path, seed=0), stored(tmp_path, seed=1, images=5)]
+    with pytest.raises(DataError, match="score both on the same set"):
+        samples(both, "CAMO", "mae")
+
+
+def test_names_mean_methods_or_folders(tmp_path):
+    stored(tmp_path, "lora")
+    found = find_records([tmp_path])
+    assert len(choose("lora", found)) == len(choose(str(tmp_path / "lora-0"), found)) == 1
+    with pytest.raises(UsageError, match="did you mean 'lora'"):
+        choose("lroa", found)
+    stored(tmp_path, "lora", 1, fingerprint="f" * 64)
+    with pytest.raises(UsageError, match="2 different settings"):
+        choose("lora", find_records([tmp_path]))
+
+
+def test_command_prints_a_table_and_json(tmp_path):
+    for seed in range(3):
+        stored(tmp_path, "lora", seed, 0.05)
+        stored(tmp_path, "vpt", seed)
+    command = ["compare", "lora", "vpt", "--root", str(tmp_path), "--metrics", "s_measure,mae"]
+    shown = CliRunner().invoke(app, command)
+    assert shown.exit_code == 0, shown.output
+    assert "better" in shown.stdout
+    assert "+0.0500" in shown.stdout
+    machine = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
+    assert [line["result"]["verdict"] for line in machine["lines"]] == ["better", "better"]
