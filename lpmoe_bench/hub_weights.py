@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -60,7 +61,10 @@ def timm_state(state: dict[str, Tensor], vit: nn.Module, timm_name: str) -> dict
 
     module = sys.modules[model_entrypoint(timm_name).__module__]
     try:
-        state = module.checkpoint_filter_fn(state, vit)
+        with warnings.catch_warnings():  # torch's about how timm resizes the tables of BEiT
+            for message in (r"torch\.searchsorted", "Using a non-tuple sequence"):
+                warnings.filterwarnings("ignore", message, UserWarning)
+            state = module.checkpoint_filter_fn(state, vit)
     except Exception as error:  # a foreign file fails inside timm in any way it likes
         raise DataError(f"timm cannot read these weights as {timm_name} ({error!r})") from error
     own = vit.state_dict().keys()

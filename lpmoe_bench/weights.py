@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lpmoe_bench import default_backbone
+from lpmoe_bench import default_backbone, sam_weights
+from lpmoe_bench.checkpoint import check_checkpoint_path, read_checkpoint
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.files import sha256_file
 from lpmoe_bench.hub_weights import fetch_from_hub, timm_state
@@ -60,8 +61,9 @@ def resolve_weights(
 ) -> Weights:
     """Find, or fetch once, the weights of a backbone and verify them.
 
-    `weights` is a local .safetensors file, `random` or `random:SEED`, or None for the backbone's
-    own pretrained ones. `progress` is told in one sentence about anything that takes long.
+    `weights` is a local .safetensors file, for Meta's SAM encoders a .pth file too, `random` or
+    `random:SEED`, or None for the backbone's own pretrained ones. `progress` is told
+    in one sentence about anything that takes long.
     Raises ZooError (unknown backbone), UsageError, DataError (missing, unreachable, failed
     verification) or ResourceError (disk), each one sentence that says what to do.
     """
@@ -70,14 +72,14 @@ def resolve_weights(
     is_default = backbone == default_backbone.NAME
     timm_name = default_backbone.TIMM_NAME if is_default else backbone
     check_backbone_name(timm_name, also=[default_backbone.NAME])
-    antialias = _pos_antialias(timm_name)
+    antialias, is_meta = _pos_antialias(timm_name), timm_name in sam_weights.NAMES
     if weights is not None and weights.partition(":")[0] == RANDOM:
         seed = _seed(weights)
         text = f"{RANDOM}:{seed}"
         sha256 = hashlib.sha256(text.encode()).hexdigest()
         return Weights(backbone, timm_name, None, sha256, text, "", RANDOM_NOTE, antialias, seed)
     if weights is not None:
-        path = _local_file(Path(weights).expanduser())
+        path = _local_file(Path(weights).expanduser(), is_meta)
         sha256 = sha256_file(path)
         return Weights(backbone, timm_name, path, sha256, path.name, "", "local", antialias, None)
     if is_default:
@@ -85,6 +87,8 @@ def resolve_weights(
         sha256, source = default_backbone.STATE_SHA256, default_backbone.SOURCE
         licence, note = default_backbone.LICENCE, default_backbone.NOTE
         return Weights(backbone, timm_name, path, sha256, source, licence, note, antialias, None)
+    if is_meta:
+        raise UsageError(sam_weights.how_to_get(timm_name))
     hub = fetch_from_hub(timm_name, offline, progress)
     sha256 = sha256_file(hub.path)
     return Weights(
@@ -92,9 +96,11 @@ def resolve_weights(
     )
 
 
-def load_backbone(weights: Weights) -> Backbone:
+def load_backbone(weights: Weights, size: int | None = None) -> Backbone:
     """Build the frozen backbone from resolved weights; the global random state stays as it was.
 
+    `size` is the side of the images in pixels, by default the model's own: it matters to a model
+    of one fixed grid alone, whose tables are resized for it.
     Raises DataError where the file does not hold this backbone, ZooError for an unsupported one.
     """
     import torch
@@ -103,13 +109,19 @@ def load_backbone(weights: Weights) -> Backbone:
 
     from method_zoo import ZooError, create_backbone
 
+    name, antialias = weights.timm_name, weights.pos_antialias
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(weights.seed or 0)
-        backbone = create_backbone(weights.timm_name, pos_antialias=weights.pos_antialias)
+        backbone = create_backbone(name, None, antialias, None if size is None else (size, size))
     if weights.path is None:
         return backbone
+    is_meta = name in sam_weights.NAMES
+    checkpoint = read_checkpoint(weights.path) if is_meta else {}
     try:
-        backbone.load(timm_state(load_file(weights.path), backbone.vit, weights.timm_name))
+        if is_meta:
+            backbone.load(sam_weights.encoder_state(checkpoint, name))
+        else:
+            backbone.load(timm_state(load_file(weights.path), backbone.vit, name))
     except (SafetensorError, OSError) as error:
         raise DataError(f"{weights.path} cannot be read ({error}); fetch it again") from None
     except (DataError, ZooError) as error:
@@ -132,10 +144,13 @@ def _seed(weights: str) -> int:
     return int(text)
 
 
-def _local_file(path: Path) -> Path:
-    """Check that the path is a readable safetensors file."""
+def _local_file(path: Path, is_meta: bool) -> Path:
+    """Check that the path is a readable safetensors file, or perhaps a checkpoint of Meta's SAM."""
     from safetensors import SafetensorError, safe_open
 
+    if is_meta and path.suffix != ".safetensors":
+        check_checkpoint_path(path)
+        return path
     if path.suffix != ".safetensors":
         raise UsageError(
             f"weights are '{path}'; only .safetensors files are read, because other formats can "

@@ -10,38 +10,18 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers import Attention, Mlp, PatchEmbed, resample_abs_pos_embed
+from timm.layers import Attention, GluMlp, Mlp, PatchEmbed, SwiGLU, resample_abs_pos_embed
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from ._errors import ZooError
+from ._joined import Qkv
+from ._state import load_state
 from ._tokens import Tokens
+from ._wrapped import Wrapped
 
 STRIDE = 16
 SIDE_MULTIPLE = 32
-
-
-class Wrapped(nn.Module):
-    """A trainable layer around a frozen one, which it holds as `base`.
-
-    `forward` is told how many of the tokens are prefix and the grid of the rest, so a spatial
-    method can read them as a map. Whoever has an auxiliary loss overrides `forward_aux`.
-    """
-
-    def __init__(self, base: nn.Module):
-        super().__init__()
-        self.base = base
-
-    def forward(self, x: Tensor, prefix: int = 0, grid: tuple[int, int] | None = None) -> Tensor:
-        raise NotImplementedError
-
-    def forward_aux(self, x: Tensor, prefix: int, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Return the output and a scalar auxiliary loss."""
-        return self(x, prefix, grid), x.new_zeros((), dtype=torch.float32)
-
-    def fold(self) -> nn.Module:
-        """Return a plain module that computes the same; raises ZooError where there is none."""
-        raise ZooError(f"{type(self).__name__} depends on its input and cannot be folded")
 
 
 class Backbone(nn.Module):
@@ -59,7 +39,10 @@ class Backbone(nn.Module):
 
     def __init__(self, vit: nn.Module, pos_antialias: bool = True):
         super().__init__()
+        names = {id(t): name for name, t in vit.state_dict(keep_vars=True).items()}
         self.vit: Any = self._openable(vit).requires_grad_(False).eval()
+        opened = self.vit.state_dict(keep_vars=True).items()
+        self._native = {name: names[id(t)] for name, t in opened}  # what it is called outside
         self.pos_antialias = pos_antialias
         self.dim: int = self.vit.embed_dim
         self.depth = len(self.vit.blocks)
@@ -171,10 +154,10 @@ class Backbone(nn.Module):
         return getattr(self._block(i), f"ls{branch}")(x)
 
     def _feed_forward(self, mlp: Any, x: Tensor, t: Tokens) -> tuple[Tensor, Tensor | float]:
-        if type(mlp) is not Mlp:
+        if type(mlp) not in (Mlp, GluMlp, SwiGLU):
             return mlp(x), 0.0
         x, aux1 = self.linear(mlp.fc1, x, t.prefix, t.grid)
-        x = mlp.norm(mlp.act(x))
+        x = mlp.norm(_activated(mlp, x))
         x, aux2 = self.linear(mlp.fc2, x, t.prefix, t.grid)
         return x, aux1 + aux2
 
@@ -185,11 +168,16 @@ class Backbone(nn.Module):
         qkv, aux1 = self.linear(attn.qkv, x, t.prefix, t.grid)
         qkv = qkv.reshape(batch, count, 3, attn.num_heads, attn.head_dim).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.unbind(0)
-        x = F.scaled_dot_product_attention(attn.q_norm(q), attn.k_norm(k), v)
-        x = attn.norm(x.transpose(1, 2).reshape(batch, count, attn.attn_dim))
+        q, k = (self._placed(i, x, t) for x in (attn.q_norm(q), attn.k_norm(k)))
+        x = F.scaled_dot_product_attention(q, k, v)
+        x = attn.norm(x.transpose(1, 2).reshape(batch, count, -1))
         x = x if gate is None else x * gate
         x, aux2 = self.linear(attn.proj, x, t.prefix, t.grid)
         return x, aux1 + aux2
+
+    def _placed(self, i: int, x: Tensor, t: Tokens) -> Tensor:
+        """Give queries or keys, (B, heads, N, head width), their place; here they have it."""
+        return x
 
     def block(self, i: int, t: Tokens) -> Tokens:
         """Run block i as it is: attention, then MLP, each added to the residual stream."""
@@ -204,24 +192,41 @@ class Backbone(nn.Module):
         """Return the map a decoder of the backbone's own family reads, (B, C, H, W)."""
         return t.map()
 
+    @property
+    def neck_channels(self) -> int:
+        """Return the channels of what `neck` gives."""
+        return self.dim
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the weights under the names they have outside, for a file that `load` reads."""
+        tensors: dict[str, Tensor] = self.vit.state_dict()
+        return {self._native.get(name, name): tensor for name, tensor in tensors.items()}
+
     def load(self, state: dict[str, Tensor]) -> None:
-        """Load a timm state dict strictly; raises ZooError naming what does not fit."""
-        own = self.vit.state_dict()
-        missing, surplus = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-        shapes = [n for n in own.keys() & state.keys() if own[n].shape != state[n].shape]
-        if missing or surplus or shapes:
-            raise ZooError(
-                f"these weights do not fit the backbone: {len(missing)} tensors missing "
-                f"{missing[:3]}, {len(surplus)} unknown {surplus[:3]}, "
-                f"{len(shapes)} of another shape {sorted(shapes)[:3]}"
-            )
-        self.vit.load_state_dict(state, strict=True)
+        """Load a state dict of the model's own library strictly, or one of `state`.
+
+        A merged backbone has biases where the model has none; a layer is given one for it.
+        Raises ZooError naming what does not fit.
+        """
+        load_state(self.vit, self._native, state)
 
     def reset(self, seed: int) -> None:
         """Re-initialise every weight as timm does for training from scratch."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.vit.init_weights()
+        for module in self.vit.modules():
+            if isinstance(module, Qkv):  # which timm takes for a layer with a bias of its own
+                nn.init.zeros_(module.q_bias)
+                nn.init.zeros_(module.v_bias)
+
+
+def _activated(mlp: Any, x: Tensor) -> Tensor:
+    """Apply the non-linearity of an MLP, or its gate: one half of the channels by the other."""
+    if type(mlp) is Mlp:
+        return mlp.act(x)
+    first, second = x.chunk(2, dim=-1)
+    return first * mlp.act(second) if getattr(mlp, "gate_last", False) else mlp.act(first) * second
 
 
 def _plain(vit: nn.Module) -> VisionTransformer:
@@ -229,7 +234,7 @@ def _plain(vit: nn.Module) -> VisionTransformer:
     if type(vit) is not VisionTransformer or not isinstance(vit.patch_embed, PatchEmbed):
         raise ZooError(
             f"{type(vit).__name__} is not a plain timm VisionTransformer; "
-            f"use a vit_*, deit_*, DINOv2 or samvit_* model"
+            f"use a vit_*, deit_*, DINO, EVA, BEiT or SAM model of timm"
         )
     for block in vit.blocks:
         if type(block) is not Block or type(block.attn) is not Attention:

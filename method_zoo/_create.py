@@ -1,4 +1,4 @@
-"""A timm name to a frozen backbone."""
+"""A backbone's name, timm's or that of one of Meta's SAM encoders, to a frozen backbone."""
 
 from __future__ import annotations
 
@@ -6,25 +6,38 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 import timm
+from timm.models import model_entrypoint
+from timm.models.beit import Beit as TimmBeit
+from timm.models.eva import Eva as TimmEva
 from timm.models.vision_transformer_sam import VisionTransformerSAM
 from torch import Tensor, nn
 
-from ._backbone import Backbone
+from ._backbone import STRIDE, Backbone
+from ._beit import Beit
 from ._errors import ZooError
+from ._eva import Eva
 from ._sam import Sam
+from ._sam_meta import META_SAM, meta_encoder
 
 # Another class than these is for the plain family to open or to refuse.
-FAMILIES: dict[type[nn.Module], type[Backbone]] = {VisionTransformerSAM: Sam}
+FAMILIES: dict[type[nn.Module], type[Backbone]] = {
+    VisionTransformerSAM: Sam,
+    TimmEva: Eva,
+    TimmBeit: Beit,
+}
 
 
 def check_backbone_name(name: str, also: Iterable[str] = ()) -> None:
     """Raise ZooError with the closest names unless `name` is a timm model, with or without tag.
 
-    `also` are further names the caller knows, offered among the closest.
+    Meta's SAM encoders have names of their own. `also` are further names the caller knows,
+    offered among the closest.
     """
+    if name in META_SAM:
+        return
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
-        known = [*also, *timm.list_models()]
+        known = [*also, *META_SAM, *timm.list_models()]
         close = ", ".join(get_close_matches(name, known, n=5) or ["vit_small_patch16_224"])
         raise ZooError(f"unknown backbone '{name}'; use a timm model name, closest: {close}")
     tagged = timm.list_models(f"{architecture}.*", pretrained=True)
@@ -37,21 +50,39 @@ def create_backbone(
     name: str,
     state: dict[str, Tensor] | None = None,
     pos_antialias: bool | None = None,
+    size: tuple[int, int] | None = None,
     **kwargs,
 ) -> Backbone:
-    """Build a frozen backbone by its timm name; no files are read.
+    """Build a frozen backbone by its name; no files are read.
 
-    `state` is the timm state dict, loaded strictly; without it the weights are timm's random ones.
+    `state` is the model's own state dict, loaded strictly; without it the weights are random.
     `pos_antialias` says how position tables are resized; by default as timm does it (with).
+    `size` is that of the images, height and width: a model of one fixed grid is built for it, any
+    other takes every size anyway. Further arguments go to the model.
     Raises ZooError for an unknown name, an unsupported model or a state that does not fit.
     """
     check_backbone_name(name)
-    try:
-        vit = timm.create_model(name, pretrained=False, num_classes=0, global_pool="", **kwargs)
-    except AssertionError as error:  # how timm says that a model cannot go without pooling
-        raise ZooError(f"{name} cannot be opened ({error}); use a plain vit_* model") from None
-    family = FAMILIES.get(type(vit), Backbone)
+    if name in META_SAM:
+        family, vit = Sam, meta_encoder(name, **kwargs)
+    else:
+        vit = _timm_model(name, size, kwargs)
+        family = FAMILIES.get(type(vit), Backbone)
     backbone = family(vit, True if pos_antialias is None else pos_antialias)
     if state is not None:
         backbone.load(state)
     return backbone
+
+
+def _timm_model(name: str, size: tuple[int, int] | None, kwargs: dict) -> nn.Module:
+    """Build timm's model without its head, of random weights, as its family needs it built."""
+    module = model_entrypoint(name.partition(".")[0]).__module__
+    if module == TimmEva.__module__:
+        # With a grid of its own it would keep one table of rotations, that of its native size.
+        kwargs = {"dynamic_img_size": True} | kwargs
+    if module == TimmBeit.__module__ and size is not None:
+        patch = kwargs.get("patch_size", STRIDE)  # every BEiT of timm has patches of 16 pixels
+        kwargs = {"img_size": tuple(side // STRIDE * patch for side in size)} | kwargs
+    try:
+        return timm.create_model(name, pretrained=False, num_classes=0, global_pool="", **kwargs)
+    except AssertionError as error:  # how timm says that a model cannot go without pooling
+        raise ZooError(f"{name} cannot be opened ({error}); use a plain vit_* model") from None

@@ -3,17 +3,24 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+MOST_NAMES = 40  # more than that nobody reads in an error
+
 
 class ZooError(ValueError):
     """A request the zoo cannot serve: what was got, what is allowed, what to do."""
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """Return the sentence for a name that is not among the known ones."""
-    known = sorted(known)
-    close = get_close_matches(name, known, n=1)
-    hint = f"did you mean '{close[0]}'? " if close else ""
-    return f"unknown {kind} '{name}'; {hint}known: {', '.join(known) or 'none'}"
+    """Return the sentence for a name that is not among the known ones.
+
+    The closest come first; of very many, only those are named.
+    """
+    names = sorted(set(known))
+    close = get_close_matches(name, names, n=3)
+    hint = f"did you mean {' or '.join(repr(n) for n in close)}? " if close else ""
+    if len(names) > MOST_NAMES:
+        return f"unknown {kind} '{name}'; {hint}{len(names)} names are known, see lpmoe-bench list"
+    return f"unknown {kind} '{name}'; {hint}known: {', '.join(names) or 'none'}"
 
 
 def at_least(option: str, value: float, least: float) -> None:

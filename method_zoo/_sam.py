@@ -1,7 +1,8 @@
 """The image encoder of SAM opened into verbs: windows, relative positions, the 256-channel neck.
 
-Segment Anything, Kirillov et al., ICCV 2023, arXiv 2304.02643; the model is timm's `samvit_*`. Its
-blocks norm with an epsilon of 1e-5; Meta's with 1e-6, to be had by the model's own `norm_layer`.
+Segment Anything, Kirillov et al., ICCV 2023, arXiv 2304.02643; the model is timm's `samvit_*`, or
+the encoder of Meta's `segment_anything`. The blocks of timm's norm with an epsilon of 1e-5, those
+of Meta's with 1e-6, each as its native forward does.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from timm.models.vision_transformer_sam import (
     Block,
     VisionTransformerSAM,
     get_decomposed_rel_pos_bias,
+    get_rel_pos,
     window_partition,
     window_unpartition,
 )
@@ -23,6 +25,7 @@ from torch import Tensor, nn
 
 from ._backbone import Backbone
 from ._errors import ZooError
+from ._sam_meta import named_as_timm
 from ._tokens import Tokens
 
 
@@ -35,7 +38,8 @@ class Sam(Backbone):
     """
 
     def _openable(self, vit: nn.Module) -> nn.Module:
-        assert isinstance(vit, VisionTransformerSAM)
+        if not isinstance(vit, VisionTransformerSAM):
+            return named_as_timm(vit)
         for block in vit.blocks:
             if type(block) is not Block or type(block.attn) is not Attention or block.attn.rope:
                 raise ZooError(
@@ -75,9 +79,12 @@ class Sam(Backbone):
         qkv, aux1 = self.linear(attn.qkv, x, t.prefix, t.grid)
         qkv = qkv.view(batch, count, 3, attn.num_heads, -1).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.reshape(3, batch * attn.num_heads, count, -1).unbind(0)
-        q, k = attn.q_norm(q), attn.k_norm(k)
-        bias = _relative_position(attn, q, t) if attn.use_rel_pos else None
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        if isinstance(attn, Attention):
+            q, k = attn.q_norm(q), attn.k_norm(k)
+            bias = _relative_position(attn, q, t) if attn.use_rel_pos else None
+            x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        else:
+            x = _scores_of_meta(attn, q, k, t).softmax(dim=-1) @ v
         x = x.view(batch, attn.num_heads, count, -1).transpose(1, 2).reshape(batch, count, -1)
         x, aux2 = self.linear(attn.proj, x, t.prefix, t.grid)
         return x, aux1 + aux2
@@ -88,7 +95,14 @@ class Sam(Backbone):
 
     def neck(self, t: Tokens) -> Tensor:
         """Return what SAM's mask decoder reads, (B, 256, H, W)."""
-        return self.vit.neck(t.map())
+        # Channel by channel, as the native forward has it: the norms of Meta's neck add up in the
+        # order of memory, and a method may leave the tokens laid out in another.
+        return self.vit.neck(t.map().contiguous())
+
+    @property
+    def neck_channels(self) -> int:
+        convolutions = [m for m in self.vit.neck.modules() if isinstance(m, nn.Conv2d)]
+        return convolutions[-1].out_channels if convolutions else self.dim  # some have no neck
 
     def reset(self, seed: int) -> None:
         """Re-initialise every weight; timm starts SAM with torch's defaults and zero tables."""
@@ -100,6 +114,10 @@ class Sam(Backbone):
         for name, parameter in self.vit.named_parameters():
             if name.endswith(("pos_embed", "rel_pos_h", "rel_pos_w")):
                 nn.init.zeros_(parameter)
+        for norm in self.vit.neck.children():
+            if not isinstance(norm, nn.Conv2d):  # Meta's cannot reset itself
+                nn.init.ones_(norm.weight)
+                nn.init.zeros_(norm.bias)
 
 
 def _relative_position(attn: Any, q: Tensor, t: Tokens) -> Tensor:
@@ -107,3 +125,22 @@ def _relative_position(attn: Any, q: Tensor, t: Tokens) -> Tensor:
     tables = attn.rel_pos_h, attn.rel_pos_w
     bias = get_decomposed_rel_pos_bias(q[:, t.prefix :], *tables, t.grid, t.grid)
     return F.pad(bias, (t.prefix, 0, t.prefix, 0)) if t.prefix else bias
+
+
+def _scores_of_meta(attn: Any, q: Tensor, k: Tensor, t: Tokens) -> Tensor:
+    """Return the scores as Meta's code adds them up, (B' * heads, N, N): rows, then columns."""
+    scores = (q * attn.scale) @ k.transpose(-2, -1)
+    if not attn.use_rel_pos:
+        return scores
+    (height, width), p = t.grid, t.prefix
+    queries = q[:, p:].unflatten(1, t.grid)
+    rows = get_rel_pos(height, height, attn.rel_pos_h)
+    columns = get_rel_pos(width, width, attn.rel_pos_w)
+    rows = torch.einsum("bhwc,hkc->bhwk", queries, rows)[:, :, :, :, None]
+    columns = torch.einsum("bhwc,wkc->bhwk", queries, columns)[:, :, :, None, :]
+    inside = scores[:, p:, p:].unflatten(2, t.grid).unflatten(1, t.grid)
+    inside = (inside + rows + columns).flatten(3).flatten(1, 2)
+    if not p:
+        return inside
+    beside = torch.cat([scores[:, p:, :p], inside], dim=2)
+    return torch.cat([scores[:, :p], beside], dim=1)

@@ -20,10 +20,24 @@ PLAIN = {
     "dinov2": ("vit_small_patch14_dinov2", SIZE | {"img_size": 56}),
     "registers": ("vit_small_patch14_reg4_dinov2", SIZE | {"img_size": 56}),
 }
-FAMILIES = PLAIN | {
+EVA = {
+    "eva02": ("eva02_base_patch14_224", SIZE | {"img_size": 56}),  # three layers to q, k and v
+    "eva02_fused": ("eva02_small_patch14_224", SIZE | {"img_size": 56}),  # one, no bias of keys
+    "dinov3": ("vit_small_patch16_dinov3", SIZE | {"img_size": 64}),
+}
+WHOLE = (
+    PLAIN
+    | EVA
+    | {
+        "beit": ("beit_base_patch16_224", SIZE | {"img_size": (64, 96)}),  # the one size it takes
+    }
+)
+WINDOWS = {
     # A grid of 4 x 4 is padded to four windows of 3 x 3; two blocks of four are global.
     "sam": ("samvit_base_patch16", SIZE | SAM | {"img_size": 64}),
+    "sam_meta": ("sam_vit_b", SIZE | SAM | {"img_size": 64}),
 }
+FAMILIES = WHOLE | WINDOWS
 
 
 @cache

@@ -22,18 +22,70 @@ def has_norm(b: Backbone) -> bool:
     return not hasattr(b.vit, "neck")
 
 
-def block(b: Backbone, i: int) -> int:
-    """Block i: qkv, proj, fc1 and fc2 with biases, two norms, LayerScale where there is one.
+def qkv_biases(b: Backbone) -> int:
+    """Of queries, keys and values; EVA and BEiT have none for keys, DINOv3 has none at all."""
+    if b.vit.blocks[0].attn.qkv.bias is None:
+        return 0
+    return (2 if type(b).__name__ in ("Eva", "Beit") else 3) * b.dim
 
-    SAM has two tables of relative positions, as wide as a head.
-    """
-    block = b.vit.blocks[i]
-    scaled = hasattr(getattr(block, "ls1", None), "gamma")
-    places = 0
-    if not has_norm(b):
-        side = block.window_size or b.vit.patch_embed.grid_size[0]
-        places = 2 * (2 * side - 1)
-    return 12 * b.dim**2 + 13 * b.dim + 2 * b.dim * scaled + places * b.dim // b.heads
+
+def gated(b: Backbone) -> bool:
+    """Whether the MLP is a SwiGLU, whose first layer gives a gate beside the values."""
+    return type(b.vit.blocks[0].mlp).__name__ in ("SwiGLU", "GluMlp")
+
+
+def inner(b: Backbone) -> int:
+    """Channels that the second layer of the MLP reads: 4 d, of EVA-02 8/3 d."""
+    return b.dim * 8 // 3 if gated(b) else 4 * b.dim
+
+
+def first(b: Backbone) -> int:
+    """Channels that the first layer of the MLP gives."""
+    return inner(b) * (1 + gated(b))
+
+
+def inner_norm(b: Backbone) -> int:
+    """Channels of the norm within the MLP, which EVA-02 has from its base size on."""
+    return inner(b) if type(b.vit.blocks[0].mlp).__name__ == "SwiGLU" else 0
+
+
+def places(b: Backbone, i: int) -> int:
+    """Tables of relative positions: SAM's two, as wide as a head; BEiT's, a number a head."""
+    if type(b).__name__ == "Beit":
+        height, width = b.vit.patch_embed.grid_size
+        return b.heads * ((2 * height - 1) * (2 * width - 1) + 3)
+    if has_norm(b):
+        return 0
+    side = b.vit.blocks[i].window_size or b.vit.patch_embed.grid_size[0]
+    return 2 * (2 * side - 1) * b.dim // b.heads
+
+
+def block(b: Backbone, i: int) -> int:
+    """Block i: qkv and proj, the MLP, two norms and one within, LayerScale where there is one."""
+    names = {name for name, _ in b.vit.blocks[i].named_parameters()}
+    scaled = bool(names & {"ls1.gamma", "gamma_1"})
+    attention = 4 * b.dim**2 + qkv_biases(b) + b.dim
+    mlp = (b.dim + 1) * first(b) + inner(b) * b.dim + b.dim + 2 * inner_norm(b)
+    return attention + mlp + 4 * b.dim + 2 * b.dim * scaled + places(b, i)
+
+
+def fact(b: Backbone, r: int) -> int:
+    """Two factors; cores for the pieces of width d: 3 of qkv, 1 of proj, a last one may be cut."""
+    cores = 3 + 1 + -(-first(b) // b.dim) + -(-inner(b) // b.dim)
+    return 2 * b.dim * r + b.depth * cores * r**2
+
+
+def bitfit(b: Backbone) -> int:
+    """Of qkv, proj, both layers of the MLP, the norms; of patch embedding and final norms."""
+    inside = qkv_biases(b) + b.dim + first(b) + b.dim + 2 * b.dim + inner_norm(b)
+    return b.depth * inside + b.dim + (b.dim if has_norm(b) else 2 * 256)
+
+
+def ssf(b: Backbone) -> int:
+    """Scale and shift of norms, qkv, proj, fc1, fc2; of patch embedding and final norm."""
+    return (
+        b.depth * 2 * (2 * b.dim + 3 * b.dim + b.dim + first(b) + b.dim) + 2 * b.dim + last_norm(b)
+    )
 
 
 def last_norm(b: Backbone) -> int:
@@ -107,16 +159,18 @@ COUNTS: dict[str, Callable[[Backbone], int]] = {
     "adaroute": adaroute,
     "adapter": lambda b: b.depth * 2 * bottleneck(b.dim, 2),
     "adaptformer": lambda b: b.depth * bottleneck(b.dim, 64),
-    # Biases of qkv 3d, proj d, fc1 4d, fc2 d and two norms 2d; of patch embedding and final norms.
-    "bitfit": lambda b: b.depth * 11 * b.dim + b.dim + (b.dim if has_norm(b) else 2 * 256),
+    "bitfit": bitfit,
     "conv_lora": lambda b: conv_lora(b, 3, 8),
     "convpass": lambda b: b.depth * 2 * (bottleneck(b.dim, 8) + 9 * 8**2 + 8),
     "decoder_only": lambda b: 0,
     "dora": lambda b: b.depth * (8 * (b.dim + 3 * b.dim) + 3 * b.dim),
-    "fact": lambda b: 2 * b.dim * 16 + b.depth * 12 * 16**2,
+    "fact": lambda b: fact(b, 16),
     "full": lambda b: sum(p.numel() for p in b.parameters()),
     "late_lora": lambda b: b.depth // 2 * 8 * (b.dim + 3 * b.dim),
-    "ln_tune": lambda b: 4 * b.depth * b.dim + (2 * b.dim if has_norm(b) else 4 * 256),
+    "linear_probe": lambda b: 0,
+    "ln_tune": lambda b: (
+        b.depth * (4 * b.dim + 2 * inner_norm(b)) + (2 * b.dim if has_norm(b) else 4 * 256)
+    ),
     "lora": lambda b: b.depth * 8 * (b.dim + 3 * b.dim),
     "lpmoe": lambda b: lpmoe(b.dim, b.heads),
     "lst": lambda b: lst(b, 8),
@@ -126,8 +180,7 @@ COUNTS: dict[str, Callable[[Backbone], int]] = {
     "sam_adapter": lambda b: sam_adapter(b, 16),
     "scratch": lambda b: sum(p.numel() for p in b.parameters()),
     "sigma": lambda b: b.depth * sigma(b.dim, max(8, b.dim * 3 // 32 // 8 * 8)),
-    # Scale and shift of widths d, 3d, d, d, 4d, d in a block, of patch embedding and final norm.
-    "ssf": lambda b: b.depth * 2 * 11 * b.dim + 2 * b.dim + last_norm(b),
+    "ssf": ssf,
     "vera": lambda b: b.depth * (256 + 3 * b.dim),
     "vfm_adapter": lambda b: vfm_adapter(b.dim, b.depth),
     "vpt": lambda b: b.depth * 12 * b.dim,
@@ -175,6 +228,7 @@ VARIANTS: list[Variant] = [
     ),
     ("ssf", {"exact_init": True}, lambda b: (b.depth * 22 + 4) * b.dim),
     ("lora", {"rank": 2, "alpha": 4.0}, lambda b: b.depth * 2 * (b.dim + 3 * b.dim)),
+    ("lora", {"rank": 2, "targets": "qv"}, lambda b: b.depth * 2 * 2 * (b.dim + b.dim)),
     (
         "vfm_adapter",
         {"bottleneck": 4, "queries": 3, "pool": "mean"},
