@@ -43,11 +43,17 @@ def get_method(name: str) -> type[Method]:
     return found[0]
 
 
-def create_backbone(name: str, state=None, pos_antialias: bool | None = None, **kwargs):
+def create_backbone(
+    name: str,
+    state=None,
+    pos_antialias: bool | None = None,
+    size: tuple[int, int] | None = None,
+    **kwargs,
+):
     """Build a frozen backbone; see method_zoo._create.create_backbone."""
     from ._create import create_backbone as create
 
-    return create(name, state, pos_antialias, **kwargs)
+    return create(name, state, pos_antialias, size, **kwargs)
 
 
 def check_backbone_name(name: str, also: Iterable[str] = ()) -> None:

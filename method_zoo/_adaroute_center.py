@@ -1,5 +1,6 @@
 """The expert center of AdaRoute and its router: weights mixed anew for every image."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -15,7 +16,7 @@ class Center(nn.Module):
         super().__init__()
         shapes = [(width, dim), (dim, width), *((width, 1, k, k) for k in sizes)]
         self.experts = nn.ParameterList(
-            nn.init.trunc_normal_(nn.Parameter(Tensor(experts, *shape)), std=0.02)
+            nn.init.trunc_normal_(nn.Parameter(torch.empty(experts, *shape)), std=0.02)
             for shape in shapes
         )
 

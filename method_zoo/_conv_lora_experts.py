@@ -5,6 +5,8 @@ the same with less work: at odd s the way down reads only the middle of each s x
 the 3 x 3 values around each middle are interpolated, and the convolution takes steps of 3.
 """
 
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,6 +14,8 @@ from torch import Tensor, nn
 
 class Experts(nn.ModuleList):
     """Experts for scales 1, 2, ...; each map goes through the one that was chosen for it."""
+
+    one_of = True  # who counts work where the choice is not known divides by the number of experts
 
     def __init__(self, rank: int, count: int):
         super().__init__(Expert(rank, scale + 1) for scale in range(count))
@@ -55,16 +59,32 @@ class Expert(nn.Module):
 
 def _enlarge(size: int, scale: int, like: Tensor) -> Tensor:
     """Return bicubic interpolation of a line as a matrix, (scale * size, size)."""
-    return _resize(torch.eye(size, device=like.device, dtype=like.dtype), scale * size)
+    return _resize(size, scale * size, like)
 
 
 def _reduce(size: int, scale: int, like: Tensor) -> Tensor:
     """Return the way back as a matrix, (size, scale * size)."""
-    return _resize(torch.eye(scale * size, device=like.device, dtype=like.dtype), size)
+    return _resize(scale * size, size, like)
 
 
-def _resize(unit: Tensor, size: int) -> Tensor:
-    return F.interpolate(unit[None, None], (size, unit.shape[1]), mode="bicubic")[0, 0]
+def _resize(source: int, target: int, like: Tensor) -> Tensor:
+    if like.is_meta:  # nothing to compute, and torch would take seconds for that
+        return like.new_empty(target, source)
+    make = _bicubic if torch.compiler.is_compiling() else _kept
+    return make(source, target, like.dtype, like.device)
+
+
+@lru_cache(maxsize=128)
+def _kept(source: int, target: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Make each matrix once: that costs as much as the products with it."""
+    with torch.inference_mode(False), torch.autocast(device.type, enabled=False):
+        return _bicubic(source, target, dtype, device)
+
+
+def _bicubic(source: int, target: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    unit = torch.eye(source, device=device, dtype=torch.promote_types(dtype, torch.float32))
+    line = F.interpolate(unit[None, None], (target, source), mode="bicubic")[0, 0]
+    return line.to(dtype)
 
 
 def _middles(matrix: Tensor, scale: int) -> Tensor:

@@ -6,6 +6,7 @@ extension: out(q) = sum over levels l and points p of w(q, l, p) * value_l at lo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -39,6 +40,19 @@ def places(grids: Grids, like: Tensor) -> Places:
     return Places(grids, torch.cat(points), torch.stack(cells).view(-1, 2))
 
 
+def star(heads: int, levels: int, points: int) -> Tensor:
+    """Return the offsets to start from, (heads * levels * points * 2,), in cells of a level.
+
+    Each head looks another way, its points 1, 2, ... cells off; the star's tips lie on a square.
+    """
+    angle = torch.arange(heads, dtype=torch.float32) * (2 * math.pi / heads)
+    ray = torch.stack([angle.cos(), angle.sin()], dim=-1)
+    ray = ray / ray.abs().amax(-1, keepdim=True)
+    reach = torch.arange(1, points + 1, dtype=torch.float32)
+    offsets = ray[:, None, None] * reach[:, None]  # (h, 1, P, 2)
+    return offsets.expand(heads, levels, points, 2).flatten()
+
+
 def sample(value: Tensor, grids: Grids, where: Tensor, weights: Tensor) -> Tensor:
     """Return the weighted bilinear reads of `value`, (B, Q, h * d); outside the grid is zero.
 
@@ -60,3 +74,8 @@ def sample(value: Tensor, grids: Grids, where: Tensor, weights: Tensor) -> Tenso
         total = part if total is None else total + part
     assert total is not None
     return total.unflatten(0, (-1, heads)).permute(0, 3, 1, 2).flatten(2)
+
+
+def precise(x: Tensor) -> Tensor:
+    """Bring half-precision numbers to float32 and leave others as they are."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

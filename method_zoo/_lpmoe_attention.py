@@ -6,12 +6,10 @@ out = W_o sum over levels and points of a * b * (W_v f at reference + offset(q))
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
-from ._deformable import Places, sample
+from ._deformable import Places, precise, sample, star
 from ._errors import ZooError
 
 NORM_EPS = 1e-8
@@ -51,14 +49,8 @@ class CosineDeformableAttention(nn.Module):
 
     def reset(self) -> None:
         """Start on a star of points around each reference, with equal weights."""
-        heads, levels, points = self.shape
-        angle = torch.arange(heads, dtype=torch.float32) * (2 * math.pi / heads)
-        ray = torch.stack([angle.cos(), angle.sin()], dim=-1)
-        ray = ray / ray.abs().amax(-1, keepdim=True)  # the star's tips lie on a square
-        reach = torch.arange(1, points + 1, dtype=torch.float32)
-        star = ray[:, None, None] * reach[:, None]  # (h, 1, P, 2)
         with torch.no_grad():
-            self.offsets.bias.copy_(star.expand(heads, levels, points, 2).flatten())
+            self.offsets.bias.copy_(star(*self.shape))
         for zero in (self.offsets.weight, self.weights.weight, self.weights.bias):
             nn.init.zeros_(zero)
         for linear in (self.value, self.output):
@@ -108,11 +100,6 @@ def aligned_logits(query: Tensor, features: Tensor, weight: Tensor) -> Tensor:
     feature_norm = torch.linalg.vector_norm(features, dim=-1, keepdim=True) + NORM_EPS
     summary = features.transpose(1, 2) @ ((features @ weight.t()) / feature_norm)  # (B, C, K)
     return (query @ summary) / query_norm
-
-
-def precise(x: Tensor) -> Tensor:
-    """Bring half-precision numbers to float32 and leave others as they are."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def check_sizes(dim: int, heads: int, points: int, ratio: float) -> int:

@@ -45,10 +45,13 @@ class Method(nn.Module):
     identity_at_init: ClassVar[bool] = True
     needs_prompts: ClassVar[bool] = False
     mergeable: ClassVar[bool] = False
+    unmergeable: ClassVar[str] = "it depends on its input"  # why, where it is not mergeable
     find_unused_parameters: ClassVar[bool] = False
     batch_statistics: ClassVar[bool] = False  # its BatchNorm sees how a batch is divided
     decoder: ClassVar[str] = "fpn"
     preset: ClassVar[dict[str, float]] = {"lr": 1e-3}
+    # Options that came when records existed, with the value that those records mean.
+    later_options: ClassVar[dict[str, object]] = {}
     # Trainable tensors that may stay without gradient: {fragment of the name: the reason}.
     without_gradient: ClassVar[dict[str, str]] = {}
 
@@ -160,7 +163,7 @@ class Method(nn.Module):
     def merge(self) -> Backbone:
         """Fold the adaptation into the backbone and return it; raises where that is impossible."""
         if not self.mergeable:
-            raise ZooError(f"{self.title} cannot be merged: it depends on its input")
+            raise ZooError(f"{self.title} cannot be merged: {self.unmergeable}")
         if self._merged:
             raise ZooError(f"{self.title} is merged already; build a fresh method to merge again")
         for name, module in list(self.backbone.vit.named_modules()):

@@ -19,7 +19,11 @@ class Adapter(Method):
 
     title = "Adapter"
     paper = "arXiv 1902.00751"
-    fidelity = "the paper's placement; the width is inferred from the Conv-LoRA table's count"
+    fidelity = (
+        "the paper's equation at its two places a block; GELU and the start are common practice, "
+        "the width is inferred from the count that the Conv-LoRA table prints, not stated there"
+    )
+    unmergeable = "its bottleneck bends what the branches return, which no weight of theirs can"
     preset = {"lr": 2e-3}
 
     def __init__(self, backbone: Backbone, bottleneck: int = 2):

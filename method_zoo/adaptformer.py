@@ -23,6 +23,7 @@ class AdaptFormer(Method):
         "the authors' code, whose branch reads the stream before the norm, where the paper's "
         "figure shows it after; the module equals theirs to 1e-5"
     )
+    unmergeable = "its branch beside the MLP has a ReLU of its own, which no weight can hold"
     preset = {"lr": 1e-3}
 
     def __init__(

@@ -37,6 +37,7 @@ class AdaRoute(Method):
         "bottleneck up to width 384 and any grid are ours"
     )
     identity_at_init = False
+    unmergeable = "its weights are mixed anew for every image"
     preset = {"lr": 3e-4}
 
     def __init__(

@@ -11,10 +11,13 @@ from ._method import Method
 class BitFit(Method):
     title = "BitFit"
     paper = "arXiv 2106.10199"
-    fidelity = "every bias of the backbone trains, as the Conv-LoRA comparison counts them"
+    fidelity = (
+        "the paper's rule on every bias, the patch embedding's included, which gives the count of "
+        "the Conv-LoRA table on SAM ViT-H; the paper itself is about language models"
+    )
     mergeable = True
     preset = {"lr": 5e-3}
 
     def __init__(self, backbone: Backbone):
         super().__init__(backbone)
-        self.unfreeze(lambda name: name.endswith(".bias"))
+        self.unfreeze(lambda name: name.endswith("bias"))

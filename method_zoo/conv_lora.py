@@ -32,6 +32,7 @@ class ConvLoRA(Method):
         "exp and log is left out, which changes nothing for one expert a map"
     )
     find_unused_parameters = True
+    unmergeable = "its convolutions see neighbours, and a gate chooses them for every image"
     preset = {"lr": 1e-3}
     without_gradient = {
         "gate": "the balance loss alone trains the official gate, and only while it draws noise",

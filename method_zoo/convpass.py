@@ -21,6 +21,7 @@ class Convpass(Method):
     title = "Convpass"
     paper = "arXiv 2207.07039"
     fidelity = "the authors' code at any grid and width; the module equals theirs to 1e-5"
+    unmergeable = "its convolution sees neighbouring tokens, which no layer of a plain ViT does"
     preset = {"lr": 1e-3}
 
     def __init__(

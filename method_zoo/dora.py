@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ._backbone import Backbone
 from ._errors import at_least
+from ._joined import rewrite
 from ._method import Method
 from .lora import LoRALinear
 
@@ -18,7 +19,10 @@ from .lora import LoRALinear
 class DoRA(Method):
     title = "DoRA"
     paper = "arXiv 2402.09353"
-    fidelity = "the paper's equation with its detached norm, on the fused qkv layer"
+    fidelity = (
+        "the paper's equation with its detached norm; on the fused qkv layer alone, with the count "
+        "of Hugging Face peft's DoRA there"
+    )
     mergeable = True
     preset = {"lr": 1e-3}
 
@@ -53,6 +57,5 @@ class DoRALinear(LoRALinear):
     def fold(self) -> nn.Module:
         assert isinstance(self.base, nn.Linear)
         weight = self._changed()
-        with torch.no_grad():
-            self.base.weight.copy_((self.length / weight.norm(dim=1))[:, None] * weight)
+        rewrite(self.base, (self.length / weight.norm(dim=1))[:, None] * weight)
         return self.base

@@ -2,7 +2,8 @@
 
 FacT-TT: y = W x + c + s V Sigma U x. U (rank x d) and V (d x rank) are shared by every layer of
 every block; each d x d piece of a weight has its own core Sigma (rank x rank): 3 for qkv, 1 for
-proj, 4 for fc1 and 4 for fc2. V starts at zero: training starts at the frozen model.
+proj, 4 for fc1 and 4 for fc2. V starts at zero: training starts at the frozen model. Where a width
+is no multiple of d, as in a SwiGLU, the last piece is cut: the paper has no such layers.
 """
 
 import math
@@ -12,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ._backbone import Backbone, Wrapped
-from ._errors import ZooError, at_least, rate
+from ._errors import at_least, rate
+from ._joined import rewrite
 from ._method import Method
 
 LAYERS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
@@ -24,7 +26,10 @@ class FacT(Method):
 
     title = "FacT-TT"
     paper = "arXiv 2212.03145"
-    fidelity = "the tensor-train form of the paper, with the authors' dropout"
+    fidelity = (
+        "the tensor-train form of the paper with the authors' dropout, from a specification: there "
+        "is no module of theirs to compare with; any MLP ratio that divides is ours"
+    )
     mergeable = True
     preset = {"lr": 1e-3}
 
@@ -58,27 +63,24 @@ class FacTLinear(Wrapped):
         super().__init__(base)
         assert isinstance(base, nn.Linear)
         rank, dim = shared.u.shape
-        if base.in_features % dim or base.out_features % dim:
-            raise ZooError(
-                f"FacT-TT cuts a layer into pieces of width {dim}, into which {base.in_features} "
-                f"-> {base.out_features} does not divide: use a backbone with MLP ratio 4"
-            )
-        pieces = (base.out_features // dim, base.in_features // dim)
+        self.missing = -base.in_features % dim  # inputs that the last piece lacks
+        pieces = (math.ceil(base.out_features / dim), math.ceil(base.in_features / dim))
         bound = 1 / math.sqrt(pieces[1] * rank)  # as of one linear layer that reads all pieces
         self.shared, self.scale = shared, scale
         self.core = nn.Parameter(torch.empty(*pieces, rank, rank).uniform_(-bound, bound))
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, prefix: int = 0, grid: tuple[int, int] | None = None) -> Tensor:
-        pieces = x.unflatten(-1, (self.core.shape[1], -1))
+        pieces = F.pad(x, (0, self.missing)).unflatten(-1, (self.core.shape[1], -1))
         h = torch.einsum("...kr,jksr->...js", F.linear(pieces, self.shared.u), self.core)
         update = F.linear(self.dropout(h), self.shared.v).flatten(-2)
-        return self.base(x) + self.scale * update
+        y = self.base(x)
+        return y + self.scale * update[..., : y.shape[-1]]
 
     def fold(self) -> nn.Module:
         assert isinstance(self.base, nn.Linear)
-        with torch.no_grad():
-            # Output a of piece j by input b of piece k.
-            pieces = torch.einsum("as,jksr,rb->jakb", self.shared.v, self.core, self.shared.u)
-            self.base.weight += self.scale * pieces.reshape(self.base.weight.shape)
+        # Output a of piece j by input b of piece k.
+        pieces = torch.einsum("as,jksr,rb->jakb", self.shared.v, self.core, self.shared.u)
+        update = pieces.flatten(2).flatten(0, 1)[: self.base.out_features, : self.base.in_features]
+        rewrite(self.base, self.base.weight + self.scale * update)
         return self.base

@@ -10,7 +10,10 @@ from ._method import Method
 
 class Full(Method):
     title = "Full fine-tuning"
-    fidelity = "every parameter of the backbone trains; drop path and layer decay are not used"
+    fidelity = (
+        "a baseline without a paper: every parameter of the backbone trains; without the drop path "
+        "and layer decay of fine-tuning recipes"
+    )
     mergeable = True
     preset = {"lr": 5e-5}
 

@@ -17,7 +17,10 @@ class LateLoRA(Method):
 
     title = "Late LoRA"
     paper = "arXiv 2106.09685"
-    fidelity = "LoRA's equation on the fused qkv layers of the last blocks"
+    fidelity = (
+        "LoRA's equation, equal to Hugging Face peft's outputs, on the fused qkv layers of the "
+        "last blocks: the advice of micro-sam, no method with a paper of its own"
+    )
     mergeable = True
     preset = {"lr": 1e-3}
 

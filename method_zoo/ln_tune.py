@@ -12,11 +12,19 @@ from ._method import Method
 class LNTune(Method):
     title = "LN-tune"
     paper = "arXiv 2304.01917"
-    fidelity = "every LayerNorm, the final one included; without the paper's scaling of attention"
+    fidelity = (
+        "the LayerNorm tuning of the paper, the final norm included; without the scaling of "
+        "attention that the paper combines it with"
+    )
     mergeable = True
     preset = {"lr": 5e-3}
 
     def __init__(self, backbone: Backbone):
         super().__init__(backbone)
-        norms = {n for n, m in backbone.vit.named_modules() if isinstance(m, nn.LayerNorm)}
+        norms = {n for n, m in backbone.vit.named_modules() if _is_layer_norm(m)}
         self.unfreeze(lambda name: name.rpartition(".")[0] in norms)
+
+
+def _is_layer_norm(module: nn.Module) -> bool:
+    # The two in the neck of Meta's SAM are of a class of its own.
+    return isinstance(module, nn.LayerNorm) or type(module).__name__ == "LayerNorm2d"

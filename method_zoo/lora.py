@@ -2,6 +2,7 @@
 
 y = W x + b + (alpha / rank) B A x, on the fused query-key-value layer of every block.
 A (rank x d) starts Kaiming-uniform, B (3d x rank) at zero: training starts at the frozen model.
+Or on queries and values alone, each with an A (rank x d) and a B (d x rank) of its own.
 """
 
 import math
@@ -11,22 +12,33 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ._backbone import Backbone, Wrapped
-from ._errors import ZooError
+from ._errors import at_least, one_of
+from ._joined import rewrite
 from ._method import Method
+
+TARGETS = ("qkv", "qv")
 
 
 class LoRA(Method):
+    """targets: "qkv" gives the fused layer one update, whose A queries, keys and values share; "qv"
+    gives queries and values an update each and leaves the keys. Both train the same number."""
+
     title = "LoRA"
     paper = "arXiv 2106.09685"
-    fidelity = "the paper's equation on the fused qkv layer, as the Conv-LoRA comparison uses it"
+    fidelity = (
+        "the paper's equation, equal to Hugging Face peft's outputs; on the fused qkv layer as the "
+        "Conv-LoRA comparison uses it, where the paper adapts queries and values (targets=qv)"
+    )
     mergeable = True
     preset = {"lr": 1e-3}
+    later_options = {"targets": "qkv"}
 
-    def __init__(self, backbone: Backbone, rank: int = 8, alpha: float = 8.0):
+    def __init__(self, backbone: Backbone, rank: int = 8, alpha: float = 8.0, targets: str = "qkv"):
         super().__init__(backbone)
-        if rank < 1:
-            raise ZooError(f"rank is {rank}; it must be at least 1")
-        self.wrap(lambda name: name.endswith("attn.qkv"), lambda m: LoRALinear(m, rank, alpha))
+        at_least("rank", rank, 1)
+        one_of("targets", targets, TARGETS)
+        layer = LoRALinear if targets == "qkv" else QueryValueLinear
+        self.wrap(lambda name: name.endswith("attn.qkv"), lambda m: layer(m, rank, alpha))
 
 
 class LoRALinear(Wrapped):
@@ -45,6 +57,30 @@ class LoRALinear(Wrapped):
 
     def fold(self) -> nn.Module:
         assert isinstance(self.base, nn.Linear)
+        rewrite(self.base, self.base.weight + self.scale * self.b @ self.a)
+        return self.base
+
+
+class QueryValueLinear(Wrapped):
+    """A frozen fused qkv layer with a low-rank update of its queries and one of its values."""
+
+    def __init__(self, base: nn.Module, rank: int, alpha: float):
+        super().__init__(base)
+        assert isinstance(base, nn.Linear)
+        self.a = nn.Parameter(torch.empty(2 * rank, base.in_features))  # queries' rows, values'
+        self.b = nn.Parameter(torch.zeros(2, base.out_features // 3, rank))
+        nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
+        self.scale = alpha / rank
+
+    def forward(self, x: Tensor, prefix: int = 0, grid: tuple[int, int] | None = None) -> Tensor:
+        query, value = map(F.linear, F.linear(x, self.a).chunk(2, dim=-1), self.b)
+        update = torch.cat([query, torch.zeros_like(query), value], dim=-1)
+        return self.base(x) + update * self.scale
+
+    def fold(self) -> nn.Module:
+        assert isinstance(self.base, nn.Linear)
         with torch.no_grad():
-            self.base.weight += self.scale * self.b @ self.a
+            query, value = (b @ a for a, b in zip(self.a.chunk(2), self.b, strict=True))
+            update = torch.cat([query, torch.zeros_like(query), value])
+            rewrite(self.base, self.base.weight + self.scale * update)
         return self.base

@@ -46,6 +46,7 @@ class LPMoE(Method):
     # Its maps are its own. What stays as it was while gamma is 0 is the token stream, and `final`.
     identity_at_init = False
     batch_statistics = True
+    unmergeable = "its priors come from the image itself, beside the backbone"
     preset = {"lr": 1e-3}
 
     def __init__(

@@ -27,6 +27,7 @@ class LST(Method):
         "the paper's ladder at every block; the side blocks start at random, not from pruned "
         "weights, and Up at zero; each of the four maps is h + Up(LN(s)) with the same Up"
     )
+    unmergeable = "a side network runs beside the backbone, which it leaves as it is"
     preset = {"lr": 1e-3}
 
     def __init__(self, backbone: Backbone, reduction: int = 8):

@@ -24,6 +24,7 @@ class Mona(Method):
         "the authors' module to 1e-5; they give it for Swin alone, so what prefix tokens do is ours"
     )
     identity_at_init = False
+    unmergeable = "its filters see neighbouring tokens, which no layer of a plain ViT does"
     preset = {"lr": 5e-4}
 
     def __init__(

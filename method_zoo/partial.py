@@ -14,7 +14,10 @@ class Partial(Method):
 
     title = "Partial fine-tuning"
     paper = "arXiv 1411.1792"
-    fidelity = "a baseline: every weight of the last blocks and of the final norm trains"
+    fidelity = (
+        "the partial-k baseline of VPT and V-PETL-Bench: every weight of the last k blocks and of "
+        "the final norm trains"
+    )
     mergeable = True
     preset = {"lr": 2e-4}
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ._backbone import Backbone, Wrapped
 from ._errors import ZooError, at_least, rate
+from ._joined import rewrite
 from ._method import Method
 
 
@@ -20,7 +21,10 @@ class RepAdapter(Method):
 
     title = "RepAdapter"
     paper = "arXiv 2302.08106"
-    fidelity = "the authors' code; the module equals theirs to 1e-5"
+    fidelity = (
+        "the authors' code: the module equals theirs to 1e-5, its two places and the merge are "
+        "those of the paper"
+    )
     mergeable = True
     preset = {"lr": 1e-3}
 
@@ -75,6 +79,6 @@ class RepLinear(Wrapped):
         with torch.no_grad():
             up = torch.block_diag(*self.up)
             shift = self.scale * F.linear(up @ self.down.bias + self.bias, base.weight)
-            base.weight += self.scale * base.weight @ up @ self.down.weight
-            base.bias = nn.Parameter(shift if base.bias is None else base.bias + shift)
+            weight = base.weight + self.scale * base.weight @ up @ self.down.weight
+            rewrite(base, weight, shift if base.bias is None else base.bias + shift)
         return base

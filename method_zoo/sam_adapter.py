@@ -32,6 +32,7 @@ class SAMAdapter(Method):
         "embedding; with the decoder that all methods share"
     )
     identity_at_init = False
+    unmergeable = "its prompts come from the image itself, block by block"
     preset = {"lr": 1e-3}
 
     def __init__(self, backbone: Backbone, scale: int = 16, layout: str = "official"):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ._backbone import Backbone, Wrapped
 from ._errors import at_least
+from ._joined import rewrite
 from ._method import Method
 
 
@@ -19,7 +20,10 @@ class VeRA(Method):
 
     title = "VeRA"
     paper = "arXiv 2310.11454"
-    fidelity = "the paper's equation on the fused qkv layer"
+    fidelity = (
+        "the paper's equation, on the fused qkv layer alone, with the count of Hugging Face peft's "
+        "VeRA there; the random matrices are drawn anew from the seed, not saved"
+    )
     mergeable = True
     preset = {"lr": 1e-2}
 
@@ -62,7 +66,6 @@ class VeRALinear(Wrapped):
 
     def fold(self) -> nn.Module:
         assert isinstance(self.base, nn.Linear)
-        with torch.no_grad():
-            inner = self.inner[:, None] * self.shared.a
-            self.base.weight += self.outer[:, None] * (self.shared.b @ inner)
+        inner = self.inner[:, None] * self.shared.a
+        rewrite(self.base, self.base.weight + self.outer[:, None] * (self.shared.b @ inner))
         return self.base

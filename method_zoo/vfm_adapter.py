@@ -34,6 +34,7 @@ class VFMAdapter(Method):
         "official; the number of queries, their start and the scale are ours, the bottleneck is "
         "inferred from the 3 % of SAM-B in the abstract"
     )
+    unmergeable = "its convolution is made anew for every image"
     preset = {"lr": 3e-4}
 
     def __init__(

@@ -18,9 +18,13 @@ from ._method import Method
 class VPT(Method):
     title = "VPT"
     paper = "arXiv 2203.12119"
-    fidelity = "the paper's equations; prompts are dropped before the decoder, their dropout is 0"
+    fidelity = (
+        "the paper's equations and start, with the count of the Conv-LoRA table on SAM ViT-H; "
+        "prompts are dropped before the decoder, their dropout is 0; SAM's windows get a copy each"
+    )
     identity_at_init = False
     needs_prompts = True
+    unmergeable = "its prompts are tokens of their own, which no weight can hold"
     preset = {"lr": 5e-3}
 
     def __init__(self, backbone: Backbone, prompts: int = 12, deep: bool = True):

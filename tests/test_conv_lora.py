@@ -11,7 +11,7 @@ from reference import assert_reference, needs_reference, reference
 from torch import nn
 
 from method_zoo import ZooError, get_method
-from method_zoo._conv_lora_experts import Expert, Experts
+from method_zoo._conv_lora_experts import Expert, Experts, _kept
 from method_zoo._conv_lora_gate import Gate
 from method_zoo.conv_lora import ConvLoRALinear
 
@@ -29,7 +29,7 @@ def layer_of(through: bool = False) -> ConvLoRALinear:
     return layer
 
 
-def test_the_layer_by_hand():
+def test_conv_lora_by_hand():
     layer = layer_of().eval()
     # A prefix token and a grid of 1 x 1 with a = 3 and a = 2: only the grid is convolved.
     x = torch.tensor([[[3.0, 0.0], [2.0, 1.0]]])
@@ -63,6 +63,18 @@ def test_each_map_goes_through_its_expert():
         got = experts(a, index)
         for row, e in enumerate(index):
             torch.testing.assert_close(got[row], experts[e](a[row][None])[0])
+
+
+def test_matrices_made_for_inference_serve_training():
+    _kept.cache_clear()
+    experts, a = Experts(2, 3), torch.randn(3, 2, 4, 6)
+    with torch.inference_mode():
+        expected = experts(a, torch.tensor([0, 1, 2]))
+    a.requires_grad_()
+    got = experts(a, torch.tensor([0, 1, 2]))
+    got.sum().backward()
+    assert torch.equal(got, expected)
+    assert bool(a.grad.any())
 
 
 def test_the_gate_chooses_the_largest_without_noise():

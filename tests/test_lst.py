@@ -30,7 +30,7 @@ def ladder():
     return method
 
 
-def test_a_rung_by_hand():
+def test_lst_by_hand():
     method = ladder()
     with torch.no_grad():
         method.gate[1] = 0.1 * math.log(3)  # mu = sigmoid(log 3) = 3 / 4

@@ -145,9 +145,15 @@ def test_fact_shares_its_factors_and_saves_them_once():
     assert first.attn.qkv.shared is last.mlp.fc2.shared
 
 
-def test_fact_refuses_a_layer_that_does_not_divide():
-    with pytest.raises(ZooError, match="pieces of width 2, into which 2 -> 3 does not divide"):
-        FacTLinear(nn.Linear(2, 3), Factors(2, 1), 1.0, 0.0)
+def test_fact_cuts_the_last_piece_of_a_layer_that_does_not_divide():
+    shared = Factors(2, 1)
+    fill(shared.u, [[1, 2]])
+    fill(shared.v, [[1], [3]])
+    layer = FacTLinear(linear([[0] * 3] * 3, [0, 0, 1]), shared, 1.0, 0.0)
+    assert layer.core.shape == (2, 2, 1, 1)
+    fill(layer.core, [[[[5]], [[-1]]], [[[2]], [[1]]]])
+    # x = (1, 1, 4): U x = 3, of half a piece 4; cores: 15 - 4, 6 + 4; V: (11, 33), (10, cut off)
+    assert_by_hand(layer, [1, 1, 4], [11, 33, 10 + 1])
 
 
 def test_rep_adapter_by_hand():

@@ -55,7 +55,7 @@ def test_vfm_kernel_by_hand():
     torch.testing.assert_close(kernel, torch.stack([torch.stack(e) for e in expected]))
 
 
-def test_vfm_bypass_by_hand():
+def test_vfm_adapter_by_hand():
     method = get_method("vfm_adapter")(tiny_backbone(), bottleneck=1)
     module = method.beside_mlp[0].eval()
     kernel = torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.5, 0.0], [0.0, 0.0, 0.0]])
