@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lpmoe_bench.decoders._decoder import Decoder
 from method_zoo import ZooError
 from method_zoo._method import Method
 
@@ -11,9 +12,12 @@ DECODER_PREFIX = "decoder."
 
 
 class Segmenter(nn.Module):
-    """Image in [0, 1], (B, 3, h, w), to logits at its size, (B, K, h, w), and a scalar aux loss."""
+    """Image in [0, 1], (B, 3, h, w), to logits at its size, (B, K, h, w), and a scalar aux loss.
 
-    def __init__(self, method: Method, decoder: nn.Module):
+    In training a decoder may give several outputs, one after the other along the batch.
+    """
+
+    def __init__(self, method: Method, decoder: Decoder):
         super().__init__()
         self.method = method
         self.decoder = decoder
@@ -25,7 +29,7 @@ class Segmenter(nn.Module):
         return logits, features.aux
 
     def state(self) -> dict[str, Tensor]:
-        """Return every trained tensor: the method's adapter state and the whole decoder."""
+        """Return the method's adapter state and the whole decoder, its frozen parts too."""
         decoder = {DECODER_PREFIX + k: v.detach() for k, v in self.decoder.state_dict().items()}
         return {"method." + k: v for k, v in self.method.adapter_state().items()} | decoder
 

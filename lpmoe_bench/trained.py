@@ -11,7 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 
 from lpmoe_bench.config import RunConfig
-from lpmoe_bench.decoders import get_decoder
+from lpmoe_bench.decoder_weights import DecoderWeights, load_decoder_weights
+from lpmoe_bench.decoders import build_decoder
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.model import Segmenter
 from lpmoe_bench.record import read_record
@@ -23,18 +24,22 @@ ADAPTER_FILE = "adapter.safetensors"
 ADAPTER_FORMAT = "lpmoe-bench adapter 1"
 
 
-def build_segmenter(config: RunConfig, weights: Weights) -> Segmenter:
-    """Build an untrained segmenter; the decoder starts alike whatever the method draws."""
-    backbone = load_backbone(weights)
+def build_segmenter(
+    config: RunConfig, weights: Weights, decoder_weights: DecoderWeights | None = None
+) -> Segmenter:
+    """Build an untrained segmenter; the decoder starts alike whatever the method draws.
+
+    Without `decoder_weights` the decoder is random: what is loaded next replaces all of it.
+    """
+    backbone = load_backbone(weights, config.size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         method = get_method(config.method)(backbone, **config.options)  # type: ignore[call-arg]
         torch.manual_seed(config.seed)
-        decoder = get_decoder(config.decoder)
-        options: dict = config.decoder_options
-        segmenter = Segmenter(method, decoder(method.channels, method.strides, CLASSES, **options))
+        decoder = build_decoder(config.decoder, method, CLASSES, config.decoder_options)
+    load_decoder_weights(decoder, decoder_weights or DecoderWeights())
     method.checkpointing = config.runtime.checkpointing
-    return segmenter
+    return Segmenter(method, decoder)
 
 
 def load_trained(folder: Path, cache: Path, offline: bool = False) -> tuple[Segmenter, RunConfig]:

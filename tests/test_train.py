@@ -6,7 +6,7 @@ from conftest import tiny_backbone
 from torch.optim import AdamW
 
 from lpmoe_bench.config import TrainConfig
-from lpmoe_bench.decoders import FPN
+from lpmoe_bench.decoders import build_decoder
 from lpmoe_bench.losses import get_loss
 from lpmoe_bench.model import Segmenter
 from lpmoe_bench.train import _parameter_groups, schedule
@@ -29,7 +29,7 @@ def test_one_step_runs_train_at_the_full_rate():
 def tiny_segmenter(method: str) -> Segmenter:
     torch.manual_seed(0)
     adapted = get_method(method)(tiny_backbone())
-    return Segmenter(adapted, FPN(adapted.channels, adapted.strides, 1, width=16))
+    return Segmenter(adapted, build_decoder("fpn", adapted, 1, {"width": 16}))
 
 
 @pytest.mark.parametrize("method", ["decoder_only", "vpt", "full"])

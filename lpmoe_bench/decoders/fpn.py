@@ -1,31 +1,36 @@
-"""Decoders: feature maps of any channels and strides to logits, the same for all methods."""
+"""FPN: deep maps are added into shallow ones, then refined to stride 4; the default.
+
+Follows the top-down path of Lin et al., CVPR 2017, arXiv 1612.03144, with group norm.
+"""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lpmoe_bench.decoders._decoder import Decoder, Inputs
 from method_zoo import ZooError
-from method_zoo._errors import unknown
 from method_zoo._method import Features
 
 FINEST_STRIDE = 4
 
 
-class FPN(nn.Module):
-    """A light feature pyramid: deep maps are added into shallow ones, then refined to stride 4.
+class FPN(Decoder):
+    """Maps of equal stride (a plain ViT) are summed in place; any channels and strides go.
 
-    Follows the top-down path of Lin et al., CVPR 2017, arXiv 1612.03144, with group norm. Maps of
-    equal stride (a plain ViT) are summed in place. Logits come at stride 4, (B, classes, h/4, w/4).
+    width: channels of all its maps. Logits come at stride 4, (B, classes, h/4, w/4).
     """
 
     title = "FPN"
+    reads = "maps"
+    paper = "arXiv 1612.03144"
+    fidelity = "light: one 3 x 3 convolution a level, with group norm and GELU"
 
-    def __init__(self, channels: list[int], strides: list[int], classes: int, width: int = 64):
+    def __init__(self, inputs: Inputs, classes: int, width: int = 64):
         super().__init__()
         if width < 8 or width % 8:
             raise ZooError(f"decoder width is {width}; it must be a positive multiple of 8")
-        self.lateral = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels)
-        self.smooth = nn.ModuleList(_conv(width) for _ in channels)
-        doublings = max(0, (min(strides) // FINEST_STRIDE).bit_length() - 1)
+        self.lateral = nn.ModuleList(nn.Conv2d(c, width, 1) for c in inputs.channels)
+        self.smooth = nn.ModuleList(_conv(width) for _ in inputs.channels)
+        doublings = max(0, (min(inputs.strides) // FINEST_STRIDE).bit_length() - 1)
         self.refine = nn.ModuleList(_conv(width) for _ in range(doublings))
         self.logits = nn.Conv2d(width, classes, 1)
 
@@ -51,13 +56,3 @@ def _resize(x: Tensor, size: tuple[int, ...]) -> Tensor:
     if tuple(x.shape[-2:]) == tuple(size):
         return x
     return F.interpolate(x, size, mode="bilinear", align_corners=False)
-
-
-DECODERS: dict[str, type[FPN]] = {"fpn": FPN}
-
-
-def get_decoder(name: str) -> type[FPN]:
-    """Return the decoder class of that name; raises ZooError for an unknown one."""
-    if name not in DECODERS:
-        raise ZooError(unknown("decoder", name, DECODERS))
-    return DECODERS[name]

@@ -1,0 +1,56 @@
+"""Decoders by name: from a method's features to logits, the same for all methods.
+
+Importing the package imports no torch: names are read from its files, a decoder's module is
+imported when it is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import TYPE_CHECKING, Any
+
+from method_zoo import ZooError
+from method_zoo._errors import unknown
+
+if TYPE_CHECKING:
+    from lpmoe_bench.decoders._decoder import Decoder
+    from method_zoo._method import Method
+
+__all__ = ["build_decoder", "get_decoder", "list_decoders"]
+
+
+def list_decoders() -> list[str]:
+    """Return the names of all decoders: the files of this package without leading underscore."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+
+
+def get_decoder(name: str) -> type[Decoder]:
+    """Return the decoder class of that name; raises ZooError for an unknown one."""
+    if name not in list_decoders():
+        raise ZooError(unknown("decoder", name, list_decoders()))
+    module = importlib.import_module(f"{__name__}.{name}")
+    from lpmoe_bench.decoders._decoder import Decoder
+
+    found = [
+        item
+        for item in vars(module).values()
+        if isinstance(item, type)
+        and issubclass(item, Decoder)
+        and item.__module__ == module.__name__
+    ]
+    assert len(found) == 1, f"{module.__name__} must define exactly one Decoder"
+    return found[0]
+
+
+def build_decoder(
+    name: str, method: Method, classes: int, options: dict[str, Any] | None = None
+) -> Decoder:
+    """Return a decoder for what a method gives, with weights drawn from torch's generator.
+
+    Raises ZooError for an unknown name, UsageError where the two do not go together.
+    """
+    decoder: Any = get_decoder(name)
+    from lpmoe_bench.decoders._decoder import Inputs
+
+    return decoder(Inputs.of(method), classes, **(options or {}))

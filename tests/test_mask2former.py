@@ -1,0 +1,160 @@
+"""Decoders by hand: the 64-wide Mask2Former, its count and its parts; the linear one."""
+
+import math
+
+import pytest
+import torch
+
+from lpmoe_bench.decoders import get_decoder
+from lpmoe_bench.decoders._decoder import Inputs
+from lpmoe_bench.decoders._mask2former_pixels import DeformableLayer
+from lpmoe_bench.decoders._mask2former_queries import closed
+from lpmoe_bench.decoders._sine_position import sine_position
+from lpmoe_bench.decoders.linear import Linear
+from lpmoe_bench.decoders.mask2former import Mask2Former
+from lpmoe_bench.errors import UsageError
+from lpmoe_bench.losses import get_loss
+from method_zoo import ZooError
+from method_zoo._deformable import places
+from method_zoo._method import Features
+
+STRIDES = [4, 8, 16, 32]
+
+
+def mask2former(dim: int, classes: int = 1, **options: int) -> Mask2Former:
+    torch.manual_seed(0)
+    return Mask2Former(Inputs([dim // 4] * 4, STRIDES, dim), classes, **options).eval()
+
+
+def size(module: torch.nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize("dim", [192, 384, 1024])
+def test_count_is_that_of_the_paper(dim: int):
+    with torch.device("meta"):
+        decoder = mask2former(dim)
+    assert all(p.requires_grad for p in decoder.parameters())
+    assert size(decoder) == 1_328_131 + 64 * dim
+    assert size(decoder.queries) == 923_779
+
+
+def test_count_of_its_options():
+    with torch.device("meta"):
+        more = mask2former(192, classes=4, queries=20, layers=3)
+    # Four classes instead of object and background, 80 queries of two vectors less, six layers.
+    layer = 2 * (4 * 64**2 + 4 * 64) + (2 * 64 * 512 + 512 + 64) + 3 * 2 * 64
+    assert size(more.queries) == 923_779 + 2 * 65 - 80 * 2 * 64 - 6 * layer
+
+
+def test_logit_is_the_share_of_the_object():
+    decoder = mask2former(64, queries=2)
+    # Labels (background, object, nothing) and constant masks of two queries.
+    labels = torch.tensor([[[math.log(0.6), math.log(0.3), math.log(0.1)], [0.0, 0.0, 0.0]]])
+    masks = torch.tensor([0.0, math.log(3)]).view(1, 2, 1, 1).expand(1, 2, 8, 8)
+    decoder.queries.forward = lambda levels, feature: (labels, masks)
+    maps = [torch.zeros(1, 16, 64 // s, 64 // s) for s in STRIDES]
+    logits = decoder(Features(maps, maps[0], torch.zeros(())))
+    background = 0.6 * 0.5 + 0.75 / 3
+    thing = 0.3 * 0.5 + 0.75 / 3
+    expected = torch.full((1, 1, 8, 8), math.log(thing / background))
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        logits.sigmoid(), torch.full_like(logits, thing / (thing + background)), atol=1e-5, rtol=0
+    )
+
+
+def test_in_training_every_layer_is_supervised():
+    decoder = mask2former(64, classes=2, queries=5, layers=3)
+    maps = [torch.randn(2, 16, 64 // s, 64 // s) for s in STRIDES]
+    features = Features(maps, maps[0], torch.zeros(()))
+    last, each = decoder(features), decoder.train()(features)
+    assert each.shape == (4 * 2, 2, 16, 16)
+    torch.testing.assert_close(each[-2:], last)
+    assert not torch.allclose(each[:2], last, atol=1e-3)
+    masks = torch.rand(2, 2, 16, 16).round()
+    loss = get_loss("bce_dice")
+    alone = [loss(part, masks) for part in each.split(2)]
+    torch.testing.assert_close(loss(each, masks), torch.stack(alone).mean())
+
+
+def test_queries_look_only_where_their_mask_was():
+    masks = torch.tensor([[[[1.0, -1.0], [2.0, -3.0]], [[-1.0, -1.0], [-2.0, -0.1]]]])
+    blocked = closed(masks.requires_grad_(), (2, 2))
+    # The second query has no place left and may look everywhere.
+    assert blocked.tolist() == [[[False, True, False, True], [False] * 4]]
+    assert not blocked.requires_grad
+    coarse = closed(torch.tensor([[[[3.0, 3.0, -1.0, -1.0]] * 2, [[1.0] * 4] * 2]]), (1, 2))
+    assert coarse.tolist() == [[[False, True], [False, False]]]
+
+
+def test_blocked_places_have_no_influence():
+    decoder = mask2former(64, layers=1)
+    levels = [torch.randn(1, 64, n, n) for n in (2, 4, 8)]
+    feature = torch.randn(1, 64, 16, 16)
+    masks = decoder.queries._masks(decoder.queries.query.weight[None], feature)
+    blocked = closed(masks, (2, 2))[0]
+    alone = int(blocked.sum(1).argmax())  # a query that may not look everywhere
+    assert blocked[alone].any()
+    place = int(blocked[alone].nonzero()[0])
+    changed = levels[0].clone()
+    changed.view(1, 64, 4)[:, :, place] += 5
+    layer = decoder.queries.layers[0]
+    x = decoder.queries.query.weight[None]
+    read = [
+        layer.cross(x, m, m, None, False, closed(masks, (2, 2)).repeat_interleave(8, 0))[0][0]
+        for m in (v.flatten(2).transpose(1, 2) for v in (levels[0], changed))
+    ]
+    assert torch.equal(read[0][alone], read[1][alone])
+    free = int((~blocked[:, place]).nonzero()[0])
+    assert not torch.equal(read[0][free], read[1][free])
+
+
+def test_sine_position_by_hand():
+    got = sine_position((2, 4), 8, torch.zeros(()))
+    assert got.shape == (8, 2, 4)
+    # Two frequencies an axis: 1 and 1 / 100. Rows end at 2 pi, columns a quarter of a turn apart.
+    row, column = math.pi, 1.5 * math.pi  # the first of two rows, the third of four columns
+    angles = [row, row, row / 100, row / 100, column, column, column / 100, column / 100]
+    expected = [math.cos(a) if k % 2 else math.sin(a) for k, a in enumerate(angles)]
+    torch.testing.assert_close(got[:, 0, 2], torch.tensor(expected), atol=1e-5, rtol=0)
+
+
+def test_deformable_attention_starts_as_the_mean_of_a_star():
+    layer = DeformableLayer(64)
+    grids = [(1, 1), (2, 2), (9, 9)]
+    where = places(grids, torch.zeros(()))
+    x = torch.zeros(1, 86, 64)
+    x[:, 5:] = torch.arange(81.0)[:, None] / 81  # a ramp over the finest level alone
+    for linear in (layer.value, layer.output):
+        torch.nn.init.eye_(linear.weight)
+    middle = 5 + 40
+    read = layer._attention(x, x, where)[0, middle]
+    # Head 0 looks right, four steps of one cell each; the ramp rises by one a cell. Of three
+    # levels one is not zero.
+    expected = sum(40 + k for k in range(1, 5)) / 81 / 4 / 3
+    torch.testing.assert_close(read[:8], torch.full((8,), expected), atol=1e-6, rtol=0)
+    # Head 2 looks down, where the ramp rises by nine.
+    down = sum(40 + 9 * k for k in range(1, 5)) / 81 / 4 / 3
+    torch.testing.assert_close(read[16:24], torch.full((8,), down), atol=1e-6, rtol=0)
+
+
+def test_other_pyramids_and_options_are_refused():
+    with pytest.raises(UsageError, match=r"gives 16, 16, 16, 16; use lpmoe, or another"):
+        Mask2Former(Inputs([48] * 4, [16] * 4, 48), 1)
+    with pytest.raises(UsageError, match="multiple of 32"):
+        mask2former(64, width=48)
+    with pytest.raises(UsageError, match="queries is 0"):
+        mask2former(64, queries=0)
+    with pytest.raises(ZooError, match="did you mean 'mask2former'"):
+        get_decoder("maskformer")
+
+
+def test_linear_by_hand():
+    decoder = Linear(Inputs([2], [16], 2), classes=2)
+    with torch.no_grad():
+        decoder.logits.weight.copy_(torch.tensor([[1.0, 2.0], [0.0, -1.0]]).view(2, 2, 1, 1))
+        decoder.logits.bias.copy_(torch.tensor([0.5, 0.0]))
+    final = torch.tensor([[[[1.0, 3.0]], [[2.0, -1.0]]]])
+    logits = decoder(Features([], final, torch.zeros(())))
+    assert logits.tolist() == [[[[5.5, 1.5]], [[-2.0, 1.0]]]]

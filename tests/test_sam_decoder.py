@@ -1,0 +1,144 @@
+"""SAM's mask decoder: counts, equality with Meta's modules, published weights, refusals."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from sam_checkpoint import GRID, checkpoint, published
+
+from lpmoe_bench.checkpoint import read_checkpoint
+from lpmoe_bench.decoder_weights import load_decoder_weights, resolve_decoder_weights
+from lpmoe_bench.decoders._decoder import Inputs
+from lpmoe_bench.decoders.sam import Sam
+from lpmoe_bench.errors import DataError, UsageError
+from lpmoe_bench.model import Segmenter
+from lpmoe_bench.profiling import count_parameters
+from method_zoo import ZooError, create_backbone, get_method
+from method_zoo._method import Features
+
+FULL, PROMPTS, IOU_HEAD = 4_058_340, 6_220, 132_612
+
+
+def sam(channels: int = 256, classes: int = 1, seed: int = 0) -> Sam:
+    torch.manual_seed(seed)
+    return Sam(Inputs([channels], [16], channels), classes).eval()
+
+
+def features(channels: int = 256) -> Features:
+    final = torch.randn(2, channels, *GRID, generator=torch.Generator().manual_seed(0))
+    return Features([], final, torch.zeros(()))
+
+
+def test_counts_on_sam_huge():
+    with torch.device("meta"):
+        method = get_method("decoder_only")(create_backbone("samvit_huge_patch16"))
+        counts = count_parameters(Segmenter(method, sam()))
+    assert counts["decoder"] == counts["trainable"] == 3_505_536
+    assert counts["frozen"] == 637_026_048 + PROMPTS + IOU_HEAD
+    # The shares that papers print are of the whole of SAM, the cut parts included.
+    assert counts["published"] == 641_090_608
+    assert round(100 * (counts["share_of_published"] or 0), 2) == 0.55
+
+
+@pytest.mark.parametrize(("channels", "classes"), [(256, 1), (48, 1), (256, 3)])
+def test_counts_of_other_widths_and_classes(channels: int, classes: int):
+    decoder = sam(channels, classes)
+    trained = sum(p.numel() for p in decoder.parameters() if p.requires_grad)
+    projection = 0 if channels == 256 else 256 * channels + 256
+    assert trained == 3_505_536 + projection + (classes - 1) * (256 + 139_808)
+    assert decoder.published_parameters == FULL + PROMPTS
+    frozen = {n for n, p in decoder.named_parameters() if not p.requires_grad}
+    parts = ("prompt_encoder.", "mask_decoder.iou_prediction_head.")
+    assert frozen == {n for n, _ in decoder.named_parameters() if n.startswith(parts)}
+
+
+def test_it_equals_the_authors_modules_cut_to_one_token():
+    ours = sam()
+    ours.load_published(checkpoint())
+    prompts, whole = published()
+    _, one = published(masks=1)
+    state = {k: v for k, v in whole.state_dict().items() if not k.startswith("iou_prediction")}
+    state["mask_tokens.weight"] = state["mask_tokens.weight"][:1]
+    one.load_state_dict({k: v for k, v in state.items() if "mlps.0" in k or "mlps" not in k}, False)
+    given = features()
+    for index in range(2):  # image by image, as the authors run it
+        sparse, dense = prompts(None, None, None)
+        expected, _ = one(
+            image_embeddings=given.final[index : index + 1],
+            image_pe=prompts.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=False,
+        )
+        found = ours(given)[index : index + 1]
+        assert found.shape == (1, 1, 4 * GRID[0], 4 * GRID[1])
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_places_stay_exact_in_half_precision():
+    decoder, seen = sam(), []
+    places = decoder.prompt_encoder.pe_layer
+    places.register_forward_hook(lambda module, given, place: seen.append(place))
+    decoder(features())
+    with torch.autocast("cpu", torch.bfloat16):
+        decoder(features())
+    assert seen[1].dtype is torch.float32
+    assert torch.equal(*seen)
+
+
+def test_every_class_starts_from_the_single_mask():
+    one, three = sam(), sam(classes=3, seed=1)
+    for decoder in (one, three):
+        decoder.load_published(checkpoint())
+    tokens = three.mask_decoder.mask_tokens.weight
+    assert torch.equal(tokens, one.mask_decoder.mask_tokens.weight.expand(3, -1))
+    logits = three(features())
+    torch.testing.assert_close(logits, logits[:, :1].expand(-1, 3, -1, -1))
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_weights_come_from_a_checkpoint(tmp_path, suffix: str):
+    path, state = tmp_path / f"sam{suffix}", checkpoint()
+    save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
+    weights = resolve_decoder_weights("sam", str(path))
+    assert weights.sha256
+    assert not weights.note
+    one, other = sam(48, seed=1), sam(48, seed=2)
+    other.load_state_dict({k: v for k, v in one.state_dict().items() if "project" in k}, False)
+    for decoder in (one, other):
+        load_decoder_weights(decoder, weights)
+    assert torch.equal(one(features(48)), other(features(48)))
+    own = one.mask_decoder.transformer.state_dict()
+    assert all(torch.equal(v, state[f"mask_decoder.transformer.{k}"]) for k, v in own.items())
+
+
+@pytest.mark.parametrize("change", ["missing", "surplus", "shape", "no rows", "encoder only"])
+def test_other_weights_are_one_sentence_and_change_nothing(tmp_path, change: str):
+    state, path, decoder = checkpoint(), tmp_path / "sam.pth", sam()
+    if change == "missing":
+        del state["mask_decoder.transformer.norm_final_attn.bias"]
+    elif change == "surplus":
+        state["mask_decoder.embedding_encoder.0.weight"] = torch.zeros(1)  # HQ-SAM has more
+    elif change == "shape":
+        state["prompt_encoder.no_mask_embed.weight"] = torch.zeros(1, 128)
+    elif change == "no rows":
+        state["mask_decoder.mask_tokens.weight"] = torch.zeros(0, 256)
+    else:
+        state = {k: v for k, v in state.items() if k.startswith("image_encoder")}
+    torch.save(state, path)
+    before = {k: v.clone() for k, v in decoder.state_dict().items()}
+    with pytest.raises(DataError, match="holds no mask decoder of SAM: ") as caught:
+        load_decoder_weights(decoder, resolve_decoder_weights("sam", str(path)))
+    assert "\n" not in str(caught.value)
+    assert all(torch.equal(v, before[k]) for k, v in decoder.state_dict().items())
+    assert read_checkpoint(path)
+
+
+def test_without_a_checkpoint_it_is_called_random(tmp_path):
+    assert resolve_decoder_weights("sam", None).note == "random decoder"
+    assert resolve_decoder_weights("fpn", None).note == ""
+    with pytest.raises(DataError, match="there is no weights file"):
+        resolve_decoder_weights("sam", str(tmp_path / "none.pth"))
+    with pytest.raises(UsageError, match="FPN always starts at random"):
+        resolve_decoder_weights("fpn", str(tmp_path / "none.pth"))
+    with pytest.raises(ZooError, match="unknown decoder"):
+        resolve_decoder_weights("smm", None)
