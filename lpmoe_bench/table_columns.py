@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lpmoe_bench.errors import UsageError
-from lpmoe_bench.metrics.facts import METRICS
+from lpmoe_bench.metrics.extra import known_metrics
+from lpmoe_bench.metrics.facts import refuse_ambiguous
 from lpmoe_bench.metrics.protocols import PROTOCOLS
 from lpmoe_bench.record_model import Record
 from method_zoo._errors import unknown
@@ -50,6 +51,8 @@ _COSTS = (
     ("train_seconds", "Training (min)", 1, 1 / 60),
     ("peak_memory_bytes", "Peak memory (GiB)", 2, 2.0**-30),
     ("state_bytes", "State (MiB)", 2, 2.0**-20),
+    ("forward_flops", "Forward (GFLOPs)", 1, 1e-9),
+    ("training_flops", "Training (GFLOPs)", 1, 1e-9),
 )
 COSTS = {
     key: Column(key, label, label, decimals, _cost(key), scale)
@@ -82,16 +85,20 @@ def metric_columns(
         keys = list(wanted)
     for key in keys:
         if key not in present:
+            refuse_ambiguous(key)
             raise UsageError(unknown(f"metric of {test}", key, present))
-    return [_metric_column(key) for key in keys]
+    percent = protocol.percent if protocol else ()
+    return [_metric_column(key, key in percent) for key in keys]
 
 
-def _metric_column(key: str) -> Column:
+def _metric_column(key: str, percent: bool) -> Column:
     def value(record: Record, test: str) -> float | None:
         return record.scores[test].get(key)
 
-    if key not in METRICS:  # a record of a newer program: shown, but nobody knows its direction
+    metric = known_metrics().get(key)
+    if metric is None:  # a record of a newer program: shown, but nobody knows its direction
         return Column(key, key, key.replace("_", r"\_"), 3, value, is_score=True)
-    metric = METRICS[key]
-    direction = metric.higher_is_better
-    return Column(key, metric.label, metric.latex, 3, value, 1.0, direction, is_score=True)
+    label, latex, better = metric.label, metric.latex, metric.higher_is_better
+    if percent:
+        return Column(key, f"{label} (%)", rf"{latex} (\%)", 2, value, 100.0, better, True)
+    return Column(key, label, latex, metric.decimals, value, 1.0, better, is_score=True)

@@ -1,8 +1,10 @@
 """Kernels are compiled once for all starts, and without a cache where none can be written."""
 
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 
@@ -16,19 +18,38 @@ print(sum(weighted_sum.stats.cache_hits.values()), sum(weighted_sum.stats.cache_
 """
 
 
-def test_a_second_start_compiles_nothing(tmp_path):
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
-    found = [
+def starts(code, **environment):
+    """Run the code in two processes, one after the other; return what each printed."""
+    kept = {key: value for key, value in os.environ.items() if key != "NUMBA_CACHE_DIR"}
+    return [
         subprocess.run(
-            [sys.executable, "-c", CODE],
-            env=environment,
+            [sys.executable, "-c", code],
+            env=kept | environment,
             capture_output=True,
             text=True,
             check=True,
         ).stdout.split()
         for _ in range(2)
     ]
+
+
+def test_a_second_start_compiles_nothing_even_if_the_package_cannot_be_written(tmp_path):
+    package = tmp_path / "sealed"
+    package.mkdir()
+    for name in ("__init__", "compiled", "smoothing"):
+        shutil.copy(Path(compiled.__file__).with_name(f"{name}.py"), package)
+    (package / "__init__.py").write_text("")
+    (package / "__pycache__").touch()  # no folder can be made there, whoever runs this
+    cache = tmp_path / "cache"
+    code = CODE.replace("lpmoe_bench.metrics", "sealed")
+    found = starts(code, PYTHONPATH=str(tmp_path), XDG_CACHE_HOME=str(cache), HOME=str(tmp_path))
     assert found == [["0", "1"], ["1", "0"]]
+    assert {path.name for path in package.iterdir()} == {
+        "__init__.py",
+        "compiled.py",
+        "smoothing.py",
+        "__pycache__",
+    }
 
 
 def test_kernels_work_without_a_cache(monkeypatch):

@@ -1,11 +1,15 @@
 """Each protocol on numbers worked by hand, where it differs from the others."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics import METRICS, PROTOCOLS, Scorer, get_metric, get_protocol, quick_score
 from lpmoe_bench.metrics.engine import score_pair
+from lpmoe_bench.metrics.explain import explain, explain_metric
+from lpmoe_bench.metrics.facts import refuse_ambiguous
 from lpmoe_bench.metrics.whole import OF_COUNTS
 
 HALF = np.array([[255, 255], [0, 0]], np.uint8)
@@ -98,6 +102,30 @@ def test_skin_counts_a_poor_jaccard_as_nothing_in_2018_only():
     assert result.scores["accuracy"] == pytest.approx((3 / 4 + 2 / 3) / 2)
 
 
+def test_conv_lora_means_over_images_with_empty_ones_as_nothing():
+    empty = np.zeros_like(HALF)
+    # IoU 1/2, then 2 of 3, then 0 for a map and mask both empty; Dice likewise.
+    two_thirds = np.array([[255, 255, 255]], np.uint8), np.array([[255, 255, 0]], np.uint8)
+    result = score("conv_lora", (HALF, CORNER), two_thirds, (empty, empty))
+    assert result.scores["iou"] == pytest.approx((1 / 2 + 2 / 3 + 0) / 3)
+    assert result.scores["dice"] == pytest.approx((2 / 3 + 4 / 5 + 0) / 3)
+    # 127 of 255 is below a half and nothing is stretched: 128 is object.
+    assert score("conv_lora", (HALF // 255 * 127, HALF)).scores["iou"] == 0
+    assert score("conv_lora", (HALF // 255 * 128, HALF)).scores["iou"] == 1
+    # A case without object is left out where cases stand by themselves.
+    assert score("medical", (HALF, CORNER), (empty, empty)).scores["iou"] == 1 / 2
+
+
+def test_pooled_pixels_are_no_mean_of_images():
+    # tp, fp, fn, tn: 1 1 0 2, then 0 2 0 2 for an empty mask
+    result = score("pooled", (HALF, CORNER), (HALF, np.zeros_like(HALF)))
+    assert result.scores["iou_dataset"] == pytest.approx(1 / 4)
+    assert result.scores["dice_dataset"] == pytest.approx(2 / 5)
+    assert result.scores["accuracy_dataset"] == pytest.approx(5 / 8)
+    assert result.scores["ber_dataset"] == pytest.approx(1 - (1 + 4 / 7) / 2)
+    assert score("medical", (HALF, CORNER)).scores["dice"] == pytest.approx(2 / 3)
+
+
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_every_protocol_scores_whatever_the_division(name):
     protocol = PROTOCOLS[name]
@@ -135,9 +163,54 @@ def test_protocols_are_sound():
         assert protocol.name == name
         assert set(protocol.headline) <= set(protocol.metrics) <= set(METRICS)
         assert protocol.primary in protocol.metrics
+        assert set(protocol.percent) <= set(protocol.metrics)
 
 
-@pytest.mark.parametrize("word", ["E", "mDice", "mIoU", "Fm"])
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_every_protocol_is_told_in_sentences(name):
+    protocol = PROTOCOLS[name]
+    told = dict(explain(protocol))
+    text = " ".join(told.values())
+    assert protocol.hash in text
+    assert protocol.source in told["source"]
+    for key in protocol.metrics:
+        assert get_metric(key).definition in told[f"  {key}"]
+        assert ("(%)" in told[f"  {key}"]) == (key in protocol.percent)
+    assert ("stretched, each" in told["map"]) == (protocol.normalisation == "minmax")
+    assert f"above {protocol.mask_threshold} of 255" in told["mask"]
+    assert ("left out" in told["mask"]) == (protocol.empty_masks == "skip")
+    assert ("counted together" in told["images"]) == (protocol.aggregation[:6] == "counts")
+    assert ("MATLAB" in told.get("thresholds", "")) == protocol.thresholds.startswith("MATLAB")
+    assert ("percent" in told["scale"]) == bool(protocol.percent)
+    assert ("125 of 255" in told["binary"]) == name.startswith("shadow")
+
+
+def test_metrics_are_told():
+    assert dict(explain_metric(METRICS["mae"]))["better"] == "lower"
+    assert dict(explain_metric(METRICS["e_max"]))["of"] == "a whole data set"
+
+
+def test_what_a_table_prints_is_no_part_of_the_hash():
+    protocol = PROTOCOLS["shadow_sbu"]
+    assert dataclasses.replace(protocol, percent=()).hash == protocol.hash
+    assert dataclasses.replace(protocol, empty_masks="skip").hash != protocol.hash
+
+
+@pytest.mark.parametrize("key", METRICS)
+def test_a_key_is_never_refused(key):
+    refuse_ambiguous(key)
+    assert get_metric(key).key == key
+
+
+def test_a_word_of_one_meaning_is_named():
+    with pytest.raises(UsageError, match="metric 'maxE' is called e_max here"):
+        get_metric("maxE")
+
+
+WORDS = ("E", "F", "mDice", "Dice", "IoU", "mIoU", "Fm", "F_beta", "BER", "Acc", "Jaccard", "maxF")
+
+
+@pytest.mark.parametrize("word", WORDS)
 def test_words_that_mean_several_things_are_refused(word):
     with pytest.raises(UsageError, match=f"'{word}' means different things.*say .*, ") as caught:
         get_metric(word)
@@ -156,6 +229,10 @@ HASHES = {
     "glass": "987cd38d",
     "skin_isic2017": "68399b3b",
     "skin_isic2018": "e3c7fc12",
+    "dis5k": "2daeb617",
+    "conv_lora": "99808f87",
+    "medical": "b02f0efa",
+    "pooled": "7e88372a",
 }
 
 

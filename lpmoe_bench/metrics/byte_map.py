@@ -31,6 +31,11 @@ class ByteMap:
     def constant(self) -> bool:
         return self.low == self.high
 
+    @property
+    def normalised(self) -> np.ndarray:
+        """The map's pixels in [0, 1], (h, w)."""
+        return self.values[self.pred]
+
     @cached_property
     def sums(self) -> np.ndarray:
         """Sums of the map over background and object, (2,)."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from lpmoe_bench.errors import DataError, UsageError
 
+from .curves import curves_of_pair
+from .extra import extra_scores
 from .facts import get_metric
 from .measured import Measured
 from .modes import Mode, mode_of
@@ -22,13 +24,17 @@ class PairScores(NamedTuple):
 
     values: {metric: float, or an array of (..., 256) from level 255 down to 0}; nothing for metrics
     of the data set's counts. flags: what is unusual. counts: pixels at the binary threshold, which
-    add up over a data set.
+    add up over a data set. extra: extra metrics, None where the image has no value; empty unless
+    asked for, and for an image that the protocol leaves out. curves: precision, recall, F and E at
+    the 256 thresholds, (4, 256), if asked for.
     """
 
     values: dict[str, float | np.ndarray]
     foreground_share: float
     flags: tuple[str, ...]
     counts: Counts
+    extra: dict[str, float | None] = {}  # never written to
+    curves: np.ndarray | None = None
 
 
 def prepare_mask(mask: np.ndarray, protocol: Protocol = COD) -> PreparedMask:
@@ -41,12 +47,16 @@ def score_pair(
     mask: np.ndarray | PreparedMask,
     protocol: Protocol,
     mode: Mode | None = None,
+    extra: Sequence[str] = (),
+    curves: bool = False,
+    image: np.ndarray | None = None,
 ) -> PairScores:
     """Score a map against a mask, both uint8 (h, w) on 0..255, in every metric of the protocol.
 
     A mask that several maps are scored against is best prepared once. Without a mode it is the one
-    that the protocol's thresholds ask for. Raises DataError where
-    shapes or types differ from that, or the mask holds only 0 and 1.
+    that the protocol's thresholds ask for. `extra` names extra metrics, some of which need the
+    `image`, RGB uint8 (h, w, 3). Raises DataError where shapes or types differ from that, or the
+    mask holds only 0 and 1.
     """
     pair = _measure(pred, mask, protocol, mode or mode_of(protocol))
     values = {key: _SCORES[key](pair, protocol) for key in protocol.metrics if key in _SCORES}
@@ -62,7 +72,17 @@ def score_pair(
         )
         if holds
     ]
-    return PairScores(values, pair.mask.foreground / pair.mask.size, tuple(flags), pair.binary)
+    more = {}
+    if extra and protocol.counts_mask(pair.mask.foreground):
+        more = extra_scores(extra, pair.map.normalised, pair.mask.pixels.view(np.bool_), image)
+    return PairScores(
+        values,
+        pair.mask.foreground / pair.mask.size,
+        tuple(flags),
+        pair.binary,
+        more,
+        curves_of_pair(pair, protocol) if curves else None,
+    )
 
 
 def quick_score(

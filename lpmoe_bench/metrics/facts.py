@@ -10,7 +10,10 @@ from method_zoo._errors import unknown
 
 @dataclass(frozen=True)
 class Metric:
-    """Facts about a metric. `per_image` is false where only a whole data set has a value."""
+    """Facts about a metric. `per_image` is false where only a whole data set has a value.
+
+    unit: of a value that is no fraction; decimals: how many a table prints of it.
+    """
 
     key: str
     label: str
@@ -18,6 +21,8 @@ class Metric:
     higher_is_better: bool
     definition: str
     per_image: bool = True
+    unit: str = ""
+    decimals: int = 3
 
 
 def _of_data_set(name: str, label: str, higher_is_better: bool, definition: str) -> Metric:
@@ -132,23 +137,45 @@ _ALL = (
     _of_data_set("false_alarm", "False alarm", False, "share of background called object"),
     _of_data_set("accuracy", "Acc", True, "share of pixels that are right"),
     _of_data_set("iou", "IoU", True, "tp / (tp + fp + fn)"),
+    _of_data_set("dice", "Dice", True, "2 tp / (2 tp + fp + fn)"),
 )
 METRICS = {metric.key: metric for metric in _ALL}
+_E = "e_mean e_max e_adaptive"
+_F = "f_mean f_max f_adaptive f_mean_pr weighted_f"
+_DICE = "dice dice_mean256 dice_max dice_dataset"
+_IOU = "iou iou_mean256 iou_dataset iou_from65"
+# What papers write, by the letters alone; `dice`, `iou` and `ber` as such are keys.
 _AMBIGUOUS = {
-    "e": "e_mean e_max e_adaptive",
-    "em": "e_mean e_max e_adaptive",
-    "f": "f_mean f_max f_adaptive f_mean_pr weighted_f",
-    "fm": "f_mean f_max f_adaptive f_mean_pr weighted_f",
-    "mdice": "dice dice_mean256 dice_max",
-    "miou": "iou iou_mean256 iou_dataset",
+    **dict.fromkeys(("e", "em", "ephi", "emeasure"), _E),
+    "meane": "e_mean",
+    "maxe": "e_max",
+    "adpe": "e_adaptive",
+    **dict.fromkeys(("f", "fm", "fbeta", "fmeasure"), _F),
+    "maxf": "f_max f_mean_pr",
+    "meanf": "f_mean",
+    "avgf": "f_mean f_adaptive",
+    "adpf": "f_adaptive",
+    **dict.fromkeys(("dice", "mdice", "meandice", "dsc"), _DICE),
+    **dict.fromkeys(("iou", "miou", "meaniou", "jaccard", "jac"), _IOU),
+    "ber": "ber ber_dataset",
+    **dict.fromkeys(("acc", "accuracy"), "accuracy accuracy_dataset"),
 }
 
 
 def get_metric(key: str) -> Metric:
     """Return the facts of a metric; raises UsageError for an unknown or an ambiguous key."""
-    if key.lower() in _AMBIGUOUS:
-        names = ", ".join(_AMBIGUOUS[key.lower()].split())
+    if key in METRICS:
+        return METRICS[key]
+    refuse_ambiguous(key)
+    raise UsageError(unknown("metric", key, METRICS))
+
+
+def refuse_ambiguous(key: str) -> None:
+    """Raise UsageError with the names to choose from for what papers write, such as E or mDice."""
+    if key in METRICS:
+        return
+    if meanings := _AMBIGUOUS.get("".join(filter(str.isalnum, key.lower())), "").split():
+        if len(meanings) == 1:
+            raise UsageError(f"metric '{key}' is called {meanings[0]} here; say that")
+        names = ", ".join(meanings)
         raise UsageError(f"metric '{key}' means different things in different papers; say {names}")
-    if key not in METRICS:
-        raise UsageError(unknown("metric", key, METRICS))
-    return METRICS[key]

@@ -26,6 +26,10 @@ class FloatMap:
         self.values = stretch(values, low, high) if normalisation == "minmax" else values
         self._on = mask.pixels.view(np.bool_)
 
+    @property
+    def normalised(self) -> np.ndarray:
+        return self.values
+
     @cached_property
     def sums(self) -> np.ndarray:
         return np.array([self.values[~self._on].sum(), self.values[self._on].sum()])

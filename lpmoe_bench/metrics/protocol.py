@@ -40,15 +40,21 @@ class Protocol:
     metrics: tuple[str, ...]
     headline: tuple[str, ...]
     primary: str
+    percent: tuple[str, ...] = ()  # metrics that a table prints times 100, as the papers do
 
     @cached_property
     def hash(self) -> str:
         """SHA-256, in hex, of the canonical JSON of all fields that decide a score."""
         facts = asdict(self)
-        for words in ("title", "source", "headline"):
+        # Records hold fractions whatever a table prints, so percent decides no score either.
+        for words in ("title", "source", "headline", "percent"):
             del facts[words]
         text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def counts_mask(self, foreground: int) -> bool:
+        """Whether an image whose mask has that many object pixels counts."""
+        return foreground > 0 or self.empty_masks == "score"
 
     @property
     def label(self) -> str:

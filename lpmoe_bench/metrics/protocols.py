@@ -77,6 +77,7 @@ SHADOW_SBU = replace(
     metrics=("ber_dataset", "miss_dataset", "false_alarm_dataset", "accuracy_dataset"),
     headline=("ber_dataset", "miss_dataset", "false_alarm_dataset"),
     primary="ber_dataset",
+    percent=("ber_dataset", "miss_dataset", "false_alarm_dataset"),
 )
 SHADOW_PER_IMAGE = replace(
     SHADOW_SBU,
@@ -89,6 +90,7 @@ SHADOW_PER_IMAGE = replace(
     metrics=("ber", "accuracy", "iou", "mae"),
     headline=("ber",),
     primary="ber",
+    percent=("ber",),
 )
 GLASS = replace(
     COD,
@@ -100,6 +102,7 @@ GLASS = replace(
     metrics=("iou", "accuracy", "f_mean_pr", "mae", "ber", "iou_dataset", "ber_dataset"),
     headline=("iou", "accuracy", "f_mean_pr", "mae", "ber"),
     primary="iou",
+    percent=("iou", "ber", "iou_dataset", "ber_dataset"),
 )
 SKIN_ISIC2017 = replace(
     COD,
@@ -121,9 +124,59 @@ SKIN_ISIC2018 = replace(
     headline=("iou_from65", "iou", "dice"),
     primary="iou_from65",
 )
+CONV_LORA = replace(
+    COD,
+    name="conv_lora",
+    title="Leaf disease, roads and skin lesions as Conv-LoRA scores them",
+    source="AutoGluon's code of Conv-LoRA: the IoU of each image at 0.5, then their mean, 0 where "
+    "mask and map are empty. Departs from it: at the mask's own size and not on masks squashed to "
+    "1024 x 1024, on maps of 8 bits and not of floats; so its printed numbers are near, not equal. "
+    "Its S, E (mean), F (weighted) and MAE are those of protocol cod, its BER is that of "
+    "shadow_per_image",
+    normalisation="none",
+    empty_masks="score",
+    metrics=("iou", "dice", "recall", "specificity", "accuracy"),
+    headline=("iou", "dice"),
+    primary="iou",
+    percent=("iou", "dice"),
+)
+DIS5K = replace(
+    COD,
+    name="dis5k",
+    title="Dichotomous segmentation at high resolution",
+    source="DIS5K (Qin et al., ECCV 2022) as PySODMetrics 1.6.2 computes it, at the mask's full "
+    "size; its human correction effort is the extra metric hce, which takes long",
+    metrics=("f_max", "weighted_f", "mae", "s_measure", "e_mean", "f_mean", "e_max", "iou"),
+    headline=("f_max", "weighted_f", "mae", "s_measure", "e_mean"),
+    primary="f_max",
+)
+MEDICAL = replace(
+    SKIN_ISIC2017,
+    name="medical",
+    title="Medical images, each case by itself",
+    source="MONAI's DiceMetric and MeanIoU, whose means leave out cases with an empty mask; MedPy "
+    "differs in those only. The Hausdorff distance is the extra metric hd95",
+    metrics=("dice", "iou", "recall", "specificity", "accuracy"),
+    headline=("dice", "iou"),
+    primary="dice",
+)
+POOLED = replace(
+    MEDICAL,
+    name="pooled",
+    title="Overlap of the pixels of all images together",
+    source="IoU and Dice of the object class as semantic segmentation code has them, such as "
+    "MMSegmentation's IoUMetric: intersections and unions are summed over the data set. No mean "
+    "with the background's",
+    aggregation="counts of the data set",
+    empty_masks="score",
+    metrics=("iou_dataset", "dice_dataset", "accuracy_dataset", "ber_dataset"),
+    headline=("iou_dataset", "dice_dataset", "accuracy_dataset"),
+    primary="iou_dataset",
+    percent=("iou_dataset", "dice_dataset", "accuracy_dataset", "ber_dataset"),
+)
 _ALL = (
-    *(COD, COD_MATLAB, SOD, POLYP_PRANET, SHADOW_SBU, SHADOW_PER_IMAGE, GLASS),
-    *(SKIN_ISIC2017, SKIN_ISIC2018),
+    *(COD, COD_MATLAB, SOD, DIS5K, POLYP_PRANET, SHADOW_SBU, SHADOW_PER_IMAGE, GLASS),
+    *(SKIN_ISIC2017, SKIN_ISIC2018, CONV_LORA, MEDICAL, POOLED),
 )
 PROTOCOLS = {protocol.name: protocol for protocol in _ALL}
 

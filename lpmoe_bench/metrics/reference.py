@@ -13,7 +13,11 @@ from py_sod_metrics import (
     FmeasureHandler,
     FmeasureV2,
     IOUHandler,
+    OverallAccuracyHandler,
+    PrecisionHandler,
+    RecallHandler,
     Smeasure,
+    SpecificityHandler,
     WeightedFmeasure,
 )
 
@@ -28,11 +32,13 @@ def score_pair(pred: np.ndarray, mask: np.ndarray, protocol: Protocol) -> PairSc
     """Score a map against a mask, both uint8 (h, w) on 0..255, in every metric of the protocol.
 
     It agrees with the engine's function of the same name to 1e-9, but for an S-measure that the
-    engine flags as `s_unstable`, which rests on rounding here. Raises DataError where shapes or
-    types differ from that, or the mask holds only 0 and 1.
+    engine flags as `s_unstable`, which rests on rounding here. Its thresholds are the 256 levels
+    whatever the protocol's are. Raises DataError where shapes or types differ from that, or the
+    mask holds only 0 and 1.
     """
     p, g = _prepare(pred, mask, protocol)
-    groups = dict.fromkeys(_GROUPS[key] for key in protocol.metrics)
+    metrics = [key for key in protocol.metrics if key in _GROUPS]
+    groups = dict.fromkeys(_GROUPS[key] for key in metrics)
     values = {key: value for group in groups for key, value in group(p, g, protocol).items()}
     flags = [
         name
@@ -46,7 +52,7 @@ def score_pair(pred: np.ndarray, mask: np.ndarray, protocol: Protocol) -> PairSc
     ]
     called, total = p > protocol.binary_threshold, int(np.count_nonzero(g))
     counts = Counts.of(int(np.sum(called & g)), int(np.sum(called & ~g)), total, g.size)
-    values = {key: values[key] for key in protocol.metrics}
+    values = {key: values[key] for key in metrics}
     return PairScores(values, total / g.size, tuple(flags), counts)
 
 
@@ -116,19 +122,39 @@ def _alignment(p: np.ndarray, g: np.ndarray, protocol: Protocol) -> dict:
 
 
 def _overlap(p: np.ndarray, g: np.ndarray, protocol: Protocol) -> dict:
-    f = FmeasureHandler(True, True, beta=protocol.f_beta2)
-    binary = {
+    handlers = {
+        "f": FmeasureHandler(True, True, beta=protocol.f_beta2),
+        "dice": DICEHandler(True, False),
+        "iou": IOUHandler(True, False),
+        "precision": PrecisionHandler(True, False),
+        "recall": RecallHandler(True, False),
+    }
+    FmeasureV2(handlers).step(p, g, normalize=False)
+    curves = {key: np.asarray(handler.dynamic_results)[0] for key, handler in handlers.items()}
+    means = {f"{key}_mean256": float(np.mean(curves[key])) for key in ("dice", "iou")}
+    return means | {
+        "f_mean": float(np.mean(curves["f"])),
+        "f_max": curves["f"],
+        "f_adaptive": float(np.asarray(handlers["f"].adaptive_results)[0]),
+        "dice_max": curves["dice"],
+        "f_mean_pr": np.stack([curves["precision"], curves["recall"]]),
+    }
+
+
+def _binary(p: np.ndarray, g: np.ndarray, protocol: Protocol) -> dict:
+    handlers = {
         "ber": BERHandler(False, False, with_binary=True),
         "dice": DICEHandler(False, False, with_binary=True),
         "iou": IOUHandler(False, False, with_binary=True),
+        "accuracy": OverallAccuracyHandler(False, False, with_binary=True),
+        "recall": RecallHandler(False, False, with_binary=True),
+        "specificity": SpecificityHandler(False, False, with_binary=True),
     }
-    FmeasureV2({"f": f, **binary}).step(p, g, normalize=False)
-    assert f.dynamic_results
-    assert f.adaptive_results
-    curve = f.dynamic_results[0]
-    values = {"f_mean": float(np.mean(curve)), "f_max": curve}
-    values["f_adaptive"] = float(f.adaptive_results[0])
-    return values | {key: float(handler.binary_results[0]) for key, handler in binary.items()}
+    # They cut at 0.5, so the map is cut at the protocol's threshold first.
+    called = (p > protocol.binary_threshold).astype(np.float64)
+    FmeasureV2(handlers).step(called, g, normalize=False)
+    values = {key: float(np.asarray(h.binary_results)[0]) for key, h in handlers.items()}
+    return values | {"iou_from65": values["iou"] if values["iou"] >= 0.65 else 0.0}
 
 
 def _weighted(p: np.ndarray, g: np.ndarray, protocol: Protocol) -> dict:
@@ -141,11 +167,14 @@ def _error(p: np.ndarray, g: np.ndarray, protocol: Protocol) -> dict:
     return {"mae": float(MAE().cal_mae(p, g))}
 
 
+_CURVES = ("f_mean", "f_max", "f_adaptive", "f_mean_pr", "dice_mean256", "iou_mean256", "dice_max")
+_BINARY = ("ber", "dice", "iou", "iou_from65", "accuracy", "recall", "specificity")
 # Metrics that share work share a function; each returns all of its own.
 _GROUPS: dict[str, Callable[[np.ndarray, np.ndarray, Protocol], dict]] = {
     "s_measure": _structure,
     "weighted_f": _weighted,
     "mae": _error,
     **dict.fromkeys(("e_mean", "e_max", "e_adaptive"), _alignment),
-    **dict.fromkeys(("f_mean", "f_max", "f_adaptive", "ber", "dice", "iou"), _overlap),
+    **dict.fromkeys(_CURVES, _overlap),
+    **dict.fromkeys(_BINARY, _binary),
 }

@@ -11,7 +11,9 @@ import numpy as np
 
 from lpmoe_bench.errors import DataError
 
+from .curves import Curves, mean_curves
 from .engine import PairScores, score_pair
+from .extra import get_extra
 from .flags import FLAGS
 from .modes import Mode, mode_of
 from .overlap import Counts, sum_counts
@@ -30,12 +32,17 @@ class ScoreResult:
     only a data set has, beside whose the rows carry tp, fp, fn and tn. counts: images, scored
     images, and how many carry each flag. pixels: the counts at the binary threshold of all
     scored images together; their ber, dice and iou are those of the data set, not of its images.
+
+    Extra metrics follow the protocol's, in scores and rows. Images without a value of one are None
+    in its column and not in its mean, and counts has their number as <metric>_undefined; where no
+    image has one, the score is None. curves: means over the scored images, if asked for.
     """
 
-    scores: dict[str, float]
+    scores: dict[str, float | None]
     rows: list[dict[str, Any]]
     counts: dict[str, int]
     pixels: Counts
+    curves: Curves | None = None
 
     @property
     def warnings(self) -> list[str]:
@@ -52,46 +59,66 @@ class Scorer:
 
     Nor does it depend on how the pairs are divided among several scorers that are merged at the
     end, such as one a process: a scorer pickles, and keeps scores and curves but no map.
+    `extra` names extra metrics to score as well, `curves` keeps the mean curves.
+    Raises UsageError for an unknown extra metric.
     """
 
-    def __init__(self, protocol: Protocol, mode: Mode | None = None):
+    def __init__(
+        self,
+        protocol: Protocol,
+        mode: Mode | None = None,
+        extra: Sequence[str] = (),
+        curves: bool = False,
+    ):
         self.protocol, self.mode = protocol, mode or mode_of(protocol)
+        self.extra = tuple(dict.fromkeys(get_extra(key).key for key in extra))
+        self.curves = curves
         self.dataset = ""
         self._pairs: dict[str, PairScores] = {}
 
     def add(
-        self, name: str, pred: np.ndarray, mask: np.ndarray | PreparedMask, dataset: str = ""
+        self,
+        name: str,
+        pred: np.ndarray,
+        mask: np.ndarray | PreparedMask,
+        dataset: str = "",
+        image: np.ndarray | None = None,
     ) -> None:
         """Score one image: map and mask as uint8 (h, w) of the mask's own size, 0..255.
 
-        The mask may come prepared, to be shared by the maps of several methods. Raises DataError,
-        naming the image, for a pair that cannot be scored or a name seen before.
+        The mask may come prepared, to be shared by the maps of several methods. The image, RGB
+        uint8 (h, w, 3), is what some extra metrics need. Raises DataError, naming the image, for a
+        pair that cannot be scored or a name seen before.
         """
         if name in self._pairs:
             raise DataError(f"image {name} was scored twice; names in a data set must differ")
         assert not self._pairs or dataset == self.dataset, "one Scorer scores one data set"
         try:
-            pair = score_pair(pred, mask, self.protocol, self.mode)
+            pair = score_pair(pred, mask, self.protocol, self.mode, self.extra, self.curves, image)
         except DataError as error:
             raise DataError(f"image {name} cannot be scored: {error}") from None
-        bad = [key for key, value in pair.values.items() if not np.isfinite(value).all()]
+        bad = [key for key, value in pair.values.items() if not _is_finite(value)]
         if bad and self.mode.empty_quadrant != "nan":
             raise DataError(f"image {name} has no finite {', '.join(bad)}; look at its mask")
         self.dataset = dataset
         self._pairs[name] = pair
 
     def merge(self, other: Scorer) -> None:
-        """Take over the pairs of another scorer of the same data set, protocol and mode.
+        """Take over the pairs of another scorer of the same data set and the same settings.
 
         Raises DataError, naming an image, when both have scored it.
         """
-        assert (self.protocol, self.mode) == (other.protocol, other.mode), "scorers must agree"
+        assert self._settings == other._settings, "scorers must agree"
         twice = sorted(self._pairs.keys() & other._pairs.keys())
         if twice:
             raise DataError(f"image {twice[0]} was scored twice; names in a data set must differ")
         assert not (self._pairs and other._pairs) or self.dataset == other.dataset
         self.dataset = self.dataset or other.dataset
         self._pairs |= other._pairs
+
+    @property
+    def _settings(self) -> tuple[Any, ...]:
+        return self.protocol, self.mode, self.extra, self.curves
 
     def result(self) -> ScoreResult:
         """Return the scores of all pairs so far; raises DataError when none counts."""
@@ -107,15 +134,22 @@ class Scorer:
         settled = dict(zip(scored, self._settle(list(scored.values())), strict=True))
         rows = [self._row(name, pair, settled.get(name)) for name, pair in pairs.items()]
         whole = whole_scores(list(scored.values()), self.protocol)
-        scores = {
+        scores: dict[str, float | None] = {
             key: whole[key] if key in whole else _mean([row[key] for row in settled.values()])
             for key in self.protocol.metrics
         }
+        counts = _count(pairs, scored)
+        for key in self.extra:
+            values = [pair.extra[key] for pair in scored.values()]
+            defined = [value for value in values if value is not None]
+            scores[key] = _mean(defined) if defined else None
+            counts[f"{key}_undefined"] = len(values) - len(defined)
         pixels = sum_counts([pair.counts for pair in scored.values()])
-        return ScoreResult(scores, rows, _count(pairs, scored), pixels)
+        curves = [pair.curves for pair in scored.values() if pair.curves is not None]
+        return ScoreResult(scores, rows, counts, pixels, mean_curves(curves) if curves else None)
 
     def _counts(self, pair: PairScores) -> bool:
-        return self.protocol.empty_masks == "score" or "empty_mask" not in pair.flags
+        return self.protocol.counts_mask("empty_mask" not in pair.flags)
 
     def _settle(self, pairs: Sequence[PairScores]) -> list[dict[str, float]]:
         """Replace curves by their values at the level where the mean curve is highest."""
@@ -134,12 +168,19 @@ class Scorer:
         values: dict[str, Any] = dict.fromkeys(self.protocol.metrics) | (settled or {})
         if OF_COUNTS.keys() & values.keys():  # of which the data set's scores can be made again
             values |= pair.counts._asdict()
+        values |= dict.fromkeys(self.extra) | pair.extra
         facts = {"foreground_share": pair.foreground_share, "flags": ";".join(pair.flags)}
         return {"dataset": self.dataset, "image": name, **values, **facts}
 
 
 def _best_level(curves: Sequence[Any]) -> int:
     return int(np.argmax(mean_curve(curves)))
+
+
+def _is_finite(value: float | np.ndarray) -> bool:
+    if isinstance(value, float):  # as most are, and numpy is slow for one number
+        return math.isfinite(value)
+    return bool(np.isfinite(value).all())
 
 
 def _mean(values: Sequence[float]) -> float:

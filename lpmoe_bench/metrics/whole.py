@@ -18,6 +18,7 @@ OF_COUNTS: dict[str, Callable[[Counts], float]] = {
     "false_alarm_dataset": lambda counts: 1 - counts.specificity,
     "accuracy_dataset": lambda counts: counts.accuracy,
     "iou_dataset": lambda counts: counts.iou,
+    "dice_dataset": lambda counts: counts.dice,
 }
 
 

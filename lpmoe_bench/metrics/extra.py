@@ -1,0 +1,213 @@
+"""Extra metrics, off by default: costly ones, and ones whose values depend on the resolution."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lpmoe_bench.errors import DataError, UsageError
+from method_zoo._errors import unknown
+
+from .facts import METRICS, Metric
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class Extra(Metric):
+    """Facts about an extra metric, each of one image; a data set has the mean over its images.
+
+    hazard: what its values depend on besides the quality of the map. undefined: which images have
+    no value; they are left out of the mean and counted. cost: CPU time of an image, in that of
+    PySODMetrics' weighted F-measure. needs_image: whether it looks at the RGB image.
+    """
+
+    source: str = ""
+    hazard: str = ""
+    undefined: str = "none"
+    cost: str = ""
+    needs_image: bool = False
+
+
+def _size_invariant(key: str, label: str, higher: bool, text: str, undefined: str = "") -> Extra:
+    return Extra(
+        key,
+        label,
+        label,
+        higher,
+        f"{text}; objects are 4-connected parts of at least 50 pixels, or the largest ones",
+        source="Li et al., ICML 2024, as PySODMetrics 1.6.2 computes it",
+        hazard="a box counts the pixels of another object inside it; the limit of 50 pixels makes "
+        "it depend on the resolution",
+        undefined=f"an empty or a full mask, more than 53 objects{undefined}",
+        cost="1.5 to 4",
+    )
+
+
+def _multiscale(name: str, label: str, at: str, cost: str) -> Extra:
+    return Extra(
+        f"msiou_{name}",
+        f"MSIoU {label}",
+        f"MSIoU$^{{\\mathrm{{{label}}}}}$",
+        True,
+        f"share of the mask's edge cells that the map's edges meet, {at}: area under the "
+        "shares at cells of 1 to 512 pixels",
+        source="Ahmadzadeh et al., ICIP 2021, as PySODMetrics 1.6.2 computes it, but counted in 64 "
+        "bits where it overflows in 16",
+        hazard="edges too many are not punished; cells are pixels, so that it depends on the "
+        "resolution",
+        undefined="an empty mask",
+        cost=cost,
+    )
+
+
+_ALL = (
+    Extra(
+        "boundary_iou",
+        "Boundary IoU@.5",
+        "Boundary IoU@.5",
+        True,
+        "IoU of the inner boundary bands of mask and map above 0.5; a band is 2% of the diagonal "
+        "wide, at least 1 pixel",
+        source="Cheng et al., CVPR 2021; some copies of its code take 0.5% instead",
+        hazard="the band grows with the image, so that it depends on the resolution; an object "
+        "thinner than two bands counts as a whole",
+        undefined="mask and map both empty",
+        cost="0.02 to 0.04",
+    ),
+    Extra(
+        "hd95",
+        "HD95@.5 (px)",
+        "HD95@.5 (px)",
+        False,
+        "95th percentile of the distances between the outlines of mask and map above 0.5, both "
+        "ways together, in pixels of the mask",
+        unit="px",
+        decimals=2,
+        source="as MedPy computes it; MONAI takes the larger of the two ways instead",
+        hazard="in pixels, so that it depends on the resolution; a map without any object counts "
+        "as the image's diagonal, so that leaving objects out never helps",
+        undefined="an empty mask",
+        cost="0.6 to 0.9",
+    ),
+    _multiscale("binary", "bin", "map above 0.5", "0.9 to 1.1"),
+    _multiscale("adaptive", "adp", "map at least twice its mean", "0.9 to 1.1"),
+    _multiscale(
+        "mean257",
+        "mean",
+        "mean over 257 thresholds",
+        "over 100",
+    ),
+    Extra(
+        "hce",
+        "HCE",
+        r"HCE$_5$",
+        False,
+        "human correction effort: control points and regions that somebody has to set to correct "
+        "the map above 0.5, errors of up to 5 pixels forgiven (gamma 5, epsilon 2)",
+        unit="points",
+        decimals=1,
+        source="Qin et al., ECCV 2022, as PySODMetrics 1.6.2 computes it",
+        hazard="unbounded and made for large images: it depends on the resolution, and by about "
+        "1% on the versions of OpenCV and scikit-image",
+        cost="0.9 to 1.3",
+    ),
+    Extra(
+        "context_measure",
+        "C",
+        r"$C_\beta$",
+        True,
+        "context-measure, beta^2 1, alpha 6: relevance of the map to the mask and completeness "
+        "of the mask, each seen through a Gaussian of the object's shape",
+        source="Wang et al., arXiv 2512.07076, as PySODMetrics 1.6.2 computes it",
+        hazard="a perfect map does not reach 1, and how far it stays below depends on the object",
+        undefined="an empty mask, or an object along one exact diagonal",
+        cost="0.5 to 0.8",
+    ),
+    Extra(
+        "camouflage_context_measure",
+        "C camo",
+        r"$C_\beta^\omega$",
+        True,
+        "context-measure, beta^2 1.2, in which object pixels count more the better the image's "
+        "surroundings can be pieced together to them (gamma 8, lambda 20)",
+        source="Wang et al., arXiv 2512.07076, as PySODMetrics 1.6.2 computes it",
+        hazard="needs the image; a perfect map does not reach 1; it depends on the resolution",
+        undefined="an empty mask, an object along one exact diagonal, a side below 7 pixels",
+        cost="6 to 9",
+        needs_image=True,
+    ),
+    _size_invariant(
+        "si_mae",
+        "SI-MAE",
+        False,
+        "mean absolute error of each object's box and of the rest, the rest weighted by its share",
+        ", or boxes that cover the image",
+    ),
+    _size_invariant(
+        "si_f_mean",
+        "SI-F mean",
+        True,
+        "F-measure, beta^2 0.3, within each object's box, mean over objects and 256 levels",
+    ),
+    _size_invariant(
+        "si_f_adaptive",
+        "SI-F adp",
+        True,
+        "F-measure, beta^2 0.3, within each object's box at twice the mean of the map there, "
+        "mean over objects",
+    ),
+)
+EXTRA = {extra.key: extra for extra in _ALL}
+_AMBIGUOUS = {
+    "msiou": "msiou_binary msiou_adaptive msiou_mean257",
+    "sif": "si_f_mean si_f_adaptive",
+    "cm": "context_measure camouflage_context_measure",
+    "biou": "boundary_iou",
+    "hd": "hd95",
+}
+
+
+def get_extra(key: str) -> Extra:
+    """Return the facts of an extra metric; raises UsageError for an unknown or ambiguous key."""
+    if key in EXTRA:
+        return EXTRA[key]
+    if names := _AMBIGUOUS.get("".join(filter(str.isalnum, key.lower()))):
+        names = " or ".join(names.split())
+        raise UsageError(f"extra metric '{key}' is not a key; say {names}")
+    raise UsageError(unknown("extra metric", key, EXTRA))
+
+
+def known_metrics() -> dict[str, Metric]:
+    """Return the facts of all metrics by key: those of protocols, then the extra ones."""
+    return {**METRICS, **EXTRA}
+
+
+def extra_scores(
+    keys: Sequence[str],
+    prediction: np.ndarray,
+    mask: np.ndarray,
+    image: np.ndarray | None = None,
+) -> dict[str, float | None]:
+    """Return extra metrics of one image, None where it has no value (see `Extra.undefined`).
+
+    prediction: the protocol's normalised map, float (h, w) in [0, 1]. mask: bool (h, w). image:
+    RGB uint8 (h, w, 3), for those that need it. Raises UsageError for an unknown key, or where the
+    image is needed and missing, DataError where it is of another size than the mask.
+    """
+    from . import borrowed, outlines
+
+    for key in keys:
+        if get_extra(key).needs_image and image is None:
+            raise UsageError(
+                f"{key} looks at the image; name the folder of images, or leave it out"
+            )
+    if image is not None and image.shape != (*mask.shape, 3):
+        raise DataError(f"image is {image.shape} and mask is {mask.shape}; sizes must be equal")
+    groups = outlines.GROUPS | borrowed.GROUPS
+    found: dict[str, float | None] = {}
+    for group in dict.fromkeys(groups[key] for key in keys):
+        found |= group(prediction, mask, image)
+    return {key: found[key] for key in keys}
