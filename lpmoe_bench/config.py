@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic.fields import FieldInfo
 
 from lpmoe_bench.errors import UsageError
 from method_zoo._errors import unknown
@@ -19,8 +20,10 @@ SECTIONS = ("train", "runtime", "options", "decoder_options")
 ROLES = ("recipe", "protocol", "runtime", "label")
 
 
-def _field(default: Any, role: str, description: str, **limits: Any) -> Any:
-    return Field(default, description=description, json_schema_extra={"role": role}, **limits)
+def _field(default: Any, role: str, description: str, later: bool = False, **limits: Any) -> Any:
+    """Declare a setting. `later`: it came when records existed, and is hashed off its default."""
+    extra: dict[str, Any] = {"role": role, "later": later}
+    return Field(default, description=description, json_schema_extra=extra, **limits)
 
 
 class _Section(BaseModel):
@@ -39,15 +42,32 @@ class TrainConfig(_Section):
     weight_decay: float = _field(1e-2, "recipe", "AdamW decay of tensors of two or more axes", ge=0)
     warmup: float = _field(0.05, "recipe", "share of the steps with a rising rate", ge=0, lt=1)
     power: float = _field(1.0, "recipe", "exponent of the polynomial decay to zero", ge=0)
-    clip: float = _field(1.0, "recipe", "largest norm of the gradient", gt=0)
+    clip: float | None = _field(1.0, "recipe", "largest norm of the gradient; null: any", gt=0)
     flip: bool = _field(True, "recipe", "mirror every second image, seeded")
-    loss: str = _field("structure", "recipe", "structure or structure_intended")
+    loss: str = _field("structure", "recipe", "loss, such as structure or bce_dice")
     select: str = _field("s_measure", "recipe", "score on validation that picks the best epoch")
     validation: float = _field(0.1, "recipe", "share of train kept for validation", gt=0, lt=1)
     limit_train: int | None = _field(None, "recipe", "train on this many images, seeded", ge=2)
     precision: Literal["auto", "32-true", "bf16-mixed"] = _field(
         "auto", "recipe", "auto: bf16-mixed on a GPU that has it, else 32-true"
     )
+    steps: int | None = _field(
+        None, "recipe", "optimiser steps, whatever the epochs", later=True, ge=1
+    )
+    patience: int | None = _field(
+        None, "recipe", "stop after so many epochs without a better score", later=True, ge=1
+    )
+    scale: tuple[float, float] | None = _field(
+        None, "recipe", "resize by a factor between these and crop", later=True
+    )
+    photometric: bool = _field(False, "recipe", "distort brightness and colours", later=True)
+
+    @field_validator("scale")
+    @classmethod
+    def _rising(cls, scale: tuple[float, float] | None) -> tuple[float, float] | None:
+        if scale is not None and not 0 < scale[0] <= scale[1]:
+            raise ValueError("give two positive factors, the smaller first, such as [0.5, 2]")
+        return scale
 
 
 class RuntimeConfig(_Section):
@@ -73,11 +93,15 @@ class RunConfig(_Section):
     backbone: str = _field(DEFAULT_BACKBONE, "recipe", "timm ViT or the packaged default")
     weights: str | None = _field(None, "runtime", "file or random[:seed]; its digest is hashed")
     decoder: str = _field("fpn", "recipe", "decoder name")
+    decoder_weights: str | None = _field(
+        None, "runtime", "SAM checkpoint for the decoder; its digest is hashed"
+    )
     decoder_options: dict[str, Any] = _field({}, "recipe", "options of the decoder")
     size: int = _field(256, "recipe", "image side in pixels, a multiple of 32", ge=32)
     seed: int = _field(0, "label", "stands beside the fingerprint", ge=0, lt=2**62)
     protocol: str = _field("cod", "protocol", "how scores are computed")
     label: str = _field("", "label", "a few words of the user's own")
+    recipe: str = _field("", "label", "a paper's own settings by name; they are hashed, not it")
     train: TrainConfig = TrainConfig()
     runtime: RuntimeConfig = RuntimeConfig()
 
@@ -168,15 +192,24 @@ def read_config_file(path: Path) -> dict[str, Any]:
 
 def fields_by_role() -> dict[str, str]:
     """Return the dotted name of every field and its role."""
-    roles: dict[str, str] = {}
+    return {name: str(_extra(info).get("role", "")) for name, info in _fields()}
+
+
+def later_fields() -> dict[str, Any]:
+    """Return the default of each field that came later: records without it mean that."""
+    return {name: info.default for name, info in _fields() if _extra(info).get("later")}
+
+
+def _fields() -> Iterator[tuple[str, FieldInfo]]:
     sections = {"": RunConfig, "train.": TrainConfig, "runtime.": RuntimeConfig}
     for prefix, section in sections.items():
         for name, info in section.model_fields.items():
-            if name + "." in sections:
-                continue
-            extra = info.json_schema_extra
-            roles[prefix + name] = str(extra.get("role", "")) if isinstance(extra, dict) else ""
-    return roles
+            if name + "." not in sections:
+                yield prefix + name, info
+
+
+def _extra(info: FieldInfo) -> dict[str, Any]:
+    return info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
 
 
 def fingerprint(config: RunConfig, digests: Mapping[str, Any]) -> str:
@@ -185,11 +218,12 @@ def fingerprint(config: RunConfig, digests: Mapping[str, Any]) -> str:
     Returns 64 hex digits. `digests` holds train, validation, test manifests, the protocol's own
     hash and the weights.
     """
-    values = config.model_dump()
+    values, later = config.model_dump(), later_fields()
     chosen = {}
     for name, role in fields_by_role().items():
-        if role in ("recipe", "protocol"):
-            section, _, leaf = name.rpartition(".")
-            chosen[name] = (values[section] if section else values)[leaf]
+        section, _, leaf = name.rpartition(".")
+        value = (values[section] if section else values)[leaf]
+        if role in ("recipe", "protocol") and not (name in later and value == later[name]):
+            chosen[name] = value
     text = json.dumps({"config": chosen, "digests": dict(digests)}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -12,12 +12,15 @@ import torch
 from lpmoe_bench.config import RunConfig, RuntimeConfig, build_config, fingerprint
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.data import carve_validation, subset
+from lpmoe_bench.decoder_weights import DecoderWeights, resolve_decoder_weights
 from lpmoe_bench.decoders import get_decoder
 from lpmoe_bench.errors import ResourceError, UsageError
 from lpmoe_bench.losses import get_loss
 from lpmoe_bench.metrics import get_metric, get_protocol
+from lpmoe_bench.recipes import recipe_layers, recipe_notes
 from lpmoe_bench.record import run_folder
 from lpmoe_bench.registry import (
+    MANIFESTS,
     Folders,
     Pair,
     Split,
@@ -60,6 +63,7 @@ class Plan:
     config: RunConfig
     method: type[Method]
     weights: Weights
+    decoder_weights: DecoderWeights
     train: Split
     train_pairs: tuple[Pair, ...]
     validation: Split
@@ -78,14 +82,17 @@ def make_plan(request: RunRequest, terminal: Terminal) -> Plan:
     if "results" in request.runs.resolve().parts[-2:]:
         raise UsageError(f"--runs {request.runs} holds published records; run into another folder")
     registry = load_registry(request.datasets)
-    layers = (request.file, request.sets, request.flags)
-    task = registry.task(_pick("task", layers))
+    asked = (request.file, request.sets, request.flags)
+    recipe = _pick("recipe", asked)
+    task = registry.task(_pick("task", asked))
+    layers = (*recipe_layers(recipe, task.name, asked), *asked)
     method = get_method(_pick("method", layers))
-    config = build_config(_task_layer(task), _preset_layer(method), *layers)
-    config = _complete(config, method)
+    config = build_config(_task_layer(task), preset_layer(method), *layers)
+    config = complete_config(config, method)
     weights = resolve_weights(
         config.backbone, config.weights, request.cache, request.offline, terminal.say
     )
+    decoder_weights = resolve_decoder_weights(config.decoder, config.decoder_weights)
     with terminal.bar("preparing data", 1) as bar:
         data = resolve(
             task,
@@ -98,7 +105,7 @@ def make_plan(request: RunRequest, terminal: Terminal) -> Plan:
         )
     for split in (data.train, *data.tests):
         with terminal.bar(f"checking {split.label}", len(split.pairs)) as bar:
-            for note in check_pairs(split, bar.update):
+            for note in check_pairs(split, bar.update, request.cache / MANIFESTS):
                 terminal.note(note)
     rest, val_pairs = carve_validation(data.train.pairs, config.train.validation, config.seed)
     train_pairs = subset(rest, config.train.limit_train, config.seed)
@@ -108,17 +115,22 @@ def make_plan(request: RunRequest, terminal: Terminal) -> Plan:
         "protocol": get_protocol(config.protocol).hash,
         "weights": weights.sha256,
     }
+    if decoder_weights.sha256:  # else no word of it, as before there were such weights
+        digests["decoder_weights"] = decoder_weights.sha256
     print_ = fingerprint(config, digests)
     place = run_folder(config.task, config.method, config.backbone, print_, config.seed)
     return Plan(
         config=config,
         method=method,
         weights=weights,
+        decoder_weights=decoder_weights,
         train=data.train,
         train_pairs=tuple(train_pairs),
-        validation=make_split(data.train, f"{data.train.name}-validation", val_pairs),
+        validation=make_split(
+            data.train, f"{data.train.name}-validation", val_pairs, request.cache / MANIFESTS
+        ),
         tests=tuple(data.tests),
-        notes=tuple(data.notes),
+        notes=(*recipe_notes(recipe), *data.notes),
         fingerprint=print_,
         folder=request.runs / place,
     )
@@ -135,11 +147,12 @@ def _task_layer(task: Task) -> dict[str, Any]:
     return {"protocol": task.protocol} | task.recipe | {"train": train}
 
 
-def _preset_layer(method: type[Method]) -> dict[str, Any]:
+def preset_layer(method: type[Method]) -> dict[str, Any]:
+    """Return the settings that a method prefers: its decoder, its rates."""
     return {"decoder": method.decoder, "train": dict(method.preset)}
 
 
-def _complete(config: RunConfig, method: type[Method]) -> RunConfig:
+def complete_config(config: RunConfig, method: type[Method]) -> RunConfig:
     """Check names, fill in the defaults of method and decoder, and settle `auto`."""
     get_loss(config.train.loss)
     get_protocol(config.protocol)
@@ -156,7 +169,7 @@ def _complete(config: RunConfig, method: type[Method]) -> RunConfig:
         precision = "bf16-mixed" if bf16 else "32-true"
     return config.model_copy(
         update={
-            "options": check_options(method, method.title, config.options),
+            "options": _options(method, config.options),
             "decoder_options": check_options(
                 decoder, f"decoder {decoder.title}", config.decoder_options
             ),
@@ -164,6 +177,13 @@ def _complete(config: RunConfig, method: type[Method]) -> RunConfig:
             "runtime": config.runtime.model_copy(update={"device": device}),
         }
     )
+
+
+def _options(method: type[Method], given: dict[str, Any]) -> dict[str, Any]:
+    """Return all options of a method, less later ones at the value that older records mean."""
+    options = check_options(method, method.title, given)
+    later = method.later_options
+    return {k: v for k, v in options.items() if k not in later or later[k] != v}
 
 
 def _device(runtime: RuntimeConfig) -> str:

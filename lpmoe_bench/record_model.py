@@ -33,8 +33,13 @@ class MethodFacts(_Section):
 
 
 class DecoderFacts(_Section):
+    """The decoder; `note` is what must be said wherever its name is printed."""
+
     name: str
     options: dict[str, Any] = {}
+    weights_sha256: str | None = None  # of the checkpoint it started from; None: at random
+    weights_source: str = ""
+    note: str = ""
 
 
 class BackboneFacts(_Section):
@@ -57,7 +62,9 @@ class Parameters(_Section):
     """Counts. Trainable ones of method and decoder apart; shares are fractions.
 
     share_of_backbone: the method's over the backbone's own; share_of_total: all trainable ones
-    over everything.
+    over everything. published: the backbone and the published model's part that the decoder stands
+    for, before anything was cut or added, None for a decoder of ours; share_of_published: all
+    trainable ones over that, as papers on SAM print it.
     """
 
     method: int
@@ -67,14 +74,20 @@ class Parameters(_Section):
     total: int
     share_of_backbone: float
     share_of_total: float
+    published: int | None = None
+    share_of_published: float | None = None
 
 
 class Costs(_Section):
+    """What a run cost. FLOPs are those of one image; training: forward and backward."""
+
     train_images_per_second: float | None = None
     inference_images_per_second: float | None = None
     train_seconds: float | None = None
     peak_memory_bytes: int | None = None
     state_bytes: int | None = None
+    forward_flops: int | None = None
+    training_flops: int | None = None
 
 
 class Training(BaseModel):
@@ -181,7 +194,7 @@ def parse_record(content: Any, source: Path) -> Record:
 def record_folder(record: Record) -> Path:
     """Return the relative folder of a record, the same under every root."""
     if record.kind == "score":
-        return Path("scored", *_safe(record.task, record.method.name, record.fingerprint[:12]))
+        return score_folder(record.task, record.method.name, record.fingerprint)
     backbone = record.backbone.name if record.backbone else "none"
     run = run_folder(
         record.task, record.method.name, backbone, record.fingerprint, record.seed or 0
@@ -195,6 +208,11 @@ def record_folder(record: Record) -> Path:
 def run_folder(task: str, method: str, backbone: str, fingerprint: str, seed: int) -> Path:
     """Return the relative folder of a run: task/method/backbone/fingerprint12-sSEED."""
     return Path(*_safe(task, method, backbone, f"{fingerprint[:12]}-s{seed}"))
+
+
+def score_folder(task: str, name: str, fingerprint: str) -> Path:
+    """Return the relative folder of scored maps: scored/task/name/fingerprint12."""
+    return Path("scored", *_safe(task, name, fingerprint[:12]))
 
 
 def _safe(*parts: str) -> list[str]:

@@ -55,12 +55,15 @@ def execute(plan: Plan, terminal: Terminal, force: bool = False) -> Record:
 def _execute(plan: Plan, terminal: Terminal) -> Record:
     config = plan.config
     fabric = make_fabric(plan)
-    segmenter = build_segmenter(config, plan.weights)
+    segmenter = build_segmenter(config, plan.weights, plan.decoder_weights)
     if config.runtime.devices > 1 and config.runtime.device == "cuda":
         torch.nn.SyncBatchNorm.convert_sync_batchnorm(segmenter)  # in place
     predictor = Predictor(segmenter, fabric, config.size)
     sign = 1 if get_metric(config.train.select).higher_is_better else -1
-    dataset = PairDataset(plan.train_pairs, config.size, config.seed, config.train.flip)
+    recipe = config.train
+    dataset = PairDataset(
+        plan.train_pairs, config.size, config.seed, recipe.flip, recipe.scale, recipe.photometric
+    )
     with terminal.bar(f"training {config.method}", 1) as bar:
         progress = train(
             TrainingRun(

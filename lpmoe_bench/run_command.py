@@ -118,6 +118,8 @@ def announce(plan: Plan, terminal: Terminal) -> None:
     )
     if plan.weights.note:
         terminal.note(f"backbone {config.backbone}: {plan.weights.note}")
+    if plan.decoder_weights.note:
+        terminal.note(f"decoder {config.decoder}: {plan.decoder_weights.note}")
     for note in plan.notes:
         terminal.note(note)
     terminal.say(f"run {plan.id}")

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import torch
 
+from lpmoe_bench.blueprint import blueprint
+from lpmoe_bench.config import RunConfig
 from lpmoe_bench.environment import collect_environment
 from lpmoe_bench.evaluate import Predictor
+from lpmoe_bench.flops import Flops, count_flops
 from lpmoe_bench.metrics import ScoreResult, get_protocol
 from lpmoe_bench.model import Segmenter
 from lpmoe_bench.plan import Plan
@@ -64,11 +67,11 @@ def make_record(facts: RunFacts) -> Record:
         id=plan.id,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         label=config.label,
-        config=config.model_dump() | {"weights": _weights_name(config.weights)},
+        config=config.model_dump() | _weights_names(config),
         fingerprint=plan.fingerprint,
         seed=config.seed,
         method=_method(plan),
-        decoder=DecoderFacts(name=config.decoder, options=config.decoder_options),
+        decoder=_decoder(plan),
         backbone=BackboneFacts(
             name=config.backbone,
             weights_sha256=plan.weights.sha256,
@@ -118,9 +121,21 @@ def _resumed(progress: Progress) -> list[str]:
     return [f"trained by the code of several commits: {', '.join(progress.commits)}"]
 
 
-def _weights_name(weights: str | None) -> str | None:
-    """Keep the name of a weights file: where it lies is nobody's business, its digest is kept."""
-    return Path(weights).name if weights else None
+def _weights_names(config: RunConfig) -> dict[str, str | None]:
+    """Keep the names of weights files: where they lie is nobody's business, digests are kept."""
+    paths = {"weights": config.weights, "decoder_weights": config.decoder_weights}
+    return {field: Path(path).name if path else None for field, path in paths.items()}
+
+
+def _decoder(plan: Plan) -> DecoderFacts:
+    config, weights = plan.config, plan.decoder_weights
+    return DecoderFacts(
+        name=config.decoder,
+        options=config.decoder_options,
+        weights_sha256=weights.sha256,
+        weights_source=weights.path.name if weights.path else "",
+        note=weights.note,
+    )
 
 
 def _method(plan: Plan) -> MethodFacts:
@@ -137,7 +152,7 @@ def _method(plan: Plan) -> MethodFacts:
 
 
 def _costs(facts: RunFacts) -> Costs:
-    progress = facts.progress
+    progress, flops = facts.progress, _flops(facts.plan.config)
     return Costs(
         train_images_per_second=progress.images / progress.seconds,
         inference_images_per_second=facts.predictor.images_per_second,
@@ -146,7 +161,17 @@ def _costs(facts: RunFacts) -> Costs:
             progress.peak_memory_bytes, peak_memory_bytes(facts.predictor.fabric.device)
         ),
         state_bytes=len(facts.state),
+        forward_flops=flops.forward if flops else None,
+        training_flops=flops.training if flops else None,
     )
+
+
+def _flops(config: RunConfig) -> Flops | None:
+    """Count on shapes alone; a method that needs values for its shapes goes without a count."""
+    try:
+        return count_flops(blueprint(config), config.size)
+    except NotImplementedError:
+        return None
 
 
 def _training(facts: RunFacts) -> Training:

@@ -69,11 +69,11 @@ def train(run: TrainingRun) -> Progress:
             f"{len(run.dataset)} training images make no batch for {fabric.world_size} processes; "
             f"use more images or fewer devices"
         )
-    steps = per_epoch * config.epochs
+    steps = config.steps or per_epoch * config.epochs
     note_process(progress, fabric.world_size)
     saver = Saver(run.folder, run.id, segmenter, optimizer, run.config.runtime.save_seconds)
     with stop_requested() as stopped:
-        while progress.step < steps:
+        while progress.step < steps and not _stale(progress, config, per_epoch):
             epoch, done = divmod(progress.step, per_epoch)
             segmenter.train()
             clock = time.perf_counter()
@@ -89,7 +89,7 @@ def train(run: TrainingRun) -> Progress:
                 progress.images += len(images) * fabric.world_size
                 progress.seconds += time.perf_counter() - clock
                 _log(run, progress, steps, loss, rate)
-                last = progress.step % per_epoch == 0
+                last = progress.step % per_epoch == 0 or progress.step == steps
                 if last:
                     best = _select_best(run, progress, best)
                 if fabric.is_global_zero and (last or saver.due() or stopped()):
@@ -99,9 +99,18 @@ def train(run: TrainingRun) -> Progress:
                         f"interrupted after step {progress.step} of {steps}; "
                         f"the same command resumes there"
                     )
+                if progress.step == steps:  # which may be within an epoch
+                    break
                 clock = time.perf_counter()
     segmenter.load_state(best)
     return progress
+
+
+def _stale(progress: Progress, config: TrainConfig, per_epoch: int) -> bool:
+    """Tell, between epochs, whether the best score is older than patience allows."""
+    if config.patience is None or progress.best_score is None or progress.step % per_epoch:
+        return False
+    return progress.step - progress.best_step >= config.patience * per_epoch
 
 
 def _step(
@@ -132,7 +141,7 @@ def _step(
     norm = fabric.clip_gradients(
         model,
         optimizer,
-        max_norm=config.clip,
+        max_norm=math.inf if config.clip is None else config.clip,
         error_if_nonfinite=False,  # type: ignore[arg-type]
     )
     mean = fabric.all_reduce(total, reduce_op="mean")

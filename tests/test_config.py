@@ -75,7 +75,11 @@ def _other_value(name: str, role: str):
         "runtime.workers": 3,
         "runtime.micro_batch": 2,
         "size": 512,
+        "train.steps": 7,
+        "train.patience": 3,
+        "train.scale": [0.5, 2.0],
         "weights": "random",
+        "decoder_weights": "sam.pth",
         "options": {"rank": 3},
         "decoder_options": {"width": 8},
     }

@@ -1,0 +1,128 @@
+"""Time of every method's training step divided by that of the frozen backbone's forward alone.
+
+Each method has a process of its own, on one thread: its training steps (forward, structure loss,
+backward, AdamW) and the forward pass of a frozen backbone take turns there, and medians count. Peak
+memory is that of the training steps, before the frozen backbone is built, less what the process
+held before the model. Weights and images are random.
+
+    python benchmarks/methods.py [--json] [--methods lora,vpt] [--backbone vit_small_patch16_224]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from lpmoe_bench.losses import structure_loss
+from lpmoe_bench.profile import profile_config
+from lpmoe_bench.profiling import count_parameters, peak_memory_bytes
+from lpmoe_bench.trained import build_segmenter
+from lpmoe_bench.weights import load_backbone, resolve_weights
+from method_zoo import list_methods
+
+MIB = 2**20
+CPU = torch.device("cpu")
+
+
+def seconds(work: Callable[[], object]) -> float:
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def measure(method: str, backbone: str, size: int, batch: int, repeats: int) -> dict:
+    """Measure one method in this process."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    held = peak_memory_bytes(CPU)
+    layer = {"method": method, "backbone": backbone, "size": size, "runtime": {"device": "cpu"}}
+    weights = resolve_weights(backbone, "random", Path())
+    segmenter = build_segmenter(profile_config(layer), weights).train()
+    optimizer = torch.optim.AdamW([p for p in segmenter.parameters() if p.requires_grad])
+    images = torch.rand(batch, 3, size, size)
+    masks = (images[:, :1] > 0.5).float()
+
+    def train() -> None:
+        logits, aux = segmenter(images)
+        (structure_loss(logits, masks) + aux).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    for _ in range(2):
+        train()
+    peak = peak_memory_bytes(CPU)
+    frozen = load_backbone(weights, size)
+
+    @torch.no_grad()
+    def forward() -> None:
+        t = frozen.embed(images)
+        for i in range(frozen.depth):
+            t = frozen.block(i, t)
+        frozen.norm(t)
+
+    forward()
+    pairs = [(seconds(train), seconds(forward)) for _ in range(repeats)]
+    step, alone = (statistics.median(times) for times in zip(*pairs, strict=True))
+    counts = count_parameters(segmenter)
+    found = {"method": method, "parameters": counts["method"], "peak_bytes": peak - held}
+    return found | {"step_seconds": step, "forward_seconds": alone, "time_ratio": step / alone}
+
+
+def in_own_process(method: str, args: argparse.Namespace) -> dict:
+    own = [sys.executable, __file__, "--one", method, "--backbone", args.backbone]
+    own += ["--size", str(args.size), "--batch", str(args.batch), "--repeats", str(args.repeats)]
+    done = subprocess.run(own, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{method} failed: {done.stderr.strip().splitlines()[-1]}")
+    return json.loads(done.stdout)
+
+
+def table(rows: list[dict], title: str) -> Table:
+    out = Table(title=title)
+    for name in ("method", "parameters", "step s", "frozen forward s", "x time", "peak MiB"):
+        out.add_column(name, no_wrap=True, justify="left" if name == "method" else "right")
+    for row in sorted(rows, key=lambda row: row["time_ratio"]):
+        times = [f"{row[key]:.3f}" for key in ("step_seconds", "forward_seconds")]
+        ratio, peak = f"[bold]{row['time_ratio']:.2f}[/]", f"{row['peak_bytes'] / MIB:.0f}"
+        out.add_row(row["method"], f"{row['parameters']:,}", *times, ratio, peak)
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--methods", default=",".join(list_methods()))
+    parser.add_argument("--backbone", default="vit_small_patch16_224")
+    parser.add_argument("--size", type=int, default=256, help="pixels a side")
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--json", action="store_true", help="machine output on stdout")
+    parser.add_argument("--one", help=argparse.SUPPRESS)  # what each process is told
+    args = parser.parse_args()
+    if args.one:
+        print(json.dumps(measure(args.one, args.backbone, args.size, args.batch, args.repeats)))
+        return
+    methods = track(
+        args.methods.split(","), "measuring", console=Console(stderr=True), transient=True
+    )
+    rows = [in_own_process(method, args) for method in methods]
+    facts = {"backbone": args.backbone, "size": args.size, "batch": args.batch}
+    if args.json:
+        print(json.dumps({"torch": torch.__version__, "threads": 1} | facts | {"rows": rows}))
+    else:
+        words = f"{args.backbone}, {args.size} px, batch {args.batch}"
+        Console().print(table(rows, f"Training step / frozen forward, {words}"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""Named recipes: the training settings of a paper, their sources, and what is left out of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict
+
+from lpmoe_bench.errors import UsageError
+from method_zoo._errors import unknown
+
+# Settings that belong to what they are options of: another choice of it leaves them out.
+_OWNED = {"options": "method", "decoder_options": "decoder"}
+
+
+class Recipe(BaseModel):
+    """One entry of recipes.yaml. deviations: what a run here does otherwise than the paper."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    title: str
+    paper: str
+    settings: dict[str, Any]
+    tasks: dict[str, dict[str, Any]] = {}
+    sources: dict[str, str]
+    deviations: list[str]
+
+
+@cache
+def load_recipes() -> Mapping[str, Recipe]:
+    """Read the recipes that are shipped with the package."""
+    content = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+    return {name: Recipe.model_validate(entry) for name, entry in content.items()}
+
+
+def get_recipe(name: str) -> Recipe:
+    """Return the recipe of that name; raises UsageError for an unknown one."""
+    recipes = load_recipes()
+    if name not in recipes:
+        raise UsageError(unknown("recipe", name, recipes))
+    return recipes[name]
+
+
+def recipe_layers(
+    name: str, task: str, stronger: Iterable[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return the settings of a recipe for a task, weakest first; none for an empty name.
+
+    `stronger` are the layers that win over it: where they choose another method or decoder, the
+    recipe's options of its own are not for that.
+    """
+    if not name:
+        return []
+    recipe = get_recipe(name)
+    settings = dict(recipe.settings)
+    for options, owner in _OWNED.items():
+        chosen = [layer[owner] for layer in stronger if owner in layer]
+        if chosen and chosen[-1] != settings.get(owner):
+            settings.pop(options, None)
+    return [settings, recipe.tasks.get(task, {})]
+
+
+def recipe_notes(name: str) -> list[str]:
+    """Return what is said beside every number of a run with this recipe."""
+    if not name:
+        return []
+    return [f"recipe {name}: {text}" for text in get_recipe(name).deviations]
+
+
+def describe_recipe(name: str) -> list[tuple[str, str]]:
+    """Return (field, text) of a recipe: settings, sources, deviations."""
+    recipe = get_recipe(name)
+    flat = [*_flat(recipe.settings)]
+    for task, settings in recipe.tasks.items():
+        flat += [(f"{setting} ({task})", text) for setting, text in _flat(settings)]
+    return [
+        ("recipe", name),
+        ("title", recipe.title),
+        ("paper", recipe.paper),
+        ("settings", ""),
+        *((f"  {setting}", text) for setting, text in flat),
+        ("sources", ""),
+        *((f"  {setting}", text) for setting, text in recipe.sources.items()),
+        ("left out or otherwise", ""),
+        *(("", text) for text in recipe.deviations),
+    ]
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    found = []
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            found += _flat(value, f"{prefix}{key}.")
+        else:
+            found.append((prefix + key, "none" if value is None else str(value)))
+    return found

@@ -1,0 +1,125 @@
+"""The budget table: every count to the parameter, the printed figures, the page in docs."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from lpmoe_bench.budget_page import budget_page
+from lpmoe_bench.budgets import _difference, budgets, count
+from lpmoe_bench.cli import app
+
+ROOT = Path(__file__).parents[1]
+# Encoder and decoder on SAM ViT-H: ours, and how far the printed millions are from them.
+SAM_HUGE = {
+    "decoder_only": (3_505_536, "0"),
+    "bitfit": (3_957_888, "0"),
+    "adapter": (3_915_264, "0"),
+    "vpt": (3_997_056, "0"),
+    "sam_adapter": (3_980_576, "0"),
+    "lora": (3_997_056, "0"),
+    "conv_lora": (4_020_096, "0"),
+    "ssf": (4_409_216, "-0.01"),
+    "lst": (3_505_536 + 16_867_072, "+8.88"),
+}
+OTHERS = {
+    "adaroute": [5_242_992, 7_302_384, 6_456_000, 9_156_096],
+    "vfm_adapter": [2_518_848],
+    "lpmoe": [21_966_356, 23_360_023, 12_459_316, 3_267_556, 952_636],
+}
+# Method, options; on SAM-H, SAM-L, SAM-B, ViT-Ti, ViT-S, ViT-B, as in the specification's table.
+GRID = {
+    ("lora", 3): (491_520, 294_912, 110_592, 27_648, 55_296, 110_592),
+    ("conv_lora", None): (514_560, 312_192, 119_232, 36_288, 63_936, 119_232),
+    ("dora", 3): (614_400, 368_640, 138_240, 34_560, 69_120, 138_240),
+    ("vera", None): (131_072, 79_872, 30_720, 9_984, 16_896, 30_720),
+    ("bitfit", None): (452_352, 271_872, 102_656, 25_728, 51_456, 102_912),
+    ("adapter", None): (409_728, 245_856, 92_208, 23_088, 46_128, 92_208),
+    ("adaptformer", None): (5_285_888, 3_171_840, 1_189_632, 297_984, 595_200, 1_189_632),
+    ("vpt", None): (491_520, 294_912, 110_592, 27_648, 55_296, 110_592),
+    ("ssf", None): (903_680, 542_720, 204_288, 51_456, 102_912, 205_824),
+    ("sam_adapter", None): (475_040, 281_216, 139_680, 15_912, 44_496, 139_680),
+    ("sam_adapter", 32): (186_960, 116_544, 63_312, 7_620, 20_712, 63_312),
+    ("mona", None): (11_517_952, 7_004_160, 2_684_928, 846_336, 1_459_200, 2_684_928),
+    ("convpass", None): (1_430_528, 864_000, 327_552, 92_544, 170_880, 327_552),
+    ("rep_adapter", None): (1_065_472, 639_360, 239_808, 60_096, 120_000, 239_808),
+    ("fact", None): (139_264, 106_496, 61_440, 43_008, 49_152, 61_440),
+    ("lst", None): (16_867_072, 8_170_904, 2_376_492, 151_764, 598_428, 2_376_492),
+    ("full", None): (637_026_048, 308_278_272, 89_670_912, 5_524_416, 21_665_664, 85_798_656),
+}
+
+
+@pytest.fixture(scope="module")
+def counted():
+    return budgets()
+
+
+def rows(counted, name: str) -> list[dict]:
+    return next(table["rows"] for table in counted["tables"] if table["name"] == name)
+
+
+@pytest.mark.parametrize("method", SAM_HUGE)
+def test_sam_huge_with_its_decoder(counted, method):
+    row = next(row for row in rows(counted, "sam_huge") if row["method"] == method)
+    assert (row["ours"], row["difference"]) == SAM_HUGE[method]
+
+
+def test_sam_huge_has_no_other_row(counted):
+    assert {row["method"] for row in rows(counted, "sam_huge")} == set(SAM_HUGE)
+    share = {row["method"]: round(row["share_percent"], 3) for row in rows(counted, "sam_huge")}
+    assert (share["decoder_only"], share["bitfit"], share["conv_lora"]) == (0.547, 0.617, 0.627)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_other_tables(counted, name):
+    found = rows(counted, name)
+    assert [row["ours"] for row in found] == OTHERS[name]
+    assert {row["difference"] for row in found} <= {"0", None}
+
+
+def test_methods_on_the_encoders(counted):
+    grid = counted["grid"]
+    found = {}
+    for row in grid["rows"]:
+        option = next(iter(row.get("options", {}).values()), None)
+        found[row["method"], option] = tuple(row["ours"].values())
+    assert found == GRID
+    assert [figure["difference"] for figure in grid["printed"]] == ["0"]
+
+
+def test_the_page_in_docs_is_what_the_command_prints(counted):
+    page = (ROOT / "docs" / "budgets.md").read_text(encoding="utf-8")
+    assert page == budget_page(counted, "markdown"), "run the command that the page names"
+
+
+def test_json_holds_the_same(counted):
+    assert json.loads(budget_page(counted, "json")) == counted
+
+
+def test_rows_have_known_keys(counted):
+    known = {"method", "options", "setting", "stages", "backbone", "decoder", "printed"}
+    known |= {"printed_share", "note", "ours", "share_percent", "difference"}
+    for table in counted["tables"]:
+        assert table["source"]
+        assert table["level"] in ("primary", "slides", "claim")
+        for row in table["rows"]:
+            assert set(row) <= known
+
+
+@pytest.mark.parametrize(
+    ("ours", "printed", "difference"),
+    [(4_409_216, "4.42", "-0.01"), (3_996_000, "4.00", "0"), (6_455_000, "6.5", "0")],
+)
+def test_differences_round_as_the_source_rounds(ours, printed, difference):
+    assert _difference(ours, printed) == difference
+
+
+def test_options_reach_the_model():
+    row = {"method": "lora", "backbone": "vit_tiny_patch16_224", "options": {"rank": 1}}
+    assert count(row) == 12 * 4 * 192
+
+
+def test_a_format_that_is_none():
+    result = CliRunner().invoke(app, ["profile", "--budget-table", "--format", "latex"])
+    assert "markdown or json" in str(result.exception)

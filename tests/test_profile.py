@@ -1,0 +1,146 @@
+"""The profile command: counts without downloads, measuring, what it says when it does not."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import save
+from tiny_runs import call
+
+from lpmoe_bench import profile as profile_module
+from lpmoe_bench import weights
+from lpmoe_bench.blueprint import native_size
+from lpmoe_bench.console import Terminal
+from lpmoe_bench.errors import ResourceError
+from lpmoe_bench.profile import profile, profile_config
+from lpmoe_bench.profile_worker import _rates, measure
+from lpmoe_bench.profiling import count_parameters, peak_memory_bytes
+from lpmoe_bench.trained import build_segmenter
+from lpmoe_bench.weights import resolve_weights
+
+TINY = {"method": "lora", "backbone": "vit_tiny_patch16_224", "size": 64}
+SMALL = {"decoder_options": {"width": 8}, "train": {"batch": 2}, "runtime": {"device": "cpu"}}
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_fetched(monkeypatch):
+    def refuse(*arguments):
+        raise AssertionError("a profile fetches no weights")
+
+    monkeypatch.setattr(weights, "fetch_from_hub", refuse)
+    monkeypatch.setattr(weights.default_backbone, "default_weights", refuse)
+
+
+def test_counts_are_those_of_the_built_model(tmp_path):
+    found = profile(SMALL, TINY, measured=False, terminal=Terminal(quiet=True))
+    built = build_segmenter(
+        profile_config(SMALL, TINY), resolve_weights(TINY["backbone"], "random", tmp_path)
+    )
+    assert found["parameters"] == count_parameters(built)
+    state = built.state()
+    assert found["state_bytes"] == sum(t.nbytes for t in state.values())
+    assert 0 < len(save(state)) - found["state_bytes"] < 200 * len(state)  # the file's header
+    assert found["flops"]["training"] > found["flops"]["forward"] > 0
+    assert (found["measured"], found["not_measured"]) == (None, "only counts were asked for")
+    assert json.loads(json.dumps(found))["options"]["rank"] == 8
+
+
+@pytest.mark.parametrize(
+    ("backbone", "size"),
+    [
+        ("samvit_huge_patch16.sa1b", 1024),
+        ("vit_tiny_patch16_224", 224),
+        ("dinov2_small_imgfocus", 576),  # a grid of 37, which is 592 px, down to a multiple of 32
+        ("beit_base_patch16_224", 224),
+    ],
+)
+def test_the_native_size(backbone, size):
+    assert native_size(backbone) == size
+
+
+def test_sam_huge_with_its_decoder_on_the_command_line():
+    options = ["--backbone", "samvit_huge_patch16.sa1b", "--decoder", "sam", "--json", "--quiet"]
+    done = call(["profile", "--method", "decoder_only", *options, "--set", "runtime.device=cpu"])
+    assert done.code == 0
+    found = json.loads(done.stdout)
+    assert found["size"] == 1024
+    assert found["parameters"]["trainable"] == 3_505_536
+    # 2,965 GMAC of the encoder (specification), and the decoder.
+    assert found["flops"]["forward"] / 2e9 == pytest.approx(2965, rel=0.01)
+    assert "minutes on a CPU; --measure" in found["not_measured"]
+
+
+def test_people_get_a_table():
+    tiny = ["--backbone", "vit_tiny_patch16_224", "--size", "64", "--count-only", "--no-color"]
+    done = call(["profile", "-m", "sam_adapter", *tiny])
+    words = " ".join(done.stdout.replace("│", " ").split())
+    assert "not counted: Fourier transforms" in words
+    assert "% of the backbone" in words
+
+
+def test_measuring():
+    config = profile_config(SMALL, TINY)
+    found = measure(config, repeats=4, seconds=0.0)
+    for name in ("training", "inference"):
+        rate = found[name]
+        assert 0 < rate["lower_quartile"] <= rate["median"] <= rate["upper_quartile"]
+        assert rate["timings"] == 3
+    assert found["peak_memory_bytes"] >= found["before_memory_bytes"] > 0
+    assert (found["batch"], found["precision"]) == (2, "32-true")
+
+
+def test_rates_are_images_over_seconds(monkeypatch):
+    clock = iter([0.0, 0.0, 9.0, 9.0, 10.0, 10.0, 12.0, 12.0, 16.0])  # warm-up, then 1, 2, 4 s
+    monkeypatch.setattr("lpmoe_bench.profile_worker.time.perf_counter", lambda: next(clock))
+    found = _rates(lambda: None, 8, torch.device("cpu"), 3, 100)
+    assert found == {"lower_quartile": 3.0, "median": 4.0, "upper_quartile": 6.0, "timings": 3}
+
+
+def test_a_process_without_memory_is_an_error_in_one_sentence(monkeypatch):
+    killed = subprocess.CompletedProcess([], -9, "", "")
+    monkeypatch.setattr(profile_module.subprocess, "run", lambda *a, **k: killed)
+    with pytest.raises(ResourceError, match=r"out of memory at batch 2, size 64"):
+        profile(SMALL, TINY, measured=True, terminal=Terminal(quiet=True))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "name it with --method"),
+        (["--method", "lroa"], "did you mean 'lora'"),
+        (["--method", "lora", "--size", "100"], "multiple of 32"),
+        (["--method", "lora", "--set", "rnak=3"], "did you mean 'rank'"),
+        (["--method", "lora", "--backbone", "vit_tini"], "unknown backbone"),
+    ],
+)
+def test_errors_are_one_sentence(arguments, sentence):
+    done = call(["profile", *arguments])
+    assert (done.code, done.stdout) == (2, "")
+    assert sentence in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_peak_memory_is_not_inherited():
+    """A process started by a large one begins with the large one's peak in getrusage."""
+    ballast = torch.ones(2**30 // 4)  # 1 GiB
+    code = (
+        "import torch; from lpmoe_bench.profiling import peak_memory_bytes as p;"
+        "before = p(torch.device('cpu')); x = torch.ones(2**28 // 4);"
+        "print(before, p(torch.device('cpu')) - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    before, grown = map(int, done.stdout.split())
+    assert grown >= 0.9 * 2**28
+    assert before < 2**30 <= peak_memory_bytes(torch.device("cpu"))
+    del ballast
+
+
+@pytest.mark.slow
+def test_a_process_of_its_own_measures():
+    found = profile(SMALL, TINY, measured=True, terminal=Terminal(quiet=True))
+    assert found["not_measured"] is None
+    assert found["measured"]["training"]["timings"] >= 3
