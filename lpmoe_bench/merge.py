@@ -1,0 +1,176 @@
+"""A run's method folded into plain backbone weights: a file that any backbone option reads."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors.torch import save
+from torch import Tensor
+
+from lpmoe_bench import __version__
+from lpmoe_bench.config import RunConfig, build_config
+from lpmoe_bench.errors import BenchError, UsageError
+from lpmoe_bench.files import sha256_file, write_atomically
+from lpmoe_bench.merge_proof import DTYPES, LIMIT, Proof, compare, features, proof_images
+from lpmoe_bench.peft_format import TENSORS, read_config, read_peft
+from lpmoe_bench.record import read_record
+from lpmoe_bench.trained import build_segmenter, load_trained
+from lpmoe_bench.weights import resolve_weights
+from method_zoo import ZooError, get_method
+from method_zoo._method import Method
+
+SUFFIX = ".safetensors"
+PEFT_SIZE = 128  # pixels: an adapter has no image side of its own
+ABOUT = "lpmoe_bench"  # one entry of metadata: the order of several is not kept, nor their digest
+
+Report = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Merged:
+    """A file of merged weights, which `--backbone` with `--weights` reads as any other."""
+
+    file: Path
+    sha256: str
+    backbone: str
+    method: str
+    proof: Proof
+
+
+def merge_run(
+    run: Path, output: Path, cache: Path, offline: bool, force: bool, report: Report
+) -> Merged:
+    """Fold a finished run's method into its backbone and write that under the model's own names.
+
+    Raises UsageError for a method that cannot be merged, an output that is there already (unless
+    `force`) or is no .safetensors; DataError for a run without its files; BenchError where the
+    merged weights do not prove equal.
+    """
+    check_output(output, force)
+    record = read_record(run)
+    check_mergeable(get_method(record.method.name))
+    segmenter, config = load_trained(run, cache, offline)
+    backbone = record.backbone
+    about = {
+        "run": record.id,
+        "fingerprint": record.fingerprint,
+        "task": record.task,
+        "method": record.method.name,
+        "options": record.method.options,
+        "backbone_sha256": backbone.weights_sha256 if backbone else None,
+        "adapter_sha256": record.adapter_sha256,
+        "licence": backbone.licence if backbone else "",
+    }
+    return write_merged(segmenter.method, config, output, cache, about, report)
+
+
+def merge_peft(
+    folder: Path,
+    backbone: str | None,
+    weights: str | None,
+    output: Path,
+    cache: Path,
+    offline: bool,
+    force: bool,
+    report: Report,
+) -> Merged:
+    """Do the same for a LoRA in Hugging Face peft's format, on the backbone it was trained on.
+
+    Without `backbone` the adapter's own configuration has to name one. Raises as `merge_run` and
+    `read_peft`.
+    """
+    check_output(output, force)
+    base = backbone or read_config(folder).get("base_model_name_or_path")
+    if not base:
+        raise UsageError(f"{folder} does not say which backbone it adapts; give --backbone NAME")
+    plain = {"backbone": base, "weights": weights, "method": "decoder_only"}
+    config = build_config(plain, {"size": PEFT_SIZE})
+    found = resolve_weights(base, weights, cache, offline)
+    method = read_peft(folder, build_segmenter(config, found).method.backbone)
+    about = {
+        "method": "lora",
+        "backbone_sha256": found.sha256,
+        "adapter_sha256": sha256_file(folder / TENSORS),
+        "licence": found.licence,
+    }
+    return write_merged(method, config, output, cache, about, report)
+
+
+def check_output(output: Path, force: bool) -> None:
+    """Raise UsageError where merged weights may not be written."""
+    if output.suffix != SUFFIX or output.is_dir():
+        raise UsageError(f"output is '{output}'; merged weights are a {SUFFIX} file: name one")
+    if output.exists() and not force:
+        raise UsageError(f"{output} is there already; name another file, or overwrite with --force")
+
+
+def check_mergeable(method: type[Method]) -> None:
+    """Raise UsageError with the reason for a method that no plain weights can hold."""
+    if not method.mergeable:
+        raise UsageError(f"{method.title} cannot be merged: {method.unmergeable}")
+
+
+def write_merged(
+    method: Method,
+    config: RunConfig,
+    output: Path,
+    cache: Path,
+    about: Mapping[str, object],
+    report: Report,
+) -> Merged:
+    """Merge a method, write the file, read it back and prove it; `method` is used up.
+
+    `config` names backbone and image side, `about` goes into the file's header. Where the proof
+    does not hold no file is left, and what stood at `output` stays.
+    """
+    images, title = proof_images(config.size), method.title
+    done, total = itertools.count(1), 2 * len(DTYPES) * len(images)
+
+    def step() -> None:
+        report(next(done), total)
+
+    expected = features(method, images, step)
+    # Folded in double precision, in which the method now is: each weight is rounded once.
+    state = {name: _single(tensor) for name, tensor in method.merge().state().items()}
+    header = {"version": __version__, "backbone": config.backbone, **about}
+    draft = output.with_name(f".{output.stem}.unproven{SUFFIX}")
+    try:
+        write_atomically(draft, save(state, metadata={ABOUT: json.dumps(header)}))
+        proof = compare(expected, features(_read_back(config, draft, cache, title), images, step))
+        if not proof.holds:
+            raise BenchError(_refusal(title, proof))
+        os.replace(draft, output)
+    finally:
+        draft.unlink(missing_ok=True)
+    return Merged(output, sha256_file(output), config.backbone, title, proof)
+
+
+def _read_back(config: RunConfig, file: Path, cache: Path, title: str) -> Method:
+    """Build the plain backbone as a run on this file would."""
+    name = str(file)
+    changes = {"method": "decoder_only", "decoder": "fpn", "weights": name}
+    plain = config.model_copy(update=changes | {"options": {}, "decoder_options": {}})
+    try:
+        weights = resolve_weights(plain.backbone, name, cache, offline=True)
+        return build_segmenter(plain, weights).method
+    except (BenchError, ZooError) as error:
+        raise UsageError(
+            f"{title} on {config.backbone} gives weights that this backbone has no place for, "
+            f"so no file was written: {error}"
+        ) from None
+
+
+def _refusal(title: str, proof: Proof) -> str:
+    return (
+        f"the features of {title} and of its merged weights differ by {proof.largest:.1e}, which "
+        f"must be below {LIMIT:g}; no file was written"
+    )
+
+
+def _single(tensor: Tensor) -> Tensor:
+    return (tensor.float() if tensor.is_floating_point() else tensor).contiguous()
