@@ -20,6 +20,8 @@ def table(
     test_set: Annotated[str | None, typer.Option(help="Only this test set.")] = None,
     metrics: Annotated[str, typer.Option(help="all, or names with commas.")] = "",
     columns: Annotated[str, typer.Option(help="Cost columns, with commas.")] = "",
+    sort: Annotated[str | None, typer.Option(help="Order rows by this column.")] = None,
+    across: Annotated[str, typer.Option(help="Mix these in one table: decoder.")] = "",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File.")] = None,
     quiet: Quiet = False,
 ) -> None:
@@ -38,6 +40,8 @@ def table(
         test_set=test_set,
         metrics=metrics.split(",") if metrics else None,
         columns=columns.split(",") if columns else (),
+        sort=sort,
+        across=across.split(",") if across else (),
     )
     text = format_table(made, format)
     for note in (*found.notes, *made.notes):

@@ -11,7 +11,8 @@ from typing import Literal
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.record_model import Record
 from lpmoe_bench.table_columns import PARAMETERS, Column, cost_columns, metric_columns
-from lpmoe_bench.table_context import Context, caption, context_of, splits
+from lpmoe_bench.table_context import ACROSS, Context, caption, context_of, shared, splits
+from lpmoe_bench.table_guests import guest_lines, host, is_partial, seat, with_coverage
 from lpmoe_bench.table_words import footer, row_labels
 from method_zoo._errors import unknown
 
@@ -69,21 +70,30 @@ def build_table(
     test_set: str | None = None,
     metrics: Sequence[str] | None = None,
     columns: Sequence[str] = (),
+    sort: str | None = None,
+    across: Sequence[str] = (),
 ) -> Table:
     """Arrange records into tables that compare only what is comparable.
 
     `task`, `methods` and `test_set` choose records; `metrics` are keys or `all` instead of the
-    protocol's headline; `columns` are costs, such as train_images_per_second. Raises DataError
-    where there is no record and UsageError where the choice leaves none.
+    protocol's headline; `columns` are costs, such as train_images_per_second. Rows are in the order
+    of their trainable parameters, or of the column `sort`, the best first. `across` names what may
+    differ within a table: only `decoder`, which then stands in the row. Raises DataError where
+    there is no record and UsageError where the choice leaves none.
     """
+    for name in across:
+        if name not in ACROSS:
+            raise UsageError(unknown("thing a table may mix", name, ACROSS))
     chosen, notes = _choose(list(records), task, methods, test_set)
     by_context: dict[Context, list[Record]] = {}
     for record in chosen:
         for test in record.scores:
             if test_set in (None, test):
-                by_context.setdefault(context_of(record, test), []).append(record)
+                by_context.setdefault(shared(context_of(record, test), across), []).append(record)
+    by_context = seat(by_context)
     contexts = sorted(by_context, key=lambda context: context.order)
-    groups = tuple(_group(c, by_context[c], metrics, cost_columns(columns)) for c in contexts)
+    costs = cost_columns(columns)
+    groups = tuple(_sorted(_group(c, by_context[c], metrics, costs), sort) for c in contexts)
     return Table(groups, (*notes, *splits(contexts)))
 
 
@@ -126,6 +136,8 @@ def _group(
         runs.setdefault((record.method.name, record.fingerprint), []).append(record)
     ordered = sorted(runs.values(), key=lambda seeds: (_trainable(seeds[0]), seeds[0].method.title))
     labels = row_labels([seeds[0] for seeds in ordered])
+    firsts = [(label, seeds[0]) for label, seeds in zip(labels, ordered, strict=True)]
+    labels = [with_coverage(label, first, context.test_set) for label, first in firsts]
     rows = [
         Row(label, tuple(seeds), tuple(_cell(seeds, column, context) for column in columns))
         for label, seeds in zip(labels, ordered, strict=True)
@@ -139,8 +151,27 @@ def _group(
     ]
     named = [(row.label, list(row.records)) for row in rows]
     below = footer(context, named, len(records) - len(kept), bool(costs))
-    marked = _mark(rows, columns)
-    return Group(context, columns, marked, caption(context, kept[0]), (*below, *missing))
+    below += guest_lines(named, context.test_set)
+    marked = _mark(rows, columns, context.test_set)
+    return Group(context, columns, marked, caption(context, host(kept)), (*below, *missing))
+
+
+def _sorted(group: Group, key: str | None) -> Group:
+    """Order the rows by one column, the best first, or the largest where none is better."""
+    if key is None:
+        return group
+    keys = [column.key for column in group.columns]
+    if key not in keys:
+        raise UsageError(unknown("column to sort by", key, keys))
+    index = keys.index(key)
+    sign = 1 if group.columns[index].higher_is_better is False else -1
+    values = {row.label: row.cells[index].mean for row in group.rows}
+
+    def place(row: Row) -> tuple[bool, float, str]:
+        value = values[row.label]
+        return value is None, sign * (value or 0.0), row.label
+
+    return replace(group, rows=tuple(sorted(group.rows, key=place)))
 
 
 def _newest(records: list[Record]) -> list[Record]:
@@ -161,8 +192,11 @@ def _cell(seeds: list[Record], column: Column, context: Context) -> Cell:
     return Cell(tuple(usable) if len(usable) == len(values) else ())
 
 
-def _mark(rows: list[Row], columns: tuple[Column, ...]) -> tuple[Row, ...]:
-    """Mark the best and the second of each score, with ties at the precision that is printed."""
+def _mark(rows: list[Row], columns: tuple[Column, ...], test: str) -> tuple[Row, ...]:
+    """Mark the best and the second of each score, with ties at the precision that is printed.
+
+    Rows that lack images of the test set take no part.
+    """
     marks: list[list[Cell]] = [list(row.cells) for row in rows]
     for index, column in enumerate(columns):
         if column.higher_is_better is None:
@@ -171,6 +205,7 @@ def _mark(rows: list[Row], columns: tuple[Column, ...]) -> tuple[Row, ...]:
             number: round(cell.mean * column.scale, column.decimals)
             for number, cell in enumerate(row.cells[index] for row in rows)
             if cell.mean is not None
+            and not any(is_partial(record, test) for record in rows[number].records)
         }
         places = sorted(set(shown.values()), reverse=column.higher_is_better)[:2]
         for number, value in shown.items():

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from lpmoe_bench.config import fields_by_role
+from lpmoe_bench.config import fields_by_role, later_fields
 from lpmoe_bench.record_model import Record, SplitFacts
 
+# What a table may mix when asked.
+ACROSS = ("decoder",)
 # Recipe fields that a context holds; the method's own options stand in its row.
 _IN_CONTEXT = {"task", "backbone", "decoder", "size", "protocol"}
 _IN_CONTEXT |= {"train.epochs", "train.batch", "train.limit_train", "train.loss"}
@@ -31,6 +33,7 @@ class Context:
     backbone_weights: str | None
     decoder: str | None
     decoder_options: str
+    decoder_weights: str | None
     size: int | None
     epochs: int | None
     batch: int | None
@@ -60,9 +63,26 @@ def context_of(record: Record, test: str) -> Context:
         backbone_weights=backbone.weights_sha256 if backbone else None,
         decoder=decoder.name if decoder else None,
         decoder_options=json.dumps(decoder.options, sort_keys=True) if decoder else "{}",
+        decoder_weights=decoder.weights_sha256 if decoder else None,
         size=settings.get("size"),
         **{key: settings.get(f"train.{key}") for key in ("epochs", "batch", "limit_train", "loss")},
     )
+
+
+def shared(context: Context, across: Sequence[str]) -> Context:
+    """Return the context less what a table may mix, which is one of ACROSS."""
+    if "decoder" in across:
+        return replace(context, decoder=None, decoder_options="{}", decoder_weights=None)
+    return context
+
+
+def decoder_words(record: Record) -> str:
+    """Return the decoder's name, options and note, such as `fpn (width 64)`."""
+    if record.decoder is None:
+        return ""
+    words = [f"{k} {v}" for k, v in sorted(record.decoder.options.items())]
+    words += [record.decoder.note] if record.decoder.note else []
+    return record.decoder.name + (f" ({', '.join(words)})" if words else "")
 
 
 def test_facts(record: Record, test: str) -> SplitFacts | None:
@@ -81,13 +101,14 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def own_settings(record: Record) -> dict[str, Any]:
     """Return the recipe settings that may differ within a table, less the method's options."""
-    roles = fields_by_role()
+    roles, later = fields_by_role(), later_fields()
     return {
         key: value
         for key, value in flat(record.config).items()
         if roles.get(key, "recipe") == "recipe"
         and key not in _IN_CONTEXT | {"method", "options", "decoder_options"}
         and not key.startswith(("options.", "decoder_options.", "runtime."))
+        and not (key in later and value == later[key])  # older records do not have it
     }
 
 
@@ -97,10 +118,9 @@ def caption(context: Context, record: Record) -> str:
     sentences = [f"Task {context.task}, test set {_set(context.test_set, test)}."]
     if train:
         sentences.append(f"Trained on {_set(train.label, train, context.limit_train)}.")
-    options = ", ".join(f"{k} {v}" for k, v in json.loads(context.decoder_options).items())
     facts = (
         ("backbone {}", context.backbone),
-        ("decoder {}" + (f" ({options})" if options else ""), context.decoder),
+        ("decoder {}", decoder_words(record) if context.decoder else None),
         ("{} px", context.size),
         ("{} epochs" if context.epochs != 1 else "{} epoch", context.epochs),
         ("batch {}", context.batch),

@@ -7,14 +7,25 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from lpmoe_bench.record_model import Record
-from lpmoe_bench.table_context import Context, flat, own_settings, test_facts
+from lpmoe_bench.table_context import Context, decoder_words, flat, own_settings, test_facts
+from lpmoe_bench.table_guests import host
 
 NamedRows = Sequence[tuple[str, list[Record]]]
 
 
 def row_labels(records: Sequence[Record]) -> list[str]:
-    """Return one label a record: its method's title, with what differs where titles are equal."""
-    return [_label(record, records) for record in records]
+    """Return one label a record: its method's title, with what differs where titles are equal.
+
+    Where decoders differ, which only a table that mixes them has, a row names its own.
+    """
+    mixed = len({decoder_words(record) for record in records if record.decoder}) > 1
+    labels = [_label(record, records) for record in records]
+    if not mixed:
+        return labels
+    return [
+        f"{label} (decoder {decoder_words(record)})" if record.decoder else label
+        for label, record in zip(labels, records, strict=True)
+    ]
 
 
 def _label(record: Record, records: Sequence[Record]) -> str:
@@ -93,6 +104,7 @@ def _counted(rows: NamedRows, records: Sequence[Record]) -> str:
 
 def _settings(rows: NamedRows) -> list[str]:
     """Say which recipe settings differ between rows, such as learning rates from presets."""
+    rows = [(label, records) for label, records in rows if records[0].kind != "score"]
     settings = [own_settings(records[0]) for _, records in rows]
     lines = []
     for key in _varying(settings):
@@ -105,11 +117,11 @@ def _settings(rows: NamedRows) -> list[str]:
 
 
 def _unusual(context: Context, records: Sequence[Record]) -> Iterable[str]:
-    counts = records[0].counts.get(context.test_set, {})
+    counts = host(records).counts.get(context.test_set, {})
     left_out = counts.get("images", 0) - counts.get("scored", counts.get("images", 0))
     if left_out:
         yield f"{left_out} images with an empty mask are left out, as the protocol says."
-    facts = test_facts(records[0], context.test_set)
+    facts = test_facts(host(records), context.test_set)
     if facts and facts.generated:
         yield "Generated images: these numbers are comparable with no published ones."
     opened = max(record.test_opened for record in records)
