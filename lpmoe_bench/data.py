@@ -13,7 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from lpmoe_bench.augment import distort, rescale
 from lpmoe_bench.errors import DataError, UsageError
+from lpmoe_bench.images import THRESHOLD
 from lpmoe_bench.pairs import Pair, read_pair
 
 Key = tuple[int, int]  # (epoch, index)
@@ -66,11 +68,21 @@ class PairDataset(Dataset):
 
     The image is float32 in [0, 1], resized bilinearly with antialias; the mask is float32 of 0 and
     1, resized to the nearest pixel. Both are squashed to a square, and mirrored in half of the
-    (seed, epoch, index). Reading raises DataError naming the file.
+    (seed, epoch, index). scale, photometric: see lpmoe_bench.augment; drawn for each (seed, epoch,
+    index) as well. Reading raises DataError naming the file.
     """
 
-    def __init__(self, pairs: Sequence[Pair], size: int, seed: int, flip: bool):
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        size: int,
+        seed: int,
+        flip: bool,
+        scale: tuple[float, float] | None = None,
+        photometric: bool = False,
+    ):
         self.pairs, self.size, self.seed, self.flip = list(pairs), size, seed, flip
+        self.scale, self.photometric = scale, photometric
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -79,6 +91,12 @@ class PairDataset(Dataset):
         epoch, index = key
         pixels, truth = read_pair(self.pairs[index])
         image, mask = image_tensor(pixels, self.size), mask_tensor(truth, self.size)
+        if self.scale or self.photometric:
+            draws = iter((_words(12, 2, self.seed, epoch, index) >> np.uint64(11)) * 2.0**-53)
+            if self.scale:
+                image, mask = rescale(image, mask, self.scale, draws)
+            if self.photometric:
+                image = distort(image, draws)
         if self.flip and _words(1, self.seed, epoch, index)[0] & np.uint64(1):
             return image.flip(-1), mask.flip(-1)
         return image, mask
@@ -148,10 +166,15 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def eval_items(pairs: Sequence[Pair], size: int) -> Iterator[tuple[str, Tensor, np.ndarray]]:
-    """Yield (name, image (3, size, size) in [0, 1], mask uint8 of 0 and 255 at its own size)."""
+def eval_items(
+    pairs: Sequence[Pair], size: int, threshold: int = THRESHOLD
+) -> Iterator[tuple[str, Tensor, np.ndarray]]:
+    """Yield (name, image (3, size, size) in [0, 1], mask uint8 of 0 and 255 at its own size).
+
+    threshold: a mask value above it, of 255, is object.
+    """
     for pair in pairs:
-        image, mask = read_pair(pair)
+        image, mask = read_pair(pair, threshold)
         yield pair.name, image_tensor(image, size), mask
 
 

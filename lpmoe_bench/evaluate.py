@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lpmoe_bench.data import eval_items
 from lpmoe_bench.files import write_atomically
+from lpmoe_bench.images import THRESHOLD
 from lpmoe_bench.metrics import Scorer, ScoreResult, get_protocol, quick_score
 from lpmoe_bench.model import Segmenter
 from lpmoe_bench.registry import Pair, Split
@@ -45,11 +46,16 @@ class Predictor:
         self.images += len(images)
         return result
 
-    def maps(self, pairs: Sequence[Pair]) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-        """Yield (name, predicted map, mask) as uint8 (h, w), in the order of the pairs."""
+    def maps(
+        self, pairs: Sequence[Pair], threshold: int = THRESHOLD
+    ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+        """Yield (name, predicted map, mask) as uint8 (h, w), in the order of the pairs.
+
+        threshold: a mask value above it, of 255, is object.
+        """
         self.segmenter.eval()
         waiting: list[tuple[str, Tensor, np.ndarray]] = []
-        for item in eval_items(pairs, self.size):
+        for item in eval_items(pairs, self.size, threshold):
             waiting.append(item)
             if len(waiting) == self.batch:
                 yield from self._finish(waiting)
@@ -80,7 +86,8 @@ def validation_score(
 ) -> float:
     """Return the mean score of one metric over validation images."""
     rules = get_protocol(protocol)
-    values = [quick_score(metric, pred, mask, rules) for _, pred, mask in predictor.maps(pairs)]
+    maps = predictor.maps(pairs, rules.mask_threshold)
+    values = [quick_score(metric, pred, mask, rules) for _, pred, mask in maps]
     return math.fsum(values) / len(values)
 
 
@@ -92,8 +99,9 @@ def evaluate(
     save_to: Path | None = None,
 ) -> ScoreResult:
     """Score every image of a split; `save_to` keeps the maps as PNG at mask size."""
-    scorer = Scorer(get_protocol(protocol))
-    for done, (name, pred, mask) in enumerate(predictor.maps(split.pairs), start=1):
+    rules = get_protocol(protocol)
+    scorer, maps = Scorer(rules), predictor.maps(split.pairs, rules.mask_threshold)
+    for done, (name, pred, mask) in enumerate(maps, start=1):
         scorer.add(name, pred, mask, dataset=split.label)
         if save_to is not None:
             write_atomically(save_to / f"{name}.png", cv2.imencode(".png", pred)[1].tobytes())

@@ -18,41 +18,41 @@ def read_image(path: Path) -> np.ndarray:
     Grey and palette images become RGB, 16-bit values are scaled to 8, CMYK is converted, a
     rotation noted in EXIF is applied, transparent parts are shown over black.
     """
-    data = _read(path)
+    data = read_whole(path)
     if not data.startswith(JPEG):
-        pixels = _decode(path, data, cv2.IMREAD_UNCHANGED)
+        pixels = decode(path, data, cv2.IMREAD_UNCHANGED)
         if pixels.ndim == 3 and pixels.shape[2] == 4:
-            return cv2.cvtColor(_over_black(_to_8_bits(path, pixels)), cv2.COLOR_BGR2RGB)
+            return cv2.cvtColor(over_black(_to_8_bits(path, pixels)), cv2.COLOR_BGR2RGB)
         plain = pixels.dtype == np.uint8 and pixels.ndim == 3 and b"eXIf" not in data
         if plain and data.startswith(PNG):  # no need to decode again
             return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-    return cv2.cvtColor(_decode(path, data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(decode(path, data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
-def read_mask(path: Path) -> np.ndarray:
+def read_mask(path: Path, threshold: int = THRESHOLD) -> np.ndarray:
     """Return a mask as uint8 of 0 and 255, (h, w); see inspect_mask."""
-    return inspect_mask(path)[0]
+    return inspect_mask(path, threshold)[0]
 
 
-def inspect_mask(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+def inspect_mask(path: Path, threshold: int = THRESHOLD) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return a mask as uint8 of 0 and 255, (h, w), and what was unusual about the file.
 
-    Values above 128 are object ("grey levels" when there are others than 0 and 255); a file of
-    nothing but 0 and 1 is scaled ("values 0 and 1"); of two colours the lighter one is object
-    ("two colours"); a mask without any object is "empty". Raises DataError for unreadable
-    files, more colours, and masks of which nothing would be left above 128.
+    Values above the threshold are object ("grey levels" when there are others than 0 and 255); a
+    file of nothing but 0 and 1 is scaled ("values 0 and 1"); of two colours the lighter one is
+    object ("two colours"); a mask without any object is "empty". Raises DataError for unreadable
+    files, more colours, and masks of which nothing would be left above the threshold.
     """
-    pixels = _to_8_bits(path, _decode(path, _read(path), cv2.IMREAD_UNCHANGED), keep_small=True)
+    pixels = _to_8_bits(path, decode(path, read_whole(path), cv2.IMREAD_UNCHANGED), keep_small=True)
     if pixels.ndim == 3 and pixels.shape[2] == 4:
-        pixels = _over_black(pixels)
+        pixels = over_black(pixels)
     grey, coloured = _one_channel(path, pixels)
     top, flags = int(grey.max()), []
-    if 1 < top <= THRESHOLD:
+    if 1 < top <= threshold:
         raise DataError(
-            f"mask {path} holds values from 0 to {top} only, and only values above {THRESHOLD} "
+            f"mask {path} holds values from 0 to {top} only, and only values above {threshold} "
             f"count as object; save it with 0 and 255"
         )
-    mask = (grey > (0 if top == 1 else THRESHOLD)).astype(np.uint8) * 255
+    mask = (grey > (0 if top == 1 else threshold)).astype(np.uint8) * 255
     if coloured:
         flags.append("two colours")
     elif top == 1:
@@ -64,8 +64,8 @@ def inspect_mask(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
     return mask, tuple(flags)
 
 
-def _read(path: Path) -> bytes:
-    """Return a file's bytes; raises DataError when it is missing, empty or cut off."""
+def read_whole(path: Path) -> bytes:
+    """Return the bytes of an image file; raises DataError when it is missing, empty or cut off."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -91,7 +91,8 @@ def _jpeg_ends(data: bytes) -> bool:
     return data.find(b"\xff\xd9", at) >= 0
 
 
-def _decode(path: Path, data: bytes, flags: int) -> np.ndarray:
+def decode(path: Path, data: bytes, flags: int) -> np.ndarray:
+    """Return the pixels of a file's bytes as cv2 reads them; raises DataError naming the file."""
     try:
         # From memory: cv2.imread does not open names that are not ASCII on every system.
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
@@ -115,8 +116,8 @@ def _to_8_bits(path: Path, pixels: np.ndarray, keep_small: bool = False) -> np.n
     return (pixels >> 8).astype(np.uint8)
 
 
-def _over_black(pixels: np.ndarray) -> np.ndarray:
-    """(h, w, 4) with an alpha channel to (h, w, 3)."""
+def over_black(pixels: np.ndarray) -> np.ndarray:
+    """Turn uint8 (h, w, 4) with an alpha channel into (h, w, 3), shown over black."""
     alpha = pixels[..., 3:].astype(np.uint16)
     return ((pixels[..., :3] * alpha + 127) // 255).astype(np.uint8)
 

@@ -1,5 +1,6 @@
 """Images and their masks, matched by name."""
 
+import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from lpmoe_bench.errors import DataError
-from lpmoe_bench.images import read_image, read_mask
+from lpmoe_bench.images import THRESHOLD, read_image, read_mask
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 SHOWN = 10
@@ -24,19 +25,25 @@ class Pair:
     mask: Path
 
 
-def find_pairs(images: Path, masks: Path, stems: Sequence[str] | None = None) -> list[Pair]:
+def find_pairs(
+    images: Path, masks: Path, stems: Sequence[str] | None = None, spare_masks: bool = False
+) -> list[Pair]:
     """Match image and mask files of two folders by stem, sorted by name.
 
-    Hidden files and other kinds of files are ignored, sub-folders are not opened. With stems,
-    only those are matched, and all must be there. Raises DataError for a folder that is missing
-    or holds no image, two files of one stem, and names without a partner: all are counted, ten
-    are shown.
+    A folder may end in a pattern, such as `masks/*_segmentation.png`: then the name is what stands
+    before the suffix that the pattern demands. Hidden files and other kinds of files are ignored,
+    sub-folders are not opened. With stems, only those are matched, and all must be there; with
+    `spare_masks`, masks without an image are nobody's. Raises DataError for a folder that is
+    missing or holds no image, two files of one stem, and names without a partner: all are counted,
+    ten are shown.
     """
-    image_files, mask_files = _by_stem(images), _by_stem(masks)
-    if stems is None:
-        wanted = sorted(image_files.keys() | mask_files.keys())
-    else:
+    image_files, mask_files = by_stem(images), by_stem(masks)
+    if stems is not None:
         wanted = sorted({_same(stem) for stem in stems})
+    elif spare_masks:
+        wanted = sorted(image_files)
+    else:
+        wanted = sorted(image_files.keys() | mask_files.keys())
     lonely = [
         f"{stem} (no {'image or mask' if kinds == 3 else 'image' if kinds == 1 else 'mask'})"
         for stem in wanted
@@ -50,27 +57,41 @@ def find_pairs(images: Path, masks: Path, stems: Sequence[str] | None = None) ->
     return [Pair(stem, image_files[stem], mask_files[stem]) for stem in wanted]
 
 
-def _by_stem(folder: Path) -> dict[str, Path]:
-    """Return the image files of a folder by stem."""
-    try:
-        entries = sorted(folder.iterdir())
-    except OSError as error:
-        raise DataError(f"folder {folder} cannot be opened ({error.strerror})") from None
+def by_stem(place: Path) -> dict[str, Path]:
+    """Return the image files of a folder, or of a pattern in it, by name; raises DataError."""
+    folder, pattern = (place.parent, place.name) if "*" in place.name else (place, "*")
+    front, _, back = pattern.partition("*")
+    ending = back if back.lower().endswith(SUFFIXES) else ""
+    back = back if not ending else ending[: ending.rindex(".")]
     found: dict[str, Path] = {}
     doubles = []
-    for path in entries:
-        if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
+    for file in _files(folder):
+        stem, dot, suffix = file.rpartition(".")
+        if (dot + suffix).lower() not in SUFFIXES or file.startswith("."):
             continue
-        other = found.setdefault(_same(path.stem), path)
-        if other is not path:
-            doubles.append(f"{other.name} and {path.name}")
+        if not (
+            stem.startswith(front) and stem.endswith(back) and file.lower().endswith(ending.lower())
+        ):
+            continue
+        other = found.setdefault(_same(stem[: len(stem) - len(back)]), folder / file)
+        if other.name != file:
+            doubles.append(f"{other.name} and {file}")
     if doubles:
         raise DataError(
             f"{len(doubles)} names in {folder} belong to two files: {shown(doubles)}; keep one each"
         )
     if not found:
-        raise DataError(f"folder {folder} holds no image files ({', '.join(SUFFIXES)})")
+        what = f"files {pattern}" if pattern != "*" else f"image files ({', '.join(SUFFIXES)})"
+        raise DataError(f"folder {folder} holds no {what}")
     return found
+
+
+def _files(folder: Path) -> list[str]:
+    """Return the names in a folder, sorted."""
+    try:
+        return sorted(os.listdir(folder))
+    except OSError as error:
+        raise DataError(f"folder {folder} cannot be opened ({error.strerror})") from None
 
 
 def read_stems(path: Path) -> list[str]:
@@ -91,12 +112,13 @@ def read_stems(path: Path) -> list[str]:
     return stems
 
 
-def read_pair(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
+def read_pair(pair: Pair, threshold: int = THRESHOLD) -> tuple[np.ndarray, np.ndarray]:
     """Return image uint8 RGB (h, w, 3) and mask uint8 of 0 and 255 (h, w).
 
-    Raises DataError when one cannot be read or their sizes differ.
+    threshold: a mask value above it, of 255, is object. Raises DataError when one cannot be read or
+    their sizes differ.
     """
-    image, mask = read_image(pair.image), read_mask(pair.mask)
+    image, mask = read_image(pair.image), read_mask(pair.mask, threshold)
     check_sizes(pair, image.shape, mask.shape)
     return image, mask
 

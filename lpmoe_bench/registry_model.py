@@ -1,4 +1,4 @@
-"""The schema of datasets.yaml: tasks and data sets, read safely and checked."""
+"""All tasks and data sets by name: datasets.yaml merged with a user's own, read safely."""
 
 from __future__ import annotations
 
@@ -8,65 +8,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from lpmoe_bench.errors import UsageError
+from lpmoe_bench.registry_schema import GIVEN_BY_LOADER, Dataset, Task
 from method_zoo._errors import unknown
-
-NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"  # names become parts of labels and of folders
-GIVEN_BY_LOADER = {"name", "base"}
-
-
-class _Entry(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str = Field(pattern=NAME)
-    title: str
-
-
-class Task(_Entry):
-    """What a task trains and tests on, and how. train, test: `data set/split` references.
-
-    loss, select: names of a loss and of the score that picks the best epoch. embedded: the set
-    drawn in code that is used where no real one is found; empty for none.
-    """
-
-    protocol: str
-    loss: str
-    select: str
-    train: list[str] = Field(min_length=1)
-    test: list[str] = Field(min_length=1)
-    embedded: str = ""
-    recipe: dict[str, Any] = {}
-
-
-class Dataset(_Entry):
-    """A data set in a folder. splits: {name: list file, None for every image}.
-
-    folder: under the data root; in a user's own file also beside that file (`base`), or absolute.
-    counts: official pairs a split, seen in a source if `confirmed`. local: splits that are not
-    official ones.
-    """
-
-    task: str
-    folder: str
-    images: str = "images"
-    masks: str = "masks"
-    splits: dict[str, str | None] = Field({"all": None}, min_length=1)
-    counts: dict[str, int] = {}
-    confirmed: bool = False
-    local: list[str] = []
-    page: str = ""
-    licence: str = ""
-    note: str = ""
-    base: Path | None = None
-
-    def location(self, root: Path | None) -> Path | None:
-        """Return the folder that holds the set, None where it is not there."""
-        places = [place / self.folder for place in (root, self.base) if place is not None]
-        if Path(self.folder).is_absolute():
-            places = [Path(self.folder)]
-        return next((place for place in places if place.is_dir()), None)
 
 
 @dataclass(frozen=True)
@@ -94,8 +40,8 @@ class Registry:
         if not slash:
             raise UsageError(f"'{reference}' names no split; write it as data set/split")
         dataset = self.dataset(name)
-        if split not in dataset.splits:
-            raise UsageError(unknown(f"split of {name}", split, dataset.splits))
+        if split not in dataset.split_names:
+            raise UsageError(unknown(f"split of {name}", split, dataset.split_names))
         return dataset, split
 
 
@@ -126,9 +72,11 @@ def _check_references(registry: Registry) -> None:
             try:
                 if isinstance(item, Dataset):
                     registry.task(item.task)
-                    references = [f"{item.name}/{split}" for split in (*item.counts, *item.local)]
+                    listed = item.confirmed if isinstance(item.confirmed, list) else []
+                    named = (*item.counts, *item.local, *item.checksums, *listed)
+                    references = [f"{item.name}/{split}" for split in named]
                 else:
-                    references = [*item.train, *item.test]
+                    references = item.references
                 for reference in references:
                     registry.split(reference)
             except UsageError as error:
@@ -147,7 +95,7 @@ def _merge(
     _add(path, "data set", content.get("datasets"), datasets, Dataset, {"base": base})
 
 
-Model = TypeVar("Model", bound=_Entry)
+Model = TypeVar("Model", Task, Dataset)
 
 
 def _add(
@@ -170,7 +118,9 @@ def _add(
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"])
-            raise UsageError(f"{where}: key '{key}': {first['msg'].lower()}") from None
+            text = first["msg"].removeprefix("Value error, ")
+            text = text[:1].lower() + text[1:]
+            raise UsageError(f"{where}: " + (f"key '{key}': {text}" if key else text)) from None
 
 
 class _Loader(yaml.SafeLoader):

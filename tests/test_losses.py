@@ -1,4 +1,4 @@
-"""The structure loss: the authors' numbers, and a case worked by hand."""
+"""Losses: the authors' numbers of the structure loss, and cases worked by hand."""
 
 import math
 
@@ -44,6 +44,58 @@ def test_variants_differ_where_the_boundary_is_wrong():
 def test_perfect_prediction_costs_nothing():
     mask = (torch.arange(64) % 2).float().expand(2, 1, 64, 64)
     assert get_loss("structure")((mask - 0.5) * 100, mask).item() < 1e-6
+
+
+# --- BCE + Dice
+
+
+def test_bce_dice_by_hand():
+    # Four pixels, two of them object, all logits 0: BCE = ln 2, overlap 1, total 4 x 0.5 + 2 = 4.
+    logits, mask = torch.zeros(1, 1, 2, 2), torch.tensor([[[[1.0, 1.0], [0.0, 0.0]]]])
+    expected = math.log(2) + 1 - (2 * 1 + 1) / (4 + 1)
+    assert get_loss("bce_dice")(logits, mask).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_bce_dice_is_the_mean_of_its_images_and_knows_empty_masks():
+    loss = get_loss("bce_dice")
+    masks = torch.stack([torch.eye(4)[None], torch.zeros(1, 4, 4)])
+    logits = torch.randn(2, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    single = [loss(logits[k : k + 1], masks[k : k + 1]) for k in range(2)]
+    assert loss(logits, masks).item() == pytest.approx(sum(single).item() / 2, abs=1e-6)
+    assert loss(torch.full((1, 1, 4, 4), -50.0), masks[1:]).item() < 1e-6
+
+
+# --- balanced BCE
+
+
+def test_balanced_bce_by_hand():
+    # One object pixel of four: it weighs 3/4, the others 1/4 each.
+    logits = torch.tensor([[[[0.0, 1.0], [0.0, 0.0]]]])
+    mask = torch.tensor([[[[1.0, 0.0], [0.0, 0.0]]]])
+    wrong = math.log(1 + math.e)
+    expected = (0.75 * math.log(2) + 0.25 * wrong + 0.5 * math.log(2)) / 4
+    assert get_loss("balanced_bce")(logits, mask).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_balanced_bce_gives_both_classes_one_pull():
+    # At logits 0 the gradients of object and background cancel, however small the object is.
+    mask = torch.zeros(1, 1, 8, 8)
+    mask[..., :2, :2] = 1
+    logits = torch.zeros(1, 1, 8, 8, requires_grad=True)
+    get_loss("balanced_bce")(logits, mask).backward()
+    assert logits.grad is not None
+    assert logits.grad[mask > 0].sum().item() == pytest.approx(-logits.grad[mask == 0].sum().item())
+    assert logits.grad[mask > 0].sum().item() < -1e-3
+
+
+def test_balanced_bce_counts_each_image_by_itself():
+    loss = get_loss("balanced_bce")
+    masks = torch.zeros(2, 1, 4, 4)
+    masks[0, ..., :1], masks[1, ..., :3] = 1, 1
+    logits = torch.randn(2, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+    single = [loss(logits[k : k + 1], masks[k : k + 1]) for k in range(2)]
+    assert loss(logits, masks).item() == pytest.approx(sum(single).item() / 2, abs=1e-6)
+    assert loss(logits[:1], torch.zeros(1, 1, 4, 4)).item() == 0
 
 
 def test_unknown_loss_names_the_nearest():

@@ -1,6 +1,5 @@
 """What a run gets: real sets, a user's folders, or scenes drawn in code, and what is said of it."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ from drawn_files import fill
 from lpmoe_bench import registry as registry_module
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.generated import ensure_generated
-from lpmoe_bench.registry import Folders, check_pairs, load_registry, open_split, resolve
+from lpmoe_bench.registry import Folders, load_registry, open_split, resolve
 
 
 @pytest.fixture
@@ -37,9 +36,18 @@ def tiny(monkeypatch):
     return calls
 
 
-def find(root, generated_root=Path("unused"), datasets=None, task="cod", **options):
-    registry = load_registry(datasets)
-    return resolve(registry.task(task), registry, root, generated_root=generated_root, **options)
+PLACES = {"cache": Path()}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """Keep manifests apart from the sets."""
+    monkeypatch.setitem(PLACES, "cache", tmp_path / "cache")
+
+
+def find(root, generated_root=None, datasets=None, task="cod", **options):
+    registry, cache = load_registry(datasets), generated_root or PLACES["cache"]
+    return resolve(registry.task(task), registry, root, generated_root=cache, **options)
 
 
 def own(tmp_path, text) -> Path:
@@ -73,6 +81,20 @@ def test_real_sets_are_found_and_their_counts_compared(root):
     assert "camo/train: 3 pairs counted, officially 1000" in text
     assert "camo/test: 2 pairs counted, officially 250" in text
     assert "cod10k_mini62/all: a local split" in text
+    assert "sinet_cod/train is not under" in text
+    assert "training on camo/train in its place" in text
+
+
+def test_the_tasks_own_sets_go_before_its_stand_ins(tmp_path, root):
+    for split in ("train", "test_camo"):
+        fill(root / "sinet_cod" / split, ("unused.txt", ["s", "t"]))
+    data = find(root)
+    assert data.train.label == "sinet_cod/train"
+    assert [s.label for s in data.tests] == ["sinet_cod/test_camo"]  # camo/test is its double
+    text = "\n".join(data.notes)
+    assert "in its place" not in text
+    assert "sinet_cod/test_nc4k is not under" in text
+    assert "2 pairs counted, officially 4040 (a figure not confirmed)" in text
 
 
 def test_a_complete_set_is_not_complained_of(root):
@@ -107,7 +129,7 @@ def test_embedded_training_keeps_the_real_tests_that_are_there(tmp_path, root, t
     (root / "camo").rename(root / "elsewhere")
     data = find(root, tmp_path)
     assert [s.label for s in data.tests] == ["generated_cod/test", "cod10k_mini62/all"]
-    assert "camo/train is not under" in data.notes[0]
+    assert "sinet_cod/train, camo/train is not under" in data.notes[0]
 
 
 def test_embedded_set_on_request(tmp_path, root, tiny):
@@ -198,17 +220,3 @@ def test_registry_needs_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.data
-def test_the_real_camo(tmp_path):
-    root = os.environ.get("LPMOE_BENCH_DATA")
-    if not root or not (Path(root) / "camo").is_dir():
-        pytest.skip("LPMOE_BENCH_DATA names no folder with camo")
-    data = find(Path(root))
-    counts = {split.label: len(split.pairs) for split in (data.train, *data.tests)}
-    assert counts == {"camo/train": 996, "camo/test": 248, "cod10k_mini62/all": 62}
-    assert any("996 pairs counted, officially 1000" in note for note in data.notes)
-    assert not {p.name for p in data.train.pairs} & {p.name for p in data.tests[0].pairs}
-    for split in (data.train, *data.tests):
-        assert check_pairs(split) == []

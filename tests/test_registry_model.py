@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from lpmoe_bench.errors import UsageError
+from lpmoe_bench.losses import get_loss
+from lpmoe_bench.metrics import METRICS, get_protocol
 from lpmoe_bench.registry import load_registry
 
 SET = "{title: Mine, task: cod, folder: mine"
@@ -22,17 +24,55 @@ def own(tmp_path, text) -> Path:
 def test_task_cod_as_it_ships():
     task = load_registry().task("cod")
     assert (task.protocol, task.loss, task.select) == ("cod", "structure", "s_measure")
-    assert task.train == ["camo/train"]
-    assert task.test == ["camo/test", "cod10k_mini62/all"]
+    assert task.train == ["sinet_cod/train"]
+    assert task.stand_in.train == ["camo/train"]
+    assert task.stand_in.test == ["camo/test", "cod10k_mini62/all"]
     assert task.embedded == "generated_cod"
     assert task.recipe == {}
 
 
 def test_every_packaged_set_says_where_it_is_from():
     for item in load_registry().datasets.values():
-        assert item.page.startswith("https://")
-        assert item.licence
-        assert set(item.counts) == set(item.splits)
+        assert item.page.startswith(("https://", "http://")), item.name
+        assert item.licence, item.name
+        assert item.archives or item.by_hand or item.local or item.name == "coffee_leaf", item.name
+        assert set(item.counts) >= set(item.splits), item.name
+        assert item.is_confirmed("all") or item.confirmed is not True
+
+
+def test_the_tasks_of_the_field_are_complete():
+    registry = load_registry()
+    eight = {"cod", "sod", "polyp", "skin", "shadow", "glass", "leaf", "road"}
+    assert set(registry.tasks) == eight | {"leaf_all"}
+    for task in registry.tasks.values():
+        assert task.select in METRICS, task.name
+        assert METRICS[task.select].per_image, task.name
+        assert get_protocol(task.protocol).name == task.protocol
+        assert get_loss(task.loss)
+        assert task.embedded == f"generated_{task.name.removesuffix('_all')}"
+        used = [registry.split(reference) for reference in task.references]
+        assert {dataset.task.removesuffix("_all") for dataset, _ in used} == {task.embedded[10:]}
+        for references, role in ((task.train, "train"), (task.stand_in.train, "train"),
+                                 (task.test, "test"), (task.stand_in.test, "test")):  # fmt: skip
+            for dataset, split in map(registry.split, references):
+                assert dataset.role(split) == role, (task.name, dataset.name, split)
+
+
+def test_figures_that_are_only_remembered_are_not_confirmed():
+    registry = load_registry()
+    for reference, sure in {
+        "sinet_cod/train": False,
+        "sinet_cod/test_nc4k": True,
+        "isic2016/train": True,
+        "isic2016/test": False,
+        "isic2018/train": False,
+        "sbu/train": False,
+        "istd/train": True,
+        "gdd/test": False,
+        "massachusetts_roads/train": True,
+    }.items():
+        dataset, split = registry.split(reference)
+        assert dataset.is_confirmed(split) is sure, reference
 
 
 def test_unknown_names_get_a_suggestion():
@@ -61,10 +101,15 @@ def test_unknown_names_get_a_suggestion():
         ("datasets: [a]", "must hold entries by name"),
         ("datasets: {a: b}", "data set 'a' must hold settings by name"),
         ("datasets: {mine: {titel: x}}", "unknown key 'titel'; did you mean 'title'"),
-        ("datasets: {mine: {title: x, task: cod}}", "key 'folder': field required"),
+        ("datasets: {mine: {task: cod}}", "key 'title': field required"),
         ("datasets: {mine: {base: /etc}}", "unknown key 'base'"),
         (f"datasets: {{mine: {SET}, counts: {{all: many}}}}}}", "key 'counts.all'"),
-        (f"datasets: {{mine: {SET}, splits: {{}}}}}}", "key 'splits'"),
+        (f"datasets: {{mine: {SET}, splits: {{}}}}}}", "splits or layouts must name at least one"),
+        (f"datasets: {{mine: {SET}, layouts: [{{all: [../a, b]}}]}}}}", "key 'layouts.0.all.0.0'"),
+        (f"datasets: {{mine: {SET}, layouts: [{{all: [a, /b]}}]}}}}", "key 'layouts.0.all.0.1'"),
+        (f"datasets: {{mine: {SET}, archives: [{{url: 'file:///a'}}]}}}}", "archives.0.url"),
+        (f"datasets: {{mine: {SET}, archives: [{{url: 'http://h/a.zip', checksum: 1}}]}}}}",
+         "archives.0.checksum"),
         (f"datasets: {{mine: {SET}, counts: {{al: 3}}}}}}", "data set 'mine': unknown split"),
         (f"datasets: {{mine: {SET.replace('cod', 'cood')}}}}}", "did you mean 'cod'"),
         (f"datasets: {{a/b: {SET}}}}}", "key 'name'"),

@@ -1,0 +1,168 @@
+"""Archives from strangers: what is taken out, what is refused, and that nothing leads outside."""
+
+import io
+import os
+import stat
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from lpmoe_bench.archives import Limits, is_archive, unpack
+from lpmoe_bench.errors import DataError, ResourceError
+
+
+def zipped(path: Path, members: dict[str, bytes], links: dict[str, str] | None = None) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+        for name, target in (links or {}).items():
+            info = zipfile.ZipInfo(name)
+            info.external_attr = (stat.S_IFLNK | 0o777) << 16
+            archive.writestr(info, target)
+    return path
+
+
+def tarred(path: Path, members: dict[str, bytes], *others: tarfile.TarInfo) -> Path:
+    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+        for info in others:
+            archive.addfile(info)
+    return path
+
+
+def special(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+@pytest.fixture
+def target(tmp_path) -> Path:
+    folder = tmp_path / "outer" / "target"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() or path.is_symlink()
+    }
+
+
+@pytest.mark.parametrize(("make", "name"), [(zipped, "a.zip"), (tarred, "a.tar"),
+                                            (tarred, "a.tar.gz")])  # fmt: skip
+def test_images_tables_and_lists_come_out_and_nothing_else(tmp_path, target, make, name):
+    wanted = {"Set/images/größe 1.jpg": b"jpg", "Set/gt/a.PNG": b"png", "Set/train.csv": b"csv"}
+    rest = {"Set/run.sh": b"sh", "Set/a.py": b"py", "__MACOSX/Set/._a.jpg": b"", ".git/b.png": b"",
+            "Set/readme.md": b"md", "Set/inner.zip": b"zip"}  # fmt: skip
+    told = []
+    archive = make(tmp_path / name, wanted | rest)
+    done = unpack(archive, target, lambda at, total: told.append((at, total)))
+    assert files(target) == wanted
+    assert (done.files, done.bytes, done.nested) == (3, 9, ["Set/inner.zip"])
+    assert told
+    assert all(0 <= at <= total == archive.stat().st_size for at, total in told)
+    assert not any(path.stat().st_mode & 0o111 for path in target.rglob("*.jpg"))
+
+
+def test_folders_written_with_backslashes(tmp_path, target):
+    unpack(zipped(tmp_path / "a.zip", {"Set\\images\\a.jpg": b"1"}), target)
+    assert files(target) == {"Set/images/a.jpg": b"1"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../evil.jpg", "/evil.jpg", "a/../../evil.jpg", "..\\evil.jpg", "C:\\evil.jpg", "c:evil.jpg",
+     "a/../evil.jpg", "ev\nil.jpg"],
+)  # fmt: skip
+@pytest.mark.parametrize("make", [zipped, tarred])
+def test_paths_out_of_the_target_are_refused(tmp_path, target, name, make):
+    archive = make(tmp_path / f"a.{make.__name__}", {"ok.jpg": b"1", name: b"evil"})
+    with pytest.raises(DataError, match="leads out of it; nothing is taken"):
+        unpack(archive, target)
+    assert set(files(tmp_path / "outer")) <= {"target/ok.jpg"}
+
+
+def test_links_and_devices_are_refused(tmp_path, target):
+    secret = tmp_path / "secret.txt"
+    secret.write_text("secret")
+    with pytest.raises(DataError, match=r"holds a link, a\.jpg"):
+        unpack(zipped(tmp_path / "a.zip", {}, {"a.jpg": str(secret)}), target)
+    for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE):
+        archive = tarred(tmp_path / "a.tar", {}, special("a.jpg", kind, str(secret)))
+        with pytest.raises(DataError, match="holds a link or device"):
+            unpack(archive, target)
+    # A link to a folder outside, and a file written through it.
+    archive = tarred(tmp_path / "b.tar", {}, special("dir", tarfile.SYMTYPE, str(tmp_path)))
+    with pytest.raises(DataError, match="link or device"):
+        unpack(archive, target)
+    assert files(target) == {}
+
+
+def test_bombs_are_stopped_early(tmp_path, target):
+    bomb = zipped(tmp_path / "a.zip", {"a.txt": b"\0" * 4_000_000})
+    assert bomb.stat().st_size < 10_000
+    limits = Limits(ratio=50, tolerated_bytes=100_000)
+    with pytest.raises(DataError, match="a bomb; nothing is taken"):
+        unpack(bomb, target, limits=limits)
+    with pytest.raises(DataError, match="unpacks to over 1000 bytes"):
+        unpack(zipped(tmp_path / "b.zip", {"b.txt": b"x" * 2000}), target,
+               limits=Limits(total_bytes=1000))  # fmt: skip
+    many = zipped(tmp_path / "c.zip", {f"c{k}.txt": b"" for k in range(30)})
+    with pytest.raises(DataError, match="over 20 files"):
+        unpack(many, target, limits=Limits(files=20))
+    with pytest.raises(ResourceError, match="disk is too full"):
+        unpack(zipped(tmp_path / "d.zip", {"d.txt": b"x"}), target,
+               limits=Limits(reserve_bytes=2**60))  # fmt: skip
+
+
+def test_a_lie_about_the_size_does_not_help(tmp_path, target):
+    path = zipped(tmp_path / "a.zip", {"a.txt": b"\0" * 500_000})
+    data = path.read_bytes().replace((500_000).to_bytes(4, "little"), (10).to_bytes(4, "little"))
+    path.write_bytes(data)
+    with pytest.raises(DataError):  # damaged, or over the limit: never 500 000 bytes on disk
+        unpack(path, target, limits=Limits(total_bytes=100_000))
+    assert sum(map(len, files(target).values())) <= 1
+
+
+def test_one_file_twice_is_refused(tmp_path, target):
+    path = zipped(tmp_path / "a.zip", {"a.jpg": b"1"})
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        archive.writestr("a.jpg", b"2")
+    with pytest.raises(DataError, match=r"holds .*a\.jpg twice"):
+        unpack(path, target)
+
+
+def test_damaged_and_encrypted_archives(tmp_path, target):
+    whole = zipped(tmp_path / "a.zip", {"a.jpg": os.urandom(5000)})
+    data = bytearray(whole.read_bytes())
+    data[2000] ^= 255
+    (tmp_path / "b.zip").write_bytes(data)
+    with pytest.raises(DataError, match=r"b\.zip is damaged .*; download it again"):
+        unpack(tmp_path / "b.zip", target)
+    data = bytearray(whole.read_bytes())
+    for at in (data.find(b"PK\x03\x04") + 6, data.find(b"PK\x01\x02") + 8):
+        data[at] |= 1  # encrypted, says the header
+    (tmp_path / "c.zip").write_bytes(data)
+    with pytest.raises(DataError, match=r"cannot be unpacked .*encrypted"):
+        unpack(tmp_path / "c.zip", target)
+    gz = tarred(tmp_path / "d.tar.gz", {"d.jpg": os.urandom(5000)})
+    gz.write_bytes(gz.read_bytes()[:-1000])
+    with pytest.raises(DataError, match="is damaged"):
+        unpack(gz, target)
+
+
+def test_what_is_an_archive(tmp_path):
+    assert is_archive(zipped(tmp_path / "a.dat", {"a.jpg": b"1"}))
+    assert is_archive(tarred(tmp_path / "b.tar.gz", {"a.jpg": b"1"}))
+    (tmp_path / "c.zip").write_text("<html>please log in</html>")
+    assert not is_archive(tmp_path / "c.zip")
+    (tmp_path / "d.zip").touch()
+    assert not is_archive(tmp_path / "d.zip")

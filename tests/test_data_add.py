@@ -1,0 +1,218 @@
+"""Taking in what a user downloaded: layouts at any depth, masks converted, all or nothing."""
+
+import tarfile
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from drawn_files import noise_image, square_mask, write
+
+from lpmoe_bench.console import Terminal
+from lpmoe_bench.data_add import add_set, with_layout
+from lpmoe_bench.data_recognise import recognise
+from lpmoe_bench.errors import DataError, UsageError
+from lpmoe_bench.images import read_mask
+from lpmoe_bench.registry import load_registry, open_split
+from lpmoe_bench.registry_schema import Dataset
+
+QUIET = Terminal(quiet=True)
+
+
+def put(folder: Path, images: str, masks: str, *names: str, tail="", mask=None) -> None:
+    for name in names:
+        write(folder / images / f"{name}.jpg", noise_image((12, 16, 3)))
+        pixels = square_mask((12, 16)) if mask is None else mask
+        write(folder / masks / f"{name}{tail}.png", pixels)
+
+
+def packaged(name: str) -> Dataset:
+    return load_registry().dataset(name)
+
+
+def zip_of(folder: Path, path: Path) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(folder.rglob("*")):
+            archive.write(file, file.relative_to(folder))
+    return path
+
+
+@pytest.fixture
+def pranet(tmp_path) -> Path:
+    """PraNet's test archive, unpacked, with the same names in every set."""
+    for name in ("Kvasir", "CVC-300"):
+        put(tmp_path / "down", f"data/TestDataset/{name}/images",
+            f"data/TestDataset/{name}/masks", "1", "2")  # fmt: skip
+    return tmp_path / "down"
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
+def test_a_bundle_with_several_test_sets(tmp_path, pranet, kind):
+    root, source = tmp_path / "root", pranet
+    if kind == "zip":
+        source = zip_of(pranet, tmp_path / "TestDataset.zip")
+    if kind == "tar":
+        source = tmp_path / "TestDataset.tar.gz"
+        with tarfile.open(source, "w:gz") as archive:
+            archive.add(pranet, ".")
+    polyp = packaged("pranet_polyp")
+    added = add_set(polyp, source, root, QUIET)
+    assert [one.label for one in added.splits] == [
+        "pranet_polyp/test_kvasir", "pranet_polyp/test_cvc_300",
+    ]  # fmt: skip
+    assert added.splits[0].remarks == ["2 pairs counted, officially 100"]
+    assert "pranet_polyp/test_kvasir: 2 pairs" in added.words
+    split = open_split(polyp, "test_kvasir", root)
+    assert split is not None
+    assert [pair.name for pair in split.pairs] == ["1", "2"]
+    assert open_split(polyp, "train", root) is None
+    assert [path.name for path in root.iterdir()] == ["pranet_polyp"]
+    assert len(list(pranet.rglob("*.png"))) == 4  # what the user has stays
+
+
+def test_the_other_archive_adds_to_the_set(tmp_path, pranet):
+    root, polyp = tmp_path / "root", packaged("pranet_polyp")
+    add_set(polyp, pranet, root, QUIET)
+    put(tmp_path / "more", "TrainDataset/image", "TrainDataset/mask", "a")
+    add_set(polyp, tmp_path / "more", root, QUIET)
+    assert sorted(p.name for p in (root / "pranet_polyp").iterdir()) == [
+        "test_cvc_300", "test_kvasir", "train",
+    ]  # fmt: skip
+    with pytest.raises(DataError, match=r"test_kvasir is in .* already"):
+        add_set(polyp, pranet, root, QUIET)
+
+
+def test_masks_take_the_names_of_their_images(tmp_path):
+    put(tmp_path / "down", "ISIC2018_Task1-2_Test_Input", "ISIC2018_Task1_Test_GroundTruth",
+        "ISIC_1", tail="_segmentation")  # fmt: skip
+    add_set(packaged("isic2018"), tmp_path / "down", tmp_path / "root", QUIET)
+    test = tmp_path / "root/isic2018/test"
+    assert [p.name for p in (test / "masks").iterdir()] == ["ISIC_1.png"]
+    assert "CC BY-NC 4.0" in (test / "SOURCE.txt").read_text()
+
+
+def test_tables_are_taken_in(tmp_path):
+    put(tmp_path / "leaf", "train/images", "train/masks", "a", "b")
+    (tmp_path / "leaf/train.csv").write_text(",image,label\n0,train/images/a.jpg,train/masks/a.png")
+    add_set(packaged("conv_lora_leaf"), tmp_path, tmp_path / "root", QUIET)
+    images = tmp_path / "root/conv_lora_leaf/train/images"
+    assert [p.name for p in images.iterdir()] == ["a.jpg"]
+
+
+def test_class_numbers_become_object_and_background(tmp_path):
+    classes = np.zeros((12, 16), np.uint8)
+    classes[2:5], classes[5:8] = 1, 11
+    for split in ("train", "validation", "test"):
+        put(tmp_path / "down", f"Trans10K_v2/{split}/images", f"Trans10K_v2/{split}/masks_12",
+            "1", mask=classes)  # fmt: skip
+    added = add_set(packaged("trans10k_v2"), tmp_path / "down", tmp_path / "root", QUIET)
+    assert [one.label.partition("/")[2] for one in added.splits] == ["train", "val", "test"]
+    mask = read_mask(tmp_path / "root/trans10k_v2/val/masks/1.png")
+    assert np.array_equal(mask, (classes > 0).astype(np.uint8) * 255)
+
+
+def test_coloured_classes_become_one(tmp_path):
+    colours = np.zeros((12, 16, 3), np.uint8)
+    colours[2:5, :, 0], colours[5:8] = 255, 255  # red things, white stuff
+    put(tmp_path / "down", "train/images", "train/masks", "1", mask=colours)
+    add_set(packaged("trans10k"), tmp_path / "down", tmp_path / "root", QUIET)
+    mask = read_mask(tmp_path / "root/trans10k/train/masks/1.png")
+    assert np.array_equal(mask, (colours.max(axis=2) > 0).astype(np.uint8) * 255)
+
+
+def test_numbers_are_refused_with_the_way_out(tmp_path):
+    put(tmp_path / "down", "train/image", "train/mask", "1", mask=square_mask((12, 16)) // 100)
+    gdd, root = packaged("gdd"), tmp_path / "root"
+    with pytest.raises(DataError, match=r"1 of 1 pairs of gdd/train are broken.*0 to 2 only"):
+        add_set(gdd, tmp_path / "down", root, QUIET, skip=True)
+    assert list(root.iterdir()) == []
+    add_set(with_layout(gdd, None, None, None, "nonzero"), tmp_path / "down", root, QUIET)
+    assert read_mask(root / "gdd/train/masks/1.png").max() == 255
+
+
+def test_what_fails_leaves_the_data_folder_as_it_was(tmp_path, pranet):
+    (pranet / "data/TestDataset/CVC-300/images/2.jpg").write_bytes(b"\xff\xd8\xffcut")
+    root = tmp_path / "root"
+    with pytest.raises(DataError, match=r"pranet_polyp/test_cvc_300 are broken: images/2\.jpg is"):
+        add_set(packaged("pranet_polyp"), pranet, root, QUIET)
+    assert list(root.iterdir()) == []
+
+
+def test_replace_puts_the_old_aside(tmp_path, pranet):
+    root, polyp = tmp_path / "root", packaged("pranet_polyp")
+    add_set(polyp, pranet, root, QUIET)
+    for number in (1, 2):
+        added = add_set(polyp, pranet, root, QUIET, replace=True)
+        assert str(root / f"pranet_polyp/.test_kvasir-replaced-{number}") in added.aside
+    assert "put aside, yours to delete: " in added.words
+
+
+# --- recognising
+
+
+def test_case_and_depth_do_not_matter(tmp_path):
+    put(tmp_path / "a" / "b", "duts-te/DUTS-TE-IMAGE", "duts-te/duts-te-mask", "1")
+    found = recognise(packaged("duts"), tmp_path)
+    assert [pair.name for pair in found["test"]] == ["1"]
+
+
+def test_obvious_folders_are_enough(tmp_path):
+    put(tmp_path, "set/training/Imgs", "set/training/GT", "1")
+    put(tmp_path, "set/testing/Imgs", "set/testing/GT", "2", "3")
+    found = recognise(packaged("gdd"), tmp_path)
+    assert {split: len(pairs) for split, pairs in found.items()} == {"train": 1, "test": 2}
+
+
+def test_two_places_are_not_guessed_between(tmp_path):
+    for copy in ("a", "b"):
+        put(tmp_path, f"{copy}/train/image", f"{copy}/train/mask", "1")
+    with pytest.raises(DataError, match=r"gdd/train is found 2 times in .* \(a, b\); give one"):
+        recognise(packaged("gdd"), tmp_path)
+
+
+def test_what_is_not_recognised_says_what_to_do(tmp_path):
+    put(tmp_path / "down", "left", "right", "1")
+    gdd = packaged("gdd")
+    with pytest.raises(DataError, match=r"looked for train/image \+ train/mask; .*found left, right"
+                       r"; name them: --split NAME --images DIR --masks DIR"):  # fmt: skip
+        add_set(gdd, tmp_path / "down", tmp_path / "root", QUIET)
+    by_hand = with_layout(gdd, "test", "left", "right", "")
+    added = add_set(by_hand, tmp_path / "down", tmp_path / "root", QUIET)
+    assert added.splits[0].label == "gdd/test"
+    assert open_split(gdd, "test", tmp_path / "root") is not None
+
+
+def test_layouts_by_hand_that_are_wrong():
+    gdd = packaged("gdd")
+    with pytest.raises(UsageError, match="give all three or none"):
+        with_layout(gdd, "test", "left", None, "")
+    with pytest.raises(UsageError, match="unknown split of gdd 'tst'; did you mean 'test'"):
+        with_layout(gdd, "tst", "left", "right", "")
+    with pytest.raises(UsageError, match=r"'\.\./left' cannot be used here"):
+        with_layout(gdd, "test", "../left", "right", "")
+    with pytest.raises(UsageError, match="'white' cannot be used here"):
+        with_layout(gdd, None, None, None, "white")
+
+
+def test_sources_that_are_none(tmp_path):
+    with pytest.raises(DataError, match="does not exist"):
+        add_set(packaged("gdd"), tmp_path / "none.zip", tmp_path / "root", QUIET)
+    (tmp_path / "a.rar").write_bytes(b"Rar!")
+    with pytest.raises(DataError, match="neither a folder nor a zip or tar archive"):
+        add_set(packaged("gdd"), tmp_path / "a.rar", tmp_path / "root", QUIET)
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    (inner / "train.zip").write_bytes(b"PK")
+    with pytest.raises(DataError, match=r"holds archives \(train\.zip\)"):
+        add_set(packaged("gdd"), zip_of(inner, tmp_path / "b.zip"), tmp_path / "root", QUIET)
+
+
+def test_transparent_pixels_are_no_object(tmp_path):
+    rgba = np.full((12, 16, 4), 255, np.uint8)
+    rgba[:6, :, 3] = 0
+    put(tmp_path / "down", "train/images", "train/masks", "1", mask=rgba)
+    assert cv2.imread(str(tmp_path / "down/train/masks/1.png"), cv2.IMREAD_UNCHANGED).shape[2] == 4
+    add_set(packaged("trans10k"), tmp_path / "down", tmp_path / "root", QUIET)
+    mask = read_mask(tmp_path / "root/trans10k/train/masks/1.png")
+    assert (mask[:6].max(), mask[6:].min()) == (0, 255)

@@ -1,0 +1,174 @@
+"""Downloads that break, lie, stall or change under way; all from a server on this machine."""
+
+import json
+
+import pytest
+from http_site import Page, serve
+
+from lpmoe_bench import download
+from lpmoe_bench.download import Resuming
+from lpmoe_bench.errors import DataError, ResourceError
+
+BODY = bytes(range(256)) * 2000
+
+
+@pytest.fixture
+def site(monkeypatch):
+    monkeypatch.setattr(download, "WAIT_SECONDS", 0)
+    monkeypatch.setattr(download, "PIECE_BYTES", 1 << 16)
+    with serve() as site:
+        yield site
+
+
+@pytest.fixture
+def fetch(tmp_path, site):
+    """Fetch /a.zip; returns its bytes."""
+
+    def get(**options) -> bytes:
+        target = tmp_path / "done"
+        Resuming(tmp_path / "a.zip.part", **options)(f"{site.url}/a.zip", target, None)
+        assert not (tmp_path / "a.zip.part").exists()
+        assert not (tmp_path / "a.zip.part.json").exists()
+        return target.read_bytes()
+
+    return get
+
+
+def ranges(site) -> list[str | None]:
+    return [asked for _, asked in site.asked]
+
+
+def test_a_whole_answer(site, fetch):
+    told = []
+    site.pages["/a.zip"] = Page(BODY)
+    assert fetch(report=lambda done, total: told.append((done, total))) == BODY
+    assert ranges(site) == [None]
+    assert told[-1] == (len(BODY), len(BODY))
+    assert len(told) > 3
+
+
+def test_broken_answers_are_continued(site, fetch):
+    site.pages["/a.zip"] = Page(BODY, cuts=[100_000, 50_000, 0])
+    assert fetch() == BODY
+    assert ranges(site) == [None, "bytes=100000-", "bytes=150000-", "bytes=150000-"]
+
+
+def test_a_kill_is_continued_by_the_next_command(site, fetch, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "ATTEMPTS", 1)
+    site.pages["/a.zip"] = Page(BODY, cuts=[100_000])
+    with pytest.raises(DataError, match=r"in 1 attempts .* goes on from there"):
+        fetch()
+    assert (tmp_path / "a.zip.part").stat().st_size == 100_000
+    assert fetch() == BODY
+    assert ranges(site) == [None, "bytes=100000-"]
+
+
+def test_a_file_that_changed_starts_over(site, fetch, monkeypatch):
+    monkeypatch.setattr(download, "ATTEMPTS", 1)
+    site.pages["/a.zip"] = Page(BODY, cuts=[100_000])
+    with pytest.raises(DataError):
+        fetch()
+    new = BODY[::-1]
+    site.pages["/a.zip"] = Page(new, etag='"two"')
+    assert fetch() == new
+
+
+def test_servers_that_cannot_continue(site, fetch):
+    site.pages["/a.zip"] = Page(BODY, ranges=False, cuts=[100_000])
+    assert fetch() == BODY
+    # No mark of identity: a part could belong to another version.
+    site.asked.clear()
+    site.pages["/a.zip"] = Page(BODY, etag="", cuts=[100_000])
+    assert fetch() == BODY
+    assert ranges(site) == [None, None]
+    # A weak ETag promises nothing byte by byte.
+    site.asked.clear()
+    site.pages["/a.zip"] = Page(BODY, etag='W/"one"', cuts=[100_000])
+    assert fetch() == BODY
+    assert ranges(site) == [None, None]
+
+
+def test_a_server_that_continues_elsewhere_is_not_believed(site, fetch):
+    site.pages["/a.zip"] = Page(BODY, cuts=[100_000], wrong_range=True)
+    assert fetch() == BODY
+    assert ranges(site) == [None, "bytes=100000-", None]
+
+
+def test_a_part_of_another_address_is_not_continued(site, fetch, tmp_path):
+    site.pages["/a.zip"] = Page(BODY)
+    (tmp_path / "a.zip.part").write_bytes(b"other")
+    note = tmp_path / "a.zip.part.json"
+    for text in (json.dumps({"url": "http://other/a.zip", "validator": '"one"'}), "{", "[]"):
+        note.write_text(text)
+        assert fetch() == BODY
+    assert ranges(site) == [None, None, None]
+
+
+def test_a_busy_server_is_asked_again(site, fetch):
+    site.pages["/a.zip"] = Page(BODY, busy=2)
+    assert fetch() == BODY
+    site.pages["/a.zip"] = Page(BODY, busy=99)
+    with pytest.raises(DataError, match=r"in 5 attempts .the server answers 503"):
+        fetch()
+
+
+@pytest.mark.parametrize(
+    ("page", "sentence"),
+    [
+        (None, "the server answers 404"),
+        (Page(BODY, status=403), "the server answers 403"),
+        (Page(b"log in", headers={"Content-Type": "text/html; charset=utf-8"}), "a web page"),
+        (Page(BODY, headers={"Content-Encoding": "gzip"}), "an encoding that was not asked for"),
+        (Page(b"x", length=2**50), r"says it is 1125899906842624 bytes"),
+    ],
+)
+def test_answers_that_are_not_the_file(site, fetch, page, sentence):
+    if page is not None:
+        site.pages["/a.zip"] = page
+    with pytest.raises(DataError, match=sentence):
+        fetch()
+    assert len(site.asked) == 1  # another attempt would not help
+
+
+def test_more_than_is_allowed_is_cut_off(site, fetch, tmp_path):
+    site.pages["/a.zip"] = Page(BODY)
+    with pytest.raises(DataError, match="says it is 512000 bytes; 1000 are allowed"):
+        fetch(most_bytes=1000)
+    assert not (tmp_path / "done").exists()
+
+
+def test_a_disk_that_is_too_small(site, fetch):
+    site.pages["/a.zip"] = Page(b"x", length=2**48)
+    with pytest.raises(ResourceError, match="disk is too full"):
+        fetch(most_bytes=2**60)
+
+
+def test_a_stalling_server_is_given_up(site, fetch, monkeypatch):
+    monkeypatch.setattr(download, "SLOW_SECONDS", 0.1)
+    monkeypatch.setattr(download, "ATTEMPTS", 2)
+    site.pages["/a.zip"] = Page(BODY, trickle_seconds=0.02)
+    with pytest.raises(DataError, match=r"in 2 attempts \(only \d+ bytes in 0.1 seconds\)"):
+        fetch()
+
+
+def test_a_silent_server_is_given_up(site, fetch, monkeypatch):
+    monkeypatch.setattr(download, "TIMEOUT_SECONDS", (1, 0.1))
+    monkeypatch.setattr(download, "ATTEMPTS", 2)
+    site.pages["/a.zip"] = Page(BODY, trickle_seconds=1)
+    with pytest.raises(DataError, match=r"in 2 attempts .*[Tt]imed? ?out"):
+        fetch()
+
+
+def test_nobody_listens(tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "WAIT_SECONDS", 0)
+    with pytest.raises(DataError, match="in 5 attempts") as caught:
+        Resuming(tmp_path / "part")("http://127.0.0.1:9/a.zip", tmp_path / "done", None)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_encrypted_address_is_not_left_for_a_plain_one():
+    class Answer:
+        url = "http://elsewhere/a.zip"
+
+    with pytest.raises(DataError, match="which is not encrypted; it is not followed"):
+        download._refuse("https://somewhere/a.zip", Answer())
