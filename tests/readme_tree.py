@@ -14,7 +14,14 @@ def first_line(path: Path) -> str:
 def tree() -> str:
     """One line a file: packages, then their modules with their idea."""
     lines = []
-    for package in ("method_zoo", "lpmoe_bench", "lpmoe_bench/metrics", "benchmarks"):
+    for package in (
+        "method_zoo",
+        "lpmoe_bench",
+        "lpmoe_bench/decoders",
+        "lpmoe_bench/generated",
+        "lpmoe_bench/metrics",
+        "benchmarks",
+    ):
         lines.append(f"{package}/")
         for path in sorted((ROOT / package).glob("*.py")):
             lines.append(f"  {path.name:<{WIDTH}} {first_line(path)}")

@@ -15,10 +15,31 @@ def test_tree_is_that_of_the_code():
     assert tree() in README, "run python tests/readme_tree.py and paste its output"
 
 
-def test_results_are_those_of_the_published_records():
+def readme_table():
     records = find_records([ROOT / "results" / "records"]).records
-    table = format_table(build_table(records), "markdown").strip()
-    assert table in README, "run lpmoe-bench table results/records and paste its output"
+    table = build_table(
+        records,
+        test_set="camo/test",
+        sort="s_measure",
+        columns=["train_images_per_second"],
+        across=["decoder"],
+    )
+    return format_table(table, "markdown").strip()
+
+
+def results_page():
+    records = find_records([ROOT / "results" / "records"]).records
+    table = build_table(records, metrics=["all"], sort="s_measure", across=["decoder"])
+    return "# Results\n\nEvery metric of the published records.\n\n" + format_table(table, "markdown")
+
+
+def test_results_are_those_of_the_published_records():
+    assert readme_table() in README, "run the command below the table and paste its output"
+
+
+def test_the_page_of_results_is_that_of_the_published_records():
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert page == results_page(), "run lpmoe-bench table results/records --metrics all ..."
 
 
 def test_make_targets_exist():
