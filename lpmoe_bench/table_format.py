@@ -44,7 +44,7 @@ def _markdown(group: Group) -> str:
 
 
 def _markdown_text(text: str) -> str:
-    text = re.sub(r"([\\`*|\[\]])", r"\\\1", " ".join(text.split()))
+    text = re.sub(r"([\\`*|~\[\]]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", " ".join(text.split()))
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
@@ -144,7 +144,7 @@ def _head(name: str, column: Column, up: str, down: str) -> str:
 
 def _number(cell: Cell, column: Column, between: str) -> str:
     if cell.mean is None:
-        return "n/a"
+        return "n/a" if column.is_score else "-"
     text = f"{cell.mean * column.scale:.{column.decimals}f}"
     if column.is_score and cell.sd is not None:
         text += f"{between}{cell.sd * column.scale:.{column.decimals}f}"

