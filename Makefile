@@ -24,6 +24,7 @@ check: lint test  ## what a change has to pass; types need node
 bench: $(READY)  ## ratios measured here, printed
 	$(BIN)/python benchmarks/cosine_attention.py
 	$(BIN)/python benchmarks/metrics.py
+	$(BIN)/python benchmarks/score.py
 	$(BIN)/python benchmarks/conv_lora.py
 	$(BIN)/python benchmarks/per_image_convolution.py
 	$(BIN)/python benchmarks/methods.py

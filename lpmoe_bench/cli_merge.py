@@ -66,7 +66,8 @@ def export(
     backbone = export_run(run, output, default_cache(), offline, force)
     print(output)
     Terminal(quiet, no_color).note(
-        f"load it with PeftModel.from_pretrained around the timm model and weights of {backbone}; "
+        f"load it with PeftModel.from_pretrained around timm's {backbone} with the weights "
+        f"that the run was trained on; "
         f"the decoder is not part of it"
     )
 

@@ -46,12 +46,13 @@ def profile(
     from lpmoe_bench.config import parse_sets
     from lpmoe_bench.console import Terminal
 
+    flags = {"method": method, "backbone": backbone, "decoder": decoder, "size": size}
+    _check_together(budget_table, [*flags.values(), set_, measure], output, format)
     if budget_table:
         _budgets("json" if json else format, output)
         return
     from lpmoe_bench.profile import profile as examine
 
-    flags = {"method": method, "backbone": backbone, "decoder": decoder, "size": size}
     found = examine(
         parse_sets(set_ or []),
         {key: value for key, value in flags.items() if value is not None},
@@ -62,6 +63,18 @@ def profile(
         print(dumps(found, indent=2))
         return
     Console(no_color=no_color).print(_table(found))
+
+
+def _check_together(table: bool, of_one: list[Any], output: Path | None, format: str) -> None:
+    """Raise UsageError for options of the budget table without it, or of one model with it."""
+    from lpmoe_bench.errors import UsageError
+
+    if table and any(value is not None for value in of_one):
+        raise UsageError("--budget-table shows all methods; leave the options of one model out")
+    if not table and (output or format != "markdown"):
+        raise UsageError("--format and --output belong to --budget-table; one model has --json")
+    if output and not output.parent.is_dir():
+        raise UsageError(f"there is no folder {output.parent} for --output; make it first")
 
 
 def _budgets(format: str, output: Path | None) -> None:

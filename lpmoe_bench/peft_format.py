@@ -16,6 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from lpmoe_bench.default_backbone import NAME as NAME_OF_DEFAULT
+from lpmoe_bench.default_backbone import TIMM_NAME
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.files import write_atomically
 from lpmoe_bench.trained import load_trained
@@ -40,7 +42,7 @@ ABSENT = (
 
 
 def export_run(run: Path, folder: Path, cache: Path, offline: bool, force: bool) -> str:
-    """Write the LoRA of a finished run into a folder and return the name of its backbone.
+    """Write the LoRA of a finished run into a folder; returns timm's name of its backbone.
 
     Raises UsageError where an adapter is there already (unless `force`), as `write_peft`, and
     DataError for a run without its files.
@@ -48,8 +50,9 @@ def export_run(run: Path, folder: Path, cache: Path, offline: bool, force: bool)
     if (folder / CONFIG).exists() and not force:
         raise UsageError(f"{folder} holds an adapter already; name another, or use --force")
     segmenter, config = load_trained(run, cache, offline)
-    write_peft(segmenter.method, folder, config.backbone)
-    return config.backbone
+    backbone = TIMM_NAME if config.backbone == NAME_OF_DEFAULT else config.backbone
+    write_peft(segmenter.method, folder, backbone)
+    return backbone
 
 
 def write_peft(method: Method, folder: Path, base: str) -> None:
@@ -119,7 +122,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
         rank, alpha = config["r"], config["lora_alpha"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is no configuration of a LoRA ({error!r})") from None
+        reason = error.strerror if isinstance(error, OSError) else "it gives no r and lora_alpha"
+        raise DataError(f"{path} is no configuration of a LoRA: {reason}") from None
     if type(rank) is not int or isinstance(alpha, bool) or not isinstance(alpha, int | float):
         raise DataError(f"{path} has r {rank!r} and lora_alpha {alpha!r}; both must be numbers")
     for key, allowed in PLAIN.items():

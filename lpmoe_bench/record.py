@@ -106,7 +106,9 @@ def read_record(folder: Path) -> Record:
         # NaN and infinity are no JSON, but other programs write them: they are no value here.
         content = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
     except FileNotFoundError:
-        raise DataError(f"{folder} holds no {RECORD}: no finished run is there") from None
+        raise DataError(
+            f"{folder} holds no {RECORD}: no finished run is there; name one run's own folder"
+        ) from None
     except OSError as error:
         raise DataError(f"{path} could not be read ({error.strerror})") from None
     except (ValueError, RecursionError):

@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from lpmoe_bench.config import TrainConfig
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.environment import collect_environment
 from lpmoe_bench.errors import InterruptedRun, UsageError
@@ -113,7 +114,7 @@ def announce(plan: Plan, terminal: Terminal) -> None:
         + ", ".join(f"{s.label} {len(s.pairs)}" for s in plan.tests)
     )
     terminal.say(
-        f"{config.size} px, batch {train.batch}, {train.epochs} epochs, lr {train.lr:g}, "
+        f"{config.size} px, batch {train.batch}, {_length(train)}, lr {train.lr:g}, "
         f"{train.precision} on {config.runtime.device}, seed {config.seed}"
     )
     if plan.weights.note:
@@ -123,6 +124,10 @@ def announce(plan: Plan, terminal: Terminal) -> None:
     for note in plan.notes:
         terminal.note(note)
     terminal.say(f"run {plan.id}")
+
+
+def _length(train: TrainConfig) -> str:
+    return f"{train.steps} steps" if train.steps else f"{train.epochs} epochs"
 
 
 def _name_other_code(record: Record, plan: Plan, terminal: Terminal) -> None:

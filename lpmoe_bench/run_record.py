@@ -177,7 +177,7 @@ def _flops(config: RunConfig) -> Flops | None:
 def _training(facts: RunFacts) -> Training:
     config, progress = facts.plan.config.train, facts.progress
     return Training(
-        epochs=config.epochs,
+        epochs=None if config.steps else config.epochs,
         steps=progress.step,
         batch=config.batch,
         lr=config.lr,

@@ -14,7 +14,7 @@ from lpmoe_bench.record_model import Record, SplitFacts
 ACROSS = ("decoder",)
 # Recipe fields that a context holds; the method's own options stand in its row.
 _IN_CONTEXT = {"task", "backbone", "decoder", "size", "protocol"}
-_IN_CONTEXT |= {"train.epochs", "train.batch", "train.limit_train", "train.loss"}
+_IN_CONTEXT |= {"train.epochs", "train.steps", "train.batch", "train.limit_train", "train.loss"}
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Context:
     decoder_weights: str | None
     size: int | None
     epochs: int | None
+    steps: int | None
     batch: int | None
     limit_train: int | None
     loss: str | None
@@ -65,7 +66,8 @@ def context_of(record: Record, test: str) -> Context:
         decoder_options=json.dumps(decoder.options, sort_keys=True) if decoder else "{}",
         decoder_weights=decoder.weights_sha256 if decoder else None,
         size=settings.get("size"),
-        **{key: settings.get(f"train.{key}") for key in ("epochs", "batch", "limit_train", "loss")},
+        epochs=None if settings.get("train.steps") else settings.get("train.epochs"),
+        **{key: settings.get(f"train.{key}") for key in ("steps", "batch", "limit_train", "loss")},
     )
 
 
@@ -123,6 +125,7 @@ def caption(context: Context, record: Record) -> str:
         ("decoder {}", decoder_words(record) if context.decoder else None),
         ("{} px", context.size),
         ("{} epochs" if context.epochs != 1 else "{} epoch", context.epochs),
+        ("{} steps", context.steps),
         ("batch {}", context.batch),
         ("loss {}", context.loss),
     )

@@ -4,6 +4,8 @@ import inspect
 
 from ._errors import ZooError, unknown
 
+KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a name"}
+
 
 def signature_options(cls: type) -> dict[str, object]:
     """Return the options of a class and their defaults: the parameters that have a default."""
@@ -22,7 +24,7 @@ def check_options(cls: type, title: str, options: dict[str, object]) -> dict[str
         if type(value) is not type(default) and not whole_for_float:
             raise ZooError(
                 f"option {name} of {title} is {value!r}; "
-                f"it takes a {type(default).__name__}, such as {default!r}"
+                f"it takes {KINDS.get(type(default), 'a value')}, such as {default!r}"
             )
     given = {k: float(v) if type(known[k]) is float else v for k, v in options.items()}  # type: ignore[arg-type]
     return known | given

@@ -30,7 +30,8 @@ def readme_table():
 def results_page():
     records = find_records([ROOT / "results" / "records"]).records
     table = build_table(records, metrics=["all"], sort="s_measure", across=["decoder"])
-    return "# Results\n\nEvery metric of the published records.\n\n" + format_table(table, "markdown")
+    title = "# Results\n\nEvery metric of the published records.\n\n"
+    return title + format_table(table, "markdown")
 
 
 def test_results_are_those_of_the_published_records():

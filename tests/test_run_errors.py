@@ -22,7 +22,7 @@ def data(tmp_path_factory) -> Path:
         (["--decoder", "fpm"], 2, "did you mean 'fpn'"),
         (["--size", "250"], 2, "multiple of 32"),
         (["--set", "rnak=8"], 2, "did you mean 'rank'"),
-        (["--set", "rank=eight"], 2, "it takes a int"),
+        (["--set", "rank=eight"], 2, "it takes a whole number, such as 8"),
         (["--set", "train.loss=dice"], 2, "unknown loss"),
         (["--set", "runtime.device=cuda"], 6, "no GPU"),
         (["--train-images", "nowhere"], 3, "nowhere"),
