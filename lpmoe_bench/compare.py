@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from lpmoe_bench.errors import DataError, NotComparableError, UsageError
-from lpmoe_bench.metrics.facts import METRICS
+from lpmoe_bench.metrics.facts import METRICS, refuse_ambiguous
 from lpmoe_bench.metrics.protocols import PROTOCOLS
 from lpmoe_bench.record import Found, StoredRecord, find_records
 from lpmoe_bench.samples import Samples, samples
@@ -123,6 +123,7 @@ def _keys(
         protocol = PROTOCOLS.get(a.record.protocol.name)
         for key in metrics or (protocol.headline if protocol else present):
             if key not in present:
+                refuse_ambiguous(key)
                 raise UsageError(unknown(f"metric of {test}", key, present))
             yield test, key
 

@@ -88,50 +88,6 @@ def test_marks_follow_the_direction_and_tie_at_the_printed_precision():
     assert "underlined" not in to_markdown(alone)
 
 
-def changed(path, value):
-    """A record of another method that differs in one field of its content."""
-    other = content("vpt")
-    *parents, leaf = path
-    place = other
-    for key in parents:
-        place = place[key]
-    place[leaf] = value
-    return record("vpt", **{path[0]: other[path[0]]})
-
-
-@pytest.mark.parametrize(
-    ("path", "value", "word"),
-    [
-        (("task",), "polyp", None),
-        (("data", "tests", 0, "digest"), "33" * 32, "test digest"),
-        (("data", "train", "digest"), "33" * 32, "train digest"),
-        (("data", "train", "label"), "other", "train set"),
-        (("protocol", "hash"), "33" * 32, "protocol hash"),
-        (("backbone", "name"), "large", "backbone"),
-        (("backbone", "weights_sha256"), "33" * 32, "backbone weights"),
-        (("decoder", "name"), "linear", "decoder"),
-        (("decoder", "options"), {"width": 32}, "decoder options"),
-        (("config", "size"), 512, r"size \(256, 512\)"),
-        (("config", "train", "epochs"), 4, "epochs"),
-        (("config", "train", "batch"), 16, "batch"),
-        (("config", "train", "limit_train"), 200, "limit train"),
-        (("config", "train", "loss"), "bce", "loss"),
-    ],
-)
-def test_records_that_are_not_comparable_never_share_a_table(path, value, word):
-    table = build_table([record("lora"), changed(path, value)])
-    assert [len(group.rows) for group in table.groups] == [1, 1]
-    if word:
-        assert re.search(rf"^CAMO: 2 tables.* {word}", table.notes[0])
-
-
-@pytest.mark.parametrize("path", [("config", "label"), ("config", "runtime", "device"), ("label",)])
-def test_what_changes_no_result_changes_no_table(path):
-    (group,) = build_table([record("lora"), changed(path, "other")]).groups
-    assert len(group.rows) == 2
-    assert not [line for line in group.footer if "other" in line]
-
-
 def test_recipe_settings_that_differ_are_said():
     table = to_markdown(build_table(three_methods()))
     assert "lr: 0.001 for Decoder only, LoRA; 0.005 for VPT." in table
@@ -200,7 +156,7 @@ def test_maps_of_others_have_no_parameters():
 
 
 def test_filters_and_columns():
-    records = [*three_methods(), changed(("task",), "polyp")]
+    records = [*three_methods(), record("vpt", task="polyp")]
     assert {g.context.task for g in build_table(records).groups} == {"cod", "polyp"}
     assert {g.context.task for g in build_table(records, task="cod").groups} == {"cod"}
     assert list(cells(build_table(records, task="cod", methods=["lora"]), "mae")) == ["LoRA"]
@@ -228,7 +184,7 @@ def test_filters_and_columns():
     ],
 )
 def test_a_wrong_choice_is_one_sentence(choice, sentence):
-    records = [record("lora"), changed(("task",), "polyp")]
+    records = [record("lora"), record("vpt", task="polyp")]
     with pytest.raises(UsageError, match=sentence):
         build_table(records, **choice)
 
