@@ -16,16 +16,20 @@ NamedRows = Sequence[tuple[str, list[Record]]]
 def row_labels(records: Sequence[Record]) -> list[str]:
     """Return one label a record: its method's title, with what differs where titles are equal.
 
-    Where decoders differ, which only a table that mixes them has, a row names its own.
+    Where decoders differ, which only a table that mixes them has, a row names another than most's.
     """
-    mixed = len({decoder_words(record) for record in records if record.decoder}) > 1
+    usual = _usual_decoder(records)
     labels = [_label(record, records) for record in records]
-    if not mixed:
-        return labels
     return [
-        f"{label} (decoder {decoder_words(record)})" if record.decoder else label
+        f"{label} (decoder {own})" if (own := decoder_words(record)) not in ("", usual) else label
         for label, record in zip(labels, records, strict=True)
     ]
+
+
+def _usual_decoder(records: Sequence[Record]) -> str:
+    """Return the decoder that most records have, the first of equals by name."""
+    counted = Counter(sorted(filter(None, map(decoder_words, records))))
+    return counted.most_common(1)[0][0] if counted else ""
 
 
 def _label(record: Record, records: Sequence[Record]) -> str:
@@ -68,6 +72,8 @@ def footer(context: Context, rows: NamedRows, dropped: int, speeds: bool) -> lis
     """Return the lines below a table: protocol, weights, records and whatever is unusual."""
     records = [record for _, seeds in rows for record in seeds]
     lines = [_made_by(context, records), _counted(rows, records)]
+    if len({decoder_words(record) for record in records if record.decoder}) > 1:
+        lines.append(f"Decoder {_usual_decoder(records)} where a row names none.")
     lines += _settings(rows)
     lines += _unusual(context, records)
     if dropped:

@@ -27,9 +27,7 @@ def test_decoders_share_a_table_only_when_asked():
     rows = [record("lora"), record("vpt", decoder={"name": "linear", "options": {}})]
     assert len(build_table(rows).groups) == 2
     (group,) = build_table(rows, across=["decoder"]).groups
-    assert [row.label for row in group.rows] == [
-        "VPT (decoder linear)",
-        "LoRA (decoder fpn (width 64))",
-    ]
+    assert [row.label for row in group.rows] == ["VPT (decoder linear)", "LoRA"]
+    assert "Decoder fpn (width 64) where a row names none." in group.footer
     with pytest.raises(UsageError, match="unknown thing a table may mix 'backbone'"):
         build_table(rows, across=["backbone"])
