@@ -57,6 +57,15 @@ def test_a_killed_process_is_one_sentence(items):
         score(items, 2, kill)
 
 
+@pytest.fixture
+def heard():
+    """Ctrl-C as a terminal gives it, also where the tests themselves run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard")
 def test_control_c_reaches_the_parent_only(items):
     """A terminal sends it to all; the others must not die of it with a traceback each."""
 
