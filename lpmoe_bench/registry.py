@@ -79,7 +79,7 @@ def resolve(
         raise DataError(
             f"the data folder {root} does not exist; correct LPMOE_BENCH_DATA or unset it"
         )
-    where = f"not under {root}" if root else "not found (LPMOE_BENCH_DATA is not set)"
+    where = "not in the data folder" if root else "not found (LPMOE_BENCH_DATA is not set)"
     half: list[str] = []
     for train, test in ((task.train, task.test), (task.stand_in.train, task.stand_in.test)):
         found, missing = _open_all(train, registry, root, cache)

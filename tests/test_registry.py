@@ -81,7 +81,7 @@ def test_real_sets_are_found_and_their_counts_compared(root):
     assert "camo/train: 3 pairs counted, officially 1000" in text
     assert "camo/test: 2 pairs counted, officially 250" in text
     assert "cod10k_mini62/all: a local split" in text
-    assert "sinet_cod/train is not under" in text
+    assert "sinet_cod/train is not in the data folder" in text
     assert "training on camo/train in its place" in text
 
 
@@ -93,7 +93,7 @@ def test_the_tasks_own_sets_go_before_its_stand_ins(tmp_path, root):
     assert [s.label for s in data.tests] == ["sinet_cod/test_camo"]  # camo/test is its double
     text = "\n".join(data.notes)
     assert "in its place" not in text
-    assert "sinet_cod/test_nc4k is not under" in text
+    assert "sinet_cod/test_nc4k is not in the data folder" in text
     assert "2 pairs counted, officially 4040 (a figure not confirmed)" in text
 
 
@@ -110,7 +110,7 @@ def test_a_missing_test_set_is_left_out_with_a_note(root):
     (root / "cod10k_mini62").rename(root / "elsewhere")
     data = find(root)
     assert [s.label for s in data.tests] == ["camo/test"]
-    assert any(n.startswith("cod10k_mini62/all is not under") for n in data.notes)
+    assert any(n.startswith("cod10k_mini62/all is not in the data folder") for n in data.notes)
 
 
 def test_without_training_data_the_embedded_set_stands_in(tmp_path, tiny):
@@ -129,7 +129,7 @@ def test_embedded_training_keeps_the_real_tests_that_are_there(tmp_path, root, t
     (root / "camo").rename(root / "elsewhere")
     data = find(root, tmp_path)
     assert [s.label for s in data.tests] == ["generated_cod/test", "cod10k_mini62/all"]
-    assert "sinet_cod/train, camo/train is not under" in data.notes[0]
+    assert "sinet_cod/train, camo/train is not in the data folder" in data.notes[0]
 
 
 def test_embedded_set_on_request(tmp_path, root, tiny):
