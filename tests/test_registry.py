@@ -176,7 +176,7 @@ def test_two_training_sets_are_joined(tmp_path, root):
 
 
 def test_half_of_the_training_sets_is_an_error(tmp_path, root):
-    with pytest.raises(DataError, match="task two needs second/all, which is not in the data folder"):
+    with pytest.raises(DataError, match="needs second/all, which is not in the data folder"):
         find(root, datasets=own(tmp_path, TWO), task="two")
 
 
