@@ -6,10 +6,10 @@ imported when it is asked for.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
+import sys
 from typing import TYPE_CHECKING
 
+from ._discover import class_in, names_in
 from ._errors import ZooError, unknown
 
 if TYPE_CHECKING:
@@ -22,25 +22,16 @@ __all__ = ["ZooError", "check_backbone_name", "create_backbone", "get_method", "
 
 def list_methods() -> list[str]:
     """Return the names of all methods: the files of this package without a leading underscore."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+    return names_in(sys.modules[__name__])
 
 
 def get_method(name: str) -> type[Method]:
     """Return the method class of that name; raises ZooError for an unknown one."""
-    if name not in list_methods():
+    if name not in list_methods():  # before torch is imported for the base class
         raise ZooError(unknown("method", name, list_methods()))
-    module = importlib.import_module(f"{__name__}.{name}")
     from ._method import Method
 
-    found = [
-        item
-        for item in vars(module).values()
-        if isinstance(item, type)
-        and issubclass(item, Method)
-        and item.__module__ == module.__name__
-    ]
-    assert len(found) == 1, f"{module.__name__} must define exactly one Method"
-    return found[0]
+    return class_in(sys.modules[__name__], name, Method)
 
 
 def create_backbone(

@@ -6,11 +6,11 @@ imported when it is asked for.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
+import sys
 from typing import TYPE_CHECKING, Any
 
 from method_zoo import ZooError
+from method_zoo._discover import class_in, names_in
 from method_zoo._errors import unknown
 
 if TYPE_CHECKING:
@@ -22,25 +22,16 @@ __all__ = ["build_decoder", "get_decoder", "list_decoders"]
 
 def list_decoders() -> list[str]:
     """Return the names of all decoders: the files of this package without leading underscore."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+    return names_in(sys.modules[__name__])
 
 
 def get_decoder(name: str) -> type[Decoder]:
     """Return the decoder class of that name; raises ZooError for an unknown one."""
-    if name not in list_decoders():
+    if name not in list_decoders():  # before torch is imported for the base class
         raise ZooError(unknown("decoder", name, list_decoders()))
-    module = importlib.import_module(f"{__name__}.{name}")
     from lpmoe_bench.decoders._decoder import Decoder
 
-    found = [
-        item
-        for item in vars(module).values()
-        if isinstance(item, type)
-        and issubclass(item, Decoder)
-        and item.__module__ == module.__name__
-    ]
-    assert len(found) == 1, f"{module.__name__} must define exactly one Decoder"
-    return found[0]
+    return class_in(sys.modules[__name__], name, Decoder)
 
 
 def build_decoder(
