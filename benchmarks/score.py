@@ -31,8 +31,8 @@ from rich.console import Console
 from rich.table import Table
 
 from lpmoe_bench.console import Terminal
-from lpmoe_bench.score import score
-from lpmoe_bench.score_plan import ScoreRequest, plan_scores
+from lpmoe_bench.score.plan import ScoreRequest, plan_scores
+from lpmoe_bench.score.scoring import score
 
 SIZES = {"352 x 352": (352, 352), "740 x 1000": (740, 1000)}
 TARGET = 5

@@ -17,7 +17,7 @@ from lpmoe_bench.metrics.extra import known_metrics
 from lpmoe_bench.metrics.facts import refuse_ambiguous
 from lpmoe_bench.recipes import describe_recipe, load_recipes
 from lpmoe_bench.record import find_records
-from lpmoe_bench.registry_model import Registry
+from lpmoe_bench.registry.model import Registry
 from method_zoo._errors import unknown
 
 KINDS = ("methods", "tasks", "datasets", "backbones", "decoders", "protocols", "recipes", "runs")

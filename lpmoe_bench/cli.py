@@ -9,8 +9,13 @@ from typing import Annotated, Any
 
 import typer
 
-from lpmoe_bench import cli_compare, cli_data, cli_merge, cli_profile, cli_read, cli_score
-from lpmoe_bench.cli_options import DataRoot, Datasets, Json, NoColor, Offline, Quiet, Runs
+from lpmoe_bench.commands import compare as cli_compare
+from lpmoe_bench.commands import data as cli_data
+from lpmoe_bench.commands import merge as cli_merge
+from lpmoe_bench.commands import profile as cli_profile
+from lpmoe_bench.commands import read as cli_read
+from lpmoe_bench.commands import score as cli_score
+from lpmoe_bench.commands.options import DataRoot, Datasets, Json, NoColor, Offline, Quiet, Runs
 from lpmoe_bench.errors import BenchError, UsageError
 
 TRAIN_PACKAGES = (

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from lpmoe_bench.augment import distort, rescale
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.images import THRESHOLD
-from lpmoe_bench.pairs import Pair, read_pair
+from lpmoe_bench.registry.pairs import Pair, read_pair
 
 Key = tuple[int, int]  # (epoch, index)
 MOST_WORKERS = 4

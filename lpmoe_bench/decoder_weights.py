@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from lpmoe_bench.checkpoint import check_checkpoint_path, read_checkpoint
 from lpmoe_bench.decoders import get_decoder
 from lpmoe_bench.decoders._decoder import Decoder
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.files import sha256_file
+from lpmoe_bench.weights.checkpoint import check_checkpoint_path, read_checkpoint
 
 RANDOM_NOTE = "random decoder"
 

@@ -11,9 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from lpmoe_bench import default_backbone
 from lpmoe_bench.environment import collect_environment
-from lpmoe_bench.weights import default_cache
+from lpmoe_bench.weights import default_backbone, default_cache
 
 LEAST_FREE_BYTES = 2 * 2**30
 

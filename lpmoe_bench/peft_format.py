@@ -16,11 +16,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from lpmoe_bench.default_backbone import NAME as NAME_OF_DEFAULT
-from lpmoe_bench.default_backbone import TIMM_NAME
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.files import write_atomically
 from lpmoe_bench.trained import load_trained
+from lpmoe_bench.weights.default_backbone import NAME as NAME_OF_DEFAULT
+from lpmoe_bench.weights.default_backbone import TIMM_NAME
 from method_zoo import get_method
 from method_zoo._backbone import Backbone
 from method_zoo._method import Method

@@ -17,9 +17,9 @@ from lpmoe_bench.evaluate import Predictor, to_map
 from lpmoe_bench.files import write_atomically
 from lpmoe_bench.images import read_image
 from lpmoe_bench.model import Segmenter
-from lpmoe_bench.pairs import SUFFIXES, Pair, read_pair
 from lpmoe_bench.pictures import grid, overlay
 from lpmoe_bench.record import read_record
+from lpmoe_bench.registry.pairs import SUFFIXES, Pair, read_pair
 from lpmoe_bench.trained import load_trained
 
 Report = Callable[[int, int], None]

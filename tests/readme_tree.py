@@ -5,6 +5,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 WIDTH = 24
+PARTS = [path.parent.name for path in sorted((ROOT / "lpmoe_bench").glob("*/__init__.py"))]
 
 
 def first_line(path: Path) -> str:
@@ -17,9 +18,7 @@ def tree() -> str:
     for package in (
         "method_zoo",
         "lpmoe_bench",
-        "lpmoe_bench/decoders",
-        "lpmoe_bench/generated",
-        "lpmoe_bench/metrics",
+        *(f"lpmoe_bench/{name}" for name in PARTS),
         "benchmarks",
     ):
         lines.append(f"{package}/")

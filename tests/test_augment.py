@@ -9,7 +9,7 @@ from lpmoe_bench.augment import distort, rescale
 from lpmoe_bench.config import build_config
 from lpmoe_bench.data import PairDataset
 from lpmoe_bench.errors import UsageError
-from lpmoe_bench.pairs import Pair
+from lpmoe_bench.registry.pairs import Pair
 
 MIDDLE = 0.5
 

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from lpmoe_bench.checkpoint import read_checkpoint
 from lpmoe_bench.errors import DataError, UsageError
+from lpmoe_bench.weights.checkpoint import read_checkpoint
 
 STATE = {"mask_decoder.iou_token.weight": torch.arange(6.0).view(1, 6), "b": torch.ones(2)}
 

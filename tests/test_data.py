@@ -18,7 +18,7 @@ from lpmoe_bench.data import (
     subset,
 )
 from lpmoe_bench.errors import DataError, UsageError
-from lpmoe_bench.pairs import Pair
+from lpmoe_bench.registry.pairs import Pair
 
 # --- who is trained on
 

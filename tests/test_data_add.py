@@ -10,12 +10,12 @@ import pytest
 from drawn_files import noise_image, square_mask, write
 
 from lpmoe_bench.console import Terminal
-from lpmoe_bench.data_add import add_set, with_layout
-from lpmoe_bench.data_recognise import recognise
+from lpmoe_bench.datasets.add import add_set, with_layout
+from lpmoe_bench.datasets.recognise import recognise
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.images import read_mask
 from lpmoe_bench.registry import load_registry, open_split
-from lpmoe_bench.registry_schema import Dataset
+from lpmoe_bench.registry.schema import Dataset
 
 QUIET = Terminal(quiet=True)
 

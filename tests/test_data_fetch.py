@@ -10,12 +10,12 @@ import pytest
 from drawn_files import noise_image, square_mask
 from http_site import Page, serve
 
-from lpmoe_bench import download
 from lpmoe_bench.console import Terminal
-from lpmoe_bench.data_fetch import LOCK, fetch_set
+from lpmoe_bench.datasets import download
+from lpmoe_bench.datasets.fetch import LOCK, fetch_set
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.registry import open_split
-from lpmoe_bench.registry_schema import Dataset
+from lpmoe_bench.registry.schema import Dataset
 
 QUIET = Terminal(quiet=True)
 

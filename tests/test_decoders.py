@@ -14,7 +14,7 @@ from lpmoe_bench.decoders._decoder import Decoder
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.losses import get_loss
 from lpmoe_bench.model import Segmenter
-from lpmoe_bench.registry_model import load_registry
+from lpmoe_bench.registry.model import load_registry
 from method_zoo import ZooError, get_method
 from method_zoo._method import Features
 from method_zoo._options import signature_options

@@ -14,16 +14,16 @@ import pytest
 from safetensors.numpy import load_file as load_numpy
 from tiny_weights import tiny_onnx, tiny_tensors
 
-from lpmoe_bench import default_backbone
-from lpmoe_bench.default_backbone import content_sha256
 from lpmoe_bench.errors import DataError, ResourceError, UsageError
 from lpmoe_bench.files import sha256_file
 from lpmoe_bench.weights import (
     Weights,
+    default_backbone,
     default_cache,
     load_backbone,
     resolve_weights,
 )
+from lpmoe_bench.weights.default_backbone import content_sha256
 
 DEFAULT = default_backbone.NAME
 

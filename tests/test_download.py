@@ -5,8 +5,8 @@ import json
 import pytest
 from http_site import Page, serve
 
-from lpmoe_bench import download
-from lpmoe_bench.download import Resuming
+from lpmoe_bench.datasets import download
+from lpmoe_bench.datasets.download import Resuming
 from lpmoe_bench.errors import DataError, ResourceError
 
 BODY = bytes(range(256)) * 2000

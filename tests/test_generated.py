@@ -15,7 +15,7 @@ from lpmoe_bench.errors import ResourceError, UsageError
 from lpmoe_bench.generated import cod, ensure_generated
 from lpmoe_bench.generated.embedded_set import EmbeddedSet
 from lpmoe_bench.images import read_image, read_mask
-from lpmoe_bench.pairs import find_pairs, read_stems
+from lpmoe_bench.registry.pairs import find_pairs, read_stems
 
 SMALL = (132, 176)
 

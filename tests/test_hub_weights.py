@@ -9,8 +9,8 @@ import pytest
 import torch
 from tiny_weights import TIMM, save_tiny
 
-from lpmoe_bench import hub_weights
 from lpmoe_bench.errors import DataError, ResourceError, UsageError
+from lpmoe_bench.weights import hub as hub_weights
 from lpmoe_bench.weights import (
     load_backbone,
     resolve_weights,

@@ -7,10 +7,10 @@ import time
 import pytest
 from drawn_files import fill, square_mask, write
 
-from lpmoe_bench import manifest, splits
 from lpmoe_bench.errors import DataError
-from lpmoe_bench.pairs import find_pairs
-from lpmoe_bench.splits import Split, check_pairs, make_split
+from lpmoe_bench.registry import manifest, splits
+from lpmoe_bench.registry.pairs import find_pairs
+from lpmoe_bench.registry.splits import Split, check_pairs, make_split
 
 ABC = ("all.txt", ["a", "b", "c"])
 

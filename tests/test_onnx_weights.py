@@ -7,9 +7,9 @@ import pytest
 import torch
 from tiny_weights import DEPTH, GRID, WIDTH, drop, tiny_onnx, tiny_tensors
 
-from lpmoe_bench import default_backbone
 from lpmoe_bench.errors import DataError
-from lpmoe_bench.onnx_weights import dinov2_state
+from lpmoe_bench.weights import default_backbone
+from lpmoe_bench.weights.onnx_tensors import dinov2_state
 from method_zoo import create_backbone
 
 

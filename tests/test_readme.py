@@ -5,8 +5,8 @@ import re
 from readme_tree import ROOT, tree
 
 from lpmoe_bench.record import find_records
-from lpmoe_bench.table import build_table
-from lpmoe_bench.table_format import format_table
+from lpmoe_bench.tables.formats import format_table
+from lpmoe_bench.tables.table import build_table
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

@@ -15,9 +15,9 @@ from timm.models.vision_transformer_sam import checkpoint_filter_fn
 from torch import nn
 
 import method_zoo
-from lpmoe_bench import sam_weights
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.weights import load_backbone, resolve_weights
+from lpmoe_bench.weights import sam as sam_weights
 from method_zoo import create_backbone, get_method
 from method_zoo._sam_meta import META_SAM
 

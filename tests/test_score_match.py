@@ -6,9 +6,9 @@ import pytest
 from drawn_maps import draw_map, draw_mask, save
 
 from lpmoe_bench.errors import DataError, UsageError
-from lpmoe_bench.score_folders import open_folder, titles_of
-from lpmoe_bench.score_match import find_files, match
-from lpmoe_bench.score_sets import digest_of, folder_set
+from lpmoe_bench.score.folders import open_folder, titles_of
+from lpmoe_bench.score.match import find_files, match
+from lpmoe_bench.score.sets import digest_of, folder_set
 
 
 def files(*names: str) -> dict[str, Path]:

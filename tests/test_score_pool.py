@@ -13,8 +13,8 @@ from drawn_maps import draw_folders
 
 from lpmoe_bench.errors import InterruptedRun, ResourceError
 from lpmoe_bench.metrics import get_protocol
-from lpmoe_bench.score_pool import CHUNK, score_all
-from lpmoe_bench.score_work import Item, Job, Variant
+from lpmoe_bench.score.pool import CHUNK, score_all
+from lpmoe_bench.score.work import Item, Job, Variant
 
 COUNT = 5 * CHUNK + 3
 JOB = Job("set", (Variant(get_protocol("cod")),), curves=True)
@@ -100,8 +100,8 @@ def wait(done, total):
 
 if __name__ == "__main__":
     from lpmoe_bench.metrics import get_protocol
-    from lpmoe_bench.score_pool import score_all
-    from lpmoe_bench.score_work import Item, Job, Variant
+    from lpmoe_bench.score.pool import score_all
+    from lpmoe_bench.score.work import Item, Job, Variant
 
     masks = sorted(Path(sys.argv[1], "masks").iterdir())
     items = [Item(path.stem, path, (Path(sys.argv[1], "A", path.name),)) for path in masks]

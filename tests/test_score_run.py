@@ -6,7 +6,7 @@ from tiny_runs import arguments, call, draw_data, only_run
 
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.record import read_record, read_rows
-from lpmoe_bench.table import build_table
+from lpmoe_bench.tables.table import build_table
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ from records import record as run_record
 
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.publish import publish
-from lpmoe_bench.table import build_table
-from lpmoe_bench.table_format import FORMATS, format_table
+from lpmoe_bench.tables.formats import FORMATS, format_table
+from lpmoe_bench.tables.table import build_table
 
 
 @pytest.fixture

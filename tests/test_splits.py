@@ -10,8 +10,8 @@ from drawn_files import fill, write
 
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.generated import ensure_generated
-from lpmoe_bench.pairs import find_pairs
-from lpmoe_bench.splits import Split, check_pairs, make_split
+from lpmoe_bench.registry.pairs import find_pairs
+from lpmoe_bench.registry.splits import Split, check_pairs, make_split
 
 
 def opened(folder: Path, generated=False) -> Split:

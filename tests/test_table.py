@@ -12,8 +12,8 @@ import pytest
 from records import content, record
 
 from lpmoe_bench.errors import DataError, UsageError
-from lpmoe_bench.table import build_table
-from lpmoe_bench.table_format import format_table, to_csv, to_latex, to_markdown
+from lpmoe_bench.tables.formats import format_table, to_csv, to_latex, to_markdown
+from lpmoe_bench.tables.table import build_table
 
 GOLDEN = Path(__file__).parent / "golden"
 

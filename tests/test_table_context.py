@@ -5,7 +5,7 @@ import re
 import pytest
 from records import content, record
 
-from lpmoe_bench.table import build_table
+from lpmoe_bench.tables.table import build_table
 
 
 def changed(path, value):

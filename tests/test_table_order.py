@@ -4,7 +4,7 @@ import pytest
 from records import record
 
 from lpmoe_bench.errors import UsageError
-from lpmoe_bench.table import build_table
+from lpmoe_bench.tables.table import build_table
 
 
 def test_rows_are_sorted_by_a_column_the_best_first():

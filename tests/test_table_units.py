@@ -6,8 +6,8 @@ import io
 from records import record
 from test_table import cells
 
-from lpmoe_bench.table import build_table
-from lpmoe_bench.table_format import to_csv, to_latex, to_markdown
+from lpmoe_bench.tables.formats import to_csv, to_latex, to_markdown
+from lpmoe_bench.tables.table import build_table
 
 
 def test_values_beyond_one_and_percent_are_printed_as_they_should():

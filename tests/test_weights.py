@@ -9,9 +9,9 @@ import pytest
 import torch
 from tiny_weights import TIMM, save_tiny
 
-from lpmoe_bench import default_backbone
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.weights import (
+    default_backbone,
     default_cache,
     load_backbone,
     resolve_weights,

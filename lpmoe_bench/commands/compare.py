@@ -1,0 +1,114 @@
+"""The `compare` command: two methods side by side, with intervals and verdicts."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lpmoe_bench.commands.options import Json, NoColor, Quiet
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from lpmoe_bench.compare import Line, Report
+
+COLOURS = {"better": "green", "worse": "red", "equal": "cyan", "inconclusive": "yellow"}
+
+
+def compare(
+    a: Annotated[str, typer.Argument(help="A method among the records, or a folder of its runs.")],
+    b: Annotated[str, typer.Argument(help="The one it is compared with.")],
+    root: Annotated[list[Path] | None, typer.Option(help="Where to look for methods.")] = None,
+    metrics: Annotated[str, typer.Option(help="Names with commas; else the headline.")] = "",
+    margin: Annotated[
+        float, typer.Option(help="Differences below this are equal.", min=0, max=1)
+    ] = 0.005,
+    json: Json = False,
+    quiet: Quiet = False,
+    no_color: NoColor = False,
+) -> None:
+    """Compare two methods, paired over seeds and images: A - B, interval, verdict."""
+    from json import dumps
+
+    from lpmoe_bench.compare import choose, compare_records
+    from lpmoe_bench.console import Terminal
+    from lpmoe_bench.record import find_records
+
+    found = find_records(root) if root else None
+    keys = metrics.split(",") if metrics else None
+    report = compare_records(choose(a, found), choose(b, found), keys, margin)
+    for note in report.notes:
+        Terminal(quiet, no_color).note(note)
+    if json:
+        print(dumps(asdict(report) | {"margin": margin}, indent=2))
+    else:
+        _show(report, margin, no_color)
+
+
+def _show(report: Report, margin: float, no_color: bool) -> None:
+    from rich.console import Console
+
+    console = Console(no_color=no_color)
+    title = f"A = {report.a}, B = {report.b}, "
+    title += f"seeds {', '.join(map(str, report.seeds))}" if report.seeds else "of no known seed"
+    console.print(title, highlight=False, markup=False)
+    for test_set in dict.fromkeys(line.test_set for line in report.lines):
+        lines = [line for line in report.lines if line.test_set == test_set]
+        console.print(_table(test_set, lines))
+        for reason in dict.fromkeys(map(_reason, lines)):
+            names = [_label(line.metric) for line in lines if _reason(line) == reason]
+            if reason:
+                console.print(f"{', '.join(names)}: {reason}", highlight=False, markup=False)
+    words = f"\nequal: the 95 % interval lies within ±{margin:g}; p after Holm over all lines"
+    console.print(words, highlight=False, soft_wrap=True)
+
+
+def _table(test_set: str, lines: list[Line]) -> Table:
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        title=escape(test_set), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
+    table.add_column("metric", no_wrap=True)
+    for name in ("A", "B", "A - B", "95 % interval", "p"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("A is", no_wrap=True)
+    for line in lines:
+        result = line.result
+        table.add_row(
+            _label(line.metric),
+            f"{line.a:.3f}",
+            f"{line.b:.3f}",
+            f"{result.spread.mean:+.4f}",
+            f"{result.low:+.4f} {result.high:+.4f}",
+            f"{result.p:.2g}",
+            Text(result.verdict, COLOURS[result.verdict]),
+        )
+    return table
+
+
+def _label(metric: str) -> str:
+    from lpmoe_bench.metrics.facts import get_metric
+
+    fact = get_metric(metric)
+    return f"{fact.label} {'↑' if fact.higher_is_better else '↓'}"
+
+
+def _reason(line: Line) -> str:
+    """Say what would settle an inconclusive line; empty where it is settled."""
+    result = line.result
+    if result.verdict != "inconclusive":
+        return ""
+    if result.spread.seeds < 2:
+        words = "one seed says nothing of others"
+        known = result.of_models
+        return words if known == "inconclusive" else f"{words}; this very model of A is {known}"
+    if result.seeds_needed is None:
+        return "more seeds alone would not settle it; more test images may"
+    return f"about {result.seeds_needed} seeds would settle it"

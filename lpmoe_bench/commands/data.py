@@ -1,0 +1,221 @@
+"""Commands about data sets: list, show, verify, fetch, add, generate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lpmoe_bench.commands.options import DataRoot, Datasets, Json, NoColor, Offline, Quiet
+from lpmoe_bench.errors import DataError
+
+app = typer.Typer(no_args_is_help=True, help="Data sets: what is there, where to get the rest.")
+
+SetName = Annotated[str, typer.Argument(metavar="SET", help="Data set of the registry.")]
+Replace = Annotated[bool, typer.Option("--replace", help="Put aside what is there already.")]
+SkipBroken = Annotated[
+    bool, typer.Option("--skip-broken", help="Leave broken pairs out instead of refusing all.")
+]
+Object = Annotated[
+    str, typer.Option("--object", help="What of a mask is object: 'above 128' or nonzero.")
+]
+
+
+@app.command("list")
+def list_(
+    task: Annotated[str | None, typer.Option("--task", "-t", help="Only of this task.")] = None,
+    data_root: DataRoot = None,
+    datasets: Datasets = None,
+    json: Json = False,
+) -> None:
+    """List the data sets of the field: found, partly found or missing, and how to get them."""
+    from lpmoe_bench.datasets.listing import overview, state_of
+    from lpmoe_bench.registry.model import load_registry
+
+    registry = load_registry(datasets)
+    wanted = None if task is None else registry.task(task).name
+    chosen = [d for d in registry.datasets.values() if wanted in (None, d.task)]
+    states = [state_of(dataset, _folder(data_root)) for dataset in chosen]
+    if json:
+        _print_json([state.as_json() for state in states])
+    else:
+        _print_rows(overview(states))
+
+
+@app.command()
+def show(
+    name: SetName, data_root: DataRoot = None, datasets: Datasets = None, json: Json = False
+) -> None:
+    """Say all that is known of one data set: splits, official counts, page, licence, how to get."""
+    from lpmoe_bench.datasets.listing import details, state_of
+    from lpmoe_bench.registry.model import load_registry
+
+    state = state_of(load_registry(datasets).dataset(name), _folder(data_root))
+    if json:
+        _print_json(state.as_json())
+    else:
+        _print_rows(details(state, data_root))
+
+
+@app.command()
+def verify(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[SET]...", help="Data sets; all by default.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the report as Markdown.")
+    ] = None,
+    data_root: DataRoot = None,
+    datasets: Datasets = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    no_color: NoColor = False,
+) -> None:
+    """Read every file of data sets: pairs, sizes, mask values, counts, checksum of the content."""
+    from lpmoe_bench.console import Terminal
+    from lpmoe_bench.datasets.report import as_json, as_markdown, as_text
+    from lpmoe_bench.datasets.verify import verify_set
+    from lpmoe_bench.files import write_atomically
+    from lpmoe_bench.registry import MANIFESTS
+    from lpmoe_bench.registry.model import load_registry
+    from lpmoe_bench.weights import default_cache
+
+    registry, root = load_registry(datasets), _folder(data_root)
+    chosen = [registry.dataset(name) for name in names or ()]
+    chosen = chosen or [d for d in registry.datasets.values() if d.location(root)]
+    if not chosen:
+        raise DataError("no data set is found; set LPMOE_BENCH_DATA or give --data-root")
+    terminal, cache = Terminal(quiet, no_color), default_cache() / MANIFESTS
+    found = [one for dataset in chosen for one in verify_set(dataset, root, cache, terminal)]
+    if json:
+        _print_json(as_json(found))
+    else:
+        print(as_text(found))
+    if output is not None:
+        write_atomically(output, as_markdown(found))
+    unsound = [one.label for one in found if one.problems]
+    if unsound:
+        raise DataError(f"{', '.join(unsound)} failed verification; see the report above")
+
+
+@app.command()
+def fetch(
+    name: SetName,
+    replace: Replace = False,
+    skip_broken: SkipBroken = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the archives afterwards.")] = False,
+    data_root: DataRoot = None,
+    datasets: Datasets = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    no_color: NoColor = False,
+    offline: Offline = False,
+) -> None:
+    """Download, check and unpack a data set that has direct archives; else say where to get it."""
+    import os
+
+    from lpmoe_bench.console import Terminal
+    from lpmoe_bench.datasets.fetch import fetch_set
+    from lpmoe_bench.datasets.listing import how_to_get
+    from lpmoe_bench.registry.model import load_registry
+
+    dataset, terminal = load_registry(datasets).dataset(name), Terminal(quiet, no_color)
+    if not dataset.archives:
+        raise DataError(f"{name} has no direct archive; {how_to_get(dataset)}")
+    offline = offline or bool(os.environ.get("LPMOE_BENCH_OFFLINE"))
+    if offline:
+        raise DataError(f"{name} cannot be fetched offline; {dataset.page} has it")
+    added = fetch_set(
+        dataset, _writable(data_root), terminal, replace=replace, skip=skip_broken, keep=keep
+    )
+    _print_added(added, json)
+
+
+@app.command()
+def add(
+    name: SetName,
+    source: Annotated[Path, typer.Argument(help="Archive (zip, tar) or folder.")],
+    split: Annotated[
+        str | None, typer.Option(help="Take SOURCE as this split; with --images and --masks.")
+    ] = None,
+    images: Annotated[str | None, typer.Option(help="Folder of the images in SOURCE.")] = None,
+    masks: Annotated[str | None, typer.Option(help="... and of the masks.")] = None,
+    object_: Object = "",
+    replace: Replace = False,
+    skip_broken: SkipBroken = False,
+    data_root: DataRoot = None,
+    datasets: Datasets = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    no_color: NoColor = False,
+) -> None:
+    """Take in what you downloaded: recognise its layout, verify it, copy it to the data folder."""
+    from lpmoe_bench.console import Terminal
+    from lpmoe_bench.datasets.add import add_set, with_layout
+    from lpmoe_bench.registry.model import load_registry
+
+    dataset = load_registry(datasets).dataset(name)
+    dataset = with_layout(dataset, split, images, masks, object_)
+    terminal = Terminal(quiet, no_color)
+    added = add_set(
+        dataset, source, _writable(data_root), terminal, replace=replace, skip=skip_broken
+    )
+    _print_added(added, json)
+
+
+@app.command()
+def generate(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="cod, polyp, road, ...")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="New folder; generated_TASK by default.")
+    ] = None,
+    count: Annotated[int, typer.Option(help="Scenes, two of seven for the test list.")] = 224,
+    size: Annotated[int, typer.Option(help="Longer side in pixels.")] = 352,
+    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    empty: Annotated[float, typer.Option(help="Part of the scenes without any object.")] = 0.0,
+    quiet: Quiet = False,
+    no_color: NoColor = False,
+) -> None:
+    """Draw scenes of a task in code: images, masks and lists in a new folder."""
+    from lpmoe_bench.console import Terminal
+    from lpmoe_bench.datasets.generate import generate as draw
+
+    folder = output or Path(f"generated_{task}")
+    with Terminal(quiet, no_color).bar("drawing scenes", count) as bar:
+        print(draw(task, folder, count, size, seed, empty, bar.update))
+
+
+def _folder(root: Path | None) -> Path | None:
+    """Return the data root; raises DataError when it is named but not there."""
+    if root is not None and not root.is_dir():
+        raise DataError(
+            f"the data folder {root} does not exist; correct LPMOE_BENCH_DATA or unset it"
+        )
+    return root
+
+
+def _writable(root: Path | None) -> Path:
+    """Return the data root, made where it is not there; raises DataError when none is named."""
+    if root is None:
+        raise DataError("no data folder is named; set LPMOE_BENCH_DATA or give --data-root")
+    return root
+
+
+def _print_added(added: Any, json: bool) -> None:
+    if json:
+        _print_json(added.as_json())
+    else:
+        print(added.words)
+
+
+def _print_json(value: Any) -> None:
+    from json import dumps
+
+    print(dumps(value, indent=2, ensure_ascii=False))
+
+
+def _print_rows(rows: list[tuple[str, str]]) -> None:
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, text in rows:
+        print(f"{name:<{width}}  " + text.replace("\n", "\n" + " " * (width + 2)))

@@ -1,0 +1,93 @@
+"""Commands that turn a trained method into files for elsewhere: plain weights, a peft adapter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lpmoe_bench.commands.options import Json, NoColor, Offline, Quiet
+
+if TYPE_CHECKING:
+    from lpmoe_bench.merge import Merged
+
+
+def merge(
+    source: Annotated[
+        Path, typer.Argument(help="Folder of a finished run, or of a LoRA in peft's format.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A .safetensors file.")],
+    backbone: Annotated[str | None, typer.Option(help="Of a LoRA in peft's format.")] = None,
+    weights: Annotated[str | None, typer.Option(help="... its weights, as for run.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the output.")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    no_color: NoColor = False,
+    offline: Offline = False,
+) -> None:
+    """Fold a method into plain backbone weights and prove that the features stay the same."""
+    from lpmoe_bench.console import Terminal
+    from lpmoe_bench.errors import UsageError
+    from lpmoe_bench.merge import merge_peft, merge_run
+    from lpmoe_bench.weights import default_cache
+
+    cache, terminal = default_cache(), Terminal(quiet, no_color)
+    is_peft = (source / "adapter_config.json").is_file()
+    if (backbone or weights) and not is_peft:
+        raise UsageError(
+            f"{source} is a run, which names its backbone; leave --backbone and --weights out"
+        )
+    with terminal.bar("merging", 1) as bar:
+        if is_peft:
+            made = merge_peft(source, backbone, weights, output, cache, offline, force, bar.update)
+        else:
+            made = merge_run(source, output, cache, offline, force, bar.update)
+    _show(made, json)
+    terminal.note(
+        f"the decoder is not part of the file; use it with --backbone {made.backbone} "
+        f"--weights {made.file}"
+    )
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run of lora or late_lora.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder.")],
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an adapter there.")] = False,
+    quiet: Quiet = False,
+    no_color: NoColor = False,
+    offline: Offline = False,
+) -> None:
+    """Write a run's LoRA in the format of Hugging Face peft."""
+    from lpmoe_bench.console import Terminal
+    from lpmoe_bench.peft_format import export_run
+    from lpmoe_bench.weights import default_cache
+
+    backbone = export_run(run, output, default_cache(), offline, force)
+    print(output)
+    Terminal(quiet, no_color).note(
+        f"load it with PeftModel.from_pretrained around timm's {backbone} with the weights "
+        f"that the run was trained on; "
+        f"the decoder is not part of it"
+    )
+
+
+def _show(made: Merged, json: bool) -> None:
+    from dataclasses import asdict
+    from json import dumps
+
+    from lpmoe_bench.merge_proof import LIMIT
+
+    proof = made.proof
+    if json:
+        print(dumps(asdict(made) | {"file": str(made.file), "limit": LIMIT}, indent=2))
+        return
+    print(made.file)
+    print(
+        f"max |difference| {proof.largest:.1e} < {LIMIT:g} between the features of {made.method} "
+        f"and of the merged {made.backbone} on {proof.images} images, computed in double precision"
+    )
+    print(
+        f"computed in single precision {proof.single:.1e}, where the method is {proof.noise:.1e} "
+        f"from its own features in double precision"
+    )

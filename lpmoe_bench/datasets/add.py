@@ -1,0 +1,207 @@
+"""Taking in a data set that a user has: recognise, verify, and put in place in one step."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from lpmoe_bench.console import Terminal
+from lpmoe_bench.datasets.archives import is_archive, unpack
+from lpmoe_bench.datasets.draft import Draft, draft_split
+from lpmoe_bench.datasets.recognise import recognise
+from lpmoe_bench.datasets.verify import Verified
+from lpmoe_bench.errors import BenchError, DataError, ResourceError, UsageError
+from lpmoe_bench.files import sha256_file, write_atomically, write_failure
+from lpmoe_bench.registry.layouts import SOURCE, split_pairs
+from lpmoe_bench.registry.pairs import shown
+from lpmoe_bench.registry.schema import Dataset
+from method_zoo._errors import unknown
+
+
+class Source(NamedTuple):
+    """An archive or a folder, and the folder that an archive's content goes into."""
+
+    path: Path
+    folder: str = ""
+
+
+@dataclass
+class Added:
+    """What was put in place: the splits as verified, pairs left out, what was put aside."""
+
+    dataset: str
+    place: Path
+    splits: list[Verified] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    aside: list[str] = field(default_factory=list)
+
+    @property
+    def words(self) -> str:
+        lines = [f"{self.dataset} is in {self.place}"]
+        for one in self.splits:
+            said = "; ".join([f"{one.pairs} pairs", *one.remarks])
+            lines.append(f"  {one.label}: {said}")
+        lines += [f"  left out: {text}" for text in self.skipped]
+        lines += [f"  put aside, yours to delete: {text}" for text in self.aside]
+        return "\n".join(lines)
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self) | {"place": str(self.place)}
+
+
+def with_layout(
+    dataset: Dataset, split: str | None, images: str | None, masks: str | None, object_: str
+) -> Dataset:
+    """Return a data set whose layout, or whose rule for masks, a user has named by hand."""
+    named = (split, images, masks)
+    if any(named) and not all(named):
+        raise UsageError("--split, --images and --masks go together; give all three or none")
+    if split is not None and split not in dataset.split_names:
+        raise UsageError(unknown(f"split of {dataset.name}", split, dataset.split_names))
+    facts = dataset.model_dump()
+    if split is not None:
+        facts |= {"layouts": [{split: [[images, masks]]}], "splits": {}, "counts": {}, "local": []}
+        facts |= {"checksums": {}, "confirmed": False}
+        facts["counts"] = {k: v for k, v in dataset.counts.items() if k == split}
+    if object_:
+        facts["object"] = object_
+    try:
+        return Dataset.model_validate(facts)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(
+            f"{first['input']!r} cannot be used here: {first['msg'].lower()}; folders are named "
+            f"below SOURCE, and --object is 'above 128' or nonzero"
+        ) from None
+
+
+def add_set(
+    dataset: Dataset,
+    source: Path,
+    root: Path,
+    terminal: Terminal,
+    *,
+    replace: bool = False,
+    skip: bool = False,
+) -> Added:
+    """Put what a user downloaded, an archive or a folder, into the data folder.
+
+    Raises DataError when it is neither, no split is recognised in it, pairs are broken (unless
+    `skip` leaves them out) or a split is there already (unless `replace` puts that aside), and
+    ResourceError for a full disk; the data folder is as it was then.
+    """
+    if not source.exists():
+        raise DataError(f"{source} does not exist; give the archive or folder you downloaded")
+    if not source.is_dir() and not is_archive(source):
+        raise DataError(
+            f"{source} is neither a folder nor a zip or tar archive; unpack it yourself and give "
+            f"the folder"
+        )
+    return add_sources(dataset, [Source(source)], root, terminal, replace=replace, skip=skip)
+
+
+def add_sources(
+    dataset: Dataset,
+    sources: list[Source],
+    root: Path,
+    terminal: Terminal,
+    *,
+    replace: bool = False,
+    skip: bool = False,
+) -> Added:
+    """Do what add_set does with several archives that make up one set, or with one folder."""
+    staging = None
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".adding-{dataset.name}-", dir=root))
+        tree, own = _tree(sources, staging, terminal), not sources[0].path.is_dir()
+        splits = recognise(dataset, tree)
+        if not replace:
+            refuse_present(dataset, root, list(splits))
+        added = Added(dataset.name, root / dataset.folder)
+        drafts = [
+            draft_split(dataset, name, pairs, staging / "new" / name, own, terminal, skip)
+            for name, pairs in splits.items()
+        ]
+        for draft in drafts:
+            write_atomically(draft.place / SOURCE, _source_text(dataset, sources, draft))
+        for draft in drafts:
+            added.splits.append(draft.verified)
+            added.skipped += draft.skipped
+            added.aside += _install(draft.place, added.place / draft.place.name)
+        return added
+    except BenchError:
+        raise
+    except OSError as error:
+        raise ResourceError(write_failure(root / dataset.folder, error)) from error
+    finally:
+        if staging is not None:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def refuse_present(dataset: Dataset, root: Path, splits: list[str]) -> None:
+    """Raise DataError when one of these splits is there already, sound or not."""
+    place = dataset.location(root)
+    if place is None:
+        return
+    for name in splits:
+        try:
+            there = split_pairs(dataset, place, name) is not None
+        except DataError:
+            there = (place / name).exists()
+        if there:
+            raise DataError(
+                f"{dataset.name}/{name} is in {place} already; --replace puts that aside, and "
+                f"lpmoe-bench data verify {dataset.name} says whether there is a need"
+            )
+
+
+def _tree(sources: list[Source], staging: Path, terminal: Terminal) -> Path:
+    """Return the folder to look into: the user's own, or what archives were unpacked to."""
+    if sources[0].path.is_dir():
+        return sources[0].path
+    tree = staging / "unpacked"
+    for source in sources:
+        (tree / source.folder).mkdir(parents=True, exist_ok=True)
+        with terminal.bar(f"unpacking {source.path.name}", 1) as bar:
+            came = unpack(source.path, tree / source.folder, bar.update)
+        if not came.files and came.nested:
+            raise DataError(
+                f"{source.path} holds archives ({shown(came.nested)}); unpack it yourself and give "
+                f"the folder or one of them"
+            )
+    return tree
+
+
+def _install(draft: Path, place: Path) -> list[str]:
+    """Move a split into place; returns where what stood there was put."""
+    aside: list[str] = []
+    if place.exists():
+        number = 1
+        while (other := place.with_name(f".{place.name}-replaced-{number}")).exists():
+            number += 1
+        os.rename(place, other)
+        aside.append(str(other))
+    place.parent.mkdir(parents=True, exist_ok=True)
+    os.rename(draft, place)
+    return aside
+
+
+def _source_text(dataset: Dataset, sources: list[Source], draft: Draft) -> str:
+    """Say where a split is from; it lies beside its images."""
+    found = draft.verified
+    lines = [f"{dataset.title}, split {draft.place.name}: {found.pairs} pairs."]
+    lines += [f"Page: {dataset.page}"] if dataset.page else []
+    lines += [f"Licence: {dataset.licence}"] if dataset.licence else []
+    for source in sources:
+        sha256 = f", sha256 {sha256_file(source.path)}" if source.path.is_file() else ""
+        lines.append(f"Taken from {source.path.name}{sha256}.")
+    lines.append(f"Checksum of the content: {found.checksum}")
+    lines += [f"Left out as broken: {text}" for text in draft.skipped]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,150 @@
+"""The `score` command: plan, score, print, and make what else was asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from lpmoe_bench.console import Terminal
+from lpmoe_bench.environment import collect_environment
+from lpmoe_bench.errors import InterruptedRun
+from lpmoe_bench.score.folders import MapFolder
+from lpmoe_bench.score.more import make_curves, make_verification, make_worst, verification_words
+from lpmoe_bench.score.plan import ScorePlan, ScoreRequest, plan_scores
+from lpmoe_bench.score.scoring import ScoreOutcome, score
+from lpmoe_bench.score.show import show_lines, show_scores
+from lpmoe_bench.score.vary import Line, compare_variants, turn_sentences, variants_of
+from lpmoe_bench.score.work import Variant
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What is wanted besides records. worst, verify: numbers of images, 0 for none."""
+
+    vary: bool = False
+    worst: int = 0
+    verify: int = 0
+    curves: Path | None = None
+
+
+def score_command(
+    request: ScoreRequest, wishes: Wishes, as_json: bool, quiet: bool, no_color: bool
+) -> None:
+    """Score and print; errors are those of plan_scores and score."""
+    terminal, console = Terminal(quiet, no_color), Console(no_color=no_color)
+    try:
+        _score(request, wishes, as_json, terminal, console)
+    except KeyboardInterrupt:  # while names are matched or pictures drawn
+        raise InterruptedRun("interrupted; the same command goes on where it was") from None
+
+
+def _score(
+    request: ScoreRequest, wishes: Wishes, as_json: bool, terminal: Terminal, console: Console
+) -> None:
+    drawn = wishes.curves is not None
+    request = replace(request, curves=drawn, again=drawn or wishes.vary)
+    plan = plan_scores(request, terminal)
+    for note in plan.notes:
+        terminal.note(note)
+    variants = variants_of(plan.protocol) if wishes.vary else []
+    outcome = score(plan, request, terminal, variants)
+    _name_old(outcome, terminal)
+    records = [stored.record for stored in outcome.records]
+    shown: dict[str, Any] = {"records": [record.model_dump(mode="json") for record in records]}
+    if not as_json:
+        show_scores(records, console)
+    if wishes.vary:
+        shown["vary"] = _vary(plan, outcome, variants, None if as_json else console)
+    pairs = [
+        (folder, place, test)
+        for folder, place in zip(plan.folders, plan.places, strict=True)
+        for test in folder.matches
+    ]
+    say = _speaker(None if as_json else console)
+    if wishes.worst:
+        shown["worst"] = [_worst(plan, *pair, wishes.worst, say) for pair in pairs]
+    if wishes.verify:
+        shown["verify"] = [_verify(plan, *pair, wishes.verify, terminal, say) for pair in pairs]
+    if wishes.curves is not None:
+        files = make_curves(plan, outcome, wishes.curves)
+        shown["curves"] = [str(file) for file in files]
+        say(f"curves: {', '.join(shown['curves'])}")
+    if as_json:
+        print(json.dumps(shown, indent=2, ensure_ascii=False))
+    for stored in outcome.records:
+        terminal.say(f"record: {stored.folder}")
+
+
+def _name_old(outcome: ScoreOutcome, terminal: Terminal) -> None:
+    """Say which records were there before, and of what code they are."""
+    here = collect_environment("")
+    for stored, fresh in zip(outcome.records, outcome.fresh, strict=True):
+        if fresh:
+            continue
+        there = stored.record.environment
+        words = f"{stored.record.method.title} was scored before on these very maps and masks"
+        if (here.version, here.git_sha) != (there.version, there.git_sha):
+            words += f", by version {there.version} at {there.git_sha or 'no commit'}"
+        terminal.note(f"{words}: showing that record (--force scores again)")
+
+
+def _speaker(console: Console | None) -> Say:
+    """Return what prints a line for people; without a console, because machines read, nothing."""
+    if console is None:
+        return lambda text: None
+    return lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _vary(
+    plan: ScorePlan, outcome: ScoreOutcome, variants: Sequence[Variant], console: Console | None
+) -> dict[str, Any]:
+    shown = {}
+    for test, results in outcome.results.items():
+        lines: list[Line] = compare_variants([Variant(plan.protocol), *variants], results)
+        if console is not None:
+            show_lines(test, lines, console)
+        shown[test] = {
+            "lines": [line.as_json() for line in lines],
+            "turns": turn_sentences(lines),
+        }
+    return shown
+
+
+def _worst(
+    plan: ScorePlan,
+    folder: MapFolder,
+    place: Path,
+    test: str,
+    count: int,
+    say: Say,
+) -> dict[str, Any]:
+    worst, sheet = make_worst(plan, place, folder, test, count)
+    say(f"{folder.title}, {test}: worst {len(worst)} images by {worst[0].metric}")
+    for one in worst:
+        say(f"  {one.value:.4f}  {one.image}")
+    say(f"  pictures: {sheet}")
+    images = [one._asdict() for one in worst]
+    return {"method": folder.title, "test_set": test, "images": images, "pictures": str(sheet)}
+
+
+def _verify(
+    plan: ScorePlan,
+    folder: MapFolder,
+    place: Path,
+    test: str,
+    count: int,
+    terminal: Terminal,
+    say: Say,
+) -> dict[str, Any]:
+    found = make_verification(plan, place, folder, test, count, terminal)
+    for line in verification_words(folder.title, test, found):
+        say(line)
+    facts = {**found._asdict(), "largest": found.largest}
+    return {"method": folder.title, "test_set": test, **facts}

@@ -1,0 +1,1 @@
+"""Tables of records: what may stand side by side, and how it is printed."""

@@ -1,0 +1,166 @@
+"""Backbone name to verified local weights, with their checksum, source and licence."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lpmoe_bench.errors import DataError, UsageError
+from lpmoe_bench.files import sha256_file
+from lpmoe_bench.weights import default_backbone
+from lpmoe_bench.weights import sam as sam_weights
+from lpmoe_bench.weights.checkpoint import check_checkpoint_path, read_checkpoint
+from lpmoe_bench.weights.hub import fetch_from_hub, timm_state
+
+if TYPE_CHECKING:
+    from method_zoo._backbone import Backbone
+
+RANDOM = "random"
+RANDOM_NOTE = "random weights, not pretrained"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a backbone is built from; `load_backbone` builds it.
+
+    path: None where the weights are drawn at random from `seed`. sha256: of the file; of the
+    tensors for the default backbone; of the string `random:SEED` for random weights.
+    licence: empty where unknown. pos_antialias: how position tables are resized, None as timm does.
+    """
+
+    backbone: str
+    timm_name: str
+    path: Path | None
+    sha256: str
+    source: str
+    licence: str
+    note: str
+    pos_antialias: bool | None
+    seed: int | None
+
+
+def default_cache() -> Path:
+    """Return the folder for fetched weights: LPMOE_BENCH_CACHE, or ~/.cache/lpmoe-bench."""
+    chosen = os.environ.get("LPMOE_BENCH_CACHE")
+    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "lpmoe-bench"
+
+
+def _silent(message: str) -> None:
+    pass
+
+
+def resolve_weights(
+    backbone: str,
+    weights: str | None,
+    cache: Path,
+    offline: bool = False,
+    progress: Callable[[str], None] = _silent,
+) -> Weights:
+    """Find, or fetch once, the weights of a backbone and verify them.
+
+    `weights` is a local .safetensors file, for Meta's SAM encoders a .pth file too, `random` or
+    `random:SEED`, or None for the backbone's own pretrained ones. `progress` is told
+    in one sentence about anything that takes long.
+    Raises ZooError (unknown backbone), UsageError, DataError (missing, unreachable, failed
+    verification) or ResourceError (disk), each one sentence that says what to do.
+    """
+    from method_zoo import check_backbone_name
+
+    is_default = backbone == default_backbone.NAME
+    timm_name = default_backbone.TIMM_NAME if is_default else backbone
+    check_backbone_name(timm_name, also=[default_backbone.NAME])
+    antialias, is_meta = _pos_antialias(timm_name), timm_name in sam_weights.NAMES
+    if weights is not None and weights.partition(":")[0] == RANDOM:
+        seed = _seed(weights)
+        text = f"{RANDOM}:{seed}"
+        sha256 = hashlib.sha256(text.encode()).hexdigest()
+        return Weights(backbone, timm_name, None, sha256, text, "", RANDOM_NOTE, antialias, seed)
+    if weights is not None:
+        path = _local_file(Path(weights).expanduser(), is_meta)
+        sha256 = sha256_file(path)
+        return Weights(backbone, timm_name, path, sha256, path.name, "", "local", antialias, None)
+    if is_default:
+        path = default_backbone.default_weights(cache, offline, progress)
+        sha256, source = default_backbone.STATE_SHA256, default_backbone.SOURCE
+        licence, note = default_backbone.LICENCE, default_backbone.NOTE
+        return Weights(backbone, timm_name, path, sha256, source, licence, note, antialias, None)
+    if is_meta:
+        raise UsageError(sam_weights.how_to_get(timm_name))
+    hub = fetch_from_hub(timm_name, offline, progress)
+    sha256 = sha256_file(hub.path)
+    return Weights(
+        backbone, timm_name, hub.path, sha256, hub.source, hub.licence, "", antialias, None
+    )
+
+
+def load_backbone(weights: Weights, size: int | None = None) -> Backbone:
+    """Build the frozen backbone from resolved weights; the global random state stays as it was.
+
+    `size` is the side of the images in pixels, by default the model's own: it matters to a model
+    of one fixed grid alone, whose tables are resized for it.
+    Raises DataError where the file does not hold this backbone, ZooError for an unsupported one.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from method_zoo import ZooError, create_backbone
+
+    name, antialias = weights.timm_name, weights.pos_antialias
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(weights.seed or 0)
+        backbone = create_backbone(name, None, antialias, None if size is None else (size, size))
+    if weights.path is None:
+        return backbone
+    is_meta = name in sam_weights.NAMES
+    checkpoint = read_checkpoint(weights.path) if is_meta else {}
+    try:
+        if is_meta:
+            backbone.load(sam_weights.encoder_state(checkpoint, name))
+        else:
+            backbone.load(timm_state(load_file(weights.path), backbone.vit, name))
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{weights.path} cannot be read ({error}); fetch it again") from None
+    except (DataError, ZooError) as error:
+        raise DataError(f"{weights.path}: {error}; use a file made for this backbone") from None
+    return backbone
+
+
+def _pos_antialias(timm_name: str) -> bool | None:
+    # The authors of DINOv2 resize its position table without antialias, that of the models with
+    # registers (reg4) with it.
+    return False if "dinov2" in timm_name and "_reg" not in timm_name else None
+
+
+def _seed(weights: str) -> int:
+    _, colon, text = weights.partition(":")
+    if not colon:
+        return 0
+    if not text.isdecimal() or int(text) >= 2**63:
+        raise UsageError(f"weights are '{weights}'; use random or random:SEED, such as random:1")
+    return int(text)
+
+
+def _local_file(path: Path, is_meta: bool) -> Path:
+    """Check that the path is a readable safetensors file, or perhaps a checkpoint of Meta's SAM."""
+    from safetensors import SafetensorError, safe_open
+
+    if is_meta and path.suffix != ".safetensors":
+        check_checkpoint_path(path)
+        return path
+    if path.suffix != ".safetensors":
+        raise UsageError(
+            f"weights are '{path}'; only .safetensors files are read, because other formats can "
+            f"execute code: convert it to .safetensors, or use random"
+        )
+    if not path.is_file():
+        raise DataError(f"there is no weights file {path}; check the path given to --weights")
+    try:
+        with safe_open(path, framework="numpy"):
+            return path
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{path} is not a readable safetensors file ({error})") from None
