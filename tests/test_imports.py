@@ -21,17 +21,17 @@ LEVELS = {
     "recipes weights",
     2: "augment data decoder_weights decoders flops losses merge_proof metrics model pictures "
     "samples statistics",
-    3: "evaluate plan profiling run run_record stopping train train_state trained "
+    3: "evaluate feature_cache plan profiling run run_record stopping train train_state trained "
     "blueprint profile_worker",
-    4: "budget_page budgets catalogue compare datasets doctor merge peft_format predict profile "
-    "publish run_command score tables",
+    4: "budget_page budgets catalogue check compare datasets doctor evaluation merge peft_format "
+    "predict profile publish report run_command score sweep tables",
     5: "__main__ cli commands",
 }
 LEVEL = {name: level for level, names in LEVELS.items() for name in names.split()}
 # These import, with all they import, where the extra `train` is not installed; so do levels 0, 1.
 LIGHT = """
-__main__ budget_page catalogue cli commands compare datasets doctor metrics pictures publish
-samples score statistics tables
+__main__ budget_page catalogue check cli commands compare datasets doctor metrics pictures publish
+report samples score statistics tables
 """
 NO_TORCH = {name for name, level in LEVEL.items() if level <= 1} | set(LIGHT.split())
 EXTRA = """

@@ -55,9 +55,7 @@ def load_registry(extra: Path | None = None) -> Registry:
     packaged = package / "datasets.yaml"
     tasks: dict[str, Task] = {}
     datasets: dict[str, Dataset] = {}
-    _merge(
-        packaged if packaged.exists() else package.parent / packaged.name, None, tasks, datasets
-    )
+    _merge(packaged if packaged.exists() else package.parent / packaged.name, None, tasks, datasets)
     if extra is not None:
         _merge(extra, extra.resolve().parent, tasks, datasets)
     registry = Registry(tasks, datasets)
