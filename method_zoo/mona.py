@@ -16,7 +16,8 @@ from ._method import Method
 
 class Mona(Method):
     """bottleneck: channels between Down and Up. dropout: in front of Up, while training.
-    zero_init_up: start at the frozen model, where the authors start Up at random."""
+    zero_init_up: start at the frozen model, where the authors start Up at random. Up's random bias
+    is as large as the tokens of some plain ViTs (DINOv2-S), which then start from noise."""
 
     title = "Mona"
     paper = "arXiv 2408.08345"
