@@ -24,7 +24,7 @@ POOLS = ("sum", "mean")
 class VFMAdapter(Method):
     """bottleneck: channels of the convolution. hidden: of the meta-nets. embedding: channels of e.
     inner: of the factors of a kernel. queries: pools of the patches; 0 takes their plain mean.
-    pool: how the pools make e; their sum lets the kernels grow with the queries. scale: s, ours: the
+    pool: how the pools make e; their sum lets the kernels grow with the queries. scale: s, ours:
     kernels start large, and at 1 the first steps drown tokens as small as DINOv2's.
     dropout: in front of Up, while training."""
 
