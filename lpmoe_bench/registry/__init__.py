@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lpmoe_bench.errors import DataError, UsageError
-from lpmoe_bench.generated import ensure_generated
 from lpmoe_bench.registry.layouts import split_pairs
 from lpmoe_bench.registry.model import Dataset, Registry, Task, load_registry
 from lpmoe_bench.registry.pairs import Pair, find_pairs, read_stems
@@ -191,6 +190,8 @@ def _drawn(task: Task, why: str, place: Path, report: Report | None) -> tuple[Sp
         raise DataError(
             f"{why}, and task {task.name} has no embedded set; get {', '.join(task.train)}"
         )
+    from lpmoe_bench.generated import ensure_generated  # here: drawing needs scipy, which is slow
+
     folder = ensure_generated(task.embedded, place, report)
     like = Split(task.embedded, "", (), "", "scenes drawn in code, no photographs", True)
     try:
