@@ -38,13 +38,23 @@ def collect_environment(device: str) -> Environment:
 
 def installed_packages() -> dict[str, str]:
     """Return the versions of the packages that matter, without importing any."""
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
+    versions = {name: _version(name) for name in PACKAGES}
+    return {name: version for name, version in versions.items() if version is not None}
+
+
+def _version(name: str) -> str | None:
+    """Return the version of an installed package, None where it is not there.
+
+    From the first lines of its metadata: `metadata.version` parses all of them as a mail, which
+    takes longer for our packages than scoring ten images.
+    """
+    try:
+        found = metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        return None
+    head = (found.read_text("METADATA") or "").partition("\n\n")[0]
+    lines = (line for line in head.splitlines() if line.startswith("Version:"))
+    return next(lines, "").removeprefix("Version:").strip() or found.version
 
 
 def processor_name() -> str:

@@ -84,10 +84,12 @@ def _score(
 
 def _name_old(outcome: ScoreOutcome, terminal: Terminal) -> None:
     """Say which records were there before, and of what code they are."""
+    pairs = zip(outcome.records, outcome.fresh, strict=True)
+    old = [stored for stored, fresh in pairs if not fresh]
+    if not old:
+        return  # for to look at this machine takes as long as to score ten images
     here = collect_environment("")
-    for stored, fresh in zip(outcome.records, outcome.fresh, strict=True):
-        if fresh:
-            continue
+    for stored in old:
         there = stored.record.environment
         words = f"{stored.record.method.title} was scored before on these very maps and masks"
         if (here.version, here.git_sha) != (there.version, there.git_sha):
