@@ -57,6 +57,20 @@ def test_an_empty_quadrant_is_left_out_or_nan():
     assert np.isnan(Measured(mask, PreparedMask(mask), mode=REFERENCE).s_measure)
 
 
+def test_an_image_of_one_pixel_has_an_alignment_of_at_most_one():
+    one, zero = np.full((1, 1), 255, np.uint8), np.zeros((1, 1), np.uint8)
+    for pred, mask, expected in ((one, one, 1), (zero, one, 1), (one, zero, 0), (zero, zero, 0)):
+        pair = Measured(pred, PreparedMask(mask))  # a map of 0 is object at its adaptive threshold
+        assert pair.e_adaptive == expected
+        assert 0 <= pair.e_curve.min() <= pair.e_curve.max() <= 1
+        theirs = Measured(pred, PreparedMask(mask), mode=REFERENCE)
+        assert theirs.e_adaptive == expected * 2.0**52
+    result = score_pair(one, one, COD)
+    assert "single_pixel" in result.flags
+    assert "single_pixel" not in score_pair(one, one, get_protocol("glass")).flags
+    assert result.values["e_mean"] == score_by_pysodmetrics(one, one, COD).values["e_mean"] == 1
+
+
 def test_modes_are_named():
     assert list(MODES) == ["default", "reference", "matlab", "pranet"]
     assert get_mode("matlab") is MATLAB

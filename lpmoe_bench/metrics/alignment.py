@@ -9,18 +9,20 @@ from .overlap import Counts
 EPS = 2.0**-52
 
 
-def alignment(counts: Counts, foreground: int, size: int) -> Any:
+def alignment(counts: Counts, foreground: int, size: int, as_divided: bool = False) -> Any:
     """Return the E-measure, a number or a curve as the counts are.
 
     Fan et al., IJCAI 2018, as its authors' code has it: the sum is divided by size - 1, so that a
     perfect map scores a little more than 1. For an empty or full mask it is the share of pixels
-    on which map and mask agree.
+    on which map and mask agree. An image of one pixel is divided by 1 or, as_divided, by EPS as
+    in PySODMetrics, which makes its score up to 4.5e15.
     """
     called = counts.tp + counts.fp
+    free = size - 1 + EPS if size > 1 or as_divided else 1.0
     if foreground == 0:
-        return (size - called) / (size - 1 + EPS)
+        return (size - called) / free
     if foreground == size:
-        return called / (size - 1 + EPS)
+        return called / free
     pred_mean, mask_mean = called / size, foreground / size
     total = 0.0
     for count, pred, mask in (
@@ -31,4 +33,4 @@ def alignment(counts: Counts, foreground: int, size: int) -> Any:
     ):
         phi = 2 * (pred * mask) / (pred**2 + mask**2 + EPS)
         total = total + (phi + 1) ** 2 / 4 * count
-    return total / (size - 1 + EPS)
+    return total / free

@@ -61,6 +61,7 @@ def score_pair(
     pair = _measure(pred, mask, protocol, mode or mode_of(protocol))
     values = {key: _SCORES[key](pair, protocol) for key in protocol.metrics if key in _SCORES}
     structured = "s_measure" in values
+    aligned = any(key.startswith("e_") for key in values)
     flags = [
         name
         for name, holds in (
@@ -69,6 +70,7 @@ def score_pair(
             ("constant_pred", pair.map.constant),
             ("s_undefined", structured and pair.mask.empty_quadrant),
             ("s_unstable", structured and pair.s_unstable),
+            ("single_pixel", aligned and pair.mask.size == 1),
         )
         if holds
     ]

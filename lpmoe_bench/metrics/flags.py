@@ -16,4 +16,7 @@ FLAGS = {
         "a quadrant is constant in map and mask: it counts 1 in the S-measure, "
         "where PySODMetrics rounds to 0"
     ),
+    "single_pixel": (
+        "it has one pixel: its E-measure is divided by 1, where PySODMetrics divides by 2.2e-16"
+    ),
 }

@@ -69,14 +69,18 @@ class Measured:
         counts = self.curve
         if self.mode.alignment_above:
             counts = self.map.counts_over(self.mode.grid, above=True)
-        return alignment(counts, self.mask.foreground, self.mask.size)
+        return self._alignment(counts)
 
     @property
     def e_adaptive(self) -> float:
         counts = self.adaptive
         if self.mode.alignment_above:
             counts = self.map.counts_at(self.map.adaptive_threshold, above=True)
-        return float(alignment(counts, self.mask.foreground, self.mask.size))
+        return float(self._alignment(counts))
+
+    def _alignment(self, counts: Counts) -> Any:
+        as_divided = self.mode.single_pixel == "as divided"
+        return alignment(counts, self.mask.foreground, self.mask.size, as_divided)
 
     @cached_property
     def _quadrants(self) -> list[Quadrant]:

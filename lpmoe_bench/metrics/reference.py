@@ -23,6 +23,7 @@ from py_sod_metrics import (
 
 from lpmoe_bench.errors import DataError
 
+from .alignment import EPS
 from .engine import PairScores
 from .overlap import Counts
 from .protocol import Protocol
@@ -47,6 +48,7 @@ def score_pair(pred: np.ndarray, mask: np.ndarray, protocol: Protocol) -> PairSc
             ("full_mask", g.all()),
             ("constant_pred", p.min() == p.max()),
             ("s_undefined", "s_measure" in values and _undefined(g)),
+            ("single_pixel", "e_mean" in values and g.size == 1),
         )
         if holds
     ]
@@ -116,8 +118,10 @@ def _region(measure: Smeasure, p: np.ndarray, g: np.ndarray) -> float:
 def _alignment(p: np.ndarray, g: np.ndarray, protocol: Protocol) -> dict:
     measure = Emeasure()
     measure.step(p, g, normalize=False)
-    curve = measure.changeable_ems[0]
-    adaptive = float(measure.adaptive_ems[0])
+    # It divides by size - 1 + EPS; one pixel counts as it is.
+    scale = EPS if g.size == 1 else 1.0
+    curve = np.asarray(measure.changeable_ems[0]) * scale
+    adaptive = float(measure.adaptive_ems[0]) * scale
     return {"e_mean": float(np.mean(curve)), "e_max": curve, "e_adaptive": adaptive}
 
 

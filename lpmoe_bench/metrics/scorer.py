@@ -198,4 +198,5 @@ def _count(pairs: dict[str, PairScores], scored: dict[str, PairScores]) -> dict[
         "constant_preds": flags.count("constant_pred"),
         "s_undefined": flags.count("s_undefined"),
         "s_unstable": flags.count("s_unstable"),
+        "single_pixels": flags.count("single_pixel"),
     }
