@@ -16,7 +16,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     The closest come first; of very many, only those are named.
     """
     names = sorted(set(known))
-    close = get_close_matches(name, names, n=3)
+    plain = {known.casefold(): known for known in names}  # COD is meant for cod
+    close = [plain[match] for match in get_close_matches(name.casefold(), plain, n=3)]
     hint = f"did you mean {' or '.join(repr(n) for n in close)}? " if close else ""
     if len(names) > MOST_NAMES:
         return f"unknown {kind} '{name}'; {hint}{len(names)} names are known, see lpmoe-bench list"

@@ -48,6 +48,8 @@ def test_methods_are_the_files_without_underscore():
 def test_unknown_method_offers_the_closest():
     with pytest.raises(ZooError, match=r"method 'lroa'; did you mean 'lora'\? known: .*vpt"):
         get_method("lroa")
+    with pytest.raises(ZooError, match="did you mean 'lora'"):
+        get_method("LoRA")
     for name in ("_backbone", "", "../lora"):
         with pytest.raises(ZooError, match="unknown method"):
             get_method(name)
