@@ -143,6 +143,19 @@ def test_maps_of_0_and_1_are_refused_where_they_would_count_as_background(tmp_pa
     assert stored(outcome)[0].scores["/".join((tmp_path.name, "masks"))]["mae"] == 0
 
 
+def test_swapped_folders_are_asked_about(tmp_path):
+    draw_folders(tmp_path, 3, ("A",))
+    (tmp_path / "A").rename(tmp_path / "soft")
+    (tmp_path / "masks").rename(tmp_path / "A")
+    (tmp_path / "soft").rename(tmp_path / "masks")
+    outcome, notes, _ = score_folders(tmp_path)
+    assert sum("are the two folders swapped?" in note for note in notes) == 1
+    assert any("folders swapped?" in note for note in stored(outcome)[0].notes)
+    save(tmp_path / "masks" / "p0.png", draw_mask(0))  # one sound mask: they are not
+    _, notes, _ = score_folders(tmp_path)
+    assert not any("are the two folders swapped?" in note for note in notes)
+
+
 def test_masks_of_0_and_1_or_grey_are_said_once(tmp_path):
     draw_folders(tmp_path, 3)
     save(tmp_path / "masks" / "p0.png", draw_mask(0) // 255)

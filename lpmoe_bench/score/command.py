@@ -42,7 +42,9 @@ def score_command(
     try:
         _score(request, wishes, as_json, terminal, console)
     except KeyboardInterrupt:  # while names are matched or pictures drawn
-        raise InterruptedRun("interrupted; the same command goes on where it was") from None
+        raise InterruptedRun(
+            "interrupted; records that are written stay, the same command makes the rest"
+        ) from None
 
 
 def _score(

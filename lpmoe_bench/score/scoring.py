@@ -12,7 +12,7 @@ from lpmoe_bench.metrics.extra import get_extra
 from lpmoe_bench.metrics.scorer import Scorer, ScoreResult
 from lpmoe_bench.record import StoredRecord
 from lpmoe_bench.registry.pairs import shown
-from lpmoe_bench.score.checks import mask_sentences, refuse_zero_one, sentences
+from lpmoe_bench.score.checks import look_swapped, mask_sentences, refuse_zero_one, sentences
 from lpmoe_bench.score.folders import MapFolder
 from lpmoe_bench.score.plan import ScorePlan, ScoreRequest
 from lpmoe_bench.score.pool import score_all
@@ -117,7 +117,11 @@ def _look(
     """Return what is unusual about a folder's maps; raises DataError for what cannot be meant."""
     count = len(folder.matches[test.label].files)
     refuse_zero_one(part.checks[index], count, plan.protocol, folder.title)
-    return tuple(sentences(part.checks[index], count, plan.protocol))
+    said = sentences(part.checks[index], count, plan.protocol)
+    exact = not any(mask.suffix.lower().startswith(".jp") for mask in test.masks.values())
+    if exact and look_swapped(part.checks[index], part.mask_flags, count):  # JPEG: always grey
+        said.append("every mask is grey and every map binary: are the two folders swapped?")
+    return tuple(said)
 
 
 def _result(scorer: Scorer) -> ScoreResult | None:
