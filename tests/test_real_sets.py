@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lpmoe_bench import registry as registry_module
+from lpmoe_bench import generated
 from lpmoe_bench.generated import ensure_generated
 from lpmoe_bench.registry import TaskData, check_pairs, load_registry, resolve
 
@@ -75,7 +75,7 @@ def test_the_other_real_sets(real, tmp_path, task, train, tests):
 @pytest.mark.data
 def test_the_real_shadows_are_tested_on(real, tmp_path, monkeypatch):
     small = partial(ensure_generated, counts={"train": 3, "test": 2}, shape=(48, 64))
-    monkeypatch.setattr(registry_module, "ensure_generated", small)
+    monkeypatch.setattr(generated, "ensure_generated", small)
     data = find(real, tmp_path, task="shadow")
     assert [(s.label, len(s.pairs)) for s in data.tests][1:] == [("shadow_mini/all", 90)]
     assert data.train.label == "generated_shadow/train"

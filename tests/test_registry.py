@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from drawn_files import fill
 
-from lpmoe_bench import registry as registry_module
+from lpmoe_bench import generated
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.generated import ensure_generated
 from lpmoe_bench.registry import Folders, load_registry, open_split, resolve
@@ -32,7 +32,7 @@ def tiny(monkeypatch):
         counts = {"train": 3, "test": 2}
         return ensure_generated(name, place, report, counts=counts, shape=(48, 64))
 
-    monkeypatch.setattr(registry_module, "ensure_generated", small)
+    monkeypatch.setattr(generated, "ensure_generated", small)
     return calls
 
 
