@@ -10,6 +10,7 @@ import numpy as np
 CELL = 176  # pixels
 GAP = 6
 TITLE = 24
+BAND = 2**20  # pixels tinted at once
 INK = (40, 40, 40)
 TINT = np.array([255, 64, 32], np.float32)
 
@@ -31,11 +32,16 @@ def grid(titles: Sequence[str], rows: Sequence[Sequence[np.ndarray]]) -> np.ndar
 
 def overlay(image: np.ndarray, pred: np.ndarray) -> np.ndarray:
     """Tint an RGB image (h, w, 3) by a map (h, w), both uint8, and draw the map's outline."""
-    share = pred[..., None].astype(np.float32) / 255 * 0.5
-    tinted = (image * (1 - share) + TINT * share).astype(np.uint8)
+    tinted = np.empty_like(image)
+    rows = max(1, BAND // image.shape[1])
+    for top in range(0, len(image), rows):  # bands, for floats of a large image would be many
+        part = slice(top, top + rows)
+        share = pred[part, :, None].astype(np.float32) / 255 * 0.5
+        tinted[part] = image[part] * (1 - share) + TINT * share
     binary = (pred > 127).astype(np.uint8)
     outlines, _ = cv2.findContours(binary, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    return cv2.drawContours(tinted, outlines, -1, TINT.tolist(), 2)
+    thickness = max(2, round(max(pred.shape) / 400))
+    return cv2.drawContours(tinted, outlines, -1, TINT.tolist(), thickness)
 
 
 def _fit(picture: np.ndarray) -> np.ndarray:

@@ -20,41 +20,14 @@ from lpmoe_bench.plan import Plan, RunRequest, make_plan
 from lpmoe_bench.record import Record, read_record
 from lpmoe_bench.registry import Folders
 from lpmoe_bench.run import execute
-from lpmoe_bench.weights import default_cache
 
 
 def run(
-    *,
-    flags: Mapping[str, Any],
-    sets: Mapping[str, Any],
-    file: Mapping[str, Any],
-    folders: tuple[Path | None, ...],
-    data_root: Path | None,
-    datasets: Path | None,
-    embedded: bool,
-    runs: Path,
-    force: bool,
-    dry_run: bool,
-    offline: bool,
-    json: bool,
-    quiet: bool,
-    no_color: bool,
+    request: RunRequest, force: bool, dry_run: bool, json: bool, quiet: bool, no_color: bool
 ) -> None:
     """Plan, execute and print one run; errors are those of make_plan and execute."""
     first = os.environ.get("LOCAL_RANK", "0") == "0"  # one process of several speaks
     terminal = Terminal(quiet or not first, no_color)
-    request = RunRequest(
-        flags,
-        sets,
-        file,
-        data_root,
-        _folders(folders),
-        embedded,
-        datasets,
-        runs,
-        default_cache(),
-        offline,
-    )
     plan = make_plan(request, terminal)
     announce(plan, terminal)
     if dry_run:
@@ -74,7 +47,8 @@ def run(
     terminal.say(f"record: {plan.folder}")
 
 
-def _folders(paths: tuple[Path | None, ...]) -> Folders | None:
+def own_folders(*paths: Path | None) -> Folders | None:
+    """Return a user's own four folders, None where none is named; raises UsageError for some."""
     given = [path for path in paths if path is not None]
     if not given:
         return None
@@ -141,20 +115,27 @@ def _name_other_code(record: Record, plan: Plan, terminal: Terminal) -> None:
 
 
 def show(record: Record, console: Console) -> None:
-    """Print the scores of one record, one column per test set."""
+    """Print the scores of a run, and what it cost."""
+    show_scores(record, record.scores, console)
+    console.print(_cost_line(record), highlight=False, soft_wrap=True)
+
+
+def show_scores(
+    record: Record, scores: Mapping[str, Mapping[str, float | None]], console: Console
+) -> None:
+    """Print scores by test set, one column each; method and protocol are those of the record."""
     protocol = get_protocol(record.protocol.name)
     console.print(f"{record.method.title}, protocol {protocol.label}", highlight=False)
     table = Table()
     table.add_column("metric")
-    for label in record.scores:
+    for label in scores:
         table.add_column(label, justify="right")
     for key in protocol.metrics:
         arrow = "↑" if get_metric(key).higher_is_better else "↓"
-        values = [scores[key] for scores in record.scores.values()]
+        values = [of_set[key] for of_set in scores.values()]
         cells = ["-" if value is None else f"{value:.3f}" for value in values]
         table.add_row(f"{get_metric(key).label} {arrow}", *cells)
     console.print(table)
-    console.print(_cost_line(record), highlight=False, soft_wrap=True)
 
 
 def _cost_line(record: Record) -> str:

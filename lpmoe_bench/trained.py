@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import torch
+from lightning.fabric import Fabric
 from safetensors import SafetensorError
 from safetensors.torch import load
 
@@ -14,6 +15,7 @@ from lpmoe_bench.config import RunConfig
 from lpmoe_bench.decoder_weights import DecoderWeights, load_decoder_weights
 from lpmoe_bench.decoders import build_decoder
 from lpmoe_bench.errors import DataError
+from lpmoe_bench.evaluate import Predictor
 from lpmoe_bench.model import Segmenter
 from lpmoe_bench.record import read_record
 from lpmoe_bench.weights import Weights, load_backbone, resolve_weights
@@ -73,6 +75,23 @@ def load_trained(folder: Path, cache: Path, offline: bool = False) -> tuple[Segm
     except (SafetensorError, ZooError) as error:
         raise DataError(f"{path} does not fit its own configuration: {error}") from None
     return segmenter.eval(), config
+
+
+def load_predictor(folder: Path, cache: Path, offline: bool = False) -> tuple[Predictor, RunConfig]:
+    """Rebuild a finished run's model on the device found here, as it was scored after training.
+
+    A run of a GPU's bfloat16 computes in single precision on a CPU, most of which are slow in the
+    other. Raises as `load_trained`.
+    """
+    segmenter, config = load_trained(folder, cache, offline)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    alike = device in ("cuda", config.runtime.device)
+    fabric = Fabric(
+        accelerator=device,
+        devices=1,
+        precision=config.train.precision if alike else "32-true",  # type: ignore[arg-type]
+    )
+    return Predictor(segmenter.to(fabric.device), fabric, config.size), config
 
 
 def _header(data: bytes, path: Path) -> dict[str, str]:

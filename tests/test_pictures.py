@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from lpmoe_bench import pictures
 from lpmoe_bench.pictures import CELL, GAP, TITLE, grid, overlay
 
 
@@ -26,3 +27,13 @@ def test_overlay_tints_the_object_only():
     assert tinted[20, 20, 0] > 150
     assert tinted[20, 20, 2] < 100
     assert (image == 100).all()
+
+
+def test_overlay_in_bands_is_the_overlay(monkeypatch):
+    random = np.random.default_rng(0)
+    image = random.integers(0, 256, (31, 17, 3)).astype(np.uint8)
+    pred = random.integers(0, 256, (31, 17)).astype(np.uint8)
+    whole = overlay(image, pred)
+    for pixels in (1, 50, 17 * 31):
+        monkeypatch.setattr(pictures, "BAND", pixels)
+        assert (overlay(image, pred) == whole).all()

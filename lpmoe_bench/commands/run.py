@@ -1,0 +1,75 @@
+"""The command line of `run`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lpmoe_bench.commands.options import DataRoot, Datasets, Json, NoColor, Offline, Quiet, Runs
+
+
+def run(
+    method: Annotated[str | None, typer.Option("--method", "-m", help="Method.")] = None,
+    task: Annotated[str | None, typer.Option("--task", "-t", help="Task.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="timm ViT or the default.")] = None,
+    weights: Annotated[str | None, typer.Option(help=".safetensors or random[:seed].")] = None,
+    decoder: Annotated[str | None, typer.Option(help="Decoder.")] = None,
+    decoder_weights: Annotated[str | None, typer.Option(help="SAM checkpoint: .pth.")] = None,
+    size: Annotated[int | None, typer.Option(help="Image side, a multiple of 32.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="A paper's own settings.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed.")] = None,
+    label: Annotated[str | None, typer.Option(help="A few words of your own.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="rank=8, decoder.width=64, train.lr=1e-4, runtime.workers=2."),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML of settings.")] = None,
+    train_images: Annotated[Path | None, typer.Option(help="Your own folders: images.")] = None,
+    train_masks: Annotated[Path | None, typer.Option(help="... their masks.")] = None,
+    test_images: Annotated[Path | None, typer.Option(help="... test images.")] = None,
+    test_masks: Annotated[Path | None, typer.Option(help="... their masks.")] = None,
+    data_root: DataRoot = None,
+    datasets: Datasets = None,
+    embedded: Annotated[bool, typer.Option("--embedded", help="Use the embedded set.")] = False,
+    runs: Runs = Path("runs"),
+    force: Annotated[bool, typer.Option("--force", help="Rerun; old files are kept.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan only.")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    no_color: NoColor = False,
+    offline: Offline = False,
+) -> None:
+    """Train and evaluate one method; writes a record, resumes where it was stopped."""
+    from lpmoe_bench import run_command
+    from lpmoe_bench.config import parse_sets, read_config_file
+    from lpmoe_bench.plan import RunRequest
+    from lpmoe_bench.weights import default_cache
+
+    flags: dict[str, Any] = {
+        "method": method,
+        "task": task,
+        "backbone": backbone,
+        "weights": weights,
+        "decoder": decoder,
+        "decoder_weights": decoder_weights,
+        "size": size,
+        "recipe": recipe,
+        "seed": seed,
+        "label": label,
+    }
+    request = RunRequest(
+        flags={k: v for k, v in flags.items() if v is not None},
+        sets=parse_sets(set_ or []),
+        file=read_config_file(config) if config else {},
+        data_root=data_root,
+        folders=run_command.own_folders(train_images, train_masks, test_images, test_masks),
+        embedded=embedded,
+        datasets=datasets,
+        runs=runs,
+        cache=default_cache(),
+        offline=offline or bool(os.environ.get("LPMOE_BENCH_OFFLINE")),
+    )
+    run_command.run(request, force, dry_run, json, quiet, no_color)

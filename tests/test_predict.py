@@ -1,0 +1,191 @@
+"""`predict`: any size and kind of file, trees of folders, broken files, nothing overwritten."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from tiny_runs import arguments, call, draw_data, draw_pairs, only_run
+
+from lpmoe_bench.errors import UsageError
+from lpmoe_bench.predict.images import find_images
+from lpmoe_bench.registry import Split, TaskData
+from lpmoe_bench.registry.pairs import find_pairs
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    data = draw_data(tmp_path_factory.mktemp("pairs"))
+    runs = tmp_path_factory.mktemp("runs")
+    done = call(arguments(data, runs, "--set", "train.epochs=1"))
+    assert done.code == 0, done.stderr
+    return only_run(runs)
+
+
+def draw(path: Path, height: int, width: int, channels: int = 3, kind: type = np.uint8) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    top = np.iinfo(kind).max
+    pixels = np.random.default_rng(height + width).integers(0, top, (height, width, channels))
+    assert cv2.imwrite(str(path), pixels.astype(kind).squeeze(axis=2 if channels == 1 else ()))
+
+
+def shape(path: Path) -> tuple[int, ...]:
+    return cv2.imread(str(path), cv2.IMREAD_UNCHANGED).shape
+
+
+def test_any_size_and_kind_of_image(run, tmp_path):
+    images, out = tmp_path / "in", tmp_path / "out"
+    sizes = {
+        "one": (1, 1),
+        "odd": (37, 53),
+        "long": (20, 1500),
+        "tall": (700, 1),
+        "big": (260, 333),
+    }
+    for name, sides in sizes.items():
+        draw(images / f"{name}.png", *sides)
+    draw(images / "grey.png", 30, 40, 1)
+    draw(images / "alpha.png", 30, 40, 4)
+    draw(images / "deep.png", 30, 40, 3, np.uint16)
+    done = call(["predict", str(run), str(images), "-o", str(out), "--json"])
+    assert done.code == 0, done.stderr
+    names = [*sizes, "grey", "alpha", "deep"]
+    for name in names:
+        sides = sizes.get(name, (30, 40))
+        assert shape(out / f"{name}.png") == sides
+        assert shape(out / f"{name}_overlay.jpg") == (*sides, 3)
+    report = json.loads(done.stdout)
+    assert sorted(Path(one["image"]).stem for one in report["written"]) == sorted(names)
+    assert report["failed"] == []
+    assert len(list(out.iterdir())) == 2 * len(names)  # no temporary file is left
+
+
+def test_tile_changes_large_images_alone(run, tmp_path):
+    draw(tmp_path / "in" / "small.png", 128, 128)  # twice the training size of 64
+    draw(tmp_path / "in" / "large.png", 129, 128)
+    for tile in ("auto", "never"):
+        folder = str(tmp_path / tile)
+        done = call(["predict", str(run), str(tmp_path / "in"), "-o", folder, "--tile", tile])
+        assert done.code == 0, done.stderr
+        assert ("1 of 2 images were seen in windows of 128" in done.stderr) == (tile == "auto")
+    maps = {
+        (tile, name): cv2.imread(str(tmp_path / tile / f"{name}.png"), cv2.IMREAD_UNCHANGED)
+        for tile in ("auto", "never")
+        for name in ("small", "large")
+    }
+    assert (maps["auto", "small"] == maps["never", "small"]).all()
+    assert (maps["auto", "large"] != maps["never", "large"]).any()
+
+
+def test_threshold_writes_masks_of_the_same_maps(run, tmp_path):
+    draw(tmp_path / "a.png", 50, 60)
+    for folder, more in (("maps", []), ("masks", ["--threshold", "0.4"])):
+        done = call(
+            ["predict", str(run), str(tmp_path / "a.png"), "-o", str(tmp_path / folder), *more]
+        )
+        assert done.code == 0, done.stderr
+    pred, mask = (
+        cv2.imread(str(tmp_path / folder / "a.png"), cv2.IMREAD_UNCHANGED)
+        for folder in ("maps", "masks")
+    )
+    assert (mask == np.where(pred > 102, 255, 0)).all()
+
+
+def test_broken_files_cost_their_own_outputs_alone(run, tmp_path):
+    images, out = tmp_path / "in", tmp_path / "out"
+    for name in ("a", "c"):
+        draw(images / f"{name}.png", 30, 40)
+    (images / "b.png").write_bytes((images / "a.png").read_bytes()[:-20])
+    (images / "d.jpg").write_bytes(b"")
+    (out).mkdir()
+    (out / "a.png").write_text("an older map")
+    absent = images / "absent.png"
+    done = call(["predict", str(run), str(images), str(absent), "-o", str(out), "--json"])
+    assert done.code == 3
+    assert "Traceback" not in done.stderr
+    for sentence in ("b.png is truncated", "d.jpg is empty", "absent.png does not exist"):
+        assert sum(sentence in line for line in done.stderr.splitlines() if "left out" in line) == 1
+    assert "3 of 5 images could not be read" in done.stderr
+    assert sorted(p.name for p in out.iterdir()) == [
+        f"{name}{ending}" for name in "ac" for ending in (".png", "_overlay.jpg")
+    ]
+    assert shape(out / "a.png") == (30, 40)
+    assert len(json.loads(done.stdout)["failed"]) == 3
+
+
+def test_a_usage_error_is_said_before_anything_is_read(run, tmp_path):
+    draw(tmp_path / "a.png", 9, 9)
+    one = str(tmp_path / "a.png")
+    for more, sentence in (
+        ([one, "--tile", "big"], "--tile is 'big'"),
+        ([one, "-o", str(tmp_path)], "would be overwritten"),
+    ):
+        done = call(["predict", str(run), "-o", str(tmp_path / "out"), *more])
+        assert done.code == 2
+        assert sentence in done.stderr
+    assert not list(tmp_path.rglob("*_overlay*"))
+
+
+def names(*places: Path, output: Path = Path("nowhere")) -> list[str]:
+    return [source.name.as_posix() for source in find_images(places, output)]
+
+
+def test_outputs_mirror_the_tree(tmp_path):
+    for path in ("x/1.png", "x/deep/1.png", "y/1.png", "y/2.png", ".hidden/1.png", "x/.2.png"):
+        draw(tmp_path / path, 2, 2)
+    (tmp_path / "x" / "notes.txt").write_text("no image")
+    assert names(tmp_path / "x") == ["1", "deep/1"]
+    assert names(tmp_path) == ["x/1", "x/deep/1", "y/1", "y/2"]
+    assert names(tmp_path / "x", tmp_path / "y") == ["x/1", "x/deep/1", "y/1", "y/2"]
+    assert names(tmp_path / "y" / "1.png", tmp_path / "y" / "2.png") == ["1", "2"]
+    assert names(tmp_path / "x" / "1.png", tmp_path / "y" / "1.png") == ["x/1", "y/1"]
+    assert names(tmp_path / "y" / "1.png", tmp_path / "y") == ["1", "2"]  # each once
+    assert names(tmp_path / "y" / "1.png") == ["1"]
+
+
+def test_a_suffix_tells_two_images_of_one_name_apart(tmp_path):
+    for path in ("a.png", "a.bmp", "b.c.png"):
+        draw(tmp_path / path, 2, 2)
+    assert names(tmp_path) == ["a.bmp", "a.png", "b.c"]
+    draw(tmp_path / "a.png.png", 2, 2)
+    with pytest.raises(UsageError, match=r"two images would be called a\.png"):
+        names(tmp_path)
+
+
+def test_outputs_are_no_images_and_overwrite_none(tmp_path):
+    draw(tmp_path / "in" / "a.png", 2, 2)
+    draw(tmp_path / "in" / "out" / "a.png", 2, 2)
+    assert names(tmp_path / "in", output=tmp_path / "in" / "out") == ["a"]
+    with pytest.raises(UsageError, match="would be overwritten"):
+        names(tmp_path / "in", output=tmp_path / "in")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="no images in"):
+        names(tmp_path / "empty")
+
+
+def test_picture_is_of_the_runs_own_task(run, tmp_path, monkeypatch):
+    asked = []
+
+    def drawn(task, registry, root, folders, embedded, *_):
+        asked.append((task.name, embedded))
+        pairs = find_pairs(tmp_path / "scenes" / "images", tmp_path / "scenes" / "masks")
+        split = Split("scenes", "test", tuple(pairs), "")
+        return TaskData(split, [split], [])
+
+    draw_pairs(tmp_path / "scenes", 5, seed=3)
+    monkeypatch.setattr("lpmoe_bench.registry.resolve", drawn)
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    text = (other / "run.json").read_text().replace('"task": "cod"', '"task": "leaf"')
+    (other / "run.json").write_text(text)
+    for folder, task in ((run, "cod"), (other, "leaf")):
+        done = call(["picture", str(folder), "--images", "2", "-o", str(tmp_path / "p.png")])
+        assert done.code == 0, done.stderr
+        assert asked.pop() == (task, True)
+        assert shape(tmp_path / "p.png")[:2] == (24 + 2 * 182 + 6, 3 * 182 + 6)
+    refused = call(["picture", str(run), str(other), "-o", str(tmp_path / "p.png")])
+    assert (refused.code, "several tasks, cod and leaf" in refused.stderr) == (2, True)

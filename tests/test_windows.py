@@ -1,0 +1,123 @@
+"""Windows and their blend: sums of one, no seams, the whole image's own map where one is enough."""
+
+from __future__ import annotations
+
+import tracemalloc
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from lpmoe_bench.data import image_tensor
+from lpmoe_bench.errors import UsageError
+from lpmoe_bench.evaluate import to_map
+from lpmoe_bench.predict.tiled import eight_bits, probability_map
+from lpmoe_bench.predict.windows import side_of, windows
+
+
+class Model:
+    """A predictor whose probabilities are a function of the squashed image; notes its batches."""
+
+    def __init__(self, function, size=32, batch=3):
+        self.function, self.size, self.batch, self.batches = function, size, batch, []
+
+    def probabilities(self, images: torch.Tensor) -> torch.Tensor:
+        self.batches.append(len(images))
+        return self.function(images)
+
+
+def grey(images: torch.Tensor) -> torch.Tensor:
+    return images.mean(dim=1, keepdim=True)
+
+
+@pytest.mark.parametrize("length", [1, 2, 63, 64, 65, 66, 100, 112, 113, 500, 5000])
+def test_weights_sum_to_one_and_windows_reach_both_ends(length):
+    total, covered = np.zeros(length), np.zeros(length, int)
+    found = windows(length, 64)
+    for start, weights in found:
+        assert len(weights) == min(length, 64)
+        assert (weights > 0).all()
+        total[start : start + len(weights)] += weights
+        covered[start : start + len(weights)] += 1
+    assert total == pytest.approx(1, abs=1e-6)
+    assert covered.min() >= 1
+    starts = [window.start for window in found]
+    assert starts == sorted(set(starts))
+    assert all(b - a <= 48 for a, b in pairwise(starts))  # a quarter shared
+    assert len(found) == (1 if length <= 64 else -(-(length - 64) // 48) + 1)
+
+
+def test_weights_change_smoothly_from_pixel_to_pixel():
+    for start, weights in windows(1000, 64):
+        padded = np.concatenate([[0.0] if start else [], weights])
+        assert np.abs(np.diff(padded)).max() < 0.12
+
+
+def test_the_side_that_is_seen_at_once():
+    assert side_of("never", 256) is None
+    assert side_of("auto", 256) == 512
+    assert side_of("always", 256) == 256
+    assert side_of("768", 256) == 768
+    for wrong in ("sometimes", "31", "-64", "1e3", "", "٣٢٠"):
+        with pytest.raises(UsageError, match="auto, never, always or a number"):
+            side_of(wrong, 256)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (64, 64), (65, 64), (40, 500), (333, 129), (1, 300)])
+def test_a_constant_has_no_seams(shape):
+    image = np.zeros((*shape, 3), np.uint8)
+    model = Model(lambda images: torch.full((len(images), 1, 32, 32), 0.7))
+    assert probability_map(model, image, 64) == pytest.approx(0.7, abs=1e-6)
+
+
+def test_a_smooth_predictor_is_the_same_in_windows_as_whole():
+    rows, columns = np.mgrid[0:333, 0:401]
+    image = np.stack([rows * 0.5, columns * 0.5, rows * 0 + 90], axis=2).astype(np.uint8)
+    whole, tiled = (probability_map(Model(grey), image, side)[0] for side in (None, 64))
+    # A squashed image has no pixels at its rims: there a half of a cell is held, not drawn on.
+    inside = (slice(8, -8), slice(8, -8))
+    assert np.abs(whole[inside] - tiled[inside]).max() < 2 / 255
+    assert np.abs(np.diff(tiled, axis=1)).max() < 3 / 255  # nowhere a step
+    assert np.abs(np.diff(tiled, axis=0)).max() < 3 / 255
+
+
+def test_an_image_within_the_side_is_seen_as_scores_see_it_bit_for_bit():
+    image = np.random.default_rng(0).integers(0, 256, (57, 64, 3)).astype(np.uint8)
+    expected = to_map(grey(image_tensor(image, 32)[None]), (57, 64))
+    for side in (None, 64, 100):
+        assert (eight_bits(probability_map(Model(grey), image, side)) == expected).all()
+
+
+def test_windows_differ_from_the_whole_where_objects_are_small():
+    image = np.zeros((320, 320, 3), np.uint8)
+    image[100:104, 100:104] = 255
+    whole, tiled = (probability_map(Model(grey), image, side)[0] for side in (None, 32))
+    assert tiled[102, 102] > 0.9  # at native size the model sees the square as it is
+    assert whole[102, 102] < 0.3
+
+
+def test_batches_are_bounded_and_every_class_is_blended():
+    image = np.full((200, 300, 3), 51, np.uint8)
+    model = Model(lambda images: torch.cat([grey(images), 1 - grey(images)], dim=1))
+    seen = []
+    both = probability_map(model, image, 64, lambda done, total: seen.append((done, total)))
+    assert both.shape == (2, 200, 300)
+    assert both[0] == pytest.approx(0.2, abs=1e-5)
+    assert both[1] == pytest.approx(0.8, abs=1e-5)
+    assert max(model.batches) == 3
+    assert sum(model.batches) == 4 * 6
+    assert seen[-1] == (24, 24)
+    assert [done for done, _ in seen] == list(range(3, 25, 3))
+
+
+def test_memory_is_four_bytes_a_pixel_and_a_batch():
+    image = np.zeros((1500, 2000, 3), np.uint8)
+    model = Model(grey)
+    tracemalloc.start()
+    try:
+        found = probability_map(model, image, 256)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < found.nbytes + 3e6  # numpy's part: a few windows of 256 x 256
