@@ -8,6 +8,7 @@ import typer
 
 from lpmoe_bench.commands import compare as cli_compare
 from lpmoe_bench.commands import data as cli_data
+from lpmoe_bench.commands import evaluate as cli_evaluate
 from lpmoe_bench.commands import merge as cli_merge
 from lpmoe_bench.commands import predict as cli_predict
 from lpmoe_bench.commands import profile as cli_profile
@@ -62,6 +63,7 @@ def _fail(message: str, code: int) -> None:
 
 
 app.command()(cli_run.run)
+app.command()(cli_evaluate.evaluate)
 for command in (cli_predict.predict, cli_predict.picture):
     app.command()(command)
 for command in (cli_read.table, cli_read.describe, cli_read.doctor, cli_read.publish):

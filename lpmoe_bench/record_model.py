@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -201,13 +201,17 @@ def record_folder(record: Record) -> Path:
     )
     if record.kind == "run":
         return run
-    sets = "+".join(sorted(record.scores))
-    return Path("evaluations", run, *_safe(f"{sets}-{record.protocol.hash[:12]}"))
+    return evaluation_folder(run, record.scores, record.protocol.hash)
 
 
 def run_folder(task: str, method: str, backbone: str, fingerprint: str, seed: int) -> Path:
     """Return the relative folder of a run: task/method/backbone/fingerprint12-sSEED."""
     return Path(*_safe(task, method, backbone, f"{fingerprint[:12]}-s{seed}"))
+
+
+def evaluation_folder(run: Path, sets: Iterable[str], protocol_hash: str) -> Path:
+    """Return the relative folder of a run's evaluation: evaluations/RUN/sets-protocol12."""
+    return Path("evaluations", run, *_safe(f"{'+'.join(sorted(sets))}-{protocol_hash[:12]}"))
 
 
 def score_folder(task: str, name: str, fingerprint: str) -> Path:

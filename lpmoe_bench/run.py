@@ -36,7 +36,7 @@ def execute(plan: Plan, terminal: Terminal, force: bool = False) -> Record:
 
     Raises InterruptedRun, DivergedError, ResourceError and DataError in one sentence each.
     """
-    with _only_one(plan.folder):
+    with only_one(plan.folder):
         if (plan.folder / "run.json").exists():
             if not force:
                 return _own_record(plan)
@@ -44,12 +44,17 @@ def execute(plan: Plan, terminal: Terminal, force: bool = False) -> Record:
         try:
             return _execute(plan, terminal)
         except RuntimeError as error:
-            if not isinstance(error, torch.OutOfMemoryError) and CPU_MEMORY not in str(error):
+            if not is_out_of_memory(error):
                 raise
             raise ResourceError(
                 f"out of memory at batch {plan.config.train.batch}, size {plan.config.size}; "
                 f"use --set runtime.checkpointing=true, which changes no result, or a smaller size"
             ) from None
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch ran out of memory, on a GPU or without one."""
+    return isinstance(error, torch.OutOfMemoryError) or CPU_MEMORY in str(error)
 
 
 def _execute(plan: Plan, terminal: Terminal) -> Record:
@@ -85,7 +90,7 @@ def _execute(plan: Plan, terminal: Terminal) -> Record:
     if not fabric.is_global_zero:
         raise SystemExit(0)
     predictor.images, predictor.seconds = 0, 0.0
-    opened = _count_opening(plan.folder)
+    opened = count_opening(plan.folder)
     results = [_evaluate(plan, predictor, terminal, index) for index in range(len(plan.tests))]
     state = save(segmenter.state(), metadata=adapter_header(plan))
     facts = RunFacts(plan, segmenter, progress, predictor, results, opened, state)
@@ -144,7 +149,7 @@ def adapter_header(plan: Plan) -> dict[str, str]:
     }
 
 
-def _count_opening(folder: Path) -> int:
+def count_opening(folder: Path) -> int:
     """Count that the test sets are opened now, also over runs that were killed meanwhile."""
     path = folder / OPENED_FILE
     opened = int(path.read_text()) + 1 if path.exists() else 1
@@ -163,7 +168,7 @@ def set_aside(folder: Path) -> None:
 
 
 @contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
+def only_one(folder: Path) -> Iterator[None]:
     """Hold the folder's lock; a second process on the same run is told so."""
     if os.environ.get("LOCAL_RANK", "0") != "0":
         yield

@@ -88,9 +88,9 @@ def make_record(facts: RunFacts) -> Record:
         training=_training(facts),
         environment=_environment(facts),
         data=DataFacts(
-            train=_split(plan.train),
-            validation=_split(plan.validation),
-            tests=[_split(split) for split in plan.tests],
+            train=split_facts(plan.train),
+            validation=split_facts(plan.validation),
+            tests=[split_facts(split) for split in plan.tests],
         ),
         adapter_sha256=hashlib.sha256(facts.state).hexdigest(),
         test_opened=facts.opened,
@@ -186,7 +186,8 @@ def _training(facts: RunFacts) -> Training:
     )
 
 
-def _split(split: Split) -> SplitFacts:
+def split_facts(split: Split) -> SplitFacts:
+    """Return what a record says of a split."""
     return SplitFacts(
         label=split.label,
         digest=split.digest,

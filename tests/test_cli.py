@@ -12,6 +12,7 @@ from lpmoe_bench.errors import BenchError, UsageError
 
 COMMANDS = (
     "run",
+    "evaluate",
     "score",
     "predict",
     "picture",

@@ -52,6 +52,12 @@ def make_split(like: Split, name: str, pairs: Sequence[Pair], cache: Path | None
     return replace(like, name=name, pairs=tuple(pairs), digest=digest)
 
 
+def image_checksums(split: Split, cache: Path | None = None) -> dict[str, str]:
+    """Return {checksum of the image: name} of a split, whatever masks its images have."""
+    found = _contents(split, split.pairs, cache)
+    return {facts.content.partition("\0")[0]: pair.name for pair, facts in found}
+
+
 def digest_of(found: Iterable[tuple[Pair, Facts]]) -> str:
     """Return 64 hex digits of the names of pairs and of what their files hold."""
     return _hash(f"{pair.name}\0{facts.content}\n" for pair, facts in found)

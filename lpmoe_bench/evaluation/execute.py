@@ -1,0 +1,235 @@
+"""A run's evaluation from its request to its records: one for each test set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from lpmoe_bench.console import Terminal
+from lpmoe_bench.errors import ResourceError, UsageError
+from lpmoe_bench.evaluate import Predictor, evaluate
+from lpmoe_bench.evaluation.overlap import (
+    overlap_words,
+    refuse_training_set,
+    shared_images,
+    training_images,
+)
+from lpmoe_bench.evaluation.record import evaluation_record, place_of
+from lpmoe_bench.evaluation.sets import TestSet, named_sets, own_set
+from lpmoe_bench.metrics import get_protocol
+from lpmoe_bench.record import RECORD, Record, StoredRecord, read_record, write_record
+from lpmoe_bench.record_model import record_folder
+from lpmoe_bench.registry import MANIFESTS, Registry, Split, check_pairs, load_registry
+from lpmoe_bench.run import OPENED_FILE, count_opening, is_out_of_memory, only_one, set_aside
+from lpmoe_bench.trained import load_predictor
+
+
+@dataclass(frozen=True)
+class EvaluationRequest:
+    """What a user asked for: a run, test sets by name or as own folders, and a protocol.
+
+    runs: where records go; None: beside the run's own.
+    """
+
+    run: Path
+    sets: tuple[str, ...] = ()
+    test_images: Path | None = None
+    test_masks: Path | None = None
+    name: str = "test"
+    protocol: str | None = None
+    data_root: Path | None = None
+    datasets: Path | None = None
+    runs: Path | None = None
+    cache: Path = Path("cache")
+    offline: bool = False
+    save_predictions: bool = False
+    allow_overlap: bool = False
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Job:
+    """One test set to score a run on, and where its record goes. notes: what that must say."""
+
+    run: Record
+    split: Split
+    protocol: str
+    notes: tuple[str, ...]
+    place: Path
+
+
+def evaluate_run(request: EvaluationRequest, terminal: Terminal) -> dict[str, StoredRecord]:
+    """Score a trained run on test sets and return a record for each, by the set's label.
+
+    Finished ones are returned as they are, unless forced: earlier evaluations, and the run's own
+    record where it was scored on the set by the same protocol when it was trained.
+    Raises UsageError for a set the run was trained on, DataError for what is missing or broken,
+    ResourceError for a lack of memory or disk; each in one sentence.
+    """
+    predictor: Predictor | None = None
+    made: dict[str, StoredRecord] = {}
+    for job in plan_jobs(request, terminal):
+        if _is_own(job) and not request.force:
+            terminal.note(
+                f"the run itself was scored on {job.split.label}; showing that (--force evaluates "
+                f"again)"
+            )
+            made[job.split.label] = StoredRecord(request.run, job.run)
+            continue
+        with only_one(job.place):
+            record = None if request.force else _finished(job, terminal)
+            if record is None:
+                if predictor is None:
+                    predictor, _ = load_predictor(request.run, request.cache, request.offline)
+                record = _score(job, predictor, request, terminal)
+        made[job.split.label] = StoredRecord(job.place, record)
+    return made
+
+
+def plan_jobs(request: EvaluationRequest, terminal: Terminal) -> list[Job]:
+    """Return what is to be scored, all of it known and allowed; raises as `evaluate_run`."""
+    run = read_record(request.run)
+    if run.kind != "run":
+        raise UsageError(f"{request.run} holds a record of kind {run.kind}; name a trained run")
+    protocol = get_protocol(request.protocol or run.protocol.name).name
+    root, registry = _root(request, run), load_registry(request.datasets)
+    wanted = _sets(request, registry, terminal)
+    jobs = []
+    for test, notes in _untrained(request, run, registry, wanted, terminal):
+        if test.protocol not in ("", protocol):
+            terminal.note(
+                f"{test.split.label} is scored by protocol {protocol}; its own task has "
+                f"{test.protocol}: --protocol {test.protocol}"
+            )
+        place = root / place_of(run, test.split, protocol)
+        jobs.append(Job(run, test.split, protocol, tuple(notes), place))
+    if not jobs:
+        raise UsageError("no set is left that this run was not trained on; name another one")
+    return jobs
+
+
+def _root(request: EvaluationRequest, run: Record) -> Path:
+    """Return the folder that records go under."""
+    root = request.runs
+    if root is None:
+        own, here = record_folder(run), request.run.resolve()
+        inside = here.parts[-len(own.parts) :] == own.parts
+        root = here.parents[len(own.parts) - 1] if inside else Path("runs")
+    if "results" in root.resolve().parts[-2:]:
+        raise UsageError(f"{root} holds published records; name another folder with --runs")
+    return root
+
+
+def _sets(request: EvaluationRequest, registry: Registry, terminal: Terminal) -> list[TestSet]:
+    own = request.test_images is not None or request.test_masks is not None
+    if not own and not request.sets:
+        raise UsageError(
+            "name a test set with --data, such as --data ecssd, or your own folders with "
+            "--test-images and --test-masks"
+        )
+    found = named_sets(request.sets, registry, request.data_root, request.cache, terminal)
+    if own:
+        found.append(own_set(request.test_images, request.test_masks, request.name, request.cache))
+    return found
+
+
+def _untrained(
+    request: EvaluationRequest,
+    run: Record,
+    registry: Registry,
+    wanted: list[TestSet],
+    terminal: Terminal,
+) -> Iterator[tuple[TestSet, list[str]]]:
+    """Yield the sets that the run was not trained on, each with what its record must say.
+
+    A split that was not named itself is left out with a note; raises UsageError for a named one.
+    """
+    real = [test for test in wanted if not test.split.generated]
+    trained = None
+    if real and not (run.data.train and run.data.train.generated):
+        trained = training_images(run, registry, request.data_root, request.cache)
+    for test in wanted:
+        split, notes = test.split, []
+        if split.note:
+            notes.append(f"{split.label}: {split.note}")
+        try:
+            refuse_training_set(run, split)
+            shared = shared_images(split, trained, request.cache) if trained else []
+            if shared and not request.allow_overlap:
+                raise UsageError(
+                    f"{overlap_words(split, shared)}; name a set without them, or say "
+                    f"--allow-overlap, which the record tells"
+                )
+        except UsageError as error:
+            if test.by_name:
+                raise
+            terminal.note(f"{split.label} is left out: {error}")
+            continue
+        if shared:
+            notes.append(overlap_words(split, shared))
+        if test in real and trained is None and run.data.train and not run.data.train.generated:
+            notes.append(
+                f"{run.data.train.label}, which the run was trained on, is not found here: whether "
+                f"{split.label} holds images of it was told by the whole set's checksum alone"
+            )
+        for note in notes:
+            terminal.note(note)
+        yield test, notes
+
+
+def _is_own(job: Job) -> bool:
+    """Whether the run's own record has these scores."""
+    digests = {facts.label: facts.digest for facts in job.run.data.tests}
+    same_rules = job.run.protocol.hash == get_protocol(job.protocol).hash
+    return same_rules and digests.get(job.split.label) == job.split.digest
+
+
+def _finished(job: Job, terminal: Terminal) -> Record | None:
+    """Return the record that is there for this very model and set.
+
+    Raises UsageError for one of other images.
+    """
+    if not (job.place / RECORD).exists():
+        return None
+    record = read_record(job.place)
+    if [facts.digest for facts in record.data.tests] != [job.split.digest]:
+        raise UsageError(
+            f"{job.place} was made on other images that are called {job.split.label} too; give "
+            f"your own folders another --name, or replace it with --force"
+        )
+    if record.adapter_sha256 != job.run.adapter_sha256:
+        terminal.note(f"{job.place} is of an earlier training of this run; it is kept beside")
+        return None
+    terminal.note(f"{job.place} is finished; showing it (--force evaluates again)")
+    return record
+
+
+def _score(
+    job: Job, predictor: Predictor, request: EvaluationRequest, terminal: Terminal
+) -> Record:
+    """Score one set and write its record; one that stood there keeps its files."""
+    split, place = job.split, job.place
+    with terminal.bar(f"checking {split.label}", len(split.pairs)) as bar:
+        for note in check_pairs(split, bar.update, request.cache / MANIFESTS):
+            terminal.note(note)
+    if (place / RECORD).exists():
+        set_aside(place)
+    opened = count_opening(place)
+    predictor.images, predictor.seconds = 0, 0.0
+    keep = place / "predictions" / split.label.replace("/", "-")
+    save_to = keep if request.save_predictions else None
+    try:
+        with terminal.bar(f"scoring {split.label}", len(split.pairs)) as bar:
+            result = evaluate(predictor, split, job.protocol, bar.update, save_to)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ResourceError(
+            f"out of memory while scoring {split.label} with batches of {predictor.batch} at "
+            f"{predictor.size} px; free some, or compute on the CPU with CUDA_VISIBLE_DEVICES="
+        ) from None
+    record = evaluation_record(job.run, split, job.protocol, result, predictor, opened, job.notes)
+    write_record(place, record, result.rows)
+    (place / OPENED_FILE).unlink(missing_ok=True)
+    return record
