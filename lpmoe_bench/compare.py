@@ -62,7 +62,11 @@ def choose(name: str, found: Found | None) -> list[StoredRecord]:
             f"{name} means {len(prints)} different settings ({folders}, ...); "
             f"name the folders of one, or narrow the search with --root"
         )
-    newest = {s.record.seed: s for s in sorted(stored, key=lambda s: s.record.created)}
+    # A run and its evaluations on other sets are several records of one seed.
+    newest = {
+        (s.record.seed, tuple(s.record.scores), s.record.protocol.hash): s
+        for s in sorted(stored, key=lambda s: s.record.created)
+    }
     return list(newest.values())
 
 
@@ -76,19 +80,22 @@ def compare_records(
 
     Raises NotComparableError naming what differs, DataError where rows do not pair.
     """
-    seeds = _common_seeds(a, b)
-    if seeds:
-        a = [s for s in a if s.record.seed in seeds]
-        b = [s for s in b if s.record.seed in seeds]
-    keys = list(_keys(a[0], b[0], metrics))
-    pairs = [(test, key, *_paired(a, b, test, key)) for test, key in keys]
+    sides = [(test, *_of_test(a, b, test)) for test in _tests(a, b)]
+    pairs = [
+        (test, key, *_paired(x, y, test, key))
+        for test, _, x, y in sides
+        for key in _keys(x[0], y[0], test, metrics)
+    ]
+    seeds = tuple(sorted({seed for _, common, _, _ in sides for seed in common}))
     spreads = [spread for *_, spread in pairs]
-    ups = [METRICS[key].higher_is_better for _, key in keys]
+    ups = [METRICS[key].higher_is_better for _, key, *_ in pairs]
     results = compare(spreads, margin, higher_is_better=ups, models=not seeds)
     lines = tuple(
         Line(test, key, float(x.values.mean()), float(y.values.mean()), result)
         for (test, key, x, y, _), result in zip(pairs, results, strict=True)
     )
+    a = list({s.folder: s for _, _, x, _ in sides for s in x}.values())
+    b = list({s.folder: s for _, _, _, y in sides for s in y}.values())
     notes = tuple(_notes(a, b, seeds, lines))
     return Report(a[0].record.method.title, b[0].record.method.title, seeds, lines, notes)
 
@@ -108,24 +115,50 @@ def _list(seeds: set[int | None]) -> str:
     return ", ".join(sorted(str(seed) for seed in seeds))
 
 
-def _keys(
-    a: StoredRecord, b: StoredRecord, metrics: Sequence[str] | None
-) -> Iterator[tuple[str, str]]:
-    tests = [test for test in a.record.scores if test in b.record.scores]
+def _tests(a: Sequence[StoredRecord], b: Sequence[StoredRecord]) -> list[str]:
+    """Return the test sets that both sides have, in the order of the first."""
+    own, other = (list(dict.fromkeys(t for s in side for t in s.record.scores)) for side in (a, b))
+    tests = [test for test in own if test in other]
     if not tests:
         raise NotComparableError(
-            f"the two share no test set ({', '.join(a.record.scores)} against "
-            f"{', '.join(b.record.scores)}); evaluate both on one"
+            f"the two share no test set ({', '.join(own)} against {', '.join(other)}); "
+            f"evaluate both on one"
         )
-    for test in tests:
-        _check_context(a, b, test)
-        present = [k for k in a.record.scores[test] if k in b.record.scores[test] and k in METRICS]
-        protocol = PROTOCOLS.get(a.record.protocol.name)
-        for key in metrics or (protocol.headline if protocol else present):
-            if key not in present:
-                refuse_ambiguous(key)
-                raise UsageError(unknown(f"metric of {test}", key, present))
-            yield test, key
+    return tests
+
+
+def _of_test(
+    a: Sequence[StoredRecord], b: Sequence[StoredRecord], test: str
+) -> tuple[tuple[int, ...], list[StoredRecord], list[StoredRecord]]:
+    """Return the common seeds on a test set and the records of both sides, one a seed.
+
+    Where a side was scored by several protocols, those of one that both have.
+    """
+    own, other = ([s for s in side if test in s.record.scores] for side in (a, b))
+    hashes = [s.record.protocol.hash for s in other]
+    shared = next((s.record.protocol.hash for s in own if s.record.protocol.hash in hashes), None)
+    sides = []
+    for side in (own, other):
+        fitting = [s for s in side if shared in (None, s.record.protocol.hash)]
+        newest = sorted(fitting, key=lambda s: s.record.created)
+        sides.append(list({s.record.seed: s for s in newest}.values()))
+    seeds = _common_seeds(*sides)
+    one, two = ([s for s in side if not seeds or s.record.seed in seeds] for side in sides)
+    return seeds, one, two
+
+
+def _keys(
+    a: StoredRecord, b: StoredRecord, test: str, metrics: Sequence[str] | None
+) -> Iterator[str]:
+    """Yield the metrics to compare on a test set; raises for what either lacks."""
+    _check_context(a, b, test)
+    present = [k for k in a.record.scores[test] if k in b.record.scores[test] and k in METRICS]
+    protocol = PROTOCOLS.get(a.record.protocol.name)
+    for key in metrics or (protocol.headline if protocol else present):
+        if key not in present:
+            refuse_ambiguous(key)
+            raise UsageError(unknown(f"metric of {test}", key, present))
+        yield key
 
 
 def _check_context(a: StoredRecord, b: StoredRecord, test: str) -> None:

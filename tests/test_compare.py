@@ -105,6 +105,23 @@ def test_names_mean_methods_or_folders(tmp_path):
         choose("lora", find_records([tmp_path]))
 
 
+def test_evaluations_stand_beside_their_run(tmp_path):
+    sides = []
+    for name, shift in (("lora", 0.05), ("vpt", 0.0)):
+        for seed in range(3):
+            stored(tmp_path / "runs", name, seed, shift)
+        # Newer records of seed 0: of the same set by another protocol.
+        other = {"name": "cod", "version": 2, "hash": "ee" * 32}
+        later = "2027-01-02T03:04:05+00:00"
+        changes = {"kind": "evaluation", "protocol": other, "created": later}
+        stored(tmp_path / "evaluations", name, 0, -shift, **changes)
+        sides.append(choose(name, find_records([tmp_path])))
+    assert [len(side) for side in sides] == [4, 4]
+    report = compare_records(*sides, ["mae"])
+    assert report.seeds == (0, 1, 2)
+    assert report.lines[0].result.spread.mean == pytest.approx(-0.05)
+
+
 def test_command_prints_a_table_and_json(tmp_path):
     for seed in range(3):
         stored(tmp_path, "lora", seed, 0.05)
