@@ -66,7 +66,8 @@ def predict_images(
     if cut:
         terminal.note(
             f"{len(cut)} of {len(sources)} images were seen in windows of {side} pixels (such as "
-            f"{cut[0]}); --tile never sees each as a whole"
+            f"{cut[0]}), which find small objects and break large ones; --tile never sees an image "
+            f"as a whole"
         )
     return written, failed
 
