@@ -15,6 +15,7 @@ from lpmoe_bench.commands import profile as cli_profile
 from lpmoe_bench.commands import read as cli_read
 from lpmoe_bench.commands import run as cli_run
 from lpmoe_bench.commands import score as cli_score
+from lpmoe_bench.commands import table as cli_table
 from lpmoe_bench.errors import BenchError, UsageError
 
 TRAIN_PACKAGES = (
@@ -66,7 +67,7 @@ app.command()(cli_run.run)
 app.command()(cli_evaluate.evaluate)
 for command in (cli_predict.predict, cli_predict.picture):
     app.command()(command)
-for command in (cli_read.table, cli_read.describe, cli_read.doctor, cli_read.publish):
+for command in (cli_table.table, cli_read.describe, cli_read.doctor, cli_read.publish):
     app.command()(command)
 app.command()(cli_compare.compare)
 app.command()(cli_profile.profile)

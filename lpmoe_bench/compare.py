@@ -82,7 +82,7 @@ def compare_records(
     """
     sides = [(test, *_of_test(a, b, test)) for test in _tests(a, b)]
     pairs = [
-        (test, key, *_paired(x, y, test, key))
+        (test, key, *paired(x, y, test, key))
         for test, _, x, y in sides
         for key in _keys(x[0], y[0], test, metrics)
     ]
@@ -100,7 +100,8 @@ def compare_records(
     return Report(a[0].record.method.title, b[0].record.method.title, seeds, lines, notes)
 
 
-def _common_seeds(a: Sequence[StoredRecord], b: Sequence[StoredRecord]) -> tuple[int, ...]:
+def common_seeds(a: Sequence[StoredRecord], b: Sequence[StoredRecord]) -> tuple[int, ...]:
+    """Return the seeds of both sides, sorted; raises NotComparableError where there is none."""
     own, other = ({s.record.seed for s in side} for side in (a, b))
     common = sorted(seed for seed in own & other if seed is not None)
     if not common and own != {None} and other != {None}:
@@ -142,7 +143,7 @@ def _of_test(
         fitting = [s for s in side if shared in (None, s.record.protocol.hash)]
         newest = sorted(fitting, key=lambda s: s.record.created)
         sides.append(list({s.record.seed: s for s in newest}.values()))
-    seeds = _common_seeds(*sides)
+    seeds = common_seeds(*sides)
     one, two = ([s for s in side if not seeds or s.record.seed in seeds] for side in sides)
     return seeds, one, two
 
@@ -176,9 +177,13 @@ def _check_context(a: StoredRecord, b: StoredRecord, test: str) -> None:
         raise NotComparableError(f"the two are not comparable on {test}: {facts}")
 
 
-def _paired(
+def paired(
     a: Sequence[StoredRecord], b: Sequence[StoredRecord], test: str, key: str
 ) -> tuple[Samples, Samples, Spread]:
+    """Return the paired values of both sides and the spread of their difference.
+
+    Raises NotComparableError where rows do not pair.
+    """
     x, y = samples(a, test, key), samples(b, test, key)
     if x.images != y.images:
         raise NotComparableError(

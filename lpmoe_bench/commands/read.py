@@ -1,4 +1,4 @@
-"""Commands that only read: tables, lists, descriptions, doctor, publish."""
+"""Commands that only read: lists, descriptions, doctor, publish."""
 
 from __future__ import annotations
 
@@ -7,49 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lpmoe_bench.commands.options import DataRoot, Datasets, Json, Quiet
-
-
-def table(
-    roots: Annotated[list[Path] | None, typer.Argument(help="Folders of records.")] = None,
-    format: Annotated[
-        str, typer.Option("--format", "-f", help="markdown, latex or csv.")
-    ] = "markdown",
-    task: Annotated[str | None, typer.Option(help="Only this task.")] = None,
-    method: Annotated[list[str] | None, typer.Option(help="Only these methods.")] = None,
-    test_set: Annotated[str | None, typer.Option(help="Only this test set.")] = None,
-    metrics: Annotated[str, typer.Option(help="all, or names with commas.")] = "",
-    columns: Annotated[str, typer.Option(help="Cost columns, with commas.")] = "",
-    sort: Annotated[str | None, typer.Option(help="Order rows by this column.")] = None,
-    across: Annotated[str, typer.Option(help="Mix these in one table: decoder.")] = "",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="File.")] = None,
-    quiet: Quiet = False,
-) -> None:
-    """Print a comparison table of records: Markdown, LaTeX or CSV."""
-    from lpmoe_bench.console import Terminal
-    from lpmoe_bench.files import write_atomically
-    from lpmoe_bench.record import find_records
-    from lpmoe_bench.tables.formats import format_table
-    from lpmoe_bench.tables.table import build_table
-
-    found = find_records(roots or None)
-    made = build_table(
-        found.records,
-        task=task,
-        methods=method,
-        test_set=test_set,
-        metrics=metrics.split(",") if metrics else None,
-        columns=columns.split(",") if columns else (),
-        sort=sort,
-        across=across.split(",") if across else (),
-    )
-    text = format_table(made, format)
-    for note in (*found.notes, *made.notes):
-        Terminal(quiet).note(note)
-    if output is None:
-        print(text, end="")
-    else:
-        write_atomically(output, text)
+from lpmoe_bench.commands.options import DataRoot, Datasets, Json
 
 
 def list_(

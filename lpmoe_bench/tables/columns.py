@@ -45,6 +45,13 @@ PARAMETERS = (
         "share_of_backbone", "Share (%)", r"Share (\%)", 2, _parameter("share_of_backbone"), 100
     ),
 )
+_COUNTS = (
+    ("trainable_parameters", "Trains (M)", "trainable", 3, 1e-6),
+    ("frozen_parameters", "Frozen (M)", "frozen", 3, 1e-6),
+    ("total_parameters", "Total (M)", "total", 3, 1e-6),
+    ("share_of_total", "Share of total (%)", "share_of_total", 2, 100.0),
+    ("share_of_published", "Share as papers (%)", "share_of_published", 2, 100.0),
+)
 _COSTS = (
     ("train_images_per_second", "Train images/s", 1, 1.0),
     ("inference_images_per_second", "Test images/s", 1, 1.0),
@@ -55,13 +62,21 @@ _COSTS = (
     ("training_flops", "Training (GFLOPs)", 1, 1e-9),
 )
 COSTS = {
+    key: Column(key, label, label.replace("%", r"\%"), decimals, _parameter(name), scale)
+    for key, label, name, decimals, scale in _COUNTS
+} | {
     key: Column(key, label, label, decimals, _cost(key), scale)
     for key, label, decimals, scale in _COSTS
 }
 
 
 def cost_columns(keys: Sequence[str]) -> list[Column]:
-    """Return the cost columns of these keys; raises UsageError for an unknown one."""
+    """Return the cost columns of these keys, all for `all`; raises UsageError for an unknown one.
+
+    Costs are parameters beyond the usual ones, FLOPs, images/s, time and memory.
+    """
+    if list(keys) == ["all"]:
+        return list(COSTS.values())
     for key in keys:
         if key not in COSTS:
             raise UsageError(unknown("column", key, COSTS))

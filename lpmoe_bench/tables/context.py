@@ -114,10 +114,36 @@ def own_settings(record: Record) -> dict[str, Any]:
     }
 
 
-def caption(context: Context, record: Record) -> str:
-    """Say the context in words; `record` is one of the table's."""
-    test, train = test_facts(record, context.test_set), record.data.train
-    sentences = [f"Task {context.task}, test set {_set(context.test_set, test)}."]
+def published_context(task: str, test_set: str) -> Context:
+    """Return the context of figures that others printed: nothing else is known in our terms."""
+    return Context(
+        task=task,
+        test_set=test_set,
+        test_digest="",
+        train_set=None,
+        train_digest=None,
+        protocol="",
+        protocol_version=0,
+        protocol_hash="",
+        backbone=None,
+        backbone_weights=None,
+        decoder=None,
+        decoder_options="{}",
+        decoder_weights=None,
+        size=None,
+        epochs=None,
+        steps=None,
+        batch=None,
+        limit_train=None,
+        loss=None,
+    )
+
+
+def caption(context: Context, record: Record, tests: Sequence[str] = ()) -> str:
+    """Say the context in words; `record` is one of the table's, `tests` all sets of a wide one."""
+    names, train = tests or [context.test_set], record.data.train
+    words = ", ".join(_set(name, test_facts(record, name)) for name in names)
+    sentences = [f"Task {context.task}, test set{'s' if len(names) > 1 else ''} {words}."]
     if train:
         sentences.append(f"Trained on {_set(train.label, train, context.limit_train)}.")
     facts = (

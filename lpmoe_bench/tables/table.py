@@ -2,64 +2,27 @@
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.record_model import Record
 from lpmoe_bench.tables.columns import PARAMETERS, Column, cost_columns, metric_columns
 from lpmoe_bench.tables.context import ACROSS, Context, caption, context_of, shared, splits
-from lpmoe_bench.tables.guests import guest_lines, host, is_partial, seat, with_coverage
-from lpmoe_bench.tables.words import footer, row_labels
+from lpmoe_bench.tables.guests import guest_lines, host, seat
+from lpmoe_bench.tables.ledger import load_ledger
+from lpmoe_bench.tables.parts import Cell, CellCounts, Group, Row, Span, Table
+from lpmoe_bench.tables.printed import printed_tables
+from lpmoe_bench.tables.published import add_published
+from lpmoe_bench.tables.rows import make_rows, mark_best, newest, sort_rows
+from lpmoe_bench.tables.wide import widen
+from lpmoe_bench.tables.words import counted_cells, footer
 from method_zoo._errors import unknown
 
+__all__ = ["GROUPINGS", "Cell", "CellCounts", "Group", "Row", "Span", "Table", "build_table"]
 
-@dataclass(frozen=True)
-class Cell:
-    """The values of one number over the seeds of a row; empty when any seed lacks it."""
-
-    values: tuple[float, ...]
-    mark: Literal["", "best", "second"] = ""
-
-    @property
-    def mean(self) -> float | None:
-        return math.fsum(self.values) / len(self.values) if self.values else None
-
-    @property
-    def sd(self) -> float | None:
-        """Standard deviation over seeds, with n - 1; None for a single seed."""
-        return statistics.stdev(self.values) if len(self.values) > 1 else None
-
-
-@dataclass(frozen=True)
-class Row:
-    """One method with one set of options; `records` are its seeds, in their order."""
-
-    label: str
-    records: tuple[Record, ...]
-    cells: tuple[Cell, ...]
-
-
-@dataclass(frozen=True)
-class Group:
-    """One table: comparable rows under one caption, with what must be known below them."""
-
-    context: Context
-    columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
-    caption: str
-    footer: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Table:
-    """All groups that the records make, and a sentence for each thing worth saying about them."""
-
-    groups: tuple[Group, ...]
-    notes: tuple[str, ...]
+# What shares a table: rows of one test set, or of one task with its test sets side by side.
+GROUPINGS = ("test_set", "task")
 
 
 def build_table(
@@ -72,29 +35,60 @@ def build_table(
     columns: Sequence[str] = (),
     sort: str | None = None,
     across: Sequence[str] = (),
+    group: str = "test_set",
+    published: bool = False,
+    source: str | None = None,
+    cells: CellCounts | None = None,
 ) -> Table:
     """Arrange records into tables that compare only what is comparable.
 
     `task`, `methods` and `test_set` choose records; `metrics` are keys or `all` instead of the
-    protocol's headline; `columns` are costs, such as train_images_per_second. Rows are in the order
-    of their trainable parameters, or of the column `sort`, the best first. `across` names what may
-    differ within a table: only `decoder`, which then stands in the row. Raises DataError where
-    there is no record and UsageError where the choice leaves none.
+    protocol's headline; `columns` are costs, such as train_images_per_second, or `all`. Rows are in
+    the order of their trainable parameters, or of the column `sort`, the best first. `across` names
+    what may differ within a table: only `decoder`, which then stands in the row. `group` is one of
+    GROUPINGS. `published` adds the figures of the ledger below own rows, or shows them alone where
+    the task has no record; `source` is one table of it, alone. `cells` counts the cells of the
+    sweeps that made the records. Raises DataError where there is no record and UsageError where the
+    choice leaves none.
     """
-    for name in across:
-        if name not in ACROSS:
-            raise UsageError(unknown("thing a table may mix", name, ACROSS))
-    chosen, notes = _choose(list(records), task, methods, test_set)
-    by_context: dict[Context, list[Record]] = {}
-    for record in chosen:
-        for test in record.scores:
-            if test_set in (None, test):
-                by_context.setdefault(shared(context_of(record, test), across), []).append(record)
-    by_context = seat(by_context)
+    for kind, name, known in (
+        *(("thing a table may mix", name, ACROSS) for name in across),
+        ("grouping", group, GROUPINGS),
+    ):
+        if name not in known:
+            raise UsageError(unknown(kind, name, known))
+    records = list(records)
+    if source or (published and not any(_is_of(record, task, test_set) for record in records)):
+        printed = printed_tables(load_ledger(), source, task, methods, test_set)
+        return Table(tuple(sort_rows(one, sort) for one in printed), ())
+    chosen, notes = _choose(records, task, methods, test_set)
+    by_context = seat(_by_context(chosen, test_set, across))
     contexts = sorted(by_context, key=lambda context: context.order)
     costs = cost_columns(columns)
-    groups = tuple(_sorted(_group(c, by_context[c], metrics, costs), sort) for c in contexts)
-    return Table(groups, (*notes, *splits(contexts)))
+    groups = [_group(c, by_context[c], metrics, costs) for c in contexts]
+    if published:
+        numbers: dict[str, int] = {}
+        groups = [add_published(one, load_ledger(), numbers, methods) for one in groups]
+    groups = [sort_rows(one, sort) for one in (widen(groups) if group == "task" else groups)]
+    if cells is not None:
+        said = counted_cells(*cells)
+        groups = [replace(one, footer=(*one.footer, said)) for one in groups]
+    return Table(tuple(groups), (*notes, *splits(contexts)))
+
+
+def _is_of(record: Record, task: str | None, test_set: str | None) -> bool:
+    return task in (None, record.task) and (test_set is None or test_set in record.scores)
+
+
+def _by_context(
+    records: Iterable[Record], test_set: str | None, across: Sequence[str]
+) -> dict[Context, list[Record]]:
+    found: dict[Context, list[Record]] = {}
+    for record in records:
+        for test in record.scores:
+            if test_set in (None, test):
+                found.setdefault(shared(context_of(record, test), across), []).append(record)
+    return found
 
 
 def _choose(
@@ -128,21 +122,10 @@ def _choose(
 def _group(
     context: Context, records: list[Record], metrics: Sequence[str] | None, costs: list[Column]
 ) -> Group:
-    kept = _newest(records)
+    kept = newest(records)
     scores = metric_columns(kept, context.test_set, metrics)
     columns = (*PARAMETERS, *scores, *costs)
-    runs: dict[tuple[str, str], list[Record]] = {}
-    for record in sorted(kept, key=lambda record: record.seed or 0):
-        runs.setdefault((record.method.name, record.fingerprint), []).append(record)
-    ordered = sorted(runs.values(), key=lambda seeds: (_trainable(seeds[0]), seeds[0].method.title))
-    labels = row_labels([seeds[0] for seeds in ordered])
-    firsts = [(label, seeds[0]) for label, seeds in zip(labels, ordered, strict=True)]
-    labels = [with_coverage(label, first, context.test_set) for label, first in firsts]
-    rows = [
-        Row(label, tuple(seeds), tuple(_cell(seeds, column, context) for column in columns))
-        for label, seeds in zip(labels, ordered, strict=True)
-    ]
-    rows.sort(key=lambda row: (_trainable(row.records[0]), row.label))
+    rows = make_rows(kept, columns, context.test_set)
     missing = [
         f"{column.label} is missing for {row.label}"
         for row in rows
@@ -152,64 +135,5 @@ def _group(
     named = [(row.label, list(row.records)) for row in rows]
     below = footer(context, named, len(records) - len(kept), bool(costs))
     below += guest_lines(named, context.test_set)
-    marked = _mark(rows, columns, context.test_set)
+    marked = mark_best(rows, columns, context.test_set)
     return Group(context, columns, marked, caption(context, host(kept)), (*below, *missing))
-
-
-def _sorted(group: Group, key: str | None) -> Group:
-    """Order the rows by one column, the best first, or the largest where none is better."""
-    if key is None:
-        return group
-    keys = [column.key for column in group.columns]
-    if key not in keys:
-        raise UsageError(unknown("column to sort by", key, keys))
-    index = keys.index(key)
-    sign = 1 if group.columns[index].higher_is_better is False else -1
-    values = {row.label: row.cells[index].mean for row in group.rows}
-
-    def place(row: Row) -> tuple[bool, float, str]:
-        value = values[row.label]
-        return value is None, sign * (value or 0.0), row.label
-
-    return replace(group, rows=tuple(sorted(group.rows, key=place)))
-
-
-def _newest(records: list[Record]) -> list[Record]:
-    """Keep one record of each fingerprint and seed: the newest."""
-    newest: dict[tuple[str, str, int | None], Record] = {}
-    for record in sorted(records, key=lambda record: record.created):
-        newest[record.method.name, record.fingerprint, record.seed] = record
-    return list(newest.values())
-
-
-def _trainable(record: Record) -> float:
-    return record.parameters.trainable if record.parameters else math.inf
-
-
-def _cell(seeds: list[Record], column: Column, context: Context) -> Cell:
-    values = [column.value(record, context.test_set) for record in seeds]
-    usable = [value for value in values if value is not None and math.isfinite(value)]
-    return Cell(tuple(usable) if len(usable) == len(values) else ())
-
-
-def _mark(rows: list[Row], columns: tuple[Column, ...], test: str) -> tuple[Row, ...]:
-    """Mark the best and the second of each score, with ties at the precision that is printed.
-
-    Rows that lack images of the test set take no part.
-    """
-    marks: list[list[Cell]] = [list(row.cells) for row in rows]
-    for index, column in enumerate(columns):
-        if column.higher_is_better is None:
-            continue
-        shown = {
-            number: round(cell.mean * column.scale, column.decimals)
-            for number, cell in enumerate(row.cells[index] for row in rows)
-            if cell.mean is not None
-            and not any(is_partial(record, test) for record in rows[number].records)
-        }
-        places = sorted(set(shown.values()), reverse=column.higher_is_better)[:2]
-        for number, value in shown.items():
-            if len(shown) > 1 and value in places:
-                mark = "best" if value == places[0] else "second"
-                marks[number][index] = replace(marks[number][index], mark=mark)
-    return tuple(replace(row, cells=tuple(cells)) for row, cells in zip(rows, marks, strict=True))

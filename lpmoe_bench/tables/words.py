@@ -86,6 +86,12 @@ def footer(context: Context, rows: NamedRows, dropped: int, speeds: bool) -> lis
     return lines
 
 
+def counted_cells(declared: int, finished: int, failed: int) -> str:
+    """Say how much of the sweeps is there: nobody may take a part for the whole."""
+    words = f"{finished}/{declared} cells of the sweeps here"
+    return words + (f", {failed} failed." if failed else ".")
+
+
 def _made_by(context: Context, records: Sequence[Record]) -> str:
     name, version = context.protocol, context.protocol_version
     words = f"Protocol {name} v{version} ({context.protocol_hash[:8]})."

@@ -1,0 +1,89 @@
+"""The `table` command: records and published figures as Markdown, LaTeX, CSV or HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lpmoe_bench.commands.options import Quiet
+
+if TYPE_CHECKING:
+    from lpmoe_bench.tables.parts import CellCounts
+
+
+def table(
+    roots: Annotated[list[Path] | None, typer.Argument(help="Folders of records.")] = None,
+    format: Annotated[
+        str, typer.Option("--format", "-f", help="markdown, latex, csv or html.")
+    ] = "markdown",
+    task: Annotated[str | None, typer.Option(help="Only this task.")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="Only these methods.")] = None,
+    test_set: Annotated[str | None, typer.Option(help="Only this test set.")] = None,
+    metrics: Annotated[str, typer.Option(help="all, or names with commas.")] = "",
+    columns: Annotated[str, typer.Option(help="Cost columns, with commas, or all.")] = "",
+    sort: Annotated[str | None, typer.Option(help="Order rows by this column.")] = None,
+    across: Annotated[str, typer.Option(help="Mix these in one table: decoder.")] = "",
+    group: Annotated[
+        str, typer.Option(help="A table for each test_set, or task: its sets side by side.")
+    ] = "test_set",
+    published: Annotated[
+        bool, typer.Option("--published", help="Add published figures, with differences.")
+    ] = False,
+    source: Annotated[
+        str | None, typer.Option(help="One published table alone, such as conv_lora.")
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(help="A method that every other is compared with.")
+    ] = None,
+    margin: Annotated[
+        float, typer.Option(help="With --against: differences below are equal.", min=0, max=1)
+    ] = 0.005,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Print a comparison table of records: Markdown, LaTeX, CSV or HTML."""
+    from lpmoe_bench.console import Terminal
+    from lpmoe_bench.files import write_atomically
+    from lpmoe_bench.record import default_roots, find_records
+    from lpmoe_bench.tables.formats import format_table
+    from lpmoe_bench.tables.table import build_table
+    from lpmoe_bench.verdicts import with_verdicts
+
+    found = find_records(roots or None)
+    made = build_table(
+        found.records,
+        task=task,
+        methods=method,
+        test_set=test_set,
+        metrics=metrics.split(",") if metrics else None,
+        columns=columns.split(",") if columns else (),
+        sort=sort,
+        across=across.split(",") if across else (),
+        group=group,
+        published=published,
+        source=source,
+        cells=_cells(roots or default_roots()),
+    )
+    if against is not None:
+        made = with_verdicts(made, found.stored, against, margin)
+    text = format_table(made, format)
+    for note in (*found.notes, *made.notes):
+        Terminal(quiet).note(note)
+    if output is None:
+        print(text, end="")
+    else:
+        write_atomically(output, text)
+
+
+def _cells(roots: Sequence[Path]) -> CellCounts | None:
+    """Return the cells that sweeps under these roots declared; None where there is no sweep."""
+    if not any(next(root.glob("sweeps/*/plan.json"), None) for root in roots):
+        return None
+    from lpmoe_bench.sweep import cell_counts  # pyright: ignore[reportMissingImports]
+    from lpmoe_bench.tables.parts import CellCounts
+
+    counted = [cell_counts(root) for root in roots]
+    return CellCounts(*(sum(values) for values in zip(*counted, strict=True)))

@@ -1,0 +1,150 @@
+"""Wide tables: test sets side by side, for rows that share everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+from lpmoe_bench.tables.columns import Column
+from lpmoe_bench.tables.context import Context, caption
+from lpmoe_bench.tables.guests import host, is_partial
+from lpmoe_bench.tables.parts import Cell, Group, Row, Span
+from lpmoe_bench.tables.rows import trainable
+from lpmoe_bench.tables.words import row_labels
+
+Key = tuple[str, ...]
+
+
+def widen(groups: Sequence[Group]) -> list[Group]:
+    """Join the groups of each task that differ in the test set alone; others stay as they are."""
+    alike: dict[Context, list[Group]] = {}
+    for group in groups:
+        key = replace(group.context, test_set="", test_digest="")
+        alike.setdefault(key, []).append(group)
+    return [_own(parts) if len(parts) > 1 else parts[0] for parts in alike.values()]
+
+
+def _own(parts: Sequence[Group]) -> Group:
+    """Join tables of records: rows are labelled and ordered anew, for more stand together."""
+    tests = [part.context.test_set for part in parts]
+    records = [record for part in parts for row in part.rows for record in row.records]
+    words = caption(parts[0].context, host(records), tests)
+    wide = join(parts, tests, words)
+    own = [row for row in wide.rows if row.origin is None]
+    labels = row_labels([row.records[0] for row in own])
+    own = [replace(row, label=label) for row, label in zip(own, labels, strict=True)]
+    own.sort(key=lambda row: (trainable(row.records[0]), row.label))
+    rows = (*own, *(row for row in wide.rows if row.origin is not None))
+    return replace(wide, rows=rows, footer=(*wide.footer, *_gaps(own, parts)))
+
+
+def join(parts: Sequence[Group], titles: Sequence[str], words: str) -> Group:
+    """Put tables side by side under a head each; columns that are no scores stand once.
+
+    A row of one table is that of another where method and fingerprint agree, or source and label;
+    its cells are empty in tables that lack it.
+    """
+    left, right = _shared(parts)
+    scores = [[column for column in part.columns if column.is_score] for part in parts]
+    keys = list(dict.fromkeys(row_key(row) for part in parts for row in part.rows))
+    by_key = [{row_key(row): row for row in part.rows} for part in parts]
+    rows = []
+    for key in keys:
+        found = [rows_of.get(key) for rows_of in by_key]
+        most = max(filter(None, found), key=lambda row: len(row.records))
+        cells = [_first(parts, found, column) for column in left]
+        for part, row, columns in zip(parts, found, scores, strict=True):
+            cells += [_cell(part, row, column) for column in columns]
+        cells += [_first(parts, found, column) for column in right]
+        rows.append(replace(most, cells=tuple(cells)))
+    spans = [Span(t, len(columns)) for t, columns in zip(titles, scores, strict=True)]
+    first = parts[0].context
+    return Group(
+        replace(first, test_set=", ".join(titles), test_digest=""),
+        (*left, *(column for columns in scores for column in columns), *right),
+        tuple(rows),
+        words,
+        tuple(_footer(parts, titles)),
+        tuple(span for span in (Span("", len(left)), *spans, Span("", len(right))) if span.columns),
+        tuple(parts),
+        tuple(dict.fromkeys(line for part in parts for line in part.sources)),
+    )
+
+
+def row_key(row: Row) -> Key:
+    """Return what makes a row of one test set that of another: see `join`."""
+    if row.origin is not None:
+        return "published", row.origin.table, row.label
+    first = row.records[0]
+    if first.kind == "score":  # the fingerprint of maps is that of one test set's
+        return "score", first.method.name, row.label.partition(" (")[0]
+    return first.kind, first.method.name, first.fingerprint
+
+
+def _shared(parts: Sequence[Group]) -> tuple[list[Column], list[Column]]:
+    """Return the columns that are no scores, those before the scores and those behind."""
+    left: dict[str, Column] = {}
+    right: dict[str, Column] = {}
+    for part in parts:
+        side = left
+        for column in part.columns:
+            if column.is_score:
+                side = right
+            else:
+                side.setdefault(column.key, column)
+    return list(left.values()), [c for key, c in right.items() if key not in left]
+
+
+def _first(parts: Sequence[Group], rows: Sequence[Row | None], column: Column) -> Cell:
+    cells = (_cell(part, row, column) for part, row in zip(parts, rows, strict=True))
+    return next((cell for cell in cells if cell.values), Cell(()))
+
+
+def _cell(part: Group, row: Row | None, column: Column) -> Cell:
+    keys = [one.key for one in part.columns]
+    if row is None or column.key not in keys:
+        return Cell(())
+    return row.cells[keys.index(column.key)]
+
+
+def _footer(parts: Sequence[Group], titles: Sequence[str]) -> Iterable[str]:
+    """Yield each line once, with the test sets before it where it is not said of all."""
+    lines = list(dict.fromkeys(line for part in parts for line in part.footer))
+    for line in lines:
+        of = [title for title, part in zip(titles, parts, strict=True) if line in part.footer]
+        yield line if len(of) == len(parts) else f"{', '.join(of)}: {line}"
+
+
+def _gaps(rows: Sequence[Row], parts: Sequence[Group]) -> Iterable[str]:
+    """Say where a row lacks a test set, images of it, or some of its seeds."""
+    for part in parts:
+        test = part.context.test_set
+        by_key = {row_key(row): row for row in part.rows}
+        absent = [row.label for row in rows if row_key(row) not in by_key]
+        if absent:
+            yield f"No record of {test}: {', '.join(absent)}."
+        yield from _each(rows, by_key, test, _coverage)
+        yield from _each(rows, by_key, test, _fewer)
+
+
+def _each(
+    rows: Sequence[Row],
+    by_key: dict[Key, Row],
+    test: str,
+    say: Callable[[Row, Row, str], str],
+) -> Iterable[str]:
+    pairs = [(row, by_key[row_key(row)]) for row in rows if row_key(row) in by_key]
+    return filter(None, (say(row, own, test) for row, own in pairs))
+
+
+def _coverage(row: Row, own: Row, test: str) -> str:
+    first = own.records[0]
+    if not is_partial(first, test):
+        return ""
+    counts = first.counts[test]
+    return f"{row.label} has {counts['images']} of {counts['expected']} images of {test}."
+
+
+def _fewer(row: Row, own: Row, test: str) -> str:
+    n, most = len(own.records), len(row.records)
+    return f"{row.label} has {n} of its {most} seeds on {test}." if n < most else ""
