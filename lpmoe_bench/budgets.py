@@ -34,7 +34,7 @@ def budgets() -> dict[str, Any]:
 
 def _published() -> Path:
     here = Path(__file__)
-    packaged = here.with_name("budgets.yaml")  # in an installed wheel
+    packaged = here.with_name("published") / "budgets.yaml"  # in an installed wheel
     return packaged if packaged.exists() else here.parents[1] / "results/published/budgets.yaml"
 
 

@@ -3,9 +3,7 @@
 import csv
 import io
 import re
-import shutil
 import statistics
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -218,16 +216,3 @@ def test_special_characters_are_escaped():
     assert r"&lt;z&gt;\\ \| \*t\* |" in markdown
     rows = [line for line in markdown.splitlines() if line.startswith("|")]
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in rows} == {9}
-
-
-@pytest.mark.latex
-def test_latex_compiles(tmp_path):
-    compiler = shutil.which("pdflatex")
-    if compiler is None:
-        pytest.skip("no pdflatex here")
-    text = to_latex(build_table(three_methods())) + to_latex(nasty())
-    head = "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n"
-    (tmp_path / "t.tex").write_text(head + text + "\\end{document}\n", encoding="utf-8")
-    command = [compiler, "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace")
-    assert done.returncode == 0, done.stdout[-2000:]

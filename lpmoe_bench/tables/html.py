@@ -15,8 +15,9 @@ body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem; color: #1c1c1c; back
 .results caption { text-align: left; padding-bottom: .5rem; max-width: 60rem; }
 .results thead { border-bottom: 1px solid #1c1c1c; }
 .results th, .results td { padding: .25rem .6rem; text-align: right; white-space: nowrap; }
-.results th[scope=row], .results thead th:first-child { text-align: left; font-weight: normal; }
 .results thead th { font-weight: 600; }
+.results th[scope=row], .results thead th:first-child { text-align: left; }
+.results th[scope=row] { font-weight: normal; position: sticky; left: 0; background: #fff; }
 .results th[scope=colgroup] { text-align: center; border-bottom: 1px solid #8a8a8a; }
 .results tbody tr:hover { background: #f2f5f9; }
 .results .best { font-weight: 700; }
@@ -25,6 +26,7 @@ body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem; color: #1c1c1c; back
 .results tr.own + tr.published > * { border-top: 1px solid #8a8a8a; }
 .results .better { color: #13682f; }
 .results .worse { color: #a11919; }
+.table-group { margin-bottom: 3rem; }
 .table-wrap { overflow-x: auto; }
 .table-footer, .table-note { color: #55585d; font-size: 13px; max-width: 60rem; }
 """

@@ -21,7 +21,25 @@ def widen(groups: Sequence[Group]) -> list[Group]:
     for group in groups:
         key = replace(group.context, test_set="", test_digest="")
         alike.setdefault(key, []).append(group)
-    return [_own(parts) if len(parts) > 1 else parts[0] for parts in alike.values()]
+    bundles = [bundle for same in alike.values() for bundle in _bundles(same)]
+    return [_own(parts) if len(parts) > 1 else parts[0] for parts in bundles]
+
+
+def _bundles(groups: Sequence[Group]) -> list[list[Group]]:
+    """Part groups so that no test set stands twice: one name may hold two contents.
+
+    Groups that share rows stay together.
+    """
+    bundles: list[list[Group]] = []
+    for group in groups:
+        rows, name = {row_key(row) for row in group.rows}, group.context.test_set
+        free = [one for one in bundles if all(part.context.test_set != name for part in one)]
+        kin = [one for one in free if any(row_key(r) in rows for part in one for r in part.rows)]
+        if kin or free:
+            (kin or free)[0].append(group)
+        else:
+            bundles.append([group])
+    return bundles
 
 
 def _own(parts: Sequence[Group]) -> Group:

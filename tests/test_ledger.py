@@ -1,0 +1,313 @@
+"""The ledger of published figures: sound files, true copies, errors in one sentence."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lpmoe_bench.errors import DataError, UsageError
+from lpmoe_bench.registry.model import load_registry
+from lpmoe_bench.tables.ledger import load_ledger
+from method_zoo import list_methods
+
+ROOT = Path(__file__).parents[1]
+# The figures as they were collected lie beside the project's folder, where they lie at all.
+PLACES = [parent / "shared" / "published" for parent in ROOT.parents]
+COLLECTED = next((place for place in PLACES if place.is_dir()), None)
+
+
+def test_names_are_those_of_the_zoo_and_of_the_data_sets():
+    ledger, registry = load_ledger(), load_registry()
+    known = set(list_methods())
+    for table in ledger.tables.values():
+        assert {row.method for row in table.rows} <= known | {None}, table.name
+        assert table.source
+        for name in table.sets:
+            assert ledger.sets[name].task in {*registry.tasks, None}
+    for one in ledger.sets.values():
+        for label in (*one.same, *one.near):
+            dataset, split = registry.split(label)
+            assert dataset.task == one.task
+            assert label not in one.same or dataset.counts.get(split) == one.images
+            assert label not in one.same or split not in dataset.local
+
+
+def test_every_file_of_the_folder_is_known():
+    named = {path.name for path in (ROOT / "results" / "published").iterdir()}
+    assert named == {
+        *("README.md", "budgets.yaml", "sets.yaml", "costs.yaml"),
+        *("conv_lora.yaml", "peft.yaml", "vfm.yaml", "lpmoe.yaml"),
+    }
+
+
+def test_levels_are_the_cautious_ones():
+    levels = {table.name: table.level for table in load_ledger().tables.values()}
+    assert levels["conv_lora"] == "slides"
+    assert {levels[name] for name in ("sam_adapter", "mona", "parax_ade20k")} == {"primary"}
+    for name in ("clip_guided_sam", "conv_lora_user_run", "v_petl_bench_coco", "infosam"):
+        assert levels[name] == "secondary"
+    assert levels["lpmoe_claims"] == levels["claims_of_abstracts"] == "claim"
+
+
+def collected(name):
+    assert COLLECTED is not None
+    return yaml.safe_load((COLLECTED / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+def listed(rows, columns):
+    """[(row, {column: figure})] of rows that are lists; nothing for a figure that is missing."""
+    return [
+        (row, {c: v for c, v in zip(columns, values, strict=False) if v is not None})
+        for row, values in rows.items()
+    ]
+
+
+def by_set(block, sets, rows, metrics=("S", "E", "wF", "MAE")):
+    """The same of tables {set: {row: figures}}; words beside a figure are dropped."""
+    found = []
+    for row in rows:
+        values = {}
+        for key, name in sets.items():
+            for metric, figure in zip(metrics, block.get(key, {}).get(row, ()), strict=False):
+                if figure is not None:
+                    values[f"{name}.{metric}"] = float(str(figure).removesuffix("(typo)"))
+        found.append((row, values))
+    return found
+
+
+def expected():
+    """{table: [(row, {column: figure as collected})]}, in the order of the collection."""
+    slides, peft, vfm, lpmoe = (collected(n) for n in ("conv_lora", "peft", "vfm", "lpmoe"))
+    classes = slides["multi_class_trans10k_v2"]
+    sets = {"CHAMELEON": "chameleon", "CAMO": "camo", "COD10K": "cod10k"}
+    sam, rerun, bench = peft["sam_adapter"], peft["conv_lora_reruns"], peft["v_petl_bench"]
+    prompts = rerun[0]["with_point_prompts_not_comparable"]
+    memory, full = peft["memory_and_speed_reports"], vfm["not_peft_full_tuning"]
+    coco, panoptic = vfm["coco_maskrcnn_1x_parax"], vfm["coco_panoptic_fpn_1x_parax"]
+    backbones = ("swin_b", "swin_l", "convnext_b", "convnext_l")
+    mona = peft["mona"]["ade20k_mIoU_coco_boxAP"] | peft["mona"]["read_off_figure_approx"]
+    return {
+        "conv_lora": [(row, block["scores"]) for row, block in slides["binary"].items()],
+        "conv_lora_trans10k": [
+            (r, {f"trans10k_v2.{k}": v for k, v in b.items() if k not in ("params_M", "ratio_pct")})
+            for r, b in classes.items()
+        ],
+        "conv_lora_linear_probe": [
+            ("vit", {"imagenet.accuracy": v})
+            for v in slides["linear_probe_imagenet_vit_b"].values()
+        ],
+        "sam_adapter": by_set(sam, sets, sam["CAMO"]),
+        "sam_adapter_shadow": [(row, {"istd.BER": v}) for row, v in sam["ISTD_BER"].items()],
+        "sam3_adapter_issue_133": [
+            (
+                "sam_adapter",
+                {f"kvasir.{k}": sam["user_reproduction"][1][f"m{k}"] for k in ("Dice", "IoU")},
+            )
+        ],
+        "clip_guided_sam": by_set(rerun[0], sets, rerun[0]["CAMO"]),
+        "clip_guided_sam_prompts": by_set(prompts, sets, prompts["CHAMELEON"]),
+        "conv_lora_user_run": [
+            ("conv_lora", {f"isic2017.{k}": v for k, v in rerun[3]["conv_lora"].items()})
+        ],
+        "v_petl_bench_swin_l": listed(
+            bench["ade20k_swinL_upernet"], ("", "voc.memory", "voc.APb", "ade20k.mIoU")
+        ),
+        "v_petl_bench_coco": listed(
+            bench["coco_swinB_cascade"], ("", "coco.memory", "coco.APb", "coco.APm")
+        ),
+        "v_petl_bench_vtab": listed(
+            bench["vtab1k_vitB_mean_params"], ("vtab1k.accuracy", "", "vtab1k.PPT")
+        ),
+        "v_petl_bench_fgvc": listed(bench["fgvc_vitB_mean_params"], ("fgvc.accuracy",)),
+        "mona": [
+            (row, values | ({"coco_test_dev.APm": 46.0} if row == "mona" else {}))
+            for row, values in listed(mona, ("ade20k.mIoU", "coco_test_dev.APb"))
+        ],
+        "parax_ade20k": [
+            (row, {"ade20k.mIoU": v["miou"]})
+            for b in backbones
+            for row, v in vfm["ade20k_upernet_parax"][b].items()
+        ],
+        "parax_coco": [
+            one
+            for b in backbones
+            for one in listed(coco[b], ["", *(f"coco.{c}" for c in coco["columns"][1:])])
+        ],
+        "parax_panoptic": [
+            one
+            for b in backbones
+            for one in listed(
+                panoptic[b], ["", *(f"coco_panoptic.{c}" for c in panoptic["columns"][1:])]
+            )
+        ],
+        "rein": [
+            ("rein", {f"driving.{k}": v for k, v in vfm["rein"]["miou"].items()}),
+            *(
+                ("rein", {"driving.gta_to_cityscapes": v})
+                for v in vfm["rein"]["other_backbones_gta_to_cityscapes"].values()
+            ),
+        ],
+        "vit_adapter": dense(full["vit_adapter"], "coco_maskrcnn_3x_ms"),
+        "vit_comer": dense(full["vit_comer"], "coco_maskrcnn_dinov2"),
+        "vit_adapter_segmentation": [
+            ("vit_adapter", {"ade20k.single": one["miou_ss"], "ade20k.multi": one["miou_ms"]})
+            for one in lpmoe["parent_method_viT_adapter"]
+        ],
+        "lpmoe_code": [
+            (
+                "controllable",
+                {f"any.{k}": one[k] for k in ("adapter", "head", "trainable", "frozen")}
+                | {"any.share": 100 * one["fraction_of_all"]},
+            )
+            for one in lpmoe["code_derived"]
+        ],
+        "micro_sam_memory": [
+            (row, {"livecell.vit_h": v, "livecell.smaller": memory[0]["smaller_vit_GB"][row]})
+            for row, v in memory[0]["sam_vit_h_GB"].items()
+        ],
+        "micro_sam_late_lora": [
+            ("late", {"livecell.memory": v})
+            for v in memory[1]["late_lora_blocks_6_11_MiB"].values()
+        ],
+        "peft_dora_time": [
+            (row, {"peft.eval": a, "peft.train": b})
+            for row, a, b in zip(
+                ("dora", "lora"), *memory[3]["dora_vs_lora_sec"].values(), strict=True
+            )
+        ],
+        "peft_dora_run": [
+            (row, {"peft.train": v, "peft.memory": memory[5]["mem_MB"][row]})
+            for row, v in memory[5]["train_s"].items()
+        ],
+        "adaptformer_issue_36": [
+            (row, {"adaptformer.epoch": v, "adaptformer.memory": memory[6]["ram_GB"][row]})
+            for row, v in memory[6]["epoch_min"].items()
+        ],
+        "saved_activations": [
+            ("", {"activations.saved": v}) for v in memory[7]["saved_activation_MiB"].values()
+        ],
+    }
+
+
+def dense(block, coco):
+    """Rows of a method on several backbones, which some tables lack."""
+    one, other = block["ade20k_upernet_miou_ss"], block[coco]
+    rows = []
+    for row in dict.fromkeys([*one, *other]):
+        values = {"ade20k.mIoU": one[row]} if row in one else {}
+        values |= dict(zip(("coco.APb", "coco.APm"), other.get(row, ()), strict=False))
+        rows.append(("vit", values))
+    return rows
+
+
+def letters(text):
+    return "".join(filter(str.isalnum, text.lower()))
+
+
+# Figures of texts, not of tables: by hand in the ledger, by hand here.
+BY_HAND = {
+    "infosam": [{"road.IoU": 0.072}],
+    "lpmoe_claims": [{"any.methods": 31}, {"any.share": 0.001}, {"any.share": 0.05}],
+    "claims_of_abstracts": [
+        *({"any.to": 0.05}, {"any.to": 0.0172}, {"any.to": 0.03}),
+        *({"any.from": 0.016, "any.to": 0.028}, {"any.from": 0.01, "any.to": 0.03}),
+        {"any.to": 0.015, "any.memory": 0.622, "any.time": 0.262},
+        *({"any.to": 0.01}, {"any.flops_from": 0.71, "any.flops_to": 0.85}),
+    ],
+}
+
+
+def test_figures_of_texts():
+    for name, rows in BY_HAND.items():
+        assert [row.values for row in load_ledger().tables[name].rows] == rows
+
+
+@pytest.mark.skipif(COLLECTED is None, reason="the collected figures are not beside the project")
+def test_every_figure_is_the_collected_one():
+    tables, wanted = load_ledger().tables, expected()
+    assert tables.keys() == wanted.keys() | BY_HAND.keys()
+    for name, rows in wanted.items():
+        table = tables[name]
+        assert len(table.rows) == len(rows), name
+        for row, (key, figures) in zip(table.rows, rows, strict=True):
+            assert letters(row.title).startswith(letters(key)[:4]), (name, row.title, key)
+            percent = {c: table.metrics[c.split(".")[1]].unit == "percent" for c in row.values}
+            found = {c: v * (100 if percent[c] else 1) for c, v in row.values.items()}
+            figures = {column: v for column, v in figures.items() if column}
+            assert found == pytest.approx(figures, rel=1e-12), (name, row.title)
+
+
+@pytest.mark.skipif(COLLECTED is None, reason="the collected figures are not beside the project")
+def test_spreads_parameters_and_flags_are_the_collected_ones():
+    tables = load_ledger().tables
+    for row, block in zip(
+        tables["conv_lora"].rows, collected("conv_lora")["binary"].values(), strict=True
+    ):
+        spreads = {column: 100 * value for column, value in row.pm.items()}
+        assert spreads == pytest.approx(block.get("pm", {}), rel=1e-12)
+        assert float(row.share_percent) == block["ratio_pct"]
+        printed = row.parameters_millions and float(row.parameters_millions)
+        assert printed == block["params_M"]
+    vfm, bench = collected("vfm"), collected("peft")["v_petl_bench"]
+    parax = [b for b in vfm["ade20k_upernet_parax"].values() if isinstance(b, dict)]
+    wanted = [v["params"] for block in parax for v in block.values()]
+    assert [float(row.parameters_millions) for row in tables["parax_ade20k"].rows] == wanted
+    for name, key, place in (
+        ("v_petl_bench_swin_l", "ade20k_swinL_upernet", 0),
+        ("v_petl_bench_coco", "coco_swinB_cascade", 0),
+        ("v_petl_bench_vtab", "vtab1k_vitB_mean_params", 1),
+        ("v_petl_bench_fgvc", "fgvc_vitB_mean_params", 1),
+    ):
+        wanted = [values[place] for values in bench[key].values()]
+        assert [float(row.parameters_millions) for row in tables[name].rows] == wanted
+    flagged = {(row.title, *row.flags) for row in tables["sam_adapter"].rows if row.flags}
+    wanted = {("SINet", "chameleon.MAE"), ("PFNet", "chameleon.MAE"), ("JCOD", "camo.MAE")}
+    assert flagged == wanted
+
+
+TABLE = {
+    **{"name": "t", "title": "T", "source": "s", "level": "primary", "protocol": "p"},
+    "metrics": {"S": {"metric": "s_measure", "label": "S", "unit": "fraction", "decimals": 3}},
+    "columns": ["camo.S"],
+    "rows": [{"title": "R", "values": {"camo.S": 0.5}}],
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"level": "A"}, "tables.0.level"),
+        ({"columns": ["camo.S", "camo.E"]}, "column 'camo.E' names no metric of its table"),
+        ({"rows": [{"title": "R", "values": {"camo.S": 50}}]}, "'R' has camo.S 50, beyond 0 to 1"),
+        ({"rows": [{"title": "R", "values": {"x.S": 0.5}}]}, "row 'R' has 'x.S'"),
+        ({"rows": [{"title": "R", "values": {}, "pm": {"camo.S": 0.1}}]}, "row 'R' has 'camo.S'"),
+        ({"columns": ["camp.S"], "rows": []}, "unknown set 'camp'; did you mean 'camo'"),
+        (
+            {"metrics": {"S": TABLE["metrics"]["S"] | {"protocols": ["shadow_sbu"]}}},
+            "no protocol 'shadow_sbu' has a metric 's_measure'",
+        ),
+        ({"sorce": "s"}, "tables.0.sorce: extra inputs are not permitted"),
+        ({"rows": [{"title": "R", "values": {}, "parameters_millions": "4M"}]}, "pattern"),
+    ],
+)
+def test_a_wrong_file_is_one_sentence(tmp_path, change, sentence):
+    content = {"sets": {"camo": {"title": "CAMO"}}, "tables": [TABLE | change]}
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    with pytest.raises(DataError, match=sentence) as raised:
+        load_ledger(tmp_path)
+    assert "\n" not in str(raised.value)
+
+
+def test_names_that_stand_twice_and_names_that_are_none(tmp_path):
+    sets = {"sets": {"camo": {"title": "CAMO"}}, "tables": [TABLE]}
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump(sets), encoding="utf-8")
+    assert load_ledger(tmp_path).table("t").of_set("camo") == ["camo.S"]
+    (tmp_path / "b.yaml").write_text(yaml.safe_dump({"tables": [TABLE]}), encoding="utf-8")
+    load_ledger.cache_clear()
+    with pytest.raises(DataError, match=r"b\.yaml: t stands twice"):
+        load_ledger(tmp_path)
+    (tmp_path / "b.yaml").write_text("tables: [", encoding="utf-8")
+    with pytest.raises(DataError, match=r"b\.yaml cannot be read"):
+        load_ledger(tmp_path)
+    with pytest.raises(UsageError, match="did you mean 'conv_lora'"):
+        load_ledger().table("conv_lra")

@@ -1,0 +1,78 @@
+"""The `table` command: cells of sweeps below, cost columns, files of every format."""
+
+import json
+import sys
+from types import ModuleType
+
+import pytest
+from records import record
+from typer.testing import CliRunner
+
+from lpmoe_bench.cli import app
+from lpmoe_bench.record import write_record
+from lpmoe_bench.tables.columns import COSTS
+from lpmoe_bench.tables.formats import FORMATS, to_markdown
+from lpmoe_bench.tables.table import CellCounts, build_table
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """A folder with one record, called runs."""
+    write_record(tmp_path / "runs" / "cod" / "lora", record(), [])
+    return tmp_path / "runs"
+
+
+def shown(*arguments):
+    result = CliRunner().invoke(app, ["table", *map(str, arguments)], catch_exceptions=False)
+    assert result.exit_code == 0
+    return result.stdout
+
+
+def test_declared_and_failed_cells_stand_below():
+    for counts, words in (
+        (CellCounts(50, 47, 3), "47/50 cells of the sweeps here, 3 failed."),
+        (CellCounts(6, 6, 0), "6/6 cells of the sweeps here."),
+    ):
+        for group in ("test_set", "task"):
+            assert words in to_markdown(build_table([record()], cells=counts, group=group))
+    assert "cells" not in to_markdown(build_table([record()]))
+
+
+def test_the_command_asks_the_sweep_where_there_is_one(runs, monkeypatch):
+    assert "cells" not in shown(runs)
+    sweep = ModuleType("lpmoe_bench.sweep")
+    asked = []
+
+    def cell_counts(root):
+        asked.append(root)
+        return 5, 3, 1
+
+    sweep.cell_counts = cell_counts
+    monkeypatch.setitem(sys.modules, "lpmoe_bench.sweep", sweep)
+    assert "cells" not in shown(runs)
+    plan = runs / "sweeps" / "a1" / "plan.json"
+    plan.parent.mkdir(parents=True)
+    plan.write_text(json.dumps({}), encoding="utf-8")
+    assert "3/5 cells of the sweeps here, 1 failed." in shown(runs)
+    assert asked == [runs]
+
+
+def test_all_costs_are_columns(runs):
+    (group,) = build_table([record()], columns=["all"]).groups
+    assert [column.key for column in group.columns][-len(COSTS) :] == list(COSTS)
+    text = shown(runs, "--columns", "trainable_parameters,share_of_total,forward_flops")
+    assert "| Trains (M) | Share of total (%) | Forward (GFLOPs) |" in text
+    row = next(line for line in text.splitlines() if line.startswith("| LoRA"))
+    assert row.endswith("| 0.647 | 2.86 | - |")
+    assert {
+        *("trainable_parameters", "total_parameters", "share_of_total", "forward_flops"),
+        *("training_flops", "train_images_per_second", "inference_images_per_second"),
+        *("peak_memory_bytes", "state_bytes", "train_seconds"),
+    } <= set(COSTS)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_format_goes_to_a_file(runs, tmp_path, kind):
+    file = tmp_path / f"t.{kind}"
+    assert shown(runs, "--format", kind, "--output", file, "--published") == ""
+    assert "LoRA" in file.read_text(encoding="utf-8")

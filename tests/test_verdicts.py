@@ -1,0 +1,188 @@
+"""Verdicts in tables: each row against a reference, Holm over the whole table, nothing hidden."""
+
+import csv
+import io
+
+import numpy as np
+import pytest
+from records import content
+from typer.testing import CliRunner
+
+from lpmoe_bench.cli import app
+from lpmoe_bench.compare import compare_records
+from lpmoe_bench.errors import UsageError
+from lpmoe_bench.record import Record, StoredRecord, write_record
+from lpmoe_bench.tables.formats import to_csv, to_html, to_latex, to_markdown
+from lpmoe_bench.tables.table import build_table
+from lpmoe_bench.verdicts import with_verdicts
+
+SETS = ("CAMO", "Other")
+
+
+def stored(root, name="lora", seed=0, shift=0.0, sets=SETS, images=8, **changes):
+    """A written record whose rows average to its scores, on each test set."""
+    rng = np.random.default_rng([seed, images, len(name)])
+    rows, scores = [], {}
+    for label in sets:
+        base = np.random.default_rng([images, len(label)]).random(images)
+        values = 0.6 + 0.1 * base + shift + 0.01 * rng.random(images)
+        scores[label] = {"s_measure": float(values.mean()), "mae": float(1 - values.mean())}
+        rows += [
+            {"dataset": label, "image": f"i{n}", "s_measure": v, "mae": 1 - v, "flags": ""}
+            for n, v in enumerate(values.tolist())
+        ]
+    made = content(name, seed, **changes)
+    tests = [made["data"]["tests"][0] | {"label": label, "digest": label * 8} for label in sets]
+    made |= {"scores": scores, "counts": {}, "data": made["data"] | {"tests": tests}}
+    record = Record.model_validate(made)
+    folder = root / f"{record.fingerprint[:9]}-{seed}-{'+'.join(sets)}"
+    write_record(folder, record, rows)
+    return StoredRecord(folder, record)
+
+
+def three(root, seeds=(0, 1, 2), **changes):
+    return [
+        stored(root, name, seed, shift, **changes)
+        for name, shift in (("lora", 0.0), ("vpt", 0.05), ("decoder_only", -0.05))
+        for seed in seeds
+    ]
+
+
+def judged(found, against="lora", margin=0.005, **options):
+    table = build_table([one.record for one in found], metrics=["s_measure", "mae"], **options)
+    return with_verdicts(table, found, against, margin)
+
+
+def verdicts(group):
+    """{(label, column): verdict} of one group."""
+    return {
+        (row.label, index): cell.verdict.verdict
+        for row in group.rows
+        for index, cell in enumerate(row.cells)
+        if cell.verdict
+    }
+
+
+def test_rows_are_better_worse_or_equal(tmp_path):
+    near = {"name": "lora", "title": "LoRA (same)"}
+    found = three(tmp_path) + [
+        stored(tmp_path, seed=seed, fingerprint="e" * 64, method=near) for seed in (0, 1, 2)
+    ]
+    group = judged(found, "LoRA", margin=0.02).groups[0]
+    assert [column.key for column in group.columns][3:] == [
+        *("s_measure", "s_measure_against", "mae")
+    ]
+    assert verdicts(group) == {
+        ("VPT", 4): "better",
+        ("Decoder only", 4): "worse",
+        ("LoRA (same)", 4): "equal",
+    }
+    assert "after Holm over 3 comparisons" in group.footer[-1]
+    text = to_markdown(judged(found, "LoRA", margin=0.02))
+    assert "| vs LoRA |" in text
+    assert "| better (+0.05" in text
+    assert "| worse (-0.05" in text
+
+
+def test_holm_runs_over_all_rows_and_test_sets_of_a_table(tmp_path):
+    found = three(tmp_path)
+    alone = compare_records(found[3:6], found[:3], ["s_measure"])
+    (group,) = judged(found, group="task").groups
+    assert [(span.title, span.columns) for span in group.spans] == [
+        *(("", 3), ("CAMO", 3), ("Other", 3))
+    ]
+    assert set(verdicts(group).values()) == {"better", "worse"}
+    row = next(row for row in group.rows if row.label == "VPT")
+    wide, line = row.cells[4].verdict, alone.lines[0].result
+    assert (wide.spread, wide.low, wide.high) == (line.spread, line.low, line.high)
+    assert wide.p > line.p  # four comparisons against two
+    assert "after Holm over 4 comparisons" in group.footer[-1]
+    assert "better" in to_latex(judged(found, group="task"))
+    html = to_html(judged(found, group="task"))
+    assert '<td class="better" data-value="' in html
+    assert 'title="95 % interval +0.0' in html
+    lines = list(csv.DictReader(io.StringIO(to_csv(judged(found, group="task")))))
+    assert len(lines) == 6
+    line = next(one for one in lines if (one["method"], one["test_set"]) == ("vpt", "Other"))
+    assert line["s_measure_against_verdict"] == "better"
+    assert float(line["s_measure_against_low"]) < float(line["s_measure_against"])
+    reference = next(one for one in lines if one["method"] == "lora")
+    assert reference["s_measure_against"] == ""
+
+
+def test_one_seed_is_inconclusive(tmp_path):
+    group = judged(three(tmp_path, seeds=(0,))).groups[0]
+    assert set(verdicts(group).values()) == {"inconclusive"}
+
+
+def test_what_cannot_be_judged_is_said(tmp_path):
+    found = [
+        *three(tmp_path),
+        *(
+            stored(
+                tmp_path,
+                "lora",
+                seed,
+                images=5,
+                fingerprint="f" * 64,
+                method={"name": "x", "title": "Few"},
+            )
+            for seed in (0, 1)
+        ),
+        stored(tmp_path, "lora", 7, fingerprint="9" * 64, method={"name": "y", "title": "Seven"}),
+    ]
+    group = judged(found).groups[0]
+    assert {label for label, _ in verdicts(group)} == {"VPT", "Decoder only"}
+    below = " ".join(group.footer)
+    assert "Few is not judged on CAMO: s_measure on CAMO has rows of 5 images against 8" in below
+    assert "Seven is not judged on CAMO: the two have no seed in common" in below
+
+
+def test_test_sets_of_other_records_are_found(tmp_path):
+    """An evaluation is a record of its own: the wide table joins both in one row."""
+    found = []
+    for name, shift in (("lora", 0.0), ("vpt", 0.05)):
+        for seed in (0, 1, 2):
+            found.append(stored(tmp_path, name, seed, shift, sets=("CAMO",)))
+            found.append(stored(tmp_path, name, seed, shift, sets=("Other",)))
+    (group,) = judged(found, group="task").groups
+    assert verdicts(group) == {("VPT", 4): "better", ("VPT", 7): "better"}
+
+
+def test_names_of_the_reference(tmp_path):
+    other = {"name": "lora", "title": "LoRA", "options": {"rank": 4}}
+    found = three(tmp_path, seeds=(0, 1)) + [
+        stored(tmp_path, seed=seed, fingerprint="d" * 64, method=other) for seed in (0, 1)
+    ]
+    with pytest.raises(UsageError, match=r"lora means several rows \(.*\); name one by its label"):
+        judged(found)
+    assert judged(found, "LoRA (rank=4)").groups[0].columns[4].label == "vs LoRA (rank=4)"
+    with pytest.raises(UsageError, match="unknown row to compare with 'vtp'; did you mean 'vpt'"):
+        judged(found, "vtp")
+
+
+def test_tables_without_the_reference_say_so(tmp_path):
+    found = [*three(tmp_path, seeds=(0, 1)), stored(tmp_path, "vpt", 5, task="polyp")]
+    table = judged(found)
+    assert [bool(verdicts(group)) for group in table.groups] == [True, True, False, False]
+    assert "no row lora on CAMO, so no verdicts there" in table.notes
+
+
+def test_published_rows_are_not_judged(tmp_path):
+    found = [
+        stored(tmp_path, name, seed, sets=("camo/test",))
+        for name in ("lora", "vpt")
+        for seed in (0, 1)
+    ]
+    (group,) = judged(found, published=True).groups
+    assert any(row.origin for row in group.rows)
+    assert {label for label, _ in verdicts(group)} == {"VPT"}
+
+
+def test_the_command(tmp_path):
+    three(tmp_path)
+    arguments = ["table", str(tmp_path), "--against", "lora", "--group", "task", "--margin", "0.01"]
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "CAMO: vs LoRA" in result.stdout
+    assert "within ±0.01" in result.stdout
