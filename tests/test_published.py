@@ -7,6 +7,7 @@ import re
 import pytest
 from records import content, record
 
+from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.protocols import PROTOCOLS
 from lpmoe_bench.tables.formats import FORMATS, format_table, to_csv, to_html, to_markdown
 from lpmoe_bench.tables.table import build_table
@@ -53,6 +54,11 @@ def test_a_difference_is_own_less_published():
     assert "1024 x 1024 px" in below
 
 
+def test_weights_from_a_file_are_compared():
+    group, rows, _ = published(own(backbone={"name": "sam_vit_h", "note": "local"}))
+    assert cell(group, rows["LoRA [1]"], "s_measure").difference is not None
+
+
 def test_methods_without_an_own_row_have_no_difference_and_no_dash():
     group, rows, _ = published(own())
     found = cell(group, rows["VPT [1]"], "s_measure")
@@ -78,6 +84,7 @@ NOTED = {"name": "small", "note": "saliency-tuned"}
         ([own(protocol=COD | {"hash": "cd" * 32})], "protocol cod (cdcdcdcd) is not today's"),
         ([own(backbone=NOTED)], "weights of small are of no paper (saliency-tuned)"),
         ([own(), own(fingerprint="f" * 64)], "several own rows are this method"),
+        ([own(backbone={"name": "vit", "note": "random weights"})], "of no paper (random"),
         ([own(counts={"images": 240, "expected": 250})], "maps are missing"),
     ],
 )
@@ -147,6 +154,12 @@ def test_published_rows_stay_below_and_win_nothing():
 def test_methods_choose_published_rows_too():
     _, rows, _ = published(own(), methods=["lora"])
     assert set(rows) == {"LoRA [1]"}
+    group, rows, _ = published(own(), own("vpt"), methods=["lora", "bitfit"])
+    assert [row.label for row in group.rows] == ["LoRA", "BitFit [1]", "LoRA [1]"]
+    group, rows, _ = published(own(), methods=["bitfit"], test_set=CAMO)
+    assert set(rows) == {"BitFit"}  # nothing of ours: the source alone
+    with pytest.raises(UsageError, match="did you mean 'lora'"):
+        build_table([own()], published=True, methods=["lora", "lroa"])
 
 
 def test_all_that_trains_has_a_column_where_a_source_counts_that():

@@ -74,6 +74,12 @@ def test_every_table_prints_in_every_format(nowhere):
             assert shown("--source", name, "-f", kind)
 
 
+def test_the_names_of_tables_are_listed():
+    result = CliRunner().invoke(app, ["list", "published"], catch_exceptions=False)
+    assert "conv_lora                " in result.stdout
+    assert "Conv-LoRA, seven binary tasks (slides)" in result.stdout
+
+
 @pytest.mark.parametrize(
     ("choice", "sentence"),
     [

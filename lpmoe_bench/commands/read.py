@@ -13,12 +13,14 @@ from lpmoe_bench.commands.options import DataRoot, Datasets, Json
 def list_(
     kind: Annotated[
         str,
-        typer.Argument(help="methods, tasks, datasets, backbones, decoders, protocols or runs."),
+        typer.Argument(
+            help="methods, tasks, datasets, backbones, decoders, protocols, published, runs."
+        ),
     ],
     datasets: Datasets = None,
     json: Json = False,
 ) -> None:
-    """List methods, tasks, data sets, backbones, decoders, protocols or runs."""
+    """List methods, tasks, data sets, backbones, decoders, protocols, published tables or runs."""
     from lpmoe_bench.catalogue import listing
     from lpmoe_bench.registry.model import load_registry
 

@@ -50,7 +50,6 @@ def table(
     from lpmoe_bench.record import default_roots, find_records
     from lpmoe_bench.tables.formats import format_table
     from lpmoe_bench.tables.table import build_table
-    from lpmoe_bench.verdicts import with_verdicts
 
     found = find_records(roots or None)
     made = build_table(
@@ -68,6 +67,8 @@ def table(
         cells=_cells(roots or default_roots()),
     )
     if against is not None:
+        from lpmoe_bench.verdicts import with_verdicts
+
         made = with_verdicts(made, found.stored, against, margin)
     text = format_table(made, format)
     for note in (*found.notes, *made.notes):

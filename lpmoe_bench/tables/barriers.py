@@ -11,6 +11,8 @@ from lpmoe_bench.tables.guests import is_partial
 from lpmoe_bench.tables.ledger import REFERENCES, PublishedRow, PublishedSet, PublishedTable
 from lpmoe_bench.tables.parts import Row
 
+LOCAL = "local"  # the note of weights from a file, such as Meta's SAM, which comes in no other way
+
 
 def barrier(
     context: Context,
@@ -79,6 +81,6 @@ def _of_rows(own: Sequence[Row]) -> str:
     if len(own) > 1:
         return f"several own rows are this method ({', '.join(row.label for row in own)})"
     backbone = own[0].records[0].backbone
-    if backbone and backbone.note:
+    if backbone and backbone.note not in ("", LOCAL):
         return f"weights of {backbone.name} are of no paper ({backbone.note})"
     return ""

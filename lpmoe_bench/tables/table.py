@@ -58,10 +58,12 @@ def build_table(
         if name not in known:
             raise UsageError(unknown(kind, name, known))
     records = list(records)
-    if source or (published and not any(_is_of(record, task, test_set) for record in records)):
+    alone = published and not any(_is_of(one, task, test_set, methods) for one in records)
+    if source or alone:
         printed = printed_tables(load_ledger(), source, task, methods, test_set)
         return Table(tuple(sort_rows(one, sort) for one in printed), ())
-    chosen, notes = _choose(records, task, methods, test_set)
+    wanted = _recorded(records, methods) if published else methods
+    chosen, notes = _choose(records, task, wanted, test_set)
     by_context = seat(_by_context(chosen, test_set, across))
     contexts = sorted(by_context, key=lambda context: context.order)
     costs = cost_columns(columns)
@@ -76,8 +78,23 @@ def build_table(
     return Table(tuple(groups), (*notes, *splits(contexts)))
 
 
-def _is_of(record: Record, task: str | None, test_set: str | None) -> bool:
-    return task in (None, record.task) and (test_set is None or test_set in record.scores)
+def _is_of(
+    record: Record, task: str | None, test_set: str | None, methods: Sequence[str] | None
+) -> bool:
+    tests = test_set is None or test_set in record.scores
+    return (
+        tests
+        and task in (None, record.task)
+        and record.method.name in (methods or [record.method.name])
+    )
+
+
+def _recorded(records: Sequence[Record], methods: Sequence[str] | None) -> Sequence[str] | None:
+    """Return the wanted methods without those that only the ledger knows."""
+    known = {record.method.name for record in records}
+    rows = [row for table in load_ledger().tables.values() for row in table.rows]
+    printed = {row.method for row in rows}
+    return methods and [name for name in methods if name in known or name not in printed]
 
 
 def _by_context(
