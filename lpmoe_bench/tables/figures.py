@@ -82,12 +82,13 @@ def level_legend(rows: Iterable[Row]) -> Iterator[str]:
 
 
 def flag_lines(
-    table: PublishedTable, rows: Iterable[PublishedRow], columns: Iterable[str], ledger: Ledger
+    figures: Iterable[tuple[PublishedTable, PublishedRow, str]], ledger: Ledger
 ) -> Iterator[str]:
-    """Say what is wrong or doubtful with each figure that has a star."""
-    for column in columns:
-        for row in rows:
-            if words := row.flags.get(column):
-                title = ledger.sets[column.partition(".")[0]].title
-                of = f"{row_name(table, row)}, {title} {metric_of(table, column).label}"
-                yield f"* {of}: {words}."
+    """Say what is wrong or doubtful with figures that have a star; `figures` end in a column."""
+    doubtful: dict[str, list[str]] = {}
+    for table, row, column in figures:
+        if words := row.flags.get(column):
+            title = ledger.sets[column.partition(".")[0]].title
+            of = f"{row_name(table, row)}, {title} {metric_of(table, column).label}"
+            doubtful.setdefault(words, []).append(of)
+    return (f"* {'; '.join(of)}: {words}." for words, of in doubtful.items())

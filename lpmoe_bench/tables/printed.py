@@ -74,7 +74,8 @@ def _printed(
     for name in names:
         note = ledger.sets[name].note
         lines += [f"{ledger.sets[name].title}: {note}."] if note else []
-        lines += flag_lines(table, rows, table.of_set(name), ledger)
+    keys = [key for name in names for key in table.of_set(name)]
+    lines += flag_lines(((table, row, key) for key in keys for row in rows), ledger)
     return replace(wide, footer=(*lines, *level_legend(wide.rows)))
 
 

@@ -51,11 +51,8 @@ def add_published(
         number = numbers.setdefault(one.table.name, len(numbers) + 1)
         rows.append(_row(group, ledger, one, number, reasons))
     lines = [*_sources(found, numbers), *_legend(rows, reasons), *_set_notes(found, ledger)]
-    lines += [
-        line
-        for one in found
-        for line in flag_lines(one.table, [one.row], one.columns.values(), ledger)
-    ]
+    figures = ((one.table, one.row, c) for one in found for c in one.columns.values())
+    lines += flag_lines(figures, ledger)
     return replace(group, rows=(*group.rows, *rows), sources=tuple(lines))
 
 
