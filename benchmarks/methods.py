@@ -3,7 +3,8 @@
 Each method has a process of its own, on one thread: its training steps (forward, structure loss,
 backward, AdamW) and the forward pass of a frozen backbone take turns there, and medians count. Peak
 memory is that of the training steps, before the frozen backbone is built, less what the process
-held before the model. Weights and images are random.
+held before the model. Weights and images are random. `lpmoe-bench table --speeds FILE` shows what
+--json prints beside the scores of records.
 
     python benchmarks/methods.py [--json] [--methods lora,vpt] [--backbone vit_small_patch16_224]
 """
@@ -24,6 +25,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from lpmoe_bench.environment import collect_environment
 from lpmoe_bench.losses import structure_loss
 from lpmoe_bench.profile import profile_config
 from lpmoe_bench.profiling import count_parameters, peak_memory_bytes
@@ -118,7 +120,8 @@ def main() -> None:
     rows = [in_own_process(method, args) for method in methods]
     facts = {"backbone": args.backbone, "size": args.size, "batch": args.batch}
     if args.json:
-        print(json.dumps({"torch": torch.__version__, "threads": 1} | facts | {"rows": rows}))
+        here = {"torch": torch.__version__, "threads": 1, "cpu": collect_environment("cpu").cpu}
+        print(json.dumps(here | facts | {"rows": rows}, indent=1))
     else:
         words = f"{args.backbone}, {args.size} px, batch {args.batch}"
         Console().print(table(rows, f"Training step / frozen forward, {words}"))

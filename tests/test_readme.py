@@ -6,6 +6,7 @@ from readme_tree import ROOT, tree
 
 from lpmoe_bench.record import find_records
 from lpmoe_bench.tables.formats import format_table
+from lpmoe_bench.tables.speeds import read_speeds
 from lpmoe_bench.tables.table import build_table
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -21,7 +22,7 @@ def readme_table():
         records,
         test_set="camo/test",
         sort="s_measure",
-        columns=["train_images_per_second"],
+        speeds=read_speeds(ROOT / "results" / "speed" / "cpu.json"),
         across=["decoder"],
     )
     return format_table(table, "markdown").strip()

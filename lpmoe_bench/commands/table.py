@@ -41,6 +41,9 @@ def table(
     margin: Annotated[
         float, typer.Option(help="With --against: differences below are equal.", min=0, max=1)
     ] = 0.005,
+    speeds: Annotated[
+        Path | None, typer.Option(help="Speeds from benchmarks/methods.py --json, as columns.")
+    ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File.")] = None,
     quiet: Quiet = False,
 ) -> None:
@@ -49,6 +52,7 @@ def table(
     from lpmoe_bench.files import write_atomically
     from lpmoe_bench.record import default_roots, find_records
     from lpmoe_bench.tables.formats import format_table
+    from lpmoe_bench.tables.speeds import read_speeds
     from lpmoe_bench.tables.table import build_table
 
     found = find_records(roots or None)
@@ -65,6 +69,7 @@ def table(
         published=published,
         source=source,
         cells=_cells(roots or default_roots()),
+        speeds=read_speeds(speeds) if speeds else None,
     )
     if against is not None:
         from lpmoe_bench.verdicts import with_verdicts

@@ -15,6 +15,7 @@ from lpmoe_bench.tables.parts import Cell, CellCounts, Group, Row, Span, Table
 from lpmoe_bench.tables.printed import printed_tables
 from lpmoe_bench.tables.published import add_published
 from lpmoe_bench.tables.rows import make_rows, mark_best, newest, sort_rows
+from lpmoe_bench.tables.speeds import Speeds, speed_columns
 from lpmoe_bench.tables.wide import widen
 from lpmoe_bench.tables.words import counted_cells, footer
 from method_zoo._errors import unknown
@@ -39,6 +40,7 @@ def build_table(
     published: bool = False,
     source: str | None = None,
     cells: CellCounts | None = None,
+    speeds: Speeds | None = None,
 ) -> Table:
     """Arrange records into tables that compare only what is comparable.
 
@@ -48,8 +50,8 @@ def build_table(
     what may differ within a table: only `decoder`, which then stands in the row. `group` is one of
     GROUPINGS. `published` adds the figures of the ledger below own rows, or shows them alone where
     the task has no record; `source` is one table of it, alone. `cells` counts the cells of the
-    sweeps that made the records. Raises DataError where there is no record and UsageError where the
-    choice leaves none.
+    sweeps that made the records. `speeds` were measured apart, and get columns of their own.
+    Raises DataError where there is no record and UsageError where the choice leaves none.
     """
     for kind, name, known in (
         *(("thing a table may mix", name, ACROSS) for name in across),
@@ -67,14 +69,15 @@ def build_table(
     by_context = seat(_by_context(chosen, test_set, across))
     contexts = sorted(by_context, key=lambda context: context.order)
     costs = cost_columns(columns)
-    groups = [_group(c, by_context[c], metrics, costs) for c in contexts]
+    measured = speed_columns(speeds) if speeds else []
+    groups = [_group(c, by_context[c], metrics, costs, measured) for c in contexts]
     if published:
         numbers: dict[str, int] = {}
         groups = [add_published(one, load_ledger(), numbers, methods) for one in groups]
     groups = [sort_rows(one, sort) for one in (widen(groups) if group == "task" else groups)]
-    if cells is not None:
-        said = counted_cells(*cells)
-        groups = [replace(one, footer=(*one.footer, said)) for one in groups]
+    said = [counted_cells(*cells)] if cells is not None else []
+    said += [speeds.words] if speeds else []
+    groups = [replace(one, footer=(*one.footer, *said)) for one in groups]
     return Table(tuple(groups), (*notes, *splits(contexts)))
 
 
@@ -137,11 +140,15 @@ def _choose(
 
 
 def _group(
-    context: Context, records: list[Record], metrics: Sequence[str] | None, costs: list[Column]
+    context: Context,
+    records: list[Record],
+    metrics: Sequence[str] | None,
+    costs: list[Column],
+    measured: list[Column],
 ) -> Group:
     kept = newest(records)
     scores = metric_columns(kept, context.test_set, metrics)
-    columns = (*PARAMETERS, *scores, *costs)
+    columns = (*PARAMETERS, *scores, *costs, *measured)
     rows = make_rows(kept, columns, context.test_set)
     missing = [
         f"{column.label} is missing for {row.label}"
