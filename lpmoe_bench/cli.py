@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lpmoe_bench.commands import check as cli_check
 from lpmoe_bench.commands import compare as cli_compare
 from lpmoe_bench.commands import data as cli_data
 from lpmoe_bench.commands import merge as cli_merge
@@ -176,3 +177,4 @@ for command in (cli_merge.merge, cli_merge.export):
     app.command()(command)
 app.command("list")(cli_read.list_)
 app.add_typer(cli_data.app, name="data")
+app.add_typer(cli_check.app, name="check")
