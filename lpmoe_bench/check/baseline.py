@@ -31,10 +31,10 @@ class Policy(_Section):
     lost on the same hardware; 1 judges no speed.
     """
 
-    level: float = Field(DEFAULT_LEVEL, gt=0, le=0.5)
-    floor: float | None = Field(None, ge=0)
-    cap: float | None = Field(None, gt=0)
-    speed_tolerance: float = Field(DEFAULT_SPEED, ge=0, le=1)
+    level: float = Field(default=DEFAULT_LEVEL, gt=0, le=0.5)
+    floor: float | None = Field(default=None, ge=0)
+    cap: float | None = Field(default=None, gt=0)
+    speed_tolerance: float = Field(default=DEFAULT_SPEED, ge=0, le=1)
 
     @model_validator(mode="after")
     def _ordered(self) -> Policy:
@@ -53,9 +53,9 @@ class MetricPin(_Section):
 
     scores: list[float] = Field(min_length=1)
     mean: float
-    sd: float | None = Field(None, ge=0)
-    rest_variance: float | None = Field(None, ge=0)
-    tolerance: float | None = Field(None, ge=0)
+    sd: float | None = Field(default=None, ge=0)
+    rest_variance: float | None = Field(default=None, ge=0)
+    tolerance: float | None = Field(default=None, ge=0)
 
     @model_validator(mode="after")
     def _consistent(self) -> MetricPin:

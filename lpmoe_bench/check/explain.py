@@ -110,15 +110,16 @@ def _limit(
                 f"the {policy.level:g} of one call."
             )
         yield (
-            f"Chance alone takes the mean of {seeds} new seeds more than t x sd x sqrt(1/{seeds} + "
-            f"1/{reference.seeds}) = {quantile:.2f} x {reference.sd:.4f} x "
-            f"{math.sqrt(1 / seeds + 1 / reference.seeds):.3f} = {found:.4f} below that of the "
-            f"baseline with a probability of {level:.3g}."
+            f"Chance alone makes the mean of {seeds} new seeds worse than that of the baseline by "
+            f"more than t x sd x sqrt(1/{seeds} + 1/{reference.seeds}) = {quantile:.2f} x "
+            f"{reference.sd:.4f} x {math.sqrt(1 / seeds + 1 / reference.seeds):.3f} = {found:.4f} "
+            f"with a probability of {level:.3g}."
         )
         if found < floor_of(policy):
             yield f"That is less than the floor, {floor_of(policy):g}, which counts instead."
         if policy.cap is not None and found > policy.cap:
             yield f"That is more than the cap, {policy.cap:g}, which counts instead."
+    assert allowed is not None  # with a spread there is a limit
     up = METRICS[metric].higher_is_better if metric in METRICS else True
     limit = reference.mean - allowed if up else reference.mean + allowed
     yield f"So the limit is {limit:.4f}: a score {'below' if up else 'above'} it is a regression."

@@ -184,8 +184,8 @@ def _line(score: Score, down: Judgement, up: Judgement, policy: Policy) -> Line:
         beyond = "cap" if policy.cap is not None and down.drop > policy.cap else "limit"
         reason = f"a drop of {down.drop:.4g} is past the {beyond}"
         return replace(line, verdict="regressed", reason=reason)
-    known = up.tolerance is not None and score.reference.sd is not None
-    if known and up.drop > up.tolerance:
+    known = score.reference.sd is not None  # one seed cannot tell luck from a gain
+    if known and up.tolerance is not None and up.drop > up.tolerance:
         return replace(line, verdict="improved", reason=f"better by {up.drop:.4g}")
     if reason := _doubt(down, policy):
         needed = seeds_needed(down.reference, down.drop, down.level)

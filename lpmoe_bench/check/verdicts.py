@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from lpmoe_bench.check.baseline import Policy
 from lpmoe_bench.check.limits import Reference
@@ -13,9 +13,7 @@ from lpmoe_bench.errors import NotComparableError
 Verdict = Literal["pass", "improved", "inconclusive", "not comparable", "regressed"]
 Kind = Literal["cell", "quality", "count", "speed"]
 # From the best to what weighs most in a call.
-VERDICTS: tuple[Verdict, ...] = (
-    *("pass", "improved", "inconclusive", "not comparable", "regressed"),
-)
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 REGRESSED, INCONCLUSIVE = 10, 11
 
 
@@ -65,7 +63,9 @@ class Outcome:
 
     @property
     def verdict(self) -> Verdict:
-        return max((line.verdict for line in self.lines), key=VERDICTS.index)
+        found = {line.verdict for line in self.lines}
+        nothing: Verdict = "not comparable"  # no line is no pass
+        return next((verdict for verdict in reversed(VERDICTS) if verdict in found), nothing)
 
     def exit_code(self, strict: bool) -> int:
         """Return 10, 5, 11 (strict) or 0: a proven regression weighs more than a missing cell."""
