@@ -1,6 +1,7 @@
 """The `check` commands: files, errors in one sentence, exit codes, what CI systems read."""
 
 import json
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -265,3 +266,22 @@ def test_a_full_disk_leaves_the_old_baseline(base, monkeypatch):
     with pytest.raises(BenchError, match="the disk is full"):
         write_baseline(file, read)
     assert file.read_bytes() == before
+
+
+def test_help_names_the_four_commands():
+    said = call("--help")
+    assert all(f" {name} " in said for name in ("pin", "check", "explain", "update"))
+
+
+def test_workflow_and_make_run_the_same_cell():
+    import yaml
+
+    root = Path(__file__).parent.parent
+    jobs = yaml.safe_load((root / ".github" / "workflows" / "metrics.yml").read_text())["jobs"]
+    steps = " ".join(step.get("run", "") for step in jobs["gate"]["steps"])
+    make = (root / "Makefile").read_text()
+    for words in ("--config .ci/gate.yaml --embedded", "--baseline results/baseline.json"):
+        assert words in steps
+        assert words in make
+    assert "for seed in 0 1" in steps
+    assert "for seed in 0 1" in make
