@@ -68,6 +68,16 @@ def test_a_shift_of_all_images_is_found_in_both_directions(tmp_path, shift, verd
     assert lines["s_measure"].judgement.limit < lines["s_measure"].baseline
 
 
+def test_a_pinned_seed_that_moves_within_the_limit_is_told(tmp_path):
+    baseline = pinned(tmp_path)
+    store(tmp_path / "new", 3, values=draw(3, shift=0.004))
+    outcome, _ = judged(baseline, tmp_path / "new")
+    assert outcome.verdict == "pass"
+    assert "of seed 3 is 0.0040 from its pinned value" in outcome.notes[0]
+    store(tmp_path / "same", 3, values=draw(3, shift=1e-6))
+    assert not judged(baseline, tmp_path / "same")[0].notes
+
+
 def test_a_doubt_fails_only_where_it_is_asked_to(tmp_path):
     baseline = pinned(tmp_path, seeds=[0])
     store(tmp_path / "new", 1)

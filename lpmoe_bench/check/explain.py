@@ -126,7 +126,8 @@ def _limit(
 
 
 def _verdict(line: Line, judgement: Judgement, policy: Policy) -> Iterator[str]:
-    words = f"The candidate scores {line.candidate:.4f} over {judgement.seeds} seeds"
+    seeds = f"{judgement.seeds} seeds" if judgement.seeds > 1 else "one seed"
+    words = f"The candidate scores {line.candidate:.4f} over {seeds}"
     p = "" if judgement.p is None else f" (one-sided p {judgement.p:.3g})"
     yield f"{words}, {_way(judgement.drop)}{p}: {line.verdict}."
     if line.reason:

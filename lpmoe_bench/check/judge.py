@@ -61,7 +61,7 @@ def check(baseline: Baseline, cells: Sequence[Cell], policy: Policy) -> Outcome:
         lines += [one for one in found if isinstance(one, Line)]
         lines += count_lines(pin, cell)
         lines += speed_lines(pin, cell, policy)
-        notes += speed_note(pin, cell, policy)
+        notes += [*speed_note(pin, cell, policy), *_moved(pin, cell, policy)]
     told = {family_of(pin.identity) for pin in baseline.cells if pin.name in missing}
     new = [c.name for c in cells if c.name not in used and c.family not in told]
     notes += [f"{name} is not in the baseline and was not judged; add it by update" for name in new]
@@ -117,6 +117,22 @@ def _identical(pin: CellPin, metric: MetricPin, cell: Cell, values: Sequence[flo
     """Whether every candidate seed is a pinned one with the same score, to the last bit."""
     pinned = dict(zip(pin.seeds, metric.scores, strict=True))
     return all(pinned.get(s) == value for s, value in zip(cell.seeds, values, strict=True))
+
+
+def _moved(pin: CellPin, cell: Cell, policy: Policy) -> Iterator[str]:
+    """Say that pinned seeds score otherwise now: no verdict, but a change that is not neutral."""
+    most, what = 0.0, ""
+    for key, metric in pin.metrics.items():
+        pinned = dict(zip(pin.seeds, metric.scores, strict=True))
+        for seed, one in zip(cell.seeds, cell.stored, strict=True):
+            value = one.record.scores[cell.test_set].get(key)
+            if value is not None and seed in pinned and abs(value - pinned[seed]) > most:
+                most, what = abs(value - pinned[seed]), f"{key} of seed {seed}"
+    if most > floor_of(policy):
+        yield (
+            f"{pin.name}: {what} is {most:.4f} from its pinned value, so the change is not "
+            f"neutral, whatever the verdict"
+        )
 
 
 def _other_images(pin: CellPin, cell: Cell, key: str) -> str:

@@ -21,14 +21,21 @@ COLOURS = {
 
 
 def show(outcome: Outcome, console: Console) -> None:
-    """Print a table a cell, the reasons below it, and the verdict of the call last."""
+    """Print a table a cell, the reasons below it, and the verdict of the call last.
+
+    Counts that are equal share one line.
+    """
     from rich.text import Text
 
     for cell in dict.fromkeys(line.cell for line in outcome.lines):
         lines = [line for line in outcome.lines if line.cell == cell]
         console.print(cell, highlight=False, markup=False, style="bold", soft_wrap=True)
-        if any(line.candidate is not None for line in lines):
-            console.print(_table([line for line in lines if line.candidate is not None]))
+        equal = [line for line in lines if line.kind == "count" and line.verdict == "pass"]
+        rows = [line for line in lines if line.candidate is not None and line not in equal]
+        if rows:
+            console.print(_table(rows))
+        if equal:
+            console.print(f"{len(equal)} counts of parameters and FLOPs are equal")
         for line in lines:
             if line.reason and line.verdict != "pass":
                 words = f"{label(line)}: {line.verdict}, {line.reason}"

@@ -64,8 +64,10 @@ class Outcome:
     @property
     def verdict(self) -> Verdict:
         found = {line.verdict for line in self.lines}
-        nothing: Verdict = "not comparable"  # no line is no pass
-        return next((verdict for verdict in reversed(VERDICTS) if verdict in found), nothing)
+        for verdict in reversed(VERDICTS):
+            if verdict in found:
+                return verdict
+        return "not comparable"  # no line is no pass
 
     def exit_code(self, strict: bool) -> int:
         """Return 10, 5, 11 (strict) or 0: a proven regression weighs more than a missing cell."""
