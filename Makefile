@@ -2,6 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 READY := .venv/.ready
+GATE_SEEDS ?= 0 1
 
 .PHONY: run test test-all lint check gate bench clean
 
@@ -23,7 +24,7 @@ check: lint test  ## what a change has to pass; types need node
 
 gate: $(READY)  ## the smoke cell, trained into a fresh folder, against results/baseline.json
 	@runs=$$(mktemp -d) && trap 'rm -rf "$$runs"' EXIT && \
-	for seed in 0 1; do \
+	for seed in $(GATE_SEEDS); do \
 	  $(BIN)/lpmoe-bench run --config .ci/gate.yaml --embedded --seed $$seed --runs "$$runs" \
 	    --quiet >/dev/null || exit; \
 	done && \

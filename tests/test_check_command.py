@@ -284,4 +284,4 @@ def test_workflow_and_make_run_the_same_cell():
         assert words in steps
         assert words in make
     assert "for seed in 0 1" in steps
-    assert "for seed in 0 1" in make
+    assert "GATE_SEEDS ?= 0 1" in make
