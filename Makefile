@@ -2,8 +2,9 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 READY := .venv/.ready
+GATE_SEEDS ?= 0 1
 
-.PHONY: run test test-all lint check bench clean
+.PHONY: run test test-all lint check gate bench clean
 
 run: $(READY)  ## train and score Controllable-LPMoE on the embedded camouflage set
 	$(BIN)/lpmoe-bench run --method lpmoe --task cod --embedded
@@ -20,6 +21,14 @@ lint: $(READY)
 
 check: lint test  ## what a change has to pass; types need node
 	$(BIN)/pyright
+
+gate: $(READY)  ## the smoke cell, trained into a fresh folder, against results/baseline.json
+	@runs=$$(mktemp -d) && trap 'rm -rf "$$runs"' EXIT && \
+	for seed in $(GATE_SEEDS); do \
+	  $(BIN)/lpmoe-bench run --config .ci/gate.yaml --embedded --seed $$seed --runs "$$runs" \
+	    --quiet >/dev/null || exit; \
+	done && \
+	$(BIN)/lpmoe-bench check check "$$runs" --baseline results/baseline.json
 
 bench: $(READY)  ## ratios measured here, printed
 	$(BIN)/python benchmarks/cosine_attention.py

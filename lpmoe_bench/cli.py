@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from lpmoe_bench.commands import check as cli_check
 from lpmoe_bench.commands import compare as cli_compare
 from lpmoe_bench.commands import data as cli_data
 from lpmoe_bench.commands import evaluate as cli_evaluate
@@ -76,3 +77,4 @@ for command in (cli_merge.merge, cli_merge.export):
     app.command()(command)
 app.command("list")(cli_read.list_)
 app.add_typer(cli_data.app, name="data")
+app.add_typer(cli_check.app, name="check")

@@ -1,0 +1,146 @@
+"""What baseline.json says: pinned cells, the policy of the gate, the history of its pins."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from lpmoe_bench.errors import DataError
+
+BASELINE_VERSION = 1
+DEFAULT_FLOOR = 0.001  # no table prints a smaller difference
+DEFAULT_LEVEL, DEFAULT_SPEED = 0.05, 0.3
+ROUNDING = 1e-9
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
+    )
+
+
+class Policy(_Section):
+    """What the gate forgives. Scores in [0, 1]; `floor` and `cap` are drops.
+
+    level: chance of an alarm about a call without any regression. floor: no drop up to it is a
+    regression; None stands for DEFAULT_FLOOR, and gives one seed no limit. cap: every drop beyond
+    it is one, whatever the seeds say. speed_tolerance: the share of images a second that may be
+    lost on the same hardware; 1 judges no speed.
+    """
+
+    level: float = Field(default=DEFAULT_LEVEL, gt=0, le=0.5)
+    floor: float | None = Field(default=None, ge=0)
+    cap: float | None = Field(default=None, gt=0)
+    speed_tolerance: float = Field(default=DEFAULT_SPEED, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Policy:
+        if self.floor is not None and self.cap is not None and self.cap < self.floor:
+            raise ValueError(f"the cap {self.cap:g} lies below the floor {self.floor:g}")
+        return self
+
+
+class MetricPin(_Section):
+    """One metric of one cell: a score a seed, and the spread learnt from them.
+
+    sd: over seeds, None for one. rest_variance: mean square of seed x image, what is left of the
+    rows an image when seed means and image means are taken off; None without rows. tolerance: the
+    drop of as many new seeds that would be a regression if this metric were judged alone.
+    """
+
+    scores: list[float] = Field(min_length=1)
+    mean: float
+    sd: float | None = Field(default=None, ge=0)
+    rest_variance: float | None = Field(default=None, ge=0)
+    tolerance: float | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> MetricPin:
+        mean = math.fsum(self.scores) / len(self.scores)
+        if abs(mean - self.mean) > ROUNDING * max(1.0, abs(mean)):
+            raise ValueError(f"the mean of the scores is {mean:g}, not {self.mean:g}")
+        if (self.sd is None) != (len(self.scores) == 1):
+            raise ValueError("an sd needs two scores, and two scores need an sd")
+        return self
+
+
+class SpeedPin(_Section):
+    """Images a second, one a seed, and the hardware that they hold for."""
+
+    hardware: str
+    train: list[float] = []
+    inference: list[float] = []
+
+
+class CellPin(_Section):
+    """One method with its settings on one test set.
+
+    identity: everything that must agree for a comparison, by dotted name. images: how many were
+    scored. image_digest: of their names, None without rows. counts: parameters and FLOPs.
+    """
+
+    name: str
+    identity: dict[str, Any]
+    seeds: list[int | str] = Field(min_length=1)
+    images: int = Field(ge=0)
+    image_digest: str | None = None
+    metrics: dict[str, MetricPin] = Field(min_length=1)
+    counts: dict[str, int] = {}
+    speed: SpeedPin | None = None
+
+    @model_validator(mode="after")
+    def _one_score_a_seed(self) -> CellPin:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("a seed is named twice")
+        for key, pin in self.metrics.items():
+            if len(pin.scores) != len(self.seeds):
+                raise ValueError(f"{key} has {len(pin.scores)} scores of {len(self.seeds)} seeds")
+        return self
+
+
+class Change(_Section):
+    """One pin: why, of which records, and what it changed, in sentences."""
+
+    reason: str
+    created: str  # of the newest record, UTC, ISO 8601
+    version: str
+    git_sha: str | None = None
+    changes: list[str] = []
+
+
+class Baseline(_Section):
+    """The whole file. Cells are ordered by name, history from the first pin to the last."""
+
+    schema_version: Literal[1] = BASELINE_VERSION
+    policy: Policy = Policy()
+    cells: list[CellPin] = Field(min_length=1)
+    history: list[Change] = []
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Baseline:
+        names = [cell.name for cell in self.cells]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"cell {twice[0]} is there twice")
+        return self
+
+
+def parse_baseline(content: Any, source: Path) -> Baseline:
+    """Check the content of a baseline file; raises DataError in one sentence."""
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise DataError(f"{source} is no baseline: it has no schema_version; pin one anew")
+    if version > BASELINE_VERSION:
+        raise DataError(
+            f"{source} has baseline version {version}, this lpmoe-bench reads up to "
+            f"{BASELINE_VERSION}; install a newer lpmoe-bench"
+        )
+    try:
+        return Baseline.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "file"
+        text = first["msg"].removeprefix("Value error, ")
+        raise DataError(f"{source} is damaged: {place}: {text[:1].lower()}{text[1:]}") from None

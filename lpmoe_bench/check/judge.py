@@ -1,0 +1,237 @@
+"""Candidates against the baseline: one verdict for each score, count and speed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from lpmoe_bench.check.baseline import Baseline, CellPin, MetricPin, Policy
+from lpmoe_bench.check.cells import Cell, differences, family_of, images_of
+from lpmoe_bench.check.costs import count_lines, speed_lines, speed_note
+from lpmoe_bench.check.limits import (
+    Reference,
+    floor_of,
+    levels,
+    p_value,
+    reference_of,
+    seeds_needed,
+    tolerance,
+)
+from lpmoe_bench.check.pin import digest_of
+from lpmoe_bench.check.verdicts import Judgement, Line, Outcome
+from lpmoe_bench.errors import DataError
+from lpmoe_bench.metrics.facts import METRICS
+from lpmoe_bench.samples import samples
+
+
+@dataclass(frozen=True)
+class Score:
+    """One score to be judged with all others of the call. candidate: the mean over its seeds.
+
+    identical: whether its seeds score as they are pinned, to the last bit.
+    """
+
+    cell: str
+    metric: str
+    reference: Reference
+    candidate: float
+    seeds: int
+    identical: bool
+
+    @property
+    def drop(self) -> float:
+        sign = 1 if METRICS[self.metric].higher_is_better else -1
+        return 0.0 if self.identical else sign * (self.reference.mean - self.candidate)
+
+
+def check(baseline: Baseline, cells: Sequence[Cell], policy: Policy) -> Outcome:
+    """Judge every pinned cell; candidates that are not pinned are named in the notes."""
+    scores: list[Score] = []
+    lines, notes, used, missing = [], [], set[str](), set[str]()
+    for pin in baseline.cells:
+        cell = next((c for c in cells if differences(pin.identity, c.identity) == []), None)
+        if cell is None:
+            lines.append(_missing(pin, cells))
+            missing.add(pin.name)
+            continue
+        used.add(cell.name)
+        found = list(_scores(pin, cell))
+        scores += [one for one in found if isinstance(one, Score)]
+        lines += [one for one in found if isinstance(one, Line)]
+        lines += count_lines(pin, cell)
+        lines += speed_lines(pin, cell, policy)
+        notes += [*speed_note(pin, cell, policy), *_moved(pin, cell, policy)]
+    told = {family_of(pin.identity) for pin in baseline.cells if pin.name in missing}
+    new = [c.name for c in cells if c.name not in used and c.family not in told]
+    notes += [f"{name} is not in the baseline and was not judged; add it by update" for name in new]
+    everything = [*judge_scores(scores, policy), *lines]
+    order = [pin.name for pin in baseline.cells]
+    everything.sort(key=lambda line: order.index(line.cell))  # stable within a cell
+    return Outcome(tuple(everything), tuple(notes), policy)
+
+
+def _missing(pin: CellPin, cells: Sequence[Cell]) -> Line:
+    """Say why a pinned cell has no candidate: what nearly is one differs, or there is none."""
+    near = [cell for cell in cells if cell.family == family_of(pin.identity)]
+    if not near:
+        reason = "no candidate record of this cell is there; run it, or unpin it by a new pin"
+    elif len(near) > 1:
+        reason = f"{len(near)} candidates have other settings, and none the pinned ones: "
+        reason += "; ".join(differences(pin.identity, near[0].identity)[:3])
+    else:
+        reason = "; ".join(differences(pin.identity, near[0].identity))
+    return Line(pin.name, "cell", "cell", "not comparable", reason)
+
+
+def _scores(pin: CellPin, cell: Cell) -> Iterator[Score | Line]:
+    """Yield each pinned metric of a cell as something to judge, or the line that says why not."""
+    for stored in cell.stored:
+        count = images_of(stored.record, cell.test_set)
+        if count != pin.images:
+            reason = f"{stored.folder.name} scored {count} images, the baseline {pin.images}"
+            yield Line(pin.name, "cell", "images", "not comparable", reason)
+            return
+    for key, metric in pin.metrics.items():
+        values = [one.record.scores[cell.test_set].get(key) for one in cell.stored]
+        if key not in METRICS or any(v is None or not math.isfinite(v) for v in values):
+            lacking = "this lpmoe-bench knows no such metric"
+            reason = "the candidate has no such score" if key in METRICS else lacking
+            yield Line(pin.name, "quality", key, "not comparable", reason)
+            continue
+        if reason := _other_images(pin, cell, key):
+            yield Line(pin.name, "quality", key, "not comparable", reason)
+            continue
+        numbers = [value for value in values if value is not None]
+        yield Score(
+            pin.name,
+            key,
+            reference_of(metric, pin.images),
+            math.fsum(numbers) / len(numbers),
+            len(numbers),
+            _identical(pin, metric, cell, numbers),
+        )
+
+
+def _identical(pin: CellPin, metric: MetricPin, cell: Cell, values: Sequence[float]) -> bool:
+    """Whether every candidate seed is a pinned one with the same score, to the last bit."""
+    pinned = dict(zip(pin.seeds, metric.scores, strict=True))
+    return all(pinned.get(s) == value for s, value in zip(cell.seeds, values, strict=True))
+
+
+def _moved(pin: CellPin, cell: Cell, policy: Policy) -> Iterator[str]:
+    """Say that pinned seeds score otherwise now: no verdict, but a change that is not neutral."""
+    most, what = 0.0, ""
+    for key, metric in pin.metrics.items():
+        pinned = dict(zip(pin.seeds, metric.scores, strict=True))
+        for seed, one in zip(cell.seeds, cell.stored, strict=True):
+            value = one.record.scores[cell.test_set].get(key)
+            if value is not None and seed in pinned and abs(value - pinned[seed]) > most:
+                most, what = abs(value - pinned[seed]), f"{key} of seed {seed}"
+    if most > floor_of(policy):
+        yield (
+            f"{pin.name}: {what} is {most:.4f} from its pinned value, so the change is not "
+            f"neutral, whatever the verdict"
+        )
+
+
+def _other_images(pin: CellPin, cell: Cell, key: str) -> str:
+    """Say that rows are of other images than the pinned ones; empty where they are the same."""
+    try:
+        names = samples(cell.stored, cell.test_set, key).images
+    except DataError as error:
+        return str(error)
+    found = digest_of(names)
+    if found is None or pin.image_digest is None or found == pin.image_digest:
+        return ""
+    return f"the rows are of {len(names)} images that are not those of the baseline"
+
+
+def judge_scores(scores: Sequence[Score], policy: Policy) -> list[Line]:
+    """Judge all scores of a call: Holm over the drops for regressions, over the gains apart."""
+    worse = _judgements(scores, policy, 1)
+    better = _judgements(scores, policy, -1)
+    return [
+        _line(score, down, up, policy)
+        for score, down, up in zip(scores, worse, better, strict=True)
+    ]
+
+
+def _judgements(scores: Sequence[Score], policy: Policy, sign: int) -> list[Judgement]:
+    chances = [p_value(s.reference, sign * s.drop, s.seeds, policy) for s in scores]
+    known = [p for p in chances if p is not None]
+    steps = iter(levels(known, policy.level))
+    found = []
+    for score, p in zip(scores, chances, strict=True):
+        level = policy.level if p is None else next(steps)
+        allowed = tolerance(score.reference, score.seeds, level, policy)
+        down = 1 if METRICS[score.metric].higher_is_better else -1
+        limit = None if allowed is None else score.reference.mean - sign * down * allowed
+        found.append(
+            Judgement(
+                score.reference,
+                score.seeds,
+                sign * score.drop,
+                p,
+                level,
+                max(1, len(known)),
+                allowed,
+                limit,
+                score.identical,
+            )
+        )
+    return found
+
+
+def _line(score: Score, down: Judgement, up: Judgement, policy: Policy) -> Line:
+    line = Line(
+        score.cell,
+        "quality",
+        score.metric,
+        "pass",
+        "",
+        score.reference.mean,
+        score.candidate,
+        down,
+    )
+    if score.identical:
+        return replace(line, reason="the same to the last bit")
+    if down.tolerance is not None and down.drop > down.tolerance:
+        beyond = "cap" if policy.cap is not None and down.drop > policy.cap else "limit"
+        reason = f"a drop of {down.drop:.4g} is past the {beyond}"
+        return replace(line, verdict="regressed", reason=reason)
+    known = score.reference.sd is not None  # one seed cannot tell luck from a gain
+    if known and up.tolerance is not None and up.drop > up.tolerance:
+        return replace(line, verdict="improved", reason=f"better by {up.drop:.4g}")
+    if reason := _doubt(down, policy):
+        needed = seeds_needed(down.reference, down.drop, down.level)
+        words = f"{reason}; {_settle(down.reference, needed)}"
+        judgement = replace(down, needed=needed)
+        return replace(line, verdict="inconclusive", reason=words, judgement=judgement)
+    return line
+
+
+def _doubt(down: Judgement, policy: Policy) -> str:
+    """Say why a score that is no regression is no pass either; empty where it is one.
+
+    A drop nearer to the limit than to nothing is explained better by a regression of the size
+    of the limit than by none.
+    """
+    if down.reference.sd is None:
+        if down.tolerance is None:
+            return "the baseline has one seed, which tells no spread"
+        both = policy.floor is not None and policy.cap is not None and down.drop > policy.floor
+        return "between floor and cap, and one seed tells no spread" if both else ""
+    if down.tolerance is not None and down.drop > max(floor_of(policy), down.tolerance / 2):
+        return f"a drop of {down.drop:.4g} is nearer to the limit than to nothing"
+    return ""
+
+
+def _settle(reference: Reference, needed: tuple[int, bool] | None) -> str:
+    if reference.sd is None:
+        return "pin 5 seeds, or give --floor or --cap"
+    if needed is None:
+        return "no number of seeds up to 1000 would settle it"
+    count, both = needed
+    plural = "seeds" if count > 1 else "seed"
+    return f"about {count} {plural} of {'both sides' if both else 'the candidate'} would settle it"

@@ -1,0 +1,146 @@
+"""Cells turned into pins: scores a seed, their spread, counts, speed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import statistics
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from lpmoe_bench.check.baseline import Baseline, CellPin, Change, MetricPin, Policy, SpeedPin
+from lpmoe_bench.check.cells import Cell, images_of, newest
+from lpmoe_bench.check.limits import reference_of, tolerance
+from lpmoe_bench.errors import DataError, UsageError
+from lpmoe_bench.metrics.facts import METRICS, refuse_ambiguous
+from lpmoe_bench.metrics.protocols import PROTOCOLS
+from lpmoe_bench.record import Record
+from lpmoe_bench.samples import samples
+from lpmoe_bench.statistics import spread_of
+from method_zoo._errors import unknown
+
+COUNTS = ("method", "decoder", "trainable", "frozen", "total")
+FLOPS = ("forward_flops", "training_flops")
+
+
+def pin(
+    cells: Sequence[Cell], policy: Policy, reason: str, metrics: Sequence[str] | None = None
+) -> Baseline:
+    """Return a baseline of cells; `metrics` as in `pin_cell`."""
+    record = newest(cells)
+    pins = [pin_cell(cell, policy, metrics) for cell in cells]
+    return Baseline(policy=policy, cells=pins, history=[change_of(record, reason, [])])
+
+
+def change_of(record: Record, reason: str, changes: Sequence[str]) -> Change:
+    """Return the entry of the history that a pin of this newest record makes."""
+    where = record.environment
+    return Change(
+        reason=reason,
+        created=record.created,
+        version=where.version,
+        git_sha=where.git_sha,
+        changes=list(changes),
+    )
+
+
+def pin_cell(cell: Cell, policy: Policy, metrics: Sequence[str] | None = None) -> CellPin:
+    """Pin one cell; by default the headline of its protocol, as far as the cell has it.
+
+    Raises UsageError for a metric that it lacks, DataError where seeds scored different images.
+    """
+    first = cell.stored[0].record
+    images = {images_of(stored.record, cell.test_set) for stored in cell.stored}
+    if len(images) > 1:
+        counts = ", ".join(map(str, sorted(images)))
+        raise DataError(f"the seeds of {cell.name} scored {counts} images; score all on the same")
+    found = {key: samples(cell.stored, cell.test_set, key) for key in _metrics(cell, metrics)}
+    names = next((one.images for one in found.values() if one.images), [])
+    count = images.pop()
+    return CellPin(
+        name=cell.name,
+        identity=dict(cell.identity),
+        seeds=list(cell.seeds),
+        images=count,
+        image_digest=digest_of(names),
+        metrics={
+            key: metric_pin(
+                [float(one.record.scores[cell.test_set][key] or 0.0) for one in cell.stored],
+                read.values if read.images else None,
+                count,
+                policy,
+            )
+            for key, read in found.items()
+        },
+        counts=counts_of(first),
+        speed=speed_of(cell),
+    )
+
+
+def metric_pin(scores: Sequence[float], rows: Any | None, images: int, policy: Policy) -> MetricPin:
+    """Pin the scores of seeds; `rows`, (seeds, images), are what they are the means of."""
+    several = len(scores) > 1
+    bare = MetricPin(
+        scores=list(scores),
+        mean=math.fsum(scores) / len(scores),
+        sd=statistics.stdev(scores) if several else None,
+        rest_variance=spread_of(rows).rest_variance if rows is not None and several else None,
+    )
+    limit = tolerance(reference_of(bare, images), len(scores), policy.level, policy)
+    return bare.model_copy(update={"tolerance": limit})
+
+
+def digest_of(names: Sequence[str]) -> str | None:
+    """Return the SHA-256 of the names of scored images, None where no row names one."""
+    text = json.dumps(sorted(names), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest() if names else None
+
+
+def counts_of(record: Record) -> dict[str, int]:
+    """Return the counts that must stay exactly as they are, by name."""
+    found = {}
+    if record.parameters:
+        found |= {f"parameters.{key}": getattr(record.parameters, key) for key in COUNTS}
+    flops = {key: getattr(record.costs, key) for key in FLOPS}
+    return found | {key: value for key, value in flops.items() if value is not None}
+
+
+def speed_of(cell: Cell) -> SpeedPin | None:
+    """Return the images a second of every seed; None where the seeds ran on unlike hardware."""
+    hardware = {hardware_of(stored.record) for stored in cell.stored}
+    costs = [stored.record.costs for stored in cell.stored]
+    train = [cost.train_images_per_second for cost in costs]
+    inference = [cost.inference_images_per_second for cost in costs]
+    if len(hardware) > 1 or not any([*train, *inference]):
+        return None
+    return SpeedPin(
+        hardware=hardware.pop(),
+        train=[value for value in train if value],
+        inference=[value for value in inference if value],
+    )
+
+
+def hardware_of(record: Record) -> str:
+    """Return the class within which speeds compare: processor and device, in words."""
+    return f"{record.environment.cpu}; {record.environment.device}"
+
+
+def _metrics(cell: Cell, asked: Sequence[str] | None) -> Iterator[str]:
+    record = cell.stored[0].record
+    present = [key for key in record.scores[cell.test_set] if key in METRICS]
+    present = [
+        key
+        for key in present
+        if all(one.record.scores[cell.test_set].get(key) is not None for one in cell.stored)
+    ]
+    protocol = PROTOCOLS.get(record.protocol.name)
+    default = [k for k in protocol.headline if k in present] if protocol else present
+    chosen = list(dict.fromkeys(asked or default))
+    if not chosen:
+        raise DataError(f"{cell.name} has no score that could be pinned; score it anew")
+    for key in chosen:
+        if key not in present:
+            refuse_ambiguous(key)
+            raise UsageError(unknown(f"metric of {cell.name}", key, present))
+        yield key

@@ -1,0 +1,224 @@
+"""The `check` commands: pin, check, explain and update the baseline of the gate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lpmoe_bench.commands.options import Json, NoColor, Quiet
+from lpmoe_bench.errors import UsageError
+
+if TYPE_CHECKING:
+    from lpmoe_bench.check.baseline import Policy
+    from lpmoe_bench.check.cells import Cell
+    from lpmoe_bench.console import Terminal
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="The gate: candidate records against a pinned baseline.",
+    epilog="Exit codes of check: 0 pass or improved, 10 regressed, 5 not comparable, "
+    "11 inconclusive with --strict, 3 a baseline that cannot be read.",
+)
+
+Roots = Annotated[
+    list[Path] | None, typer.Argument(metavar="[ROOTS]...", help="Folders of records; else runs.")
+]
+BaselineFile = Annotated[Path, typer.Option("--baseline", help="The file of pinned cells.")]
+Level = Annotated[
+    float | None, typer.Option(help="Chance of a false alarm in a call; the baseline's, else 0.05.")
+]
+Floor = Annotated[float | None, typer.Option(help="A drop up to this is never a regression.")]
+Cap = Annotated[float | None, typer.Option(help="A drop beyond this always is one.")]
+Speed = Annotated[
+    float | None,
+    typer.Option(help="Share of images/s that may be lost on the same hardware; 1: any."),
+]
+Metrics = Annotated[str, typer.Option(help="Names with commas; else the headline.")]
+PINNED = Path("results/baseline.json")
+
+
+@app.command()
+def pin(
+    roots: Roots = None,
+    baseline: BaselineFile = PINNED,
+    metrics: Metrics = "",
+    reason: Annotated[str, typer.Option(help="Kept in the baseline's history.")] = "first pin",
+    level: Level = None,
+    floor: Floor = None,
+    cap: Cap = None,
+    speed_tolerance: Speed = None,
+    quiet: Quiet = False,
+    no_color: NoColor = False,
+) -> None:
+    """Write a baseline from records: scores of every seed, spread, parameters, FLOPs, speed."""
+    from lpmoe_bench.check.baseline import Policy
+    from lpmoe_bench.check.pin import pin as make
+    from lpmoe_bench.check.storage import write_baseline
+    from lpmoe_bench.console import Terminal
+
+    if baseline.exists():
+        raise UsageError(
+            f"{baseline} exists; change it by check update --reason TEXT, or name another file"
+        )
+    terminal = Terminal(quiet, no_color)
+    policy = _policy(Policy(), level, floor, cap, speed_tolerance)
+    made = make(_cells(roots, terminal), policy, reason, _names(metrics))
+    write_baseline(baseline, made)
+    for cell in made.cells:
+        seeds = len(cell.seeds)
+        print(f"{cell.name}: {seeds} seed{'s' if seeds > 1 else ''}")
+        if seeds < 3:
+            terminal.note(f"{cell.name}: limits from {seeds} seeds are wide or none; pin 5")
+    print(baseline)
+
+
+@app.command()
+def check(
+    roots: Roots = None,
+    baseline: BaselineFile = PINNED,
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML.")] = None,
+    summary: Annotated[
+        Path | None, typer.Option(help="Write Markdown; else to $GITHUB_STEP_SUMMARY if set.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Inconclusive is exit code 11.")] = False,
+    level: Level = None,
+    floor: Floor = None,
+    cap: Cap = None,
+    speed_tolerance: Speed = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    no_color: NoColor = False,
+) -> None:
+    """Judge candidate records: pass, improved, inconclusive, not comparable or regressed."""
+    from json import dumps
+
+    from rich.console import Console
+
+    from lpmoe_bench.check.judge import check as judge
+    from lpmoe_bench.check.junit import to_junit
+    from lpmoe_bench.check.show import show
+    from lpmoe_bench.check.storage import read_baseline
+    from lpmoe_bench.check.summary import write_summary
+    from lpmoe_bench.console import Terminal
+    from lpmoe_bench.files import write_atomically
+
+    pinned = read_baseline(baseline)
+    policy = _policy(pinned.policy, level, floor, cap, speed_tolerance)
+    outcome = judge(pinned, _cells(roots, Terminal(quiet, no_color)), policy)
+    if junit is not None:
+        write_atomically(junit, to_junit(outcome, strict))
+    write_summary(outcome, summary)
+    if json:
+        print(dumps(outcome.as_json(strict), indent=2, ensure_ascii=False))
+    else:
+        show(outcome, Console(no_color=no_color))
+    raise typer.Exit(outcome.exit_code(strict))
+
+
+@app.command()
+def explain(
+    roots: Roots = None,
+    baseline: BaselineFile = PINNED,
+    cell: Annotated[str, typer.Option(help="A part of the cell's name; needed for several.")] = "",
+    metric: Annotated[str, typer.Option(help="Its metric; else the first one pinned.")] = "",
+    level: Level = None,
+    floor: Floor = None,
+    cap: Cap = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    no_color: NoColor = False,
+) -> None:
+    """Say in sentences where the limit of one score comes from, and what would settle it."""
+    from json import dumps
+
+    from lpmoe_bench.check.explain import choose
+    from lpmoe_bench.check.explain import explain as sentences
+    from lpmoe_bench.check.judge import check as judge
+    from lpmoe_bench.check.storage import read_baseline
+    from lpmoe_bench.console import Terminal
+    from lpmoe_bench.errors import NotComparableError
+
+    pinned = read_baseline(baseline)
+    chosen, key = choose(pinned, cell, metric)
+    policy = _policy(pinned.policy, level, floor, cap, None)
+    try:
+        cells = _cells(roots, Terminal(quiet, no_color))
+    except NotComparableError:  # without candidates there is still a limit to explain
+        cells = []
+    outcome = judge(pinned, cells, policy) if cells else None
+    said = sentences(chosen, key, policy, outcome, cells)
+    print(dumps(said, indent=2, ensure_ascii=False) if json else "\n".join(said))
+
+
+@app.command()
+def update(
+    roots: Roots = None,
+    baseline: BaselineFile = PINNED,
+    reason: Annotated[str, typer.Option(help="Why; kept in the history. Without: a preview.")] = "",
+    metrics: Metrics = "",
+    level: Level = None,
+    floor: Floor = None,
+    cap: Cap = None,
+    speed_tolerance: Speed = None,
+    quiet: Quiet = False,
+    no_color: NoColor = False,
+) -> None:
+    """Show what new records change in the baseline and, with a reason, pin them."""
+    from lpmoe_bench.check.storage import read_baseline, write_baseline
+    from lpmoe_bench.check.update import update as make
+    from lpmoe_bench.check.update import with_history
+    from lpmoe_bench.console import Terminal
+
+    pinned = read_baseline(baseline)
+    policy = _policy(pinned.policy, level, floor, cap, speed_tolerance)
+    cells = _cells(roots, Terminal(quiet, no_color))
+    pins, changes = make(pinned, cells, policy, _names(metrics))
+    for change in changes:
+        print(change)
+    if not changes:
+        print(f"{baseline} stays as it is: these records change nothing")
+        return
+    if not reason.strip():
+        raise UsageError(
+            f"{baseline} was not written: say why it should change with --reason TEXT, which is "
+            f"kept in its history"
+        )
+    write_baseline(baseline, with_history(pinned, pins, policy, cells, reason.strip(), changes))
+    print(baseline)
+
+
+def _cells(roots: list[Path] | None, terminal: Terminal) -> list[Cell]:
+    from lpmoe_bench.check.cells import gather
+    from lpmoe_bench.record import default_roots, find_records
+
+    found = find_records(roots or None)
+    for note in found.notes:
+        terminal.note(note)
+    return gather(found, ", ".join(str(root) for root in roots or default_roots()))
+
+
+def _names(metrics: str) -> list[str] | None:
+    return [name.strip() for name in metrics.split(",") if name.strip()] or None
+
+
+def _policy(
+    policy: Policy,
+    level: float | None,
+    floor: float | None,
+    cap: float | None,
+    speed_tolerance: float | None,
+) -> Policy:
+    """Return the policy with what the command line changes; raises UsageError in one sentence."""
+    from pydantic import ValidationError
+
+    given = {"level": level, "floor": floor, "cap": cap, "speed_tolerance": speed_tolerance}
+    changed: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
+    try:
+        return type(policy).model_validate(policy.model_dump() | changed)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "--" + str(first["loc"][0]).replace("_", "-") if first["loc"] else "the limits"
+        text = first["msg"].removeprefix("Value error, ")
+        raise UsageError(f"{name}: {text[:1].lower()}{text[1:]}") from None

@@ -1,0 +1,287 @@
+"""The `check` commands: files, errors in one sentence, exit codes, what CI systems read."""
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from gate_records import cells, draw, store
+from typer.testing import CliRunner
+
+from lpmoe_bench.check.baseline import Policy
+from lpmoe_bench.check.judge import check
+from lpmoe_bench.check.junit import to_junit
+from lpmoe_bench.check.pin import pin
+from lpmoe_bench.check.storage import as_text, read_baseline, write_baseline
+from lpmoe_bench.check.summary import plain, to_markdown
+from lpmoe_bench.cli import app
+from lpmoe_bench.errors import BenchError, DataError, UsageError
+
+METRICS = "s_measure,mae"
+
+
+def call(*arguments, code=0):
+    result = CliRunner().invoke(app, ["check", *map(str, arguments)])
+    if isinstance(result.exception, BenchError):
+        assert result.exception.exit_code == code, result.exception
+        return str(result.exception)
+    assert result.exit_code == code, result.output
+    return result.stdout
+
+
+@pytest.fixture
+def base(tmp_path):
+    """A pinned cell of five seeds: its folder of records, and the file."""
+    for seed in range(5):
+        store(tmp_path / "base", seed)
+    file = tmp_path / "baseline.json"
+    call("pin", tmp_path / "base", "--baseline", file, "--metrics", METRICS)
+    return tmp_path / "base", file
+
+
+def test_equal_records_give_equal_bytes_whatever_the_order(base, tmp_path):
+    _, file = base
+    for seed in reversed(range(5)):
+        store(tmp_path / "again", seed)
+    other = tmp_path / "other.json"
+    call("pin", tmp_path / "again", "--baseline", other, "--metrics", METRICS)
+    assert other.read_bytes() == file.read_bytes()
+    read = read_baseline(file)
+    assert as_text(read) == file.read_text()
+    assert '"seeds": [0, 1, 2, 3, 4]' in file.read_text()  # a list of numbers is one line
+
+
+def test_scores_survive_the_file_to_the_last_bit(base):
+    records, file = base
+    assert "same to the last bit" in call("check", records, "--baseline", file, "--json")
+
+
+def test_a_second_pin_is_refused(base):
+    records, file = base
+    said = call("pin", records, "--baseline", file, code=UsageError.exit_code)
+    assert "check update --reason" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "does not exist; write it with"),
+        ("{", "not valid JSON"),
+        ("[]", "no schema_version"),
+        ('{"schema_version": true}', "no schema_version"),
+        ('{"schema_version": 2}', "install a newer lpmoe-bench"),
+        ('{"schema_version": 1, "cells": []}', "damaged: cells"),
+        ('{"schema_version": 1}', "damaged: cells"),
+    ],
+)
+def test_a_baseline_that_is_no_use_is_one_sentence(tmp_path, text, words):
+    file = tmp_path / "baseline.json"
+    if text is not None:
+        file.write_text(text)
+    store(tmp_path / "new", 0)
+    said = call("check", tmp_path / "new", "--baseline", file, code=DataError.exit_code)
+    assert words in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda cell: cell["metrics"]["mae"].update(mean=0.5), "mean of the scores"),
+        (lambda cell: cell["metrics"]["mae"].update(sd=None), "an sd needs two scores"),
+        (lambda cell: cell["metrics"]["mae"].update(scores=[0.1, 0.2], mean=0.15), "2 scores of 5"),
+        (lambda cell: cell.update(seeds=[0, 0, 1, 2, 3]), "named twice"),
+        (lambda cell: cell.update(surprise=1), "surprise"),
+        (lambda cell: cell["metrics"]["mae"].update(sd=-1.0), "metrics.mae.sd"),
+        (lambda cell: cell["metrics"]["mae"].update(sd=float("nan")), "metrics.mae.sd"),
+    ],
+)
+def test_an_edited_baseline_is_found_out(base, change, words):
+    records, file = base
+    content = json.loads(file.read_text())
+    change(content["cells"][0])
+    file.write_text(json.dumps(content))
+    said = call("check", records, "--baseline", file, code=DataError.exit_code)
+    assert "is damaged" in said
+    assert words in said
+
+
+def test_two_cells_of_one_name_are_found_out(base):
+    records, file = base
+    content = json.loads(file.read_text())
+    content["cells"] *= 2
+    file.write_text(json.dumps(content))
+    said = call("check", records, "--baseline", file, code=DataError.exit_code)
+    assert "is there twice" in said
+
+
+def test_limits_that_make_no_sense_are_one_sentence(base):
+    records, file = base
+    for options, words in (
+        (("--level", "0"), "--level: input should be greater than 0"),
+        (("--floor", "0.1", "--cap", "0.01"), "the limits: the cap 0.01 lies below the floor 0.1"),
+        (("--cap", "-1"), "--cap"),
+        (("--speed-tolerance", "7"), "--speed-tolerance"),
+    ):
+        said = call("check", records, "--baseline", file, *options, code=UsageError.exit_code)
+        assert words in said
+
+
+def test_exit_codes_and_every_form_of_output(base, tmp_path, monkeypatch):
+    _, file = base
+    step = tmp_path / "step.md"
+    step.write_text("before\n")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(step))
+    for seed in range(2):
+        store(tmp_path / "new", seed, values=draw(seed, shift=-0.2))
+    junit = tmp_path / "out" / "gate.xml"
+    arguments = ("check", tmp_path / "new", "--baseline", file, "--junit", junit)
+    shown = call(*arguments, code=10)
+    assert "gate: regressed (2 regressed, 6 pass)" in shown
+    assert "is past the limit" in shown
+    found = json.loads(call(*arguments, "--json", "--summary", tmp_path / "own.md", code=10))
+    assert (found["verdict"], found["exit_code"]) == ("regressed", 10)
+    suite = ElementTree.parse(junit).getroot()[0]
+    assert suite.attrib["failures"] == "2"
+    assert len(suite.findall("testcase/failure")) == 2
+    assert step.read_text().startswith("before\n## Gate: ❌ regressed")
+    assert "| ❌ | S ↑ |" in (tmp_path / "own.md").read_text()
+    missing = call("check", tmp_path / "base", "--baseline", file)
+    assert "gate: pass" in missing
+
+
+def test_no_candidates_and_folders_that_are_none(base, tmp_path):
+    _, file = base
+    (tmp_path / "empty").mkdir()
+    assert "nothing to judge" in call("check", tmp_path / "empty", "--baseline", file, code=5)
+    assert "is no folder" in call("check", tmp_path / "typo", "--baseline", file, code=2)
+
+
+EVIL = "<b>&\"'|`*_[x](http://x)\n# @me\x00\x1b]]>"
+
+
+def test_names_cannot_write_into_what_others_read(tmp_path):
+    made = {"task": EVIL, "method": {"name": EVIL, "title": EVIL}}
+    for seed in range(2):
+        store(tmp_path, seed, "lora", **made)
+    found = cells(tmp_path)
+    outcome = check(pin(found, Policy(), "x", ["mae"]), found, Policy())
+    root = ElementTree.fromstring(to_junit(outcome, strict=True).encode())
+    assert "<b>&\"'|`*_[x](http://x)" in root[0][0].attrib["classname"]
+    text = to_markdown(outcome)
+    assert "<b>" not in text
+    assert "[x]" not in text
+    assert "@me" not in text
+    assert "\x1b" not in text
+    heading = next(line for line in text.splitlines() if line.startswith("### "))
+    assert "x&#41;" in heading  # one line: a heading cannot be broken out of
+
+
+def test_a_cell_of_a_table_stays_one_cell():
+    assert "|" not in plain("a|b")
+    assert "\n" not in plain("a\nb")
+    assert plain("plain words 1.5") == "plain words 1.5"
+
+
+def test_strict_makes_a_doubt_a_failure_in_junit(tmp_path):
+    store(tmp_path / "one", 0)
+    baseline = pin(cells(tmp_path / "one"), Policy(), "x", ["mae"])
+    store(tmp_path / "new", 1)
+    outcome = check(baseline, cells(tmp_path / "new"), Policy())
+    for strict, failures, skipped in ((False, "0", "1"), (True, "1", "0")):
+        suite = ElementTree.fromstring(to_junit(outcome, strict).encode())[0]
+        assert (suite.attrib["failures"], suite.attrib["skipped"]) == (failures, skipped)
+
+
+def test_update_shows_what_changes_and_wants_a_reason(base, tmp_path):
+    _, file = base
+    before = file.read_bytes()
+    for seed in range(3):
+        store(tmp_path / "new", seed, values=draw(seed, shift=0.1))
+        store(tmp_path / "new", seed, "vpt")
+    shown = CliRunner().invoke(
+        app, ["check", "update", str(tmp_path / "new"), "--baseline", str(file)]
+    )
+    assert isinstance(shown.exception, UsageError)
+    assert "--reason TEXT" in str(shown.exception)
+    assert "seeds 0 1 2 3 4 against 0 1 2" in shown.stdout
+    assert "cod/vpt/small/vpt000000000 on CAMO by cod: new, 3 seeds" in shown.stdout
+    assert file.read_bytes() == before
+    call("update", tmp_path / "new", "--baseline", file, "--reason", "a better schedule")
+    read = read_baseline(file)
+    assert [change.reason for change in read.history] == ["first pin", "a better schedule"]
+    assert len(read.history[1].changes) == 2
+    assert [len(cell.seeds) for cell in read.cells] == [3, 3]
+    assert list(read.cells[0].metrics) == METRICS.split(",")  # those that were pinned
+    said = call("update", tmp_path / "new", "--baseline", file)
+    assert "change nothing" in said
+
+
+def test_update_takes_a_new_setting_for_the_old_one(base, tmp_path):
+    _, file = base
+    store(tmp_path / "new", 0, fingerprint="e" * 64, train={"epochs": 9})
+    shown = call("update", tmp_path / "new", "--baseline", file, "--reason", "longer")
+    assert "epochs 3 against 9" in shown
+    assert [cell.seeds for cell in read_baseline(file).cells] == [[0]]
+
+
+def test_explain_says_where_the_limit_comes_from(base, tmp_path):
+    _, file = base
+    for seed in range(2):
+        store(tmp_path / "new", seed, values=draw(seed, shift=-0.01))
+    said = call("explain", tmp_path / "new", "--baseline", file, "--metric", "mae")
+    for words in (
+        "5 seeds with a mean of",
+        "nested within the seeds",
+        "since 2 scores share the 0.05",
+        "So the limit is",
+        "a score above it is a regression",
+        "The candidate scores",
+        "seed 0 +0.01",
+    ):
+        assert words in said
+    (tmp_path / "none").mkdir()
+    said = call("explain", tmp_path / "none", "--baseline", file)
+    assert "No candidate is there" in said
+    assert "did you mean 'mae'" in call("explain", "--baseline", file, "--metric", "maee", code=2)
+    assert "unknown cell" in call("explain", "--baseline", file, "--cell", "zzz", code=2)
+
+
+def test_explain_asks_which_of_several_cells(base, tmp_path):
+    records, file = base
+    store(tmp_path / "new", 0, "vpt")
+    call("update", tmp_path / "new", "--baseline", file, "--reason", "one more")
+    assert "means 2 cells" in call("explain", "--baseline", file, code=2)
+    assert "one seed" in call("explain", records, "--baseline", file, "--cell", "vpt")
+
+
+def test_a_full_disk_leaves_the_old_baseline(base, monkeypatch):
+    _, file = base
+    before, read = file.read_bytes(), read_baseline(file)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(BenchError, match="the disk is full"):
+        write_baseline(file, read)
+    assert file.read_bytes() == before
+
+
+def test_help_names_the_four_commands():
+    said = call("--help")
+    assert all(f" {name} " in said for name in ("pin", "check", "explain", "update"))
+
+
+def test_workflow_and_make_run_the_same_cell():
+    import yaml
+
+    root = Path(__file__).parent.parent
+    jobs = yaml.safe_load((root / ".github" / "workflows" / "metrics.yml").read_text())["jobs"]
+    steps = " ".join(step.get("run", "") for step in jobs["gate"]["steps"])
+    make = (root / "Makefile").read_text()
+    for words in ("--config .ci/gate.yaml --embedded", "--baseline results/baseline.json"):
+        assert words in steps
+        assert words in make
+    assert "for seed in 0 1" in steps
+    assert "GATE_SEEDS ?= 0 1" in make
