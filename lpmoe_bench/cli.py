@@ -14,6 +14,7 @@ from lpmoe_bench.commands import merge as cli_merge
 from lpmoe_bench.commands import predict as cli_predict
 from lpmoe_bench.commands import profile as cli_profile
 from lpmoe_bench.commands import read as cli_read
+from lpmoe_bench.commands import report as cli_report
 from lpmoe_bench.commands import run as cli_run
 from lpmoe_bench.commands import score as cli_score
 from lpmoe_bench.commands import table as cli_table
@@ -72,6 +73,7 @@ for command in (cli_table.table, cli_read.describe, cli_read.doctor, cli_read.pu
     app.command()(command)
 app.command()(cli_compare.compare)
 app.command()(cli_profile.profile)
+app.command()(cli_report.report)
 app.command()(cli_score.score)
 for command in (cli_merge.merge, cli_merge.export):
     app.command()(command)

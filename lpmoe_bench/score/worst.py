@@ -18,7 +18,7 @@ from lpmoe_bench.metrics.protocol import Protocol
 from lpmoe_bench.metrics.whole import OF_COUNTS
 from lpmoe_bench.score.sheet import Views, sheet
 
-__all__ = ["Views", "Worst", "worst_images", "write_worst"]
+__all__ = ["Views", "Worst", "image_metric", "image_value", "worst_images", "write_worst"]
 
 
 class Worst(NamedTuple):
@@ -41,8 +41,8 @@ def worst_images(
     """
     if count < 1:
         raise UsageError(f"the worst {count} images are none; ask for 1 or more")
-    facts = _facts(metric or _of_image(protocol.primary))
-    values = [(_value(row, facts.key), row["image"]) for row in rows]
+    facts = image_metric(protocol.primary) if metric is None else _facts(metric)
+    values = [(image_value(row, facts.key), row["image"]) for row in rows]
     known = [(value, image) for value, image in values if value is not None]
     if not known:
         raise UsageError(f"no image has a value of {facts.key}; choose another metric")
@@ -66,8 +66,9 @@ def write_worst(
     return path
 
 
-def _of_image(key: str) -> str:
-    return key.removesuffix("_dataset")
+def image_metric(key: str) -> Metric:
+    """Return the metric that images have for one of a data set; raises UsageError for none."""
+    return _facts(key.removesuffix("_dataset"))
 
 
 def _facts(key: str) -> Metric:
@@ -76,7 +77,7 @@ def _facts(key: str) -> Metric:
     return known_metrics().get(key) or get_metric(key)
 
 
-def _value(row: Mapping[str, Any], key: str) -> float | None:
+def image_value(row: Mapping[str, Any], key: str) -> float | None:
     """Return a row's value, or that of its counts where it has those only."""
     if row.get(key) is not None:
         return float(row[key])

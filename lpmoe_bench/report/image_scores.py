@@ -1,0 +1,84 @@
+"""Scores of single images: of each row of a table, the mean over its seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lpmoe_bench.errors import BenchError
+from lpmoe_bench.record import ROWS, read_rows
+from lpmoe_bench.report.material import Chapter, Entry
+from lpmoe_bench.score.worst import image_metric, image_value
+
+
+@dataclass(frozen=True)
+class ImageScores:
+    """A row's scores by image; by_seed: the same of each of its records, in their order."""
+
+    entry: Entry
+    mean: dict[str, float]
+    by_seed: tuple[dict[str, float], ...]
+
+
+@dataclass(frozen=True)
+class ChapterScores:
+    """Images of a test set: scores of the rows that have them, and each image's foreground share.
+
+    label: of the score, which may be an image's own where the table's is of the whole set. missing:
+    a sentence for each row without such scores.
+    """
+
+    label: str
+    decimals: int
+    higher_is_better: bool
+    rows: tuple[ImageScores, ...]
+    shares: dict[str, float]
+    missing: tuple[str, ...]
+
+
+def read_chapter(chapter: Chapter) -> ChapterScores | None:
+    """Read the image scores of a chapter's rows; None for a score that no image has."""
+    try:
+        metric = image_metric(chapter.score.key)
+    except BenchError:
+        return None
+    shares: dict[str, float] = {}
+    rows, missing = [], []
+    for entry in chapter.entries:
+        try:
+            by_seed = [
+                _read(chapter, one.folder / ROWS, metric.key, shares) for one in entry.stored
+            ]
+        except BenchError as error:
+            missing.append(f"{entry.label}: {error}")
+            continue
+        means = _means(by_seed)
+        if means:
+            rows.append(ImageScores(entry, means, tuple(by_seed)))
+        else:
+            missing.append(f"{entry.label}: no image has a value of {metric.label}")
+    better = metric.higher_is_better
+    return ChapterScores(metric.label, metric.decimals, better, tuple(rows), shares, tuple(missing))
+
+
+def _read(chapter: Chapter, path, key: str, shares: dict[str, float]) -> dict[str, float]:
+    values = {}
+    for row in read_rows(path):
+        if row.get("dataset") != chapter.test or not row.get("image"):
+            continue
+        value, share = image_value(row, key), row.get("foreground_share")
+        if value is not None:
+            values[row["image"]] = value
+        if share is not None:
+            shares[row["image"]] = share
+    return values
+
+
+def _means(by_seed: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Return means over seeds of the images that all seeds have."""
+    common = set.intersection(*(set(values) for values in by_seed))
+    return {
+        image: math.fsum(values[image] for values in by_seed) / len(by_seed)
+        for image in sorted(common)
+    }

@@ -1,0 +1,169 @@
+"""What a report is made of: tables of comparable records, each row with its records' folders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lpmoe_bench.errors import UsageError
+from lpmoe_bench.metrics.protocols import PROTOCOLS
+from lpmoe_bench.record import Found, StoredRecord
+from lpmoe_bench.record_model import Record
+from lpmoe_bench.tables.columns import COSTS, Column
+from lpmoe_bench.tables.context import flat
+from lpmoe_bench.tables.table import Group, Row, build_table
+from method_zoo._errors import unknown
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which records a report shows, and by which score: by default each protocol's primary one.
+
+    only: settings that records must have, as the words of their values, such as train.limit_train.
+    """
+
+    task: str | None = None
+    test_set: str | None = None
+    metric: str | None = None
+    across: tuple[str, ...] = ()
+    only: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of a table, and where its records lie; `stored` are its seeds, in their order."""
+
+    row: Row
+    stored: tuple[StoredRecord, ...]
+
+    @property
+    def label(self) -> str:
+        return self.row.label
+
+    @property
+    def name(self) -> str:
+        """What a filter finds it by."""
+        return f"{self.label} {self.row.records[0].method.name}"
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """One table and its rows; `score` is the column that plots show, `anchor` its name in links."""
+
+    anchor: str
+    group: Group
+    entries: tuple[Entry, ...]
+    score: Column
+
+    @property
+    def test(self) -> str:
+        return self.group.context.test_set
+
+    def mean(self, entry: Entry) -> float | None:
+        """Return the mean score of a row over its seeds, as a fraction."""
+        return entry.row.cells[self.group.columns.index(self.score)].mean
+
+    def sd(self, entry: Entry) -> float | None:
+        return entry.row.cells[self.group.columns.index(self.score)].sd
+
+    def shown(self, value: float | None, sign: str = "") -> str:
+        """Write a score as the table does."""
+        if value is None:
+            return "n/a"
+        return f"{value * self.score.scale:{sign}.{self.score.decimals}f}"
+
+    @property
+    def arrow(self) -> str:
+        return {True: " ↑", False: " ↓", None: ""}[self.score.higher_is_better]
+
+
+@dataclass(frozen=True)
+class Material:
+    """All chapters, the records in them, and a sentence for each thing worth saying."""
+
+    chapters: tuple[Chapter, ...]
+    stored: tuple[StoredRecord, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def records(self) -> list[Record]:
+        return [one.record for one in self.stored]
+
+
+def parse_only(texts: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """Read NAME=VALUE for each; raises UsageError for another form."""
+    pairs = [text.partition("=") for text in texts]
+    for name, equals, value in pairs:
+        if not (name and equals):
+            raise UsageError(
+                f"--only got '{name}{equals}{value}'; write it as name=value, such as "
+                f"train.limit_train=150"
+            )
+    return tuple((name, value) for name, _, value in pairs)
+
+
+def gather(found: Found, choice: Choice) -> Material:
+    """Arrange found records as tables; raises DataError where there is none, UsageError where the
+    choice leaves none."""
+    stored = _only(found.stored, choice.only)
+    table = build_table(
+        [one.record for one in stored],
+        task=choice.task,
+        test_set=choice.test_set,
+        metrics=["all"],
+        columns=tuple(COSTS),
+        across=choice.across,
+    )
+    places = {id(one.record): one for one in stored}
+    chapters = []
+    for number, group in enumerate(table.groups, start=1):
+        entries = tuple(
+            Entry(row, tuple(places[id(record)] for record in row.records)) for row in group.rows
+        )
+        chapters.append(Chapter(f"table-{number}", group, entries, _score(group, choice.metric)))
+    used = {id(one) for chapter in chapters for entry in chapter.entries for one in entry.stored}
+    kept = tuple(one for one in stored if id(one) in used)
+    return Material(tuple(chapters), kept, (*found.notes, *table.notes))
+
+
+def is_headline(group: Group, column: Column) -> bool:
+    """Whether a table shows the column unasked."""
+    protocol = PROTOCOLS.get(group.context.protocol)
+    return not column.is_score or protocol is None or column.key in protocol.headline
+
+
+def _score(group: Group, wanted: str | None) -> Column:
+    scores = {column.key: column for column in group.columns if column.is_score}
+    protocol = PROTOCOLS.get(group.context.protocol)
+    if wanted is not None:
+        if wanted not in scores:
+            raise UsageError(unknown(f"metric of {group.context.test_set}", wanted, scores))
+        return scores[wanted]
+    if not scores:
+        raise UsageError(f"the records of {group.context.test_set} hold no score at all")
+    primary = scores.get(protocol.primary) if protocol else None
+    return primary or next(iter(scores.values()))
+
+
+def _only(stored: Sequence[StoredRecord], wanted: Sequence[tuple[str, str]]) -> list[StoredRecord]:
+    kept = list(stored)
+    for key, text in wanted:
+        values = {id(one): _settings(one.record).get(key, "") for one in kept}
+        known = {name for one in stored for name in _settings(one.record)}
+        if stored and key not in known:
+            raise UsageError(unknown("setting among these records", key, sorted(known)))
+        kept = [one for one in kept if values[id(one)] == text.lower()]
+        if stored and not kept:
+            there = ", ".join(sorted(set(values.values()))[:8])
+            raise UsageError(f"no record has {key}={text}; there is {there}")
+    return kept
+
+
+def _settings(record: Record) -> dict[str, str]:
+    """Return a record's settings, its seed among them, as `--only` writes them."""
+    return {key: _plain(value) for key, value in flat(record.config).items()}
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value).lower()

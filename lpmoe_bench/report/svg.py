@@ -1,0 +1,92 @@
+"""A drawing as SVG: inside a page, or as a file of its own."""
+
+from __future__ import annotations
+
+from lpmoe_bench.report.drawing import Dot, Drawing, Line, Mark, Shape, Words
+from lpmoe_bench.report.markup import Markup, join, tag
+
+FONT = "system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif"
+
+
+def to_svg(drawing: Drawing) -> Markup:
+    """Return the drawing as an element of a page, which scales with its place."""
+    return _svg(drawing, drawing.shapes)
+
+
+def to_svg_file(drawing: Drawing) -> str:
+    """Return the drawing as a file: with its own size, typeface and white ground."""
+    ground = _closed("rect", width="100%", height="100%", fill="#ffffff")
+    sizes = {"width": _short(drawing.width), "height": _short(drawing.height)}
+    shown = _svg(drawing, drawing.shapes, ground, xmlns="http://www.w3.org/2000/svg", **sizes)
+    return shown + "\n"
+
+
+def _svg(
+    drawing: Drawing, shapes: list[Shape], ground: Markup | None = None, **more: str
+) -> Markup:
+    return tag(
+        "svg",
+        tag("title", drawing.title),
+        ground,
+        [_shape(shape) for shape in shapes],
+        viewBox=f"0 0 {_short(drawing.width)} {_short(drawing.height)}",
+        role="img",
+        font_family=FONT,
+        **more,
+    )
+
+
+def _shape(shape: Shape) -> Markup:
+    if isinstance(shape, Mark):
+        inner = join([_shape(one) for one in shape.shapes])
+        return tag("g", tag("title", shape.title), inner, class_="mark", data_name=shape.name)
+    if isinstance(shape, Line):
+        return _line(shape)
+    if isinstance(shape, Dot):
+        return _closed(
+            "circle",
+            cx=_short(shape.x),
+            cy=_short(shape.y),
+            r=_short(shape.radius),
+            fill=shape.fill,
+            stroke=shape.edge,
+            stroke_width="1.5",
+        )
+    return _words(shape)
+
+
+def _line(line: Line) -> Markup:
+    steps = "L".join(f"{_short(x)} {_short(y)}" for x, y in line.points)
+    return _closed(
+        "path",
+        d=f"M{steps}",
+        fill="none",
+        stroke=line.colour,
+        stroke_width=_short(line.width),
+        stroke_dasharray=line.dash or None,
+        stroke_linejoin="round",
+    )
+
+
+def _words(words: Words) -> Markup:
+    halo = {"stroke": "#ffffff", "stroke_width": "3", "paint_order": "stroke"} if words.halo else {}
+    return tag(
+        "text",
+        words.text,
+        x=_short(words.x),
+        y=_short(words.y),
+        font_size=_short(words.size),
+        text_anchor=None if words.anchor == "start" else words.anchor,
+        font_weight="600" if words.bold else None,
+        fill=words.colour,
+        **halo,
+    )
+
+
+def _closed(name: str, **attributes: str | None) -> Markup:
+    """Return an element without content, closed as XML wants it."""
+    return Markup(tag(name, **attributes)[:-1] + "/>")
+
+
+def _short(value: float) -> str:
+    return f"{value:.1f}".removesuffix(".0")
