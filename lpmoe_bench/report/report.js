@@ -84,8 +84,9 @@
   const form = document.getElementById("filter");
   form.hidden = false;
   form.addEventListener("submit", (event) => event.preventDefault());
-  for (const input of [find, task, test]) input.addEventListener("input", filter);
-  columns.addEventListener("input", () => document.body.classList.toggle("wide", columns.checked));
+  find.addEventListener("input", filter);
+  for (const select of [task, test]) select.addEventListener("change", filter);
+  columns.addEventListener("change", () => document.body.classList.toggle("wide", columns.checked));
   find.value = task.value = test.value = "";
   columns.checked = false;
 })();

@@ -1,0 +1,61 @@
+"""Records with rows, curves and pictures, as the tests of the report need them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from records import PARAMETERS, record
+
+from lpmoe_bench.record import StoredRecord, write_record
+
+IMAGES = 12
+HOSTILE = """<script>alert(1)</script>"'&<img src=x onerror=alert(2)>\u202e\ud800 мета 方法"""
+
+
+def stored(
+    root: Path, name: str = "lora", seed: int = 0, shift: float = 0.0, test: str = "CAMO", **changes
+) -> StoredRecord:
+    """A written record of some images, whose rows average to its scores; `shift` moves them."""
+    rng = np.random.default_rng([seed, sorted(PARAMETERS).index(name)])
+    values = np.clip(np.linspace(0.4, 0.8, IMAGES) + 0.05 * rng.random(IMAGES) + shift, 0, 1)
+    rows = [
+        {
+            **{"dataset": test, "image": f"img{n:02}", "s_measure": float(v), "mae": float(1 - v)},
+            **{"foreground_share": 0.004 * 1.6**n, "flags": ""},
+        }
+        for n, v in enumerate(values)
+    ]
+    mean = float(values.mean())
+    facts = {"label": test, "digest": "22" * 32, "images": IMAGES}
+    made = record(
+        name,
+        seed,
+        **{
+            "scores": {"s_measure": mean, "e_mean": mean, "weighted_f": mean, "mae": 1 - mean},
+            "data": {
+                "train": {"label": "CAMO-train", "digest": "11" * 32, "images": 996},
+                "tests": [facts],
+            },
+        }
+        | changes,
+    )
+    if test != "CAMO":
+        made = made.model_copy(update={"scores": {test: made.scores["CAMO"]}})
+    curve = [
+        {"step": step, "loss": 2 / step, "validation": 0.5 + step / 100 if step % 5 == 0 else None}
+        for step in range(1, 21)
+    ]
+    folder = root / f"{name}-{seed}-{made.fingerprint[:6]}-{made.task}"
+    write_record(folder, made, rows, curve)
+    return StoredRecord(folder, made)
+
+
+def draw_maps(one: StoredRecord, test: str = "CAMO") -> None:
+    """Keep a map of every image beside the record, as a run does that was asked to."""
+    for number in range(IMAGES):
+        pred = np.full((24, 32), 20 * number, np.uint8)
+        path = one.folder / "predictions" / test.replace("/", "-") / f"img{number:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), pred)
