@@ -47,7 +47,8 @@ def stored(
         {"step": step, "loss": 2 / step, "validation": 0.5 + step / 100 if step % 5 == 0 else None}
         for step in range(1, 21)
     ]
-    folder = root / f"{name}-{seed}-{made.fingerprint[:6]}-{made.task}"
+    print_ = made.fingerprint[:6] + made.fingerprint[-6:]
+    folder = root / "-".join([name, str(seed), print_, "".join(filter(str.isalnum, made.task))])
     write_record(folder, made, rows, curve)
     return StoredRecord(folder, made)
 

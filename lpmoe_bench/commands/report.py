@@ -34,7 +34,7 @@ def report(
     x: Annotated[str, typer.Option(help="Its cost: parameters, images_per_second, memory, ...")] = (
         "parameters"
     ),
-    images: Annotated[int, typer.Option(help="How many disputed images.", min=0)] = 8,
+    images: Annotated[int, typer.Option(help="How many disputed images.", min=1)] = 8,
     no_images: Annotated[bool, typer.Option("--no-images", help="No picture of a set.")] = False,
     maps: Annotated[
         list[str] | None, typer.Option(help="Maps of scored records: NAME=FOLDER.")

@@ -32,7 +32,8 @@ def build_page(material: Material, title: str, gallery: Gallery, report: Report)
     for number, chapter in enumerate(material.chapters, start=1):
         chapters.append(_chapter(chapter, titles[number - 1], gallery))
         report(number, total, chapter.test)
-    lessons = [_lesson(n, one, titles, material) for n, one in enumerate(_lessons(material), 1)]
+    read = enumerate(read_lessons(material.chapters), start=1)
+    lessons = [_lesson(n, lesson, titles, material) for n, lesson in read]
     tasks = list(dict.fromkeys(chapter.group.context.task for chapter in material.chapters))
     tests = list(dict.fromkeys(chapter.test for chapter in material.chapters))
     contents = [("about", "About")]
@@ -48,10 +49,6 @@ def build_page(material: Material, title: str, gallery: Gallery, report: Report)
         tag("footer", f"Made by lpmoe-bench {__version__} report."),
     ]
     return page(title, contents, parts)
-
-
-def _lessons(material: Material) -> list[Lesson]:
-    return read_lessons(material.chapters)
 
 
 def _titles(material: Material) -> list[str]:
@@ -143,9 +140,11 @@ def _lesson(number: int, lesson: Lesson, titles: list[str], material: Material) 
         "div",
         tag("h3", title),
         tag(
-            "p", f"The runs of {tables}. Seeds thin, mean bold, other methods grey.", class_="soft"
+            "p",
+            f"The runs of {tables}. Seeds thin, their mean bold, all methods grey.",
+            class_="soft",
         ),
-        training_figures(lesson),
+        training_figures(lesson, number),
         class_="chapter",
         data_task=first.task,
         data_tests="\n".join(chapter.test for chapter in lesson.chapters),

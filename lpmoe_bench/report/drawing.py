@@ -59,7 +59,14 @@ class Mark:
     name: str
 
 
-Shape = Line | Dot | Words | Mark
+@dataclass(frozen=True)
+class Again:
+    """Shapes that stand in the page once under this name, and are shown here too."""
+
+    name: str
+
+
+Shape = Line | Dot | Words | Mark | Again
 
 
 @dataclass

@@ -26,7 +26,7 @@ def draw_pareto(plane: Plane) -> tuple[Drawing, list[str]]:
     ys = [dot.y + sign * (dot.sd or 0) for dot in plane.dots for sign in (-1, 1)]
     spaced = logarithmic if cost.log else linear
     x, y = spaced(xs, AREA.left + 6, AREA.right - 6), linear(ys, AREA.bottom - 6, AREA.top + 6)
-    up = chapter.score.label + chapter.arrow
+    up = shorten(f"{chapter.score.label}{chapter.arrow}  {chapter.test}", 11.5, 220)
     title = f"{chapter.score.label} on {chapter.test} against {cost.label}"
     drawing = Drawing(WIDTH, HEIGHT, title)
     draw_frame(drawing, AREA, x, y, cost.label + (" ↓" if cost.less_is_better else " ↑"), up)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lpmoe_bench.metrics.facts import METRICS
+from lpmoe_bench.report.drawing import Drawing
 from lpmoe_bench.report.image_scores import ChapterScores
 from lpmoe_bench.report.markup import Child, Markup, tag
 from lpmoe_bench.report.material import Chapter
@@ -10,9 +11,9 @@ from lpmoe_bench.report.pareto import COSTS, plane
 from lpmoe_bench.report.pareto_plot import draw_pareto
 from lpmoe_bench.report.sizes import Sizes, by_size
 from lpmoe_bench.report.sizes_plot import draw_sizes
-from lpmoe_bench.report.svg import to_svg
+from lpmoe_bench.report.svg import to_shared, to_svg
 from lpmoe_bench.report.tables import Head, Value, sortable
-from lpmoe_bench.report.training import Lesson
+from lpmoe_bench.report.training import Lesson, Trained
 from lpmoe_bench.report.training_plot import draw_training
 
 MOST_NAMES = 12
@@ -42,27 +43,25 @@ def pareto_figures(chapter: Chapter) -> list[Markup]:
     return [tag("div", figures, class_="figures")]
 
 
-def training_figures(lesson: Lesson) -> list[Child]:
-    """Return the small plots of one lesson: all losses, then all validation scores."""
+def training_figures(lesson: Lesson, number: int) -> list[Child]:
+    """Return the small plots of one lesson, the `number`th: losses, then validation scores."""
     found: list[Child] = []
     for kind, words in TRAINING.items():
         label = _selection(lesson) if kind == "validation" else "loss"
-        figures = [
-            tag(
-                "figure",
-                tag("figcaption", one.entry.label),
-                to_svg(drawing),
-                class_="small",
-                data_name=one.entry.name,
-            )
-            for one, drawing in draw_training(lesson, kind, label)
-        ]
-        if figures:
-            found += [tag("h4", words.capitalize()), tag("div", figures, class_="smalls")]
+        panels = draw_training(lesson, kind, label, f"{kind}-{number}")
+        if panels:
+            figures = [_small(one, drawing) for one, drawing in panels.drawings]
+            shared = to_shared(panels.name, panels.behind)
+            found += [tag("h4", words.capitalize()), shared, tag("div", figures, class_="smalls")]
     if lesson.missing:
         words = f"No curve of {_names(list(lesson.missing))}: no curve.csv beside the record."
         found.append(tag("p", words, class_="soft"))
     return found
+
+
+def _small(one: Trained, drawing: Drawing) -> Markup:
+    label, name = one.entry.label, one.entry.name
+    return tag("figure", tag("figcaption", label), to_svg(drawing), class_="small", data_name=name)
 
 
 def _selection(lesson: Lesson) -> str:

@@ -6,7 +6,7 @@ from io import BytesIO
 from typing import Any
 
 from lpmoe_bench.errors import UsageError
-from lpmoe_bench.report.drawing import Dot, Drawing, Line, Mark, Shape, Words
+from lpmoe_bench.report.drawing import Again, Dot, Drawing, Line, Mark, Shape, Words
 
 INSTALL = "pip install 'lpmoe-bench[plot]'"
 DPI = 192  # two pixels of the file for one of the drawing
@@ -61,7 +61,7 @@ def _draw(axes: Any, shape: Shape, order: int) -> None:
             markeredgewidth=1.5 * POINTS,
             zorder=order,
         )
-    else:
+    elif not isinstance(shape, Again):  # which only a page has
         _write(axes, shape, order)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from lpmoe_bench.report.drawing import Dot, Drawing, Line, Mark, Shape, Words
+from collections.abc import Sequence
+
+from lpmoe_bench.report.drawing import Again, Dot, Drawing, Line, Mark, Shape, Words
 from lpmoe_bench.report.markup import Markup, join, tag
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif"
@@ -19,6 +21,14 @@ def to_svg_file(drawing: Drawing) -> str:
     sizes = {"width": _short(drawing.width), "height": _short(drawing.height)}
     shown = _svg(drawing, drawing.shapes, ground, xmlns="http://www.w3.org/2000/svg", **sizes)
     return shown + "\n"
+
+
+def to_shared(name: str, shapes: Sequence[Shape]) -> Markup:
+    """Return an element that is not seen, whose shapes drawings of the page show `Again`."""
+    group = tag("g", [_shape(shape) for shape in shapes], id=name)
+    return tag(
+        "svg", tag("defs", group), width="0", height="0", aria_hidden="true", class_="shared"
+    )
 
 
 def _svg(
@@ -52,6 +62,8 @@ def _shape(shape: Shape) -> Markup:
             stroke=shape.edge,
             stroke_width="1.5",
         )
+    if isinstance(shape, Again):
+        return _closed("use", href=f"#{shape.name}")
     return _words(shape)
 
 

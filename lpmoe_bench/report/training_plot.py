@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from lpmoe_bench.report.axis import Scale, linear, number, ticks
-from lpmoe_bench.report.drawing import FRONT, SOFT, Dot, Drawing, Line, Mark, Words
+from lpmoe_bench.report.drawing import FRONT, SOFT, Again, Dot, Drawing, Line, Mark, Words
 from lpmoe_bench.report.frame import draw_levels
 from lpmoe_bench.report.labels import Box
 from lpmoe_bench.report.training import Curve, Lesson, Trained
@@ -13,27 +14,33 @@ from lpmoe_bench.report.training import Curve, Lesson, Trained
 WIDTH, HEIGHT = 250.0, 150.0
 AREA = Box(40, 22, WIDTH - 10, HEIGHT - 24)
 FAINT, SEED = "#d5dae0", "#7fb2e0"
-MOST_BEHIND = 30  # curves of other rows; more would only blacken the ground
+MOST_BEHIND = 40  # curves of all rows; more would only blacken the ground
 
 
-def draw_training(lesson: Lesson, kind: str, label: str) -> list[tuple[Trained, Drawing]]:
-    """Draw `loss` or `validation` of each row that has it, all on the same scales."""
+@dataclass(frozen=True)
+class Panels:
+    """Small plots of rows on the same scales; `behind` are the means of all, which each shows."""
+
+    name: str
+    behind: tuple[Line, ...]
+    drawings: tuple[tuple[Trained, Drawing], ...]
+
+
+def draw_training(lesson: Lesson, kind: str, label: str, name: str) -> Panels | None:
+    """Draw `loss` or `validation` of each row that has it; `name` is that of the shared lines."""
     having = [one for one in lesson.trained if any(getattr(one, kind))]
     points = [point for one in having for curve in getattr(one, kind) for point in curve]
     if not points:
-        return []
+        return None
     x = linear([0.0, max(step for step, _ in points)], AREA.left, AREA.right, 0.03)
     y = linear(_usual([value for _, value in points]), AREA.bottom - 2, AREA.top)
-    means = [one.mean(kind) for one in having]
-    return [
-        (one, _draw(one, kind, label, (x, y), [m for m in means if m is not mean]))
-        for one, mean in zip(having, means, strict=True)
-    ]
+    means = [mean for one in having if len(mean := one.mean(kind)) > 1]
+    behind = tuple(Line(_path(mean, x, y), FAINT) for mean in means[:MOST_BEHIND])
+    drawn = tuple((one, _draw(one, kind, label, (x, y), name)) for one in having)
+    return Panels(name, behind, drawn)
 
 
-def _draw(
-    one: Trained, kind: str, label: str, scales: tuple[Scale, Scale], others: Sequence[Curve]
-) -> Drawing:
+def _draw(one: Trained, kind: str, label: str, scales: tuple[Scale, Scale], behind: str) -> Drawing:
     x, y = scales
     name = one.entry.label
     drawing = Drawing(WIDTH, HEIGHT, f"{label} of {name} in training, by step")
@@ -41,9 +48,7 @@ def _draw(
     for value, text in ticks(x, 3):
         drawing.shapes.append(Words(x.at(value), AREA.bottom + 14, text, 10, "middle", SOFT))
     drawing.shapes.append(Words(AREA.right, HEIGHT - 4, "step", 9.5, "end", SOFT))
-    for other in others[:MOST_BEHIND]:
-        if len(other) > 1:
-            drawing.shapes.append(Line(_path(other, x, y), FAINT))
+    drawing.shapes.append(Again(behind))
     curves = [curve for curve in getattr(one, kind) if curve]
     mean = one.mean(kind)
     if len(curves) > 1:
