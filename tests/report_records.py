@@ -7,7 +7,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 from records import PARAMETERS, record
+from typer.testing import CliRunner
 
+from lpmoe_bench.cli import app
 from lpmoe_bench.record import StoredRecord, write_record
 
 IMAGES = 12
@@ -60,3 +62,13 @@ def draw_maps(one: StoredRecord, test: str = "CAMO") -> None:
         path = one.folder / "predictions" / test.replace("/", "-") / f"img{number:02}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(path), pred)
+
+
+def report(root: Path, place: Path, *more: str) -> str:
+    """The page that the command writes of records, without data of this machine."""
+    command = ["report", str(root), "-o", str(place), "-q", *more]
+    places = {"LPMOE_BENCH_DATA": None, "LPMOE_BENCH_CACHE": str(root.parent / "cache")}
+    done = CliRunner().invoke(app, command, env=places)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.strip() == str(place / "index.html")
+    return (place / "index.html").read_text(encoding="utf-8")

@@ -1,0 +1,100 @@
+"""The disputed images of the report: shown only where they are proven to be those scored."""
+
+from __future__ import annotations
+
+import base64
+import re
+
+import cv2
+import numpy as np
+import pytest
+from report_records import IMAGES, draw_maps, report, stored
+from typer.testing import CliRunner
+
+from lpmoe_bench.cli import app
+from lpmoe_bench.errors import UsageError
+from lpmoe_bench.registry.pairs import find_pairs
+from lpmoe_bench.registry.splits import Split, make_split
+
+
+@pytest.fixture
+def drawn(tmp_path):
+    """A data root with a set of two-coloured images, a registry that knows it, and its split."""
+    folder = tmp_path / "data" / "tiny"
+    for number in range(IMAGES):
+        mask = np.zeros((24, 32), np.uint8)
+        mask[4:12, 4 : 8 + number] = 255
+        for kind, picture in (("images", mask // 2 + 60), ("masks", mask)):
+            path = folder / kind / f"img{number:02}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), picture)
+    own = tmp_path / "own.yaml"
+    own.write_text(
+        "datasets:\n  tiny:\n    title: Tiny\n    task: cod\n    folder: data/tiny\n"
+        "    images: images\n    masks: masks\n    splits: {test: null}\n"
+    )
+    pairs = find_pairs(folder / "images", folder / "masks")
+    return own, make_split(Split("tiny", "test", (), ""), "test", pairs)
+
+
+def pictured(tmp_path, drawn, digest: str | None = None, *more: str) -> str:
+    own, split = drawn
+    facts = {"label": "tiny/test", "digest": digest or split.digest, "images": IMAGES}
+    for name, shift in (("lora", 0.0), ("vpt", 0.1)):
+        one = stored(tmp_path / "runs", name, 0, shift, "tiny/test", data={"tests": [facts]})
+        draw_maps(one, "tiny/test")
+    place = ["--data-root", str(tmp_path / "data"), "--datasets", str(own)]
+    return report(tmp_path / "runs", tmp_path / "report", *place, *more)
+
+
+def test_pictures_stand_in_the_page_with_a_warning(tmp_path, drawn):
+    text = pictured(tmp_path, drawn, None, "--images", "3")
+    sources = re.findall(r'<img src="data:image/(jpeg|png);base64,([^"]+)"', text)
+    assert len(sources) == 3 * (2 + 2 * 2)  # image and mask, a map and its errors of two methods
+    pixels = [
+        cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_UNCHANGED)
+        for _, data in sources
+    ]
+    assert {picture.shape[:2] for picture in pixels} == {(24, 32)}
+    assert "This file holds images of data sets (tiny/test)" in text
+
+
+def test_no_images_on_request(tmp_path, drawn):
+    text = pictured(tmp_path, drawn, None, "--no-images")
+    assert "data:image" not in text
+    assert "This file holds images" not in text
+    assert "left out on request" in text
+
+
+def test_other_images_than_those_scored_are_not_shown(tmp_path, drawn):
+    text = pictured(tmp_path, drawn, "33" * 32)
+    assert "data:image" not in text
+    assert "are others than those that were scored" in text
+
+
+def test_without_maps_images_are_listed_with_scores_and_a_command(tmp_path):
+    for name, shift in (("lora", 0.05), ("vpt", 0.0), ("decoder_only", -0.05)):
+        stored(tmp_path / "runs", name, 0, shift)
+    text = report(tmp_path / "runs", tmp_path / "report")
+    assert "No maps are kept of Decoder only, VPT, LoRA" in text
+    assert "runtime.save_predictions=true" in text
+    assert len(re.findall(r'<th scope="row"[^>]*>img\d\d</th>', text)) == 8
+
+
+def test_maps_of_scored_records_are_found_where_the_user_says(tmp_path, drawn):
+    own, split = drawn
+    facts = {"label": "tiny/test", "digest": split.digest, "images": IMAGES}
+    other = {"method": {"name": "Other Net", "title": "Other Net"}, "kind": "score"}
+    stored(tmp_path / "runs", "lora", 0, 0.0, "tiny/test", data={"tests": [facts]})
+    one = stored(tmp_path / "runs", "vpt", 0, 0.1, "tiny/test", data={"tests": [facts]}, **other)
+    draw_maps(one, "tiny/test")
+    (one.folder / "predictions").rename(tmp_path / "maps")
+    place = ["--data-root", str(tmp_path / "data"), "--datasets", str(own)]
+    text = report(tmp_path / "runs", tmp_path / "report", *place)
+    assert "data:image" not in text
+    maps = f"Other Net={tmp_path / 'maps'}"
+    text = report(tmp_path / "runs", tmp_path / "report", *place, "--maps", maps)
+    assert 'alt="map of Other Net"' in text
+    for words in ("Other Net", f"x={tmp_path / 'nowhere'}"):
+        command = ["report", str(tmp_path / "runs"), "--maps", words]
+        assert isinstance(CliRunner().invoke(app, command).exception, UsageError)
