@@ -122,6 +122,7 @@ def test_one_record_without_rows_and_curve(tmp_path):
     assert "per_image.csv does not exist" in text
     assert "No curve of LoRA" in text
     assert "One seed of each method" in text
+    assert "One row: its costs stand in the table." in text
 
 
 def test_scores_that_are_missing_or_no_number(tmp_path):
@@ -138,7 +139,7 @@ def test_scores_that_are_missing_or_no_number(tmp_path):
     text = report(tmp_path / "runs", tmp_path / "report")
     assert ">n/a<" in text
     assert "nan" not in text.replace("no name", "")
-    assert "No record here has both a score and a cost." in text
+    assert "Fewer than two rows have both a score and a cost." in text
     assert "damaged, or no record" in text
 
 

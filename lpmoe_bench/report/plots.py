@@ -21,11 +21,13 @@ TRAINING = {"loss": "loss", "validation": "validation score"}
 
 
 def pareto_figures(chapter: Chapter) -> list[Markup]:
-    """Return a plot for each cost that any row has, with what is not seen in it below."""
+    """Return a plot for each cost that two rows have, with what is not seen in it below."""
+    if len(chapter.entries) < 2:
+        return [tag("p", "One row: its costs stand in the table.", class_="soft")]
     figures = []
     for cost in COSTS.values():
         made = plane(chapter, cost)
-        if len(made.dots) < min(2, len(chapter.entries)):
+        if len(made.dots) < 2:
             continue
         drawing, unnamed = draw_pareto(made)
         words = (
@@ -39,7 +41,7 @@ def pareto_figures(chapter: Chapter) -> list[Markup]:
             words.append("Measured: compare only what ran on the same machine, alone.")
         figures.append(tag("figure", to_svg(drawing), tag("figcaption", " ".join(words))))
     if not figures:
-        return [tag("p", "No record here has both a score and a cost.", class_="soft")]
+        return [tag("p", "Fewer than two rows have both a score and a cost.", class_="soft")]
     return [tag("div", figures, class_="figures")]
 
 
