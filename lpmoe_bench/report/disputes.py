@@ -21,6 +21,7 @@ from lpmoe_bench.report.maps import find_maps
 from lpmoe_bench.report.markup import Child, Markup, tag
 from lpmoe_bench.report.material import Chapter
 from lpmoe_bench.report.tables import Head, Value, sortable
+from lpmoe_bench.tables.context import test_facts
 
 MOST_METHODS = 8  # of an image's maps
 Maps = dict[int, tuple[StoredRecord, dict[str, Path]]]
@@ -30,7 +31,7 @@ Maps = dict[int, tuple[StoredRecord, dict[str, Path]]]
 class Gallery:
     """What pictures are made from. source: None for no pictures. maps: folders that a user named.
 
-    embedded: labels of the test sets whose images stand in the page, filled as they are.
+    embedded: labels of the data sets whose images stand in the page, filled as they are.
     """
 
     source: Source | None
@@ -102,7 +103,8 @@ def _pictures(
         for one in disputed
         if one.image in pairs
     ]
-    if grids:
+    facts = test_facts(record, chapter.test)
+    if grids and not (facts and facts.generated):  # scenes drawn in code are nobody's
         gallery.embedded.append(chapter.test)
     return grids, why
 
