@@ -82,6 +82,13 @@ class RuntimeConfig(_Section):
     checkpointing: bool = _field(False, "runtime", "recompute blocks in the backward pass")
     save_seconds: float = _field(60, "runtime", "at most this long between saved states", ge=0)
     save_predictions: bool = _field(False, "runtime", "keep the predicted maps as 8-bit PNG")
+    cache_features: Literal["memory", "disk"] | None = _field(
+        None, "runtime", "compute the frozen blocks once an image and keep what they return"
+    )
+    cache_test: bool = _field(False, "runtime", "with cache_features=disk: test images too")
+    cache_gib: float | None = _field(
+        None, "runtime", "room for features; by default half of the free memory or disk", gt=0
+    )
 
 
 class RunConfig(_Section):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -15,10 +15,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from lpmoe_bench.augment import distort, rescale
 from lpmoe_bench.errors import DataError, UsageError
-from lpmoe_bench.images import THRESHOLD
+from lpmoe_bench.images import THRESHOLD, read_mask
 from lpmoe_bench.registry.pairs import Pair, read_pair
 
 Key = tuple[int, int]  # (epoch, index)
+Prefixes = Callable[[Pair, bool], Tensor]  # of a pair's image, mirrored or not: see feature_cache
 MOST_WORKERS = 4
 
 
@@ -69,7 +70,8 @@ class PairDataset(Dataset):
     The image is float32 in [0, 1], resized bilinearly with antialias; the mask is float32 of 0 and
     1, resized to the nearest pixel. Both are squashed to a square, and mirrored in half of the
     (seed, epoch, index). scale, photometric: see lpmoe_bench.augment; drawn for each (seed, epoch,
-    index) as well. Reading raises DataError naming the file.
+    index) as well. prefixes: what stands in the place of images, which are not read then; not with
+    scale or photometric. Reading raises DataError naming the file.
     """
 
     def __init__(
@@ -80,15 +82,20 @@ class PairDataset(Dataset):
         flip: bool,
         scale: tuple[float, float] | None = None,
         photometric: bool = False,
+        prefixes: Prefixes | None = None,
     ):
         self.pairs, self.size, self.seed, self.flip = list(pairs), size, seed, flip
-        self.scale, self.photometric = scale, photometric
+        self.scale, self.photometric, self.prefixes = scale, photometric, prefixes
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def __getitem__(self, key: Key) -> tuple[Tensor, Tensor]:
         epoch, index = key
+        if self.prefixes is not None:
+            pair, mirrored = self.pairs[index], self.mirrored(key)
+            mask = mask_tensor(read_mask(pair.mask), self.size)
+            return self.prefixes(pair, mirrored), mask.flip(-1) if mirrored else mask
         pixels, truth = read_pair(self.pairs[index])
         image, mask = image_tensor(pixels, self.size), mask_tensor(truth, self.size)
         if self.scale or self.photometric:
@@ -97,9 +104,13 @@ class PairDataset(Dataset):
                 image, mask = rescale(image, mask, self.scale, draws)
             if self.photometric:
                 image = distort(image, draws)
-        if self.flip and _words(1, self.seed, epoch, index)[0] & np.uint64(1):
+        if self.mirrored(key):
             return image.flip(-1), mask.flip(-1)
         return image, mask
+
+    def mirrored(self, key: Key) -> bool:
+        """Tell whether the item of a key (epoch, index) is mirrored."""
+        return self.flip and bool(_words(1, self.seed, *key)[0] & np.uint64(1))
 
 
 def image_tensor(image: np.ndarray, size: int) -> Tensor:
@@ -167,13 +178,20 @@ def cores() -> int:
 
 
 def eval_items(
-    pairs: Sequence[Pair], size: int, threshold: int = THRESHOLD
+    pairs: Sequence[Pair],
+    size: int,
+    threshold: int = THRESHOLD,
+    prefixes: Prefixes | None = None,
 ) -> Iterator[tuple[str, Tensor, np.ndarray]]:
     """Yield (name, image (3, size, size) in [0, 1], mask uint8 of 0 and 255 at its own size).
 
-    threshold: a mask value above it, of 255, is object.
+    threshold: a mask value above it, of 255, is object. prefixes: what stands in the place of
+    images, which are not read then.
     """
     for pair in pairs:
+        if prefixes is not None:
+            yield pair.name, prefixes(pair, False), read_mask(pair.mask, threshold)
+            continue
         image, mask = read_pair(pair, threshold)
         yield pair.name, image_tensor(image, size), mask
 

@@ -13,34 +13,40 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning.fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
-from lpmoe_bench.data import eval_items
+from lpmoe_bench.data import Prefixes, eval_items
 from lpmoe_bench.files import write_atomically
 from lpmoe_bench.images import THRESHOLD
 from lpmoe_bench.metrics import Scorer, ScoreResult, get_protocol, quick_score
-from lpmoe_bench.model import Segmenter
 from lpmoe_bench.registry import Pair, Split
 
 
 @dataclass
 class Predictor:
-    """Turns images into 8-bit maps at mask size, and counts the seconds of the forward passes."""
+    """Turns images into 8-bit maps at mask size, and counts the seconds of the forward passes.
 
-    segmenter: Segmenter
+    model: the segmenter, or with `prefixes` what takes them in the place of images.
+    """
+
+    model: nn.Module
     fabric: Fabric
     size: int
     batch: int = 8
+    prefixes: Prefixes | None = None
     images: int = 0
     seconds: float = 0.0
 
     @torch.no_grad()
     def probabilities(self, images: Tensor) -> Tensor:
-        """Return (B, K, size, size) in [0, 1] for images (B, 3, size, size) in [0, 1]."""
+        """Return (B, K, size, size) in [0, 1] for images (B, 3, size, size) in [0, 1].
+
+        With `prefixes` the images are those.
+        """
         images = images.to(self.fabric.device)
         started = time.perf_counter()
         with self.fabric.autocast():
-            logits, _ = self.segmenter(images)
+            logits, _ = self.model(images)
         result = torch.sigmoid(logits).cpu()
         self.seconds += time.perf_counter() - started
         self.images += len(images)
@@ -53,9 +59,9 @@ class Predictor:
 
         threshold: a mask value above it, of 255, is object.
         """
-        self.segmenter.eval()
+        self.model.eval()
         waiting: list[tuple[str, Tensor, np.ndarray]] = []
-        for item in eval_items(pairs, self.size, threshold):
+        for item in eval_items(pairs, self.size, threshold, self.prefixes):
             waiting.append(item)
             if len(waiting) == self.batch:
                 yield from self._finish(waiting)

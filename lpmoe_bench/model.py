@@ -1,12 +1,14 @@
 """Segmenter: a method and a decoder as one model from image to logits."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lpmoe_bench.decoders._decoder import Decoder
 from method_zoo import ZooError
-from method_zoo._method import Method
+from method_zoo._method import Features, Method
 
 DECODER_PREFIX = "decoder."
 
@@ -23,9 +25,12 @@ class Segmenter(nn.Module):
         self.decoder = decoder
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.method(image)
+        return self.decode(self.method(image), image.shape[-2:])
+
+    def decode(self, features: Features, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Turn a method's features into logits of height and width `shape`, and the aux loss."""
         logits = self.decoder(features).float()
-        logits = F.interpolate(logits, image.shape[-2:], mode="bilinear", align_corners=False)
+        logits = F.interpolate(logits, shape, mode="bilinear", align_corners=False)
         return logits, features.aux
 
     def state(self) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ import torch
 
 from lpmoe_bench.config import RunConfig, RuntimeConfig, build_config, fingerprint
 from lpmoe_bench.console import Terminal
-from lpmoe_bench.data import carve_validation, subset
+from lpmoe_bench.data import PairDataset, Prefixes, carve_validation, subset
 from lpmoe_bench.decoder_weights import DecoderWeights, resolve_decoder_weights
 from lpmoe_bench.decoders import get_decoder
 from lpmoe_bench.errors import ResourceError, UsageError
@@ -71,10 +71,17 @@ class Plan:
     notes: tuple[str, ...]
     fingerprint: str
     folder: Path
+    cache: Path
 
     @property
     def id(self) -> str:
         return "/".join(self.folder.parts[-4:])
+
+    def training_set(self, prefixes: Prefixes | None = None) -> PairDataset:
+        """Return the items of training, with prefixes in the place of images where given."""
+        config, train = self.config, self.config.train
+        varied = (train.flip, train.scale, train.photometric)
+        return PairDataset(self.train_pairs, config.size, config.seed, *varied, prefixes)
 
 
 def make_plan(request: RunRequest, terminal: Terminal) -> Plan:
@@ -133,6 +140,7 @@ def make_plan(request: RunRequest, terminal: Terminal) -> Plan:
         notes=(*recipe_notes(recipe), *data.notes),
         fingerprint=print_,
         folder=request.runs / place,
+        cache=request.cache,
     )
 
 
@@ -164,6 +172,7 @@ def complete_config(config: RunConfig, method: type[Method]) -> RunConfig:
     decoder = get_decoder(config.decoder)
     precision, device = config.train.precision, _device(config.runtime)
     _check_batch_statistics(config, method, device)
+    _check_features(config)
     if precision == "auto":
         bf16 = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         precision = "bf16-mixed" if bf16 else "32-true"
@@ -195,6 +204,23 @@ def _device(runtime: RuntimeConfig) -> str:
     if device == "cuda" and runtime.devices > found:
         raise ResourceError(f"runtime.devices is {runtime.devices}, but {found} GPUs are found")
     return device
+
+
+def _check_features(config: RunConfig) -> None:
+    """Refuse a feature cache where it would not serve; raises UsageError."""
+    runtime, train = config.runtime, config.train
+    if runtime.cache_test and runtime.cache_features != "disk":
+        raise UsageError("runtime.cache_test needs runtime.cache_features=disk: a run tests once")
+    if runtime.cache_features and (train.scale or train.photometric):
+        raise UsageError(
+            "runtime.cache_features keeps each image as it is and mirrored, but train.scale and "
+            "train.photometric make every view of it new; leave one or the other out"
+        )
+    if runtime.cache_features == "memory" and runtime.devices > 1:
+        raise UsageError(
+            f"runtime.cache_features is memory, of which {runtime.devices} processes would each "
+            f"need all; use disk, which they share"
+        )
 
 
 def _check_batch_statistics(config: RunConfig, method: type[Method], device: str) -> None:

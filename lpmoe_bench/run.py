@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,11 +15,12 @@ from lightning.fabric.strategies import DDPStrategy
 from safetensors.torch import save
 
 from lpmoe_bench.console import Terminal
-from lpmoe_bench.data import PairDataset
 from lpmoe_bench.errors import DataError, ResourceError, UsageError
 from lpmoe_bench.evaluate import Predictor, evaluate, validation_score
+from lpmoe_bench.feature_cache import FeatureCache, open_features, wanted_to_test
 from lpmoe_bench.files import write_atomically
 from lpmoe_bench.metrics import ScoreResult, get_metric
+from lpmoe_bench.model import Segmenter
 from lpmoe_bench.plan import Plan
 from lpmoe_bench.record import Record, read_record
 from lpmoe_bench.run_record import RunFacts, write_run
@@ -63,25 +64,14 @@ def _execute(plan: Plan, terminal: Terminal) -> Record:
     segmenter = build_segmenter(config, plan.weights, plan.decoder_weights)
     if config.runtime.devices > 1 and config.runtime.device == "cuda":
         torch.nn.SyncBatchNorm.convert_sync_batchnorm(segmenter)  # in place
-    predictor = Predictor(segmenter, fabric, config.size)
-    sign = 1 if get_metric(config.train.select).higher_is_better else -1
-    recipe = config.train
-    dataset = PairDataset(
-        plan.train_pairs, config.size, config.seed, recipe.flip, recipe.scale, recipe.photometric
-    )
+    cache = open_features(plan, segmenter, fabric, terminal)
     with terminal.bar(f"training {config.method}", 1) as bar:
         progress = train(
-            TrainingRun(
-                plan.id,
-                config,
-                fabric,
+            make_training(
+                plan,
                 segmenter,
-                dataset,
-                lambda: validation_score(
-                    predictor, plan.validation.pairs, config.train.select, config.protocol
-                ),
-                sign,
-                plan.folder,
+                fabric,
+                cache,
                 lambda step, steps, loss, speed: bar.update(
                     step, steps, f"loss {loss:.4f}  {speed:.1f} images/s"
                 ),
@@ -89,16 +79,44 @@ def _execute(plan: Plan, terminal: Terminal) -> Record:
         )
     if not fabric.is_global_zero:
         raise SystemExit(0)
-    predictor.images, predictor.seconds = 0, 0.0
     opened = count_opening(plan.folder)
+    predictor = Predictor(segmenter, fabric, config.size)
+    if config.runtime.cache_test and cache and cache.fill(wanted_to_test(plan), terminal):
+        predictor = Predictor(cache.model, fabric, config.size, prefixes=cache.read)
     results = [_evaluate(plan, predictor, terminal, index) for index in range(len(plan.tests))]
     state = save(segmenter.state(), metadata=adapter_header(plan))
-    facts = RunFacts(plan, segmenter, progress, predictor, results, opened, state)
+    facts = RunFacts(plan, segmenter, progress, predictor, results, opened, state, cache)
     write_atomically(plan.folder / ADAPTER_FILE, state)
     record = write_run(facts)
     (plan.folder / STATE_FILE).unlink(missing_ok=True)
     (plan.folder / OPENED_FILE).unlink(missing_ok=True)
     return record
+
+
+def make_training(
+    plan: Plan,
+    segmenter: Segmenter,
+    fabric: Fabric,
+    cache: FeatureCache | None,
+    report: Callable[[int, int, float, float], None],
+) -> TrainingRun:
+    """Return what `train` needs, with features in the place of images where they are cached."""
+    config = plan.config
+    model, prefixes = (cache.model, cache.read) if cache else (segmenter, None)
+    validator = Predictor(model, fabric, config.size, prefixes=prefixes)
+    select, pairs = config.train.select, plan.validation.pairs
+    return TrainingRun(
+        plan.id,
+        config,
+        fabric,
+        segmenter,
+        model,
+        plan.training_set(prefixes),
+        lambda: validation_score(validator, pairs, select, config.protocol),
+        1 if get_metric(select).higher_is_better else -1,
+        plan.folder,
+        report,
+    )
 
 
 def _own_record(plan: Plan) -> Record:

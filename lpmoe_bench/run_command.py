@@ -15,6 +15,7 @@ from lpmoe_bench.config import TrainConfig
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.environment import collect_environment
 from lpmoe_bench.errors import InterruptedRun, UsageError
+from lpmoe_bench.feature_cache.forecast import Forecast, forecast
 from lpmoe_bench.metrics import get_metric, get_protocol
 from lpmoe_bench.plan import Plan, RunRequest, make_plan
 from lpmoe_bench.record import Record, read_record
@@ -62,6 +63,9 @@ def own_folders(*paths: Path | None) -> Folders | None:
 
 def _planned(plan: Plan) -> dict[str, Any]:
     """Return what would run, for machines."""
+    features = forecast(plan) if plan.config.runtime.cache_features else None
+    known = isinstance(features, Forecast)
+    sizes = {"views": features.views, "bytes": features.bytes} if known else None
     return {
         "id": plan.id,
         "fingerprint": plan.fingerprint,
@@ -72,6 +76,7 @@ def _planned(plan: Plan) -> dict[str, Any]:
             "validation": len(plan.validation.pairs),
             "tests": {split.label: len(split.pairs) for split in plan.tests},
         },
+        "features": sizes,
         "notes": list(plan.notes),
         "config": plan.config.model_dump(),
     }
@@ -97,7 +102,17 @@ def announce(plan: Plan, terminal: Terminal) -> None:
         terminal.note(f"decoder {config.decoder}: {plan.decoder_weights.note}")
     for note in plan.notes:
         terminal.note(note)
+    if mode := config.runtime.cache_features:
+        _announce_features(forecast(plan), mode, terminal)
     terminal.say(f"run {plan.id}")
+
+
+def _announce_features(expected: Forecast | str, mode: str, terminal: Terminal) -> None:
+    """Say how large the feature cache will be, or why there is none."""
+    if isinstance(expected, str):
+        terminal.note(expected)
+    else:
+        terminal.say(f"features of frozen blocks in {mode}: {expected}")
 
 
 def _length(train: TrainConfig) -> str:

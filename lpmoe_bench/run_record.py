@@ -13,6 +13,7 @@ from lpmoe_bench.blueprint import blueprint
 from lpmoe_bench.config import RunConfig
 from lpmoe_bench.environment import collect_environment
 from lpmoe_bench.evaluate import Predictor
+from lpmoe_bench.feature_cache import FeatureCache
 from lpmoe_bench.flops import Flops, count_flops
 from lpmoe_bench.metrics import ScoreResult, get_protocol
 from lpmoe_bench.model import Segmenter
@@ -38,7 +39,10 @@ from lpmoe_bench.train_state import Progress
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What a run has produced: the trained model, how it went, its scores, its saved state."""
+    """What a run has produced: the trained model, how it went, its scores, its saved state.
+
+    cache: the features that it trained on, None where it computed all in every epoch.
+    """
 
     plan: Plan
     segmenter: Segmenter
@@ -47,6 +51,7 @@ class RunFacts:
     results: list[ScoreResult]
     opened: int
     state: bytes
+    cache: FeatureCache | None = None
 
 
 def write_run(facts: RunFacts) -> Record:
@@ -94,7 +99,7 @@ def make_record(facts: RunFacts) -> Record:
         ),
         adapter_sha256=hashlib.sha256(facts.state).hexdigest(),
         test_opened=facts.opened,
-        notes=[*plan.notes, *_resumed(facts.progress)],
+        notes=[*plan.notes, *_resumed(facts.progress), *_cached(facts)],
     )
 
 
@@ -119,6 +124,18 @@ def _resumed(progress: Progress) -> list[str]:
     if len(progress.commits) < 2:
         return []
     return [f"trained by the code of several commits: {', '.join(progress.commits)}"]
+
+
+def _cached(facts: RunFacts) -> list[str]:
+    """Say what the speed of a run with cached features leaves out."""
+    if facts.cache is None:
+        return []
+    cache, frozen = facts.cache, facts.segmenter.method.frozen_blocks
+    return [
+        f"features of the {frozen} frozen blocks came from a cache "
+        f"({facts.plan.config.runtime.cache_features}): images/s and seconds of training are "
+        f"without them, of which this process computed {cache.computed} in {cache.seconds:.0f} s"
+    ]
 
 
 def _weights_names(config: RunConfig) -> dict[str, str | None]:
@@ -152,13 +169,14 @@ def _method(plan: Plan) -> MethodFacts:
 
 
 def _costs(facts: RunFacts) -> Costs:
-    progress, flops = facts.progress, _flops(facts.plan.config)
+    progress, predictor, flops = facts.progress, facts.predictor, _flops(facts.plan.config)
     return Costs(
         train_images_per_second=progress.images / progress.seconds,
-        inference_images_per_second=facts.predictor.images_per_second,
+        # With cached features it would be the speed of another model.
+        inference_images_per_second=None if predictor.prefixes else predictor.images_per_second,
         train_seconds=progress.seconds,
         peak_memory_bytes=max(
-            progress.peak_memory_bytes, peak_memory_bytes(facts.predictor.fabric.device)
+            progress.peak_memory_bytes, peak_memory_bytes(predictor.fabric.device)
         ),
         state_bytes=len(facts.state),
         forward_flops=flops.forward if flops else None,

@@ -36,6 +36,7 @@ CURVE_ROWS = 200
 class TrainingRun:
     """What one training needs: a built model, training images, a validation score, a folder.
 
+    `model` takes what the dataset gives: the segmenter, or one around it that takes prefixes.
     `validate` scores the current model on images carved from train; `sign` is -1 where a lower
     score is better. `report` is called after every step with (finished steps, all steps, loss,
     images per second).
@@ -45,6 +46,7 @@ class TrainingRun:
     config: RunConfig
     fabric: Fabric
     segmenter: Segmenter
+    model: nn.Module
     dataset: PairDataset
     validate: Callable[[], float]
     sign: int
@@ -62,7 +64,7 @@ def train(run: TrainingRun) -> Progress:
     segmenter.to(fabric.device)
     optimizer = AdamW(_parameter_groups(segmenter, config))
     progress, best = load_state(run.folder, run.id, segmenter, optimizer)
-    model, optimizer = fabric.setup(segmenter, optimizer)
+    model, optimizer = fabric.setup(run.model, optimizer)
     per_epoch = len(_epoch(run, 0))
     if per_epoch == 0:
         raise UsageError(

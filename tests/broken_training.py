@@ -32,6 +32,51 @@ class WritesToTheFrozen(Adapter):
         return features
 
 
+class AdaptsItsFrozenBlocks(Adapter):
+    """The adapter of every block is shared, so that it gets a gradient all the same."""
+
+    breaks = "frozen_blocks"
+
+    def __init__(self, backbone: Backbone):
+        super().__init__(backbone)
+        self.frozen_blocks = 2
+
+
+class DrawsItsPrefix(Adapter):
+    """Random, but not trained: a cache would mix the draws of seeds."""
+
+    breaks = "frozen_blocks"
+    identity_at_init = False
+
+    def __init__(self, backbone: Backbone):
+        super().__init__(backbone)
+        self.frozen_blocks = 2
+        self.register_buffer("shift", torch.randn(backbone.dim))
+
+    def block(self, i: int, t: Tokens) -> Tokens:
+        if i >= self.frozen_blocks:
+            return super().block(i, t)
+        t = self.backbone.block(i, t)
+        return t._replace(x=t.x + self.shift)
+
+
+class GoesPastItsPrefix(Adapter):
+    breaks = "frozen_blocks"
+    identity_at_init = False
+
+    def __init__(self, backbone: Backbone):
+        super().__init__(backbone)
+        self.frozen_blocks = 2
+
+    def block(self, i: int, t: Tokens) -> Tokens:
+        if i >= self.frozen_blocks:
+            return super().block(i, t)
+        return self.backbone.block(i, t)
+
+    def forward(self, image: Tensor) -> Features:
+        return super().forward(image.flip(1))
+
+
 class TwoZeroFactors(Adapter):
     breaks = "gradient_reaches_all"
 

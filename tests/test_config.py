@@ -74,6 +74,8 @@ def _other_value(name: str, role: str):
         "runtime.device": "cpu",
         "runtime.workers": 3,
         "runtime.micro_batch": 2,
+        "runtime.cache_features": "disk",
+        "runtime.cache_gib": 2.0,
         "size": 512,
         "train.steps": 7,
         "train.patience": 3,
