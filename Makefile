@@ -37,6 +37,7 @@ bench: $(READY)  ## ratios measured here, printed
 	$(BIN)/python benchmarks/conv_lora.py
 	$(BIN)/python benchmarks/per_image_convolution.py
 	$(BIN)/python benchmarks/methods.py
+	$(BIN)/python benchmarks/feature_cache.py
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv .venv

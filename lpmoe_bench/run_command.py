@@ -112,7 +112,8 @@ def _announce_features(expected: Forecast | str, mode: str, terminal: Terminal) 
     if isinstance(expected, str):
         terminal.note(expected)
     else:
-        terminal.say(f"features of frozen blocks in {mode}: {expected}")
+        where = "in memory" if mode == "memory" else "on disk"
+        terminal.say(f"features of frozen blocks {where}: {expected}")
 
 
 def _length(train: TrainConfig) -> str:

@@ -84,7 +84,9 @@ class FeatureCache:
         trouble = self._no_room(missing) or self._compute(missing, terminal)
         if trouble:
             terminal.note(f"{trouble}: the frozen blocks are computed in every epoch")
-        mean = self.fabric.all_reduce(torch.tensor(float(not trouble)), reduce_op="mean")
+        mean = self.fabric.all_reduce(
+            torch.tensor(float(not trouble), device=self.fabric.device), reduce_op="mean"
+        )
         return float(torch.as_tensor(mean)) == 1.0
 
     def _no_room(self, missing: dict[Pair, list[View]]) -> str:

@@ -26,16 +26,24 @@ class FromPrefix(nn.Module):
         states, names = [example.tokens, *example.taps], list(_distinct(example))
         self._places = [names.index(id(t.x)) for t in states]
         self._states = [t._replace(x=t.x.new_empty(0)) for t in states]
+        self._by_channel = [t.x.mT.is_contiguous() for t in states]
 
     def forward(self, packed: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the segmenter returns: logits (B, K, size, size) and the aux loss."""
-        parts = [part.contiguous() for part in packed.unbind(1)]
+        parts = packed.unbind(1)
         tokens, *taps = (
-            state._replace(x=parts[place])
-            for state, place in zip(self._states, self._places, strict=True)
+            state._replace(x=_laid_out(parts[place], by_channel))
+            for state, place, by_channel in zip(
+                self._states, self._places, self._by_channel, strict=True
+            )
         )
         features = self.segmenter.method.finish(Prefix(tokens, taps))
         return self.segmenter.decode(features, (self.size, self.size))
+
+
+def _laid_out(x: Tensor, by_channel: bool) -> Tensor:
+    """Lay (B, N, C) out in memory as the backbone does: what reads it rounds alike only then."""
+    return x.mT.contiguous().mT if by_channel else x.contiguous()
 
 
 def _distinct(prefix: Prefix) -> dict[int, Tensor]:

@@ -1,0 +1,237 @@
+"""Runs with cached features: the result of runs without, kills, damage, no room, nothing to do."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import torch
+from test_run import assert_same_result
+from tiny_runs import arguments, call, draw_data, only_run, start
+
+from lpmoe_bench.feature_cache.store import FeatureFolder, View
+from lpmoe_bench.record import read_record, read_rows
+
+METHODS = ["decoder_only", "linear_probe", "lst", "partial", "late_lora"]
+DISK, MEMORY = (["--set", f"runtime.cache_features={mode}"] for mode in ("disk", "memory"))
+IMAGES = 22 + 2  # training and validation, of which training images may be seen on both sides
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return draw_data(tmp_path_factory.mktemp("pairs"))
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch) -> Path:
+    """The features of this test, in a cache of its own."""
+    monkeypatch.setenv("LPMOE_BENCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "features"
+
+
+def finish(data: Path, runs: Path, method: str, *more: str) -> Path:
+    done = call(arguments(data, runs, "--method", method, *more))
+    assert done.code == 0, done.stderr
+    return only_run(runs)
+
+
+@pytest.fixture(scope="module")
+def partial(data, tmp_path_factory) -> Path:
+    """A run without a cache."""
+    return finish(data, tmp_path_factory.mktemp("partial"), "partial")
+
+
+@pytest.fixture(scope="module")
+def cached(data, tmp_path_factory) -> tuple[Path, Path]:
+    """A run that kept its features on disk, and those."""
+    cache = tmp_path_factory.mktemp("cache")
+    with mock.patch.dict(os.environ, {"LPMOE_BENCH_CACHE": str(cache)}):
+        return finish(data, tmp_path_factory.mktemp("cached"), "partial", *DISK), cache / "features"
+
+
+def kept(place: Path) -> list[Path]:
+    return sorted(place.rglob("*.safetensors"))
+
+
+def computed(folder: Path) -> int:
+    """How many features a run had to compute, as its record says."""
+    (note,) = (n for n in read_record(folder).notes if n.startswith("features of the"))
+    return int(note.split("this process computed ")[1].split()[0])
+
+
+def assert_close_result(one: Path, other: Path) -> None:
+    """The stated precision: float32 sums in another order, carried through training."""
+    curves = [read_rows(folder / "curve.csv") for folder in (one, other)]
+    for a, b in zip(*curves, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+        assert a["validation"] == pytest.approx(b["validation"], abs=1e-3)
+    scores = [next(iter(read_record(folder).scores.values())) for folder in (one, other)]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-3)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_cached_run_has_the_result_of_one_without(data, tmp_path, place, method):
+    plain = finish(data, tmp_path / "plain", method)
+    kept_on_disk = finish(data, tmp_path / "disk", method, *DISK)
+    assert plain.name == kept_on_disk.name, "the cache is no part of the fingerprint"
+    assert_close_result(plain, kept_on_disk)
+    assert computed(kept_on_disk) == len(kept(place)) > IMAGES
+
+
+def test_wherever_features_are_kept_the_result_is_bit_equal(data, tmp_path, cached):
+    first, place = cached
+    shutil.copytree(place.parent, tmp_path / "cache")
+    again = finish(data, tmp_path / "again", "partial", *DISK, "--set", "runtime.workers=1")
+    assert computed(again) == 0
+    in_memory = finish(data, tmp_path / "memory", "partial", *MEMORY)
+    assert computed(in_memory) == computed(first)
+    for other in (again, in_memory):
+        assert_same_result(first, other)
+
+
+def test_seeds_and_methods_share_features(data, tmp_path, place):
+    first = finish(data, tmp_path / "one", "decoder_only", *DISK)
+    sides = computed(first)
+    assert computed(finish(data, tmp_path / "two", "linear_probe", *DISK)) == 0
+    other_seed = finish(data, tmp_path / "three", "decoder_only", *DISK, "--seed", "1")
+    assert 0 < computed(other_seed) < sides
+    assert computed(finish(data, tmp_path / "four", "lst", *DISK)) == sides
+    assert len([folder for folder in place.iterdir() if (folder / "key.json").exists()]) == 2
+
+
+@pytest.mark.parametrize("where", [DISK, MEMORY], ids=["disk", "memory"])
+def test_a_killed_run_resumes_and_ends_bit_equal(data, tmp_path, cached, where):
+    more = ["--method", "partial", *where, "--set", "runtime.save_seconds=0"]
+    process = start(arguments(data, tmp_path / "runs", *more))
+    while not list(tmp_path.rglob("resume.safetensors")):
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not list(tmp_path.rglob("run.json"))
+    assert_same_result(cached[0], finish(data, tmp_path / "runs", *more[1:]))
+
+
+def test_a_kill_while_features_are_computed_loses_none(data, tmp_path, place, cached):
+    process = start(arguments(data, tmp_path / "runs", "--method", "partial", *DISK))
+    while len(kept(place)) < 3:
+        assert process.poll() is None
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = {path: path.read_bytes() for path in kept(place)}
+    resumed = finish(data, tmp_path / "runs", "partial", *DISK)
+    assert computed(resumed) == computed(cached[0]) - len(before)
+    assert all(path.read_bytes() == data for path, data in before.items())
+    assert_same_result(cached[0], resumed)
+
+
+def test_damaged_features_are_computed_again(data, tmp_path, place, cached):
+    shutil.copytree(cached[1].parent, tmp_path / "cache")
+    files = kept(place)
+    files[0].write_bytes(files[0].read_bytes()[:100])
+    changed = bytearray(files[1].read_bytes())
+    changed[-1] ^= 1
+    files[1].write_bytes(changed)
+    shutil.copy(files[3], files[2])
+    again = finish(data, tmp_path / "runs", "partial", *DISK)
+    assert computed(again) == 3
+    assert_same_result(cached[0], again)
+
+
+def test_sound_files_of_other_features_are_noticed(data, tmp_path, place, cached):
+    shutil.copytree(cached[1].parent, tmp_path / "cache")
+    text = next(place.rglob("key.json")).read_text()
+    shape = tuple(json.loads(text)["shape"])
+    store = FeatureFolder(place, json.loads(text), shape)
+    for pair in (data / "train" / "images").iterdir():
+        for side in (False, True):
+            view = View(hashlib.sha256(pair.read_bytes()).hexdigest(), side)
+            if store.path(view).exists():
+                store[view] = torch.rand(shape)
+    done = call(arguments(data, tmp_path / "runs", "--method", "partial", *DISK))
+    assert done.code == 3
+    assert "delete that folder" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_full_disk_falls_back_and_says_so_once(data, tmp_path, place, partial):
+    replace, calls = os.replace, []
+
+    def full(source, target):
+        if str(target).startswith(str(place)) and len(calls) > 5:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        calls.append(target)
+        return replace(source, target)
+
+    with mock.patch("lpmoe_bench.files.os.replace", full):
+        done = call(arguments(data, tmp_path / "runs", "--method", "partial", *DISK))
+    assert done.code == 0, done.stderr
+    assert done.stderr.count("No space left on device") == 1
+    assert "are computed in every epoch" in done.stderr
+    assert_same_result(partial, only_run(tmp_path / "runs"))
+    assert not [n for n in read_record(only_run(tmp_path / "runs")).notes if "cache" in n]
+
+
+@pytest.mark.parametrize("where", [DISK, MEMORY], ids=["disk", "memory"])
+def test_too_little_room_falls_back(data, tmp_path, place, partial, where):
+    more = [*where, "--set", "runtime.cache_gib=1e-4"]
+    done = call(arguments(data, tmp_path / "runs", "--method", "partial", *more))
+    assert done.code == 0, done.stderr
+    assert done.stderr.count("there is room for 0.00 GiB (runtime.cache_gib)") == 1
+    assert_same_result(partial, only_run(tmp_path / "runs"))
+    assert not kept(place)
+
+
+def test_it_does_nothing_for_a_method_without_frozen_blocks(data, tmp_path, place):
+    done = call(arguments(data, tmp_path / "runs", *DISK, "--set", "train.epochs=1"))
+    assert done.code == 0, done.stderr
+    assert "runtime.cache_features does nothing for LoRA" in done.stderr
+    assert not place.exists()
+
+
+def test_dry_run_says_how_large_the_cache_will_be(data, tmp_path, place, cached):
+    more = ["--method", "partial", *DISK, "--dry-run", "--json"]
+    planned = json.loads(call(arguments(data, tmp_path / "runs", *more)).stdout)["features"]
+    views = computed(cached[0])
+    # The end of block 11 and three taps, 17 tokens of width 192 in float32.
+    assert planned == {"views": views, "bytes": views * 4 * 17 * 192 * 4}
+    said = call(arguments(data, tmp_path / "runs", *more[:-1])).stderr
+    assert f"features of frozen blocks on disk: {views} of 0.05 MiB" in said
+    assert not place.exists()
+
+
+def test_test_images_are_kept_where_asked_for(data, tmp_path, place, cached):
+    more = [*DISK, "--set", "runtime.cache_test=true"]
+    first = finish(data, tmp_path / "one", "partial", *more)
+    assert len(kept(place)) == len(kept(cached[1])) + 6
+    record = read_record(first)
+    assert record.test_opened == 1
+    assert record.costs.inference_images_per_second is None
+    again = finish(data, tmp_path / "two", "partial", *more)
+    assert (computed(first), computed(again)) == (len(kept(place)), 0)
+    assert_same_result(first, again)
+    assert_close_result(cached[0], first)
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        ([*DISK, "--set", "train.scale=[0.5,2]"], "leave one or the other out"),
+        ([*MEMORY, "--set", "train.photometric=true"], "leave one or the other out"),
+        ([*MEMORY, "--set", "runtime.devices=2"], "use disk, which they share"),
+        ([*MEMORY, "--set", "runtime.cache_test=true"], "needs runtime.cache_features=disk"),
+        (["--set", "runtime.cache_features=ram"], "runtime.cache_features is 'ram'"),
+    ],
+)
+def test_settings_that_do_not_fit_are_one_sentence(data, tmp_path, more, sentence):
+    done = call(arguments(data, tmp_path, "--method", "partial", *more))
+    assert done.code == 2, done.stderr
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
