@@ -37,13 +37,14 @@ from lpmoe_bench.weights import default_cache
 from method_zoo import list_methods
 
 MODES = (None, "memory", "disk")
+VALIDATION = 0.02  # of the embedded set: a few images beside --images
 
 
 def make(method: str, mode: str | None, args: argparse.Namespace, place: Path) -> Plan:
     """Plan a run whose files and features are in a place of their own."""
     flags = {"method": method, "task": "cod", "backbone": args.backbone, "size": args.size}
     sets = {
-        "train": {"limit_train": args.images, "epochs": args.epochs},
+        "train": {"limit_train": args.images, "epochs": args.epochs, "validation": VALIDATION},
         "runtime": {"device": "cpu", "workers": 0, "save_seconds": 1e6, "cache_features": mode},
     }
     request = RunRequest(
