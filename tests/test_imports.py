@@ -23,15 +23,15 @@ LEVELS = {
     "samples statistics",
     3: "evaluate feature_cache plan profiling run run_record stopping train train_state trained "
     "blueprint profile_worker",
-    4: "budget_page budgets catalogue check compare datasets doctor evaluation merge peft_format "
-    "predict profile publish report run_command score sweep tables verdicts",
+    4: "audit budget_page budgets catalogue check compare datasets doctor evaluation merge "
+    "peft_format predict profile publish report run_command score sweep tables verdicts",
     5: "__main__ cli commands",
 }
 LEVEL = {name: level for level, names in LEVELS.items() for name in names.split()}
 # These import, with all they import, where the extra `train` is not installed; so do levels 0, 1.
 LIGHT = """
-__main__ budget_page catalogue check cli commands compare datasets doctor metrics pictures publish
-report samples score statistics tables verdicts
+__main__ audit budget_page catalogue check cli commands compare datasets doctor metrics pictures
+publish report samples score statistics tables verdicts
 """
 NO_TORCH = {name for name, level in LEVEL.items() if level <= 1} | set(LIGHT.split())
 EXTRA = """

@@ -1,4 +1,4 @@
-"""Commands about data sets: list, show, verify, fetch, add, generate."""
+"""Commands about data sets: list, show, verify, fetch, add, generate; audit is next door."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
+from lpmoe_bench.commands.data_audit import audit
 from lpmoe_bench.commands.options import DataRoot, Datasets, Json, NoColor, Offline, Quiet
 from lpmoe_bench.errors import DataError
 
 app = typer.Typer(no_args_is_help=True, help="Data sets: what is there, where to get the rest.")
+app.command()(audit)
 
 SetName = Annotated[str, typer.Argument(metavar="SET", help="Data set of the registry.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Put aside what is there already.")]

@@ -92,6 +92,30 @@ class Archive(_Model):
         return self.url[0].partition("?")[0].rstrip("/").rpartition("/")[2]
 
 
+class Groups(_Model):
+    """Images that belong together by nature, such as frames of one video; what: one such group.
+
+    table: a CSV in the set's folder with the columns of names and of groups. starts: the first
+    number of each group, for names that are numbers up to `last`, where there is no table. alike:
+    near duplicates of no known group are taken for one. confirmed: as for counts.
+    """
+
+    what: str
+    table: Annotated[list[Inside], Field(min_length=3, max_length=3)] | None = None
+    starts: list[int] = []
+    last: int = 0
+    alike: bool = False
+    confirmed: bool = False
+
+    @model_validator(mode="after")
+    def _is_told(self) -> Groups:
+        if not (self.table or self.starts or self.alike):
+            raise ValueError("give a table, starts, or alike: true")
+        if self.starts != sorted(set(self.starts)) or (self.starts and self.last < self.starts[-1]):
+            raise ValueError("starts must grow, and last be no smaller than the last of them")
+        return self
+
+
 class Dataset(_Entry):
     """A data set in a folder.
 
@@ -101,6 +125,7 @@ class Dataset(_Entry):
     pairs a split, seen in a source if `confirmed` (for all or for those it lists). local: splits
     that are not official ones. object: what of a mask is object. by_hand: the file to download
     where there is no direct archive. checksums: of a split's content, as `data verify` prints it.
+    groups: images that belong together by nature.
     """
 
     task: str
@@ -119,6 +144,7 @@ class Dataset(_Entry):
     licence: str = ""
     note: str = ""
     checksums: dict[str, str] = {}
+    groups: Groups | None = None
     base: Path | None = None
 
     @model_validator(mode="before")

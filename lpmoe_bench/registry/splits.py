@@ -48,7 +48,7 @@ def make_split(like: Split, name: str, pairs: Sequence[Pair], cache: Path | None
 
     `cache` is a folder that keeps what was read of files, so that the next time is quick.
     """
-    digest = digest_of(_contents(like, pairs, cache))
+    digest = digest_of(contents(like, pairs, cache))
     return replace(like, name=name, pairs=tuple(pairs), digest=digest)
 
 
@@ -72,7 +72,7 @@ def _hash(lines: Iterable[str]) -> str:
     return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
 
 
-def _contents(
+def contents(
     like: Split, pairs: Sequence[Pair], cache: Path | None
 ) -> Iterator[tuple[Pair, Facts]]:
     """Yield each pair with the checksums of its files."""

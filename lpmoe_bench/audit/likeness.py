@@ -1,0 +1,80 @@
+"""How alike two thumbnails are once one is laid onto the other: correlation of fine structure."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+COARSE_SIDE = 32
+HOPELESS = 0.4  # correlation at half the size, below which the full size is not tried
+MOST_STRETCH = 0.3  # of the affine map: a crop of a quarter; more makes unlike things alike
+LEAST_OVERLAP = 0.6
+CLIP = 3.0  # medians of the fine structure; without it two equal frames around all would decide
+GREY_NOISE = 0.7  # grey levels below which nothing is structure
+
+
+def likeness(one: np.ndarray, other: np.ndarray) -> float:
+    """Return the correlation, -1 to 1, of two thumbnails uint8 (side, side) where they overlap.
+
+    The second is shifted and stretched onto the first (Evangelidis and Psarakis, "Parametric image
+    alignment using enhanced correlation coefficient maximization", PAMI 2008), so that crops count
+    as alike. Only what is finer than about two pixels is compared: two leaves, or two views through
+    one endoscope, have the same coarse layout.
+    """
+    half = (COARSE_SIDE, COARSE_SIDE)
+    a, b = (cv2.resize(grey, half, interpolation=cv2.INTER_AREA) for grey in (one, other))
+    as_they_are = _correlation(fine(one), fine(other))
+    warp = _align(a, b, np.eye(2, 3, dtype=np.float32), 20)
+    if warp is None or _laid(a, b, warp) < HOPELESS:
+        return as_they_are
+    warp[:, 2] *= one.shape[0] / COARSE_SIDE
+    finer = _align(one, other, warp, 40)
+    return max(as_they_are, -1.0 if finer is None else _laid(one, other, finer))
+
+
+def fine(grey: np.ndarray) -> np.ndarray:
+    """Return what is finer than about two pixels and no noise, strong edges clipped."""
+    grey = grey.astype(np.float32)
+    band = cv2.GaussianBlur(grey, (0, 0), 0.7) - cv2.GaussianBlur(grey, (0, 0), 2.0)
+    most = max(GREY_NOISE, CLIP * float(np.median(np.abs(band))))
+    return np.clip(band, -most, most)
+
+
+def _align(
+    one: np.ndarray, other: np.ndarray, start: np.ndarray, iterations: int
+) -> np.ndarray | None:
+    """Return the affine map that lays the second onto the first; None when there is no sane one."""
+    until = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, iterations, 1e-4)
+    a, b, everywhere = one.astype(np.float32), other.astype(np.float32), np.ones_like(one)
+    try:
+        _, warp = cv2.findTransformECC(a, b, start.copy(), cv2.MOTION_AFFINE, until, everywhere, 5)
+    except cv2.error:  # it did not converge
+        return None
+    stretch = np.abs(warp[:, :2] - np.eye(2)).max()
+    return np.asarray(warp, np.float32) if stretch <= MOST_STRETCH else None
+
+
+def _laid(one: np.ndarray, other: np.ndarray, warp: np.ndarray) -> float:
+    """Return the correlation where both are once the second is laid onto the first."""
+    size, inverse = one.shape[::-1], cv2.WARP_INVERSE_MAP
+    moved = cv2.warpAffine(
+        other.astype(np.float32),
+        warp,
+        size,
+        flags=cv2.INTER_LINEAR | inverse,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    inside = cv2.warpAffine(np.ones_like(other), warp, size, flags=cv2.INTER_NEAREST | inverse)
+    inside = cv2.erode(
+        inside, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0
+    )
+    both = inside > 0
+    if both.mean() < LEAST_OVERLAP:
+        return -1.0
+    return _correlation(fine(one)[both], fine(moved)[both])
+
+
+def _correlation(one: np.ndarray, other: np.ndarray) -> float:
+    one, other = one - one.mean(), other - other.mean()
+    scale = float(np.sqrt(np.square(one).sum() * np.square(other).sum()))
+    return float((one * other).sum()) / scale if scale > 0 else 0.0

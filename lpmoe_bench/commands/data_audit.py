@@ -1,0 +1,67 @@
+"""The `data audit` command: images in two places, and scores without them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lpmoe_bench.commands.options import DataRoot, Datasets, Json, NoColor, Offline, Quiet
+
+
+def audit(
+    names: Annotated[list[str], typer.Argument(metavar="SET...", help="Data sets to compare.")],
+    records: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder of records: their scores without the test images seen."),
+    ] = None,
+    no_features: Annotated[
+        bool, typer.Option("--no-features", help="Confirm near duplicates by pixels alone.")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the report as Markdown.")
+    ] = None,
+    data_root: DataRoot = None,
+    datasets: Datasets = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    no_color: NoColor = False,
+    offline: Offline = False,
+) -> None:
+    """Find images that lie in two splits or two sets, exactly or nearly; groups apart."""
+    import os
+    from json import dumps
+
+    from lpmoe_bench.audit import clean, report
+    from lpmoe_bench.audit.audit import audit_sets
+    from lpmoe_bench.audit.features import default_features
+    from lpmoe_bench.console import Terminal
+    from lpmoe_bench.errors import DataError
+    from lpmoe_bench.files import write_atomically
+    from lpmoe_bench.record import find_records
+    from lpmoe_bench.registry.model import load_registry
+    from lpmoe_bench.weights import default_cache
+
+    if data_root is not None and not data_root.is_dir():
+        raise DataError(
+            f"the data folder {data_root} does not exist; correct LPMOE_BENCH_DATA or unset it"
+        )
+    registry, cache = load_registry(datasets), default_cache()
+    chosen = [registry.dataset(name) for name in dict.fromkeys(names)]
+    stored = find_records(records).stored if records else []
+    offline = offline or bool(os.environ.get("LPMOE_BENCH_OFFLINE"))
+    weights, why_not = (None, "--no-features") if no_features else default_features(cache, offline)
+    bars = Terminal(quiet, no_color)
+    found = audit_sets(chosen, data_root, cache, bars, weights, why_not)
+    scores = clean.clean_scores(stored, found)
+    if json:
+        extra = {"clean_subset": clean.as_json(scores)} if records else {}
+        print(dumps(report.as_json(found) | extra, indent=2, ensure_ascii=False))
+    else:
+        print(report.as_text(found))
+        protocols = {one.record.id: one.record.protocol.name for one in stored}
+        if records:
+            print("\n" + (clean.as_text(scores, protocols) or "No record was tested on these."))
+    if output is not None:
+        write_atomically(output, report.as_markdown(found))
