@@ -1,5 +1,8 @@
 """Taking in what a user downloaded: layouts at any depth, masks converted, all or nothing."""
 
+import os
+import subprocess
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -12,6 +15,7 @@ from drawn_files import noise_image, square_mask, write
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.datasets.add import add_set, with_layout
 from lpmoe_bench.datasets.recognise import recognise
+from lpmoe_bench.datasets.staging import staging
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.images import read_mask
 from lpmoe_bench.registry import load_registry, open_split
@@ -216,3 +220,40 @@ def test_transparent_pixels_are_no_object(tmp_path):
     add_set(packaged("trans10k"), tmp_path / "down", tmp_path / "root", QUIET)
     mask = read_mask(tmp_path / "root/trans10k/train/masks/1.png")
     assert (mask[:6].max(), mask[6:].min()) == (0, 255)
+
+
+# --- what a killed program leaves
+
+
+def test_what_a_killed_program_left_is_removed_by_the_next(tmp_path, pranet):
+    root = tmp_path / "root"
+    code = (
+        "import sys, time; from pathlib import Path\n"
+        "from lpmoe_bench.datasets.staging import staging\n"
+        "with staging(Path(sys.argv[1]), 'gdd') as folder:\n"
+        "    (folder / 'half.png').write_bytes(b'half')\n"
+        "    print(folder, flush=True); time.sleep(600)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(root)], stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        left = Path(other.stdout.readline().strip())
+        add_set(packaged("pranet_polyp"), pranet, root, QUIET)
+        assert (left / "half.png").is_file()  # somebody works in it
+        other.kill()
+    assert left.is_dir()
+    put(tmp_path / "more", "TrainDataset/image", "TrainDataset/mask", "a")
+    add_set(packaged("pranet_polyp"), tmp_path / "more", root, QUIET)
+    assert [path.name for path in root.iterdir()] == ["pranet_polyp"]
+
+
+def test_a_folder_that_is_not_locked_yet_is_left_alone(tmp_path):
+    new, old = tmp_path / ".adding-gdd-new", tmp_path / ".adding-gdd-old"
+    for folder in (new, old):
+        folder.mkdir()
+    os.utime(old, (0, 0))
+    with staging(tmp_path, "gdd") as folder:
+        assert new.is_dir()
+        assert not old.exists()
+    assert not folder.exists()

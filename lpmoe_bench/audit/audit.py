@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from lpmoe_bench.audit.gather import Gathered, Image, compared, gather
 from lpmoe_bench.audit.group_report import join_alike, report_groups
 from lpmoe_bench.audit.model import VERSION, Audit, AuditedSplit, Twins
-from lpmoe_bench.audit.search import Match, find_matches
+from lpmoe_bench.audit.search import MOST_SHIFT, Match, find_matches
 from lpmoe_bench.audit.signatures import Signatures, signatures
 from lpmoe_bench.datasets.verify import Bars
 from lpmoe_bench.errors import ResourceError
@@ -110,7 +110,7 @@ def _twins(match: Match, images: Sequence[Image], pairs: list[tuple[str, str]]) 
         one_splits=list(one.splits),
         other=other.label,
         other_splits=list(other.splits),
-        kind="exact" if match.exact else "near",
+        kind="exact" if match.exact else "near" if match.shift <= MOST_SHIFT else "reframed",
         mirrored=match.mirrored,
         likeness=round(match.likeness, 4),
         features=None if match.features is None else round(match.features, 4),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import cv2
 import numpy as np
 
@@ -13,23 +15,38 @@ CLIP = 3.0  # medians of the fine structure; without it two equal frames around 
 GREY_NOISE = 0.7  # grey levels below which nothing is structure
 
 
-def likeness(one: np.ndarray, other: np.ndarray) -> float:
-    """Return the correlation, -1 to 1, of two thumbnails uint8 (side, side) where they overlap.
+class Alike(NamedTuple):
+    """correlation: -1 to 1; shift: how far, in sides, the corner that moves most was moved."""
+
+    correlation: float
+    shift: float
+
+
+def likeness(one: np.ndarray, other: np.ndarray) -> Alike:
+    """Return how alike two thumbnails, uint8 (side, side), are where they overlap.
 
     The second is shifted and stretched onto the first (Evangelidis and Psarakis, "Parametric image
     alignment using enhanced correlation coefficient maximization", PAMI 2008), so that crops count
     as alike. Only what is finer than about two pixels is compared: two leaves, or two views through
     one endoscope, have the same coarse layout.
     """
+    as_they_are = Alike(_correlation(fine(one), fine(other)), 0.0)
     half = (COARSE_SIDE, COARSE_SIDE)
     a, b = (cv2.resize(grey, half, interpolation=cv2.INTER_AREA) for grey in (one, other))
-    as_they_are = _correlation(fine(one), fine(other))
     warp = _align(a, b, np.eye(2, 3, dtype=np.float32), 20)
     if warp is None or _laid(a, b, warp) < HOPELESS:
         return as_they_are
-    warp[:, 2] *= one.shape[0] / COARSE_SIDE
+    warp[:, 2] *= len(one) / COARSE_SIDE
     finer = _align(one, other, warp, 40)
-    return max(as_they_are, -1.0 if finer is None else _laid(one, other, finer))
+    if finer is None:
+        return as_they_are
+    return max(as_they_are, Alike(_laid(one, other, finer), _shift(finer, len(one))))
+
+
+def _shift(warp: np.ndarray, side: int) -> float:
+    last = side - 1
+    corners = np.array([[0, 0, 1], [last, 0, 1], [0, last, 1], [last, last, 1]])
+    return float(np.abs(corners @ warp.T - corners[:, :2]).max()) / side
 
 
 def fine(grey: np.ndarray) -> np.ndarray:

@@ -29,17 +29,19 @@ class AuditedSplit(_Model):
 class Twins(_Model):
     """Two image files that show the same.
 
-    one, other: `data set/name`, each with the splits it is in. kind: exact (the same pixels once
-    decoded), near, or file (one file that two splits list). likeness: correlation of the fine
-    structure; features: of the backbone's, None where not asked. between: the pairs of splits that
-    share it; empty for two images of one split. group: what both belong to by nature, if anything.
+    one, other: `data set/name`, each with the splits it is in. kind: file (one file that two splits
+    list), exact (the same pixels once decoded), near (a copy that was re-encoded, resized, mirrored
+    or slightly cropped) or reframed (the same picture or scene, cut out elsewhere). likeness:
+    correlation of the fine structure; features: of the backbone's, None where not asked. between:
+    the pairs of splits that share it, none for two images of one split. group: what both belong to
+    by nature, if anything.
     """
 
     one: str
     one_splits: list[str]
     other: str
     other_splits: list[str]
-    kind: Literal["exact", "near", "file"]
+    kind: Literal["file", "exact", "near", "reframed"]
     mirrored: bool = False
     likeness: float = 1.0
     features: float | None = None
@@ -73,7 +75,16 @@ class Audit(_Model):
 
     @property
     def leaks(self) -> list[Twins]:
-        """Those of no group that lie between training, validation and test, or between sets."""
+        """Duplicates of no group between training, validation and test, or between sets."""
+        return [twins for twins in self._between if twins.kind != "reframed"]
+
+    @property
+    def reframed(self) -> list[Twins]:
+        """The same between them where the framing is another: to be looked at."""
+        return [twins for twins in self._between if twins.kind == "reframed"]
+
+    @property
+    def _between(self) -> list[Twins]:
         return [twins for twins in self.twins if twins.between and not twins.group]
 
     @property

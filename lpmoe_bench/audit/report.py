@@ -8,17 +8,18 @@ from typing import Any, NamedTuple
 from lpmoe_bench.audit.gather import compared
 from lpmoe_bench.audit.model import Audit, SetGroups, Twins
 from lpmoe_bench.audit.neighbours import MOST_BITS
-from lpmoe_bench.audit.search import LEAST_FEATURES, POSSIBLE, SURE
+from lpmoe_bench.audit.search import LEAST_FEATURES, MOST_SHIFT, POSSIBLE, SURE
 from lpmoe_bench.audit.signatures import SIDE
 
-KINDS = ("file", "exact", "near")
+KINDS = ("file", "exact", "near", "reframed")
 SHOWN = 20  # of one kind in text; JSON has them all, Markdown too
 
 HOW = (
     f"How it was looked for: exact duplicates have the same pixels once decoded (EXIF applied). "
-    f"Near ones have hashes that differ in at most {MOST_BITS} of 128 bits, as they are or mirrored "
-    f"left to right, and the fine structure of their {SIDE} x {SIDE} thumbnails correlates by "
-    f"{SURE} once one is laid onto the other. This finds copies that were resized, re-encoded, "
+    f"Near ones have hashes that differ in at most {MOST_BITS} of 128 bits, as they are or "
+    f"mirrored left to right, and the fine structure of their {SIDE} x {SIDE} thumbnails "
+    f"correlates by {SURE} once one is laid onto the other; reframed ones had to be moved by more "
+    f"than {MOST_SHIFT:.0%} of a side for it. This finds copies that were resized, re-encoded, "
     f"brightened, mirrored or cropped by up to about 5 % of a side, half of the crops of 10 %, and "
     f"consecutive frames of a scene. Other rotations, and mirroring upside down, are not sought."
 )
@@ -33,6 +34,7 @@ class Row(NamedTuple):
     file: int
     exact: int
     near: int
+    reframed: int
     mirrored: int
     grouped: int
 
@@ -48,17 +50,18 @@ def rows(audit: Audit) -> list[Row]:
     for one, other in compared(audit.splits):
         here = [t for t in audit.twins if (one, other) in t.between]
         free = [t for t in here if not t.group]
-        file, exact, near = (sum(t.kind == kind for t in free) for kind in KINDS)
+        file, exact, near, reframed = (sum(t.kind == kind for t in free) for kind in KINDS)
         mirrored, grouped = sum(t.mirrored for t in free), len(here) - len(free)
         both = f"{roles[one]}, {roles[other]}"
-        found.append(Row(one, other, both, file, exact, near, mirrored, grouped))
+        found.append(Row(one, other, both, file, exact, near, reframed, mirrored, grouped))
     return found
 
 
 def as_json(audit: Audit) -> dict[str, Any]:
     """Return all that was found."""
-    counts = {"leaks": len(audit.leaks), "repeats": len(audit.repeats)}
-    return counts | {"grouped": len(audit.grouped)} | audit.model_dump(mode="json")
+    kinds = ("leaks", "reframed", "repeats", "grouped")
+    counts = {name: len(getattr(audit, name)) for name in kinds}
+    return counts | audit.model_dump(mode="json")
 
 
 def as_text(audit: Audit) -> str:
@@ -82,8 +85,8 @@ def as_markdown(audit: Audit) -> str:
     several = len({split.label.partition("/")[0] for split in audit.splits}) > 1
     kept = [row for row in said if row.any] if several else said
     if kept:
-        lines += ["", "| splits | roles | same file | exact | near | of these mirrored | grouped |"]
-        lines += ["|---|---|---|---|---|---|---|"]
+        names = "splits, roles, same file, exact, near, reframed, of these mirrored, grouped"
+        lines += ["", f"| {names.replace(', ', ' | ')} |", "|---|---|---|---|---|---|---|---|"]
         lines += [f"| {r.one} and {r.other} | {' | '.join(map(str, r[2:]))} |" for r in kept]
     if several:
         lines += ["", f"{len(said) - len(kept)} of {len(said)} pairs of splits share nothing."]
@@ -92,20 +95,24 @@ def as_markdown(audit: Audit) -> str:
     for groups in audit.groups:
         lines += ["", *(f"{line.strip()}  " for line in _group_lines(groups, len(groups.shared)))]
     lines += ["", _confirmed(audit), "", HOW]
-    lines += ["", *(f"- {remark}" for remark in audit.remarks)] if audit.remarks else []
+    lines += [""] * bool(audit.remarks) + [f"- {remark}" for remark in audit.remarks]
     return "\n".join(lines) + "\n"
 
 
 def verdict(audit: Audit) -> str:
     """Say in one sentence what was found."""
-    leaks = len(audit.leaks)
-    first = f"{leaks} images are in two places" if leaks != 1 else "1 image is in two places"
-    parts = [first if leaks else "No image is in two places"]
+    parts = [f"{_count(audit.leaks, 'duplicate') or 'No duplicate'} between splits or sets"]
+    if audit.reframed:
+        parts.append(f"{_count(audit.reframed, 'picture')} in two framings: look at them")
     if audit.repeats:
-        parts.append(f"{len(audit.repeats)} pairs within one split")
+        parts.append(f"{_count(audit.repeats, 'pair')} within one split")
     if audit.grouped:
-        parts.append(f"{len(audit.grouped)} near duplicates within groups, by nature")
+        parts.append(f"{_count(audit.grouped, 'near duplicate')} within groups, by nature")
     return "; ".join(parts) + "."
+
+
+def _count(twins: Sequence[Twins], what: str) -> str:
+    return f"{len(twins)} {what}{'' if len(twins) == 1 else 's'}" if twins else ""
 
 
 def _confirmed(audit: Audit) -> str:
@@ -120,7 +127,9 @@ def _confirmed(audit: Audit) -> str:
 
 def _lists(audit: Audit) -> Iterator[tuple[str, Sequence[Twins]]]:
     if audit.leaks:
-        yield "In two places", audit.leaks
+        yield "Duplicates", audit.leaks
+    if audit.reframed:
+        yield "The same picture or scene in another framing", audit.reframed
     if audit.repeats:
         yield "Within one split, no leak", audit.repeats
 
@@ -139,7 +148,7 @@ def _words(twins: Twins) -> str:
         for label, splits in ((twins.one, twins.one_splits), (twins.other, twins.other_splits))
     ]
     facts = [twins.kind, *(["mirrored"] if twins.mirrored else [])]
-    if twins.kind == "near":
+    if twins.kind in ("near", "reframed"):
         facts.append(f"structure {twins.likeness:.2f}")
     if twins.features is not None:
         facts.append(f"features {twins.features:.3f}")
@@ -147,7 +156,8 @@ def _words(twins: Twins) -> str:
 
 
 def _counts(row: Row) -> str:
-    words = {"file": "the same file", "exact": "exact", "near": "near", "grouped": "of one group"}
+    words = {"file": "the same file", "exact": "exact", "near": "near", "reframed": "reframed"}
+    words |= {"grouped": "of one group"}
     said = [f"{getattr(row, key)} {text}" for key, text in words.items() if getattr(row, key)]
     mirrored = [f"{row.mirrored} of them mirrored"] if row.mirrored else []
     return f"{', '.join(said + mirrored)} ({row.roles})"

@@ -26,18 +26,21 @@ POSSIBLE = 0.75  # down to here the backbone decides
 # Mean cosine of patches and their best partners. Copies and frames of one scene have 0.91 and
 # more, the unlike pairs above POSSIBLE 0.83 and less.
 LEAST_FEATURES = 0.9
+# Crops of 5 % move a corner by at most 0.053 sides. What was moved further is another framing.
+MOST_SHIFT = 0.06
 
 
 @dataclass(frozen=True)
 class Match:
     """Two images that show the same, by index, first < second. likeness: of their fine structure;
-    features: of the backbone's, None where it was not asked."""
+    shift: see Alike; features: likeness in the backbone's, None where it was not asked."""
 
     first: int
     second: int
     exact: bool
     mirrored: bool = False
     likeness: float = 1.0
+    shift: float = 0.0
     features: float | None = None
 
 
@@ -83,7 +86,8 @@ def _alike(
     for one, other in zip(first.tolist(), second.tolist(), strict=True):
         thumbnail = found.thumbnails[other]
         turned = np.ascontiguousarray(thumbnail[:, ::-1]) if mirrored else thumbnail
-        yield Match(one, other, False, mirrored, likeness(found.thumbnails[one], turned))
+        alike = likeness(found.thumbnails[one], turned)
+        yield Match(one, other, False, mirrored, alike.correlation, alike.shift)
 
 
 def _confirmed(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +13,7 @@ from lpmoe_bench.console import Terminal
 from lpmoe_bench.datasets.archives import is_archive, unpack
 from lpmoe_bench.datasets.draft import Draft, draft_split
 from lpmoe_bench.datasets.recognise import recognise
+from lpmoe_bench.datasets.staging import staging
 from lpmoe_bench.datasets.verify import Verified
 from lpmoe_bench.errors import BenchError, DataError, ResourceError, UsageError
 from lpmoe_bench.files import sha256_file, write_atomically, write_failure
@@ -116,33 +115,28 @@ def add_sources(
     skip: bool = False,
 ) -> Added:
     """Do what add_set does with several archives that make up one set, or with one folder."""
-    staging = None
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".adding-{dataset.name}-", dir=root))
-        tree, own = _tree(sources, staging, terminal), not sources[0].path.is_dir()
-        splits = recognise(dataset, tree)
-        if not replace:
-            refuse_present(dataset, root, list(splits))
-        added = Added(dataset.name, root / dataset.folder)
-        drafts = [
-            draft_split(dataset, name, pairs, staging / "new" / name, own, terminal, skip)
-            for name, pairs in splits.items()
-        ]
-        for draft in drafts:
-            write_atomically(draft.place / SOURCE, _source_text(dataset, sources, draft))
-        for draft in drafts:
-            added.splits.append(draft.verified)
-            added.skipped += draft.skipped
-            added.aside += _install(draft.place, added.place / draft.place.name)
-        return added
+        with staging(root, dataset.name) as folder:
+            tree, own = _tree(sources, folder, terminal), not sources[0].path.is_dir()
+            splits = recognise(dataset, tree)
+            if not replace:
+                refuse_present(dataset, root, list(splits))
+            added = Added(dataset.name, root / dataset.folder)
+            drafts = [
+                draft_split(dataset, name, pairs, folder / "new" / name, own, terminal, skip)
+                for name, pairs in splits.items()
+            ]
+            for draft in drafts:
+                write_atomically(draft.place / SOURCE, _source_text(dataset, sources, draft))
+            for draft in drafts:
+                added.splits.append(draft.verified)
+                added.skipped += draft.skipped
+                added.aside += _install(draft.place, added.place / draft.place.name)
+            return added
     except BenchError:
         raise
     except OSError as error:
         raise ResourceError(write_failure(root / dataset.folder, error)) from error
-    finally:
-        if staging is not None:
-            shutil.rmtree(staging, ignore_errors=True)
 
 
 def refuse_present(dataset: Dataset, root: Path, splits: list[str]) -> None:
@@ -162,11 +156,11 @@ def refuse_present(dataset: Dataset, root: Path, splits: list[str]) -> None:
             )
 
 
-def _tree(sources: list[Source], staging: Path, terminal: Terminal) -> Path:
+def _tree(sources: list[Source], folder: Path, terminal: Terminal) -> Path:
     """Return the folder to look into: the user's own, or what archives were unpacked to."""
     if sources[0].path.is_dir():
         return sources[0].path
-    tree = staging / "unpacked"
+    tree = folder / "unpacked"
     for source in sources:
         (tree / source.folder).mkdir(parents=True, exist_ok=True)
         with terminal.bar(f"unpacking {source.path.name}", 1) as bar:
