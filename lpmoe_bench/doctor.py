@@ -11,7 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from lpmoe_bench.datasets.listing import state_of
 from lpmoe_bench.environment import collect_environment
+from lpmoe_bench.registry.model import load_registry
 from lpmoe_bench.weights import default_backbone, default_cache
 
 LEAST_FREE_BYTES = 2 * 2**30
@@ -91,8 +93,14 @@ def _data(root: Path | None) -> Finding:
         return Finding("data", "LPMOE_BENCH_DATA is not set", advice)
     if not root.is_dir():
         return Finding("data", f"{root} does not exist", "set LPMOE_BENCH_DATA to your data folder")
-    found = sorted(p.name for p in root.iterdir() if (p / "images").is_dir())
-    return Finding("data", f"{root}: {', '.join(found) or 'no sets'}")
+    states = [state_of(dataset, root) for dataset in load_registry().datasets.values()]
+    found = [s.dataset.name if s.word == "found" else f"{s.dataset.name} ({s.word})" for s in states
+             if s.word != "missing"]  # fmt: skip
+    known = {state.dataset.folder for state in states}
+    own = [p.name for p in root.iterdir() if p.name not in known and (p / "images").is_dir()]
+    broken = [state.dataset.name for state in states if state.word == "broken"]
+    advice = f"lpmoe-bench data verify {' '.join(broken)}" if broken else ""
+    return Finding("data", f"{root}: {', '.join(sorted(found + own)) or 'no sets'}", advice)
 
 
 def _disk() -> Finding:
