@@ -52,8 +52,7 @@ def find_matches(
     With `weights` the backbone confirms near duplicates, but for those of one known group, of which
     that is expected; without, the pixels alone.
     """
-    exact = list(_exact(found.pixels))
-    known = {(match.first, match.second) for match in exact}
+    exact = list(_exact(images, found.pixels))
     best: dict[tuple[int, int], Match] = {}
     candidates = 0
     least = SURE if weights is None else POSSIBLE
@@ -63,7 +62,7 @@ def find_matches(
             for match in _alike(found, close.first, close.second, close.mirrored):
                 pair = (match.first, match.second)
                 better = pair not in best or match.likeness > best[pair].likeness
-                if match.likeness >= least and pair not in known and better:
+                if match.likeness >= least and better:
                     best[pair] = match
     near = [best[pair] for pair in sorted(best)]
     return exact + (
@@ -71,19 +70,26 @@ def find_matches(
     ), candidates
 
 
-def _exact(pixels: np.ndarray) -> Iterator[Match]:
-    """Yield each image that has the pixels of an earlier one, with the first of them."""
-    first: dict[bytes, int] = {}
+def _exact(images: Sequence[Image], pixels: np.ndarray) -> Iterator[Match]:
+    """Yield images of equal pixels: each with the first of its own splits, and with the first of
+    every other splits, so that many equal ones do not make as many pairs as their square."""
+    equal: dict[bytes, list[int]] = {}
     for index, digest in enumerate(pixels):
-        other = first.setdefault(digest.tobytes(), index)
-        if other != index:
-            yield Match(other, index, True)
+        equal.setdefault(digest.tobytes(), []).append(index)
+    for members in equal.values():
+        first: dict[tuple[str, ...], int] = {}
+        for index in members:
+            first.setdefault(images[index].splits, index)
+        pairs = {(min(k, other), max(k, other)) for k in members for other in first.values()}
+        yield from (Match(one, other, True) for one, other in sorted(pairs) if one != other)
 
 
 def _alike(
     found: Signatures, first: np.ndarray, second: np.ndarray, mirrored: bool
 ) -> Iterator[Match]:
     for one, other in zip(first.tolist(), second.tolist(), strict=True):
+        if np.array_equal(found.pixels[one], found.pixels[other]):
+            continue  # exact: more than alike
         thumbnail = found.thumbnails[other]
         turned = np.ascontiguousarray(thumbnail[:, ::-1]) if mirrored else thumbnail
         alike = likeness(found.thumbnails[one], turned)

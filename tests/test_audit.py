@@ -1,0 +1,284 @@
+"""The audit on drawn sets: planted copies of every kind, look-alikes, groups, what is kept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from drawn_files import square_mask, write
+from typer.testing import CliRunner
+
+from lpmoe_bench.audit import audit as audit_module
+from lpmoe_bench.audit import search
+from lpmoe_bench.audit.audit import audit_sets
+from lpmoe_bench.audit.model import Audit, Twins
+from lpmoe_bench.audit.report import as_json, as_markdown, as_text
+from lpmoe_bench.cli import app
+from lpmoe_bench.console import Terminal
+from lpmoe_bench.errors import DataError
+from lpmoe_bench.registry.schema import Dataset
+
+QUIET = Terminal(quiet=True)
+
+
+def scene(seed: int, shape=(150, 200)) -> np.ndarray:
+    """A photograph-like image: blobs of several sizes and grain, uint8 RGB."""
+    draw = np.random.default_rng(seed)
+    pixels = np.zeros((*shape, 3), np.float32)
+    for sigma, weight in ((40, 3000), (12, 800), (4, 250), (1.5, 60)):
+        pixels += weight * cv2.GaussianBlur(
+            draw.normal(size=(*shape, 3)).astype(np.float32), (0, 0), sigma
+        )
+    return np.clip(128 + pixels, 0, 255).astype(np.uint8)
+
+
+def place(root: Path, name: str, stem: str, pixels: np.ndarray, suffix=".png") -> None:
+    write(root / name / "images" / f"{stem}{suffix}", pixels)
+    write(root / name / "masks" / f"{stem}.png", square_mask(pixels.shape[:2]))
+
+
+def lists(root: Path, name: str, **splits: str) -> Dataset:
+    for split, stems in splits.items():
+        (root / name / f"{split}.txt").write_text("\n".join(stems.split()) + "\n")
+    facts = {"name": name, "title": name, "task": "cod"}
+    return Dataset.model_validate(facts | {"splits": {s: f"{s}.txt" for s in splits}})
+
+
+def look(root: Path, *sets: Dataset, cache: Path | None = None) -> Audit:
+    return audit_sets(sets, root, cache or root / "cache", QUIET, None, "not asked")
+
+
+def found(audit: Audit) -> set[tuple[str, str, str, bool]]:
+    return {(t.one, t.other, t.kind, t.mirrored) for t in audit.twins}
+
+
+def cropped(pixels: np.ndarray, part: float, x: float = 0.3) -> np.ndarray:
+    h, w = pixels.shape[:2]
+    top, left = round(h * part * 0.7), round(w * part * x)
+    return pixels[top : top + round(h * (1 - part)), left : left + round(w * (1 - part))]
+
+
+COPIES = {
+    "smaller": lambda p: cv2.resize(p, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA),
+    "squashed": lambda p: cv2.resize(p, (128, 128), interpolation=cv2.INTER_AREA),
+    "brighter": lambda p: np.clip(p * 1.15 + 10, 0, 255).astype(np.uint8),
+    "cropped": lambda p: cropped(p, 0.05),
+    "mirrored": lambda p: np.ascontiguousarray(p[:, ::-1]),
+}
+
+
+@pytest.mark.parametrize("kind", [*COPIES, "jpeg"])
+def test_planted_copies_are_found_and_look_alikes_are_not(tmp_path, kind):
+    for seed in range(6):
+        place(tmp_path, "mine", f"a{seed}", scene(seed))
+    place(tmp_path, "mine", "b", scene(99))
+    if kind == "jpeg":
+        data = cv2.imencode(".jpg", scene(3)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 40])[1]
+        place(tmp_path, "mine", "c", scene(3))
+        (tmp_path / "mine/images/c.png").rename(tmp_path / "mine/images/c.jpg")
+        (tmp_path / "mine/images/c.jpg").write_bytes(data.tobytes())
+    else:
+        place(tmp_path, "mine", "c", COPIES[kind](scene(3)))
+    audit = look(tmp_path, lists(tmp_path, "mine", train="a0 a1 a2 a3 a4 a5", test="b c"))
+    assert found(audit) == {("mine/a3", "mine/c", "near", kind == "mirrored")}
+    assert audit.twins[0].between == [("mine/train", "mine/test")]
+    assert audit.leaks == audit.twins
+
+
+def test_equal_pixels_in_another_format_are_exact(tmp_path):
+    for seed in range(3):
+        place(tmp_path, "mine", f"a{seed}", scene(seed))
+    place(tmp_path, "mine", "b", scene(1), ".bmp")
+    audit = look(tmp_path, lists(tmp_path, "mine", train="a0 a1 a2", val="b"))
+    assert found(audit) == {("mine/a1", "mine/b", "exact", False)}
+    assert audit.twins[0].likeness == 1.0
+
+
+def test_every_equal_image_is_joined_to_every_other_split(tmp_path):
+    for name in "abcd":
+        place(tmp_path, "mine", name, scene(0))
+    audit = look(tmp_path, lists(tmp_path, "mine", test="a b", train="c d"))
+    joined = {(t.one, t.other) for t in audit.leaks}
+    assert {name for pair in joined for name in pair} == {f"mine/{name}" for name in "abcd"}
+    assert {(t.one, t.other) for t in audit.repeats} == {("mine/a", "mine/b"), ("mine/c", "mine/d")}
+    assert {t.kind for t in audit.twins} == {"exact"}
+
+
+def test_another_framing_is_told_from_a_copy(tmp_path):
+    place(tmp_path, "mine", "a", scene(5, (300, 400)))
+    place(tmp_path, "mine", "b", cropped(scene(5, (300, 400)), 0.09, 0.5))
+    audit = look(tmp_path, lists(tmp_path, "mine", train="a", test="b"))
+    assert found(audit) == {("mine/a", "mine/b", "reframed", False)}
+    assert audit.leaks == []
+    assert "1 picture in two framings" in as_text(audit)
+
+
+def hard_negatives() -> dict[str, np.ndarray]:
+    """One layout, frame and colours, but another content each: views through one endoscope."""
+    across, down = np.meshgrid(np.linspace(-1.3, 1.3, 200), np.linspace(-1, 1, 150))
+    inside = (across**2 + down**2 < 1)[..., None]
+    light = (170 - 80 * (across**2 + down**2))[..., None].clip(0)
+    views = {}
+    for seed in range(8):
+        texture = (scene(seed).astype(np.float32) - 128) * 0.35
+        view = np.where(inside, light * [1.0, 0.6, 0.5] + texture, 0)
+        views[f"v{seed}"] = view.clip(0, 255).astype(np.uint8)
+    return views
+
+
+def test_hard_negatives_are_candidates_and_no_more(tmp_path):
+    views = hard_negatives()
+    for name, pixels in views.items():
+        place(tmp_path, "mine", name, pixels)
+    audit = look(tmp_path, lists(tmp_path, "mine", train="v0 v1 v2 v3", test="v4 v5 v6 v7"))
+    assert audit.candidates > 0  # else they would not be hard
+    assert audit.twins == []
+    assert as_text(audit).splitlines()[3] == "No duplicate between splits or sets."
+
+
+def test_across_sets_and_within_one_split(tmp_path):
+    for name, seeds in (("one", (0, 1, 2)), ("two", (1, 3, 3))):
+        for k, seed in enumerate(seeds):
+            place(tmp_path, name, f"{'abc'[k]}", scene(seed))
+    one = lists(tmp_path, "one", all="a b c")
+    two = lists(tmp_path, "two", train="a b c")
+    audit = look(tmp_path, one, two)
+    (leak,), (repeat,) = audit.leaks, audit.repeats
+    assert (leak.one, leak.other, leak.between) == ("one/b", "two/a", [("one/all", "two/train")])
+    assert (repeat.one, repeat.other, repeat.between) == ("two/b", "two/c", [])
+    assert as_json(audit)["leaks"] == as_json(audit)["repeats"] == 1
+
+
+def test_lists_that_overlap_and_lists_that_hold_others(tmp_path):
+    for seed in range(4):
+        place(tmp_path, "mine", f"a{seed}", scene(seed))
+    mine = lists(tmp_path, "mine", all="a0 a1 a2 a3", train="a0 a1", test="a1 a2")
+    audit = look(tmp_path, mine)
+    (twins,) = audit.twins
+    assert (twins.one, twins.other, twins.kind) == ("mine/a1", "mine/a1", "file")
+    assert twins.between == [("mine/train", "mine/test")]
+    assert sum("these are not compared" in remark for remark in audit.remarks) == 2
+
+
+# --- groups
+
+
+def grouped(dataset: Dataset, **rule) -> Dataset:
+    return Dataset.model_validate(dataset.model_dump() | {"groups": {"what": "sequence"} | rule})
+
+
+def frames(root: Path) -> Dataset:
+    """Frames 1 and 2 are alike, so are 3 and 4; a list divides the first two."""
+    for name, seed, noise in (("1", 0, 0), ("2", 0, 1), ("3", 1, 0), ("4", 1, 2), ("5", 2, 0)):
+        grain = np.random.default_rng(noise).normal(0, 3 * bool(noise), (150, 200, 3))
+        place(root, "film", name, (scene(seed) + grain).clip(0, 255).astype(np.uint8))
+    return lists(root, "film", train="1 3 4", test="2 5")
+
+
+@pytest.mark.parametrize("kind", ["starts", "table"])
+def test_known_groups_are_reported_apart(tmp_path, kind):
+    film = frames(tmp_path)
+    if kind == "table":
+        text = "stem,sequence\n1,x\n2,x\n3,y\n4,y\n5,z\n"
+        (tmp_path / "film/sequences.csv").write_text(text)
+        film = grouped(film, table=["sequences.csv", "stem", "sequence"], starts=[1], last=9)
+    else:
+        film = grouped(film, starts=[1, 3, 5], last=5)
+    audit = look(tmp_path, film)
+    assert (audit.leaks, audit.repeats, len(audit.grouped)) == ([], [], 2)
+    (groups,) = audit.groups
+    (shared,) = groups.shared.values()
+    assert (groups.count, groups.images, shared) == (
+        2,
+        4,
+        {"film/train": ["1"], "film/test": ["2"]},
+    )
+    assert "2 near duplicates within groups, by nature" in as_text(audit)
+    assert "not confirmed" in groups.source
+
+
+def test_near_duplicates_of_no_known_group_are_one_where_the_registry_says_so(tmp_path):
+    film = grouped(frames(tmp_path), table=["none.csv", "a", "b"], alike=True)
+    audit = look(tmp_path, film)
+    assert (audit.leaks, len(audit.grouped)) == ([], 2)
+    assert "none.csv is not there" in audit.groups[0].source
+    assert list(audit.groups[0].shared) == ["film: like 1"]
+
+
+def test_a_table_that_is_broken(tmp_path):
+    (tmp_path / "film").mkdir()
+    (tmp_path / "film/sequences.csv").write_text("a,b\n1,2\n")
+    film = grouped(frames(tmp_path), table=["sequences.csv", "stem", "sequence"])
+    with pytest.raises(DataError, match="must have rows with the columns stem and sequence"):
+        look(tmp_path, film)
+
+
+# --- what is kept
+
+
+def test_a_second_audit_reads_nothing_and_a_change_is_seen(tmp_path, monkeypatch):
+    for seed in range(3):
+        place(tmp_path, "mine", f"a{seed}", scene(seed))
+    mine = lists(tmp_path, "mine", train="a0 a1", test="a2")
+    first = look(tmp_path, mine)
+    with monkeypatch.context() as patch:
+        patch.setattr(audit_module, "find_matches", None)  # would fail if called
+        assert look(tmp_path, mine) == first
+    place(tmp_path, "mine", "a2", scene(0))
+    assert found(look(tmp_path, mine)) == {("mine/a0", "mine/a2", "exact", False)}
+    for file in (tmp_path / "cache/audit").iterdir():
+        file.write_bytes(b"damaged")
+    assert found(look(tmp_path, mine)) == {("mine/a0", "mine/a2", "exact", False)}
+
+
+def test_the_backbone_has_the_last_word(tmp_path, monkeypatch):
+    place(tmp_path, "mine", "a", scene(0))
+    place(tmp_path, "mine", "b", COPIES["smaller"](scene(0)))
+    mine = lists(tmp_path, "mine", train="a", test="b")
+
+    class Weights:
+        backbone, sha256 = "some", "ab" * 32
+
+    for value, kept in ((0.95, 1), (0.8, 0)):
+        monkeypatch.setattr(search, "feature_likeness", lambda asked, w, r, v=value: [v])
+        audit = audit_sets([mine], tmp_path, tmp_path / f"{value}", QUIET, Weights())  # type: ignore
+        assert [t.features for t in audit.twins] == [value] * kept
+        assert audit.features == "some, weights abababababab"
+
+
+# --- the command
+
+
+def test_the_command(tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        place(tmp_path, "mine", name, scene(seed))
+    lists(tmp_path, "mine", train="a", test="b c")
+    own = tmp_path / "own.yaml"
+    splits = "{train: train.txt, test: test.txt}"
+    own.write_text(f"datasets: {{mine: {{title: M, task: cod, splits: {splits}}}}}\n")
+    begin = ["data", "audit", "mine", "--no-features", "-q", "--data-root", str(tmp_path)]
+    begin += ["--datasets", str(own)]
+    env = {"LPMOE_BENCH_CACHE": str(tmp_path / "cache")}
+    report = tmp_path / "report.md"
+    text = CliRunner().invoke(app, [*begin, "-o", str(report)], env=env)
+    assert text.exit_code == 0, text.output
+    assert "mine/a (train) = mine/b (test): exact" in text.stdout
+    assert "| mine/train and mine/test | train, test | 0 | 1 | 0 |" in report.read_text()
+    assert str(tmp_path) not in report.read_text() + text.stdout
+    machine = CliRunner().invoke(app, [*begin, "--json"], env=env)
+    assert json.loads(machine.stdout)["leaks"] == 1
+    missing = CliRunner().invoke(app, ["data", "audit", "camo", *begin[4:]], env=env)
+    assert isinstance(missing.exception, DataError)
+    assert "camo is not under" in str(missing.exception)
+
+
+def test_markdown_names_every_finding():
+    twins = Twins(one="a/x", one_splits=["a/train"], other="b/y", other_splits=["b/all"],
+                  kind="near", mirrored=True, likeness=0.9,
+                  between=[("a/train", "b/all")])  # fmt: skip
+    text = as_markdown(Audit(splits=[], twins=[twins]))
+    assert text.startswith("1 duplicate between splits or sets.")
+    assert "- a/x (train) = b/y (all): near, mirrored, structure 0.90" in text

@@ -1,0 +1,94 @@
+"""Scores on the clean subset: worked by hand, and refused where they would mean nothing."""
+
+from __future__ import annotations
+
+import pytest
+from records import record
+
+from lpmoe_bench.audit.clean import as_text, clean_scores
+from lpmoe_bench.audit.model import Audit, AuditedSplit, SetGroups, Twins
+from lpmoe_bench.record import StoredRecord, find_records, write_record
+
+TRAIN, TEST = "camo/train", "camo/test"
+
+
+def audit(**changes) -> Audit:
+    twins = Twins(one="camo/b", one_splits=[TEST], other="camo/t", other_splits=[TRAIN],
+                  kind="near", between=[(TRAIN, TEST)])  # fmt: skip
+    inside = Twins(one="camo/a", one_splits=[TEST], other="camo/d", other_splits=[TEST],
+                   kind="exact")  # fmt: skip
+    splits = [
+        AuditedSplit(label=TRAIN, role="train", images=9, digest="11" * 32),
+        AuditedSplit(label=TEST, role="test", images=4, digest="22" * 32),
+    ]
+    return Audit(**({"splits": splits, "twins": [twins, inside]} | changes))
+
+
+def split(label: str, digest: str) -> dict:
+    return {"label": label, "digest": digest, "images": 4}
+
+
+def stored(folder, **changes) -> list[StoredRecord]:
+    data = {"train": split(TRAIN, "11" * 32), "tests": [split(TEST, "22" * 32)]}
+    scores = {"s_measure": 0.5, "mae": 0.25, "iou_dataset": 12 / 20, "e_max": 0.9}
+    made = record(**({"data": data} | changes)).model_copy(update={"scores": {TEST: scores}})
+    rest = {"dataset": TEST, "fp": 1, "fn": 1, "tn": 9}
+    rows = [
+        rest | {"image": name, "s_measure": s, "mae": m, "tp": tp}
+        for name, s, m, tp in (("a", 0.2, 0.4, 2), ("b", 0.8, 0.1, 6), ("c", 0.4, 0.3, 1),
+                               ("d", 0.6, 0.2, 3))
+    ]  # fmt: skip
+    write_record(folder, made, rows)
+    return find_records([folder]).stored
+
+
+def test_by_hand(tmp_path):
+    (one,) = clean_scores(stored(tmp_path / "run"), audit())
+    assert (one.removed, one.grouped, one.images) == (["b"], 0, 4)
+    assert one.official == pytest.approx({"s_measure": 0.5, "mae": 0.25, "iou_dataset": 12 / 20})
+    assert one.clean == pytest.approx({"s_measure": 0.4, "mae": 0.3, "iou_dataset": 6 / 12})
+    text = as_text([one], {one.record: "cod"})
+    assert "4 images; 3 without the 1 seen" in text
+    assert "0.5000 -> 0.4000 (-0.1000)" in text
+    assert "its validation part included" in text
+
+
+def test_groups_that_training_has_seen(tmp_path):
+    groups = SetGroups(dataset="camo", what="lesion", source="", count=1, images=2,
+                       shared={"camo: lesion 1": {TRAIN: ["x"], TEST: ["c"]}})  # fmt: skip
+    (one,) = clean_scores(stored(tmp_path / "run"), audit(groups=[groups]))
+    assert (one.removed, one.grouped) == (["b", "c"], 1)
+    assert one.clean["s_measure"] == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "note"),
+    [
+        (split("ecssd/all", "11" * 32), "22", "its training set ecssd/all is not among those"),
+        (split(TRAIN, "33" * 32), "22", "its training images are not those that were audited"),
+        (split(TRAIN, "11" * 32), "44", "its test images are not those that were audited"),
+    ],
+)
+def test_other_data_has_no_clean_score(tmp_path, train, test, note):
+    data = {"train": train, "tests": [split(TEST, test * 32)]}
+    (one,) = clean_scores(stored(tmp_path / "run", data=data), audit())
+    assert note in one.note
+    assert one.clean == {}
+    assert note in as_text([one], {one.record: "cod"})
+
+
+def test_maps_of_unknown_origin_and_joined_training_sets(tmp_path):
+    tests = [split(TEST, "22" * 32)]
+    (maps,) = clean_scores(stored(tmp_path / "a", data={"tests": tests}), audit())
+    assert (maps.removed, "is not known" in maps.note) == (["b"], True)
+    joined = {"train": split("other+camo/train", "55" * 32), "tests": tests}
+    (one,) = clean_scores(stored(tmp_path / "b", data=joined), audit())
+    assert one.removed == ["b"]
+
+
+def test_records_of_other_sets_and_without_rows(tmp_path):
+    (one,) = stored(tmp_path / "run")
+    assert clean_scores([one], audit(splits=[])) == []
+    (tmp_path / "run/per_image.csv").unlink()
+    (bare,) = clean_scores([one], audit())
+    assert (bare.clean, bare.note) == ({}, "the record has no rows an image")
