@@ -8,6 +8,7 @@ import numpy as np
 from lpmoe_bench.errors import DataError
 
 JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+TIFF = (b"II*\0", b"MM\0*")
 THRESHOLD = 128  # a mask value above it is object, as in the field's evaluation code
 GREY_TOLERANCE = 8  # channels this close are one grey: colour noise of JPEG
 
@@ -22,7 +23,7 @@ def read_image(path: Path) -> np.ndarray:
     if not data.startswith(JPEG):
         pixels = decode(path, data, cv2.IMREAD_UNCHANGED)
         if pixels.ndim == 3 and pixels.shape[2] == 4:
-            return cv2.cvtColor(over_black(_to_8_bits(path, pixels)), cv2.COLOR_BGR2RGB)
+            return cv2.cvtColor(_shown_over_black(path, data, pixels), cv2.COLOR_BGR2RGB)
         plain = pixels.dtype == np.uint8 and pixels.ndim == 3 and b"eXIf" not in data
         if plain and data.startswith(PNG):  # no need to decode again
             return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
@@ -114,6 +115,20 @@ def _to_8_bits(path: Path, pixels: np.ndarray, keep_small: bool = False) -> np.n
     if keep_small and pixels.max() <= 255:
         return pixels.astype(np.uint8)
     return (pixels >> 8).astype(np.uint8)
+
+
+def _shown_over_black(path: Path, data: bytes, pixels: np.ndarray) -> np.ndarray:
+    """Return BGR of a file with an alpha channel, whose pixels were read as they are."""
+    if pixels.dtype == np.uint8 and data.startswith(TIFF):
+        return decode(path, data, cv2.IMREAD_COLOR)  # libtiff has multiplied by alpha already
+    pixels = _to_8_bits(path, pixels)
+    turned = b"eXIf" in data or b"EXIF" in data
+    if turned and not np.array_equal(decode(path, data, cv2.IMREAD_COLOR), pixels[..., :3]):
+        raise DataError(
+            f"{path} is transparent and has a rotation noted in EXIF, which is not read for such "
+            f"files; save it turned, or without transparency"
+        )
+    return over_black(pixels)
 
 
 def over_black(pixels: np.ndarray) -> np.ndarray:

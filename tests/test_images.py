@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from drawn_files import noise_image, square_mask, write
+from PIL import Image, ImageOps
 
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.images import inspect_mask, read_image, read_mask
@@ -55,6 +56,59 @@ def test_exif_rotation_is_applied(tmp_path):
         data[:2] + b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body + data[2:]
     )
     assert np.array_equal(read_image(turned), np.rot90(read_image(plain), -1))
+
+
+def saved(path, image, **settings):
+    """Write with Pillow, which knows more kinds of files than OpenCV writes."""
+    image.save(path, **settings)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".png", ".gif", ".bmp", ".tif"])
+def test_palettes_are_looked_up(tmp_path, suffix):
+    palette = Image.fromarray(noise_image()).quantize(32)
+    path = saved(tmp_path / f"a{suffix}", palette)
+    assert np.array_equal(read_image(path), np.asarray(palette.convert("RGB")))
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".tif"])
+def test_cmyk_is_converted(tmp_path, suffix):
+    path = saved(tmp_path / f"a{suffix}", Image.fromarray(noise_image()).convert("CMYK"))
+    expected = np.asarray(Image.open(path).convert("RGB")).astype(int)
+    assert np.abs(read_image(path) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
+def test_half_transparent_pixels_are_shown_over_black_once(tmp_path, suffix):
+    alpha = np.broadcast_to(np.arange(0, 240, 6, dtype=np.uint8), (30, 40))
+    image = Image.fromarray(np.dstack([noise_image(), alpha]))
+    path = saved(tmp_path / f"a{suffix}", image, **{"lossless": True} if "w" in suffix else {})
+    expected = noise_image() * (alpha[..., None] / 255.0)
+    assert np.abs(read_image(path) - expected).max() <= 1.5
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["RGB.jpg", "L.jpg", "RGB.png", "L.png", "P.png", "RGB.tif"])
+def test_every_orientation_of_exif(tmp_path, kind, orientation):
+    mode, _, suffix = kind.partition(".")
+    image, exif = Image.fromarray(noise_image()).convert(mode), Image.Exif()
+    exif[0x0112] = orientation
+    path = saved(tmp_path / f"a.{suffix}", image, exif=exif)
+    with Image.open(path) as file:
+        expected = np.asarray(ImageOps.exif_transpose(file).convert("RGB")).astype(int)
+    assert read_image(path).shape == expected.shape
+    assert np.abs(read_image(path) - expected).max() <= 1
+
+
+def test_a_rotation_of_transparent_images_is_refused(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = Image.fromarray(np.dstack([noise_image(), noise_image()[..., :1]]))
+    path = saved(tmp_path / "a.png", image, exif=exif)
+    with pytest.raises(DataError, match=r"a\.png is transparent and has a rotation noted in EXIF"):
+        read_image(path)
+    exif[0x0112] = 1
+    assert read_image(saved(path, image, exif=exif)).shape == (30, 40, 3)
 
 
 # --- files that are refused
