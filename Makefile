@@ -38,6 +38,7 @@ bench: $(READY)  ## ratios measured here, printed
 	$(BIN)/python benchmarks/per_image_convolution.py
 	$(BIN)/python benchmarks/methods.py
 	$(BIN)/python benchmarks/feature_cache.py
+	$(BIN)/python benchmarks/loading.py
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv .venv

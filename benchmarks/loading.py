@@ -27,7 +27,7 @@ from rich.progress import track
 from rich.table import Table
 
 from lpmoe_bench.config import RunConfig
-from lpmoe_bench.data import PairDataset, cores, epoch_batches, loader
+from lpmoe_bench.data import PairDataset, cores, default_workers, epoch_batches, loader
 from lpmoe_bench.losses import structure_loss
 from lpmoe_bench.registry import load_registry, resolve
 from lpmoe_bench.registry.pairs import Pair, read_pair
@@ -123,15 +123,11 @@ def show(label: str, rates: dict[str, float]) -> None:
     console.print(table)
     trained = {n: rates[f"training {n}"] / rates["step"] for n in WORKERS if "training 0" in rates}
     if trained:
-        best, usual = max(trained, key=trained.__getitem__), default_workers()
+        best, usual = max(trained, key=trained.__getitem__), default_workers("cpu")
         console.print(
             f"training reaches {trained[best]:.2f} of the step alone with {best} workers, and "
             f"{trained.get(usual, float('nan')):.2f} with {usual}, the default here"
         )
-
-
-def default_workers() -> int:
-    return loader(PairDataset([], 32, 0, False), []).num_workers
 
 
 def main() -> None:

@@ -151,15 +151,19 @@ def epoch_batches(
 
 
 def loader(
-    dataset: PairDataset, batches: Sequence[list[Key]], workers: int | None = None
+    dataset: PairDataset,
+    batches: Sequence[list[Key]],
+    workers: int | None = None,
+    device: str = "cpu",
+    world: int = 1,
 ) -> DataLoader:
     """Return a loader of exactly these batches: image (B, 3, s, s), mask (B, 1, s, s).
 
-    A resumed epoch passes the batches that are left. The items do not depend on `workers`; by
-    default there are none on one or two cores, where they would take time from training.
+    A resumed epoch passes the batches that are left. The items do not depend on `workers`; see
+    default_workers for how many there are by default.
     """
     if workers is None:
-        workers = max(0, min(MOST_WORKERS, cores() - 2))
+        workers = default_workers(device, world)
     return DataLoader(
         dataset,
         batch_sampler=batches,
@@ -168,6 +172,18 @@ def loader(
         # Its own generator: without one, each pass would draw from the global one.
         generator=torch.Generator().manual_seed(0),
     )
+
+
+def default_workers(device: str, world: int = 1) -> int:
+    """Return how many loader processes serve one of `world` training processes.
+
+    On a CPU, training keeps all cores busy: workers get those beyond two, none on one or two, where
+    they would only take time from it. On any other device the cores are idle without workers, and
+    training would wait while it decodes by itself.
+    """
+    if device == "cpu":
+        return max(0, min(MOST_WORKERS, cores() - 2))
+    return max(1, min(MOST_WORKERS, cores() // world))
 
 
 def cores() -> int:

@@ -231,7 +231,9 @@ def _epoch(run: TrainingRun, epoch: int) -> list[list[tuple[int, int]]]:
 
 def _batches(run: TrainingRun, epoch: int, done: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the batches of an epoch after the first `done`, on this device."""
-    for images, masks in loader(run.dataset, _epoch(run, epoch)[done:], run.config.runtime.workers):
+    device, world = run.fabric.device.type, run.fabric.world_size
+    batches, workers = _epoch(run, epoch)[done:], run.config.runtime.workers
+    for images, masks in loader(run.dataset, batches, workers, device, world):
         yield run.fabric.to_device(images), run.fabric.to_device(masks)
 
 

@@ -10,6 +10,7 @@ from drawn_files import make_pairs, noise_image, square_mask
 from lpmoe_bench.data import (
     PairDataset,
     carve_validation,
+    default_workers,
     epoch_batches,
     eval_items,
     image_tensor,
@@ -193,3 +194,15 @@ def test_eval_items_keep_masks_at_their_own_size(tmp_path):
     assert [name for name, _, _ in items] == ["p0", "p1"]
     assert items[0][1].shape == (3, 64, 64)
     assert np.array_equal(items[0][2], square_mask())
+
+
+@pytest.mark.parametrize(
+    ("cores", "device", "world", "workers"),
+    [(1, "cpu", 1, 0), (2, "cpu", 1, 0), (4, "cpu", 1, 2), (64, "cpu", 1, 4),
+     (1, "cuda", 1, 1), (2, "cuda", 1, 2), (8, "cuda", 4, 2), (64, "cuda", 2, 4)],
+)  # fmt: skip
+def test_workers_leave_the_cores_to_training_on_a_cpu_and_use_them_beside_a_gpu(
+    monkeypatch, cores, device, world, workers
+):
+    monkeypatch.setattr("lpmoe_bench.data.cores", lambda: cores)
+    assert default_workers(device, world) == workers
