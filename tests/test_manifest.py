@@ -3,9 +3,10 @@
 import json
 import os
 import time
+import tracemalloc
 
 import pytest
-from drawn_files import fill, square_mask, write
+from drawn_files import fill, noise_image, square_mask, write
 
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.registry import manifest, splits
@@ -150,3 +151,20 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, reads):
     first = opened(folder, cache)
     assert first.digest == opened(folder, None).digest
     assert check_pairs(first, cache=cache) == []
+
+
+def test_an_opened_set_holds_its_names_and_nothing_of_its_pixels(tmp_path):
+    """What 50,000 pairs hold is 50,000 times what is asserted here for one."""
+    count, pixels = 60, noise_image((200, 300, 3))
+    for k in range(count):
+        write(tmp_path / "images" / f"p {k:05d}.png", pixels)  # 180 kB once decoded
+        write(tmp_path / "masks" / f"p {k:05d}.png", square_mask((200, 300)))
+    opened(tmp_path, tmp_path / "cache")
+    tracemalloc.start()
+    try:
+        split = opened(tmp_path, tmp_path / "cache")
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(split.pairs) == count
+    assert held / count < 4000

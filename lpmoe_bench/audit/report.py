@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from lpmoe_bench.audit.gather import compared
 from lpmoe_bench.audit.model import Audit, SetGroups, Twins
 from lpmoe_bench.audit.neighbours import MOST_BITS
-from lpmoe_bench.audit.search import LEAST_FEATURES, MOST_SHIFT, POSSIBLE, SURE
+from lpmoe_bench.audit.search import LEAST_FEATURES, MOST_SHIFT, SURE
 from lpmoe_bench.audit.signatures import SIDE
 
 KINDS = ("file", "exact", "near", "reframed")
@@ -119,8 +119,8 @@ def _confirmed(audit: Audit) -> str:
     pairs = f"{audit.candidates} pairs of images had close hashes"
     if audit.features:
         return (
-            f"{pairs}; near duplicates are confirmed in the features of {audit.features} "
-            f"({LEAST_FEATURES}; then {POSSIBLE} in the pixels is enough)."
+            f"{pairs}; near duplicates are confirmed in the features of {audit.features} (at least "
+            f"{LEAST_FEATURES}), but for those within a known group."
         )
     return f"{pairs}; near duplicates are confirmed in the pixels alone."
 
