@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from drawn_files import square_mask, write
+from audit_sets import QUIET, found, lists, look, place, scene
 from typer.testing import CliRunner
 
 from lpmoe_bench.audit import audit as audit_module
@@ -17,42 +16,7 @@ from lpmoe_bench.audit.audit import audit_sets
 from lpmoe_bench.audit.model import Audit, Twins
 from lpmoe_bench.audit.report import as_json, as_markdown, as_text
 from lpmoe_bench.cli import app
-from lpmoe_bench.console import Terminal
 from lpmoe_bench.errors import DataError
-from lpmoe_bench.registry.schema import Dataset
-
-QUIET = Terminal(quiet=True)
-
-
-def scene(seed: int, shape=(150, 200)) -> np.ndarray:
-    """A photograph-like image: blobs of several sizes and grain, uint8 RGB."""
-    draw = np.random.default_rng(seed)
-    pixels = np.zeros((*shape, 3), np.float32)
-    for sigma, weight in ((40, 3000), (12, 800), (4, 250), (1.5, 60)):
-        pixels += weight * cv2.GaussianBlur(
-            draw.normal(size=(*shape, 3)).astype(np.float32), (0, 0), sigma
-        )
-    return np.clip(128 + pixels, 0, 255).astype(np.uint8)
-
-
-def place(root: Path, name: str, stem: str, pixels: np.ndarray, suffix=".png") -> None:
-    write(root / name / "images" / f"{stem}{suffix}", pixels)
-    write(root / name / "masks" / f"{stem}.png", square_mask(pixels.shape[:2]))
-
-
-def lists(root: Path, name: str, **splits: str) -> Dataset:
-    for split, stems in splits.items():
-        (root / name / f"{split}.txt").write_text("\n".join(stems.split()) + "\n")
-    facts = {"name": name, "title": name, "task": "cod"}
-    return Dataset.model_validate(facts | {"splits": {s: f"{s}.txt" for s in splits}})
-
-
-def look(root: Path, *sets: Dataset, cache: Path | None = None) -> Audit:
-    return audit_sets(sets, root, cache or root / "cache", QUIET, None, "not asked")
-
-
-def found(audit: Audit) -> set[tuple[str, str, str, bool]]:
-    return {(t.one, t.other, t.kind, t.mirrored) for t in audit.twins}
 
 
 def cropped(pixels: np.ndarray, part: float, x: float = 0.3) -> np.ndarray:
@@ -161,59 +125,6 @@ def test_lists_that_overlap_and_lists_that_hold_others(tmp_path):
     assert (twins.one, twins.other, twins.kind) == ("mine/a1", "mine/a1", "file")
     assert twins.between == [("mine/train", "mine/test")]
     assert sum("these are not compared" in remark for remark in audit.remarks) == 2
-
-
-# --- groups
-
-
-def grouped(dataset: Dataset, **rule) -> Dataset:
-    return Dataset.model_validate(dataset.model_dump() | {"groups": {"what": "sequence"} | rule})
-
-
-def frames(root: Path) -> Dataset:
-    """Frames 1 and 2 are alike, so are 3 and 4; a list divides the first two."""
-    for name, seed, noise in (("1", 0, 0), ("2", 0, 1), ("3", 1, 0), ("4", 1, 2), ("5", 2, 0)):
-        grain = np.random.default_rng(noise).normal(0, 3 * bool(noise), (150, 200, 3))
-        place(root, "film", name, (scene(seed) + grain).clip(0, 255).astype(np.uint8))
-    return lists(root, "film", train="1 3 4", test="2 5")
-
-
-@pytest.mark.parametrize("kind", ["starts", "table"])
-def test_known_groups_are_reported_apart(tmp_path, kind):
-    film = frames(tmp_path)
-    if kind == "table":
-        text = "stem,sequence\n1,x\n2,x\n3,y\n4,y\n5,z\n"
-        (tmp_path / "film/sequences.csv").write_text(text)
-        film = grouped(film, table=["sequences.csv", "stem", "sequence"], starts=[1], last=9)
-    else:
-        film = grouped(film, starts=[1, 3, 5], last=5)
-    audit = look(tmp_path, film)
-    assert (audit.leaks, audit.repeats, len(audit.grouped)) == ([], [], 2)
-    (groups,) = audit.groups
-    (shared,) = groups.shared.values()
-    assert (groups.count, groups.images, shared) == (
-        2,
-        4,
-        {"film/train": ["1"], "film/test": ["2"]},
-    )
-    assert "2 near duplicates within groups, by nature" in as_text(audit)
-    assert "not confirmed" in groups.source
-
-
-def test_near_duplicates_of_no_known_group_are_one_where_the_registry_says_so(tmp_path):
-    film = grouped(frames(tmp_path), table=["none.csv", "a", "b"], alike=True)
-    audit = look(tmp_path, film)
-    assert (audit.leaks, len(audit.grouped)) == ([], 2)
-    assert "none.csv is not there" in audit.groups[0].source
-    assert list(audit.groups[0].shared) == ["film: like 1"]
-
-
-def test_a_table_that_is_broken(tmp_path):
-    (tmp_path / "film").mkdir()
-    (tmp_path / "film/sequences.csv").write_text("a,b\n1,2\n")
-    film = grouped(frames(tmp_path), table=["sequences.csv", "stem", "sequence"])
-    with pytest.raises(DataError, match="must have rows with the columns stem and sequence"):
-        look(tmp_path, film)
 
 
 # --- what is kept
