@@ -54,7 +54,7 @@ def make_split(like: Split, name: str, pairs: Sequence[Pair], cache: Path | None
 
 def image_checksums(split: Split, cache: Path | None = None) -> dict[str, str]:
     """Return {checksum of the image: name} of a split, whatever masks its images have."""
-    found = _contents(split, split.pairs, cache)
+    found = contents(split, split.pairs, cache)
     return {facts.content.partition("\0")[0]: pair.name for pair, facts in found}
 
 
