@@ -19,6 +19,12 @@ class DataError(BenchError):
     exit_code = 3
 
 
+class FailedCellsError(BenchError):
+    """Some cells of a sweep failed; the others are finished."""
+
+    exit_code = 4
+
+
 class NotComparableError(BenchError):
     """Records that differ in something that makes a comparison meaningless."""
 

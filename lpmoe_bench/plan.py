@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -23,8 +23,10 @@ from lpmoe_bench.registry import (
     MANIFESTS,
     Folders,
     Pair,
+    Registry,
     Split,
     Task,
+    TaskData,
     check_pairs,
     load_registry,
     make_split,
@@ -38,7 +40,11 @@ from method_zoo._options import check_options
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What a user asked for, as it came from flags, `--set` and `--config`."""
+    """What a user asked for, as it came from flags, `--set` and `--config`.
+
+    `expect`: the fingerprint that was planned before; any other is refused. `extra_notes` are
+    sentences for the record.
+    """
 
     flags: Mapping[str, Any]
     sets: Mapping[str, Any] = field(default_factory=dict)
@@ -50,6 +56,16 @@ class RunRequest:
     runs: Path = Path("runs")
     cache: Path = Path("cache")
     offline: bool = False
+    expect: str = ""
+    extra_notes: tuple[str, ...] = ()
+
+
+class Sources(NamedTuple):
+    """Weights and data of a run, resolved; plans that share them need them resolved once."""
+
+    weights: Weights
+    decoder_weights: DecoderWeights
+    data: TaskData
 
 
 @dataclass(frozen=True)
@@ -84,8 +100,14 @@ class Plan:
         return PairDataset(self.train_pairs, config.size, config.seed, *varied, prefixes)
 
 
-def make_plan(request: RunRequest, terminal: Terminal) -> Plan:
-    """Resolve a request; raises UsageError, ZooError or DataError in one sentence each."""
+def make_plan(
+    request: RunRequest, terminal: Terminal, known: dict[tuple, Sources] | None = None
+) -> Plan:
+    """Resolve a request; raises UsageError, ZooError or DataError in one sentence each.
+
+    `known` keeps what was resolved, by what it depends on, for further plans of the same data
+    root: they are then of the very same weights and data, and quick.
+    """
     if "results" in request.runs.resolve().parts[-2:]:
         raise UsageError(f"--runs {request.runs} holds published records; run into another folder")
     registry = load_registry(request.datasets)
@@ -96,6 +118,50 @@ def make_plan(request: RunRequest, terminal: Terminal) -> Plan:
     method = get_method(_pick("method", layers))
     config = build_config(_task_layer(task), preset_layer(method), *layers)
     config = complete_config(config, method)
+    known = {} if known is None else known
+    key = (task.name, config.backbone, config.weights, config.decoder, config.decoder_weights)
+    if key not in known:
+        known[key] = _sources(config, task, registry, request, terminal)
+    weights, decoder_weights, data = known[key]
+    rest, val_pairs = carve_validation(data.train.pairs, config.train.validation, config.seed)
+    train_pairs = subset(rest, config.train.limit_train, config.seed)
+    digests = {
+        "train": data.train.digest,  # validation is carved from it by name and seed
+        "tests": {split.label: split.digest for split in data.tests},
+        "protocol": get_protocol(config.protocol).hash,
+        "weights": weights.sha256,
+    }
+    if decoder_weights.sha256:  # else no word of it, as before there were such weights
+        digests["decoder_weights"] = decoder_weights.sha256
+    print_ = fingerprint(config, digests)
+    if request.expect not in ("", print_):
+        raise DataError(
+            f"data, weights or code changed since this was planned: its fingerprint is "
+            f"{print_[:12]} now, planned was {request.expect[:12]}; plan again, or bring them back"
+        )
+    place = run_folder(config.task, config.method, config.backbone, print_, config.seed)
+    return Plan(
+        config=config,
+        method=method,
+        weights=weights,
+        decoder_weights=decoder_weights,
+        train=data.train,
+        train_pairs=tuple(train_pairs),
+        validation=make_split(
+            data.train, f"{data.train.name}-validation", val_pairs, request.cache / MANIFESTS
+        ),
+        tests=tuple(data.tests),
+        notes=(*recipe_notes(recipe), *data.notes, *request.extra_notes),
+        fingerprint=print_,
+        folder=request.runs / place,
+        cache=request.cache,
+    )
+
+
+def _sources(
+    config: RunConfig, task: Task, registry: Registry, request: RunRequest, terminal: Terminal
+) -> Sources:
+    """Find weights and data and verify them; every image is decoded once."""
     weights = resolve_weights(
         config.backbone, config.weights, request.cache, request.offline, terminal.say
     )
@@ -114,34 +180,7 @@ def make_plan(request: RunRequest, terminal: Terminal) -> Plan:
         with terminal.bar(f"checking {split.label}", len(split.pairs)) as bar:
             for note in check_pairs(split, bar.update, request.cache / MANIFESTS):
                 terminal.note(note)
-    rest, val_pairs = carve_validation(data.train.pairs, config.train.validation, config.seed)
-    train_pairs = subset(rest, config.train.limit_train, config.seed)
-    digests = {
-        "train": data.train.digest,  # validation is carved from it by name and seed
-        "tests": {split.label: split.digest for split in data.tests},
-        "protocol": get_protocol(config.protocol).hash,
-        "weights": weights.sha256,
-    }
-    if decoder_weights.sha256:  # else no word of it, as before there were such weights
-        digests["decoder_weights"] = decoder_weights.sha256
-    print_ = fingerprint(config, digests)
-    place = run_folder(config.task, config.method, config.backbone, print_, config.seed)
-    return Plan(
-        config=config,
-        method=method,
-        weights=weights,
-        decoder_weights=decoder_weights,
-        train=data.train,
-        train_pairs=tuple(train_pairs),
-        validation=make_split(
-            data.train, f"{data.train.name}-validation", val_pairs, request.cache / MANIFESTS
-        ),
-        tests=tuple(data.tests),
-        notes=(*recipe_notes(recipe), *data.notes),
-        fingerprint=print_,
-        folder=request.runs / place,
-        cache=request.cache,
-    )
+    return Sources(weights, decoder_weights, data)
 
 
 def _pick(name: str, layers: tuple[Mapping[str, Any], ...]) -> str:
