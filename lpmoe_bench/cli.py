@@ -17,6 +17,7 @@ from lpmoe_bench.commands import read as cli_read
 from lpmoe_bench.commands import report as cli_report
 from lpmoe_bench.commands import run as cli_run
 from lpmoe_bench.commands import score as cli_score
+from lpmoe_bench.commands import sweep as cli_sweep
 from lpmoe_bench.commands import table as cli_table
 from lpmoe_bench.errors import BenchError, UsageError
 
@@ -35,8 +36,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Train, score and compare parameter-efficient fine-tuning methods for segmentation.",
-    epilog="Exit codes: 0 ok, 2 usage, 3 data, 5 not comparable, 6 resources, 7 diverged, "
-    "130 interrupted (the same command resumes).",
+    epilog="Exit codes: 0 ok, 2 usage, 3 data, 4 some cells failed, 5 not comparable, 6 resources, "
+    "7 diverged, 130 interrupted (the same command resumes).",
 )
 
 
@@ -80,3 +81,4 @@ for command in (cli_merge.merge, cli_merge.export):
 app.command("list")(cli_read.list_)
 app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_check.app, name="check")
+app.add_typer(cli_sweep.app, name="sweep")

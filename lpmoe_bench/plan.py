@@ -14,7 +14,7 @@ from lpmoe_bench.console import Terminal
 from lpmoe_bench.data import PairDataset, Prefixes, carve_validation, subset
 from lpmoe_bench.decoder_weights import DecoderWeights, resolve_decoder_weights
 from lpmoe_bench.decoders import get_decoder
-from lpmoe_bench.errors import ResourceError, UsageError
+from lpmoe_bench.errors import DataError, ResourceError, UsageError
 from lpmoe_bench.losses import get_loss
 from lpmoe_bench.metrics import get_metric, get_protocol
 from lpmoe_bench.recipes import recipe_layers, recipe_notes

@@ -1,0 +1,131 @@
+"""The `sweep` command: plan, show what is there, run what is missing, say what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lpmoe_bench.console import Terminal
+from lpmoe_bench.errors import FailedCellsError, InterruptedRun, UsageError
+from lpmoe_bench.stopping import stop_requested
+from lpmoe_bench.sweep.estimate import Estimate, estimate
+from lpmoe_bench.sweep.local import LocalEngine, shares
+from lpmoe_bench.sweep.model import Attempt, Sweep
+from lpmoe_bench.sweep.planning import SweepRequest, plan_sweep
+from lpmoe_bench.sweep.progress import SweepProgress
+from lpmoe_bench.sweep.runner import Engine, SweepRun, run_cells
+from lpmoe_bench.sweep.show import other_code, show_plan, show_result
+from lpmoe_bench.sweep.state import CellState, Published, published, state_of
+from lpmoe_bench.sweep.store import now, sweep_folder, write_attempt, write_sweep
+from method_zoo._errors import unknown
+
+ENGINES = ("local", "ray")
+
+
+@dataclass(frozen=True)
+class How:
+    """How a sweep is to be run. shared: whether workers of Ray see this folder of runs, None: ask
+    them; done: roots of records that count as done too."""
+
+    engine: str = "local"
+    jobs: int | None = None
+    address: str | None = None
+    shared: bool | None = None
+    retry: bool = False
+    done: Sequence[Path] = ()
+
+
+def sweep_command(
+    request: SweepRequest, how: How, dry_run: bool, as_json: bool, terminal: Terminal
+) -> None:
+    """Plan and run; raises FailedCellsError when cells failed, and the errors of the plan."""
+    if how.engine not in ENGINES:
+        raise UsageError(unknown("engine", how.engine, ENGINES))
+    try:
+        _sweep(request, how, dry_run, as_json, terminal)
+    except KeyboardInterrupt:  # before cells run, or a second one while they save
+        raise InterruptedRun("interrupted; the same command goes on where it was") from None
+
+
+def _sweep(
+    request: SweepRequest, how: How, dry_run: bool, as_json: bool, terminal: Terminal
+) -> None:
+    sweep = plan_sweep(request, terminal)
+    folder, elsewhere = sweep_folder(request.runs, sweep), published(how.done)
+    states = _states(request.runs, folder, sweep, elsewhere)
+    estimates = _estimates(request.runs, states, elsewhere)
+    if dry_run:
+        show_plan(sweep, folder, states, estimates, how.jobs or 1, as_json)
+        return
+    write_sweep(request.runs, sweep)
+    if how.retry:
+        for state in states:
+            if state.attempts and state.state != "done":
+                write_attempt(folder, state.cell, Attempt(ended=now(), outcome="reset"))
+        states = _states(request.runs, folder, sweep, elsewhere)
+    engine, jobs = _engine(how, sweep, folder, terminal)
+    _announce(sweep, folder, states, terminal)
+    done = sum(state.state == "done" for state in states)
+    with terminal.bar("cells", len(states)) as bar, stop_requested() as stopped:
+        progress = SweepProgress(terminal, bar, len(states), done, estimates, jobs)
+        run = SweepRun(sweep, folder, request.runs, engine, progress, stopped, request.offline)
+        run.to_do.extend(s.cell for s in states if s.state not in ("done", "failed"))
+        run_cells(run)
+    _finish(sweep, folder, _states(request.runs, folder, sweep, elsewhere), as_json, terminal)
+
+
+def _states(runs: Path, folder: Path, sweep: Sweep, elsewhere: Published) -> list[CellState]:
+    return [state_of(runs, folder, cell, elsewhere) for cell in sweep.cells]
+
+
+def _estimates(
+    runs: Path, states: Sequence[CellState], elsewhere: Published
+) -> dict[str, Estimate]:
+    """Estimate the cells that are left, by all records that are known."""
+    records = [one.record for one in elsewhere.values()]
+    if runs.is_dir():
+        records += [one.record for one in published([runs]).values()]
+    left = [state.cell for state in states if state.state not in ("done", "failed")]
+    return {cell.name: estimate(cell, records) for cell in left}
+
+
+def _engine(how: How, sweep: Sweep, folder: Path, terminal: Terminal) -> tuple[Engine, int]:
+    if how.engine == "ray":
+        from lpmoe_bench.sweep.cluster import RayEngine
+
+        engine = RayEngine(sweep, folder, how.jobs, how.address, how.shared, terminal.say)
+        return engine, engine.jobs
+    for name, value in (("--address", how.address), ("--shared/--streamed", how.shared)):
+        if value is not None:
+            raise UsageError(f"{name} is for --engine ray; the local engine needs none")
+    made, notes = shares(sweep.cells, how.jobs)
+    for note in notes:
+        terminal.note(note)
+    return LocalEngine(made), len(made)
+
+
+def _announce(sweep: Sweep, folder: Path, states: Sequence[CellState], terminal: Terminal) -> None:
+    done = [state for state in states if state.state == "done"]
+    failed = [state for state in states if state.state == "failed"]
+    terminal.say(f"sweep {sweep.id}: {len(states)} cells, {len(done)} done; plan in {folder}")
+    for words in other_code(done):
+        terminal.note(words)
+    if failed:
+        terminal.note(
+            f"{len(failed)} cells failed three times and are not tried again; --retry tries them"
+        )
+
+
+def _finish(
+    sweep: Sweep, folder: Path, states: Sequence[CellState], as_json: bool, terminal: Terminal
+) -> None:
+    show_result(sweep, folder, states, as_json, terminal)
+    failed = [state for state in states if state.state == "failed"]
+    if failed:
+        first = failed[0]
+        raise FailedCellsError(
+            f"{len(failed)} of {len(states)} cells failed, the first {first.cell.name}: "
+            f"{first.failures[-1].reason}; logs are in {folder / 'attempts'}; once the reason is "
+            f"gone, the same command with --retry tries them again"
+        )

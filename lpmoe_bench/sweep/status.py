@@ -1,0 +1,26 @@
+"""The `sweep status` command: how all sweeps of a folder stand, from any shell at any time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lpmoe_bench.errors import UsageError
+from lpmoe_bench.sweep.show import show_status
+from lpmoe_bench.sweep.state import published, state_of
+from lpmoe_bench.sweep.store import SWEEPS, read_sweeps
+
+
+def status_command(runs: Path, done: Sequence[Path], as_json: bool) -> None:
+    """Print how sweeps stand; nothing is changed. Raises UsageError where there is none."""
+    sweeps = read_sweeps(runs)
+    if not sweeps:
+        raise UsageError(f"{runs / SWEEPS} holds no sweep; name the folder of runs with --runs")
+    elsewhere = published(done)
+    show_status(
+        [
+            (folder, sweep, [state_of(runs, folder, cell, elsewhere) for cell in sweep.cells])
+            for folder, sweep in sweeps
+        ],
+        as_json,
+    )
