@@ -52,27 +52,47 @@ def _sweep(
     request: SweepRequest, how: How, dry_run: bool, as_json: bool, terminal: Terminal
 ) -> None:
     sweep = plan_sweep(request, terminal)
-    folder, elsewhere = sweep_folder(request.runs, sweep), published(how.done)
-    states = _states(request.runs, folder, sweep, elsewhere)
-    estimates = _estimates(request.runs, states, elsewhere)
+    elsewhere = published(how.done)
     if dry_run:
+        folder = sweep_folder(request.runs, sweep)
+        states = _states(request.runs, folder, sweep, elsewhere)
+        estimates = _estimates(request.runs, states, elsewhere)
         show_plan(sweep, folder, states, estimates, how.jobs or 1, as_json)
         return
-    write_sweep(request.runs, sweep)
+    run_planned(sweep, request.runs, request.offline, how, as_json, terminal, elsewhere)
+
+
+def run_planned(
+    sweep: Sweep,
+    runs: Path,
+    offline: bool,
+    how: How,
+    as_json: bool,
+    terminal: Terminal,
+    elsewhere: Published,
+    engine: Engine | None = None,
+) -> None:
+    """Run what is left of a planned sweep, on the engine that is asked for or given."""
+    folder = write_sweep(runs, sweep)
+    states = _states(runs, folder, sweep, elsewhere)
     if how.retry:
         for state in states:
             if state.attempts and state.state != "done":
                 write_attempt(folder, state.cell, Attempt(ended=now(), outcome="reset"))
-        states = _states(request.runs, folder, sweep, elsewhere)
-    engine, jobs = _engine(how, sweep, folder, terminal)
+        states = _states(runs, folder, sweep, elsewhere)
     _announce(sweep, folder, states, terminal)
     done = sum(state.state == "done" for state in states)
-    with terminal.bar("cells", len(states)) as bar, stop_requested() as stopped:
-        progress = SweepProgress(terminal, bar, len(states), done, estimates, jobs)
-        run = SweepRun(sweep, folder, request.runs, engine, progress, stopped, request.offline)
-        run.to_do.extend(s.cell for s in states if s.state not in ("done", "failed"))
-        run_cells(run)
-    _finish(sweep, folder, _states(request.runs, folder, sweep, elsewhere), as_json, terminal)
+    to_do = [state.cell for state in states if state.state not in ("done", "failed")]
+    if to_do:
+        engine = engine or _engine(how, sweep, folder, terminal)
+        estimates = _estimates(runs, states, elsewhere)
+        with terminal.bar("cells", len(states)) as bar, stop_requested() as stopped:
+            progress = SweepProgress(terminal, bar, len(states), done, estimates, engine.jobs)
+            run = SweepRun(sweep, folder, runs, engine, progress, stopped, offline)
+            run.to_do.extend(to_do)
+            run_cells(run)
+        states = _states(runs, folder, sweep, elsewhere)
+    _finish(sweep, folder, states, as_json, terminal)
 
 
 def _states(runs: Path, folder: Path, sweep: Sweep, elsewhere: Published) -> list[CellState]:
@@ -90,19 +110,18 @@ def _estimates(
     return {cell.name: estimate(cell, records) for cell in left}
 
 
-def _engine(how: How, sweep: Sweep, folder: Path, terminal: Terminal) -> tuple[Engine, int]:
+def _engine(how: How, sweep: Sweep, folder: Path, terminal: Terminal) -> Engine:
     if how.engine == "ray":
         from lpmoe_bench.sweep.cluster import RayEngine
 
-        engine = RayEngine(sweep, folder, how.jobs, how.address, how.shared, terminal.say)
-        return engine, engine.jobs
+        return RayEngine(sweep, folder, how.jobs, how.address, how.shared, terminal.say)
     for name, value in (("--address", how.address), ("--shared/--streamed", how.shared)):
         if value is not None:
             raise UsageError(f"{name} is for --engine ray; the local engine needs none")
     made, notes = shares(sweep.cells, how.jobs)
     for note in notes:
         terminal.note(note)
-    return LocalEngine(made), len(made)
+    return LocalEngine(made)
 
 
 def _announce(sweep: Sweep, folder: Path, states: Sequence[CellState], terminal: Terminal) -> None:

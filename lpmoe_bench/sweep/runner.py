@@ -29,10 +29,13 @@ from lpmoe_bench.sweep.store import (
 
 POLL_SECONDS = 0.1
 AGAIN_SECONDS = 3.0  # until a cell that another process has is looked at again
+PATIENCE_SECONDS = 60.0  # for such cells, when nothing else is left to do
 
 
 class Engine(Protocol):
-    """What runs jobs: here, or on other machines."""
+    """What runs jobs, so many at a time: here, or on other machines."""
+
+    jobs: int
 
     def free(self) -> bool: ...
     def start(self, job: Job) -> None: ...
@@ -43,7 +46,7 @@ class Engine(Protocol):
 
 @dataclass
 class SweepRun:
-    """A sweep at work: what is still to do, and for how long cells of others are waited for."""
+    """A sweep at work: what is still to do, what runs, and when cells of others are looked at."""
 
     sweep: Sweep
     folder: Path
@@ -52,7 +55,6 @@ class SweepRun:
     progress: SweepProgress
     stopped: Callable[[], bool]
     offline: bool = False
-    patience_seconds: float = 60.0
     to_do: deque[Cell] = field(default_factory=deque)
     running: dict[str, Cell] = field(default_factory=dict)
     not_before: dict[str, float] = field(default_factory=dict)
@@ -75,7 +77,7 @@ def run_cells(run: SweepRun) -> None:
                 _settle(run, claims, job, ended, seconds, stopping=False)
             if run.running:
                 idle_since = time.monotonic()
-            elif run.to_do and time.monotonic() - idle_since > run.patience_seconds:
+            elif run.to_do and time.monotonic() - idle_since > PATIENCE_SECONDS:
                 break
             run.progress.tick(list(run.running.values()))
             time.sleep(POLL_SECONDS)

@@ -1,0 +1,151 @@
+"""The engine `ray`: cells as tasks of a Ray cluster, here or on many machines."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lpmoe_bench import __version__
+from lpmoe_bench.errors import ResourceError, UsageError
+from lpmoe_bench.sweep.model import Cell, Sweep
+from lpmoe_bench.sweep.outcome import Ended
+from lpmoe_bench.sweep.process import PATIENT_SECONDS, PROGRAM, Job
+from lpmoe_bench.sweep.remote import Task, receive, run_task
+from lpmoe_bench.sweep.store import settings_text
+
+INSTALL = "the ray engine needs Ray; install it with: pip install 'lpmoe-bench[ray]'"
+
+
+class Share(NamedTuple):
+    """How many cells run at a time, and what of a machine each has."""
+
+    jobs: int
+    cpus: int
+    gpus: int
+
+
+class RayEngine:
+    """Runs cells as tasks; what a worker or a machine takes down with it is tried again.
+
+    Ray's own retries are off: the sweep counts attempts, keeps their reasons, and gives a cell that
+    ran out of memory another micro-batch, which Ray would start unchanged for ever.
+    """
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        folder: Path,
+        jobs: int | None,
+        address: str | None,
+        shared: bool | None,
+        say: Callable[[str], None],
+    ):
+        self.ray = _connect(address)
+        nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+        share = share_of(sweep.cells, nodes, jobs)
+        self.jobs, self.sweep, self.folder, self.shared = share.jobs, sweep, folder, shared
+        self.program = PROGRAM
+        self.remote = self.ray.remote(run_task).options(
+            num_cpus=share.cpus, num_gpus=share.gpus, max_retries=0, scheduling_strategy="SPREAD"
+        )
+        self.running: dict[Any, tuple[Job, float]] = {}
+        self.asked: float | None = None
+        gpus = f" and {share.gpus} GPUs" if share.gpus else ""
+        say(
+            f"Ray cluster of {len(nodes)} machines: {share.jobs} cells at a time, {share.cpus} "
+            f"processor cores{gpus} each"
+        )
+
+    def free(self) -> bool:
+        return len(self.running) < self.jobs
+
+    def start(self, job: Job) -> None:
+        task = Task(
+            job=job,
+            sweep=self.sweep.id,
+            folder=self.folder,
+            settings=settings_text(job.cell),
+            shared=self.shared,
+            version=__version__,
+            program=tuple(self.program),
+        )
+        self.running[self.remote.remote(task)] = (job, time.monotonic())
+
+    def ended(self) -> list[tuple[Job, Ended, float]]:
+        """Return (job, how it ended, seconds) of tasks that ended; streamed files are written."""
+        if not self.running:
+            return []
+        ready, _ = self.ray.wait(list(self.running), num_returns=len(self.running), timeout=0)
+        return [self._result(reference) for reference in ready]
+
+    def stop(self) -> None:
+        """Ask the tasks to save and end; the longer ago that was, the less politely."""
+        forced = self.asked is not None and time.monotonic() - self.asked > PATIENT_SECONDS
+        if self.asked is None or forced:
+            self.asked = time.monotonic()
+            for reference in self.running:
+                self.ray.cancel(reference, force=forced)
+
+    def close(self) -> None:
+        """Leave the cluster; Ray ends what still runs for this process, and each cell with it."""
+        for reference in self.running:
+            self.ray.cancel(reference, force=True)
+        self.running = {}
+        self.ray.shutdown()
+
+    def _result(self, reference: Any) -> tuple[Job, Ended, float]:
+        job, started = self.running.pop(reference)
+        seconds = time.monotonic() - started
+        try:
+            result = self.ray.get(reference)
+        except self.ray.exceptions.OutOfMemoryError as error:
+            return job, Ended(None, lost=f"out of memory: {_first(error)}"), seconds
+        except self.ray.exceptions.RayError as error:
+            return job, Ended(None, lost=f"Ray lost it: {_first(error)}"), seconds
+        receive(job, result)
+        return job, result.ended, result.seconds
+
+
+def _connect(address: str | None) -> Any:
+    """Join a cluster, or start one here; raises UsageError, or ResourceError where none answers."""
+    try:
+        import ray
+    except ModuleNotFoundError:
+        raise UsageError(INSTALL) from None
+    place = address or os.environ.get("RAY_ADDRESS") or "local"
+    options: dict[str, Any] = {"include_dashboard": False} if place == "local" else {}
+    try:
+        ray.init(place, log_to_driver=False, logging_level="ERROR", **options)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ResourceError(
+            f"no Ray cluster answers at {place} ({_first(error)}); start one with "
+            f"`ray start --head`, or leave --address out to use this machine alone"
+        ) from None
+    return ray
+
+
+def share_of(cells: list[Cell], nodes: list[dict[str, float]], jobs: int | None) -> Share:
+    """Return how a cluster is shared: a cell has its GPUs, or an equal part of a machine's cores.
+
+    nodes: the resources of each machine, as Ray counts them. By default one cell for each GPU,
+    where there are any, else one for each machine.
+    """
+    runtimes = [cell.settings.get("runtime", {}) for cell in cells]
+    each = max((runtime.get("devices", 1) for runtime in runtimes), default=1)
+    on_gpus = any(runtime.get("device", "auto") != "cpu" for runtime in runtimes)
+    fitting = sum(int(node.get("GPU", 0)) // each for node in nodes) if on_gpus else 0
+    if fitting:
+        return Share(jobs or fitting, 1, each)
+    jobs = jobs or max(1, len(nodes))
+    a_machine = -(-jobs // max(1, len(nodes)))
+    cores = min((int(node.get("CPU", 1)) for node in nodes), default=1)
+    return Share(jobs, max(1, cores // a_machine), 0)
+
+
+def _first(error: Exception) -> str:
+    """Return the first line of what Ray says, which goes on for many."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:200] if lines else type(error).__name__

@@ -1,0 +1,172 @@
+"""The loop of a sweep on fake cells: what is skipped, tried again, given up, and said of it."""
+
+import fcntl
+import json
+
+import pytest
+from fake_sweeps import fake_cell, fake_sweep, run_fake, states
+
+from lpmoe_bench.errors import FailedCellsError
+from lpmoe_bench.record import read_record
+from lpmoe_bench.sweep import runner
+from lpmoe_bench.sweep.locks import Claims
+from lpmoe_bench.sweep.status import status_command
+from lpmoe_bench.sweep.store import sweep_folder, write_sweep
+
+
+def trainings(runs, cell) -> int:
+    """How often a fake cell trained to its end."""
+    return len((runs / cell.folder / "trained").read_text().split())
+
+
+def outcomes(state) -> list[str]:
+    return [attempt.outcome for attempt in state.attempts]
+
+
+def test_every_cell_is_run_once_and_finished_ones_are_skipped(tmp_path):
+    cells = [fake_cell(method=method, seed=seed) for method in ("lora", "vpt") for seed in (0, 1)]
+    run_fake(fake_sweep(*cells[:3]), tmp_path, jobs=2)
+    run_fake(fake_sweep(*cells), tmp_path)  # another sweep, that shares three cells
+    found = states(fake_sweep(*cells), tmp_path)
+    assert [state.state for state in found.values()] == ["done"] * 4
+    assert [trainings(tmp_path, cell) for cell in cells] == [1] * 4
+    assert [outcomes(state) for state in found.values()] == [[], [], [], ["finished"]]
+
+
+def test_a_cell_that_fails_twice_is_finished_at_the_third_attempt(tmp_path):
+    sweep = fake_sweep(fake_cell("fail=2"), fake_cell(seed=1))
+    run_fake(sweep, tmp_path)
+    state = states(sweep, tmp_path)["cod-lora-s0"]
+    assert outcomes(state) == ["failed", "failed", "finished"]
+    assert [attempt.exit_code for attempt in state.attempts] == [7, 7, 0]
+    assert state.attempts[0].reason == "training diverged at step 1"
+    log = sweep_folder(tmp_path, sweep) / "attempts/cod-lora-s0" / state.attempts[0].log
+    assert "error: training diverged" in log.read_text()
+
+
+def test_a_cell_is_given_up_after_three_attempts_until_it_is_reset(tmp_path):
+    sweep = fake_sweep(fake_cell("fail=4"), fake_cell(seed=1))
+    with pytest.raises(FailedCellsError, match=r"1 of 2 cells failed.*diverged"):
+        run_fake(sweep, tmp_path)
+    assert trainings(tmp_path, sweep.cells[1]) == 1
+    with pytest.raises(FailedCellsError):
+        run_fake(sweep, tmp_path)
+    assert len(states(sweep, tmp_path)["cod-lora-s0"].attempts) == 3  # nothing was tried
+    run_fake(sweep, tmp_path, retry=True)
+    assert outcomes(states(sweep, tmp_path)["cod-lora-s0"]) == ["failed", "finished"]
+
+
+@pytest.mark.parametrize(
+    ("label", "reason"),
+    [
+        ("signal=9", "killed by signal 9"),
+        ("signal=11", "killed by signal 11"),
+        ("silent", "without a record of the planned fingerprint"),
+    ],
+)
+def test_a_crash_costs_that_cell_only_and_keeps_its_reason(tmp_path, label, reason):
+    sweep = fake_sweep(fake_cell(label), fake_cell(seed=1))
+    with pytest.raises(FailedCellsError):
+        run_fake(sweep, tmp_path)
+    found = states(sweep, tmp_path)
+    assert [state.state for state in found.values()] == ["failed", "done"]
+    assert reason in found["cod-lora-s0"].failures[0].reason
+
+
+def test_out_of_memory_halves_the_micro_batch_and_is_no_failure(tmp_path):
+    sweep = fake_sweep(fake_cell("memory=1"))
+    run_fake(sweep, tmp_path)
+    state = states(sweep, tmp_path)["cod-lora-s0"]
+    assert outcomes(state) == ["out of memory"] * 3 + ["finished"]
+    tried = [[f"runtime.micro_batch={size}"] for size in (4, 2, 1)]
+    assert [attempt.changes for attempt in state.attempts] == [[], *tried]
+    notes = read_record(tmp_path / sweep.cells[0].folder).notes
+    assert "micro_batch=1, the batch is still 8" in notes[0]
+
+
+def test_a_method_of_batch_statistics_recomputes_blocks_instead(tmp_path):
+    sweep = fake_sweep(fake_cell("memory=4", batch_statistics=True))
+    run_fake(sweep, tmp_path)
+    attempts = states(sweep, tmp_path)["cod-lora-s0"].attempts
+    assert [attempt.changes for attempt in attempts] == [[], ["runtime.checkpointing=true"]]
+
+
+def test_memory_that_never_suffices_fails_at_the_end_of_the_ladder(tmp_path):
+    cell = fake_cell("memory=0 fail=0")
+    cell.settings["runtime"]["checkpointing"] = True  # so that it cannot help
+    sweep = fake_sweep(cell)
+    with pytest.raises(FailedCellsError, match="nothing is left that takes less memory"):
+        run_fake(sweep, tmp_path)
+    state = states(sweep, tmp_path)["cod-lora-s0"]
+    assert outcomes(state) == ["out of memory"] * 3 + ["failed"] * 3
+
+
+def test_a_cell_that_another_sweep_has_is_left_to_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(runner, "PATIENCE_SECONDS", 0.5)
+    sweep = fake_sweep(fake_cell(), fake_cell(seed=1))
+    other = Claims(tmp_path)
+    assert other.take(sweep.cells[0])
+    run_fake(sweep, tmp_path)
+    found = states(sweep, tmp_path)
+    assert [state.state for state in found.values()] == ["running", "done"]
+    assert found["cod-lora-s0"].attempts == []
+    other.release(sweep.cells[0])
+    run_fake(sweep, tmp_path)
+    assert trainings(tmp_path, sweep.cells[0]) == 1
+
+
+def test_a_run_by_hand_is_waited_for_and_never_a_failure(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(runner, "PATIENCE_SECONDS", 0.5)
+    sweep = fake_sweep(fake_cell())
+    folder = tmp_path / sweep.cells[0].folder
+    folder.mkdir(parents=True)
+    with open(folder / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        run_fake(sweep, tmp_path)
+        assert states(sweep, tmp_path)["cod-lora-s0"].state == "running"
+        monkeypatch.setattr(runner, "is_locked", lambda path: False)  # it took it just after
+        run_fake(sweep, tmp_path)
+    assert states(sweep, tmp_path)["cod-lora-s0"].attempts == []
+    run_fake(sweep, tmp_path)
+    assert states(sweep, tmp_path)["cod-lora-s0"].state == "done"
+
+
+def test_status_tells_every_cell_to_people_and_machines(tmp_path, capsys):
+    sweep = fake_sweep(fake_cell("fail=9"), fake_cell(seed=1), fake_cell(seed=2))
+    write_sweep(tmp_path, sweep)
+    status_command(tmp_path, [], False)
+    assert "3 cells: 3 waiting" in capsys.readouterr().out
+    with pytest.raises(FailedCellsError):
+        run_fake(sweep, tmp_path)
+    (tmp_path / sweep.cells[2].folder / "run.json").unlink()
+    (tmp_path / sweep.cells[2].folder / "resume.safetensors").touch()
+    capsys.readouterr()
+    status_command(tmp_path, [], False)
+    text = capsys.readouterr().out
+    assert "3 cells: 1 done, 1 partly done, 1 failed" in text
+    assert "3 of 3 attempts failed: training diverged at step 1; log: " in text
+    assert "1 of 1 finished cells were made by other code (efefefefefef)" in text
+    status_command(tmp_path, [], True)
+    cells = json.loads(capsys.readouterr().out)[0]["cells"]
+    assert [cell["state"] for cell in cells] == ["failed", "done", "partial"]
+
+
+def test_a_record_of_another_fingerprint_is_not_taken_for_the_cell(tmp_path):
+    sweep = fake_sweep(fake_cell())
+    run_fake(sweep, tmp_path)
+    cell = sweep.cells[0].model_copy(update={"fingerprint": "lora" + "1" * 60})
+    assert states(fake_sweep(cell), tmp_path)["cod-lora-s0"].state == "waiting"
+
+
+def test_the_log_opens_with_the_command_to_type(tmp_path):
+    sweep = fake_sweep(fake_cell("memory=4"))
+    run_fake(sweep, tmp_path)
+    folder = sweep_folder(tmp_path, sweep)
+    logs = sorted((folder / "attempts/cod-lora-s0").glob("*.log"))
+    first = logs[-1].read_text().splitlines()[0]
+    settings = folder / "cells/cod-lora-s0.yaml"
+    assert first == (
+        f"# lpmoe-bench run --config {settings} --runs {tmp_path} --set runtime.micro_batch=4"
+    )

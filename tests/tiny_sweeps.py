@@ -1,0 +1,57 @@
+"""Sweeps of tiny runs: a data set of drawn discs by name, and how tests start sweeps on it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tiny_runs import draw_data
+
+REGISTRY = """
+tasks:
+  tiny: {title: Discs, protocol: cod, loss: structure, select: s_measure,
+         train: [tiny_train/all], test: [tiny_test/all]}
+datasets:
+  tiny_train: {title: Discs, task: tiny, folder: train}
+  tiny_test: {title: Discs, task: tiny, folder: test}
+"""
+
+
+def draw_sets(root: Path) -> Path:
+    """Draw 24 pairs to train and 6 to test, and return the file that names them."""
+    draw_data(root)
+    (root / "own.yaml").write_text(REGISTRY)
+    return root / "own.yaml"
+
+
+def sweep(datasets: Path, runs: Path, *more: str) -> list[str]:
+    """The command line of a sweep; the last of a repeated option counts."""
+    return [
+        *(sys.executable, "-m", "lpmoe_bench", "sweep", "--datasets", str(datasets)),
+        *("--tasks", "tiny", "--methods", "lora", "--seeds", "0", "--runs", str(runs)),
+        *("--backbone", "vit_tiny_patch16_224", "--weights", "random:3", "--size", "64"),
+        *("--set", "train.batch=4", "--set", "train.epochs=2", "--set", "decoder.width=8"),
+        *more,
+    ]
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def finish(command: list[str], **more: str) -> subprocess.CompletedProcess:
+    return subprocess.run(command, capture_output=True, text=True, env=environment() | more)
+
+
+def start(command: list[str], log: Path) -> subprocess.Popen:
+    with open(log, "w") as stderr:
+        return subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=stderr, env=environment()
+        )
+
+
+def records(runs: Path) -> dict[str, dict]:
+    """The content of every finished run below a folder, by its own folder's name."""
+    found = runs.glob("*/*/*/*/run.json")
+    return {str(path.parent.relative_to(runs)): json.loads(path.read_text()) for path in found}
