@@ -58,6 +58,8 @@ class SweepRun:
     to_do: deque[Cell] = field(default_factory=deque)
     running: dict[str, Cell] = field(default_factory=dict)
     not_before: dict[str, float] = field(default_factory=dict)
+    refused: set[str] = field(default_factory=set)  # cells whose last process found them locked
+    active: float = field(default_factory=time.monotonic)  # when something was last achieved
 
 
 def run_cells(run: SweepRun) -> None:
@@ -66,7 +68,6 @@ def run_cells(run: SweepRun) -> None:
     Raises InterruptedRun when it is asked to stop, after all its processes have saved and ended.
     """
     claims = Claims(run.runs)
-    idle_since = time.monotonic()
     try:
         while run.to_do or run.running:
             if run.stopped():
@@ -75,9 +76,9 @@ def run_cells(run: SweepRun) -> None:
                 _start(run, cell)
             for job, ended, seconds in run.engine.ended():
                 _settle(run, claims, job, ended, seconds, stopping=False)
-            if run.running:
-                idle_since = time.monotonic()
-            elif run.to_do and time.monotonic() - idle_since > PATIENCE_SECONDS:
+            if run.running.keys() - run.refused:
+                run.active = time.monotonic()
+            elif not run.running and time.monotonic() - run.active > PATIENCE_SECONDS:
                 break
             run.progress.tick(list(run.running.values()))
             time.sleep(POLL_SECONDS)
@@ -136,10 +137,13 @@ def _settle(
     outcome, reason = judge(ended, own_record(run.runs, cell) is not None, stopping)
     del run.running[cell.name]
     if outcome == "busy":
+        run.refused.add(cell.name)
         job.log.unlink(missing_ok=True)
         claims.release(cell)
         _later(run, cell)
         return
+    run.refused.discard(cell.name)
+    run.active = time.monotonic()
     changes = list(job.changes)
     if outcome == "out of memory" and memory.changes_next(cell, changes) is None:
         outcome, reason = "failed", f"{reason}; nothing is left that takes less memory"

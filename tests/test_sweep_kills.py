@@ -1,0 +1,171 @@
+"""A sweep that is killed at random moments: no half record, no lost cell, none run twice."""
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from fake_sweeps import FAKE, fake_cell, fake_sweep
+from tiny_sweeps import draw_sets, environment, finish, records, start, sweep
+
+from lpmoe_bench.record import read_record, read_rows
+from lpmoe_bench.sweep.model import Sweep
+from lpmoe_bench.sweep.process import PROGRAM
+from lpmoe_bench.sweep.store import read_attempts, read_sweeps, sweep_folder, write_sweep
+
+DRIVER = Path(__file__).with_name("fake_sweeps.py")
+
+
+def drive(runs: Path, program: Sequence[str]) -> subprocess.Popen:
+    """Start the sweep that is planned in a folder, two cells at a time."""
+    command = [sys.executable, str(DRIVER), str(runs), "2", *program]
+    return subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment()
+    )
+
+
+def children(parent: int) -> list[int]:
+    """The processes that a process has started."""
+    listed = Path(f"/proc/{parent}/task/{parent}/children")
+    return [int(text) for text in listed.read_text().split()] if listed.exists() else []
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; a dead one that nobody has waited for does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in "ZX"
+
+
+def assert_whole(runs: Path) -> dict[str, str]:
+    """Check that every record there is complete, and return the digest of each."""
+    digests = {}
+    for path in sorted(runs.glob("*/*/*/*/run.json")):
+        record, rows = read_record(path.parent), read_rows(path.parent / "per_image.csv")
+        assert len({row["image"] for row in rows}) >= 1
+        if record.adapter_sha256 is not None:
+            adapter = (path.parent / "adapter.safetensors").read_bytes()
+            assert hashlib.sha256(adapter).hexdigest() == record.adapter_sha256
+            assert len(rows) == sum(split.images for split in record.data.tests)
+        digests[str(path.parent)] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return digests
+
+
+def kill_at_random(runs: Path, program: Sequence[str], longest: float, random_: random.Random):
+    """Start a sweep and kill it; every second time its cells are killed with it.
+
+    Returns whether it was killed, rather than finished first; otherwise cells end by themselves.
+    """
+    process = drive(runs, program)
+    moment = time.monotonic() + random_.uniform(0, longest)
+    while process.poll() is None and time.monotonic() < moment:
+        time.sleep(0.01)
+    cells, killed = children(process.pid), process.poll() is None
+    process.kill()
+    process.wait()
+    if random_.random() < 0.5:
+        for pid in cells:
+            os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 120
+    while any(is_alive(pid) for pid in cells):  # those that the sweep left behind save and end
+        assert time.monotonic() < deadline, "a cell outlived its sweep"
+        time.sleep(0.02)
+    return killed
+
+
+def torture(root: Path, planned: Sweep, program: Sequence[str], kills: int, seed: int) -> None:
+    """Kill a sweep so many times, in a new folder whenever it is finished; check what is left."""
+    random_, done, round_ = random.Random(seed), 0, 0
+    write_sweep(root / "whole", planned)
+    clock = time.monotonic()
+    assert drive(root / "whole", program).wait() == 0
+    longest = time.monotonic() - clock
+    assert len(assert_whole(root / "whole")) == len(planned.cells)
+    while done < kills:
+        round_ += 1
+        runs, known = root / f"round-{round_}", {}
+        write_sweep(runs, planned)
+        while done < kills and len(known) < len(planned.cells):
+            done += kill_at_random(runs, program, longest, random_)
+            now = assert_whole(runs)
+            assert known.items() <= now.items()  # what is finished stays as it is
+            known = now
+        assert drive(runs, program).wait() == 0
+        now = assert_whole(runs)
+        assert known.items() <= now.items()
+        assert len(now) == len(planned.cells)
+        assert not list(runs.rglob("superseded-*"))
+        for cell in planned.cells:
+            attempts = read_attempts(sweep_folder(runs, planned), cell)
+            assert sum(attempt.outcome == "finished" for attempt in attempts) <= 1
+            assert not any(attempt.outcome == "failed" for attempt in attempts)
+
+
+def test_three_kills_of_fake_cells(tmp_path):
+    cells = [fake_cell("steps=4 pause=0.05", seed=seed) for seed in range(3)]
+    torture(tmp_path, fake_sweep(*cells), FAKE, kills=3, seed=0)
+    for path in tmp_path.glob("round-*/cod/*/*/*/trained"):
+        assert len(path.read_text().split()) == 1  # SIGTERM lets it end; it trained once
+
+
+@pytest.mark.slow
+def test_forty_kills_of_fake_cells(tmp_path):
+    cells = [fake_cell("steps=4 pause=0.05", seed=seed) for seed in range(4)]
+    torture(tmp_path, fake_sweep(*cells), FAKE, kills=40, seed=1)
+
+
+@pytest.mark.slow
+def test_twenty_kills_of_real_runs(tmp_path):
+    command = sweep(draw_sets(tmp_path / "data"), tmp_path / "plan", "--seeds", "0,1,2")
+    planning = start([*command, "--jobs", "1"], tmp_path / "log")
+    while not list((tmp_path / "plan").glob("sweeps/*/plan.json")):
+        assert planning.poll() is None, (tmp_path / "log").read_text()
+        time.sleep(0.05)
+    planning.kill()
+    planning.wait()
+    (_, planned), *_ = read_sweeps(tmp_path / "plan")
+    torture(tmp_path / "kills", planned, PROGRAM, kills=20, seed=2)
+
+
+@pytest.mark.slow
+def test_the_whole_command_is_killed_interrupted_and_goes_on(tmp_path):
+    """Kill, Ctrl-C and a lone cell's kill, of the real command; the result is that of one go."""
+    datasets = draw_sets(tmp_path / "data")
+    more = ("--methods", "lora,bitfit", "--set", "runtime.save_seconds=0")
+    whole, parts = sweep(datasets, tmp_path / "whole", *more), tmp_path / "parts"
+    done = finish(whole)
+    assert done.returncode == 0, done.stderr
+    command = sweep(datasets, parts, *more)
+    for number, code in ((signal.SIGKILL, -9), (signal.SIGINT, 130)):
+        process = start(command, tmp_path / "log")
+        while not list(parts.rglob("resume.safetensors")):
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            time.sleep(0.02)
+        process.send_signal(number)
+        assert process.wait() == code
+    assert "the same command goes on" in (tmp_path / "log").read_text()
+    process = start(command, tmp_path / "log")
+    while not (cells := children(process.pid)):
+        assert process.poll() is None, (tmp_path / "log").read_text()
+        time.sleep(0.02)
+    os.kill(cells[0], signal.SIGKILL)
+    assert process.wait() == 0, (tmp_path / "log").read_text()
+    one, other = records(tmp_path / "whole"), records(parts)
+    assert one.keys() == other.keys()
+    for name in one:
+        assert one[name]["scores"] == other[name]["scores"]
+        assert one[name]["adapter_sha256"] == other[name]["adapter_sha256"]
+    status = finish([*PROGRAM, "sweep", "status", "--runs", str(parts), "--json"])
+    cells = json.loads(status.stdout)[0]["cells"]
+    assert [cell["state"] for cell in cells] == ["done", "done"]
+    outcomes = [a["outcome"] for cell in cells for a in cell["attempts"]]
+    assert sorted(outcomes) == ["failed", "finished", "finished", "interrupted"]
