@@ -1,18 +1,21 @@
 """Sweeps of fake cells, planned by hand: quick enough to kill and restart many times.
 
-As a program it runs the sweep that is planned in a folder: fake_sweeps.py RUNS JOBS PROGRAM...
+As a program it runs the sweep that is planned in a folder: fake_sweeps.py RUNS JOBS PROGRAM...,
+where JOBS is a number, or the address of a Ray cluster with ,shared ,streamed or ,look behind it.
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from lpmoe_bench.console import Terminal
+from lpmoe_bench.errors import BenchError
 from lpmoe_bench.record import run_folder
 from lpmoe_bench.sweep.command import How, run_planned
 from lpmoe_bench.sweep.local import LocalEngine
 from lpmoe_bench.sweep.model import Cell, Places, Sweep, sweep_id
 from lpmoe_bench.sweep.state import CellState, state_of
-from lpmoe_bench.sweep.store import read_sweeps, sweep_folder
+from lpmoe_bench.sweep.store import read_sweeps, sweep_folder, write_sweep
 
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_cell.py")))
 
@@ -55,12 +58,31 @@ def states(sweep: Sweep, runs: Path) -> dict[str, CellState]:
     return {cell.name: state_of(runs, folder, cell, {}) for cell in sweep.cells}
 
 
-if __name__ == "__main__":
-    from lpmoe_bench.errors import BenchError
+def ray_engine(sweep: Sweep, runs: Path, where: str, program=FAKE):
+    """An engine on a cluster; `where` is its address and how results come back."""
+    from lpmoe_bench.sweep.cluster import RayEngine
 
-    runs, jobs, program = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
+    address, how = where.split(",")
+    shared = {"shared": True, "streamed": False, "look": None}[how]
+    folder = write_sweep(runs, sweep)
+    engine = RayEngine(sweep, folder, None, address, shared, lambda text: None)
+    engine.program = tuple(program)
+    return engine
+
+
+def run_as_program(runs: Path, jobs: str, program: Sequence[str]) -> None:
+    sweep = read_sweeps(runs)[0][1]
+    engine = (
+        LocalEngine([{} for _ in range(int(jobs))], program)
+        if jobs.isdecimal()
+        else ray_engine(sweep, runs, jobs, program)
+    )
+    run_planned(sweep, runs, False, How(), False, Terminal(), {}, engine)
+
+
+if __name__ == "__main__":
     try:
-        run_fake(read_sweeps(runs)[0][1], runs, jobs, program=program or FAKE)
+        run_as_program(Path(sys.argv[1]), sys.argv[2], sys.argv[3:] or FAKE)
     except BenchError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -60,8 +60,10 @@ def assert_whole(runs: Path) -> dict[str, str]:
     return digests
 
 
-def kill_at_random(runs: Path, program: Sequence[str], longest: float, random_: random.Random):
-    """Start a sweep and kill it; every second time its cells are killed with it.
+def kill_at_random(
+    runs: Path, program: Sequence[str], longest: float, random_: random.Random, cells_too: bool
+) -> bool:
+    """Start a sweep and kill it; every second time, where `cells_too`, its cells with it.
 
     Returns whether it was killed, rather than finished first; otherwise cells end by themselves.
     """
@@ -72,7 +74,7 @@ def kill_at_random(runs: Path, program: Sequence[str], longest: float, random_: 
     cells, killed = children(process.pid), process.poll() is None
     process.kill()
     process.wait()
-    if random_.random() < 0.5:
+    if cells_too and random_.random() < 0.5:
         for pid in cells:
             os.kill(pid, signal.SIGKILL)
     deadline = time.monotonic() + 120
@@ -82,7 +84,14 @@ def kill_at_random(runs: Path, program: Sequence[str], longest: float, random_: 
     return killed
 
 
-def torture(root: Path, planned: Sweep, program: Sequence[str], kills: int, seed: int) -> None:
+def torture(
+    root: Path,
+    planned: Sweep,
+    program: Sequence[str],
+    kills: int,
+    seed: int,
+    cells_too: bool = True,
+) -> None:
     """Kill a sweep so many times, in a new folder whenever it is finished; check what is left."""
     random_, done, round_ = random.Random(seed), 0, 0
     write_sweep(root / "whole", planned)
@@ -95,7 +104,7 @@ def torture(root: Path, planned: Sweep, program: Sequence[str], kills: int, seed
         runs, known = root / f"round-{round_}", {}
         write_sweep(runs, planned)
         while done < kills and len(known) < len(planned.cells):
-            done += kill_at_random(runs, program, longest, random_)
+            done += kill_at_random(runs, program, longest, random_, cells_too)
             now = assert_whole(runs)
             assert known.items() <= now.items()  # what is finished stays as it is
             known = now
@@ -112,7 +121,7 @@ def torture(root: Path, planned: Sweep, program: Sequence[str], kills: int, seed
 
 def test_three_kills_of_fake_cells(tmp_path):
     cells = [fake_cell("steps=4 pause=0.05", seed=seed) for seed in range(3)]
-    torture(tmp_path, fake_sweep(*cells), FAKE, kills=3, seed=0)
+    torture(tmp_path, fake_sweep(*cells), FAKE, kills=3, seed=0, cells_too=False)
     for path in tmp_path.glob("round-*/cod/*/*/*/trained"):
         assert len(path.read_text().split()) == 1  # SIGTERM lets it end; it trained once
 

@@ -47,6 +47,8 @@ class SweepProgress:
                 self._one_less(cell, done=False)
             tries = f"attempt {failures} of {MOST_ATTEMPTS}"
             self.terminal.say(f"failed  {words_of(cell)}, {tries}: {attempt.reason}; log: {log}")
+        elif attempt.outcome == "out of memory":
+            self.terminal.say(f"memory  {words_of(cell)}: {attempt.reason}; trying with less")
         else:
             self.terminal.say(f"stopped {words_of(cell)}: {attempt.reason}")
 

@@ -51,7 +51,7 @@ class Result:
 
 def run_task(task: Task) -> Result:
     """Run a cell in a process of its own; this is what Ray calls on the worker."""
-    host = f"{socket.gethostname()}"
+    host = _here()
     if task.version != __version__:
         lost = f"{host} has lpmoe-bench {__version__}, the sweep {task.version}; install that there"
         return Result(Ended(None, lost=lost, host=host), 0.0, {})
@@ -110,6 +110,14 @@ def receive(job: Job, result: Result) -> None:
             return
         for name in sorted(result.files, key=lambda name: name == RECORD):
             write_atomically(folder / name, result.files[name])
+
+
+def _here() -> str:
+    """Name this machine, and the node of the cluster: one machine may hold several."""
+    import ray
+
+    node = ray.get_runtime_context().get_node_id() if ray.is_initialized() else ""
+    return f"{socket.gethostname()}, node {node[:8]}" if node else socket.gethostname()
 
 
 def _wait(process: CellProcess) -> Ended:
