@@ -157,7 +157,7 @@ def test_workers_look_whether_they_see_the_folder(nodes, worker_files, tmp_path)
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["shared", "streamed"])
 def test_an_interrupted_sweep_saves_and_goes_on(nodes, worker_files, tmp_path, how):
-    cells = [fake_cell(f"steps=8 pause=0.25 {how}", method=how, seed=seed) for seed in (0, 1)]
+    cells = [fake_cell(f"steps=60 pause=0.25 {how}", method=how, seed=seed) for seed in (0, 1)]
     planned, where = fake_sweep(*cells), f"{nodes.address},{how}"
     place = tmp_path if how == "shared" else worker_files
     process = drive(tmp_path, planned, where)

@@ -81,13 +81,15 @@ def run_planned(
                 write_attempt(folder, state.cell, Attempt(ended=now(), outcome="reset"))
         states = _states(runs, folder, sweep, elsewhere)
     _announce(sweep, folder, states, terminal)
-    done = sum(state.state == "done" for state in states)
+    done, failed = (sum(s.state == name for s in states) for name in ("done", "failed"))
     to_do = [state.cell for state in states if state.state not in ("done", "failed")]
     if to_do:
         engine = engine or _engine(how, sweep, folder, terminal)
         estimates = _estimates(runs, states, elsewhere)
         with terminal.bar("cells", len(states)) as bar, stop_requested() as stopped:
-            progress = SweepProgress(terminal, bar, len(states), done, estimates, engine.jobs)
+            progress = SweepProgress(
+                terminal, bar, len(states), done, failed, estimates, engine.jobs
+            )
             run = SweepRun(sweep, folder, runs, engine, progress, stopped, offline)
             run.to_do.extend(to_do)
             run_cells(run)

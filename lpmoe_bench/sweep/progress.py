@@ -21,11 +21,12 @@ class SweepProgress:
         bar: Bar,
         total: int,
         done: int,
+        failed: int,
         estimates: Mapping[str, Estimate],
         jobs: int,
     ):
         self.terminal, self.bar, self.jobs = terminal, bar, jobs
-        self.total, self.done, self.failed = total, done, 0
+        self.total, self.done, self.failed = total, done, failed
         self.left = {name: one.seconds for name, one in estimates.items()}
         self.taken: dict[str, list[float]] = {}  # seconds of cells that differ in the seed alone
 
@@ -61,6 +62,11 @@ class SweepProgress:
         self.terminal.say(
             f"stopping: {running} cells save their state; once more ends them at once"
         )
+
+    @property
+    def is_over(self) -> bool:
+        """Whether every cell is done or given up."""
+        return self.done + self.failed == self.total
 
     def tick(self, running: Sequence[Cell]) -> None:
         """Move the bar, where there is a terminal for it."""

@@ -175,4 +175,6 @@ def _stop(run: SweepRun, claims: Claims) -> None:
         for job, ended, seconds in run.engine.ended():
             _settle(run, claims, job, ended, seconds, stopping=True)
         time.sleep(POLL_SECONDS)
+    if run.progress.is_over:
+        return
     raise InterruptedRun(f"interrupted with {run.progress.words()}; the same command goes on there")

@@ -1,4 +1,4 @@
-"""A process that ends with the one that started it."""
+"""A process that ends with the one that started it, and heeds its signals."""
 
 from __future__ import annotations
 
@@ -18,6 +18,10 @@ def tether(parent: int) -> None:
     In training that saves the state first, elsewhere it ends the process. `parent` is the process
     id that the starter knows itself by.
     """
+    # Ray blocks SIGINT for its workers, a shell ignores it for what it starts in the background,
+    # and both are inherited.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if os.environ.get("LOCAL_RANK", "0") != "0":  # one of several, started by the first of them
         parent = os.getppid()
     if sys.platform == "linux":
