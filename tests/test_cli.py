@@ -23,6 +23,7 @@ COMMANDS = (
     "publish",
     "merge",
     "export",
+    "sweep",
 )
 runner = CliRunner()
 

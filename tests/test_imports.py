@@ -31,11 +31,11 @@ LEVEL = {name: level for level, names in LEVELS.items() for name in names.split(
 # These import, with all they import, where the extra `train` is not installed; so do levels 0, 1.
 LIGHT = """
 __main__ audit budget_page catalogue check cli commands compare datasets doctor metrics pictures
-publish report samples score statistics tables verdicts
+publish report samples score statistics sweep tables verdicts
 """
 NO_TORCH = {name for name, level in LEVEL.items() if level <= 1} | set(LIGHT.split())
 EXTRA = """
-torch torchvision timm lightning safetensors onnx huggingface_hub segment_anything
+torch torchvision timm lightning safetensors onnx huggingface_hub segment_anything ray
 """
 
 

@@ -33,7 +33,7 @@ def estimate(cell: Cell, records: Iterable[Record]) -> Estimate:
         if seconds is None:
             continue
         if record.fingerprint == cell.fingerprint:
-            same.append(record.costs.train_seconds or seconds)
+            same.append(seconds)
         elif all(record.config.get(key) == cell.settings.get(key) for key in ("backbone", "size")):
             like.append(seconds)
     if same:
@@ -42,11 +42,14 @@ def estimate(cell: Cell, records: Iterable[Record]) -> Estimate:
 
 
 def _seconds(cell: Cell, record: Record) -> float | None:
-    """Return what a cell takes at the speed of a record."""
+    """Return what a cell takes: the time of a record of the same settings, else at its speed."""
     costs = record.costs
-    if not costs.train_images_per_second:
+    if record.fingerprint == cell.fingerprint and costs.train_seconds:
+        seconds = costs.train_seconds
+    elif costs.train_images_per_second:
+        seconds = cell.train_images / costs.train_images_per_second
+    else:
         return None
-    seconds = cell.train_images / costs.train_images_per_second
     if costs.inference_images_per_second:
         seconds += cell.test_images / costs.inference_images_per_second
     return seconds

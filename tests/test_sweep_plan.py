@@ -1,0 +1,243 @@
+"""Planning a sweep: cells, their fingerprints, what is refused, how long, what memory changes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fake_sweeps import fake_cell, fake_sweep
+from records import record
+from tiny_sweeps import draw_sets, sweep
+from typer.testing import CliRunner
+
+from lpmoe_bench.cli import app
+from lpmoe_bench.errors import BenchError, DataError, UsageError
+from lpmoe_bench.record import write_record
+from lpmoe_bench.sweep.estimate import duration, estimate, total_words
+from lpmoe_bench.sweep.local import shares
+from lpmoe_bench.sweep.memory import changes_next, ladder
+from lpmoe_bench.sweep.model import Places, sweep_id
+from lpmoe_bench.sweep.outcome import Ended, judge
+from lpmoe_bench.sweep.planning import sets_of
+from method_zoo import ZooError
+
+runner = CliRunner()
+GENERAL = ["rank=4", "train.lr=1", "lora.rank=8", "vpt.train.lr=2", "decoder.width=8"]
+
+
+@pytest.fixture(scope="module")
+def datasets(tmp_path_factory) -> Path:
+    return draw_sets(tmp_path_factory.mktemp("data"))
+
+
+def call(datasets: Path, runs: Path, *more: str):
+    """Run the command in this process."""
+    return runner.invoke(app, sweep(datasets, runs, *more)[3:])
+
+
+def planned(datasets: Path, runs: Path, *more: str) -> dict:
+    result = call(datasets, runs, "--dry-run", "--json", "--quiet", *more)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def test_cells_are_methods_by_tasks_by_seeds_and_a_dry_run_writes_nothing(datasets, tmp_path):
+    plan = planned(datasets, tmp_path, "--methods", "lora,bitfit,lora", "--seeds", "0,2")
+    names = [cell["name"] for cell in plan["cells"]]
+    assert names == ["tiny-lora-s0", "tiny-bitfit-s0", "tiny-lora-s2", "tiny-bitfit-s2"]
+    prints = [cell["fingerprint"] for cell in plan["cells"]]
+    assert prints[0] == prints[2] != prints[1]
+    assert {cell["state"] for cell in plan["cells"]} == {"waiting"}
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_cell_has_the_fingerprint_of_its_run(datasets, tmp_path):
+    cell = planned(datasets, tmp_path, "--set", "lora.rank=4")["cells"][0]
+    words = sweep(datasets, tmp_path, "--dry-run", "--json", "--quiet")[4:]
+    plain = {"--tasks": "--task", "--methods": "--method", "--seeds": "--seed"}
+    alone = runner.invoke(app, ["run", *(plain.get(w, w) for w in words), "--set", "rank=4"])
+    assert json.loads(alone.stdout)["fingerprint"] == cell["fingerprint"]
+
+
+def test_the_id_follows_settings_but_not_how_it_is_run(datasets, tmp_path):
+    first = planned(datasets, tmp_path)["id"]
+    assert planned(datasets, tmp_path, "--jobs", "3", "--offline")["id"] == first
+    assert planned(datasets, tmp_path, "--set", "rank=4")["id"] != first
+    assert planned(datasets, tmp_path, "--seeds", "0,1")["id"] != first
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (["--methods", "lora,lroa"], "did you mean 'lora'"),
+        (["--methods", ","], "--methods is empty"),
+        (["--seeds", "0,one"], "--seeds got 'one'"),
+        (["--seeds", "-1"], "--seeds got '-1'"),
+        (["--tasks", "tinny"], "did you mean 'tiny'"),
+        (["--engine", "rya"], "did you mean 'ray'"),
+        (["--set", "bitfit.rank=4"], "bitfit"),
+        (["--streamed"], "is for --engine ray"),
+        (["--runs", "results/records"], "published records"),
+    ],
+)
+def test_errors_are_sentences_and_nothing_is_started(datasets, tmp_path, more, sentence):
+    result = call(datasets, tmp_path / "runs", "--quiet", *more)
+    assert isinstance(result.exception, BenchError | ZooError)
+    assert sentence in str(result.exception)
+    assert not list(tmp_path.rglob("*.log"))
+
+
+def test_published_records_count_as_done(datasets, tmp_path):
+    cell = planned(datasets, tmp_path)["cells"][0]
+    made = record(fingerprint=cell["fingerprint"])
+    write_record(tmp_path / "records/one", made, [{"dataset": "CAMO", "image": "a", "flags": ""}])
+    more = ("--seeds", "0,1", "--done", str(tmp_path / "records"))
+    found = planned(datasets, tmp_path / "runs", *more)["cells"]
+    assert [one["state"] for one in found] == ["done", "waiting"]
+    text = call(datasets, tmp_path / "runs", *more, "--dry-run", "--quiet").stdout
+    assert "2 cells: 1 done, 1 waiting" in text
+    assert "1 of 1 finished cells were made by other code (efefefefefef)" in text
+
+
+def test_status_without_a_sweep_is_a_sentence(tmp_path):
+    result = runner.invoke(app, ["sweep", "status", "--runs", str(tmp_path)])
+    assert isinstance(result.exception, UsageError)
+    assert "holds no sweep" in str(result.exception)
+
+
+def test_status_imports_no_torch(tmp_path):
+    from lpmoe_bench.sweep.store import write_sweep
+
+    write_sweep(tmp_path, fake_sweep(fake_cell()))
+    code = (
+        "import sys; from lpmoe_bench.sweep.status import status_command; from pathlib import Path;"
+        "status_command(Path(sys.argv[1]), [], False); sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_cell_of_another_fingerprint_is_refused(datasets, tmp_path):
+    settings = tmp_path / "cell.yaml"
+    settings.write_text("{task: tiny, method: lora, weights: 'random:3', size: 64,\n"
+                        "backbone: vit_tiny_patch16_224}")  # fmt: skip
+    words = ["--config", str(settings), "--datasets", str(datasets), "--runs", str(tmp_path)]
+    tether = ["--parent", str(os.getppid()), "--expect", "0" * 64]
+    before = signal.getsignal(signal.SIGINT)
+    result = runner.invoke(app, ["sweep", "cell", *tether, *words])
+    signal.signal(signal.SIGINT, before)
+    assert isinstance(result.exception, DataError)
+    assert "changed since this was planned" in str(result.exception)
+    assert "planned was 000000000000" in str(result.exception)
+    assert not list(tmp_path.rglob("resume.safetensors"))
+
+
+def test_settings_of_a_method_are_for_it_alone_and_win():
+    assert sets_of(GENERAL, "lora", ["lora", "vpt"]) == [
+        *("rank=4", "train.lr=1", "decoder.width=8", "rank=8")
+    ]
+    assert sets_of(GENERAL, "vpt", ["lora", "vpt"])[-1] == "train.lr=2"
+
+
+def test_any_setting_or_place_changes_the_id():
+    cell = fake_cell()
+    ids = {
+        sweep_id([cell], Places()),
+        sweep_id([fake_cell(seed=1)], Places()),
+        sweep_id([fake_cell("other words")], Places()),
+        sweep_id([cell], Places(embedded=True)),
+        sweep_id([cell, fake_cell(seed=1)], Places()),
+    }
+    assert len(ids) == 5
+
+
+def test_memory_is_saved_step_by_step():
+    cell = fake_cell()
+    sizes = [[f"runtime.micro_batch={n}"] for n in (4, 2, 1)]
+    last = ["runtime.micro_batch=1", "runtime.checkpointing=true"]
+    assert ladder(cell) == [[], *sizes, last]
+    assert changes_next(cell, sizes[0]) == sizes[1]
+    assert changes_next(cell, last) is None
+    cell.settings["runtime"] |= {"micro_batch": 3, "checkpointing": True}
+    assert ladder(cell) == [[], ["runtime.micro_batch=1"]]
+    cell.settings["runtime"] |= {"micro_batch": None, "devices": 4}
+    assert ladder(cell) == [[], ["runtime.micro_batch=1"]]  # 8 images over 4 devices are 2 each
+    bound = fake_cell(batch_statistics=True)
+    assert ladder(bound) == [[], ["runtime.checkpointing=true"]]
+
+
+BUSY = "error: another process is working on runs/x; wait for it"
+TRACE = "Traceback (most recent call last):\n  File x\nRuntimeError: CUDA error: out of memory\n"
+
+
+@pytest.mark.parametrize(
+    ("ended", "has_record", "stopping", "outcome"),
+    [
+        (Ended(0), True, False, "finished"),
+        (Ended(-9), True, True, "finished"),  # the record was complete before
+        (Ended(0), False, False, "failed"),
+        (Ended(2, BUSY), False, False, "busy"),
+        (Ended(2, "error: unknown method"), False, False, "failed"),
+        (
+            Ended(6, "note\nerror: out of memory at batch 8, size 256"),
+            False,
+            False,
+            "out of memory",
+        ),
+        (Ended(6, "error: the disk is full: x"), False, False, "failed"),
+        (Ended(1, TRACE), False, False, "out of memory"),
+        (Ended(-9, kernel_kill=True), False, False, "out of memory"),
+        (Ended(-9), False, False, "failed"),
+        (Ended(-9, kernel_kill=True), False, True, "interrupted"),
+        (Ended(130, "error: interrupted after step 3"), False, True, "interrupted"),
+        (Ended(130, "error: interrupted after step 3"), False, False, "failed"),
+        (Ended(None, lost="out of memory: a node's"), False, False, "out of memory"),
+        (Ended(None, lost="Ray lost it"), False, False, "failed"),
+    ],
+)
+def test_outcomes(ended, has_record, stopping, outcome):
+    found, reason = judge(ended, has_record, stopping)
+    assert found == outcome
+    assert (reason == "") == (outcome == "finished")
+    assert "\n" not in reason
+
+
+def test_an_estimate_is_of_the_same_settings_else_of_the_methods_speed():
+    cell = fake_cell(train_images=400, test_images=100)
+    costs = {"train_images_per_second": 10.0, "inference_images_per_second": 20.0}
+    like = record(fingerprint="a" * 64, costs=costs)
+    assert estimate(cell, [record("vpt")]).seconds is None
+    assert estimate(cell, [like]).seconds is None  # of another size
+    cell.settings["size"] = 256
+    assert estimate(cell, [like]) == (400 / 10 + 100 / 20, "same method")
+    same = record(fingerprint=cell.fingerprint, costs=costs | {"train_seconds": 70.0})
+    assert estimate(cell, [like, same]) == (70.0 + 5.0, "same settings")
+    words = total_words({"a": estimate(cell, [same]), "b": estimate(fake_cell(), [])}, 1)
+    assert words == "about 1 min for 1 cells (1 by records of the same settings); 1 cells unknown"
+    assert [duration(s) for s in (5, 90, 3599, 7380)] == [
+        "5 s",
+        "2 min",
+        "1 h 00 min",
+        "2 h 03 min",
+    ]
+
+
+def test_jobs_divide_the_cores_or_have_a_gpu_each(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("lpmoe_bench.sweep.local.visible_gpus", lambda: [])
+    monkeypatch.setattr("lpmoe_bench.sweep.local._cores", lambda: 8)
+    assert shares([fake_cell()], None) == ([{}], [])
+    assert [env["OMP_NUM_THREADS"] for env in shares([fake_cell()], 3)[0]] == ["2", "2", "2"]
+    monkeypatch.setattr("lpmoe_bench.sweep.local.visible_gpus", lambda: ["2", "5", "6"])
+    assert [e["CUDA_VISIBLE_DEVICES"] for e in shares([fake_cell()], None)[0]] == ["2", "5", "6"]
+    given, notes = shares([fake_cell()], 4)
+    assert [env["CUDA_VISIBLE_DEVICES"] for env in given] == ["2", "5", "6", "2"]
+    assert "share 3 GPUs" in notes[0]
+    pair = fake_cell()
+    pair.settings["runtime"]["devices"] = 2
+    assert shares([pair], None)[0] == [{"CUDA_VISIBLE_DEVICES": "2,5"}]
+    pair.settings["runtime"]["device"] = "cpu"
+    assert shares([pair], None)[0] == [{}]
