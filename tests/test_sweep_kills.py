@@ -126,6 +126,17 @@ def test_three_kills_of_fake_cells(tmp_path):
         assert len(path.read_text().split()) == 1  # SIGTERM lets it end; it trained once
 
 
+def test_two_sweeps_at_once_divide_the_cells(tmp_path):
+    cells = [fake_cell("steps=3 pause=0.05", seed=seed) for seed in range(6)]
+    planned = fake_sweep(*cells)
+    folder = write_sweep(tmp_path, planned)
+    both = [drive(tmp_path, FAKE) for _ in range(2)]
+    assert [process.wait() for process in both] == [0, 0]
+    for cell in cells:
+        assert len((tmp_path / cell.folder / "trained").read_text().split()) == 1
+        assert [a.outcome for a in read_attempts(folder, cell)] == ["finished"]
+
+
 @pytest.mark.slow
 def test_forty_kills_of_fake_cells(tmp_path):
     cells = [fake_cell("steps=4 pause=0.05", seed=seed) for seed in range(4)]

@@ -1,8 +1,6 @@
 """Planning a sweep: cells, their fingerprints, what is refused, how long, what memory changes."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -106,6 +104,8 @@ def test_status_without_a_sweep_is_a_sentence(tmp_path):
     result = runner.invoke(app, ["sweep", "status", "--runs", str(tmp_path)])
     assert isinstance(result.exception, UsageError)
     assert "holds no sweep" in str(result.exception)
+    other = runner.invoke(app, ["sweep", "--runs", str(tmp_path), "status"])
+    assert str(other.exception) == str(result.exception)
 
 
 def test_status_imports_no_torch(tmp_path):
@@ -120,19 +120,43 @@ def test_status_imports_no_torch(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def test_a_cell_of_another_fingerprint_is_refused(datasets, tmp_path):
+@pytest.fixture
+def untethered(monkeypatch):
+    """The process of the tests is nobody's cell."""
+    monkeypatch.setattr("lpmoe_bench.sweep.tether.tether", lambda parent: None)
+
+
+def test_a_cell_of_another_fingerprint_is_refused(datasets, untethered, tmp_path):
     settings = tmp_path / "cell.yaml"
     settings.write_text("{task: tiny, method: lora, weights: 'random:3', size: 64,\n"
                         "backbone: vit_tiny_patch16_224}")  # fmt: skip
     words = ["--config", str(settings), "--datasets", str(datasets), "--runs", str(tmp_path)]
-    tether = ["--parent", str(os.getppid()), "--expect", "0" * 64]
-    before = signal.getsignal(signal.SIGINT)
+    tether = ["--parent", "1", "--expect", "0" * 64]
     result = runner.invoke(app, ["sweep", "cell", *tether, *words])
-    signal.signal(signal.SIGINT, before)
     assert isinstance(result.exception, DataError)
     assert "changed since this was planned" in str(result.exception)
     assert "planned was 000000000000" in str(result.exception)
     assert not list(tmp_path.rglob("resume.safetensors"))
+
+
+def test_a_cell_records_what_memory_made_necessary(datasets, untethered, tmp_path):
+    cell = planned(datasets, tmp_path / "plan")["cells"][0]
+    words = sweep(datasets, tmp_path / "runs")[4:]
+    settings = tmp_path / "cell.yaml"
+    values = dict(zip(words[::2], words[1::2], strict=True))
+    settings.write_text(
+        f"{{task: tiny, method: lora, weights: {values['--weights']}, size: 64, decoder_options: "
+        f"{{width: 8}}, backbone: {values['--backbone']}, train: {{batch: 4, epochs: 2}}}}"
+    )
+    words = ["--config", str(settings), "--datasets", str(datasets), "--runs", str(tmp_path)]
+    tether = ["--parent", "1", "--expect", cell["fingerprint"]]
+    more = ["--note", "memory ran out", "--set", "runtime.micro_batch=2"]
+    result = runner.invoke(app, ["sweep", "cell", *tether, *more, *words])
+    assert result.exit_code == 0, result.output
+    made = json.loads(result.stdout)
+    assert made["fingerprint"] == cell["fingerprint"]
+    assert made["config"]["runtime"]["micro_batch"] == 2
+    assert "memory ran out" in made["notes"]
 
 
 def test_settings_of_a_method_are_for_it_alone_and_win():

@@ -96,11 +96,18 @@ def sweep(
 
 
 @app.command()
-def status(runs: Runs = Path("runs"), done: Done = None, json: Json = False) -> None:
+def status(
+    context: typer.Context,
+    runs: Annotated[Path | None, typer.Option("--runs", help="Folder of run records.")] = None,
+    done: Done = None,
+    json: Json = False,
+) -> None:
     """Say how the sweeps of a folder stand: what is done, runs, failed and why."""
     from lpmoe_bench.sweep.status import status_command
 
-    status_command(runs.resolve(), done or [], json)
+    before = context.parent.params if context.parent else {}  # `sweep --runs DIR status`
+    folder: Path = runs or before["runs"]
+    status_command(folder.resolve(), done or before["done"] or [], json or before["json"])
 
 
 @app.command(hidden=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -118,7 +119,7 @@ def _connect(address: str | None) -> Any:
     place = address or os.environ.get("RAY_ADDRESS") or "local"
     options: dict[str, Any] = {"include_dashboard": False} if place == "local" else {}
     try:
-        ray.init(place, log_to_driver=False, logging_level="ERROR", **options)
+        ray.init(place, log_to_driver=False, logging_level=logging.ERROR, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ResourceError(
             f"no Ray cluster answers at {place} ({_first(error)}); start one with "
