@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -117,15 +118,30 @@ def _connect(address: str | None) -> Any:
     except ModuleNotFoundError:
         raise UsageError(INSTALL) from None
     place = address or os.environ.get("RAY_ADDRESS") or "local"
+    _check_answer(place)
     options: dict[str, Any] = {"include_dashboard": False} if place == "local" else {}
     try:
         ray.init(place, log_to_driver=False, logging_level=logging.ERROR, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ResourceError(
-            f"no Ray cluster answers at {place} ({_first(error)}); start one with "
-            f"`ray start --head`, or leave --address out to use this machine alone"
-        ) from None
+        raise _no_cluster(place, error) from None
     return ray
+
+
+def _check_answer(place: str) -> None:
+    """Refuse an address where nothing listens, which Ray itself tries for a long time."""
+    host, _, port = place.rpartition("://")[2].rpartition(":")
+    if host and port.isdecimal():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+        except (OSError, OverflowError) as error:
+            raise _no_cluster(place, error) from None
+
+
+def _no_cluster(place: str, error: Exception) -> ResourceError:
+    return ResourceError(
+        f"no Ray cluster answers at {place} ({_first(error)}); start one with "
+        f"`ray start --head`, or leave --address out to use this machine alone"
+    )
 
 
 def share_of(cells: list[Cell], nodes: list[dict[str, float]], jobs: int | None) -> Share:
