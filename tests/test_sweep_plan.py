@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from tiny_sweeps import draw_sets, sweep
 from typer.testing import CliRunner
 
 from lpmoe_bench.cli import app
+from lpmoe_bench.console import Terminal
 from lpmoe_bench.errors import BenchError, DataError, UsageError
 from lpmoe_bench.record import write_record
 from lpmoe_bench.sweep.estimate import duration, estimate, total_words
@@ -19,8 +21,9 @@ from lpmoe_bench.sweep.local import shares
 from lpmoe_bench.sweep.memory import changes_next, ladder
 from lpmoe_bench.sweep.model import Places, sweep_id
 from lpmoe_bench.sweep.outcome import Ended, judge
-from lpmoe_bench.sweep.planning import sets_of
-from method_zoo import ZooError
+from lpmoe_bench.sweep.planning import SweepRequest, plan_sweep, sets_of
+from lpmoe_bench.sweep.store import settings_text
+from method_zoo import ZooError, list_methods
 
 runner = CliRunner()
 GENERAL = ["rank=4", "train.lr=1", "lora.rank=8", "vpt.train.lr=2", "decoder.width=8"]
@@ -118,6 +121,25 @@ def test_status_imports_no_torch(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_settings_of_every_methods_cell_lead_to_its_fingerprint(datasets, tmp_path):
+    from lpmoe_bench.config import read_config_file
+    from lpmoe_bench.plan import RunRequest, make_plan
+
+    terminal, known = Terminal(quiet=True), {}
+    places = Places(datasets=datasets)
+    flags = {"backbone": "vit_tiny_patch16_224", "weights": "random:3", "size": 64}
+    base = SweepRequest(list_methods(), ["tiny"], [5], flags, places=places, runs=tmp_path)
+    paper = replace(base, methods=["conv_lora"], flags=flags | {"recipe": "conv_lora_paper"})
+    for request in (base, paper):
+        for cell in plan_sweep(request, terminal).cells:
+            file = tmp_path / "cell.yaml"
+            file.write_text(settings_text(cell))
+            asked = RunRequest({}, {}, read_config_file(file), datasets=datasets, runs=tmp_path)
+            plan = make_plan(asked, terminal, known)
+            assert plan.fingerprint == cell.fingerprint
+            assert plan.folder == tmp_path / cell.folder
 
 
 @pytest.fixture
