@@ -1,0 +1,122 @@
+"""The rules of a sweep by themselves: ids, memory, outcomes, estimates, shares of a machine."""
+
+import pytest
+from fake_sweeps import fake_cell
+from records import record
+
+from lpmoe_bench.sweep.estimate import duration, estimate, total_words
+from lpmoe_bench.sweep.local import shares
+from lpmoe_bench.sweep.memory import changes_next, ladder
+from lpmoe_bench.sweep.model import Places, sweep_id
+from lpmoe_bench.sweep.outcome import Ended, judge
+from lpmoe_bench.sweep.planning import sets_of
+
+GENERAL = ["rank=4", "train.lr=1", "lora.rank=8", "vpt.train.lr=2", "decoder.width=8"]
+
+
+def test_settings_of_a_method_are_for_it_alone_and_win():
+    assert sets_of(GENERAL, "lora", ["lora", "vpt"]) == [
+        *("rank=4", "train.lr=1", "decoder.width=8", "rank=8")
+    ]
+    assert sets_of(GENERAL, "vpt", ["lora", "vpt"])[-1] == "train.lr=2"
+
+
+def test_any_setting_or_place_changes_the_id():
+    cell = fake_cell()
+    ids = {
+        sweep_id([cell], Places()),
+        sweep_id([fake_cell(seed=1)], Places()),
+        sweep_id([fake_cell("other words")], Places()),
+        sweep_id([cell], Places(embedded=True)),
+        sweep_id([cell, fake_cell(seed=1)], Places()),
+    }
+    assert len(ids) == 5
+
+
+def test_memory_is_saved_step_by_step():
+    cell = fake_cell()
+    sizes = [[f"runtime.micro_batch={n}"] for n in (4, 2, 1)]
+    last = ["runtime.micro_batch=1", "runtime.checkpointing=true"]
+    assert ladder(cell) == [[], *sizes, last]
+    assert changes_next(cell, sizes[0]) == sizes[1]
+    assert changes_next(cell, last) is None
+    cell.settings["runtime"] |= {"micro_batch": 3, "checkpointing": True}
+    assert ladder(cell) == [[], ["runtime.micro_batch=1"]]
+    cell.settings["runtime"] |= {"micro_batch": None, "devices": 4}
+    assert ladder(cell) == [[], ["runtime.micro_batch=1"]]  # 8 images over 4 devices are 2 each
+    bound = fake_cell(batch_statistics=True)
+    assert ladder(bound) == [[], ["runtime.checkpointing=true"]]
+
+
+BUSY = "error: another process is working on runs/x; wait for it"
+TRACE = "Traceback (most recent call last):\n  File x\nRuntimeError: CUDA error: out of memory\n"
+
+
+@pytest.mark.parametrize(
+    ("ended", "has_record", "stopping", "outcome"),
+    [
+        (Ended(0), True, False, "finished"),
+        (Ended(-9), True, True, "finished"),  # the record was complete before
+        (Ended(0), False, False, "failed"),
+        (Ended(2, BUSY), False, False, "busy"),
+        (Ended(2, "error: unknown method"), False, False, "failed"),
+        (
+            Ended(6, "note\nerror: out of memory at batch 8, size 256"),
+            False,
+            False,
+            "out of memory",
+        ),
+        (Ended(6, "error: the disk is full: x"), False, False, "failed"),
+        (Ended(1, TRACE), False, False, "out of memory"),
+        (Ended(-9, kernel_kill=True), False, False, "out of memory"),
+        (Ended(-9), False, False, "failed"),
+        (Ended(-9, kernel_kill=True), False, True, "interrupted"),
+        (Ended(130, "error: interrupted after step 3"), False, True, "interrupted"),
+        (Ended(130, "error: interrupted after step 3"), False, False, "failed"),
+        (Ended(None, lost="out of memory: a node's"), False, False, "out of memory"),
+        (Ended(None, lost="Ray lost it"), False, False, "failed"),
+    ],
+)
+def test_outcomes(ended, has_record, stopping, outcome):
+    found, reason = judge(ended, has_record, stopping)
+    assert found == outcome
+    assert (reason == "") == (outcome == "finished")
+    assert "\n" not in reason
+
+
+def test_an_estimate_is_of_the_same_settings_else_of_the_methods_speed():
+    cell = fake_cell(train_images=400, test_images=100)
+    costs = {"train_images_per_second": 10.0, "inference_images_per_second": 20.0}
+    like = record(fingerprint="a" * 64, costs=costs)
+    assert estimate(cell, [record("vpt")]).seconds is None
+    assert estimate(cell, [like]).seconds is None  # of another size
+    cell.settings["size"] = 256
+    assert estimate(cell, [like]) == (400 / 10 + 100 / 20, "same method")
+    same = record(fingerprint=cell.fingerprint, costs=costs | {"train_seconds": 70.0})
+    assert estimate(cell, [like, same]) == (70.0 + 5.0, "same settings")
+    words = total_words({"a": estimate(cell, [same]), "b": estimate(fake_cell(), [])}, 1)
+    assert words == "about 1 min for 1 cells (1 by records of the same settings); 1 cells unknown"
+    assert [duration(s) for s in (5, 90, 3599, 7380)] == [
+        "5 s",
+        "2 min",
+        "1 h 00 min",
+        "2 h 03 min",
+    ]
+
+
+def test_jobs_divide_the_cores_or_have_a_gpu_each(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("lpmoe_bench.sweep.local.visible_gpus", lambda: [])
+    monkeypatch.setattr("lpmoe_bench.sweep.local._cores", lambda: 8)
+    assert shares([fake_cell()], None) == ([{}], [])
+    assert [env["OMP_NUM_THREADS"] for env in shares([fake_cell()], 3)[0]] == ["2", "2", "2"]
+    monkeypatch.setattr("lpmoe_bench.sweep.local.visible_gpus", lambda: ["2", "5", "6"])
+    assert [e["CUDA_VISIBLE_DEVICES"] for e in shares([fake_cell()], None)[0]] == ["2", "5", "6"]
+    given, notes = shares([fake_cell()], 4)
+    assert [env["CUDA_VISIBLE_DEVICES"] for env in given] == ["2", "5", "6", "2"]
+    assert "share 3 GPUs" in notes[0]
+    pair = fake_cell()
+    pair.settings["runtime"]["devices"] = 2
+    assert shares([pair], None)[0] == [{"CUDA_VISIBLE_DEVICES": "2,5"}]
+    pair.settings["runtime"]["device"] = "cpu"
+    assert shares([pair], None)[0] == [{}]
