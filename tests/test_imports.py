@@ -21,8 +21,8 @@ LEVELS = {
     "recipes weights",
     2: "augment data decoder_weights decoders flops losses merge_proof metrics model pictures "
     "samples statistics",
-    3: "evaluate feature_cache plan profiling run run_record stopping train train_state trained "
-    "blueprint profile_worker",
+    3: "completed_config evaluate feature_cache plan profiling run run_record stopping train "
+    "train_state trained blueprint profile_worker",
     4: "audit budget_page budgets catalogue check compare datasets doctor evaluation merge "
     "peft_format predict profile publish report run_command score sweep tables verdicts",
     5: "__main__ cli commands",

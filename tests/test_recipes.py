@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from tiny_runs import arguments, call, draw_data, only_run
 
+from lpmoe_bench.completed_config import complete_config, preset_layer
 from lpmoe_bench.config import RunConfig, build_config, fields_by_role, fingerprint, later_fields
 from lpmoe_bench.decoders import get_decoder
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.losses import get_loss
-from lpmoe_bench.plan import complete_config, preset_layer
 from lpmoe_bench.recipes import describe_recipe, load_recipes, recipe_layers, recipe_notes
 from lpmoe_bench.record import read_record
 from lpmoe_bench.registry import load_registry

@@ -10,7 +10,7 @@ from lpmoe_bench.errors import FailedCellsError
 from lpmoe_bench.record import read_record
 from lpmoe_bench.sweep import runner
 from lpmoe_bench.sweep.locks import Claims
-from lpmoe_bench.sweep.status import status_command
+from lpmoe_bench.sweep.status import cell_counts, status_command
 from lpmoe_bench.sweep.store import sweep_folder, write_sweep
 
 
@@ -31,6 +31,7 @@ def test_every_cell_is_run_once_and_finished_ones_are_skipped(tmp_path):
     assert [state.state for state in found.values()] == ["done"] * 4
     assert [trainings(tmp_path, cell) for cell in cells] == [1] * 4
     assert [outcomes(state) for state in found.values()] == [[], [], [], ["finished"]]
+    assert cell_counts(tmp_path) == (4, 4, 0)  # shared cells count once
 
 
 def test_a_cell_that_fails_twice_is_finished_at_the_third_attempt(tmp_path):
@@ -52,6 +53,7 @@ def test_a_cell_is_given_up_after_three_attempts_until_it_is_reset(tmp_path):
     with pytest.raises(FailedCellsError):
         run_fake(sweep, tmp_path)
     assert len(states(sweep, tmp_path)["cod-lora-s0"].attempts) == 3  # nothing was tried
+    assert cell_counts(tmp_path) == (2, 1, 1)
     run_fake(sweep, tmp_path, retry=True)
     assert outcomes(states(sweep, tmp_path)["cod-lora-s0"]) == ["failed", "finished"]
 

@@ -129,25 +129,23 @@ def cell(
     tether(parent)
     from lpmoe_bench import run_command
     from lpmoe_bench.config import parse_sets, read_config_file
+    from lpmoe_bench.plan import RunRequest
+    from lpmoe_bench.weights import default_cache
 
-    run_command.run(
+    request = RunRequest(
         flags={},
         sets=parse_sets(set_ or []),
         file=read_config_file(config),
-        folders=(),
         data_root=data_root,
-        datasets=datasets,
         embedded=embedded,
+        datasets=datasets,
         runs=runs,
-        force=False,
-        dry_run=False,
+        cache=default_cache(),
         offline=offline,
-        json=True,
-        quiet=False,
-        no_color=True,
         expect=expect,
-        notes=note or [],
+        extra_notes=tuple(note or []),
     )
+    run_command.run(request, force=False, dry_run=False, json=True, quiet=False, no_color=True)
 
 
 def _names(text: str) -> list[str]:

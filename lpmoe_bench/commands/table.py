@@ -88,7 +88,7 @@ def _cells(roots: Sequence[Path]) -> CellCounts | None:
     """Return the cells that sweeps under these roots declared; None where there is no sweep."""
     if not any(next(root.glob("sweeps/*/plan.json"), None) for root in roots):
         return None
-    from lpmoe_bench.sweep import cell_counts  # pyright: ignore[reportMissingImports]
+    from lpmoe_bench.sweep.status import cell_counts
     from lpmoe_bench.tables.parts import CellCounts
 
     counted = [cell_counts(root) for root in roots]

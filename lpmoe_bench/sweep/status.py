@@ -24,3 +24,16 @@ def status_command(runs: Path, done: Sequence[Path], as_json: bool) -> None:
         ],
         as_json,
     )
+
+
+def cell_counts(runs: Path) -> tuple[int, int, int]:
+    """Return how many cells the sweeps of a folder declare, have finished and have given up.
+
+    A cell that several sweeps declare counts once.
+    """
+    states: dict[tuple[str, int], str] = {}
+    for folder, sweep in read_sweeps(runs):
+        for cell in sweep.cells:
+            states[cell.fingerprint, cell.seed] = state_of(runs, folder, cell, {}).state
+    found = list(states.values())
+    return len(found), found.count("done"), found.count("failed")
