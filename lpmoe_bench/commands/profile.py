@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lpmoe_bench.commands.options import Json, NoColor, Quiet
+from lpmoe_bench.commands.options import Backbone, DecoderName, Json, NoColor, Quiet
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 def profile(
     method: Annotated[str | None, typer.Option("--method", "-m", help="Method.")] = None,
-    backbone: Annotated[str | None, typer.Option(help="timm ViT or the default.")] = None,
-    decoder: Annotated[str | None, typer.Option(help="Decoder.")] = None,
+    backbone: Backbone = None,
+    decoder: DecoderName = None,
     size: Annotated[int | None, typer.Option(help="Image side; else the backbone's own.")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="rank=8, decoder.width=64, train.batch=2.")

@@ -8,25 +8,42 @@ from typing import Annotated, Any
 
 import typer
 
-from lpmoe_bench.commands.options import DataRoot, Datasets, Json, NoColor, Offline, Quiet, Runs
+from lpmoe_bench.commands.options import (
+    Backbone,
+    ConfigFile,
+    DataRoot,
+    Datasets,
+    DecoderName,
+    DecoderWeights,
+    DryRun,
+    Json,
+    Label,
+    NoColor,
+    Offline,
+    Quiet,
+    Recipe,
+    Runs,
+    Size,
+    WeightsFile,
+)
 
 
 def run(
     method: Annotated[str | None, typer.Option("--method", "-m", help="Method.")] = None,
     task: Annotated[str | None, typer.Option("--task", "-t", help="Task.")] = None,
-    backbone: Annotated[str | None, typer.Option(help="timm ViT or the default.")] = None,
-    weights: Annotated[str | None, typer.Option(help=".safetensors or random[:seed].")] = None,
-    decoder: Annotated[str | None, typer.Option(help="Decoder.")] = None,
-    decoder_weights: Annotated[str | None, typer.Option(help="SAM checkpoint: .pth.")] = None,
-    size: Annotated[int | None, typer.Option(help="Image side, a multiple of 32.")] = None,
-    recipe: Annotated[str | None, typer.Option(help="A paper's own settings.")] = None,
+    backbone: Backbone = None,
+    weights: WeightsFile = None,
+    decoder: DecoderName = None,
+    decoder_weights: DecoderWeights = None,
+    size: Size = None,
+    recipe: Recipe = None,
     seed: Annotated[int | None, typer.Option(help="Seed.")] = None,
-    label: Annotated[str | None, typer.Option(help="A few words of your own.")] = None,
+    label: Label = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", help="rank=8, decoder.width=64, train.lr=1e-4, runtime.workers=2."),
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML of settings.")] = None,
+    config: ConfigFile = None,
     train_images: Annotated[Path | None, typer.Option(help="Your own folders: images.")] = None,
     train_masks: Annotated[Path | None, typer.Option(help="... their masks.")] = None,
     test_images: Annotated[Path | None, typer.Option(help="... test images.")] = None,
@@ -36,7 +53,7 @@ def run(
     embedded: Annotated[bool, typer.Option("--embedded", help="Use the embedded set.")] = False,
     runs: Runs = Path("runs"),
     force: Annotated[bool, typer.Option("--force", help="Rerun; old files are kept.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan only.")] = False,
+    dry_run: DryRun = False,
     json: Json = False,
     quiet: Quiet = False,
     no_color: NoColor = False,

@@ -8,7 +8,24 @@ from typing import Annotated, Any
 
 import typer
 
-from lpmoe_bench.commands.options import DataRoot, Datasets, Json, NoColor, Offline, Quiet, Runs
+from lpmoe_bench.commands.options import (
+    Backbone,
+    ConfigFile,
+    DataRoot,
+    Datasets,
+    DecoderName,
+    DecoderWeights,
+    DryRun,
+    Json,
+    Label,
+    NoColor,
+    Offline,
+    Quiet,
+    Recipe,
+    Runs,
+    Size,
+    WeightsFile,
+)
 from lpmoe_bench.errors import UsageError
 
 app = typer.Typer(
@@ -32,15 +49,15 @@ def sweep(
     methods: Annotated[str, typer.Option("--methods", "-m", help="With commas.")] = "",
     tasks: Annotated[str, typer.Option("--tasks", "-t", help="With commas.")] = "cod",
     seeds: Annotated[str, typer.Option(help="With commas.")] = "0,1,2",
-    backbone: Annotated[str | None, typer.Option(help="timm ViT or the default.")] = None,
-    weights: Annotated[str | None, typer.Option(help=".safetensors or random[:seed].")] = None,
-    decoder: Annotated[str | None, typer.Option(help="Decoder.")] = None,
-    decoder_weights: Annotated[str | None, typer.Option(help="SAM checkpoint: .pth.")] = None,
-    size: Annotated[int | None, typer.Option(help="Image side, a multiple of 32.")] = None,
-    recipe: Annotated[str | None, typer.Option(help="A paper's own settings.")] = None,
-    label: Annotated[str | None, typer.Option(help="A few words of your own.")] = None,
+    backbone: Backbone = None,
+    weights: WeightsFile = None,
+    decoder: DecoderName = None,
+    decoder_weights: DecoderWeights = None,
+    size: Size = None,
+    recipe: Recipe = None,
+    label: Label = None,
     set_: Set = None,
-    config: Annotated[Path | None, typer.Option(help="YAML of settings.")] = None,
+    config: ConfigFile = None,
     data_root: DataRoot = None,
     datasets: Datasets = None,
     embedded: Annotated[bool, typer.Option("--embedded", help="Use the embedded sets.")] = False,
@@ -56,7 +73,7 @@ def sweep(
         typer.Option("--shared/--streamed", help="Whether Ray's workers see the runs folder."),
     ] = None,
     retry: Annotated[bool, typer.Option("--retry", help="Failed cells get new tries.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan only.")] = False,
+    dry_run: DryRun = False,
     json: Json = False,
     quiet: Quiet = False,
     no_color: NoColor = False,
