@@ -55,7 +55,7 @@ def guest_lines(rows: Iterable[tuple[str, Sequence[Record]]], test: str) -> list
     partial = any(is_partial(record, test) for _, records in rows for record in records)
     lines = []
     if maps:
-        lines.append(f"Maps from a folder, made nobody says how: {', '.join(maps)}.")
+        lines.append(f"Maps from a folder, how they were made is not recorded: {', '.join(maps)}.")
     if partial:
         lines.append("Rows that lack images of the test set take no part in bold and underline.")
     return lines
