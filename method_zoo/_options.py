@@ -1,6 +1,7 @@
 """Options of methods and decoders: a class's signature is its config, checked against it."""
 
 import inspect
+import math
 
 from ._errors import ZooError, unknown
 
@@ -14,7 +15,10 @@ def signature_options(cls: type) -> dict[str, object]:
 
 
 def check_options(cls: type, title: str, options: dict[str, object]) -> dict[str, object]:
-    """Fill the defaults in and return all options; raises ZooError for unknown or mistyped ones."""
+    """Fill the defaults in and return all options; raises ZooError for unknown or mistyped ones.
+
+    A number must be finite: nan passes every comparison with a limit that it should fail.
+    """
     known = signature_options(cls)
     for name, value in options.items():
         if name not in known:
@@ -25,6 +29,10 @@ def check_options(cls: type, title: str, options: dict[str, object]) -> dict[str
             raise ZooError(
                 f"option {name} of {title} is {value!r}; "
                 f"it takes {KINDS.get(type(default), 'a value')}, such as {default!r}"
+            )
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ZooError(
+                f"option {name} of {title} is {value}; it takes a finite number, such as {default!r}"
             )
     given = {k: float(v) if type(known[k]) is float else v for k, v in options.items()}  # type: ignore[arg-type]
     return known | given

@@ -116,6 +116,13 @@ def test_options_are_checked_against_the_signature():
             check_options(method, method.title, {"rank": wrong})
 
 
+@pytest.mark.parametrize("endless", [float("nan"), float("inf"), float("-inf")])
+def test_an_option_that_is_no_finite_number_is_refused(endless):
+    method = get_method("lora")
+    with pytest.raises(ZooError, match="option alpha of LoRA is .*takes a finite number, such as"):
+        check_options(method, method.title, {"alpha": endless})
+
+
 @pytest.mark.parametrize(("name", "option"), [("lora", "rank"), ("vpt", "prompts")])
 def test_options_out_of_range(name, option):
     with pytest.raises(ZooError, match=f"{option} is 0"):
