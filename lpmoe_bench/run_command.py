@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from lpmoe_bench.blueprint import blueprint
 from lpmoe_bench.config import TrainConfig
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.environment import collect_environment
@@ -30,6 +31,8 @@ def run(
     first = os.environ.get("LOCAL_RANK", "0") == "0"  # one process of several speaks
     terminal = Terminal(quiet or not first, no_color)
     plan = make_plan(request, terminal)
+    if dry_run:
+        blueprint(plan.config)  # refused here is what a run would refuse when it builds the model
     announce(plan, terminal)
     if dry_run:
         if json:

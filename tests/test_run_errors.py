@@ -54,6 +54,20 @@ def test_dry_run_tells_machines_what_would_run(data, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (("--set", "rank=0"), "rank is 0; it must be at least 1"),
+        (("--decoder", "mask2former"), "this method gives 16, 16, 16, 16; use lpmoe"),
+    ],
+)
+def test_dry_run_refuses_a_model_that_cannot_be_built(data, tmp_path, more, sentence):
+    done = call(arguments(data, tmp_path, *more, "--dry-run"))
+    assert done.code == 2
+    assert sentence in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_second_process_on_the_same_run_is_refused(data, tmp_path):
     dry = call(arguments(data, tmp_path, "--dry-run"))
     folder = tmp_path / next(x for x in dry.stderr.splitlines() if x.startswith("run "))[4:]
