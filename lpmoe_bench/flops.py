@@ -40,7 +40,8 @@ def count_flops(model: nn.Module, size: int) -> Flops:
 
     The model lies on the meta device and maps (1, 3, size, size) to (logits, aux); attention there
     is its two products, so a count does not depend on the kernels of a device. Raises UsageError
-    where this torch counts wrongly, NotImplementedError where a shape depends on values.
+    where this torch counts wrongly or a tensor is beyond counting, NotImplementedError where a
+    shape depends on values.
     """
     check_counter()
     counter = _counter()
@@ -48,7 +49,14 @@ def count_flops(model: nn.Module, size: int) -> Flops:
     model.train()
     image = torch.empty(1, 3, size, size, device="meta")
     with counter:
-        logits, aux = model(image)
+        try:
+            logits, aux = model(image)
+        except RuntimeError as error:
+            if "overflow" not in str(error):
+                raise
+            raise UsageError(
+                "a tensor of this model is too large to be counted; choose smaller options"
+            ) from None
         forward = _total(model, counter)
         (logits.sum() + aux).backward()
     model.train(was_training).zero_grad(set_to_none=True)

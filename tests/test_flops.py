@@ -31,6 +31,11 @@ class Bare(nn.Module):
         return torch.cat([m.flatten(1) for m in features.maps], dim=1), features.aux
 
 
+def test_a_model_beyond_counting_is_refused():
+    with pytest.raises(UsageError, match="choose smaller options"):
+        count_flops(Bare("vpt", prompts=10**12), 64)
+
+
 def test_full_tuning_by_hand():
     counted = count_flops(Bare("full"), 64)
     assert counted.forward == PATCHES + DEPTH * BLOCK
