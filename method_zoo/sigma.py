@@ -1,9 +1,10 @@
-"""SIGMA: Bridging Structural and Distributional Gaps. Authors not read, 2026, arXiv 2605.27893.
+"""SIGMA (reconstruction): from the abstract of arXiv 2605.27893, 2026, authors not read.
 
 Behind every block: h = Down LN(x); f = h + sum_s a_s D_s h, filters D_s of 3, 5 and 7,
 a = softmax(S mean h); y = (1 + gamma) LN(f) + beta, (gamma, beta) = MLP(mean f);
 x <- x + Up GELU(y). Prefix tokens pass. Up starts at zero: training starts at the frozen model.
-These equations are ours: of the paper only the abstract could be read, which names a fusion over
+These equations are ours: of the paper (Bridging Structural and Distributional Gaps for Vision
+Foundation Model Adaptation) only the abstract could be read, which names a fusion over
 scales for the structural gap, then a modulation of the fused features for the distributional one.
 """
 

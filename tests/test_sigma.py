@@ -7,9 +7,15 @@ import torch
 from conftest import tiny_backbone, tiny_image
 from test_adapters import on_grid, set_all
 
+import method_zoo
+from lpmoe_bench.catalogue import _first_lines
 from method_zoo import ZooError, create_backbone, get_method
 from method_zoo.mona import MonaAdapter
 from method_zoo.sigma import SigmaAdapter
+
+
+def test_the_list_of_methods_says_that_it_is_a_reconstruction():
+    assert dict(_first_lines(method_zoo, ["sigma"]))["sigma"].startswith(get_method("sigma").title)
 
 
 def drawn(module: torch.nn.Module) -> torch.nn.Module:
