@@ -32,7 +32,8 @@ def check_options(cls: type, title: str, options: dict[str, object]) -> dict[str
             )
         if isinstance(value, float) and not math.isfinite(value):
             raise ZooError(
-                f"option {name} of {title} is {value}; it takes a finite number, such as {default!r}"
+                f"option {name} of {title} is {value}; "
+                f"it takes a finite number, such as {default!r}"
             )
     given = {k: float(v) if type(known[k]) is float else v for k, v in options.items()}  # type: ignore[arg-type]
     return known | given

@@ -41,7 +41,7 @@ class LPMoE(Method):
     fidelity = (
         "written from a specification of the authors' code; attention, experts, prior extractor "
         "and scale enhancement equal theirs to 1e-5. The frozen blocks run without stochastic "
-        "depth and the decoder is the one all methods share"
+        "depth; the decoder is the one all methods share, or mask2former as in the paper"
     )
     # Its maps are its own. What stays as it was while gamma is 0 is the token stream, and `final`.
     identity_at_init = False

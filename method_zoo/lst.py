@@ -25,7 +25,8 @@ class LST(Method):
     paper = "arXiv 2206.06522"
     fidelity = (
         "the paper's ladder at every block; the side blocks start at random, not from pruned "
-        "weights, and Up at zero; each of the four maps is h + Up(LN(s)) with the same Up"
+        "weights, and Up at zero; each of the four maps is h + Up(LN(s)) with the same Up, where "
+        "the authors weigh the two by one more gate"
     )
     unmergeable = "a side network runs beside the backbone, which it leaves as it is"
     preset = {"lr": 1e-3}

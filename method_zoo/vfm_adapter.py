@@ -33,7 +33,8 @@ class VFMAdapter(Method):
     fidelity = (
         "after the authors' probable working code, one commit of July 2024 that nobody declares "
         "official; the number of queries, their start and the scale are ours, the bottleneck is "
-        "inferred from the 3 % of SAM-B in the abstract"
+        "inferred from the 3 % of SAM-B in the abstract; if the paper's global modelling is more "
+        "than the pools that make the kernels, it is not here"
     )
     unmergeable = "its convolution is made anew for every image"
     preset = {"lr": 3e-4}
