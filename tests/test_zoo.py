@@ -119,7 +119,7 @@ def test_options_are_checked_against_the_signature():
 @pytest.mark.parametrize("endless", [float("nan"), float("inf"), float("-inf")])
 def test_an_option_that_is_no_finite_number_is_refused(endless):
     method = get_method("lora")
-    with pytest.raises(ZooError, match="option alpha of LoRA is .*takes a finite number, such as"):
+    with pytest.raises(ZooError, match=r"option alpha of LoRA is .*takes a finite number, such as"):
         check_options(method, method.title, {"alpha": endless})
 
 
