@@ -111,6 +111,8 @@ def test_describe_and_list():
 def test_published_fingerprints_stay(path):
     """Settings and options that came later change no hash of runs made before them."""
     record = read_record(path.parent)
+    if record.kind == "score":
+        pytest.skip("maps that another program made have no settings of ours")
     method = get_method(record.method.name)
     digests = {
         "train": record.data.train.digest,
