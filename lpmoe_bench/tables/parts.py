@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import statistics
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from lpmoe_bench.record_model import Record
-from lpmoe_bench.statistics import Comparison
 from lpmoe_bench.tables.columns import Column
 from lpmoe_bench.tables.context import Context
+
+if TYPE_CHECKING:  # numpy comes with it, which a table of records does without
+    from lpmoe_bench.statistics import Comparison
 
 
 class CellCounts(NamedTuple):
