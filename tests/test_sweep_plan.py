@@ -131,7 +131,9 @@ def test_the_settings_of_every_methods_cell_lead_to_its_fingerprint(datasets, tm
         for cell in plan_sweep(request, terminal).cells:
             file = tmp_path / "cell.yaml"
             file.write_text(settings_text(cell))
-            asked = RunRequest({}, {}, read_config_file(file), datasets=datasets, runs=tmp_path)
+            asked = RunRequest(
+                {}, {}, read_config_file(file), datasets=datasets, runs=tmp_path, cache=tmp_path
+            )
             plan = make_plan(asked, terminal, known)
             assert plan.fingerprint == cell.fingerprint
             assert plan.folder == tmp_path / cell.folder
