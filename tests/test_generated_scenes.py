@@ -18,10 +18,10 @@ PINNED = {
     "generated_sod": ("3920df0577e20e60", "cc1c037d810323a8", "61418d479e4c2fa7"),
     "generated_polyp": ("ce6916a356dd32c9", "59b8f8c7ca287e64", "5592a453410d6fcb"),
     "generated_skin": ("002bc4be977c0bde", "dc78da0dfa6d25c0", "19405531c2b32a21"),
-    "generated_shadow": ("90a38a6fcb58a40f", "906cb2bcfee21ba5", "0f2a33db13dc0a16"),
+    "generated_shadow": ("5830feabf02951f5", "c4a1829829892ec3", "f4f2b029ee0803d3"),
     "generated_glass": ("62ac6f168d7e6145", "80be353158ba399d", "380d3d8e1c78dd45"),
     "generated_leaf": ("d6c9e953f8534424", "b0f8856433819294", "36505007da56849e"),
-    "generated_road": ("2b43c9b5f68b472c", "b52b7a366cee8aba", "230a12f680a02ee6"),
+    "generated_road": ("87786cf9886485c1", "cb75cbdf07dc9925", "eb013142ca759236"),
 }
 # Mean IoU that the better of both priors may reach: a little above what was measured.
 LIMITS = {
@@ -29,10 +29,10 @@ LIMITS = {
     "generated_sod": 0.30,
     "generated_polyp": 0.28,
     "generated_skin": 0.42,
-    "generated_shadow": 0.42,
+    "generated_shadow": 0.36,
     "generated_glass": 0.39,
     "generated_leaf": 0.28,
-    "generated_road": 0.40,
+    "generated_road": 0.36,
 }
 
 every_set = pytest.mark.parametrize("name", SETS)

@@ -53,7 +53,7 @@ def buildings(draw: Draw, image: Array, edge: Array, angle: float, asphalt: Arra
     side = min(edge.shape)
     step, sun = draw.real(0.065, 0.1) * side, draw.real(0, 2 * np.pi)
     reach, middle = np.hypot(*edge.shape) / 2, np.array(edge.shape[::-1]) / 2
-    greys = draw.real(0.35, 0.8)
+    greys = draw.real(0.5, 0.9)
     for u in np.arange(-reach, reach, step):
         for v in np.arange(-reach, reach, step):
             jitter = draw.array(-0.18, 0.18, (2,)) * step
@@ -107,10 +107,12 @@ def draw_scene(draw: Draw, shape: Shape) -> tuple[Array, Array]:
     mix = 0.5 + 0.5 * np.tanh(2 * noise(draw, shape, 0.35 * side))
     image = blend(np.broadcast_to(colours[0], (*shape, 3)), colours[1], mix) * yard[..., None]
     asphalt = np.array(draw.pick(ASPHALTS), float)
+    gravel = np.clip(4 * noise(draw, shape, 0.25 * side) - 2, 0, 1)
+    image = blend(image, asphalt * yard[..., None], gravel)
     buildings(draw, image, edge, angle, asphalt)
     verge = np.clip(1.5 - np.abs(edge - 0.012 * side) / (0.003 * side), 0, 1)
     image = blend(image, (160, 154, 142), draw.real(0.2, 0.8) * verge)  # pavement
-    worn = 1 + 0.05 * noise(draw, shape, 0.03 * side) + 0.07 * noise(draw, shape, 0.4 * side)
+    worn = 1 + 0.05 * noise(draw, shape, 0.03 * side) + 0.12 * noise(draw, shape, 0.4 * side)
     image = blend(image, asphalt * worn[..., None], np.clip(0.5 - edge, 0, 1))
     if draw.real(0, 1) < 0.4:
         line = np.clip(1.3 - middle / (0.002 * side), 0, 1) * (edge < -0.025 * side)
@@ -123,14 +125,15 @@ def draw_scene(draw: Draw, shape: Shape) -> tuple[Array, Array]:
     )
     shade = soft(ndimage.shift(crowns, 0.012 * side, order=1), 0.004 * side)
     image = blend(image * (1 - 0.4 * shade[..., None]), green, soft(crowns, 0.6))
-    image = image * (1 + 0.05 * noise(draw, shape, 0.02 * side))[..., None] * draw.real(0.75, 1.2)
-    return photograph(draw, image, 3.0), edge < 0
+    image = image * (1 + 0.05 * noise(draw, shape, 0.02 * side))[..., None] * draw.real(0.7, 1.3)
+    tint = 1 + draw.real(-0.1, 0.1) * np.array([1.0, 0.1, -1.0])
+    return photograph(draw, image * tint, 3.0), edge < 0
 
 
 SET = EmbeddedSet(
     task="road",
     key=0x80AD,
-    version="v1",
+    version="v2",
     about="Roads seen from above, among roofs and yards of the same grey.",
     shapes=((352, 352),),
     shares=(0.06, 0.45),

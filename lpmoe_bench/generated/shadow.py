@@ -51,14 +51,14 @@ def ground(draw: Draw, shape: Shape, light: float) -> Array:
     """Dark and light materials side by side with things on them, all lit."""
     side, kind = min(shape), draw.pick((0, 1))
     image = material(draw, shape, kind)
-    for k in range(draw.pick((1, 1, 2))):
+    for k in range(draw.pick((1, 2, 2, 3))):
         across = frame(shape, draw.real(0, 2 * np.pi))[1]
         low, high = across.min(), across.max()
         edge = low + (high - low) * draw.real(0.3, 0.7)
         bend = draw.pick((0.0, 0.02, 0.06)) * side * noise(draw, shape, 0.7 * side)
         other = material(draw, shape, (kind + k + 1) % 2)
         image = blend(image, other, np.clip(across - edge + bend, 0, 1))
-    for _ in range(draw.pick((1, 2, 3, 5))):
+    for _ in range(draw.pick((2, 3, 5, 7))):
         x, y = draw.real(0, shape[1]), draw.real(0, shape[0])
         radius = draw.real(0.04, 0.15) * side
         outline = draw.pick((
@@ -114,17 +114,17 @@ def draw_scene(draw: Draw, shape: Shape) -> tuple[Array, Array]:
         cast = tree(draw, shape) if kind == 1 else bars(draw, shape)
     image = ground(draw, shape, light)
     missing = soft(cast, draw.real(0.002, 0.007) * side)
-    dim = draw.real(0.33, 0.55) * np.array([0.93, 1.0, 1.14])
+    dim = draw.real(0.4, 0.6) * np.array([0.93, 1.0, 1.14])
     daylight = 1 + 0.08 * noise(draw, shape, 0.9 * side)
     image = image * daylight[..., None] * (1 - missing[..., None] * (1 - dim))
-    warmth = 1 + draw.real(-0.08, 0.08) * np.array([1.0, 0.2, -1.0])
-    return photograph(draw, draw.real(0.6, 1.25) * image * warmth), cast > 0.5
+    warmth = 1 + draw.real(-0.1, 0.1) * np.array([1.0, 0.2, -1.0])
+    return photograph(draw, draw.real(0.6, 1.4) * image * warmth), cast > 0.5
 
 
 SET = EmbeddedSet(
     task="shadow",
     key=0x5AD,
-    version="v1",
+    version="v2",
     about="Cast shadows across light and dark materials, beside dark things that are no shadow.",
     shapes=((264, 352), (264, 352), (352, 264), (352, 352)),
     shares=(0.04, 0.5),
