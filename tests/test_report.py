@@ -113,6 +113,18 @@ def test_everything_is_there(tmp_path):
     assert "resized copies" not in text  # the facts of these records have no such note
 
 
+def test_titles_of_one_test_set_say_in_words_what_differs(tmp_path):
+    stored(tmp_path / "runs", "lora", train={"limit_train": 150})
+    stored(tmp_path / "runs", "vpt")
+    stored(tmp_path / "runs", "decoder_only", decoder={"name": "linear", "options": {}})
+    text = report(tmp_path / "runs", tmp_path / "report")
+    assert re.findall(r"<h2[^>]*>(cod[^<]*)</h2>", text) == [
+        "cod · CAMO (decoder fpn (width 64), limit train 150)",
+        "cod · CAMO (decoder fpn (width 64), limit train all)",
+        "cod · CAMO (decoder linear, limit train all)",
+    ]
+
+
 def test_one_record_without_rows_and_curve(tmp_path):
     one = stored(tmp_path / "runs")
     for name in ("per_image.csv", "curve.csv"):
@@ -152,7 +164,7 @@ def test_hundreds_of_records_stay_a_page(tmp_path):
     text = report(tmp_path / "runs", tmp_path / "report")
     assert len(text) < 3_000_000
     assert all(f">{title}<" in text for title in names)
-    assert "only the 24 best of 100 rows are compared" in text
+    assert "Only the 24 best of 100 rows are compared" in text
 
 
 def test_choices_narrow_the_records(tmp_path):

@@ -148,6 +148,9 @@ def test_axes_by_hand():
     assert [text for _, text in ticks(scale)] == ["0", "10k", "30k", "100k", "300k", "1M"]
     assert scale.at(0) < scale.start < scale.at(1e4) < scale.at(1e5) < scale.at(1e6) < 100
     assert scale.at(1e5) - scale.at(1e4) == pytest.approx(scale.at(1e6) - scale.at(1e5))
+    narrow = logarithmic([299_073, 345_153], 0, 100)  # less than from 2 to 5 times a power of ten
+    assert [text for _, text in ticks(narrow)] == ["250k", "300k", "350k", "400k"]
+    assert [text for _, text in ticks(logarithmic([27_648], 0, 100))] == ["25k", "30k"]
     one = linear([0.5], 10, 20)  # a single value lies in the middle
     assert one.at(0.5) == pytest.approx(15)
     assert [number(v) for v in (0, 0.05, 17000, 22056000, 3.2e9)] == [
@@ -234,4 +237,4 @@ def test_rows_of_one_seed_and_without_rows_are_not_judged(tmp_path):
     stored(tmp_path, "decoder_only", 7)
     verdicts = judge(chapters(tmp_path)[0])
     assert set(verdicts.pairs) == {(0, 1)}
-    assert "1 rows of one seed or none are not compared" in verdicts.notes
+    assert "1 row of one seed or none: not compared" in verdicts.notes

@@ -78,6 +78,7 @@ def test_without_maps_images_are_listed_with_scores_and_a_command(tmp_path):
     text = report(tmp_path / "runs", tmp_path / "report")
     assert "No maps are kept of Decoder only, VPT, LoRA" in text
     assert "runtime.save_predictions=true" in text
+    assert "predict RUN IMAGES --tile never" in text  # windows give other maps than were scored
     assert len(re.findall(r'<th scope="row"[^>]*>img\d\d</th>', text)) == 8
 
 

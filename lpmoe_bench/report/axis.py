@@ -88,4 +88,4 @@ def _log_ticks(scale: Scale) -> list[float]:
     powers = range(math.floor(math.log10(scale.low)), math.ceil(math.log10(scale.high)) + 1)
     found = [step * 10.0**power for power in powers for step in steps]
     inside = [value for value in found if scale.low <= value <= scale.high]
-    return inside or [math.sqrt(scale.low * scale.high)]
+    return inside if len(inside) > 1 else _round_ticks(scale, 4)  # one value shows no scale

@@ -17,6 +17,7 @@ from lpmoe_bench.report.tables import score_table
 from lpmoe_bench.report.training import Lesson, read_lessons
 from lpmoe_bench.report.verdict_table import verdict_section
 from lpmoe_bench.report.verdicts import judge
+from lpmoe_bench.tables.context import in_words
 
 Report = Callable[[int, int, str], None]
 
@@ -64,15 +65,15 @@ def _titles(material: Material) -> list[str]:
 def _difference(chapter: Chapter, material: Material) -> str:
     own = chapter.group.context
     alike = [
-        other.group.context
+        in_words(other.group.context)
         for other in material.chapters
         if (other.group.context.task, other.test) == (own.task, chapter.test)
     ]
-    words = []
-    for name, value in vars(own).items():
-        if len({str(getattr(other, name)) for other in alike}) > 1:
-            shown = str(value)[:12] if value is not None else "none"
-            words.append(f"{name.replace('_', ' ')} {shown}")
+    words = [
+        f"{name} {value}"
+        for name, value in in_words(own).items()
+        if len({other[name] for other in alike}) > 1
+    ]
     return f" ({', '.join(words)})" if words else ""
 
 

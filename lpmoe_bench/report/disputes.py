@@ -115,7 +115,7 @@ def _how_to(labels: list[str]) -> list[Child]:
         f"No maps are kept of {names}. A run keeps them with ",
         tag("code", "--set runtime.save_predictions=true"),
         "; for a finished run, ",
-        tag("code", "lpmoe-bench predict RUN IMAGES -o RUN/predictions/SET"),
+        tag("code", "lpmoe-bench predict RUN IMAGES --tile never -o RUN/predictions/SET"),
         " makes them, SET being such as camo-test; those of scored folders are found with ",
         tag("code", "--maps NAME=FOLDER"),
         ".",

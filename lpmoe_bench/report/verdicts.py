@@ -11,6 +11,7 @@ import numpy as np
 from lpmoe_bench.errors import BenchError
 from lpmoe_bench.metrics.facts import METRICS
 from lpmoe_bench.report.material import Chapter, Entry
+from lpmoe_bench.report.summary import counted
 from lpmoe_bench.samples import Samples, samples
 from lpmoe_bench.statistics import Comparison, Spread, compare, spread_of
 
@@ -41,16 +42,16 @@ def judge(chapter: Chapter, margin: float = MARGIN) -> Verdicts:
     if metric is None or len(several) < 2:
         return Verdicts((), {}, ())
     if singles := len(chapter.entries) - len(several):
-        notes.append(f"{singles} rows of one seed or none are not compared")
+        notes.append(f"{counted(singles, 'row')} of one seed or none: not compared")
     if len(several) > MOST_ROWS:
-        notes.append(f"only the {MOST_ROWS} best of {len(several)} rows are compared")
+        notes.append(f"Only the {MOST_ROWS} best of {len(several)} rows are compared")
     usable = _read(chapter, several[:MOST_ROWS], notes)
     spreads = _spreads([found for _, found in usable], notes, [e.label for e, _ in usable])
     results = compare(
         list(spreads.values()), margin, higher_is_better=[metric.higher_is_better] * len(spreads)
     )
     if any(spread.seeds == 2 for spread in spreads.values()):
-        notes.append("of two seeds, intervals are wide and cover a little less than they promise")
+        notes.append("Of two seeds, intervals are wide and cover a little less than they promise")
     entries = tuple(entry for entry, _ in usable)
     return Verdicts(entries, dict(zip(spreads, results, strict=True)), tuple(notes))
 
@@ -74,7 +75,9 @@ def _spreads(
     for a, b in combinations(range(len(found)), 2):
         seeds = sorted(set(found[a].seeds) & set(found[b].seeds))
         if len(seeds) < 2:
-            notes.append(f"{labels[a]} and {labels[b]} share {len(seeds)} seeds: not compared")
+            notes.append(
+                f"{labels[a]} and {labels[b]} share {counted(len(seeds), 'seed')}: not compared"
+            )
         elif found[a].images != found[b].images:
             notes.append(f"{labels[a]} and {labels[b]} have rows of other images: not compared")
         else:

@@ -10,6 +10,7 @@ from typing import Any
 from lpmoe_bench.config import fields_by_role, later_fields
 from lpmoe_bench.record_model import Record, SplitFacts
 
+DIGITS = 8  # of a digest, in sentences
 # What a table may mix when asked.
 ACROSS = ("decoder",)
 # Recipe fields that a context holds; the method's own options stand in its row.
@@ -174,9 +175,30 @@ def splits(contexts: Sequence[Context]) -> Iterator[str]:
         alike = [c for c in contexts if (c.task, c.test_set) == (task, test)]
         if len(alike) < 2:
             continue
-        reasons = []
-        for field in fields(Context):
-            values = list(dict.fromkeys(str(getattr(c, field.name))[:24] for c in alike))
-            if len(values) > 1:
-                reasons.append(f"{field.name.replace('_', ' ')} ({', '.join(values)})")
+        facts = [in_words(context) for context in alike]
+        reasons = [
+            f"{name} ({', '.join(dict.fromkeys(one[name] for one in facts))})"
+            for name in facts[0]
+            if len({one[name] for one in facts}) > 1
+        ]
         yield f"{test}: {len(alike)} tables, for these are not comparable: {'; '.join(reasons)}"
+
+
+def in_words(context: Context) -> dict[str, str]:
+    """Return the facts of a context by name, both as sentences have them; digests shortened.
+
+    The options of a decoder stand with its name.
+    """
+    facts = {field.name: getattr(context, field.name) for field in fields(Context)}
+    options: dict[str, Any] = json.loads(facts.pop("decoder_options"))
+    if options:
+        facts["decoder"] += f" ({', '.join(f'{key} {one}' for key, one in options.items())})"
+    if facts["train_set"] is not None and facts["limit_train"] is None:
+        facts["limit_train"] = "all"
+    return {name.replace("_", " "): _word(name, value) for name, value in facts.items()}
+
+
+def _word(name: str, value: Any) -> str:
+    if value is None:
+        return "none"
+    return str(value)[:DIGITS] if name.endswith(("digest", "hash", "weights")) else str(value)
