@@ -22,35 +22,26 @@ _MARKS = {"": "{}", "best": r"\textbf{{{}}}", "second": r"\underline{{{}}}"}
 
 
 def to_latex(table: Table) -> str:
-    """One `table` environment a group, for a document with \\usepackage{booktabs}.
+    """One `table` environment a group, for a document with \\usepackage{booktabs,graphicx}.
 
     Test sets side by side have a common head each; a rule parts published rows from own ones.
-    Tables with more than own scores shrink to the width of the line, which needs graphicx too.
+    What is wider than the line shrinks to it.
     """
-    packages = "booktabs,graphicx" if any(map(_is_broad, table.groups)) else "booktabs"
     notes = [f"% {' '.join(note.split())}" for note in table.notes]
     blocks = [_latex(group) for group in table.groups]
-    return "\n".join([f"% needs \\usepackage{{{packages}}}", *notes, *blocks]) + "\n"
-
-
-def _is_broad(group: Group) -> bool:
-    """Whether a table holds test sets side by side, published rows or verdicts."""
-    judged = any(cell.verdict for row in group.rows for cell in row.cells)
-    return bool(group.spans) or judged or is_mixed(group)
+    return "\n".join([r"% needs \usepackage{booktabs,graphicx}", *notes, *blocks]) + "\n"
 
 
 def _latex(group: Group) -> str:
     arrows = (r"$\uparrow$", r"$\downarrow$")
     seeds = ["$n$"] if has_seeds(group) else []
     heads = ["Method", *seeds, *(head_text(c.latex, c, *arrows) for c in group.columns)]
-    scaled = _is_broad(group)
-    before = [r"\smallskip\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"]
     return "\n".join(
         [
             r"\begin{table}[ht]",
             r"\centering",
             rf"\caption{{{latex_text(group.caption)}}}",
-            *(before if scaled else []),
+            r"\smallskip\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
             rf"\begin{{tabular}}{{l{'r' * (len(heads) - 1)}}}",
             r"\toprule",
             *_span_lines(group, 1 + len(seeds)),
@@ -58,9 +49,9 @@ def _latex(group: Group) -> str:
             r"\midrule",
             *_lines(group, bool(seeds)),
             r"\bottomrule",
-            r"\end{tabular}" + ("}" if scaled else ""),
+            r"\end{tabular}}",
             r"\par\smallskip",
-            r"{\footnotesize " + " ".join(map(latex_text, group.below)) + r"\par}",
+            r"{\footnotesize\raggedright " + " ".join(map(latex_text, group.below)) + r"\par}",
             r"\end{table}",
         ]
     )
