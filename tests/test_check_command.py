@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 from gate_records import cells, draw, store
+from records import record
 from typer.testing import CliRunner
 
 from lpmoe_bench.check.baseline import Policy
@@ -148,6 +149,28 @@ def test_exit_codes_and_every_form_of_output(base, tmp_path, monkeypatch):
     assert "| ❌ | S ↑ |" in (tmp_path / "own.md").read_text()
     missing = call("check", tmp_path / "base", "--baseline", file)
     assert "gate: pass" in missing
+
+
+def test_a_damaged_candidate_is_told_wherever_a_verdict_is_read(base, tmp_path):
+    records, file = base
+    next(records.rglob("run.json")).write_text("{")
+    places = ("--junit", tmp_path / "gate.xml", "--summary", tmp_path / "own.md")
+    found = json.loads(call("check", records, "--baseline", file, "--json", *places))
+    assert any("run.json is not valid JSON" in note for note in found["notes"])
+    assert "is not valid JSON" in call("check", records, "--baseline", file)
+    assert "note:" not in call("check", records, "--baseline", file, "--quiet")
+    for place in places[1::2]:
+        assert "is not valid JSON" in place.read_text()
+
+
+def test_speeds_of_unlike_hardware_are_not_pinned_which_is_said(tmp_path):
+    where = record().environment.model_dump()
+    for seed in range(2):
+        store(tmp_path / "new", seed, environment=where | {"device": f"cpu, {seed} threads"})
+    command = ["check", "pin", str(tmp_path / "new"), "--baseline", str(tmp_path / "b.json")]
+    result = CliRunner().invoke(app, command)
+    assert "no speed is pinned, its seeds ran on unlike hardware" in result.stderr
+    assert read_baseline(tmp_path / "b.json").cells[0].speed is None
 
 
 def test_no_candidates_and_folders_that_are_none(base, tmp_path):

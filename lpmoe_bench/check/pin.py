@@ -109,16 +109,22 @@ def counts_of(record: Record) -> dict[str, int]:
 def speed_of(cell: Cell) -> SpeedPin | None:
     """Return the images a second of every seed; None where the seeds ran on unlike hardware."""
     hardware = {hardware_of(stored.record) for stored in cell.stored}
+    if len(hardware) > 1 or not tells_speed(cell):
+        return None
     costs = [stored.record.costs for stored in cell.stored]
     train = [cost.train_images_per_second for cost in costs]
     inference = [cost.inference_images_per_second for cost in costs]
-    if len(hardware) > 1 or not any([*train, *inference]):
-        return None
     return SpeedPin(
         hardware=hardware.pop(),
         train=[value for value in train if value],
         inference=[value for value in inference if value],
     )
+
+
+def tells_speed(cell: Cell) -> bool:
+    """Whether any seed has images a second, which maps from elsewhere have not."""
+    costs = [stored.record.costs for stored in cell.stored]
+    return any(c.train_images_per_second or c.inference_images_per_second for c in costs)
 
 
 def hardware_of(record: Record) -> str:

@@ -63,7 +63,7 @@ def changed(old: CellPin | None, new: CellPin) -> Iterator[str]:
         words += _metric(old, new, key)
     words += [f"{d}" for d in differences(old.counts, new.counts)]
     if old.speed != new.speed:
-        words.append("speeds measured anew")
+        words.append("speeds measured anew" if new.speed else "speeds dropped")
     if words:
         yield f"{new.name}: " + "; ".join(words)
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lpmoe_bench.check.baseline import Policy
     from lpmoe_bench.check.cells import Cell
     from lpmoe_bench.console import Terminal
+    from lpmoe_bench.record import Found
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -55,6 +56,7 @@ def pin(
     """Write a baseline from records: scores of every seed, spread, parameters, FLOPs, speed."""
     from lpmoe_bench.check.baseline import Policy
     from lpmoe_bench.check.pin import pin as make
+    from lpmoe_bench.check.pin import tells_speed
     from lpmoe_bench.check.storage import write_baseline
     from lpmoe_bench.console import Terminal
 
@@ -64,13 +66,16 @@ def pin(
         )
     terminal = Terminal(quiet, no_color)
     policy = _policy(Policy(), level, floor, cap, speed_tolerance)
-    made = make(_cells(roots, terminal), policy, reason, _names(metrics))
+    cells = _cells(roots, terminal)
+    made = make(cells, policy, reason, _names(metrics))
     write_baseline(baseline, made)
-    for cell in made.cells:
+    for cell, pinned in zip(cells, made.cells, strict=True):
         seeds = len(cell.seeds)
         print(f"{cell.name}: {seeds} seed{'s' if seeds > 1 else ''}")
         if seeds < 3:
             terminal.note(f"{cell.name}: limits from {seeds} seeds are wide or none; pin 5")
+        if pinned.speed is None and tells_speed(cell):
+            terminal.note(f"{cell.name}: no speed is pinned, its seeds ran on unlike hardware")
     print(baseline)
 
 
@@ -92,6 +97,7 @@ def check(
     no_color: NoColor = False,
 ) -> None:
     """Judge candidate records: pass, improved, inconclusive, not comparable or regressed."""
+    from dataclasses import replace
     from json import dumps
 
     from rich.console import Console
@@ -101,19 +107,21 @@ def check(
     from lpmoe_bench.check.show import show
     from lpmoe_bench.check.storage import read_baseline
     from lpmoe_bench.check.summary import write_summary
-    from lpmoe_bench.console import Terminal
     from lpmoe_bench.files import write_atomically
+    from lpmoe_bench.record import find_records
 
     pinned = read_baseline(baseline)
     policy = _policy(pinned.policy, level, floor, cap, speed_tolerance)
-    outcome = judge(pinned, _cells(roots, Terminal(quiet, no_color)), policy)
+    found = find_records(roots or None)
+    outcome = judge(pinned, _gather(found, roots), policy)
+    outcome = replace(outcome, notes=(*found.notes, *outcome.notes))
     if junit is not None:
         write_atomically(junit, to_junit(outcome, strict))
     write_summary(outcome, summary)
     if json:
         print(dumps(outcome.as_json(strict), indent=2, ensure_ascii=False))
     else:
-        show(outcome, Console(no_color=no_color))
+        show(replace(outcome, notes=()) if quiet else outcome, Console(no_color=no_color))
     raise typer.Exit(outcome.exit_code(strict))
 
 
@@ -190,12 +198,18 @@ def update(
 
 
 def _cells(roots: list[Path] | None, terminal: Terminal) -> list[Cell]:
-    from lpmoe_bench.check.cells import gather
-    from lpmoe_bench.record import default_roots, find_records
+    from lpmoe_bench.record import find_records
 
     found = find_records(roots or None)
     for note in found.notes:
         terminal.note(note)
+    return _gather(found, roots)
+
+
+def _gather(found: Found, roots: list[Path] | None) -> list[Cell]:
+    from lpmoe_bench.check.cells import gather
+    from lpmoe_bench.record import default_roots
+
     return gather(found, ", ".join(str(root) for root in roots or default_roots()))
 
 
