@@ -82,7 +82,7 @@ def _judged(group: Group, reference: Row, folders: Folders, margin: float) -> Gr
 
 
 def _judge(group: Group, reference: Row, folders: Folders, margin: float) -> _Judged:
-    places, spreads, ups, models, reasons = [], [], [], [], []
+    pairs, reasons = [], []
     for row in group.rows:
         for index, test in _primaries(group):
             if row is reference or not row.records or not row.cells[index].values:
@@ -94,16 +94,20 @@ def _judge(group: Group, reference: Row, folders: Folders, margin: float) -> _Ju
             except (NotComparableError, DataError) as error:
                 reasons.append(f"{row.label} is not judged on {test}: {error}.")
                 continue
-            places.append((row_key(row), test))
-            spreads.append(spread)
-            ups.append(column.higher_is_better)
-            models.append(not seeds)
-    results = compare(spreads, margin, higher_is_better=ups)
-    found = {
+            pairs.append((row, test, column.higher_is_better, bool(seeds), spread))
+    ups, spreads = [up for _, _, up, _, _ in pairs], [spread for *_, spread in pairs]
+    found = {}
+    for (row, test, _, seeded, _), result in zip(
+        pairs, compare(spreads, margin, higher_is_better=ups), strict=True
+    ):
         # Maps of no known seed: the very models are compared, so that one of each is enough.
-        place: replace(result, verdict=result.of_models, seeds_needed=None) if model else result
-        for place, result, model in zip(places, results, models, strict=True)
-    }
+        models = replace(result, verdict=result.of_models, seeds_needed=None)
+        found[row_key(row), test] = result if seeded else models
+    if maps := dict.fromkeys(row.label for row, _, _, seeded, _ in pairs if not seeded):
+        reasons.append(
+            f"Without seeds on both sides these very maps are compared, over images alone: "
+            f"{', '.join(maps)}."
+        )
     return _Judged(reference.label, found, reasons)
 
 

@@ -45,7 +45,7 @@ def content(name="lora", seed=0, **changes):
             "share_of_backbone": PARAMETERS[name] / 22000000,
             "share_of_total": trained / (22000000 + trained),
         },
-        "costs": {"train_images_per_second": 10.0 + seed, "peak_memory_bytes": 3 * 2**30},
+        "costs": {"train_images_per_second": 10.0 + (seed or 0), "peak_memory_bytes": 3 * 2**30},
         "environment": {
             **{"python": "3.11.7", "platform": "Linux", "cpu": "Some CPU", "device": "cpu"},
             **{"git_sha": "ef" * 20, "git_dirty": False, "version": "0.1.0"},

@@ -21,7 +21,7 @@ SETS = ("CAMO", "Other")
 
 def stored(root, name="lora", seed=0, shift=0.0, sets=SETS, images=8, **changes):
     """A written record whose rows average to its scores, on each test set."""
-    rng = np.random.default_rng([seed, images, len(name)])
+    rng = np.random.default_rng([seed or 0, images, len(name)])
     rows, scores = [], {}
     for label in sets:
         base = np.random.default_rng([images, len(label)]).random(images)
@@ -186,3 +186,18 @@ def test_the_command(tmp_path):
     assert result.exit_code == 0
     assert "CAMO: vs LoRA" in result.stdout
     assert "within ±0.01" in result.stdout
+
+
+def test_maps_of_no_seed_are_judged_as_they_are_which_is_said(tmp_path):
+    maps = stored(
+        tmp_path, "lora", None, -0.3, kind="score", backbone=None, decoder=None, parameters=None,
+        fingerprint="e" * 64, method={"name": "Maps", "title": "Maps"},
+    )  # fmt: skip
+    group = judged([*three(tmp_path, seeds=(0,)), maps]).groups[0]
+    assert {label: verdict for (label, _), verdict in verdicts(group).items()} == {
+        **{"Decoder only": "inconclusive", "VPT": "inconclusive"},
+        "Maps": "worse",
+    }
+    (said,) = [line for line in group.footer if "over images alone" in line]
+    assert said.endswith(": Maps.")
+    assert not any("over images alone" in line for line in judged(three(tmp_path)).groups[0].footer)
