@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 
 from lpmoe_bench.cli import app
 from lpmoe_bench.record import StoredRecord, write_record
+from lpmoe_bench.registry.pairs import find_pairs
+from lpmoe_bench.registry.splits import Split, make_split
 
 IMAGES = 12
 HOSTILE = """<script>alert(1)</script>"'&<img src=x onerror=alert(2)>\u202e\ud800 мета 方法"""
@@ -62,6 +64,32 @@ def draw_maps(one: StoredRecord, test: str = "CAMO") -> None:
         path = one.folder / "predictions" / test.replace("/", "-") / f"img{number:02}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(path), pred)
+
+
+def draw_set(root: Path) -> tuple[Path, Split]:
+    """Draw a set of two-coloured images, `tiny/test`, below root/data; its registry, its split."""
+    folder = root / "data" / "tiny"
+    for number in range(IMAGES):
+        mask = np.zeros((24, 32), np.uint8)
+        mask[4:12, 4 : 8 + number] = 255
+        for kind, picture in (("images", mask // 2 + 60), ("masks", mask)):
+            path = folder / kind / f"img{number:02}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), picture)
+    own = root / "own.yaml"
+    own.write_text(
+        "datasets:\n  tiny:\n    title: Tiny\n    task: cod\n    folder: data/tiny\n"
+        "    images: images\n    masks: masks\n    splits: {test: null}\n"
+    )
+    pairs = find_pairs(folder / "images", folder / "masks")
+    return own, make_split(Split("tiny", "test", (), ""), "test", pairs)
+
+
+def draw_two(runs: Path, digest: str) -> None:
+    """Write two methods' records of that set, each with its maps."""
+    facts = {"label": "tiny/test", "digest": digest, "images": IMAGES}
+    for name, shift in (("lora", 0.0), ("vpt", 0.1)):
+        draw_maps(stored(runs, name, 0, shift, "tiny/test", data={"tests": [facts]}), "tiny/test")
 
 
 def report(root: Path, place: Path, *more: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from browser import chromium, missing
 from http_site import serve
-from report_records import HOSTILE, stored
+from report_records import HOSTILE, draw_set, draw_two, report, stored
 from typer.testing import CliRunner
 
 from lpmoe_bench.cli import app
@@ -176,3 +176,24 @@ def test_it_fits_a_telephone(page):
     page.run("(document.body.style.width = '360px', 1)")
     assert page.run("document.body.scrollWidth") <= 380
     page.run("(document.body.style.width = '', 1)")
+
+
+def test_pictures_are_seen_and_stand_in_the_page_itself(tmp_path):
+    own, split = draw_set(tmp_path)
+    draw_two(tmp_path / "runs", split.digest)
+    place = ["--data-root", str(tmp_path / "data"), "--datasets", str(own)]
+    report(tmp_path / "runs", tmp_path / "report", *place, "--images", "3")
+    (tmp_path / "browser").mkdir()
+    with chromium(tmp_path / "browser") as browser:
+        browser.open(tmp_path / "report" / "index.html")
+        seen = browser.run(
+            "[...document.images].map(i => i.offsetParent && i.complete && i.naturalWidth)"
+        )
+        assert seen == [32] * 3 * (2 + 2 * 2)  # image and mask, map and errors of two methods
+        assert all(url.startswith(("data:", "file:")) for url in browser.requests())
+        assert browser.messages() == []
+        browser.run("(document.body.style.width = '700px', 1)")
+        lines = browser.run(
+            "new Set([...document.querySelector('.cells').children].map(c => c.offsetTop)).size"
+        )
+        assert lines == 1  # image, mask and two methods stand side by side

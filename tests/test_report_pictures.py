@@ -8,41 +8,22 @@ import re
 import cv2
 import numpy as np
 import pytest
-from report_records import IMAGES, draw_maps, report, stored
+from report_records import IMAGES, draw_maps, draw_set, draw_two, report, stored
 from typer.testing import CliRunner
 
 from lpmoe_bench.cli import app
 from lpmoe_bench.errors import UsageError
-from lpmoe_bench.registry.pairs import find_pairs
-from lpmoe_bench.registry.splits import Split, make_split
 
 
 @pytest.fixture
 def drawn(tmp_path):
     """A data root with a set of two-coloured images, a registry that knows it, and its split."""
-    folder = tmp_path / "data" / "tiny"
-    for number in range(IMAGES):
-        mask = np.zeros((24, 32), np.uint8)
-        mask[4:12, 4 : 8 + number] = 255
-        for kind, picture in (("images", mask // 2 + 60), ("masks", mask)):
-            path = folder / kind / f"img{number:02}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(path), picture)
-    own = tmp_path / "own.yaml"
-    own.write_text(
-        "datasets:\n  tiny:\n    title: Tiny\n    task: cod\n    folder: data/tiny\n"
-        "    images: images\n    masks: masks\n    splits: {test: null}\n"
-    )
-    pairs = find_pairs(folder / "images", folder / "masks")
-    return own, make_split(Split("tiny", "test", (), ""), "test", pairs)
+    return draw_set(tmp_path)
 
 
 def pictured(tmp_path, drawn, digest: str | None = None, *more: str) -> str:
     own, split = drawn
-    facts = {"label": "tiny/test", "digest": digest or split.digest, "images": IMAGES}
-    for name, shift in (("lora", 0.0), ("vpt", 0.1)):
-        one = stored(tmp_path / "runs", name, 0, shift, "tiny/test", data={"tests": [facts]})
-        draw_maps(one, "tiny/test")
+    draw_two(tmp_path / "runs", digest or split.digest)
     place = ["--data-root", str(tmp_path / "data"), "--datasets", str(own)]
     return report(tmp_path / "runs", tmp_path / "report", *place, *more)
 
