@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 
 import cv2
@@ -13,6 +14,10 @@ from typer.testing import CliRunner
 
 from lpmoe_bench.cli import app
 from lpmoe_bench.errors import UsageError
+from lpmoe_bench.metrics import quick_score
+from lpmoe_bench.metrics.protocols import COD
+from lpmoe_bench.record import read_record, read_rows, write_record
+from lpmoe_bench.registry.pairs import read_pair
 
 
 @pytest.fixture
@@ -80,3 +85,22 @@ def test_maps_of_scored_records_are_found_where_the_user_says(tmp_path, drawn):
     for words in ("Other Net", f"x={tmp_path / 'nowhere'}"):
         command = ["report", str(tmp_path / "runs"), "--maps", words]
         assert isinstance(CliRunner().invoke(app, command).exception, UsageError)
+
+
+@pytest.mark.parametrize("is_scored", [True, False])
+def test_a_map_that_was_not_scored_is_told(tmp_path, drawn, is_scored):
+    own, split = drawn
+    draw_two(tmp_path / "runs", split.digest)
+    facts = {"name": "cod", "version": COD.version, "hash": COD.hash}
+    for path in (tmp_path / "runs").rglob("run.json"):
+        made = json.loads(path.read_text())
+        path.write_text(json.dumps(made | {"protocol": facts}))
+        rows = read_rows(path.parent / "per_image.csv")
+        for row, pair in zip(rows, split.pairs, strict=True):
+            pred = cv2.imread(str(path.parent / "predictions/tiny-test" / f"{pair.name}.png"), 0)
+            value = quick_score("s_measure", pred, read_pair(pair)[1])
+            row["s_measure"] = value if is_scored else value - 0.1
+        write_record(path.parent, read_record(path.parent), rows)
+    place = ["--data-root", str(tmp_path / "data"), "--datasets", str(own)]
+    text = report(tmp_path / "runs", tmp_path / "report", *place)
+    assert text.count("not the map that was scored") == (0 if is_scored else 2 * 8)

@@ -25,10 +25,11 @@ class ImageScores:
 class ChapterScores:
     """Images of a test set: scores of the rows that have them, and each image's foreground share.
 
-    label: of the score, which may be an image's own where the table's is of the whole set. missing:
-    a sentence for each row without such scores.
+    key, label: of the score, which may be an image's own where the table's is of the whole set.
+    missing: a sentence for each row without such scores.
     """
 
+    key: str
     label: str
     decimals: int
     higher_is_better: bool
@@ -59,7 +60,9 @@ def read_chapter(chapter: Chapter) -> ChapterScores | None:
         else:
             missing.append(f"{entry.label}: no image has a value of {metric.label}")
     better = metric.higher_is_better
-    return ChapterScores(metric.label, metric.decimals, better, tuple(rows), shares, tuple(missing))
+    return ChapterScores(
+        metric.key, metric.label, metric.decimals, better, tuple(rows), shares, tuple(missing)
+    )
 
 
 def _read(chapter: Chapter, path, key: str, shares: dict[str, float]) -> dict[str, float]:
