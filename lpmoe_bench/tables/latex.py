@@ -60,7 +60,7 @@ def _latex(group: Group) -> str:
             r"\bottomrule",
             r"\end{tabular}" + ("}" if scaled else ""),
             r"\par\smallskip",
-            r"{\footnotesize " + " ".join(map(latex_text, group.below)) + r"\par}",
+            r"{\footnotesize\raggedright " + " ".join(map(latex_text, group.below)) + r"\par}",
             r"\end{table}",
         ]
     )
