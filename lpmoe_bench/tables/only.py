@@ -27,19 +27,30 @@ def parse_only(texts: Iterable[str]) -> tuple[tuple[str, str], ...]:
 def keep_only(
     stored: Sequence[StoredRecord], wanted: Sequence[tuple[str, str]]
 ) -> list[StoredRecord]:
-    """Return the records of all these settings; raises UsageError where one is unknown or rules
-    out every record."""
-    kept = list(stored)
+    """Return the records of all these settings, with maps of unknown making for their test sets.
+
+    Raises UsageError where a setting is unknown or rules out every run.
+    """
+    if not wanted or not stored:
+        return list(stored)
+    guests = {id(one) for one in stored if one.record.kind == "score"}
+    kept = [one for one in stored if id(one) not in guests]
+    known = {name for one in kept for name in _settings(one.record)}
     for key, text in wanted:
-        values = {id(one): _settings(one.record).get(key, "") for one in kept}
-        known = {name for one in stored for name in _settings(one.record)}
-        if stored and key not in known:
+        if key not in known:
             raise UsageError(unknown("setting among these records", key, sorted(known)))
+        values = {id(one): _settings(one.record).get(key, "") for one in kept}
         kept = [one for one in kept if values[id(one)] == text.lower()]
-        if stored and not kept:
+        if not kept:
             there = ", ".join(sorted(set(values.values()))[:8])
             raise UsageError(f"no record has {key}={text}; there is {there}")
-    return kept
+    chosen = {id(one) for one in kept}
+    tests = {test for one in kept for test in one.record.scores}
+    return [
+        one
+        for one in stored
+        if id(one) in chosen or (id(one) in guests and tests & set(one.record.scores))
+    ]
 
 
 def _settings(record: Record) -> dict[str, str]:
