@@ -86,8 +86,8 @@ def describe(name: str, registry: Registry) -> list[tuple[str, str]]:
     Raises UsageError for an unknown name, and for a metric's name that means several.
     """
     found: list[tuple[str, str]] = []
-    if name in method_zoo.list_methods():
-        found += _describe_method(name)
+    if (method := method_zoo.method_name(name)) in method_zoo.list_methods():
+        found += _describe_method(method)
     if name in registry.tasks:
         found += _fields("task", registry.tasks[name])
     if name in registry.datasets:

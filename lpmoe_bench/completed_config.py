@@ -11,6 +11,7 @@ from lpmoe_bench.decoders import get_decoder
 from lpmoe_bench.errors import ResourceError, UsageError
 from lpmoe_bench.losses import get_loss
 from lpmoe_bench.metrics import get_metric, get_protocol
+from method_zoo import method_name
 from method_zoo._method import Method
 from method_zoo._options import check_options
 
@@ -38,6 +39,7 @@ def complete_config(config: RunConfig, method: type[Method]) -> RunConfig:
         precision = "bf16-mixed" if bf16 else "32-true"
     return config.model_copy(
         update={
+            "method": method_name(config.method),
             "options": _options(method, config.options),
             "decoder_options": check_options(
                 decoder, f"decoder {decoder.title}", config.decoder_options

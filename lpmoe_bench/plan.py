@@ -121,20 +121,7 @@ def make_plan(
     weights, decoder_weights, data = known[key]
     rest, val_pairs = carve_validation(data.train.pairs, config.train.validation, config.seed)
     train_pairs = subset(rest, config.train.limit_train, config.seed)
-    digests = {
-        "train": data.train.digest,  # validation is carved from it by name and seed
-        "tests": {split.label: split.digest for split in data.tests},
-        "protocol": get_protocol(config.protocol).hash,
-        "weights": weights.sha256,
-    }
-    if decoder_weights.sha256:  # else no word of it, as before there were such weights
-        digests["decoder_weights"] = decoder_weights.sha256
-    print_ = fingerprint(config, digests)
-    if request.expect not in ("", print_):
-        raise DataError(
-            f"data, weights or code changed since this was planned: its fingerprint is "
-            f"{print_[:12]} now, planned was {request.expect[:12]}; plan again, or bring them back"
-        )
+    print_ = _fingerprint(config, known[key], request.expect)
     place = run_folder(config.task, config.method, config.backbone, print_, config.seed)
     return Plan(
         config=config,
@@ -152,6 +139,26 @@ def make_plan(
         folder=request.runs / place,
         cache=request.cache,
     )
+
+
+def _fingerprint(config: RunConfig, sources: Sources, expected: str) -> str:
+    """Return the fingerprint of settings, data and weights; raises DataError for another than was
+    planned."""
+    digests = {
+        "train": sources.data.train.digest,  # validation is carved from it by name and seed
+        "tests": {split.label: split.digest for split in sources.data.tests},
+        "protocol": get_protocol(config.protocol).hash,
+        "weights": sources.weights.sha256,
+    }
+    if sources.decoder_weights.sha256:  # else no word of it, as before there were such weights
+        digests["decoder_weights"] = sources.decoder_weights.sha256
+    found = fingerprint(config, digests)
+    if expected not in ("", found):
+        raise DataError(
+            f"data, weights or code changed since this was planned: its fingerprint is "
+            f"{found[:12]} now, planned was {expected[:12]}; plan again, or bring them back"
+        )
+    return found
 
 
 def _sources(

@@ -13,9 +13,10 @@ from lpmoe_bench.metrics.protocols import PROTOCOLS
 from lpmoe_bench.record import StoredRecord
 from lpmoe_bench.statistics import Comparison, Spread, compare
 from lpmoe_bench.tables.cell_text import span_of
-from lpmoe_bench.tables.columns import Column
+from lpmoe_bench.tables.columns import AGAINST, Column
 from lpmoe_bench.tables.latex import latex_text
 from lpmoe_bench.tables.parts import Cell, Group, Row, Span, Table
+from lpmoe_bench.tables.stacked import stack
 from lpmoe_bench.tables.wide import Key, row_key
 from method_zoo._errors import unknown
 
@@ -41,6 +42,10 @@ def with_verdicts(
     label of a row; differences within `margin` are equal. Holm's correction runs over all
     comparisons of one group. Raises UsageError where no group has the row, or one has several.
     """
+    if any(group.bands for group in table.groups):  # each test set is judged by itself
+        parts = tuple(part for group in table.groups for part in group.parts or (group,))
+        judged = with_verdicts(replace(table, groups=parts), stored, against, margin)
+        return replace(judged, groups=tuple(stack(judged.groups)))
     folders = {id(one.record): one for one in stored}
     references = [_reference(group, against) for group in table.groups]
     if not any(references):
@@ -150,7 +155,7 @@ def _shown(group: Group, judged: _Judged) -> Group:
     for place, test in reversed(_primaries(group)):  # places to the left stay what they are
         of = group.columns[place]
         head, latex = f"vs {judged.reference}", f"vs {latex_text(judged.reference)}"
-        new = Column(f"{of.key}_against", head, latex, of.decimals, lambda *_: None, of.scale)
+        new = Column(f"{of.key}{AGAINST}", head, latex, of.decimals, lambda *_: None, of.scale)
         rows = [
             replace(row, cells=_insert(row.cells, place, _cell(row, test, judged)))
             for row in group.rows

@@ -17,7 +17,16 @@ if TYPE_CHECKING:
 
     from ._method import Method
 
-__all__ = ["ZooError", "check_backbone_name", "create_backbone", "get_method", "list_methods"]
+__all__ = [
+    "ZooError",
+    "check_backbone_name",
+    "create_backbone",
+    "get_method",
+    "list_methods",
+    "method_name",
+]
+
+ALIASES = {"parax": "adaroute"}  # the paper's second version renamed it
 
 
 def list_methods() -> list[str]:
@@ -25,8 +34,14 @@ def list_methods() -> list[str]:
     return names_in(sys.modules[__name__])
 
 
+def method_name(name: str) -> str:
+    """Return the zoo's own name of a method that papers call by two; others as they are."""
+    return ALIASES.get(name, name)
+
+
 def get_method(name: str) -> type[Method]:
     """Return the method class of that name; raises ZooError for an unknown one."""
+    name = method_name(name)
     if name not in list_methods():  # before torch is imported for the base class
         raise ZooError(unknown("method", name, list_methods()))
     from ._method import Method

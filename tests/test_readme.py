@@ -2,46 +2,26 @@
 
 import re
 
+import pytest
+from readme_tables import BLOCKS, block, framed, results_page
 from readme_tree import ROOT, tree
 
-from lpmoe_bench.record import find_records
-from lpmoe_bench.tables.formats import format_table
-from lpmoe_bench.tables.speeds import read_speeds
-from lpmoe_bench.tables.table import build_table
-
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+RENEW = "run python tests/readme_tables.py"
 
 
 def test_tree_is_that_of_the_code():
-    assert tree() in README, "run python tests/readme_tree.py and paste its output"
+    assert tree() in README, RENEW
 
 
-def readme_table():
-    records = find_records([ROOT / "results" / "records"]).records
-    table = build_table(
-        records,
-        test_set="camo/test",
-        sort="s_measure",
-        speeds=read_speeds(ROOT / "results" / "speed" / "cpu.json"),
-        across=["decoder"],
-    )
-    return format_table(table, "markdown").strip()
-
-
-def results_page():
-    records = find_records([ROOT / "results" / "records"]).records
-    table = build_table(records, metrics=["all"], sort="s_measure", across=["decoder"])
-    title = "# Results\n\nEvery metric of the published records.\n\n"
-    return title + format_table(table, "markdown")
-
-
-def test_results_are_those_of_the_published_records():
-    assert readme_table() in README, "run the command below the table and paste its output"
+@pytest.mark.parametrize("name", BLOCKS)
+def test_tables_are_those_of_the_published_records(name):
+    assert framed(name, f"\n\n{block(name)}\n\n") in README, RENEW
 
 
 def test_the_page_of_results_is_that_of_the_published_records():
     page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
-    assert page == results_page(), "run lpmoe-bench table results/records --metrics all ..."
+    assert page == results_page(), RENEW
 
 
 def test_make_targets_exist():

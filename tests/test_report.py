@@ -15,7 +15,8 @@ from report_records import HOSTILE, IMAGES, report, stored
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.record import find_records
 from lpmoe_bench.report.markup import Markup, clean, escape, tag
-from lpmoe_bench.report.material import Choice, gather, parse_only
+from lpmoe_bench.report.material import Choice, gather
+from lpmoe_bench.tables.only import keep_only, parse_only
 
 
 class Parts(HTMLParser):
@@ -177,6 +178,12 @@ def test_choices_narrow_the_records(tmp_path):
     assert [record.method.name for record in few.records] == ["lora"]
     none = gather(found, Choice(task="cod", only=parse_only(["train.limit_train=none"])))
     assert [record.method.name for record in none.records] == ["vpt"]
+    maps = [
+        stored(tmp_path, "vpt", 5 + n, kind="score", test=t) for n, t in ((0, "CAMO"), (1, "SBU"))
+    ]
+    with_maps = keep_only([*found.stored, *maps], parse_only(["train.limit_train=150"]))
+    assert [one.record.kind for one in with_maps] == ["run", "score"]
+    assert [one.record.seed for one in with_maps] == [0, 5]
     assert gather(found, Choice(metric="mae")).chapters[0].score.key == "mae"
     for choice, words in (
         (Choice(only=(("train.limit_trian", "1"),)), "did you mean 'train.limit_train'"),

@@ -33,7 +33,7 @@ def test_declared_and_failed_cells_stand_below():
         (CellCounts(50, 47, 3), "47/50 cells of the sweeps here, 3 failed."),
         (CellCounts(6, 6, 0), "6/6 cells of the sweeps here."),
     ):
-        for group in ("test_set", "task"):
+        for group in ("test_set", "task", "all"):
             assert words in to_markdown(build_table([record()], cells=counts, group=group))
     assert "cells" not in to_markdown(build_table([record()]))
 
@@ -76,3 +76,13 @@ def test_every_format_goes_to_a_file(runs, tmp_path, kind):
     file = tmp_path / f"t.{kind}"
     assert shown(runs, "--format", kind, "--output", file, "--published") == ""
     assert "LoRA" in file.read_text(encoding="utf-8")
+
+
+def test_only_keeps_records_of_a_setting(runs):
+    write_record(runs / "cod" / "few", record("vpt", train={"limit_train": 150}), [])
+    everything = shown(runs)
+    assert "VPT" in everything
+    assert "LoRA" in everything
+    few = shown(runs, "--only", "train.limit_train=150")
+    assert "VPT" in few
+    assert "LoRA" not in few

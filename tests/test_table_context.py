@@ -51,3 +51,9 @@ def test_what_changes_no_result_changes_no_table(path):
     (group,) = build_table([record("lora"), changed(path, "other")]).groups
     assert len(group.rows) == 2
     assert not [line for line in group.footer if "other" in line]
+
+
+def test_a_limit_beyond_the_set_is_no_part_of_it():
+    for limit, words in ((150, "CAMO-train (150 of 996 images"), (5000, "CAMO-train (996 images")):
+        (group,) = build_table([record(train={"limit_train": limit})]).groups
+        assert words in group.caption

@@ -6,6 +6,7 @@ import subprocess
 import pytest
 from test_published import own
 from test_table import nasty, three_methods
+from test_table_stacked import BOTH
 from test_table_wide import of_two
 from test_verdicts import judged, three
 
@@ -46,6 +47,11 @@ def test_wide_tables_stay_within_the_line(compiled):
     table = build_table([of_two(), of_two("vpt")], group="task", columns=["all"])
     own = build_table(three_methods(), columns=["all"])
     assert "Overfull \\hbox" not in compiled(table, own, build_table([], source="conv_lora"))
+
+
+@pytest.mark.latex
+def test_stacked_tables_compile(compiled):
+    assert "Overfull \\hbox" not in compiled(build_table(BOTH, group="all", columns=["all"]))
 
 
 @pytest.mark.latex

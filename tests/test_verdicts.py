@@ -13,7 +13,7 @@ from lpmoe_bench.compare import compare_records
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.record import Record, StoredRecord, write_record
 from lpmoe_bench.tables.formats import to_csv, to_html, to_latex, to_markdown
-from lpmoe_bench.tables.table import build_table
+from lpmoe_bench.tables.table import CellCounts, build_table
 from lpmoe_bench.verdicts import with_verdicts
 
 SETS = ("CAMO", "Other")
@@ -201,3 +201,17 @@ def test_maps_of_no_seed_are_judged_as_they_are_which_is_said(tmp_path):
     (said,) = [line for line in group.footer if "over images alone" in line]
     assert said.endswith(": Maps.")
     assert not any("over images alone" in line for line in judged(three(tmp_path)).groups[0].footer)
+
+
+def test_stacked_test_sets_are_judged_each_by_itself(tmp_path):
+    found = three(tmp_path, sets=("CAMO", "Other"))
+    speed = CellCounts(9, 8, 1)
+    (group,) = judged(found, group="all", cells=speed).groups
+    assert [band.rows for band in group.bands] == [3, 3]
+    alone = judged(found, cells=speed).groups
+    assert verdicts(group) == {
+        key: verdict for part in alone for key, verdict in verdicts(part).items()
+    }
+    assert len([cell for row in group.rows for cell in row.cells if cell.verdict]) == 4
+    assert sum("Holm over 2 comparisons" in line for line in group.footer) == 1
+    assert sum("8/9 cells" in line for line in group.footer) == 1

@@ -55,6 +55,15 @@ def test_unknown_method_offers_the_closest():
             get_method(name)
 
 
+def test_a_method_of_two_names_has_one_fingerprint():
+    from lpmoe_bench.completed_config import complete_config
+    from lpmoe_bench.config import build_config
+
+    assert get_method("parax") is get_method("adaroute")
+    layer = {"method": "parax", "runtime": {"device": "cpu"}}
+    assert complete_config(build_config(layer), get_method("parax")).method == "adaroute"
+
+
 def test_prefix_and_finish_are_the_forward():
     method, image = Late(tiny_backbone()), tiny_image(tiny_backbone())
     prefix = method.prefix(image)

@@ -47,7 +47,8 @@ def report(
     """Write one HTML file of records: tables, plots, verdicts, disputed images; opens offline."""
     from lpmoe_bench.console import Terminal
     from lpmoe_bench.record import find_records
-    from lpmoe_bench.report.material import Choice, gather, parse_only
+    from lpmoe_bench.report.material import Choice, gather
+    from lpmoe_bench.tables.only import parse_only
 
     choice = Choice(
         task,

@@ -22,12 +22,15 @@ def table(
     task: Annotated[str | None, typer.Option(help="Only this task.")] = None,
     method: Annotated[list[str] | None, typer.Option(help="Only these methods.")] = None,
     test_set: Annotated[str | None, typer.Option(help="Only this test set.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only records of this setting: train.limit_train=150.")
+    ] = None,
     metrics: Annotated[str, typer.Option(help="all, or names with commas.")] = "",
     columns: Annotated[str, typer.Option(help="Cost columns, with commas, or all.")] = "",
     sort: Annotated[str | None, typer.Option(help="Order rows by this column.")] = None,
     across: Annotated[str, typer.Option(help="Mix these in one table: decoder.")] = "",
     group: Annotated[
-        str, typer.Option(help="A table for each test_set, or task: its sets side by side.")
+        str, typer.Option(help="A table for each test_set, for each task, or for all.")
     ] = "test_set",
     published: Annotated[
         bool, typer.Option("--published", help="Add published figures, with differences.")
@@ -52,12 +55,14 @@ def table(
     from lpmoe_bench.files import write_atomically
     from lpmoe_bench.record import default_roots, find_records
     from lpmoe_bench.tables.formats import format_table
+    from lpmoe_bench.tables.only import keep_only, parse_only
     from lpmoe_bench.tables.speeds import read_speeds
     from lpmoe_bench.tables.table import build_table
 
     found = find_records(roots or None)
+    stored = keep_only(found.stored, parse_only(only or ()))
     made = build_table(
-        found.records,
+        [one.record for one in stored],
         task=task,
         methods=method,
         test_set=test_set,
@@ -74,7 +79,7 @@ def table(
     if against is not None:
         from lpmoe_bench.verdicts import with_verdicts
 
-        made = with_verdicts(made, found.stored, against, margin)
+        made = with_verdicts(made, stored, against, margin)
     text = format_table(made, format)
     for note in (*found.notes, *made.notes):
         Terminal(quiet).note(note)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.protocols import PROTOCOLS
 from lpmoe_bench.record import Found, StoredRecord
 from lpmoe_bench.record_model import Record
 from lpmoe_bench.tables.columns import COSTS, Column
-from lpmoe_bench.tables.context import flat
+from lpmoe_bench.tables.only import keep_only
 from lpmoe_bench.tables.table import Group, Row, build_table
 from method_zoo._errors import unknown
 
@@ -91,22 +89,10 @@ class Material:
         return [one.record for one in self.stored]
 
 
-def parse_only(texts: Iterable[str]) -> tuple[tuple[str, str], ...]:
-    """Read NAME=VALUE for each; raises UsageError for another form."""
-    pairs = [text.partition("=") for text in texts]
-    for name, equals, value in pairs:
-        if not (name and equals):
-            raise UsageError(
-                f"--only got '{name}{equals}{value}'; write it as name=value, such as "
-                f"train.limit_train=150"
-            )
-    return tuple((name, value) for name, _, value in pairs)
-
-
 def gather(found: Found, choice: Choice) -> Material:
     """Arrange found records as tables; raises DataError where there is none, UsageError where the
     choice leaves none."""
-    stored = _only(found.stored, choice.only)
+    stored = keep_only(found.stored, choice.only)
     table = build_table(
         [one.record for one in stored],
         task=choice.task,
@@ -144,26 +130,3 @@ def _score(group: Group, wanted: str | None) -> Column:
         raise UsageError(f"the records of {group.context.test_set} hold no score at all")
     primary = scores.get(protocol.primary) if protocol else None
     return primary or next(iter(scores.values()))
-
-
-def _only(stored: Sequence[StoredRecord], wanted: Sequence[tuple[str, str]]) -> list[StoredRecord]:
-    kept = list(stored)
-    for key, text in wanted:
-        values = {id(one): _settings(one.record).get(key, "") for one in kept}
-        known = {name for one in stored for name in _settings(one.record)}
-        if stored and key not in known:
-            raise UsageError(unknown("setting among these records", key, sorted(known)))
-        kept = [one for one in kept if values[id(one)] == text.lower()]
-        if stored and not kept:
-            there = ", ".join(sorted(set(values.values()))[:8])
-            raise UsageError(f"no record has {key}={text}; there is {there}")
-    return kept
-
-
-def _settings(record: Record) -> dict[str, str]:
-    """Return a record's settings, its seed among them, as `--only` writes them."""
-    return {key: _plain(value) for key, value in flat(record.config).items()}
-
-
-def _plain(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value).lower()

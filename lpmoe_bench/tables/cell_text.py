@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 from lpmoe_bench.tables.columns import Column
@@ -13,6 +14,8 @@ def cell_text(row: Row, cell: Cell, column: Column, between: str = " ± ", star:
 
     A published figure keeps the digits of its source; `star` follows one that is in doubt.
     """
+    if cell.absent:
+        return ""
     if cell.verdict is not None:
         mean = cell.verdict.spread.mean * column.scale
         return f"{cell.verdict.verdict} ({mean:+.{column.decimals}f})"
@@ -48,6 +51,12 @@ def head_text(name: str, column: Column, up: str = "↑", down: str = "↓") -> 
 def span_of(group: Group) -> list[str]:
     """Return the head above each column, a test set or nothing."""
     return [span.title for span in group.spans for _ in range(span.columns)]
+
+
+def bands_of(group: Group) -> dict[int, str]:
+    """Return the title above a row, by the row's number; none where rows are not in bands."""
+    starts = itertools.accumulate((band.rows for band in group.bands), initial=0)
+    return {start: band.title for start, band in zip(starts, group.bands, strict=False)}
 
 
 def has_seeds(group: Group) -> bool:

@@ -12,6 +12,8 @@ from lpmoe_bench.metrics.protocols import PROTOCOLS
 from lpmoe_bench.record_model import Record
 from method_zoo._errors import unknown
 
+AGAINST = "_against"  # ends the key of a column of verdicts, behind that of its score
+
 
 @dataclass(frozen=True)
 class Column:

@@ -147,6 +147,20 @@ def caption(context: Context, record: Record, tests: Sequence[str] = ()) -> str:
     sentences = [f"Task {context.task}, test set{'s' if len(names) > 1 else ''} {words}."]
     if train:
         sentences.append(f"Trained on {_set(train.label, train, context.limit_train)}.")
+    words = settings_words(context, record)
+    return " ".join([*sentences, words] if words else sentences)
+
+
+def data_words(context: Context, record: Record) -> str:
+    """Say what one test set is, and what was trained on for it with which loss, in a line."""
+    train = record.data.train
+    words = _set(context.test_set, test_facts(record, context.test_set))
+    words += f", trained on {_set(train.label, train, context.limit_train)}" if train else ""
+    return words + (f", loss {context.loss}." if context.loss else ".")
+
+
+def settings_words(context: Context, record: Record) -> str:
+    """Say backbone, decoder, size and budget in a sentence; empty where nothing is known."""
     facts = (
         ("backbone {}", context.backbone),
         ("decoder {}", decoder_words(record) if context.decoder else None),
@@ -157,13 +171,14 @@ def caption(context: Context, record: Record, tests: Sequence[str] = ()) -> str:
         ("loss {}", context.loss),
     )
     words = ", ".join(text.format(value) for text, value in facts if value is not None)
-    return " ".join([*sentences, words[:1].upper() + words[1:] + "."] if words else sentences)
+    return words[:1].upper() + words[1:] + "." if words else ""
 
 
 def _set(label: str, facts: SplitFacts | None, limit: int | None = None) -> str:
     if facts is None:
         return label
-    words = [f"{facts.images} images" if limit is None else f"{limit} of {facts.images} images"]
+    few = limit is not None and limit < facts.images
+    words = [f"{limit} of {facts.images} images" if few else f"{facts.images} images"]
     words += ["generated set"] if facts.generated else []
     words += [facts.note] if facts.note else []
     return f"{label} ({'; '.join(words)})"

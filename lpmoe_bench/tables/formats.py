@@ -6,7 +6,14 @@ import re
 from collections.abc import Callable
 
 from lpmoe_bench.errors import UsageError
-from lpmoe_bench.tables.cell_text import cell_text, has_seeds, head_text, is_mixed, span_of
+from lpmoe_bench.tables.cell_text import (
+    bands_of,
+    cell_text,
+    has_seeds,
+    head_text,
+    is_mixed,
+    span_of,
+)
 from lpmoe_bench.tables.csv_text import to_csv
 from lpmoe_bench.tables.html import html_page, to_html
 from lpmoe_bench.tables.latex import to_latex
@@ -42,7 +49,10 @@ def _markdown(group: Group) -> str:
     seeds = has_seeds(group)
     heads = ["Method", *(["n"] if seeds else []), *named]
     lines = [heads, ["---", *("---:" for _ in heads[1:])]]
-    for row in group.rows:
+    bands = bands_of(group)
+    for number, row in enumerate(group.rows):
+        if number in bands:
+            lines.append([f"**{_markdown_text(bands[number])}**", *("" for _ in heads[1:])])
         cells = [
             marks[cell.mark].format(cell_text(row, cell, column, star=r"\*"))
             for cell, column in zip(row.cells, group.columns, strict=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from lpmoe_bench.tables.cell_text import cell_text, has_seeds, head_text
+from lpmoe_bench.tables.cell_text import bands_of, cell_text, has_seeds, head_text
 from lpmoe_bench.tables.columns import Column
 from lpmoe_bench.tables.parts import Cell, Group, Row, Table
 
@@ -19,6 +19,7 @@ body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem; color: #1c1c1c; back
 .results th[scope=row], .results thead th:first-child { text-align: left; }
 .results th[scope=row] { font-weight: normal; position: sticky; left: 0; background: #fff; }
 .results th[scope=colgroup] { text-align: center; border-bottom: 1px solid #8a8a8a; }
+.results .band th { text-align: left; padding-top: .7rem; font-style: italic; }
 .results tbody tr:hover { background: #f2f5f9; }
 .results .best { font-weight: 700; }
 .results .second { text-decoration: underline; }
@@ -62,7 +63,13 @@ def _group(group: Group) -> Iterator[str]:
     heads = ['<th scope="col" data-key="method">Method</th>']
     heads += ['<th scope="col" data-key="n">n</th>'] if seeds else []
     yield f"<tr>{''.join([*heads, *map(_head, group.columns)])}</tr>\n</thead>\n<tbody>"
-    for row in group.rows:
+    bands = bands_of(group)
+    for number, row in enumerate(group.rows):
+        if number in bands:
+            width = 1 + seeds + len(group.columns)
+            if number:
+                yield "</tbody>\n<tbody>"
+            yield f'<tr class="band"><th colspan="{width}">{_text(bands[number])}</th></tr>'
         yield _row(row, group.columns, seeds)
     yield "</tbody>\n</table>\n</div>"
     yield f'<p class="table-footer">{"<br>".join(map(_text, group.below))}</p>\n</section>'

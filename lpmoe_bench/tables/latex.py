@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lpmoe_bench.tables.cell_text import cell_text, has_seeds, head_text, is_mixed
+from lpmoe_bench.tables.cell_text import bands_of, cell_text, has_seeds, head_text, is_mixed
 from lpmoe_bench.tables.parts import Group, Table
 
 _SIGNS = {
@@ -74,8 +74,12 @@ def _span_lines(group: Group, place: int) -> Iterator[str]:
 
 
 def _lines(group: Group, seeds: bool) -> Iterator[str]:
-    published = False
-    for row in group.rows:
+    published, bands = False, bands_of(group)
+    for number, row in enumerate(group.rows):
+        if number in bands:
+            width = 1 + seeds + len(group.columns)
+            yield from [r"\addlinespace"] if number else []
+            yield rf"\multicolumn{{{width}}}{{l}}{{\textit{{{latex_text(bands[number])}}}}} \\"
         if row.origin is not None and not published and is_mixed(group):
             yield r"\midrule"
         published = row.origin is not None

@@ -43,7 +43,7 @@ class Cell:
     """The values of one number over the seeds of a row; empty when any seed lacks it.
 
     difference: of a published figure, the mean of the record beside it less the figure.
-    verdict: of a cell that compares its row with another.
+    verdict: of a cell that compares its row with another. absent: the column is none of its row's.
     """
 
     values: tuple[float, ...]
@@ -51,6 +51,7 @@ class Cell:
     printed: Printed | None = None
     difference: float | None = None
     verdict: Comparison | None = None
+    absent: bool = False
 
     @property
     def mean(self) -> float | None:
@@ -97,11 +98,20 @@ class Span:
 
 
 @dataclass(frozen=True)
+class Band:
+    """So many rows one below the other under one title, which is a task and its test set."""
+
+    title: str
+    rows: int
+
+
+@dataclass(frozen=True)
 class Group:
     """One table: comparable rows under one caption, with what must be known below them.
 
     `sources` are the lines on published rows. `spans` cover all columns where test sets stand side
-    by side; `parts` are then the tables, one a test set, that were joined.
+    by side, `bands` all rows where they stand one below the other; `parts` are then the tables, one
+    a test set, that were joined.
     """
 
     context: Context
@@ -112,6 +122,7 @@ class Group:
     spans: tuple[Span, ...] = ()
     parts: tuple[Group, ...] = ()
     sources: tuple[str, ...] = ()
+    bands: tuple[Band, ...] = ()
 
     @property
     def below(self) -> tuple[str, ...]:

@@ -16,14 +16,16 @@ from lpmoe_bench.tables.printed import printed_tables
 from lpmoe_bench.tables.published import add_published
 from lpmoe_bench.tables.rows import make_rows, mark_best, newest, sort_rows
 from lpmoe_bench.tables.speeds import Speeds, speed_columns
+from lpmoe_bench.tables.stacked import sort_each, stack
 from lpmoe_bench.tables.wide import widen
 from lpmoe_bench.tables.words import counted_cells, footer
 from method_zoo._errors import unknown
 
 __all__ = ["GROUPINGS", "Cell", "CellCounts", "Group", "Row", "Span", "Table", "build_table"]
 
-# What shares a table: rows of one test set, or of one task with its test sets side by side.
-GROUPINGS = ("test_set", "task")
+# What shares a table: rows of one test set, of one task with its test sets side by side, or of all
+# tasks with their test sets one below the other.
+GROUPINGS = ("test_set", "task", "all")
 
 
 def build_table(
@@ -74,11 +76,17 @@ def build_table(
     if published:
         numbers: dict[str, int] = {}
         groups = [add_published(one, load_ledger(), numbers, methods) for one in groups]
-    groups = [sort_rows(one, sort) for one in (widen(groups) if group == "task" else groups)]
     said = [counted_cells(*cells)] if cells is not None else []
     said += [speeds.words] if speeds else []
     groups = [replace(one, footer=(*one.footer, *said)) for one in groups]
-    return Table(tuple(groups), (*notes, *splits(contexts)))
+    return Table(tuple(_arranged(groups, group, sort)), (*notes, *splits(contexts)))
+
+
+def _arranged(groups: Sequence[Group], grouping: str, sort: str | None) -> Sequence[Group]:
+    """Return the tables of test sets sorted, joined as one of GROUPINGS says."""
+    if grouping == "all":
+        return stack(sort_each(groups, sort))
+    return [sort_rows(one, sort) for one in (widen(groups) if grouping == "task" else groups)]
 
 
 def _is_of(

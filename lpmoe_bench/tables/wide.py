@@ -82,7 +82,7 @@ def join(parts: Sequence[Group], titles: Sequence[str], words: str) -> Group:
         (*left, *(column for columns in scores for column in columns), *right),
         tuple(rows),
         words,
-        tuple(_footer(parts, titles)),
+        said_of(parts, titles),
         tuple(span for span in (Span("", len(left)), *spans, Span("", len(right))) if span.columns),
         tuple(parts),
         tuple(dict.fromkeys(line for part in parts for line in part.sources)),
@@ -125,12 +125,15 @@ def _cell(part: Group, row: Row | None, column: Column) -> Cell:
     return row.cells[keys.index(column.key)]
 
 
-def _footer(parts: Sequence[Group], titles: Sequence[str]) -> Iterable[str]:
-    """Yield each line once, with the test sets before it where it is not said of all."""
-    lines = list(dict.fromkeys(line for part in parts for line in part.footer))
-    for line in lines:
-        of = [title for title, part in zip(titles, parts, strict=True) if line in part.footer]
-        yield line if len(of) == len(parts) else f"{', '.join(of)}: {line}"
+def said_of(parts: Sequence[Group], titles: Sequence[str]) -> tuple[str, ...]:
+    """Return each line below the parts once, the test sets before it where it is not of all."""
+    found: dict[str, list[str]] = {}
+    for title, part in zip(titles, parts, strict=True):
+        for line in dict.fromkeys(part.footer):
+            found.setdefault(line, []).append(title)
+    return tuple(
+        line if len(of) == len(parts) else f"{', '.join(of)}: {line}" for line, of in found.items()
+    )
 
 
 def _gaps(rows: Sequence[Row], parts: Sequence[Group]) -> Iterable[str]:
