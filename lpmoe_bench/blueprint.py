@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -18,6 +19,12 @@ def blueprint(config: RunConfig) -> Segmenter:
     weights = resolve_weights(config.backbone, RANDOM, Path())
     with torch.device("meta"):
         return build_segmenter(config, weights)
+
+
+def check_buildable(config: RunConfig) -> None:
+    """Raise what a run would raise when it builds its model, as far as shapes alone can tell."""
+    with suppress(NotImplementedError):  # a method that needs values cannot be built here
+        blueprint(config)
 
 
 def blueprint_backbone(name: str) -> Backbone:

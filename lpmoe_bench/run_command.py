@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from lpmoe_bench.blueprint import blueprint
+from lpmoe_bench.blueprint import check_buildable
 from lpmoe_bench.config import TrainConfig
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.environment import collect_environment
@@ -32,7 +32,7 @@ def run(
     terminal = Terminal(quiet or not first, no_color)
     plan = make_plan(request, terminal)
     if dry_run:
-        blueprint(plan.config)  # refused here is what a run would refuse when it builds the model
+        check_buildable(plan.config)
     announce(plan, terminal)
     if dry_run:
         if json:

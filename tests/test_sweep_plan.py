@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from fake_sweeps import fake_cell, fake_sweep
 from records import record
-from tiny_sweeps import draw_sets, sweep
+from tiny_sweeps import REGISTRY, draw_sets, sweep
 from typer.testing import CliRunner
 
 from lpmoe_bench.cli import app
@@ -22,6 +22,10 @@ from lpmoe_bench.sweep.store import settings_text
 from method_zoo import ZooError, list_methods
 
 runner = CliRunner()
+TWIN = """
+  twin: {title: Discs, protocol: cod, loss: structure, select: s_measure,
+         train: [tiny_train/all], test: [tiny_test/all]}
+datasets:"""
 
 
 @pytest.fixture(scope="module")
@@ -75,15 +79,41 @@ def test_the_id_follows_settings_but_not_how_it_is_run(datasets, tmp_path):
         (["--tasks", "tinny"], "did you mean 'tiny'"),
         (["--engine", "rya"], "did you mean 'ray'"),
         (["--set", "bitfit.rank=4"], "bitfit"),
-        (["--streamed"], "is for --engine ray"),
+        (["--streamed"], "--shared/--streamed is for --engine ray"),
+        (["--address", "auto"], "--address is for --engine ray"),
+        (["--done", "nowhere"], "nowhere is no folder"),
         (["--runs", "results/records"], "published records"),
+        (["--methods", "bitfit,lora", "--set", "lora.rank=0"], "lora cannot be built: rank is 0"),
+        (["--backbone", "swin_tiny_patch4_window7_224"], "lora cannot be built: SwinTransformer"),
+        (["--decoder", "mask2former"], "lora cannot be built: decoder mask2former reads maps"),
     ],
 )
-def test_errors_are_sentences_and_nothing_is_started(datasets, tmp_path, more, sentence):
-    result = call(datasets, tmp_path / "runs", "--quiet", *more)
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)], ids=["real", "dry"])
+def test_errors_are_sentences_and_nothing_is_started(datasets, tmp_path, more, sentence, dry):
+    result = call(datasets, tmp_path / "runs", "--quiet", *more, *dry)
     assert isinstance(result.exception, BenchError | ZooError)
     assert sentence in str(result.exception)
     assert not list(tmp_path.rglob("*.log"))
+
+
+def test_each_model_is_built_once_on_shapes(datasets, tmp_path, monkeypatch):
+    built = []
+    monkeypatch.setattr("lpmoe_bench.blueprint.check_buildable", lambda c: built.append(c.method))
+    (datasets.parent / "two.yaml").write_text(REGISTRY.replace("\ndatasets:", TWIN))
+    words = ("--tasks", "tiny,twin", "--methods", "lora,bitfit", "--seeds", "0,1")
+    assert len(planned(datasets.parent / "two.yaml", tmp_path, *words)["cells"]) == 8
+    assert built == ["lora", "bitfit"]
+
+
+def test_a_dry_run_counts_with_a_cell_for_each_gpu(datasets, tmp_path, monkeypatch):
+    cell = planned(datasets, tmp_path / "runs")["cells"][0]
+    costs = {"train_seconds": 600.0, "inference_images_per_second": None}
+    write_record(tmp_path / "records/one", record(fingerprint=cell["fingerprint"], costs=costs), [])
+    monkeypatch.setattr("lpmoe_bench.sweep.local.visible_gpus", lambda: ["0", "1"])
+    more = ("--seeds", "1,2", "--done", str(tmp_path / "records"), "--dry-run")
+    text = call(datasets, tmp_path / "runs", *more).stdout
+    assert "about 10 min for 2 cells, 2 at a time" in text
+    assert "about 20 min for 2 cells (" in call(datasets, tmp_path, *more, "--jobs", "1").stdout
 
 
 def test_published_records_count_as_done(datasets, tmp_path):

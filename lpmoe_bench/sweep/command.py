@@ -42,6 +42,9 @@ def sweep_command(
     """Plan and run; raises FailedCellsError when cells failed, and the errors of the plan."""
     if how.engine not in ENGINES:
         raise UsageError(unknown("engine", how.engine, ENGINES))
+    for name, value in (("--address", how.address), ("--shared/--streamed", how.shared)):
+        if value is not None and how.engine != "ray":
+            raise UsageError(f"{name} is for --engine ray; the local engine needs none")
     try:
         _sweep(request, how, dry_run, as_json, terminal)
     except KeyboardInterrupt:  # before cells run, or a second one while they save
@@ -51,13 +54,13 @@ def sweep_command(
 def _sweep(
     request: SweepRequest, how: How, dry_run: bool, as_json: bool, terminal: Terminal
 ) -> None:
-    sweep = plan_sweep(request, terminal)
     elsewhere = published(how.done)
+    sweep = plan_sweep(request, terminal)
     if dry_run:
         folder = sweep_folder(request.runs, sweep)
         states = _states(request.runs, folder, sweep, elsewhere)
         estimates = _estimates(request.runs, states, elsewhere)
-        show_plan(sweep, folder, states, estimates, how.jobs or 1, as_json)
+        show_plan(sweep, folder, states, estimates, _jobs(how, sweep), as_json)
         return
     run_planned(sweep, request.runs, request.offline, how, as_json, terminal, elsewhere)
 
@@ -112,14 +115,18 @@ def _estimates(
     return {cell.name: estimate(cell, records) for cell in left}
 
 
+def _jobs(how: How, sweep: Sweep) -> int:
+    """Return how many cells would run at a time; one where only the cluster could tell."""
+    if how.engine == "ray":
+        return how.jobs or 1
+    return len(shares(sweep.cells, how.jobs)[0])
+
+
 def _engine(how: How, sweep: Sweep, folder: Path, terminal: Terminal) -> Engine:
     if how.engine == "ray":
         from lpmoe_bench.sweep.cluster import RayEngine
 
         return RayEngine(sweep, folder, how.jobs, how.address, how.shared, terminal.say)
-    for name, value in (("--address", how.address), ("--shared/--streamed", how.shared)):
-        if value is not None:
-            raise UsageError(f"{name} is for --engine ray; the local engine needs none")
     made, notes = shares(sweep.cells, how.jobs)
     for note in notes:
         terminal.note(note)

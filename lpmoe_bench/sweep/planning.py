@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lpmoe_bench.config import parse_sets
+from lpmoe_bench.config import RunConfig, parse_sets
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.environment import collect_environment
 from lpmoe_bench.errors import UsageError
@@ -16,9 +16,13 @@ from lpmoe_bench.record import run_folder
 from lpmoe_bench.sweep.model import Cell, Places, Sweep, sweep_id
 from lpmoe_bench.sweep.store import now
 from lpmoe_bench.weights import default_cache
+from method_zoo import ZooError
 
 if TYPE_CHECKING:
     from lpmoe_bench.plan import Plan, RunRequest, Sources
+
+# The settings that say which model is built.
+MODEL = {"method", "options", "backbone", "decoder", "decoder_options", "size"}
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ def plan_sweep(request: SweepRequest, terminal: Terminal) -> Sweep:
     """Plan every cell; weights and data are resolved once and are the same for all of them.
 
     Cells go seed by seed, so that a sweep that is stopped early has all methods at some seeds.
-    Errors are those of make_plan: nothing runs unless every cell can be planned.
+    Errors are those of make_plan and of building the models: nothing runs unless every cell can.
     """
     from lpmoe_bench.plan import make_plan
 
@@ -52,10 +56,11 @@ def plan_sweep(request: SweepRequest, terminal: Terminal) -> Sweep:
     combinations = [(task, method) for task in request.tasks for method in request.methods]
     known: dict[tuple, Sources] = {}
     notes: dict[str, None] = {}
-    plans = []
+    plans, built = [], set()
     for task, method in combinations:
         asked = _request(request, task, method)
         plan = make_plan(asked, terminal, known)
+        _check_model(plan.config, built)
         plans.append((plan, _asked_device(asked)))
         notes |= dict.fromkeys(plan.notes)
     for note in notes:
@@ -86,6 +91,19 @@ def _request(request: SweepRequest, task: str, method: str) -> RunRequest:
         cache=default_cache(),
         offline=request.offline,
     )
+
+
+def _check_model(config: RunConfig, built: set[str]) -> None:
+    """Build a model on shapes alone, unless one like it was; raises UsageError naming the method."""
+    from lpmoe_bench.blueprint import check_buildable
+
+    shape = config.model_dump_json(include=MODEL)
+    try:
+        if shape not in built:
+            check_buildable(config)
+    except (UsageError, ZooError) as error:
+        raise UsageError(f"{config.method} cannot be built: {error}") from None
+    built.add(shape)
 
 
 def sets_of(sets: Sequence[str], method: str, methods: Sequence[str]) -> list[str]:
