@@ -7,7 +7,7 @@ from records import record
 from lpmoe_bench.sweep.estimate import duration, estimate, total_words
 from lpmoe_bench.sweep.local import shares
 from lpmoe_bench.sweep.memory import changes_next, ladder
-from lpmoe_bench.sweep.model import Places, sweep_id
+from lpmoe_bench.sweep.model import Attempt, Places, sweep_id
 from lpmoe_bench.sweep.outcome import Ended, judge
 from lpmoe_bench.sweep.planning import sets_of
 
@@ -38,14 +38,29 @@ def test_memory_is_saved_step_by_step():
     sizes = [[f"runtime.micro_batch={n}"] for n in (4, 2, 1)]
     last = ["runtime.micro_batch=1", "runtime.checkpointing=true"]
     assert ladder(cell) == [[], *sizes, last]
-    assert changes_next(cell, sizes[0]) == sizes[1]
-    assert changes_next(cell, last) is None
+    cell.settings["runtime"]["micro_batch"] = 64  # more than there is to divide
+    assert ladder(cell) == [[], *sizes, last]
     cell.settings["runtime"] |= {"micro_batch": 3, "checkpointing": True}
     assert ladder(cell) == [[], ["runtime.micro_batch=1"]]
     cell.settings["runtime"] |= {"micro_batch": None, "devices": 4}
     assert ladder(cell) == [[], ["runtime.micro_batch=1"]]  # 8 images over 4 devices are 2 each
     bound = fake_cell(batch_statistics=True)
     assert ladder(bound) == [[], ["runtime.checkpointing=true"]]
+
+
+def test_the_next_attempt_takes_less_memory_than_any_that_did_not_suffice():
+    def tried(outcome, *changes):
+        return Attempt(ended="", outcome=outcome, changes=list(changes))
+
+    cell, four = fake_cell(), "runtime.micro_batch=4"
+    assert changes_next(cell, []) == []
+    assert changes_next(cell, [tried("out of memory")]) == [four]
+    assert changes_next(cell, [tried("out of memory"), tried("interrupted", four)]) == [four]
+    # A machine whose clock is behind tried it with 4: that attempt comes first.
+    late = [tried("out of memory", four), tried("out of memory")]
+    assert changes_next(cell, late) == ["runtime.micro_batch=2"]
+    last = ladder(cell)[-1]
+    assert changes_next(cell, [tried("failed", *last), tried("out of memory", *last)]) == last
 
 
 BUSY = "error: another process is working on runs/x; wait for it"

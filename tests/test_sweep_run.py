@@ -9,6 +9,7 @@ from fake_sweeps import fake_cell, fake_sweep, run_fake, states
 from lpmoe_bench.errors import FailedCellsError
 from lpmoe_bench.record import read_record
 from lpmoe_bench.sweep import runner
+from lpmoe_bench.sweep.local import LocalEngine
 from lpmoe_bench.sweep.locks import Claims
 from lpmoe_bench.sweep.status import cell_counts, status_command
 from lpmoe_bench.sweep.store import sweep_folder, write_sweep
@@ -56,6 +57,26 @@ def test_a_cell_is_given_up_after_three_attempts_until_it_is_reset(tmp_path):
     assert cell_counts(tmp_path) == (2, 1, 1)
     run_fake(sweep, tmp_path, retry=True)
     assert outcomes(states(sweep, tmp_path)["cod-lora-s0"]) == ["failed", "finished"]
+
+
+def test_what_another_sweep_has_settled_meanwhile_is_not_tried_again(tmp_path, monkeypatch):
+    """Both began when nothing had failed; together they try a cell three times, as one would."""
+    sweep = fake_sweep(fake_cell(seed=2), fake_cell("fail=9"), fake_cell(seed=1))
+    monkeypatch.setattr(runner, "AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(runner, "PATIENCE_SECONDS", 0.5)
+    start = LocalEngine.start
+
+    def start_after_the_other_sweep(engine, job):
+        monkeypatch.setattr(LocalEngine, "start", start)
+        with pytest.raises(FailedCellsError):
+            run_fake(sweep, tmp_path)
+        start(engine, job)
+
+    monkeypatch.setattr(LocalEngine, "start", start_after_the_other_sweep)
+    with pytest.raises(FailedCellsError, match="1 of 3 cells failed"):
+        run_fake(sweep, tmp_path)
+    assert outcomes(states(sweep, tmp_path)["cod-lora-s0"]) == ["failed"] * 3
+    assert [trainings(tmp_path, sweep.cells[k]) for k in (0, 2)] == [1, 1]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ def ladder(cell: Cell) -> list[list[str]]:
     pass as well; the latter alone where a method's statistics are those of the whole batch.
     """
     runtime, batch = cell.settings.get("runtime", {}), cell.settings["train"]["batch"]
-    size = runtime.get("micro_batch") or -(-batch // runtime.get("devices", 1))
+    on_device = -(-batch // runtime.get("devices", 1))
+    size = min(runtime.get("micro_batch") or on_device, on_device)
     steps: list[list[str]] = [[]]
     while size > 1 and not cell.batch_statistics:
         size //= 2
@@ -28,16 +29,18 @@ def ladder(cell: Cell) -> list[list[str]]:
     return steps
 
 
-def changes_now(attempts: Sequence[Attempt]) -> list[str]:
-    """Return the settings that the latest attempt was made with."""
-    return attempts[-1].changes if attempts else []
+def changes_next(cell: Cell, attempts: Sequence[Attempt]) -> list[str]:
+    """Return what the next attempt is made with: less than any that memory did not suffice for.
 
-
-def changes_next(cell: Cell, changes: list[str]) -> list[str] | None:
-    """Return what comes after these settings on the ladder; None at its end."""
+    Not the latest attempt decides but the most frugal: clocks of several machines differ.
+    """
     steps = ladder(cell)
-    place = steps.index(changes) if changes in steps else 0
-    return steps[place + 1] if place + 1 < len(steps) else None
+    tried = [
+        steps.index(attempt.changes) + (attempt.outcome == "out of memory")
+        for attempt in attempts
+        if attempt.changes in steps
+    ]
+    return steps[min(max(tried, default=0), len(steps) - 1)]
 
 
 def note(cell: Cell, changes: list[str]) -> str:

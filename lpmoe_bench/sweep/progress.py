@@ -53,10 +53,12 @@ class SweepProgress:
         else:
             self.terminal.say(f"stopped {words_of(cell)}: {attempt.reason}")
 
-    def elsewhere(self, cell: Cell) -> None:
-        """Say that another process has finished a cell meanwhile."""
-        self._one_less(cell, done=True)
-        self.terminal.say(f"done    {words_of(cell)} by another process ({self.words()})")
+    def elsewhere(self, cell: Cell, done: bool) -> None:
+        """Say that another process has finished a cell meanwhile, or given it up."""
+        self.failed += not done
+        self._one_less(cell, done)
+        how = "done   " if done else "failed "
+        self.terminal.say(f"{how} {words_of(cell)} by another process ({self.words()})")
 
     def stopping(self, running: int) -> None:
         self.terminal.say(

@@ -87,21 +87,27 @@ def run_cells(run: SweepRun) -> None:
 
 
 def _next(run: SweepRun, claims: Claims) -> Cell | None:
-    """Claim the next cell that nobody works on; what another process has finished is dropped."""
+    """Claim the next cell that nobody works on; what others have settled meanwhile is dropped."""
     for _ in range(len(run.to_do)):
         cell = run.to_do.popleft()
         if time.monotonic() < run.not_before.get(cell.name, 0) or not claims.take(cell):
             _later(run, cell)
             continue
-        if own_record(run.runs, cell) is not None:
+        done = own_record(run.runs, cell) is not None
+        if done or _failures(run, cell) >= MOST_ATTEMPTS:
             claims.release(cell)
-            run.progress.elsewhere(cell)
+            run.progress.elsewhere(cell, done)
         elif is_locked(run.runs / cell.folder / ".lock"):  # a run by hand, or one just ending
             claims.release(cell)
             _later(run, cell)
         else:
             return cell
     return None
+
+
+def _failures(run: SweepRun, cell: Cell) -> int:
+    """Count the failures of a cell since its reset, by whatever process."""
+    return sum(attempt.outcome == "failed" for attempt in read_attempts(run.folder, cell))
 
 
 def _later(run: SweepRun, cell: Cell) -> None:
@@ -112,21 +118,13 @@ def _later(run: SweepRun, cell: Cell) -> None:
 
 
 def _start(run: SweepRun, cell: Cell) -> None:
-    changes = _changes(read_attempts(run.folder, cell), cell)
+    changes = memory.changes_next(cell, read_attempts(run.folder, cell))
     log = log_file(run.folder, cell, new_stem())
     settings = settings_file(run.folder, cell).resolve()
     job = Job(cell, settings, changes, log, run.runs, run.sweep.places, run.offline)
     run.running[cell.name] = cell
     run.progress.started(cell, changes)
     run.engine.start(job)
-
-
-def _changes(attempts: list[Attempt], cell: Cell) -> list[str]:
-    """Return what the next attempt is made with: what the last one learnt of memory."""
-    changes = memory.changes_now(attempts)
-    if attempts and attempts[-1].outcome == "out of memory":
-        return memory.changes_next(cell, changes) or changes
-    return changes
 
 
 def _settle(
@@ -145,7 +143,7 @@ def _settle(
     run.refused.discard(cell.name)
     run.active = time.monotonic()
     changes = list(job.changes)
-    if outcome == "out of memory" and memory.changes_next(cell, changes) is None:
+    if outcome == "out of memory" and changes == memory.ladder(cell)[-1]:
         outcome, reason = "failed", f"{reason}; nothing is left that takes less memory"
     attempt = Attempt(
         ended=now(),
@@ -159,7 +157,7 @@ def _settle(
     )
     write_attempt(run.folder, cell, attempt, job.log.stem)
     claims.release(cell)
-    failures = sum(a.outcome == "failed" for a in read_attempts(run.folder, cell))
+    failures = _failures(run, cell)
     run.progress.ended(cell, attempt, failures, job.log)
     if outcome == "out of memory":
         run.to_do.appendleft(cell)
