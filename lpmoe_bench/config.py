@@ -17,6 +17,7 @@ from method_zoo._errors import unknown
 
 DEFAULT_BACKBONE = "dinov2_small_imgfocus"
 SECTIONS = ("train", "runtime", "options", "decoder_options")
+SET_SECTIONS = {"decoder": "decoder_options", "train": "train", "runtime": "runtime"}  # of --set
 ROLES = ("recipe", "protocol", "runtime", "label")
 
 
@@ -163,10 +164,9 @@ def parse_sets(assignments: list[str]) -> dict[str, Any]:
         if not equals or not name:
             raise UsageError(f"--set got '{text}'; write it as name=value, such as rank=8")
         section, dot, rest = name.partition(".")
-        sections = {"decoder": "decoder_options", "train": "train", "runtime": "runtime"}
-        if dot and section not in sections:
-            raise UsageError(unknown("section of --set", section, sections))
-        target, key = (sections[section], rest) if dot else ("options", name)
+        if dot and section not in SET_SECTIONS:
+            raise UsageError(unknown("section of --set", section, SET_SECTIONS))
+        target, key = (SET_SECTIONS[section], rest) if dot else ("options", name)
         layer.setdefault(target, {})[key] = _read_value(name, value)
     return layer
 

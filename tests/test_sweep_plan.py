@@ -22,15 +22,23 @@ from lpmoe_bench.sweep.store import settings_text
 from method_zoo import ZooError, list_methods
 
 runner = CliRunner()
-TWIN = """
-  twin: {title: Discs, protocol: cod, loss: structure, select: s_measure,
-         train: [tiny_train/all], test: [tiny_test/all]}
-datasets:"""
+TASK = """
+  {}: {{title: Discs, protocol: cod, loss: structure, select: s_measure,
+        train: [tiny_train/all], test: [tiny_test/all]}}"""
 
 
 @pytest.fixture(scope="module")
 def datasets(tmp_path_factory) -> Path:
     return draw_sets(tmp_path_factory.mktemp("data"))
+
+
+def name_tasks(datasets: Path, *names: str) -> Path:
+    """A file with further tasks on the same sets."""
+    file = datasets.with_name("more.yaml")
+    file.write_text(
+        REGISTRY.replace("\ndatasets:", "".join(map(TASK.format, names)) + "\ndatasets:")
+    )
+    return file
 
 
 def call(datasets: Path, runs: Path, *more: str):
@@ -52,6 +60,22 @@ def test_cells_are_methods_by_tasks_by_seeds_and_a_dry_run_writes_nothing(datase
     assert prints[0] == prints[2] != prints[1]
     assert {cell["state"] for cell in plan["cells"]} == {"waiting"}
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_says_what_flags_do_not(datasets, tmp_path):
+    (tmp_path / "f.yaml").write_text("{method: bitfit, task: tiny, seed: 7, options: {}}")
+    request = ["sweep", "--datasets", str(datasets), "--config", str(tmp_path / "f.yaml")]
+    request += ["--backbone", "vit_tiny_patch16_224", "--weights", "random:3", "--size", "64"]
+    request += ["--runs", str(tmp_path / "runs"), "--dry-run", "--json"]
+    for more, name in (([], "tiny-bitfit-s7"), (["--seeds", "1"], "tiny-bitfit-s1")):
+        cells = json.loads(runner.invoke(app, [*request, *more]).stdout)["cells"]
+        assert [cell["name"] for cell in cells] == [name]
+
+
+def test_tasks_of_like_names_keep_cells_of_their_own(datasets, tmp_path):
+    file = name_tasks(datasets, "ti.ny", "ti-ny", "ti_ny")
+    cells = planned(file, tmp_path, "--tasks", "ti.ny,ti-ny,ti_ny")["cells"]
+    assert len({cell["name"] for cell in cells}) == 3
 
 
 def test_a_cell_has_the_fingerprint_of_its_run(datasets, tmp_path):
@@ -78,7 +102,9 @@ def test_the_id_follows_settings_but_not_how_it_is_run(datasets, tmp_path):
         (["--seeds", "-1"], "--seeds got '-1'"),
         (["--tasks", "tinny"], "did you mean 'tiny'"),
         (["--engine", "rya"], "did you mean 'ray'"),
-        (["--set", "bitfit.rank=4"], "bitfit"),
+        (["--seeds", "4611686018427387904"], "whole numbers below 2^62"),
+        (["--set", "bitfit.rank=4"], "of --set 'bitfit'; known: decoder, lora, runtime, train"),
+        (["--set", "loar.rank=4"], "did you mean 'lora'"),
         (["--streamed"], "--shared/--streamed is for --engine ray"),
         (["--address", "auto"], "--address is for --engine ray"),
         (["--done", "nowhere"], "nowhere is no folder"),
@@ -99,9 +125,8 @@ def test_errors_are_sentences_and_nothing_is_started(datasets, tmp_path, more, s
 def test_each_model_is_built_once_on_shapes(datasets, tmp_path, monkeypatch):
     built = []
     monkeypatch.setattr("lpmoe_bench.blueprint.check_buildable", lambda c: built.append(c.method))
-    (datasets.parent / "two.yaml").write_text(REGISTRY.replace("\ndatasets:", TWIN))
     words = ("--tasks", "tiny,twin", "--methods", "lora,bitfit", "--seeds", "0,1")
-    assert len(planned(datasets.parent / "two.yaml", tmp_path, *words)["cells"]) == 8
+    assert len(planned(name_tasks(datasets, "twin"), tmp_path, *words)["cells"]) == 8
     assert built == ["lora", "bitfit"]
 
 

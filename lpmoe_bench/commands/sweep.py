@@ -46,9 +46,11 @@ Done = Annotated[
 @app.callback()
 def sweep(
     context: typer.Context,
-    methods: Annotated[str, typer.Option("--methods", "-m", help="With commas.")] = "",
-    tasks: Annotated[str, typer.Option("--tasks", "-t", help="With commas.")] = "cod",
-    seeds: Annotated[str, typer.Option(help="With commas.")] = "0,1,2",
+    methods: Annotated[str | None, typer.Option("--methods", "-m", help="With commas.")] = None,
+    tasks: Annotated[
+        str | None, typer.Option("--tasks", "-t", help="With commas; cod by default.")
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(help="With commas; 0,1,2 by default.")] = None,
     backbone: Backbone = None,
     weights: WeightsFile = None,
     decoder: DecoderName = None,
@@ -97,13 +99,14 @@ def sweep(
         "recipe": recipe,
         "label": label,
     }
+    file = read_config_file(config) if config else {}
     request = SweepRequest(
-        methods=_names(methods),
-        tasks=_names(tasks),
-        seeds=_numbers(seeds),
+        methods=_names(_text(methods, file, "method", "")),
+        tasks=_names(_text(tasks, file, "task", "cod")),
+        seeds=_numbers(_text(seeds, file, "seed", "0,1,2")),
         flags={k: v for k, v in flags.items() if v is not None},
         sets=set_ or [],
-        file=read_config_file(config) if config else {},
+        file=file,
         places=Places(data_root=_whole(data_root), datasets=_whole(datasets), embedded=embedded),
         runs=runs.resolve(),
         offline=offline or bool(os.environ.get("LPMOE_BENCH_OFFLINE")),
@@ -165,6 +168,11 @@ def cell(
     run_command.run(request, force=False, dry_run=False, json=True, quiet=False, no_color=True)
 
 
+def _text(flag: str | None, file: dict[str, Any], setting: str, default: str) -> str:
+    """Return what a flag says, else the setting of the file that it would win over."""
+    return str(file.get(setting, default)) if flag is None else flag
+
+
 def _names(text: str) -> list[str]:
     return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
 
@@ -173,7 +181,9 @@ def _numbers(text: str) -> list[int]:
     names = _names(text)
     wrong = [name for name in names if not name.isdecimal() or int(name) >= 2**62]
     if wrong:
-        raise UsageError(f"--seeds got '{wrong[0]}'; give whole numbers with commas: 0,1,2")
+        raise UsageError(
+            f"--seeds got '{wrong[0]}'; give whole numbers below 2^62 with commas: 0,1,2"
+        )
     return list(dict.fromkeys(int(name) for name in names))
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lpmoe_bench.config import RunConfig, parse_sets
+from lpmoe_bench.config import SET_SECTIONS, RunConfig, parse_sets
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.environment import collect_environment
 from lpmoe_bench.errors import UsageError
@@ -17,6 +16,7 @@ from lpmoe_bench.sweep.model import Cell, Places, Sweep, sweep_id
 from lpmoe_bench.sweep.store import now
 from lpmoe_bench.weights import default_cache
 from method_zoo import ZooError
+from method_zoo._errors import unknown
 
 if TYPE_CHECKING:
     from lpmoe_bench.plan import Plan, RunRequest, Sources
@@ -94,7 +94,7 @@ def _request(request: SweepRequest, task: str, method: str) -> RunRequest:
 
 
 def _check_model(config: RunConfig, built: set[str]) -> None:
-    """Build a model on shapes alone, unless one like it was; raises UsageError naming the method."""
+    """Build a model on shapes alone, unless one like it was; UsageError names the method."""
     from lpmoe_bench.blueprint import check_buildable
 
     shape = config.model_dump_json(include=MODEL)
@@ -107,12 +107,19 @@ def _check_model(config: RunConfig, built: set[str]) -> None:
 
 
 def sets_of(sets: Sequence[str], method: str, methods: Sequence[str]) -> list[str]:
-    """Return the `--set` texts that are for a method: all but those of the others by name."""
+    """Return the `--set` texts that are for a method: all but those of the others by name.
+
+    Raises UsageError for one of a method that is not asked for.
+    """
     general, own = [], []
     for text in sets:
         owner, dot, rest = text.partition(".")
-        if not dot or owner not in methods:
+        if not dot or "=" in owner or owner in SET_SECTIONS:
             general.append(text)
+        elif owner not in methods:
+            raise UsageError(
+                unknown("section or method of --set", owner, [*SET_SECTIONS, *methods])
+            )
         elif owner == method:
             own.append(rest)
     return general + own  # its own come later and win
@@ -137,9 +144,7 @@ def _cell(plan: Plan, device: str, seed: int) -> Cell:
     whole = train.epochs * len(plan.train_pairs)
     folder = run_folder(config.task, config.method, config.backbone, plan.fingerprint, seed)
     return Cell(
-        name="-".join(
-            re.sub(r"\W", "_", part) for part in (config.task, config.method, f"s{seed}")
-        ),
+        name=f"{config.task}-{config.method}-s{seed}",
         task=config.task,
         method=config.method,
         seed=seed,
