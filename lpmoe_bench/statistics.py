@@ -44,7 +44,8 @@ class Comparison:
 
     verdict: of the methods. of_models: of the very models compared, where only images are random;
     it differs with one seed, which leaves the methods inconclusive. seeds_needed: how many seeds
-    would settle an inconclusive one; None where none would, or where it is settled.
+    would settle an inconclusive one, whatever the rest of the family does; None where none would,
+    or where it is settled.
     """
 
     spread: Spread
@@ -101,8 +102,9 @@ def compare(
     """
     directions = higher_is_better or [True] * len(differences)
     adjusted = holm([_p_value(spread) for spread in differences])
+    rivals = sum(p >= 1 - level for p in adjusted)  # which Holm still divides the level among
     return [
-        _judge(spread, p, margin, level, up, models)
+        _judge(spread, p, margin, level, up, models, rivals)
         for spread, p, up in zip(differences, adjusted, directions, strict=True)
     ]
 
@@ -125,7 +127,7 @@ def half_width(spread: Spread, level: float = LEVEL) -> float:
 
 
 def _judge(
-    spread: Spread, p: float, margin: float, level: float, up: bool, models: bool
+    spread: Spread, p: float, margin: float, level: float, up: bool, models: bool, rivals: int
 ) -> Comparison:
     half = half_width(spread, level)
     low, high = spread.mean - half, spread.mean + half
@@ -135,7 +137,7 @@ def _judge(
     elif p < 1 - level:
         found = "better" if (spread.mean > 0) == up else "worse"
     verdict = found if models or spread.seeds > 1 else "inconclusive"
-    needed = _seeds_needed(spread, margin, level) if verdict == "inconclusive" else None
+    needed = _seeds_needed(spread, margin, level, max(rivals, 1)) if verdict == "inconclusive" else None
     return Comparison(spread, low, high, p, verdict, found, needed)
 
 
@@ -148,8 +150,11 @@ def _p_value(spread: Spread) -> float:
     return float(2 * special.stdtr(spread.freedom, -t))
 
 
-def _seeds_needed(spread: Spread, margin: float, level: float) -> int | None:
-    """Return the fewest seeds whose expected interval leaves 0, or fits the margin."""
+def _seeds_needed(spread: Spread, margin: float, level: float, rivals: int) -> int | None:
+    """Return the fewest seeds whose expected interval leaves 0, or fits the margin.
+
+    It is to leave 0 at the level that Holm asks of the least p among so many that are not settled.
+    """
     from scipy import special
 
     if spread.seeds < 2:
@@ -162,8 +167,10 @@ def _seeds_needed(spread: Spread, margin: float, level: float) -> int | None:
         (np.full_like(seeds, ms_seed), ms_image, np.full_like(seeds, rest)),
         (seeds - 1, images - 1, (seeds - 1) * (images - 1)),
     )
-    half = special.stdtrit(freedom, (1 + level) / 2) * np.sqrt(total / (seeds * images))
-    settled = (half < abs(spread.mean)) | (half < margin - abs(spread.mean))
+    error = np.sqrt(total / (seeds * images))
+    half = special.stdtrit(freedom, (1 + level) / 2) * error
+    strict = special.stdtrit(freedom, 1 - (1 - level) / 2 / rivals) * error
+    settled = (strict < abs(spread.mean)) | (half < margin - abs(spread.mean))
     return int(seeds[np.argmax(settled)]) if settled.any() else None
 
 

@@ -82,6 +82,17 @@ def test_seeds_needed_by_hand():
     assert result.seeds_needed == 7
 
 
+def test_seeds_needed_count_with_holm():
+    # As above, but beside a line that is not settled either, so that p must be below 0.025:
+    # t at 0.9875 is 2.84 for n = 8, 2.84 x 1.5 = 4.26, and 2.75 for n = 9, 2.75 x 1.414 = 3.89.
+    unsettled, clear = spread_of([[1, 1, 1], [7, 7, 7]]), spread_of([[4, 4, 4], [4.01, 4.01, 4.01]])
+    noise = spread_of([[-1, -1, -1], [1.5, 1.5, 1.5]])
+    assert compare([unsettled, noise])[0].seeds_needed == 9
+    found = compare([unsettled, clear])
+    assert [result.verdict for result in found] == ["inconclusive", "better"]
+    assert found[0].seeds_needed == 7  # what is settled takes no part of the level
+
+
 def test_images_alone_can_stand_in_the_way():
     image = np.random.default_rng(0).normal(0, 1, (1, 30))
     d = image - image.mean() + 0.01 + np.random.default_rng(1).normal(0, 1e-4, (3, 30))
