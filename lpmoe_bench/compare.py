@@ -18,12 +18,17 @@ from method_zoo._errors import unknown
 
 @dataclass(frozen=True)
 class Line:
-    """One metric on one test set: means of A and of B, and the comparison A - B."""
+    """One metric on one test set: means of A and of B, and the comparison A - B.
+
+    a_sd, b_sd: standard deviations over the seeds in common, n - 1; None for one seed.
+    """
 
     test_set: str
     metric: str
     a: float
     b: float
+    a_sd: float | None
+    b_sd: float | None
     result: Comparison
 
 
@@ -84,20 +89,41 @@ def compare_records(
     pairs = [
         (test, key, *paired(x, y, test, key))
         for test, _, x, y in sides
-        for key in _keys(x[0], y[0], test, metrics)
+        for key in _keys(x, y, test, metrics)
     ]
     seeds = tuple(sorted({seed for _, common, _, _ in sides for seed in common}))
     spreads = [spread for *_, spread in pairs]
     ups = [METRICS[key].higher_is_better for _, key, *_ in pairs]
     results = compare(spreads, margin, higher_is_better=ups, models=not seeds)
     lines = tuple(
-        Line(test, key, float(x.values.mean()), float(y.values.mean()), result)
+        Line(test, key, _mean(x), _mean(y), _sd(x), _sd(y), result)
         for (test, key, x, y, _), result in zip(pairs, results, strict=True)
     )
+    left_out = _left_out(a, b, seeds)
     a = list({s.folder: s for _, _, x, _ in sides for s in x}.values())
     b = list({s.folder: s for _, _, _, y in sides for s in y}.values())
-    notes = tuple(_notes(a, b, seeds, lines))
+    notes = (*left_out, *_notes(a, b, seeds, lines))
     return Report(a[0].record.method.title, b[0].record.method.title, seeds, lines, notes)
+
+
+def _mean(side: Samples) -> float:
+    return float(side.values.mean())
+
+
+def _sd(side: Samples) -> float | None:
+    scores = side.values.mean(axis=1)
+    return float(scores.std(ddof=1)) if len(scores) > 1 else None
+
+
+def _left_out(
+    a: Sequence[StoredRecord], b: Sequence[StoredRecord], seeds: tuple[int, ...]
+) -> Iterator[str]:
+    """Say which seeds of a side have no partner; maps of no known seed have none to begin with."""
+    for side in (a, b) if seeds else ():
+        single = {s.record.seed for s in side} - {None, *seeds}
+        if single:
+            title = side[0].record.method.title
+            yield f"{title} also has seed {_list(single)}, left out: the other has none to pair"
 
 
 def common_seeds(a: Sequence[StoredRecord], b: Sequence[StoredRecord]) -> tuple[int, ...]:
@@ -113,7 +139,7 @@ def common_seeds(a: Sequence[StoredRecord], b: Sequence[StoredRecord]) -> tuple[
 
 
 def _list(seeds: set[int | None]) -> str:
-    return ", ".join(sorted(str(seed) for seed in seeds))
+    return ", ".join(str(seed) for seed in sorted(seeds, key=lambda seed: (seed is None, seed)))
 
 
 def _tests(a: Sequence[StoredRecord], b: Sequence[StoredRecord]) -> list[str]:
@@ -149,12 +175,14 @@ def _of_test(
 
 
 def _keys(
-    a: StoredRecord, b: StoredRecord, test: str, metrics: Sequence[str] | None
+    a: Sequence[StoredRecord], b: Sequence[StoredRecord], test: str, metrics: Sequence[str] | None
 ) -> Iterator[str]:
     """Yield the metrics to compare on a test set; raises for what either lacks."""
-    _check_context(a, b, test)
-    present = [k for k in a.record.scores[test] if k in b.record.scores[test] and k in METRICS]
-    protocol = PROTOCOLS.get(a.record.protocol.name)
+    for one in (*a[1:], *b):  # an evaluation may have seen another state of the set
+        _check_context(a[0], one, test)
+    scores = [one.record.scores[test] for one in (*a, *b)]
+    present = [k for k in scores[0] if k in METRICS and all(k in other for other in scores)]
+    protocol = PROTOCOLS.get(a[0].record.protocol.name)
     for key in metrics or (protocol.headline if protocol else present):
         if key not in present:
             refuse_ambiguous(key)

@@ -137,7 +137,9 @@ def _judge(
     elif p < 1 - level:
         found = "better" if (spread.mean > 0) == up else "worse"
     verdict = found if models or spread.seeds > 1 else "inconclusive"
-    needed = _seeds_needed(spread, margin, level, max(rivals, 1)) if verdict == "inconclusive" else None
+    needed = (
+        _seeds_needed(spread, margin, level, max(rivals, 1)) if verdict == "inconclusive" else None
+    )
     return Comparison(spread, low, high, p, verdict, found, needed)
 
 

@@ -1,6 +1,7 @@
 """`compare`: which records pair, what is refused, and values of data sets as those of images."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -75,6 +76,31 @@ def test_only_seeds_of_both_are_paired(tmp_path):
         compare_records(a[:1], b[1:], ["mae"])
 
 
+def test_means_come_with_their_spread_over_seeds_and_what_is_unpaired_is_said(tmp_path):
+    a = [stored(tmp_path, "lora", seed, 0.05) for seed in (0, 1, 2)]
+    b = [stored(tmp_path, "vpt", seed) for seed in (1, 2, 10, 3)]
+    report = compare_records(a, b, ["mae"])
+    scores = [one.record.scores["CAMO"]["mae"] for one in a[1:]]
+    assert report.lines[0].a == pytest.approx(np.mean(scores))
+    assert report.lines[0].a_sd == pytest.approx(abs(scores[0] - scores[1]) / 2**0.5)
+    assert report.notes[:2] == (
+        "LoRA also has seed 0, left out: the other has none to pair",
+        "VPT also has seed 3, 10, left out: the other has none to pair",
+    )
+    (line,) = compare_records(a[:1], [stored(tmp_path, "vpt", 0)], ["mae"]).lines
+    assert (line.a_sd, line.b_sd) == (None, None)
+
+
+def test_every_seed_is_checked_for_what_differs(tmp_path):
+    a, b = ([stored(tmp_path, name, seed) for seed in (0, 1)] for name in ("lora", "vpt"))
+    other = b[1].record.data.model_copy(
+        update={"tests": [b[1].record.data.tests[0].model_copy(update={"digest": "33" * 32})]}
+    )
+    b[1] = b[1]._replace(record=b[1].record.model_copy(update={"data": other}))
+    with pytest.raises(NotComparableError, match=r"test digest 2222.* against 3333"):
+        compare_records(a, b, ["mae"])
+
+
 def test_what_differs_is_named(tmp_path):
     a = [stored(tmp_path, "lora")]
     with pytest.raises(NotComparableError, match=r"epochs 3 against 4"):
@@ -131,5 +157,6 @@ def test_command_prints_a_table_and_json(tmp_path):
     assert shown.exit_code == 0, shown.output
     assert "better" in shown.stdout
     assert "+0.0500" in shown.stdout
+    assert re.search(r"0\.\d{3}\s±0\.0\d\d", shown.stdout)
     machine = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
     assert [line["result"]["verdict"] for line in machine["lines"]] == ["better", "better"]

@@ -62,7 +62,10 @@ def _show(report: Report, margin: float, no_color: bool) -> None:
             names = [_label(line.metric) for line in lines if _reason(line) == reason]
             if reason:
                 console.print(f"{', '.join(names)}: {reason}", highlight=False, markup=False)
-    words = f"\nequal: the 95 % interval lies within ±{margin:g}; p after Holm over all lines"
+    words = (
+        f"\nA and B: mean ± standard deviation over seeds; equal: the 95 % interval lies within "
+        f"±{margin:g}; p after Holm over all lines"
+    )
     console.print(words, highlight=False, soft_wrap=True)
 
 
@@ -76,21 +79,26 @@ def _table(test_set: str, lines: list[Line]) -> Table:
         title=escape(test_set), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
     )
     table.add_column("metric", no_wrap=True)
-    for name in ("A", "B", "A - B", "95 % interval", "p"):
-        table.add_column(name, justify="right", no_wrap=True)
+    for name in ("A", "B", "A - B", "95 % interval", "p"):  # A and B fold where it is narrow
+        table.add_column(name, justify="right", no_wrap=name not in ("A", "B"))
     table.add_column("A is", no_wrap=True)
     for line in lines:
         result = line.result
         table.add_row(
             _label(line.metric),
-            f"{line.a:.3f}",
-            f"{line.b:.3f}",
+            _score(line.a, line.a_sd),
+            _score(line.b, line.b_sd),
             f"{result.spread.mean:+.4f}",
             f"{result.low:+.4f} {result.high:+.4f}",
             f"{result.p:.2g}",
             Text(result.verdict, COLOURS[result.verdict]),
         )
     return table
+
+
+def _score(mean: float, sd: float | None) -> str:
+    """Write a mean with its standard deviation over seeds, where there are several."""
+    return f"{mean:.3f}" if sd is None else f"{mean:.3f} ±{sd:.3f}"
 
 
 def _label(metric: str) -> str:
