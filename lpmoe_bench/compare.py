@@ -15,6 +15,8 @@ from lpmoe_bench.statistics import Comparison, Spread, compare, spread_of
 from lpmoe_bench.tables.context import Context, context_of
 from method_zoo._errors import unknown
 
+FEWEST_DIGITS = 6  # of a fingerprint that stands for a name
+
 
 @dataclass(frozen=True)
 class Line:
@@ -46,7 +48,8 @@ class Report:
 def choose(name: str, found: Found | None) -> list[StoredRecord]:
     """Return the records that a name means: a folder of them, or a method among those found.
 
-    Raises UsageError for an unknown name, or one that means several settings of a method.
+    A fingerprint, or six digits of it or more, means one setting of a method. Raises UsageError for
+    an unknown name, or one that means several settings.
     """
     folder = Path(name)
     if folder.is_dir():
@@ -55,17 +58,18 @@ def choose(name: str, found: Found | None) -> list[StoredRecord]:
             raise DataError(f"{folder} holds no record; name the folder of a run, or a method")
     else:
         found = found if found is not None else find_records()
-        stored = [s for s in found.stored if name in (s.record.method.name, s.record.method.title)]
+        stored = [s for s in found.stored if _is_meant(s, name)]
         if not stored:
             known = sorted({s.record.method.name for s in found.stored})
             raise UsageError(unknown("method among these records", name, known))
     stored = [s for s in stored if not s.record.superseded_by]
     prints = {s.record.fingerprint for s in stored}
     if len(prints) > 1:
-        folders = ", ".join(sorted({str(s.folder) for s in stored})[:4])
+        settings = sorted({(s.record.task, s.record.fingerprint[:12]) for s in stored})
+        several = ", ".join(f"{print_} on {task}" for task, print_ in settings[:8])
         raise UsageError(
-            f"{name} means {len(prints)} different settings ({folders}, ...); "
-            f"name the folders of one, or narrow the search with --root"
+            f"{name} means {len(prints)} different settings ({several}); "
+            f"name one by its fingerprint, or narrow the search with --root"
         )
     # A run and its evaluations on other sets are several records of one seed.
     newest = {
@@ -73,6 +77,13 @@ def choose(name: str, found: Found | None) -> list[StoredRecord]:
         for s in sorted(stored, key=lambda s: s.record.created)
     }
     return list(newest.values())
+
+
+def _is_meant(stored: StoredRecord, name: str) -> bool:
+    """Whether a record is of the method, or the fingerprint, of that name."""
+    record = stored.record
+    whole = len(name) >= FEWEST_DIGITS and record.fingerprint.startswith(name)
+    return whole or name in (record.method.name, record.method.title)
 
 
 def compare_records(

@@ -127,8 +127,14 @@ def test_names_mean_methods_or_folders(tmp_path):
     with pytest.raises(UsageError, match="did you mean 'lora'"):
         choose("lroa", found)
     stored(tmp_path, "lora", 1, fingerprint="f" * 64)
-    with pytest.raises(UsageError, match="2 different settings"):
-        choose("lora", find_records([tmp_path]))
+    found = find_records([tmp_path])
+    with pytest.raises(
+        UsageError, match=r"2 different settings \(ffffffffffff on cod, lora00000000"
+    ):
+        choose("lora", found)
+    assert [one.record.seed for one in choose("ffffff", found)] == [1]
+    with pytest.raises(UsageError, match="unknown method"):
+        choose("fffff", found)
 
 
 def test_evaluations_stand_beside_their_run(tmp_path):

@@ -19,9 +19,11 @@ COLOURS = {"better": "green", "worse": "red", "equal": "cyan", "inconclusive": "
 
 
 def compare(
-    a: Annotated[str, typer.Argument(help="A method among the records, or a folder of its runs.")],
+    a: Annotated[
+        str, typer.Argument(help="A method or fingerprint among the records, or a folder of runs.")
+    ],
     b: Annotated[str, typer.Argument(help="The one it is compared with.")],
-    root: Annotated[list[Path] | None, typer.Option(help="Where to look for methods.")] = None,
+    root: Annotated[list[Path] | None, typer.Option(help="Where to look for them.")] = None,
     metrics: Annotated[str, typer.Option(help="Names with commas; else the headline.")] = "",
     margin: Annotated[
         float, typer.Option(help="Differences below this are equal.", min=0, max=1)
