@@ -164,5 +164,8 @@ def test_command_prints_a_table_and_json(tmp_path):
     assert "better" in shown.stdout
     assert "+0.0500" in shown.stdout
     assert re.search(r"0\.\d{3}\s±0\.0\d\d", shown.stdout)
+    narrow = CliRunner().invoke(app, command, env={"COLUMNS": "58"}).stdout
+    assert len(re.findall(r"±0\.\d{3}", narrow)) == 5  # two of each line, and the margin
+    command[-1] = "s_measure, mae,mae,"
     machine = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
     assert [line["result"]["verdict"] for line in machine["lines"]] == ["better", "better"]

@@ -40,7 +40,8 @@ def compare(
     from lpmoe_bench.record import find_records
 
     found = find_records(root) if root else None
-    keys = metrics.split(",") if metrics else None
+    named = (name.strip() for name in metrics.split(","))
+    keys = list(dict.fromkeys(filter(None, named)))  # twice the same would count twice in Holm
     report = compare_records(choose(a, found), choose(b, found), keys, margin)
     for note in report.notes:
         Terminal(quiet, no_color).note(note)
@@ -81,8 +82,8 @@ def _table(test_set: str, lines: list[Line]) -> Table:
         title=escape(test_set), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
     )
     table.add_column("metric", no_wrap=True)
-    for name in ("A", "B", "A - B", "95 % interval", "p"):  # A and B fold where it is narrow
-        table.add_column(name, justify="right", no_wrap=name not in ("A", "B"))
+    for name in ("A", "B", "A - B", "95 % interval", "p"):  # pairs of numbers may take two lines
+        table.add_column(name, justify="right", no_wrap=name in ("A - B", "p"))
     table.add_column("A is", no_wrap=True)
     for line in lines:
         result = line.result
