@@ -95,6 +95,8 @@ CPU, GPU = {"CPU": 8.0}, {"CPU": 8.0, "GPU": 4.0}
         ([CPU, CPU], None, {}, (2, 8, 0)),  # a machine each
         ([CPU, CPU], 4, {}, (4, 4, 0)),  # two on each
         ([CPU, CPU], 3, {}, (3, 4, 0)),
+        ([{"memory": 1.0}, CPU, CPU], None, {}, (2, 8, 0)),  # a head of `ray start --num-cpus=0`
+        ([{"memory": 1.0}], None, {}, (1, 1, 0)),
         ([GPU, GPU], None, {}, (8, 1, 1)),
         ([GPU, GPU], None, {"devices": 3}, (2, 1, 3)),  # the fourth of each stays idle
         ([GPU, CPU], None, {"device": "cpu"}, (2, 8, 0)),

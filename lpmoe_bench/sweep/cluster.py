@@ -147,9 +147,11 @@ def _no_cluster(place: str, error: Exception) -> ResourceError:
 def share_of(cells: list[Cell], nodes: list[dict[str, float]], jobs: int | None) -> Share:
     """Return how a cluster is shared: a cell has its GPUs, or an equal part of a machine's cores.
 
-    nodes: the resources of each machine, as Ray counts them. By default one cell for each GPU,
-    where there are any, else one for each machine.
+    nodes: the resources of each machine, as Ray counts them; one that lends no core, as a head that
+    only coordinates, runs no cell. By default one cell for each GPU, where there are any, else one
+    for each machine.
     """
+    nodes = [node for node in nodes if node.get("CPU", 0) >= 1]
     runtimes = [cell.settings.get("runtime", {}) for cell in cells]
     each = max((runtime.get("devices", 1) for runtime in runtimes), default=1)
     on_gpus = any(runtime.get("device", "auto") != "cpu" for runtime in runtimes)
@@ -158,7 +160,7 @@ def share_of(cells: list[Cell], nodes: list[dict[str, float]], jobs: int | None)
         return Share(jobs or fitting, 1, each)
     jobs = jobs or max(1, len(nodes))
     a_machine = -(-jobs // max(1, len(nodes)))
-    cores = min((int(node.get("CPU", 1)) for node in nodes), default=1)
+    cores = min((int(node["CPU"]) for node in nodes), default=1)
     return Share(jobs, max(1, cores // a_machine), 0)
 
 
