@@ -11,6 +11,7 @@ import torch
 from conftest import tiny_backbone, tiny_image
 from safetensors.torch import save_file
 
+import lpmoe_bench.weights
 from lpmoe_bench.config import build_config
 from lpmoe_bench.decoders import build_decoder
 from lpmoe_bench.errors import DataError
@@ -180,3 +181,13 @@ def test_other_code_or_packages_change_the_key(monkeypatch, tmp_path):
     monkeypatch.setattr(module, "__file__", str(copied))
     assert key("lst")["code"] != before["code"]
     assert key("decoder_only")["code"] == key("linear_probe")["code"]
+
+
+def test_other_code_that_reads_weights_changes_the_key(monkeypatch, tmp_path):
+    before, package = key("decoder_only")["code"], Path(str(lpmoe_bench.weights.__file__)).parent
+    shutil.copytree(package, tmp_path / "weights")
+    monkeypatch.setattr(lpmoe_bench.weights, "__file__", str(tmp_path / "weights/__init__.py"))
+    assert key("decoder_only")["code"] == before
+    with open(tmp_path / "weights/sam.py", "a") as file:
+        file.write("\n")
+    assert key("decoder_only")["code"] != before

@@ -16,7 +16,7 @@ from lpmoe_bench.config import RunConfig
 from lpmoe_bench.data import image_tensor
 from lpmoe_bench.environment import processor_name
 from lpmoe_bench.images import read_image
-from lpmoe_bench.weights import Weights
+from lpmoe_bench.weights import Weights, load_backbone
 from method_zoo._method import Method
 
 FORMAT = 1  # raise it when features mean something else though nothing below has changed
@@ -63,14 +63,15 @@ def _definer(method: Method, name: str) -> type[nn.Module]:
 
 
 def _shared_code() -> set[Path]:
-    """Return the files that read images and that all methods share."""
+    """Return the files that read images and weights, and those that all methods share."""
     reading = {Path(sys.modules[f.__module__].__file__ or "") for f in (read_image, image_tensor)}
-    return reading | set(Path(method_zoo.__file__ or "").parent.glob("_*.py"))
+    weights = Path(sys.modules[load_backbone.__module__].__file__ or "").parent.glob("*.py")
+    return {*reading, *weights, *Path(method_zoo.__file__ or "").parent.glob("_*.py")}
 
 
 def _digest(files: set[Path]) -> str:
     digest = hashlib.sha256()
-    for path in sorted(files, key=lambda path: path.name):
+    for path in sorted(files, key=lambda path: path.parts[-2:]):
         digest.update(f"{path.name}\0".encode() + path.read_bytes())
     return digest.hexdigest()
 
