@@ -15,6 +15,7 @@ from lightning.fabric.strategies import DDPStrategy
 from safetensors.torch import save
 
 from lpmoe_bench.console import Terminal
+from lpmoe_bench.data import Prefixes
 from lpmoe_bench.errors import DataError, ResourceError, UsageError
 from lpmoe_bench.evaluate import Predictor, evaluate, validation_score
 from lpmoe_bench.feature_cache import FeatureCache, open_features, wanted_to_test
@@ -29,7 +30,7 @@ from lpmoe_bench.train_state import STATE_FILE
 from lpmoe_bench.trained import ADAPTER_FILE, ADAPTER_FORMAT, build_segmenter
 
 OPENED_FILE = "test_opened"
-CPU_MEMORY = "not enough memory"  # how torch words it without a GPU
+CPU_MEMORY = ("can't allocate memory", "not enough memory")  # how torch words it without a GPU
 
 
 def execute(plan: Plan, terminal: Terminal, force: bool = False) -> Record:
@@ -44,7 +45,7 @@ def execute(plan: Plan, terminal: Terminal, force: bool = False) -> Record:
             set_aside(plan.folder)
         try:
             return _execute(plan, terminal)
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             raise ResourceError(
@@ -53,9 +54,10 @@ def execute(plan: Plan, terminal: Terminal, force: bool = False) -> Record:
             ) from None
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch ran out of memory, on a GPU or without one."""
-    return isinstance(error, torch.OutOfMemoryError) or CPU_MEMORY in str(error)
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether torch ran out of memory, on a GPU or without one, or numpy did."""
+    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return known or any(words in str(error) for words in CPU_MEMORY)
 
 
 def _execute(plan: Plan, terminal: Terminal) -> Record:
@@ -80,9 +82,9 @@ def _execute(plan: Plan, terminal: Terminal) -> Record:
     if not fabric.is_global_zero:
         raise SystemExit(0)
     opened = count_opening(plan.folder)
-    predictor = Predictor(segmenter, fabric, config.size)
+    predictor = make_predictor(plan, segmenter, fabric)
     if config.runtime.cache_test and cache and cache.fill(wanted_to_test(plan), terminal):
-        predictor = Predictor(cache.model, fabric, config.size, prefixes=cache.read)
+        predictor = make_predictor(plan, cache.model, fabric, cache.read)
     results = [_evaluate(plan, predictor, terminal, index) for index in range(len(plan.tests))]
     state = save(segmenter.state(), metadata=adapter_header(plan))
     facts = RunFacts(plan, segmenter, progress, predictor, results, opened, state, cache)
@@ -103,7 +105,7 @@ def make_training(
     """Return what `train` needs, with features in the place of images where they are cached."""
     config = plan.config
     model, prefixes = (cache.model, cache.read) if cache else (segmenter, None)
-    validator = Predictor(model, fabric, config.size, prefixes=prefixes)
+    validator = make_predictor(plan, model, fabric, prefixes)
     select, pairs = config.train.select, plan.validation.pairs
     return TrainingRun(
         plan.id,
@@ -117,6 +119,15 @@ def make_training(
         plan.folder,
         report,
     )
+
+
+def make_predictor(
+    plan: Plan, model: torch.nn.Module, fabric: Fabric, prefixes: Prefixes | None = None
+) -> Predictor:
+    """Return what predicts for a run, with no more images at once than training has."""
+    predictor = Predictor(model, fabric, plan.config.size, prefixes=prefixes)
+    predictor.batch = min(plan.config.runtime.micro_batch or predictor.batch, predictor.batch)
+    return predictor
 
 
 def _own_record(plan: Plan) -> Record:

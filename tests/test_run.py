@@ -15,6 +15,7 @@ import pytest
 from safetensors.numpy import load_file
 from tiny_runs import arguments, call, draw_data, only_run, start
 
+from lpmoe_bench.model import Segmenter
 from lpmoe_bench.record import read_record, read_rows
 
 
@@ -89,10 +90,20 @@ def test_stopped_run_resumes_and_ends_bit_equal(data, finished, tmp_path, number
     assert_same_result(finished, only_run(tmp_path))
 
 
-def test_micro_batches_workers_and_checkpointing_change_no_fingerprint(data, finished, tmp_path):
+def test_micro_batches_workers_and_checkpointing_change_no_fingerprint(
+    data, finished, tmp_path, monkeypatch
+):
+    at_once, forward = [], Segmenter.forward
+
+    def counted(segmenter, images):
+        at_once.append(len(images))
+        return forward(segmenter, images)
+
+    monkeypatch.setattr(Segmenter, "forward", counted)
     more = ["runtime.micro_batch=2", "runtime.workers=1", "runtime.checkpointing=true"]
     done = call(arguments(data, tmp_path, *(a for m in more for a in ("--set", m))))
     assert done.code == 0, done.stderr
+    assert max(at_once) == 2  # in validation and test too
     other = only_run(tmp_path)
     assert other.name == finished.name
     scores = [next(iter(read_record(f).scores.values()))["mae"] for f in (finished, other)]

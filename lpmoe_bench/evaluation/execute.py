@@ -222,7 +222,7 @@ def _score(
     try:
         with terminal.bar(f"scoring {split.label}", len(split.pairs)) as bar:
             result = evaluate(predictor, split, job.protocol, bar.update, save_to)
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         raise ResourceError(
