@@ -176,6 +176,23 @@ def test_status_tells_every_cell_to_people_and_machines(tmp_path, capsys):
     assert [cell["state"] for cell in cells] == ["failed", "done", "partial"]
 
 
+def test_status_tells_the_last_words_of_what_runs(tmp_path, capsys):
+    sweep = fake_sweep(fake_cell("fail=9"))
+    with pytest.raises(FailedCellsError):
+        run_fake(sweep, tmp_path)
+    claims = Claims(tmp_path)
+    assert claims.take(sweep.cells[0])
+    capsys.readouterr()
+    status_command(tmp_path, [], False)
+    assert "seed 0: error: training diverged at step 1\n" in capsys.readouterr().out
+    log = states(sweep, tmp_path)["cod-lora-s0"].log
+    assert log is not None
+    log.write_text(log.read_text().splitlines()[0] + "\n")
+    status_command(tmp_path, [], False)
+    assert "lora on cod, seed 0: starting\n" in capsys.readouterr().out
+    claims.release(sweep.cells[0])
+
+
 def test_a_record_of_another_fingerprint_is_not_taken_for_the_cell(tmp_path):
     sweep = fake_sweep(fake_cell())
     run_fake(sweep, tmp_path)

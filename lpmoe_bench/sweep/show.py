@@ -87,8 +87,7 @@ def show_status(found: Sequence[tuple[Path, Sweep, Sequence[CellState]]], as_jso
             print(f"  {words}")
         for state in states:
             if state.state == "running":
-                now = last_line(tail(state.log)) if state.log else ""
-                print(f"  running      {words_of(state.cell)}: {now or 'starting'}")
+                print(f"  running      {words_of(state.cell)}: {_now(state.log)}")
             elif state.state == "partial":
                 print(f"  partly done  {words_of(state.cell)}{_failed_words(state)}")
             elif state.state == "failed" or (state.failures and state.state == "waiting"):
@@ -119,6 +118,12 @@ def other_code(done: Sequence[CellState]) -> list[str]:
         f"{len(others)} of {len(done)} finished cells were made by other code ({', '.join(shas)}); "
         f"this is {(here.git_sha or f'version {here.version}')[:12]}"
     ]
+
+
+def _now(log: Path | None) -> str:
+    """Return the last words of a cell at work; its log opens with the command, which are none."""
+    words = last_line(tail(log)) if log else ""
+    return "starting" if not words or words.startswith("# ") else words
 
 
 def _failed_words(state: CellState) -> str:
