@@ -99,13 +99,8 @@ def test_images_alone_can_stand_in_the_way():
     assert compare([spread_of(d)])[0].seeds_needed is None
 
 
-def _coverage(seeds, images, seed_sd, image_sd, rest_sd, trials, draw="normal"):
-    rng = np.random.default_rng(5)
-    random = {
-        "normal": rng.standard_normal,
-        "skewed": lambda shape: rng.exponential(1, shape) - 1,
-    }[draw]
-    inside = 0
+def _coverage(seeds, images, seed_sd, image_sd, rest_sd, trials):
+    random, inside = np.random.default_rng(5).standard_normal, 0
     for _ in range(trials):
         d = seed_sd * random((seeds, 1)) + image_sd * random((1, images))
         spread = spread_of(d + rest_sd * random((seeds, images)))
