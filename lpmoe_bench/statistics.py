@@ -126,6 +126,17 @@ def half_width(spread: Spread, level: float = LEVEL) -> float:
     return float(special.stdtrit(spread.freedom, (1 + level) / 2)) * math.sqrt(spread.variance)
 
 
+def settling(result: Comparison) -> str:
+    """Say how many more seeds would settle a comparison of several; empty where it is settled."""
+    if result.verdict != "inconclusive":
+        return ""
+    if result.seeds_needed is None:
+        return "more seeds alone would not settle it; more test images may"
+    more = result.seeds_needed - result.spread.seeds
+    plural = "seed" if more == 1 else "seeds"
+    return f"about {more} more {plural} would settle it, {result.seeds_needed} in all"
+
+
 def _judge(
     spread: Spread, p: float, margin: float, level: float, up: bool, models: bool, rivals: int
 ) -> Comparison:

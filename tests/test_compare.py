@@ -169,3 +169,16 @@ def test_command_prints_a_table_and_json(tmp_path):
     command[-1] = "s_measure, mae,mae,"
     machine = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
     assert [line["result"]["verdict"] for line in machine["lines"]] == ["better", "better"]
+
+
+def test_what_would_settle_a_line_is_said(tmp_path):
+    for seed in range(3):
+        stored(tmp_path, "lora", seed, 0.001 * seed)
+        stored(tmp_path, "vpt", seed)
+    command = ["compare", "lora", "vpt", "--root", str(tmp_path), "--metrics", "mae"]
+    text = CliRunner().invoke(app, [*command, "--margin", "0"]).stdout
+    # Differences 0, 0.001, 0.002: t at 0.975 x 0.001 / sqrt(n) is below 0.001 from n = 7 on.
+    assert "MAE ↓: about 4 more seeds would settle it, 7 in all" in text
+    one = [str(tmp_path / name) for name in ("lora-2", "vpt-2")]
+    text = CliRunner().invoke(app, ["compare", *one, "--metrics", "mae", "--margin", "0"]).stdout
+    assert "one seed says nothing of others; this very model of A is better" in text

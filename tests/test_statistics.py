@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lpmoe_bench.statistics import compare, half_width, holm, spread_of
+from lpmoe_bench.statistics import compare, half_width, holm, settling, spread_of
 
 
 def test_two_seeds_and_two_images_by_hand():
@@ -80,6 +80,7 @@ def test_seeds_needed_by_hand():
     (result,) = compare([spread])
     assert result.verdict == "inconclusive"
     assert result.seeds_needed == 7
+    assert settling(result) == "about 5 more seeds would settle it, 7 in all"
 
 
 def test_seeds_needed_count_with_holm():
@@ -96,7 +97,9 @@ def test_seeds_needed_count_with_holm():
 def test_images_alone_can_stand_in_the_way():
     image = np.random.default_rng(0).normal(0, 1, (1, 30))
     d = image - image.mean() + 0.01 + np.random.default_rng(1).normal(0, 1e-4, (3, 30))
-    assert compare([spread_of(d)])[0].seeds_needed is None
+    (result,) = compare([spread_of(d)])
+    assert result.seeds_needed is None
+    assert settling(result) == "more seeds alone would not settle it; more test images may"
 
 
 def _coverage(seeds, images, seed_sd, image_sd, rest_sd, trials):

@@ -113,13 +113,11 @@ def _label(metric: str) -> str:
 
 def _reason(line: Line) -> str:
     """Say what would settle an inconclusive line; empty where it is settled."""
+    from lpmoe_bench.statistics import settling
+
     result = line.result
-    if result.verdict != "inconclusive":
-        return ""
-    if result.spread.seeds < 2:
+    if result.verdict == "inconclusive" and result.spread.seeds < 2:
         words = "one seed says nothing of others"
         known = result.of_models
         return words if known == "inconclusive" else f"{words}; this very model of A is {known}"
-    if result.seeds_needed is None:
-        return "more seeds alone would not settle it; more test images may"
-    return f"about {result.seeds_needed} seeds would settle it"
+    return settling(result)

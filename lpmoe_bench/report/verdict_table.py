@@ -7,7 +7,7 @@ from collections import Counter
 from lpmoe_bench.report.markup import Markup, tag
 from lpmoe_bench.report.material import Chapter
 from lpmoe_bench.report.verdicts import MARGIN, Verdicts
-from lpmoe_bench.statistics import Comparison
+from lpmoe_bench.statistics import settling
 
 SIGNS = {"better": "▲", "worse": "▼", "equal": "=", "inconclusive": "?"}
 TURNED = {"better": "worse", "worse": "better"}
@@ -48,7 +48,7 @@ def _summary(chapter: Chapter, verdicts: Verdicts) -> str:
     needed = sorted(r.seeds_needed for r in verdicts.pairs.values() if r.seeds_needed)
     if needed:
         words += (
-            f" With about {needed[0]} seeds the nearest of the inconclusive pairs would be "
+            f" With about {needed[0]} seeds in all the nearest of the inconclusive pairs would be "
             f"settled, with {needed[(len(needed) - 1) // 2]} half of those that seeds can settle."
         )
     return words
@@ -78,16 +78,9 @@ def _cell(chapter: Chapter, verdicts: Verdicts, a: int, b: int) -> Markup:
     pair = f"{verdicts.entries[a].label} less {verdicts.entries[b].label}"
     title = (
         f"{pair}: {difference}, 95 % interval {interval}, p {result.p:.2g}, "
-        f"{result.spread.seeds} seeds, {verdict}{_settling(result)}"
+        f"{result.spread.seeds} seeds, {verdict}"
     )
+    title = "; ".join(filter(None, [title, settling(result)]))
     words = [tag("span", SIGNS[verdict], aria_hidden="true"), " ", difference]
     unseen = tag("span", f" {verdict}", class_="unseen")
     return tag("td", words, unseen, class_=verdict, title=title)
-
-
-def _settling(result: Comparison) -> str:
-    if result.verdict != "inconclusive":
-        return ""
-    if result.seeds_needed is None:
-        return "; more seeds alone would not settle it, more test images may"
-    return f"; about {result.seeds_needed} seeds would settle it"
