@@ -107,7 +107,7 @@ def compare_records(
     ups = [METRICS[key].higher_is_better for _, key, *_ in pairs]
     results = compare(spreads, margin, higher_is_better=ups, models=not seeds)
     lines = tuple(
-        Line(test, key, _mean(x), _mean(y), _sd(x), _sd(y), result)
+        Line(test, key, x.mean, y.mean, x.sd, y.sd, result)
         for (test, key, x, y, _), result in zip(pairs, results, strict=True)
     )
     left_out = _left_out(a, b, seeds)
@@ -115,15 +115,6 @@ def compare_records(
     b = list({s.folder: s for _, _, _, y in sides for s in y}.values())
     notes = (*left_out, *_notes(a, b, seeds, lines))
     return Report(a[0].record.method.title, b[0].record.method.title, seeds, lines, notes)
-
-
-def _mean(side: Samples) -> float:
-    return float(side.values.mean())
-
-
-def _sd(side: Samples) -> float | None:
-    scores = side.values.mean(axis=1)
-    return float(scores.std(ddof=1)) if len(scores) > 1 else None
 
 
 def _left_out(

@@ -25,6 +25,15 @@ class Samples(NamedTuple):
     images: list[str]
     values: np.ndarray
 
+    @property
+    def mean(self) -> float:
+        return float(self.values.mean())
+
+    @property
+    def sd(self) -> float | None:
+        """Standard deviation over seeds, n - 1; None for a single one."""
+        return float(self.values.mean(axis=1).std(ddof=1)) if len(self.seeds) > 1 else None
+
 
 def samples(stored: Sequence[StoredRecord], test: str, metric: str) -> Samples:
     """Read one metric of several seeds of one method; raises DataError where images differ."""
