@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lpmoe_bench.datasets.archives import Limits, is_archive, unpack
+from lpmoe_bench.datasets.archives import ArchiveError, Limits, is_archive, unpack
 from lpmoe_bench.errors import DataError, ResourceError
 
 
@@ -115,9 +115,10 @@ def test_bombs_are_stopped_early(tmp_path, target):
     with pytest.raises(DataError, match="unpacks to over 1000 bytes"):
         unpack(zipped(tmp_path / "b.zip", {"b.txt": b"x" * 2000}), target,
                limits=Limits(total_bytes=1000))  # fmt: skip
-    many = zipped(tmp_path / "c.zip", {f"c{k}.txt": b"" for k in range(30)})
-    with pytest.raises(DataError, match="over 20 files"):
-        unpack(many, target, limits=Limits(files=20))
+    for kept in ("txt", "bin"):  # what is not taken out costs time as well
+        many = zipped(tmp_path / f"{kept}.zip", {f"c{k}.{kept}": b"" for k in range(30)})
+        with pytest.raises(DataError, match="over 20 files"):
+            unpack(many, target, limits=Limits(files=20))
     with pytest.raises(ResourceError, match="disk is too full"):
         unpack(zipped(tmp_path / "d.zip", {"d.txt": b"x"}), target,
                limits=Limits(reserve_bytes=2**60))  # fmt: skip
@@ -136,8 +137,43 @@ def test_one_file_twice_is_refused(tmp_path, target):
     path = zipped(tmp_path / "a.zip", {"a.jpg": b"1"})
     with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
         archive.writestr("a.jpg", b"2")
-    with pytest.raises(DataError, match=r"holds .*a\.jpg twice"):
+    with pytest.raises(DataError, match=r"a\.zip holds a\.jpg twice"):
         unpack(path, target)
+
+
+@pytest.mark.parametrize(
+    "names", [("Set/A.jpg", "Set/a.jpg"), ("Set/images/1.jpg", "set/images/2.jpg")]
+)
+def test_names_that_only_case_tells_apart_are_refused(tmp_path, target, names):
+    path = zipped(tmp_path / "a.zip", dict.fromkeys(names, b"1"))
+    with pytest.raises(ArchiveError, match=r"holds both Set.* and .*not every disk tells apart"):
+        unpack(path, target)
+
+
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        (["a" * 300 + ".jpg"], "holds a name that this disk cannot keep"),
+        (["a.txt", "a.txt/b.jpg"], "holds a name that this disk cannot keep|a.txt twice"),
+        (["a.txt", "a.txt/b/c.jpg"], "holds a name that this disk cannot keep"),
+        (["\udcff.jpg"], r"holds the name '\\udcff\.jpg', which is no UTF-8 text"),
+    ],
+)
+def test_names_that_no_folder_can_hold_are_the_archives_fault(tmp_path, target, names, sentence):
+    path = tarred(tmp_path / "a.tar", dict.fromkeys(names, b"1"))
+    with pytest.raises(ArchiveError, match=sentence) as caught:
+        unpack(path, target)
+    assert caught.value.archive == path
+    assert str(target) not in str(caught.value)
+
+
+def test_a_device_in_a_zip_is_refused(tmp_path, target):
+    info = zipfile.ZipInfo("a.jpg")
+    info.create_system, info.external_attr = 3, (stat.S_IFCHR | 0o666) << 16
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr(info, b"")
+    with pytest.raises(ArchiveError, match=r"holds a device, a\.jpg"):
+        unpack(tmp_path / "a.zip", target)
 
 
 def test_damaged_and_encrypted_archives(tmp_path, target):
@@ -151,7 +187,7 @@ def test_damaged_and_encrypted_archives(tmp_path, target):
     for at in (data.find(b"PK\x03\x04") + 6, data.find(b"PK\x01\x02") + 8):
         data[at] |= 1  # encrypted, says the header
     (tmp_path / "c.zip").write_bytes(data)
-    with pytest.raises(DataError, match=r"cannot be unpacked .*encrypted"):
+    with pytest.raises(DataError, match=r"holds an encrypted file, a\.jpg; unpack it yourself"):
         unpack(tmp_path / "c.zip", target)
     gz = tarred(tmp_path / "d.tar.gz", {"d.jpg": os.urandom(5000)})
     gz.write_bytes(gz.read_bytes()[:-1000])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import lzma
+import os
 import shutil
 import stat
 import tarfile
@@ -20,14 +22,25 @@ from lpmoe_bench.registry.pairs import SUFFIXES
 KEPT = (*SUFFIXES, ".csv", ".txt")  # nothing else is taken out: no program, no document
 NESTED = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".rar", ".7z")
 CHUNK_BYTES = 1 << 20
+UNIX = 3  # in a zip: the system whose kinds of files its entries name
+UNNAMEABLE = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR)
 BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError)
-UNREADABLE = (RuntimeError, NotImplementedError, ValueError)  # encrypted, unknown method, bad name
+UNREADABLE = (RuntimeError, NotImplementedError, ValueError)  # unknown method, bad name
+BY_HAND = "unpack it yourself and give the folder"
 Report = Callable[[int, int], None]
+
+
+class ArchiveError(DataError):
+    """An archive of which nothing is taken, and why."""
+
+    def __init__(self, archive: Path, why: str):
+        super().__init__(f"{archive} {why}")
+        self.archive = archive
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How much an archive may hold: files, bytes in all, and bytes for each of its own bytes once
+    """How much an archive may hold: entries, bytes in all, and bytes for each of its own bytes once
     it has given `tolerated_bytes`; reserve_bytes of the disk are left free."""
 
     files: int = 2_000_000
@@ -47,7 +60,7 @@ class Unpacked:
 
 
 class Member(NamedTuple):
-    """An entry of an archive. what: file, folder, or what is refused; at: bytes read so far."""
+    """An entry of an archive. what: a file, a folder, or what is refused; at: bytes read so far."""
 
     name: str
     what: str
@@ -68,75 +81,94 @@ def unpack(
 ) -> Unpacked:
     """Unpack images, tables and lists of an archive below a folder of its own.
 
-    `report` is told (bytes of the archive read, all). Raises DataError for an archive that is
-    broken, encrypted, holds paths out of the target, links, devices, one file twice, or more than
-    the limits allow, and ResourceError for a full disk; what was unpacked until then is the
-    caller's to remove.
+    `report` is told (bytes of the archive read, all). Raises ArchiveError for an archive that is
+    broken, encrypted, holds paths out of the target, links, devices, one file twice, names that
+    not every disk tells apart, or more than the limits allow, and ResourceError for a full disk;
+    what was unpacked until then is the caller's to remove.
     """
     limits, done = limits or Limits(), Unpacked()
     try:
         size = archive.stat().st_size
         room = shutil.disk_usage(target).free - limits.reserve_bytes
-        budget = _Budget(archive, size, min(limits.total_bytes, room), room, limits)
+        guard = _Guard(archive, size, min(limits.total_bytes, room), room, limits)
         with open(archive, "rb") as file:
             members = _zip(file) if zipfile.is_zipfile(archive) else _tar(file)
             for member in members:
-                _take(archive, member, target, done, budget)
+                _take(member, target, done, guard)
                 if report is not None:
                     report(min(member.at, size), size)
     except BROKEN as error:
-        raise DataError(f"{archive} is damaged ({error}); download it again") from None
+        raise ArchiveError(archive, f"is damaged ({error}); download it again") from None
     except UNREADABLE as error:
-        raise DataError(
-            f"{archive} cannot be unpacked ({error}); unpack it yourself and give the folder"
-        ) from None
+        raise ArchiveError(archive, f"cannot be unpacked ({error}); {BY_HAND}") from None
     except FileExistsError as error:
-        raise DataError(f"{archive} holds {error.filename} twice; nothing is taken") from None
+        name = os.path.relpath(error.filename, target)
+        raise ArchiveError(archive, f"holds {name} twice; nothing is taken") from None
     except OSError as error:
+        if error.errno in UNNAMEABLE:
+            why = f"holds a name that this disk cannot keep ({error.strerror}); {BY_HAND}"
+            raise ArchiveError(archive, why) from None
         raise ResourceError(write_failure(target, error)) from error
     return done
 
 
 @dataclass
-class _Budget:
+class _Guard:
+    """What an archive may still give, and the paths it gave, by their spelling in small letters."""
+
     archive: Path
     size: int
     most: int
     room: int
     limits: Limits
+    entries: int = 0
+    seen: dict[str, str] = field(default_factory=dict)
+
+    def enter(self, path: PurePosixPath) -> None:
+        """Raise for a path that differs from another one in nothing but case."""
+        for part in (path, *path.parents[:-1]):
+            other = self.seen.setdefault(str(part).casefold(), str(part))
+            if other != str(part):
+                raise ArchiveError(
+                    self.archive,
+                    f"holds both {other} and {part}, which not every disk tells apart; {BY_HAND}",
+                )
+
+    def count(self) -> None:
+        """Raise for more entries than are sane, whether or not they are kept."""
+        self.entries += 1
+        if self.entries > self.limits.files:
+            raise ArchiveError(
+                self.archive, f"holds over {self.limits.files} files: nothing is taken"
+            )
 
     def check(self, done: Unpacked) -> None:
         """Raise when what came out so far is more than is sane, or than the disk holds."""
         if done.bytes > self.most:
             if self.most == self.room:
                 raise ResourceError(f"the disk is too full to unpack {self.archive}; free some")
-            raise DataError(f"{self.archive} unpacks to over {self.most} bytes; nothing is taken")
+            raise ArchiveError(self.archive, f"unpacks to over {self.most} bytes; nothing is taken")
         sane = max(self.limits.tolerated_bytes, self.limits.ratio * self.size)
         if done.bytes > sane:
-            raise DataError(
-                f"{self.archive} is {self.size} bytes but unpacks to over {sane}: a bomb; nothing "
-                f"is taken"
-            )
-        if done.files > self.limits.files:
-            raise DataError(
-                f"{self.archive} holds over {self.limits.files} files: nothing is taken"
+            raise ArchiveError(
+                self.archive,
+                f"is {self.size} bytes but unpacks to over {sane}: a bomb; nothing is taken",
             )
 
 
-def _take(archive: Path, member: Member, target: Path, done: Unpacked, budget: _Budget) -> None:
+def _take(member: Member, target: Path, done: Unpacked, guard: _Guard) -> None:
     """Write one member, if it is one that is kept."""
-    path = _inside(archive, member.name)
-    if member.what not in ("file", "folder"):
-        raise DataError(
-            f"{archive} holds a {member.what}, {member.name}; unpack it yourself and give the "
-            f"folder"
-        )
+    guard.count()
+    path = _inside(guard.archive, member.name)
+    if member.what not in ("a file", "a folder"):
+        raise ArchiveError(guard.archive, f"holds {member.what}, {member.name}; {BY_HAND}")
     suffix = path.suffix.lower()
-    if member.what == "file" and suffix in NESTED:
+    if member.what == "a file" and suffix in NESTED:
         done.nested.append(member.name)
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
-    if member.what == "folder" or suffix not in KEPT or hidden:
+    if member.what == "a folder" or suffix not in KEPT or hidden:
         return
+    guard.enter(path)
     place = target.joinpath(*path.parts)
     place.parent.mkdir(parents=True, exist_ok=True)
     source = member.open()
@@ -145,18 +177,20 @@ def _take(archive: Path, member: Member, target: Path, done: Unpacked, budget: _
     with source, open(place, "xb") as file:
         while chunk := source.read(CHUNK_BYTES):
             done.bytes += len(chunk)
-            budget.check(done)
+            guard.check(done)
             file.write(chunk)
-    budget.check(done)
+    guard.check(done)
 
 
 def _inside(archive: Path, name: str) -> PurePosixPath:
-    """Return a member's path; raises DataError when it is not one below the target."""
+    """Return a member's path; raises ArchiveError when it is not one below the target."""
+    if not name.isprintable() and any(0xD800 <= ord(letter) < 0xE000 for letter in name):
+        raise ArchiveError(archive, f"holds the name {name!a}, which is no UTF-8 text; {BY_HAND}")
     path = PurePosixPath(name.replace("\\", "/"))
     strange = any(ord(letter) < 32 for letter in name) or ":" in name.partition("/")[0]
     if path.is_absolute() or ".." in path.parts or strange:
-        raise DataError(
-            f"{archive} holds the path {name!r}, which leads out of it; nothing is taken"
+        raise ArchiveError(
+            archive, f"holds the path {name!r}, which leads out of it; nothing is taken"
         )
     return path
 
@@ -166,13 +200,22 @@ def _zip(file: IO[bytes]) -> Iterator[Member]:
     with zipfile.ZipFile(file) as archive:
         for info in archive.infolist():
             at += info.compress_size
-            mode = info.external_attr >> 16
-            what = "folder" if info.is_dir() else "link" if stat.S_ISLNK(mode) else "file"
-            yield Member(info.filename, what, lambda info=info: archive.open(info), at)
+            yield Member(info.filename, _kind(info), lambda info=info: archive.open(info), at)
+
+
+def _kind(info: zipfile.ZipInfo) -> str:
+    if info.flag_bits & 1:
+        return "an encrypted file"
+    mode = info.external_attr >> 16
+    if stat.S_ISLNK(mode):
+        return "a link"
+    if info.create_system == UNIX and stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
+        return "a device"
+    return "a folder" if info.is_dir() else "a file"
 
 
 def _tar(file: IO[bytes]) -> Iterator[Member]:
     with tarfile.open(fileobj=file, mode="r:*") as archive:
         for info in archive:
-            what = "file" if info.isreg() else "folder" if info.isdir() else "link or device"
+            what = "a file" if info.isreg() else "a folder" if info.isdir() else "a link or device"
             yield Member(info.name, what, lambda info=info: archive.extractfile(info), file.tell())
