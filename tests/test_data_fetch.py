@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import tarfile
 import zipfile
 
 import cv2
@@ -12,7 +13,7 @@ from http_site import Page, serve
 
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.datasets import download
-from lpmoe_bench.datasets.fetch import LOCK, fetch_set
+from lpmoe_bench.datasets.fetch import LOCK, fetch_set, file_names
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.registry import open_split
 from lpmoe_bench.registry.schema import Dataset
@@ -157,8 +158,56 @@ def test_hostile_archives_leave_nothing_behind(site, tmp_path):
     root = tmp_path / "deep" / "root"
     with pytest.raises(DataError, match="leads out of it"):
         fetch_set(dataset(site), root, QUIET)
-    assert sorted(p.name for p in root.iterdir()) == [".downloads", LOCK]
+    assert sorted(p.name for p in root.iterdir()) == [".downloads"]
     assert not list(tmp_path.rglob("evil*"))
+
+
+@pytest.mark.parametrize("way", ["byte", "end"])
+def test_a_damaged_archive_does_not_keep_the_sound_one_out(site, tmp_path, way):
+    sound = site.pages["/images.zip"].content
+    if way == "byte":
+        bad = bytearray(sound)
+        bad[100] ^= 255
+    else:  # what a server that cuts off without telling the length leaves of a tar
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+            info = tarfile.TarInfo("images/0.png")
+            info.size = len(sound)
+            archive.addfile(info, io.BytesIO(sound))
+        bad = packed.getvalue()[:-100]
+    site.pages["/images.zip"] = Page(bytes(bad))
+    with pytest.raises(
+        DataError, match=r"images\.zip is damaged .*; it is deleted, the same command"
+    ):
+        fetch_set(dataset(site), tmp_path, QUIET)
+    assert not (tmp_path / LOCK).exists()
+    site.pages["/images.zip"] = Page(sound, etag='"two"')
+    site.asked.clear()
+    assert fetch_set(dataset(site), tmp_path, QUIET).splits[0].pairs == 3
+    assert site.asked == [("/images.zip", None)]  # masks.zip is there whole
+
+
+def test_archives_of_one_name_are_kept_apart(site, tmp_path):
+    urls = [f"{site.url}/{kind}/data.zip" for kind in ("images", "masks")]
+    for kind in ("images", "masks"):
+        site.pages[f"/{kind}/data.zip"] = site.pages[f"/{kind}.zip"]
+    mine = dataset(site, archives=[{"url": url} for url in urls])
+    assert fetch_set(mine, tmp_path, QUIET).splits[0].pairs == 3
+    assert set(json.loads((tmp_path / LOCK).read_text())) == {"mine/1-data.zip", "mine/2-data.zip"}
+
+
+def test_an_address_that_ends_in_no_name(site):
+    archives = [{"url": f"{site.url}/a/.."}, {"url": f"{site.url}/get?file=a.zip"}]
+    assert file_names(dataset(site, archives=archives)) == ["archive", "get"]
+
+
+def test_what_is_not_recognised_is_kept_for_the_user(site, tmp_path):
+    site.pages["/images.zip"] = Page(part("left", range(3)))
+    mine = dataset(site)
+    with pytest.raises(DataError, match=r"what was downloaded is kept in .*mine$"):
+        fetch_set(mine, tmp_path, QUIET)
+    assert len(list((tmp_path / ".downloads/mine").iterdir())) == 2
+    assert not (tmp_path / LOCK).exists()
 
 
 def test_broken_pairs_are_refused_or_left_out(site, tmp_path):

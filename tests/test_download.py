@@ -120,6 +120,10 @@ def test_a_busy_server_is_asked_again(site, fetch):
         (Page(b"log in", headers={"Content-Type": "text/html; charset=utf-8"}), "a web page"),
         (Page(BODY, headers={"Content-Encoding": "gzip"}), "an encoding that was not asked for"),
         (Page(b"x", length=2**50), r"says it is 1125899906842624 bytes"),
+        (
+            Page(b"", status=302, headers={"Location": "file:///etc/passwd"}),
+            "cannot be fetched .Inv",
+        ),
     ],
 )
 def test_answers_that_are_not_the_file(site, fetch, page, sentence):
@@ -128,6 +132,13 @@ def test_answers_that_are_not_the_file(site, fetch, page, sentence):
     with pytest.raises(DataError, match=sentence):
         fetch()
     assert len(site.asked) == 1  # another attempt would not help
+
+
+def test_a_circle_of_redirects_is_left_at_once(site, fetch):
+    site.pages["/a.zip"] = Page(b"", status=302, headers={"Location": "/a.zip"})
+    with pytest.raises(DataError, match=r"cannot be fetched .TooManyRedirects"):
+        fetch()
+    assert len(site.asked) < 40
 
 
 def test_more_than_is_allowed_is_cut_off(site, fetch, tmp_path):

@@ -65,8 +65,11 @@ class Resuming:
 
     def _attempt(self, url: str) -> None:
         import requests
+        from requests import exceptions as failed
         from urllib3.exceptions import HTTPError
 
+        # The server sends us where no file can be, such as to file://: another attempt is in vain.
+        hopeless = (failed.InvalidSchema, failed.InvalidURL, failed.TooManyRedirects)
         have, validator = self._kept(url)
         headers = {"Accept-Encoding": "identity", "User-Agent": "lpmoe-bench"}
         if have:
@@ -74,6 +77,8 @@ class Resuming:
         try:
             with requests.get(url, stream=True, timeout=TIMEOUT_SECONDS, headers=headers) as answer:
                 self._receive(url, answer, have)
+        except hopeless as error:
+            raise DataError(f"{url} cannot be fetched ({_short(error)})") from None
         except (requests.RequestException, HTTPError) as error:
             raise _Again(_short(error)) from None
         except OSError as error:

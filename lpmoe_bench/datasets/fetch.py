@@ -6,11 +6,11 @@ import json
 import logging
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.datasets.add import Added, Source, add_sources, refuse_present
-from lpmoe_bench.datasets.archives import is_archive
+from lpmoe_bench.datasets.archives import ArchiveError, is_archive
 from lpmoe_bench.datasets.download import Resuming
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.files import sha256_file, write_atomically
@@ -18,6 +18,14 @@ from lpmoe_bench.registry.schema import Archive, Dataset
 
 LOCK = "checksums.json"  # in the data folder: of every archive that was fetched
 DOWNLOADS = ".downloads"
+
+
+class Fetched(NamedTuple):
+    """An archive on disk, where it is from, and whether its checksum is recorded already."""
+
+    path: Path
+    url: str
+    recorded: bool
 
 
 def fetch_set(
@@ -32,45 +40,61 @@ def fetch_set(
     """Download the archives of a set, unpack and verify them, and put the set under root.
 
     A download that breaks off goes on at the next call; the archives are removed afterwards unless
-    `keep`. Raises DataError when none of an archive's mirrors gives a sound file, or the set is
-    there already, and ResourceError for a full disk.
+    `keep`. Checksums are recorded when the set is in its place: that of a damaged file would keep
+    the sound one out. Raises DataError when none of an archive's mirrors gives a sound file, or the
+    set is there already, and ResourceError for a full disk.
     """
     if not replace:
         refuse_present(dataset, root, dataset.split_names)
     folder = root / DOWNLOADS / dataset.name
-    sources = [
-        Source(fetch_archive(dataset, archive, root, folder, terminal), archive.folder)
-        for archive in dataset.archives
+    files = [
+        fetch_archive(dataset, archive, name, root, folder, terminal)
+        for archive, name in zip(dataset.archives, file_names(dataset), strict=True)
     ]
-    added = add_sources(dataset, sources, root, terminal, replace=replace, skip=skip)
+    sources = [Source(f.path, a.folder) for f, a in zip(files, dataset.archives, strict=True)]
+    try:
+        added = add_sources(dataset, sources, root, terminal, replace=replace, skip=skip)
+    except ArchiveError as error:
+        error.archive.unlink(missing_ok=True)
+        raise DataError(f"{error}; it is deleted, the same command downloads it again") from None
+    except DataError as error:
+        raise DataError(f"{error}; what was downloaded is kept in {folder}") from None
+    _record(root / LOCK, dataset.name, files)
     if not keep:
         shutil.rmtree(folder, ignore_errors=True)
     return added
 
 
+def file_names(dataset: Dataset) -> list[str]:
+    """Return the name under which each archive is kept: that of its address, with a number in front
+    where several share it."""
+    names = [archive.file.strip(".") or "archive" for archive in dataset.archives]
+    small = [name.lower() for name in names]
+    return [
+        f"{k}-{name}" if small.count(name.lower()) > 1 else name
+        for k, name in enumerate(names, start=1)
+    ]
+
+
 def fetch_archive(
-    dataset: Dataset, archive: Archive, root: Path, folder: Path, terminal: Terminal
-) -> Path:
-    """Return one archive in a folder, downloaded and of the right checksum."""
-    lock = root / LOCK
-    key = f"{dataset.name}/{archive.file}"
-    recorded = read_lock(lock).get(key, {}).get("sha256")
+    dataset: Dataset, archive: Archive, name: str, root: Path, folder: Path, terminal: Terminal
+) -> Fetched:
+    """Return one archive in a folder under a name, downloaded and of the right checksum."""
+    recorded = read_lock(root / LOCK).get(f"{dataset.name}/{name}", {}).get("sha256")
     known = archive.checksum or (f"sha256:{recorded}" if recorded else None)
     failures = []
     for url in archive.url:
         try:
-            path = _pooch(url, archive.file, known, folder, terminal)
+            path = _pooch(url, name, known, folder, terminal)
         except DataError as error:
             failures.append(str(error))
             continue
         if is_archive(path):
-            if not recorded:
-                _record(lock, key, url, path)
-            return path
+            return Fetched(path, url, bool(recorded))
         path.unlink()
         failures.append(f"{url} is no zip or tar archive")
     by_hand = f"download it from {dataset.page} and give it to lpmoe-bench data add {dataset.name}"
-    raise DataError(f"{archive.file}: {'; '.join(failures)}; else {by_hand}")
+    raise DataError(f"{name}: {'; '.join(failures)}; else {by_hand}")
 
 
 def _pooch(url: str, file: str, known: str | None, folder: Path, terminal: Terminal) -> Path:
@@ -103,7 +127,17 @@ def read_lock(path: Path) -> dict[str, dict[str, Any]]:
     return content
 
 
-def _record(path: Path, key: str, url: str, file: Path) -> None:
-    entry = {"url": url, "sha256": sha256_file(file), "bytes": file.stat().st_size}
-    content = read_lock(path) | {key: entry}
-    write_atomically(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
+def _record(path: Path, name: str, files: list[Fetched]) -> None:
+    """Write down the checksums that are not known yet."""
+    new = {
+        f"{name}/{file.path.name}": {
+            "url": file.url,
+            "sha256": sha256_file(file.path),
+            "bytes": file.path.stat().st_size,
+        }
+        for file in files
+        if not file.recorded
+    }
+    if new:
+        content = read_lock(path) | new
+        write_atomically(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
