@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,21 @@ def test_every_fault_is_named_with_its_repair(root):
     ]
     assert found.checksum == ""
     assert "- repair: lpmoe-bench data fetch mine --replace" in as_markdown([found])
+
+
+def test_a_repair_can_be_run_as_it_is_printed(call, tmp_path, monkeypatch):
+    root = tmp_path / "my data"
+    monkeypatch.setenv("LPMOE_BENCH_DATA", str(root))
+    fill(root / "camo", ("train.txt", ["a", "b"]), ("test.txt", ["x"]))
+    for name in "abx":
+        write(root / f"camo/masks/{name}.png", square_mask((20, 30)) // 100)
+    camo = load_registry().dataset("camo")
+    repairs = {text for one in verify_set(camo, root) for text in one.repairs}
+    (line,) = (text for text in repairs if "--object nonzero" in text)
+    program, group, *arguments = shlex.split(line.partition("  (")[0])
+    assert (program, group) == ("lpmoe-bench", "data")
+    assert "camo/train: 2 pairs" in call(*arguments)
+    assert [(one.pairs, one.problems) for one in verify_set(camo, root)] == [(2, []), (1, [])]
 
 
 def test_masks_of_every_kind_are_counted(root):

@@ -56,7 +56,8 @@ def fetch_set(
         added = add_sources(dataset, sources, root, terminal, replace=replace, skip=skip)
     except ArchiveError as error:
         error.archive.unlink(missing_ok=True)
-        raise DataError(f"{error}; it is deleted, the same command downloads it again") from None
+        why = str(error).removesuffix("; download it again")
+        raise DataError(f"{why}; it is deleted, the same command downloads it again") from None
     except DataError as error:
         raise DataError(f"{error}; what was downloaded is kept in {folder}") from None
     _record(root / LOCK, dataset.name, files)

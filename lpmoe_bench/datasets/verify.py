@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -159,7 +160,8 @@ def _complete(dataset: Dataset, name: str, found: Verified) -> None:
         found.repairs.append(_again(dataset))
     if any("only values above" in problem or "colours" in problem for problem in found.problems):
         found.repairs.append(
-            f"lpmoe-bench data add {dataset.name} {found.place} --object nonzero --replace  "
+            f"lpmoe-bench data add {dataset.name} {shlex.quote(found.place)} --object nonzero "
+            f"--replace  "
             f"(everything but 0 becomes object, saved as 255)"
         )
     if found.official not in (None, found.pairs):
