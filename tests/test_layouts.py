@@ -105,6 +105,14 @@ def test_a_split_of_two_parts(tmp_path):
         split_pairs(packaged("trans10k"), tmp_path, "test")
 
 
+def test_masks_with_a_suffix_go_before_masks_without(tmp_path):
+    v2 = packaged("trans10k_v2")
+    put(tmp_path, "test/images", "test/masks_12", ["1"])
+    put(tmp_path, "train/images", "train/masks_12", ["1"], tail="_mask")
+    assert named(split_pairs(v2, tmp_path, "test")) == ["1"]
+    assert named(split_pairs(v2, tmp_path, "train")) == ["1"]
+
+
 def test_what_add_wrote_goes_before_other_layouts(tmp_path):
     put(tmp_path, "test/images", "test/masks", ["new"])
     (tmp_path / "test/SOURCE.txt").write_text("added")
@@ -153,6 +161,8 @@ def test_tables_of_autogluon(tmp_path):
         ("", "must have rows with the columns image and label"),
         ("image,mask\na,b\n", "must have rows with the columns image and label"),
         ("image,label\n../x.jpg,train/masks/a.png\n", "lies outside the table's folder"),
+        ("image,label\ntrain/\0a.jpg,train/masks/a.png\n", "lies outside the table's folder"),
+        ("image,label\n" + "x" * 5000 + ",train/masks/a.png\n", "1 files .* are not there"),
         ("image,label\n/etc/passwd,train/masks/a.png\n", "lies outside the table's folder"),
         ("image,label\ntrain/images/a.jpg,train/masks/x.png\n", "1 files .* are not there"),
         ("image,label\n" + "train/images/a.jpg,train/masks/a.png\n" * 2, "1 names stand twice"),

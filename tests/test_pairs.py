@@ -10,7 +10,7 @@ import pytest
 from drawn_files import make_pairs, noise_image, square_mask, write
 
 from lpmoe_bench.errors import DataError
-from lpmoe_bench.registry.pairs import Pair, find_pairs, read_pair, read_stems
+from lpmoe_bench.registry.pairs import Pair, by_stem, find_pairs, read_pair, read_stems
 
 
 def test_pairs_match_by_stem_whatever_the_suffix(tmp_path):
@@ -31,6 +31,15 @@ def test_accents_match_in_both_spellings(tmp_path):
     write(tmp_path / "i" / "caf\u00e9.png", noise_image())
     write(tmp_path / "m" / "cafe\u0301.png", square_mask())
     assert len(find_pairs(tmp_path / "i", tmp_path / "m", ["cafe\u0301"])) == 1
+
+
+def test_a_name_that_is_no_text_is_a_sentence(tmp_path):
+    write(tmp_path / "images/a.png", noise_image((6, 8, 3)))
+    os.rename(
+        os.fsencode(tmp_path / "images/a.png"), os.fsencode(tmp_path / "images") + b"/\xff.png"
+    )
+    with pytest.raises(DataError, match=r"holds the name '\\udcff\.png', which is no UTF-8 text"):
+        by_stem(tmp_path / "images")
 
 
 def test_names_without_a_partner_are_all_counted_and_ten_shown(tmp_path):

@@ -35,7 +35,7 @@ def test_every_packaged_set_says_where_it_is_from():
     for item in load_registry().datasets.values():
         assert item.page.startswith(("https://", "http://")), item.name
         assert item.licence, item.name
-        assert item.archives or item.by_hand or item.local or item.name == "coffee_leaf", item.name
+        assert item.archives or item.by_hand or item.local, item.name
         assert set(item.counts) >= set(item.splits), item.name
         assert item.is_confirmed("all") or item.confirmed is not True
 
@@ -107,6 +107,12 @@ def test_unknown_names_get_a_suggestion():
         (f"datasets: {{mine: {SET}, splits: {{}}}}}}", "splits or layouts must name at least one"),
         (f"datasets: {{mine: {SET}, layouts: [{{all: [../a, b]}}]}}}}", "key 'layouts.0.all.0.0'"),
         (f"datasets: {{mine: {SET}, layouts: [{{all: [a, /b]}}]}}}}", "key 'layouts.0.all.0.1'"),
+        (f"datasets: {{mine: {SET}, layouts: [{{all: [a]}}]}}}}", "two folders .* or one table"),
+        (f"datasets: {{mine: {SET}, layouts: [{{all: [a, b, c]}}]}}}}", "two folders .* or one"),
+        (f"datasets: {{mine: {SET}, layouts: [{{all: [a.csv, b.csv]}}]}}}}", "two folders .* or"),
+        (f"datasets: {{mine: {SET}, layouts: [{{../all: [a, b]}}]}}}}", "key 'layouts"),
+        (f"datasets: {{mine: {SET}, splits: {{a/b: }}}}}}", "key 'splits.a/b"),
+        (f"datasets: {{mine: {SET}, object: white}}}}", "key 'object'"),
         (f"datasets: {{mine: {SET}, archives: [{{url: 'file:///a'}}]}}}}", "archives.0.url"),
         (f"datasets: {{mine: {SET}, archives: [{{url: 'http://h/a.zip', checksum: 1}}]}}}}",
          "archives.0.checksum"),

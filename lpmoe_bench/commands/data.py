@@ -20,7 +20,7 @@ SkipBroken = Annotated[
     bool, typer.Option("--skip-broken", help="Leave broken pairs out instead of refusing all.")
 ]
 Object = Annotated[
-    str, typer.Option("--object", help="What of a mask is object: 'above 128' or nonzero.")
+    str, typer.Option("--object", help="What of a mask is object: 'above 128', nonzero or #rrggbb.")
 ]
 
 

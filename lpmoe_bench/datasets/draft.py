@@ -86,26 +86,40 @@ def _copy(pair: Pair, place: Path, rule: str, own: bool) -> Pair:
     mask = place / "masks" / f"{pair.name}{pair.mask.suffix}"
     for folder in (image.parent, mask.parent):
         folder.mkdir(parents=True, exist_ok=True)
-    if rule == "nonzero":
-        mask = mask.with_name(f"{pair.name}.png")
-        mask.write_bytes(_anything_but_zero(pair.mask))
-    else:
+    converted = None if rule == "above 128" else _converted(pair.mask, rule)
+    if converted is None:
         _bring(pair.mask, mask, own)
+    else:
+        mask = mask.with_name(f"{pair.name}.png")
+        mask.write_bytes(converted)
     _bring(pair.image, image, own)
     return Pair(pair.name, image, mask)
 
 
 def _bring(source: Path, target: Path, own: bool) -> None:
+    if not (source.is_file() and os.access(source, os.R_OK)):
+        raise DataError(f"{source} cannot be read, or is no file")
     if own:
         os.replace(source, target)
     else:
         shutil.copyfile(source, target)
 
 
-def _anything_but_zero(path: Path) -> bytes:
-    """Return a mask as PNG of 0 and 255: object wherever a colour or index is not 0."""
+def _converted(path: Path, rule: str) -> bytes | None:
+    """Return a mask as PNG of 0 and 255, None for a grey one where the rule is a colour.
+
+    `nonzero`: object wherever a colour or index is not 0. A colour, `#rrggbb`: object where each
+    channel is on the same side of the middle as the colour's, since resizing mixes colours.
+    """
     pixels = decode(path, read_whole(path), cv2.IMREAD_UNCHANGED)
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         pixels = pixels[..., :3] * (pixels[..., 3:] > 0)
-    some = pixels if pixels.ndim == 2 else pixels.max(axis=2)
-    return cv2.imencode(".png", (some > 0).astype(np.uint8) * 255)[1].tobytes()
+    if rule == "nonzero":
+        found = (pixels if pixels.ndim == 2 else pixels.max(axis=2)) > 0
+    elif pixels.ndim == 2 or (pixels == pixels[..., :1]).all():
+        return None
+    else:
+        blue_green_red = bytes.fromhex(rule[1:])[::-1]
+        middle = np.iinfo(pixels.dtype).max // 2
+        found = ((pixels > middle) == [value > 127 for value in blue_green_red]).all(axis=2)
+    return cv2.imencode(".png", found.astype(np.uint8) * 255)[1].tobytes()

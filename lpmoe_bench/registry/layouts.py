@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Sequence
+from os.path import isfile  # other than Path.is_file, it takes names that no disk can hold
 from pathlib import Path
 
 from lpmoe_bench.errors import DataError
-from lpmoe_bench.registry.pairs import Pair, find_pairs, read_stems, shown
+from lpmoe_bench.registry.pairs import Pair, find_pairs, is_there, read_stems, shown
 from lpmoe_bench.registry.schema import Dataset, Layout
 
 COLUMNS = ("image", "label")
@@ -43,9 +44,7 @@ def missing_parts(layout: Layout, split: str, place: Path) -> list[str]:
 
 
 def _exists(path: Path) -> bool:
-    if path.name.endswith(".csv"):
-        return path.is_file()
-    return (path.parent if "*" in path.name else path).is_dir()
+    return path.is_file() if path.name.endswith(".csv") else is_there(path)
 
 
 def layout_pairs(layout: Layout, split: str, place: Path) -> list[Pair]:
@@ -77,7 +76,7 @@ def table_pairs(path: Path) -> list[Pair]:
         raise DataError(f"table {path} must have rows with the columns image and label")
     pairs = [_row_pair(path, row) for row in rows]
     _refuse_doubles([pair.name for pair in pairs], str(path))
-    absent = [str(f) for pair in pairs for f in (pair.image, pair.mask) if not f.is_file()]
+    absent = [str(f)[:200] for pair in pairs for f in (pair.image, pair.mask) if not isfile(f)]
     if absent:
         raise DataError(f"{len(absent)} files that {path} names are not there: {shown(absent)}")
     return pairs
@@ -86,8 +85,10 @@ def table_pairs(path: Path) -> list[Pair]:
 def _row_pair(path: Path, row: dict[str, str]) -> Pair:
     files = [path.parent / (row[column] or "").replace("\\", "/") for column in COLUMNS]
     for file in files:
-        if not file.resolve().is_relative_to(path.parent.resolve()):
-            raise DataError(f"table {path} names {file}, which lies outside the table's folder")
+        if "\0" in str(file) or not file.resolve().is_relative_to(path.parent.resolve()):
+            raise DataError(
+                f"table {path} names {str(file)!r}, which lies outside the table's folder"
+            )
     return Pair(files[0].stem, *files)
 
 

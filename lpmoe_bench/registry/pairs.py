@@ -3,7 +3,7 @@
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,20 +60,10 @@ def find_pairs(
 def by_stem(place: Path) -> dict[str, Path]:
     """Return the image files of a folder, or of a pattern in it, by name; raises DataError."""
     folder, pattern = (place.parent, place.name) if "*" in place.name else (place, "*")
-    front, _, back = pattern.partition("*")
-    ending = back if back.lower().endswith(SUFFIXES) else ""
-    back = back if not ending else ending[: ending.rindex(".")]
     found: dict[str, Path] = {}
     doubles = []
-    for file in _files(folder):
-        stem, dot, suffix = file.rpartition(".")
-        if (dot + suffix).lower() not in SUFFIXES or file.startswith("."):
-            continue
-        if not (
-            stem.startswith(front) and stem.endswith(back) and file.lower().endswith(ending.lower())
-        ):
-            continue
-        other = found.setdefault(_same(stem[: len(stem) - len(back)]), folder / file)
+    for name, file in _named(folder, pattern):
+        other = found.setdefault(_same(name), folder / file)
         if other.name != file:
             doubles.append(f"{other.name} and {file}")
     if doubles:
@@ -84,6 +74,33 @@ def by_stem(place: Path) -> dict[str, Path]:
         what = f"files {pattern}" if pattern != "*" else f"image files ({', '.join(SUFFIXES)})"
         raise DataError(f"folder {folder} holds no {what}")
     return found
+
+
+def is_there(place: Path) -> bool:
+    """Whether a folder is there, or an image file of a pattern in it; names alone are read."""
+    if "*" not in place.name:
+        return place.is_dir()
+    return place.parent.is_dir() and any(True for _ in _named(place.parent, place.name))
+
+
+def _named(folder: Path, pattern: str) -> Iterator[tuple[str, str]]:
+    """Yield (name of the pair, file name) of the image files of a pattern, sorted."""
+    front, _, back = pattern.partition("*")
+    ending = back if back.lower().endswith(SUFFIXES) else ""
+    back = back if not ending else ending[: ending.rindex(".")]
+    for file in _files(folder):
+        stem, dot, suffix = file.rpartition(".")
+        if (dot + suffix).lower() not in SUFFIXES or file.startswith("."):
+            continue
+        if not (
+            stem.startswith(front) and stem.endswith(back) and file.lower().endswith(ending.lower())
+        ):
+            continue
+        if any(0xD800 <= ord(letter) < 0xE000 for letter in file if letter > "\x7f"):
+            raise DataError(
+                f"folder {folder} holds the name {file!a}, which is no UTF-8 text; rename it"
+            )
+        yield stem[: len(stem) - len(back)], file
 
 
 def _files(folder: Path) -> list[str]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"  # names become parts of labels and of folders
 GIVEN_BY_LOADER = {"name", "base"}
 INSIDE = r"^(?!/|~)(?!.*\.\.)[^\\:\x00]+$"  # a path that stays within its folder
 CHECKSUM = r"^(sha256:[0-9a-f]{64}|md5:[0-9a-f]{32})$"
+OBJECT = r"^(above 128|nonzero|#[0-9a-f]{6})$"
 WEB = r"^https?://[^\s]+$"
 Inside = Annotated[str, Field(pattern=INSIDE)]
 
@@ -24,10 +25,18 @@ def _as_parts(value: Any) -> Any:
     return value
 
 
+def _of_known_kind(part: list[str]) -> list[str]:
+    tables = [item.endswith(".csv") for item in part]
+    if tables not in ([False, False], [True]):
+        raise ValueError("give two folders [images, masks] or one table.csv")
+    return part
+
+
 # [images, masks], folders or folder/*_suffix.ext where the star is the name; or [table.csv]
-Part = Annotated[list[Inside], Field(min_length=1, max_length=2)]
+Part = Annotated[list[Inside], AfterValidator(_of_known_kind)]
 Parts = Annotated[list[Part], BeforeValidator(_as_parts), Field(min_length=1)]
-Layout = dict[str, Parts]
+SplitName = Annotated[str, Field(pattern=NAME)]
+Layout = dict[SplitName, Parts]
 
 
 class _Model(BaseModel):
@@ -123,7 +132,8 @@ class Dataset(_Entry):
     of `masks`. layouts: others seen in the wild. folder: under the data root, the set's name by
     default; in a user's own file also beside that file (`base`), or absolute. counts: official
     pairs a split, seen in a source if `confirmed` (for all or for those it lists). local: splits
-    that are not official ones. object: what of a mask is object. by_hand: the file to download
+    that are not official ones. object: what of a mask is object: `above 128`, or what `data add`
+    converts: `nonzero`, or a colour such as `#ff0000`. by_hand: the file to download
     where there is no direct archive. checksums: of a split's content, as `data verify` prints it.
     groups: images that belong together by nature.
     """
@@ -132,12 +142,12 @@ class Dataset(_Entry):
     folder: str = ""
     images: str = "images"
     masks: str = "masks"
-    splits: dict[str, str | None] = {}
+    splits: dict[SplitName, str | None] = {}
     layouts: list[Layout] = []
     counts: dict[str, int] = {}
     confirmed: bool | list[str] = False
     local: list[str] = []
-    object: Literal["above 128", "nonzero"] = "above 128"
+    object: str = Field("above 128", pattern=OBJECT)
     page: str = ""
     archives: list[Archive] = []
     by_hand: str = ""
