@@ -96,6 +96,27 @@ def test_masks_take_the_names_of_their_images(tmp_path):
     assert "CC BY-NC 4.0" in (test / "SOURCE.txt").read_text()
 
 
+@pytest.mark.parametrize(
+    ("name", "task", "tests"),
+    [
+        ("conv_lora_camo", "camo_sem_seg", {"test": "test_CAMO"}),
+        ("conv_lora_polyp", "polyp", {"test_kvasir": "test_Kvasir",
+                                      "test_cvc_clinicdb": "test_CVC-ClinicDB"}),
+        ("conv_lora_isic2017", "isic2017", {"test": "test"}),
+    ],
+)  # fmt: skip
+def test_tables_of_test_sets_are_named_as_conv_lora_names_them(tmp_path, name, task, tests):
+    for table in ("train", "val", *tests.values()):
+        put(tmp_path / "down" / task, f"{table}/images", f"{table}/labels", "1", tail="_gt")
+        row = f"{table}/images/1.jpg,{table}/labels/1_gt.png"
+        (tmp_path / "down" / task / f"{table}.csv").write_text(f",image,label\n0,{row}\n")
+    source = zip_of(tmp_path / "down", tmp_path / f"{task}.zip")
+    added = add_set(packaged(name), source, tmp_path / "root", QUIET)
+    found = {one.label.partition("/")[2]: one.pairs for one in added.splits}
+    assert found == dict.fromkeys(("train", "val", *tests), 1)
+    assert added.missing == []
+
+
 def test_tables_are_taken_in(tmp_path):
     put(tmp_path / "leaf", "train/images", "train/masks", "a", "b")
     (tmp_path / "leaf/train.csv").write_text(",image,label\n0,train/images/a.jpg,train/masks/a.png")
@@ -109,7 +130,7 @@ def test_class_numbers_become_object_and_background(tmp_path):
     classes[2:5], classes[5:8] = 1, 11
     for split in ("train", "validation", "test"):
         put(tmp_path / "down", f"Trans10K_v2/{split}/images", f"Trans10K_v2/{split}/masks_12",
-            "1", mask=classes)  # fmt: skip
+            "1", tail="_mask", mask=classes)  # fmt: skip
     added = add_set(packaged("trans10k_v2"), tmp_path / "down", tmp_path / "root", QUIET)
     assert [one.label.partition("/")[2] for one in added.splits] == ["train", "val", "test"]
     mask = read_mask(tmp_path / "root/trans10k_v2/val/masks/1.png")
@@ -120,9 +141,36 @@ def test_coloured_classes_become_one(tmp_path):
     colours = np.zeros((12, 16, 3), np.uint8)
     colours[2:5, :, 0], colours[5:8] = 255, 255  # red things, white stuff
     put(tmp_path / "down", "train/images", "train/masks", "1", mask=colours)
-    add_set(packaged("trans10k"), tmp_path / "down", tmp_path / "root", QUIET)
-    mask = read_mask(tmp_path / "root/trans10k/train/masks/1.png")
-    assert np.array_equal(mask, (colours.max(axis=2) > 0).astype(np.uint8) * 255)
+    for part in ("easy", "hard"):
+        place = f"Trans10K/test/{part}"
+        put(tmp_path / "down", f"{place}/images", f"{place}/masks", part, tail="_mask",
+            mask=colours)  # fmt: skip
+    added = add_set(packaged("trans10k"), tmp_path / "down", tmp_path / "root", QUIET)
+    assert {one.label: one.pairs for one in added.splits} == {"trans10k/train": 1,
+                                                              "trans10k/test": 2}  # fmt: skip
+    for path in ("train/masks/1.png", "test/masks/easy.png", "test/masks/hard.png"):
+        mask = read_mask(tmp_path / "root/trans10k" / path)
+        assert np.array_equal(mask, (colours.max(axis=2) > 0).astype(np.uint8) * 255)
+
+
+def test_one_colour_of_several_is_the_object(tmp_path):
+    colours = np.zeros((12, 16, 3), np.uint8)
+    colours[2:10, :, 1] = 176  # the leaf
+    healthy = colours.copy()
+    colours[5:8, 4:9] = (255, 0, 0)  # the symptom
+    colours[8, 4:9] = (220, 30, 10)  # its edge, after resizing
+    for split, mask in (("train", colours), ("val", healthy), ("test", square_mask((12, 16)))):
+        put(tmp_path / "down", f"lara/dataset/images/{split}", f"lara/dataset/annotations/{split}",
+            "1", tail="_mask", mask=mask)  # fmt: skip
+    added = add_set(packaged("coffee_leaf"), tmp_path / "down", tmp_path / "root", QUIET)
+    assert added.missing == []
+    train, val, test = (
+        read_mask(tmp_path / f"root/coffee_leaf/{split}/masks/1.png")
+        for split in ("train", "val", "test")
+    )
+    assert np.array_equal(train > 0, colours[..., 0] > 127)
+    assert not val.any()
+    assert np.array_equal(test, square_mask((12, 16)))  # one that is grey stays as it is
 
 
 def test_numbers_are_refused_with_the_way_out(tmp_path):
@@ -168,6 +216,47 @@ def test_obvious_folders_are_enough(tmp_path):
     assert {split: len(pairs) for split, pairs in found.items()} == {"train": 1, "test": 2}
 
 
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_what_is_given_may_be_the_first_folder_of_the_layout(tmp_path, kind, monkeypatch):
+    put(tmp_path / "testdataset", "CAMO/Imgs", "CAMO/GT", "1")
+    put(tmp_path / "TrainValDataset", "Imgs", "GT", "2")  # a neighbour that was not given
+    source, sinet = Path(), packaged("sinet_cod")
+    monkeypatch.chdir(tmp_path / "testdataset")
+    if kind == "zip":
+        source = zip_of(tmp_path / "testdataset", tmp_path / "TestDataset.zip")
+    added = add_set(sinet, source, tmp_path / "root", QUIET)
+    assert [one.label for one in added.splits] == ["sinet_cod/test_camo"]
+
+
+def test_folders_of_a_users_own_names(tmp_path):
+    put(tmp_path / "down" / "deeper", "my photos", "wahrheit", "1", "2")
+    facts = {"name": "mine", "title": "Mine", "task": "cod"}
+    mine = Dataset.model_validate(facts | {"images": "my photos", "masks": "wahrheit"})
+    added = add_set(mine, tmp_path / "down", tmp_path / "root", QUIET)
+    assert [(one.label, one.pairs) for one in added.splits] == [("mine/all", 2)]
+    assert open_split(mine, "all", tmp_path / "root") is not None
+
+
+def test_splits_that_were_not_in_it_are_named(tmp_path, pranet):
+    root, polyp = tmp_path / "root", packaged("pranet_polyp")
+    added = add_set(polyp, pranet, root, QUIET)
+    assert added.missing == ["train", "test_cvc_clinicdb", "test_cvc_colondb", "test_etis"]
+    assert "not found in it: train, test_cvc_clinicdb" in added.words
+    put(tmp_path / "more", "TrainDataset/image", "TrainDataset/mask", "a")
+    assert "train" not in add_set(polyp, tmp_path / "more", root, QUIET).missing
+
+
+def test_errors_name_the_archive_not_the_folder_it_was_unpacked_to(tmp_path):
+    put(tmp_path / "down", "train/image", "train/mask", "1")
+    put(tmp_path / "down", "train/image", "other", "2")
+    source = zip_of(tmp_path / "down", tmp_path / "gdd.zip")
+    with pytest.raises(DataError, match=r"2 \(no mask\)") as caught:
+        add_set(packaged("gdd"), source, tmp_path / "root", QUIET)
+    assert "in train/image and train/mask" in str(caught.value)
+    with pytest.raises(DataError, match=r"no split of ucf is recognised in gdd\.zip: looked for"):
+        add_set(packaged("ucf"), source, tmp_path / "root", QUIET)
+
+
 def test_two_places_are_not_guessed_between(tmp_path):
     for copy in ("a", "b"):
         put(tmp_path, f"{copy}/train/image", f"{copy}/train/mask", "1")
@@ -195,7 +284,7 @@ def test_layouts_by_hand_that_are_wrong():
         with_layout(gdd, "tst", "left", "right", "")
     with pytest.raises(UsageError, match=r"'\.\./left' cannot be used here"):
         with_layout(gdd, "test", "../left", "right", "")
-    with pytest.raises(UsageError, match="'white' cannot be used here"):
+    with pytest.raises(UsageError, match=r"'white' cannot be used here.*colour such as #ff0000"):
         with_layout(gdd, None, None, None, "white")
 
 
@@ -208,8 +297,19 @@ def test_sources_that_are_none(tmp_path):
     inner = tmp_path / "inner"
     inner.mkdir()
     (inner / "train.zip").write_bytes(b"PK")
+    (inner / "readme.txt").write_text("unpack both")
     with pytest.raises(DataError, match=r"holds archives \(train\.zip\)"):
         add_set(packaged("gdd"), zip_of(inner, tmp_path / "b.zip"), tmp_path / "root", QUIET)
+
+
+def test_a_file_that_is_none_is_a_broken_pair(tmp_path):
+    put(tmp_path / "down", "test/image", "test/mask", "1", "2")
+    (tmp_path / "down/test/image/2.jpg").unlink()
+    os.mkfifo(tmp_path / "down/test/image/2.jpg")
+    with pytest.raises(DataError, match=r"1 of 2 pairs .*2\.jpg cannot be read, or is no file"):
+        add_set(packaged("gdd"), tmp_path / "down", tmp_path / "root", QUIET)
+    added = add_set(packaged("gdd"), tmp_path / "down", tmp_path / "root", QUIET, skip=True)
+    assert added.splits[0].pairs == 1
 
 
 def test_transparent_pixels_are_no_object(tmp_path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,13 +34,17 @@ class Source(NamedTuple):
 
 @dataclass
 class Added:
-    """What was put in place: the splits as verified, pairs left out, what was put aside."""
+    """What was put in place: the splits as verified, pairs left out, what was put aside.
+
+    missing: official splits that were not in the source and are not in place either.
+    """
 
     dataset: str
     place: Path
     splits: list[Verified] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     aside: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
 
     @property
     def words(self) -> str:
@@ -46,6 +52,7 @@ class Added:
         for one in self.splits:
             said = "; ".join([f"{one.pairs} pairs", *one.remarks])
             lines.append(f"  {one.label}: {said}")
+        lines += [f"  not found in it: {', '.join(self.missing)}"] if self.missing else []
         lines += [f"  left out: {text}" for text in self.skipped]
         lines += [f"  put aside, yours to delete: {text}" for text in self.aside]
         return "\n".join(lines)
@@ -76,7 +83,7 @@ def with_layout(
         first = error.errors()[0]
         raise UsageError(
             f"{first['input']!r} cannot be used here: {first['msg'].lower()}; folders are named "
-            f"below SOURCE, and --object is 'above 128' or nonzero"
+            f"below SOURCE, and --object is 'above 128', nonzero, or a colour such as #ff0000"
         ) from None
 
 
@@ -118,20 +125,25 @@ def add_sources(
     try:
         with staging(root, dataset.name) as folder:
             tree, own = _tree(sources, folder, terminal), not sources[0].path.is_dir()
-            splits = recognise(dataset, tree)
+            with _named_after(sources, tree, own):
+                splits = recognise(dataset, tree)
             if not replace:
                 refuse_present(dataset, root, list(splits))
             added = Added(dataset.name, root / dataset.folder)
-            drafts = [
-                draft_split(dataset, name, pairs, folder / "new" / name, own, terminal, skip)
-                for name, pairs in splits.items()
-            ]
+            with _named_after(sources, tree, own):
+                drafts = [
+                    draft_split(dataset, name, pairs, folder / "new" / name, own, terminal, skip)
+                    for name, pairs in splits.items()
+                ]
+            origin = _origin(sources)
             for draft in drafts:
-                write_atomically(draft.place / SOURCE, _source_text(dataset, sources, draft))
+                write_atomically(draft.place / SOURCE, _source_text(dataset, origin, draft))
             for draft in drafts:
                 added.splits.append(draft.verified)
                 added.skipped += draft.skipped
                 added.aside += _install(draft.place, added.place / draft.place.name)
+            official = [name for name in dataset.split_names if name not in dataset.local]
+            added.missing += [name for name in official if not _is_present(dataset, root, name)]
             return added
     except BenchError:
         raise
@@ -145,31 +157,51 @@ def refuse_present(dataset: Dataset, root: Path, splits: list[str]) -> None:
     if place is None:
         return
     for name in splits:
-        try:
-            there = split_pairs(dataset, place, name) is not None
-        except DataError:
-            there = (place / name).exists()
-        if there:
+        if _is_present(dataset, root, name):
             raise DataError(
                 f"{dataset.name}/{name} is in {place} already; --replace puts that aside, and "
                 f"lpmoe-bench data verify {dataset.name} says whether there is a need"
             )
 
 
+def _is_present(dataset: Dataset, root: Path, split: str) -> bool:
+    place = dataset.location(root)
+    try:
+        return place is not None and split_pairs(dataset, place, split) is not None
+    except DataError:
+        return place is not None and (place / split).exists()
+
+
+@contextmanager
+def _named_after(sources: list[Source], tree: Path, own: bool) -> Iterator[None]:
+    """Let errors name the archives that a folder was unpacked from, since it will be gone."""
+    try:
+        yield
+    except DataError as error:
+        if not own:
+            raise
+        names = " and ".join(source.path.name for source in sources)
+        text = str(error).replace(f"{tree}{os.sep}", "").replace(str(tree), names)
+        raise DataError(text) from None
+
+
 def _tree(sources: list[Source], folder: Path, terminal: Terminal) -> Path:
     """Return the folder to look into: the user's own, or what archives were unpacked to."""
     if sources[0].path.is_dir():
-        return sources[0].path
-    tree = folder / "unpacked"
+        return Path(os.path.abspath(sources[0].path))  # its own name counts, and "." has none
+    # Named as the archive is: some layouts begin with that name, some archives below it.
+    name = sources[0].path.name.partition(".")[0] if len(sources) == 1 else ""
+    tree, files, nested = folder / "unpacked" / (name or "all"), 0, []
     for source in sources:
         (tree / source.folder).mkdir(parents=True, exist_ok=True)
         with terminal.bar(f"unpacking {source.path.name}", 1) as bar:
             came = unpack(source.path, tree / source.folder, bar.update)
-        if not came.files and came.nested:
-            raise DataError(
-                f"{source.path} holds archives ({shown(came.nested)}); unpack it yourself and give "
-                f"the folder or one of them"
-            )
+        files, nested = files + came.images, nested + came.nested
+    if not files and nested:
+        raise DataError(
+            f"{', '.join(str(source.path) for source in sources)} holds archives "
+            f"({shown(nested)}); unpack it yourself and give the folder or one of them"
+        )
     return tree
 
 
@@ -187,15 +219,22 @@ def _install(draft: Path, place: Path) -> list[str]:
     return aside
 
 
-def _source_text(dataset: Dataset, sources: list[Source], draft: Draft) -> str:
+def _origin(sources: list[Source]) -> list[str]:
+    return [
+        f"Taken from {source.path.name}, sha256 {sha256_file(source.path)}."
+        if source.path.is_file()
+        else f"Taken from {source.path.name}."
+        for source in sources
+    ]
+
+
+def _source_text(dataset: Dataset, origin: list[str], draft: Draft) -> str:
     """Say where a split is from; it lies beside its images."""
     found = draft.verified
     lines = [f"{dataset.title}, split {draft.place.name}: {found.pairs} pairs."]
     lines += [f"Page: {dataset.page}"] if dataset.page else []
     lines += [f"Licence: {dataset.licence}"] if dataset.licence else []
-    for source in sources:
-        sha256 = f", sha256 {sha256_file(source.path)}" if source.path.is_file() else ""
-        lines.append(f"Taken from {source.path.name}{sha256}.")
+    lines += origin
     lines.append(f"Checksum of the content: {found.checksum}")
     lines += [f"Left out as broken: {text}" for text in draft.skipped]
     return "\n".join(lines) + "\n"

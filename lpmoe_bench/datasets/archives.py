@@ -52,9 +52,11 @@ class Limits:
 
 @dataclass
 class Unpacked:
-    """What came out: files and bytes, and the names of nested archives, which are not opened."""
+    """What came out: files, of which so many images, and bytes; the names of nested archives, which
+    are not opened."""
 
     files: int = 0
+    images: int = 0
     bytes: int = 0
     nested: list[str] = field(default_factory=list)
 
@@ -174,6 +176,7 @@ def _take(member: Member, target: Path, done: Unpacked, guard: _Guard) -> None:
     source = member.open()
     assert source is not None
     done.files += 1
+    done.images += suffix in SUFFIXES
     with source, open(place, "xb") as file:
         while chunk := source.read(CHUNK_BYTES):
             done.bytes += len(chunk)

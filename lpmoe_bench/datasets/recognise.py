@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.registry.layouts import layout_pairs, split_pairs
-from lpmoe_bench.registry.pairs import Pair, find_pairs, shown
+from lpmoe_bench.registry.pairs import Pair, find_pairs, is_there, shown
 from lpmoe_bench.registry.schema import Dataset, Layout
 
 DEPTH, MOST_FOLDERS = 5, 20_000
@@ -19,7 +19,8 @@ MASKS = "masks mask gt gts labels label groundtruth ground_truth annotations map
 def recognise(dataset: Dataset, tree: Path) -> dict[str, list[Pair]]:
     """Return the pairs of every split of the set that is found in a folder tree.
 
-    A split is looked for in the folder itself, then deeper, whatever the case of folder names.
+    A split is looked for in the folder itself, then deeper, whatever the case of folder names; the
+    folder's own name may be the first of a layout.
     Raises DataError when nothing is recognised, when a split is found at two places, and for what
     is wrong with the pairs.
     """
@@ -49,7 +50,9 @@ def _folders(tree: Path) -> list[Path]:
 
 def _find(dataset: Dataset, split: str, folders: list[Path], tree: Path) -> list[Pair] | None:
     """Return the pairs of a split at the uppermost place that has it."""
-    places: list[tuple[Path, Layout]] = []
+    above = [_from_above(layout, split, tree) for layout in _layouts(dataset, split)]
+    above = [_real(layout, split, tree.parent) for layout in above if layout is not None]
+    places = [(tree.parent, layout) for layout in above if layout is not None][:1]
     for folder in folders:
         if places and len(folder.parts) > len(places[0][0].parts):
             break
@@ -71,6 +74,17 @@ def _find(dataset: Dataset, split: str, folders: list[Path], tree: Path) -> list
 def _layouts(dataset: Dataset, split: str) -> Iterable[Layout]:
     yield from (layout for layout in dataset.layouts if split in layout)
     yield {split: [[f"{split}/images", f"{split}/masks"]]}
+    plain = [dataset.images, dataset.masks]
+    if dataset.splits.get(split, "") is None and not any(map(os.path.isabs, plain)):
+        yield {split: [plain]}
+
+
+def _from_above(layout: Layout, split: str, tree: Path) -> Layout | None:
+    """Return a layout of which the tree is the first folder, None where it is not."""
+    parts = [[item.partition("/") for item in part] for part in layout[split]]
+    if not all(rest and name.lower() == tree.name.lower() for p in parts for name, _, rest in p):
+        return None
+    return layout | {split: [[f"{tree.name}/{rest}" for _, _, rest in part] for part in parts]}
 
 
 def _real(layout: Layout, split: str, folder: Path) -> Layout | None:
@@ -90,6 +104,8 @@ def _spelt(folder: Path, item: str) -> str | None:
     names, place, done = item.split("/"), folder, []
     for name in names:
         if "*" in name:
+            if not is_there(place / name):
+                return None
             done.append(name)
             continue
         try:
