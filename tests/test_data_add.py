@@ -302,6 +302,22 @@ def test_sources_that_are_none(tmp_path):
         add_set(packaged("gdd"), zip_of(inner, tmp_path / "b.zip"), tmp_path / "root", QUIET)
 
 
+def test_files_without_a_partner_are_refused_or_left_out(tmp_path):
+    root, gdd = tmp_path / "root", packaged("gdd")
+    put(tmp_path / "down", "test/image", "test/mask", "1", "2", "3")
+    (tmp_path / "down/test/image/1.jpg").unlink()
+    (tmp_path / "down/test/mask/2.png").unlink()
+    with pytest.raises(DataError, match=r"2 of 3 names have no partner.*--skip-broken leaves"):
+        add_set(gdd, tmp_path / "down", root, QUIET)
+    added = add_set(gdd, tmp_path / "down", root, QUIET, skip=True)
+    assert [one.pairs for one in added.splits] == [1]
+    assert added.skipped == ["gdd/test: 1 (no image)", "gdd/test: 2 (no mask)"]
+    assert "Left out as broken: gdd/test: 2 (no mask)" in (root / "gdd/test/SOURCE.txt").read_text()
+    (tmp_path / "down/test/mask/3.png").rename(tmp_path / "down/test/mask/4.png")
+    with pytest.raises(DataError, match="4 of 4 names have no partner"):
+        add_set(gdd, tmp_path / "down", tmp_path / "other", QUIET, skip=True)
+
+
 def test_a_file_that_is_none_is_a_broken_pair(tmp_path):
     put(tmp_path / "down", "test/image", "test/mask", "1", "2")
     (tmp_path / "down/test/image/2.jpg").unlink()

@@ -131,6 +131,18 @@ def test_pairs_that_do_not_match_are_a_problem_of_their_split(root):
     ]
 
 
+def test_names_without_a_partner_can_be_left_out(call, root):
+    fill(root / "gdd/test", ("unused.txt", ["p", "q"]))
+    (root / "gdd/test/masks/q.png").unlink()
+    gdd = load_registry().dataset("gdd")
+    (found,) = verify_set(gdd, root)
+    assert "q (no mask)" in found.problems[0]
+    _, _, *arguments = shlex.split(found.repairs[1].partition("  (")[0])
+    text = call(*arguments)
+    assert "left out: gdd/test: q (no mask)" in text
+    assert [(one.pairs, one.problems) for one in verify_set(gdd, root)] == [(1, [])]
+
+
 def test_a_set_that_is_not_there(tmp_path):
     with pytest.raises(DataError, match=r"mine is not under .*; see lpmoe-bench data show mine"):
         verify_set(dataset(), tmp_path)

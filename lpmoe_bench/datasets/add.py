@@ -20,7 +20,7 @@ from lpmoe_bench.datasets.verify import Verified
 from lpmoe_bench.errors import BenchError, DataError, ResourceError, UsageError
 from lpmoe_bench.files import sha256_file, write_atomically, write_failure
 from lpmoe_bench.registry.layouts import SOURCE, split_pairs
-from lpmoe_bench.registry.pairs import shown
+from lpmoe_bench.registry.pairs import LonelyError, shown
 from lpmoe_bench.registry.schema import Dataset
 from method_zoo._errors import unknown
 
@@ -125,8 +125,9 @@ def add_sources(
     try:
         with staging(root, dataset.name) as folder:
             tree, own = _tree(sources, folder, terminal), not sources[0].path.is_dir()
+            alone: dict[str, list[str]] | None = {} if skip else None
             with _named_after(sources, tree, own):
-                splits = recognise(dataset, tree)
+                splits = recognise(dataset, tree, alone)
             if not replace:
                 refuse_present(dataset, root, list(splits))
             added = Added(dataset.name, root / dataset.folder)
@@ -137,6 +138,8 @@ def add_sources(
                 ]
             origin = _origin(sources)
             for draft in drafts:
+                lonely = (alone or {}).get(draft.place.name, [])
+                draft.skipped.extend(f"{draft.verified.label}: {text}" for text in lonely)
                 write_atomically(draft.place / SOURCE, _source_text(dataset, origin, draft))
             for draft in drafts:
                 added.splits.append(draft.verified)
@@ -178,11 +181,12 @@ def _named_after(sources: list[Source], tree: Path, own: bool) -> Iterator[None]
     try:
         yield
     except DataError as error:
-        if not own:
-            raise
-        names = " and ".join(source.path.name for source in sources)
-        text = str(error).replace(f"{tree}{os.sep}", "").replace(str(tree), names)
-        raise DataError(text) from None
+        text = str(error)
+        if own:
+            names = " and ".join(source.path.name for source in sources)
+            text = text.replace(f"{tree}{os.sep}", "").replace(str(tree), names)
+        hint = "; --skip-broken leaves them out" if isinstance(error, LonelyError) else ""
+        raise DataError(text + hint) from None
 
 
 def _tree(sources: list[Source], folder: Path, terminal: Terminal) -> Path:

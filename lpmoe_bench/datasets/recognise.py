@@ -16,21 +16,24 @@ IMAGES = "images image imgs img input inputs sat jpegimages shadowimages"
 MASKS = "masks mask gt gts labels label groundtruth ground_truth annotations map shadowmasks"
 
 
-def recognise(dataset: Dataset, tree: Path) -> dict[str, list[Pair]]:
+def recognise(
+    dataset: Dataset, tree: Path, left_out: dict[str, list[str]] | None = None
+) -> dict[str, list[Pair]]:
     """Return the pairs of every split of the set that is found in a folder tree.
 
     A split is looked for in the folder itself, then deeper, whatever the case of folder names; the
     folder's own name may be the first of a layout.
     Raises DataError when nothing is recognised, when a split is found at two places, and for what
-    is wrong with the pairs.
+    is wrong with the pairs; with `left_out`, names without a partner are added to it by split.
     """
     folders = _folders(tree)
     found: dict[str, list[Pair]] = {}
     for split in dataset.split_names:
-        pairs = _find(dataset, split, folders, tree)
+        alone = None if left_out is None else left_out.setdefault(split, [])
+        pairs = _find(dataset, split, folders, tree, alone)
         if pairs is not None:
             found[split] = pairs
-    found = found or _obvious(dataset, folders)
+    found = found or _obvious(dataset, folders, left_out)
     if not found:
         raise DataError(_not_recognised(dataset, tree, folders))
     return found
@@ -48,7 +51,9 @@ def _folders(tree: Path) -> list[Path]:
     return found
 
 
-def _find(dataset: Dataset, split: str, folders: list[Path], tree: Path) -> list[Pair] | None:
+def _find(
+    dataset: Dataset, split: str, folders: list[Path], tree: Path, left_out: list[str] | None
+) -> list[Pair] | None:
     """Return the pairs of a split at the uppermost place that has it."""
     above = [_from_above(layout, split, tree) for layout in _layouts(dataset, split)]
     above = [_real(layout, split, tree.parent) for layout in above if layout is not None]
@@ -68,7 +73,7 @@ def _find(dataset: Dataset, split: str, folders: list[Path], tree: Path) -> list
         raise DataError(
             f"{dataset.name}/{split} is found {len(places)} times in {tree} ({where}); give one"
         )
-    return layout_pairs(places[0][1], split, places[0][0])
+    return layout_pairs(places[0][1], split, places[0][0], left_out)
 
 
 def _layouts(dataset: Dataset, split: str) -> Iterable[Layout]:
@@ -120,7 +125,9 @@ def _spelt(folder: Path, item: str) -> str | None:
     return "/".join(done)
 
 
-def _obvious(dataset: Dataset, folders: list[Path]) -> dict[str, list[Pair]]:
+def _obvious(
+    dataset: Dataset, folders: list[Path], left_out: dict[str, list[str]] | None
+) -> dict[str, list[Pair]]:
     """Return splits of folders whose names leave no doubt: one of images beside one of masks."""
     found: dict[str, list[tuple[Path, Path]]] = {}
     for folder in folders:
@@ -133,7 +140,8 @@ def _obvious(dataset: Dataset, folders: list[Path]) -> dict[str, list[Pair]]:
     for role, places in found.items():
         splits = [s for s in dataset.split_names if dataset.role(s) == role]
         if len(splits) == 1 and len(places) == 1:
-            result[splits[0]] = find_pairs(*places[0])
+            alone = None if left_out is None else left_out.setdefault(splits[0], [])
+            result[splits[0]] = find_pairs(*places[0], left_out=alone)
     return result
 
 

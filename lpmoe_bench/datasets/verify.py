@@ -13,7 +13,7 @@ from typing import Protocol
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.registry.layouts import split_pairs
 from lpmoe_bench.registry.manifest import Facts
-from lpmoe_bench.registry.pairs import Pair
+from lpmoe_bench.registry.pairs import LonelyError, Pair
 from lpmoe_bench.registry.schema import Dataset
 from lpmoe_bench.registry.splits import Report, Split, checked, checksum_of, digest_of
 
@@ -81,7 +81,7 @@ def _splits(
         try:
             pairs = split_pairs(dataset, place, name)
         except DataError as error:
-            yield _cannot_open(dataset, place, name, str(error))
+            yield _cannot_open(dataset, place, name, error)
             continue
         if pairs is not None:
             yield _with_bar(dataset, name, place, pairs, cache, bars)
@@ -101,15 +101,22 @@ def _with_bar(
         return verify_pairs(dataset, name, place, pairs, cache, bar.update)
 
 
-def _cannot_open(dataset: Dataset, place: Path, name: str, error: str) -> Verified:
+def _cannot_open(dataset: Dataset, place: Path, name: str, error: DataError) -> Verified:
+    repairs = [_again(dataset)]
+    if isinstance(error, LonelyError) and dataset.splits.get(name) is None:
+        where = shlex.quote(str(place))
+        repairs.append(
+            f"lpmoe-bench data add {dataset.name} {where} --skip-broken --replace  "
+            f"(leaves them out)"
+        )
     return Verified(
         f"{dataset.name}/{name}",
         str(place),
         0,
         dataset.counts.get(name),
         dataset.is_confirmed(name),
-        problems=[error],
-        repairs=[_again(dataset)],
+        problems=[str(error)],
+        repairs=repairs,
     )
 
 

@@ -47,8 +47,13 @@ def _exists(path: Path) -> bool:
     return path.is_file() if path.name.endswith(".csv") else is_there(path)
 
 
-def layout_pairs(layout: Layout, split: str, place: Path) -> list[Pair]:
-    """Return the pairs of all parts of a split; raises DataError, also for a name in two parts."""
+def layout_pairs(
+    layout: Layout, split: str, place: Path, left_out: list[str] | None = None
+) -> list[Pair]:
+    """Return the pairs of all parts of a split; raises DataError, also for a name in two parts.
+
+    left_out: as in find_pairs.
+    """
     pairs: list[Pair] = []
     for part in layout[split]:
         if len(part) == 1:
@@ -56,7 +61,8 @@ def layout_pairs(layout: Layout, split: str, place: Path) -> list[Pair]:
         else:
             # One folder of masks for several splits: the rest of them is no error then.
             spare = sum(other[-1] == part[-1] for rest in layout.values() for other in rest) > 1
-            pairs += find_pairs(place / part[0], place / part[1], spare_masks=spare)
+            images, masks = (place / item for item in part)
+            pairs += find_pairs(images, masks, spare_masks=spare, left_out=left_out)
     _refuse_doubles([pair.name for pair in pairs], str(place))
     return sorted(pairs, key=lambda pair: pair.name)
 

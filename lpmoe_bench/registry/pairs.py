@@ -16,6 +16,10 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 SHOWN = 10
 
 
+class LonelyError(DataError):
+    """Some names have no partner, and others do."""
+
+
 @dataclass(frozen=True)
 class Pair:
     """One image file, its mask file, and the name both share."""
@@ -26,7 +30,11 @@ class Pair:
 
 
 def find_pairs(
-    images: Path, masks: Path, stems: Sequence[str] | None = None, spare_masks: bool = False
+    images: Path,
+    masks: Path,
+    stems: Sequence[str] | None = None,
+    spare_masks: bool = False,
+    left_out: list[str] | None = None,
 ) -> list[Pair]:
     """Match image and mask files of two folders by stem, sorted by name.
 
@@ -35,7 +43,7 @@ def find_pairs(
     sub-folders are not opened. With stems, only those are matched, and all must be there; with
     `spare_masks`, masks without an image are nobody's. Raises DataError for a folder that is
     missing or holds no image, two files of one stem, and names without a partner: all are counted,
-    ten are shown.
+    ten are shown; with `left_out`, to which they are added, only where no pair is left.
     """
     image_files, mask_files = by_stem(images), by_stem(masks)
     if stems is not None:
@@ -49,8 +57,12 @@ def find_pairs(
         for stem in wanted
         if (kinds := (stem not in image_files) + 2 * (stem not in mask_files))
     ]
-    if lonely:
-        raise DataError(
+    if left_out is not None and len(lonely) < len(wanted):
+        left_out += lonely
+        wanted = [stem for stem in wanted if stem in image_files and stem in mask_files]
+    elif lonely:
+        kind = LonelyError if len(lonely) < len(wanted) else DataError
+        raise kind(
             f"{len(lonely)} of {len(wanted)} names have no partner in {images} and {masks}: "
             f"{shown(lonely)}; an image and its mask share a name up to the suffix"
         )
