@@ -9,6 +9,7 @@ from lpmoe_bench.errors import DataError
 
 JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 TIFF = (b"II*\0", b"MM\0*")
+MOST_PIXELS = 1 << 28  # of a PNG: a hundred kilobytes can claim gigabytes
 THRESHOLD = 128  # a mask value above it is object, as in the field's evaluation code
 GREY_TOLERANCE = 8  # channels this close are one grey: colour noise of JPEG
 
@@ -94,6 +95,12 @@ def _jpeg_ends(data: bytes) -> bool:
 
 def decode(path: Path, data: bytes, flags: int) -> np.ndarray:
     """Return the pixels of a file's bytes as cv2 reads them; raises DataError naming the file."""
+    if data.startswith(PNG):
+        width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
+        if width * height > MOST_PIXELS:
+            raise DataError(
+                f"{path} says it is {width} x {height} pixels; {MOST_PIXELS} in all are allowed"
+            )
     try:
         # From memory: cv2.imread does not open names that are not ASCII on every system.
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)

@@ -124,6 +124,19 @@ def test_bombs_are_stopped_early(tmp_path, target):
                limits=Limits(reserve_bytes=2**60))  # fmt: skip
 
 
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_name_of_gigabytes_is_not_read(tmp_path, target, kind, first):
+    huge = special("a.jpg", kind)
+    huge.size = 3 << 30  # of which nothing follows: reading it would fail otherwise
+    path = tmp_path / "a.tar"
+    sound = tarred(path, {} if first else {"b.jpg": b"1"}).read_bytes()[: 0 if first else 1024]
+    path.write_bytes(sound + huge.tobuf(tarfile.USTAR_FORMAT) + b"x" * 2048)
+    with pytest.raises(ArchiveError, match=r"is damaged .*an entry without content says it has 32"):
+        unpack(path, target)
+    assert is_archive(path) is not first  # a first one of this kind is not even taken for a tar
+
+
 def test_a_lie_about_the_size_does_not_help(tmp_path, target):
     path = zipped(tmp_path / "a.zip", {"a.txt": b"\0" * 500_000})
     data = path.read_bytes().replace((500_000).to_bytes(4, "little"), (10).to_bytes(4, "little"))

@@ -160,6 +160,16 @@ def test_damaged_png(tmp_path):
         read_image(path)
 
 
+def test_a_png_that_claims_gigabytes_is_not_decoded(tmp_path):
+    path = write(tmp_path / "a.png", np.zeros((8, 8), np.uint8))
+    data = bytearray(path.read_bytes())
+    data[16:24] = (30_000).to_bytes(4, "big") * 2
+    path.write_bytes(data)
+    for read in (read_image, read_mask):
+        with pytest.raises(DataError, match="says it is 30000 x 30000 pixels; 268435456 in all"):
+            read(path)
+
+
 def test_missing_file_and_folder_in_its_place(tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         read_image(tmp_path / "a.png")

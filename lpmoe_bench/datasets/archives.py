@@ -73,7 +73,10 @@ class Member(NamedTuple):
 def is_archive(path: Path) -> bool:
     """Whether a file is a zip or a tar, plain or compressed, by its content."""
     try:
-        return zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
+        if zipfile.is_zipfile(path):
+            return True
+        with tarfile.open(path, tarinfo=_TarInfo):
+            return True
     except (OSError, *BROKEN):
         return False
 
@@ -100,7 +103,8 @@ def unpack(
                 if report is not None:
                     report(min(member.at, size), size)
     except BROKEN as error:
-        raise ArchiveError(archive, f"is damaged ({error}); download it again") from None
+        why = " ".join(str(error).split())  # tarfile's own words run over lines
+        raise ArchiveError(archive, f"is damaged ({why}); download it again") from None
     except UNREADABLE as error:
         raise ArchiveError(archive, f"cannot be unpacked ({error}); {BY_HAND}") from None
     except FileExistsError as error:
@@ -217,8 +221,17 @@ def _kind(info: zipfile.ZipInfo) -> str:
     return "a folder" if info.is_dir() else "a file"
 
 
+class _TarInfo(tarfile.TarInfo):
+    """An entry that is no bomb: tarfile reads those with long names and the like at once."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        if not self.isreg() and self.size > CHUNK_BYTES:
+            raise tarfile.ReadError(f"an entry without content says it has {self.size} bytes")
+        return super()._proc_member(archive)  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def _tar(file: IO[bytes]) -> Iterator[Member]:
-    with tarfile.open(fileobj=file, mode="r:*") as archive:
+    with tarfile.open(fileobj=file, mode="r:*", tarinfo=_TarInfo) as archive:
         for info in archive:
             what = "a file" if info.isreg() else "a folder" if info.isdir() else "a link or device"
             yield Member(info.name, what, lambda info=info: archive.extractfile(info), file.tell())
