@@ -1,7 +1,9 @@
 """Names: which image belongs to which mask, and what is said when they do not match."""
 
+import gc
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import cv2
@@ -114,3 +116,48 @@ def test_real_images_are_read_as_they_are(tmp_path):
     image, mask = read_pair(copy)
     assert np.array_equal(image, cv2.imread(str(pair.image))[..., ::-1])
     assert np.array_equal(mask, cv2.imread(str(pair.mask), cv2.IMREAD_GRAYSCALE))
+
+
+@pytest.mark.parametrize(
+    "stem", ["mit Leerzeichen", "zwei\nZeilen", "兎 “é”", " vorn", "a,b;c'\"", "%s{0}*?[x]"]
+)
+def test_names_of_any_kind(tmp_path, stem):
+    write(tmp_path / "bilder 兎/images" / f"{stem}.png", noise_image())
+    write(tmp_path / "bilder 兎/masks" / f"{stem}.png", square_mask())
+    (pair,) = find_pairs(tmp_path / "bilder 兎/images", tmp_path / "bilder 兎/masks")
+    assert pair.name == stem
+    assert read_pair(pair)[0].shape == (30, 40, 3)
+
+
+def test_files_and_folders_may_be_links(tmp_path):
+    make_pairs(tmp_path / "real", 2)
+    (tmp_path / "images").symlink_to(tmp_path / "real/images")
+    (tmp_path / "masks").mkdir()
+    for name in ("p0.png", "p1.png"):
+        (tmp_path / "masks" / name).symlink_to(tmp_path / "real/masks" / name)
+    pairs = find_pairs(tmp_path / "images", tmp_path / "masks")
+    assert [read_pair(pair)[1].any() for pair in pairs] == [True, True]
+    (tmp_path / "real/masks/p1.png").unlink()
+    with pytest.raises(DataError, match=r"masks/p1\.png does not exist"):
+        read_pair(pairs[1])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, names are text always")
+def test_names_of_another_encoding_are_refused(tmp_path):
+    make_pairs(tmp_path, 1)
+    name = os.fsencode(tmp_path / "images") + b"/h\xe4schen.png"  # Latin-1
+    os.rename(tmp_path / "images/p0.png", name)
+    with pytest.raises(DataError, match=r"1 names in .*images are no UTF-8 text: 'h\\udce4schen"):
+        find_pairs(tmp_path / "images", tmp_path / "masks")
+
+
+def test_the_search_for_cycles_goes_on_afterwards(tmp_path):
+    with pytest.raises(DataError):
+        find_pairs(tmp_path / "none", tmp_path)
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        make_pairs(tmp_path, 1)
+        assert not gc.isenabled()  # whoever switched it off has reasons
+    finally:
+        gc.enable()

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 from lpmoe_bench.errors import ResourceError
 from lpmoe_bench.files import write_atomically
-from lpmoe_bench.registry.pairs import Pair
+from lpmoe_bench.registry.pairs import Pair, uncollected
 
 VERSION = 1
 SETTLED_SECONDS = 2.0  # a file that is younger may change again within one tick of its clock
@@ -60,8 +60,9 @@ class Manifest:
         rest; what was read until then is kept.
         """
         pairs = list(pairs)
-        stamps = [_stamp(pair) for pair in pairs] if self.file is not None else [""] * len(pairs)
-        known = [self._known(pair.name, stamp) for pair, stamp in zip(pairs, stamps, strict=True)]
+        with uncollected():
+            stamps = [_stamp(one) if self.file is not None else "" for one in pairs]
+            known = [self._known(one.name, now) for one, now in zip(pairs, stamps, strict=True)]
         wanting = [k for k, facts in enumerate(known) if facts is None or not ready(facts)]
         fresh = read([(pairs[k], known[k]) for k in wanting])
         todo = set(wanting)
@@ -104,10 +105,13 @@ _Reader = Callable[[list[tuple[Pair, Facts | None]]], Iterator[Facts]]
 def _stamp(pair: Pair) -> str:
     """Size, dates and inode of both files; empty when one cannot be asked."""
     try:
-        both = (os.stat(pair.image), os.stat(pair.mask))
+        one, other = os.stat(pair.image), os.stat(pair.mask)
     except OSError:
         return ""
-    return " ".join(f"{s.st_size} {s.st_ino} {s.st_mtime_ns} {s.st_ctime_ns}" for s in both)
+    return (  # written out: twice as fast as a loop
+        f"{one.st_size} {one.st_ino} {one.st_mtime_ns} {one.st_ctime_ns} "
+        f"{other.st_size} {other.st_ino} {other.st_mtime_ns} {other.st_ctime_ns}"
+    )
 
 
 def _newest(stamp: str) -> int:
@@ -119,6 +123,7 @@ def _tuple(value: list[str] | None) -> tuple[str, ...] | None:
     return None if value is None else tuple(value)
 
 
+@uncollected()
 def _load(file: Path) -> dict[str, list[Any]]:
     """Return the rows of a manifest; none when there is no sound one."""
     try:
