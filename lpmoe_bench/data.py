@@ -115,7 +115,7 @@ class PairDataset(Dataset):
 
 def image_tensor(image: np.ndarray, size: int) -> Tensor:
     """Squash an image, uint8 (h, w, 3), to float32 (3, size, size) in [0, 1]."""
-    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float().div_(255)  # no copy
     squashed = F.interpolate(pixels, (size, size), mode="bilinear", antialias=True)[0]
     return squashed.clamp_(0, 1)  # weights sum to one only up to rounding
 

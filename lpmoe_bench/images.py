@@ -10,6 +10,8 @@ from lpmoe_bench.errors import DataError
 JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 TIFF = (b"II*\0", b"MM\0*")
 MOST_PIXELS = 1 << 28  # of a PNG: a hundred kilobytes can claim gigabytes
+EXIF = (b"Exif\0\0", b"eXIf", b"EXIF")  # in JPEG, PNG and WebP
+EXTRA_SAMPLES = 338  # the tag of a TIFF with an alpha channel
 THRESHOLD = 128  # a mask value above it is object, as in the field's evaluation code
 GREY_TOLERANCE = 8  # channels this close are one grey: colour noise of JPEG
 
@@ -18,17 +20,47 @@ def read_image(path: Path) -> np.ndarray:
     """Return an image as uint8 RGB, (h, w, 3); raises DataError when it cannot be read whole.
 
     Grey and palette images become RGB, 16-bit values are scaled to 8, CMYK is converted, a
-    rotation noted in EXIF is applied, transparent parts are shown over black.
+    rotation noted in EXIF is applied, transparent parts are shown over black. Values of other
+    kinds, and transparency that cannot be read, are refused.
     """
     data = read_whole(path)
     if not data.startswith(JPEG):
         pixels = decode(path, data, cv2.IMREAD_UNCHANGED)
+        _check_values(path, data, pixels)
         if pixels.ndim == 3 and pixels.shape[2] == 4:
             return cv2.cvtColor(_shown_over_black(path, data, pixels), cv2.COLOR_BGR2RGB)
         plain = pixels.dtype == np.uint8 and pixels.ndim == 3 and b"eXIf" not in data
         if plain and data.startswith(PNG):  # no need to decode again
             return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
     return cv2.cvtColor(decode(path, data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
+def _check_values(path: Path, data: bytes, pixels: np.ndarray) -> None:
+    """Refuse images of which 8 bits would make nonsense, or black."""
+    _check_kind(path, pixels)
+    colours = pixels if pixels.ndim == 2 else pixels[..., :3]
+    if pixels.dtype == np.uint16 and 0 < int(colours.max()) <= 255:
+        raise DataError(
+            f"{path} has 16 bits but no value above 255, which is black; save it with 8 bits"
+        )
+    if pixels.ndim == 2 and _second_channel(data):
+        raise DataError(
+            f"{path} is grey and transparent in a way that is not read; save it as RGBA, or "
+            f"without transparency"
+        )
+
+
+def _second_channel(data: bytes) -> bool:
+    """Whether a grey file has a transparency that OpenCV drops: tRNS of PNG, a channel of TIFF."""
+    if data.startswith(PNG):
+        return b"tRNS" in data[: data.find(b"IDAT")]
+    if not data.startswith(TIFF):
+        return False
+    order = "little" if data.startswith(b"II") else "big"
+    start = int.from_bytes(data[4:8], order)
+    end = start + 2 + 12 * int.from_bytes(data[start : start + 2], order)
+    tags = (int.from_bytes(data[k : k + 2], order) for k in range(start + 2, end, 12))
+    return EXTRA_SAMPLES in tags
 
 
 def read_mask(path: Path, threshold: int = THRESHOLD) -> np.ndarray:
@@ -42,9 +74,11 @@ def inspect_mask(path: Path, threshold: int = THRESHOLD) -> tuple[np.ndarray, tu
     Values above the threshold are object ("grey levels" when there are others than 0 and 255); a
     file of nothing but 0 and 1 is scaled ("values 0 and 1"); of two colours the lighter one is
     object ("two colours"); a mask without any object is "empty". Raises DataError for unreadable
-    files, more colours, and masks of which nothing would be left above the threshold.
+    files, more colours, and masks of which nothing would be left above the threshold. A rotation
+    noted in EXIF is applied, as it is to images.
     """
-    pixels = _to_8_bits(path, decode(path, read_whole(path), cv2.IMREAD_UNCHANGED), keep_small=True)
+    data = read_whole(path)
+    pixels = _to_8_bits(path, _turned(path, data), keep_small=True)
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         pixels = over_black(pixels)
     grey, coloured = _one_channel(path, pixels)
@@ -77,7 +111,8 @@ def read_whole(path: Path) -> bytes:
     if not data:
         raise DataError(f"{path} is empty (0 bytes); copy or download it again")
     cut_off = (data.startswith(JPEG) and not _jpeg_ends(data)) or (
-        data.startswith(PNG) and b"IEND" not in data[-64:]
+        # What follows the end is nobody's business: some programs write their own there.
+        data.startswith(PNG) and b"\0\0\0\0IEND" not in data
     )
     if cut_off:
         raise DataError(f"{path} is truncated: its end is missing; copy or download it again")
@@ -105,23 +140,49 @@ def decode(path: Path, data: bytes, flags: int) -> np.ndarray:
         # From memory: cv2.imread does not open names that are not ASCII on every system.
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
-        raise DataError(f"{path} cannot be decoded ({error.err})") from None
+        large = "more pixels than are read, 2**30" if "MAX_IMAGE" in error.err else error.err
+        raise DataError(f"{path} cannot be decoded ({large})") from None
     if pixels is None:
         raise DataError(f"{path} cannot be decoded: it is damaged or not an image file")
     return pixels
+
+
+def _turned(path: Path, data: bytes) -> np.ndarray:
+    """Return the pixels of a mask's bytes as they are, but turned as EXIF says."""
+    pixels = decode(path, data, cv2.IMREAD_UNCHANGED)
+    if data.startswith(TIFF) or not any(mark in data for mark in EXIF):
+        return pixels  # TIFF is turned already
+    seen = decode(path, data, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
+    if pixels.ndim == 2 or pixels.shape[2] == 3:
+        return seen
+    _refuse_turned(path, seen, pixels)
+    return pixels
+
+
+def _refuse_turned(path: Path, seen: np.ndarray, pixels: np.ndarray) -> None:
+    """Raise DataError where a transparent file, as seen, is not what its pixels are."""
+    if not np.array_equal(seen, pixels[..., :3]):
+        raise DataError(
+            f"{path} is transparent and has a rotation noted in EXIF, which is not read for such "
+            f"files; save it turned, or without transparency"
+        )
 
 
 def _to_8_bits(path: Path, pixels: np.ndarray, keep_small: bool = False) -> np.ndarray:
     """Scale 16-bit values to 8; `keep_small` leaves those alone that fit into 8 bits anyway."""
     if pixels.dtype == np.uint8:
         return pixels
-    if pixels.dtype != np.uint16:
-        raise DataError(
-            f"{path} holds {pixels.dtype} values; 8 or 16 bits a channel are read: convert it"
-        )
+    _check_kind(path, pixels)
     if keep_small and pixels.max() <= 255:
         return pixels.astype(np.uint8)
     return (pixels >> 8).astype(np.uint8)
+
+
+def _check_kind(path: Path, pixels: np.ndarray) -> None:
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise DataError(
+            f"{path} holds {pixels.dtype} values; 8 or 16 bits a channel are read: convert it"
+        )
 
 
 def _shown_over_black(path: Path, data: bytes, pixels: np.ndarray) -> np.ndarray:
@@ -129,12 +190,8 @@ def _shown_over_black(path: Path, data: bytes, pixels: np.ndarray) -> np.ndarray
     if pixels.dtype == np.uint8 and data.startswith(TIFF):
         return decode(path, data, cv2.IMREAD_COLOR)  # libtiff has multiplied by alpha already
     pixels = _to_8_bits(path, pixels)
-    turned = b"eXIf" in data or b"EXIF" in data
-    if turned and not np.array_equal(decode(path, data, cv2.IMREAD_COLOR), pixels[..., :3]):
-        raise DataError(
-            f"{path} is transparent and has a rotation noted in EXIF, which is not read for such "
-            f"files; save it turned, or without transparency"
-        )
+    if any(mark in data for mark in EXIF):
+        _refuse_turned(path, decode(path, data, cv2.IMREAD_COLOR), pixels)
     return over_black(pixels)
 
 

@@ -1,5 +1,7 @@
 """Files to arrays: what is read as a person sees it, and what is refused in one sentence."""
 
+import zlib
+
 import numpy as np
 import pytest
 from drawn_files import noise_image, square_mask, write
@@ -111,7 +113,78 @@ def test_a_rotation_of_transparent_images_is_refused(tmp_path):
     assert read_image(saved(path, image, exif=exif)).shape == (30, 40, 3)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["L.png", "L.jpg", "L.tif", "P.png", "1.png"])
+def test_masks_turn_with_their_images(tmp_path, kind, orientation):
+    mode, _, suffix = kind.partition(".")
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    mask = Image.fromarray(square_mask()).convert(mode)
+    path = saved(tmp_path / f"a.{suffix}", mask, exif=exif)
+    image = saved(tmp_path / f"b.{suffix}", mask.convert("RGB"), exif=exif)
+    assert (read_mask(path) != (read_image(image)[..., 0] > 128) * 255).mean() < 0.02
+
+
+def test_the_first_picture_of_an_animation_is_read(tmp_path):
+    first = Image.fromarray(noise_image()).quantize(32)
+    later = [Image.fromarray(noise_image(seed=1)).quantize(32)]
+    for suffix in (".gif", ".png", ".tif"):
+        path = saved(tmp_path / f"a{suffix}", first, save_all=True, append_images=later)
+        assert np.array_equal(read_image(path), np.asarray(first.convert("RGB")))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".gif"])
+def test_transparent_colours_of_a_palette_are_black(tmp_path, suffix):
+    palette = Image.fromarray(noise_image()).quantize(16)
+    path = saved(tmp_path / f"a{suffix}", palette, transparency=3)
+    hidden = np.asarray(palette)[..., None] == 3
+    assert hidden.any()
+    assert np.array_equal(read_image(path), np.where(hidden, 0, palette.convert("RGB")))
+
+
+def test_what_follows_the_end_of_a_png_is_ignored(tmp_path):
+    path = write(tmp_path / "a.png", noise_image())
+    path.write_bytes(path.read_bytes() + b"written by some program" * 100)
+    assert np.array_equal(read_image(path), noise_image())
+
+
 # --- files that are refused
+
+
+def test_transparency_that_is_not_read(tmp_path):
+    grey = noise_image()[..., 0]
+    path = saved(tmp_path / "a.png", Image.fromarray(grey), transparency=int(grey[0, 0]))
+    with pytest.raises(DataError, match=r"a\.png is grey and transparent in a way"):
+        read_image(path)
+    path = saved(tmp_path / "b.tif", Image.fromarray(np.dstack([grey, grey]), "LA"))
+    with pytest.raises(DataError, match=r"b\.tif is grey and transparent in a way"):
+        read_image(path)
+    both = Image.fromarray(np.dstack([grey, grey]), "LA")
+    assert np.abs(read_image(saved(tmp_path / "c.png", both))[..., 0] - grey**2.0 / 255).max() <= 1
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.int16])
+def test_values_with_a_sign_are_refused(tmp_path, kind):
+    path = write(tmp_path / "a.tif", (noise_image() // 2).astype(kind))
+    with pytest.raises(DataError, match=rf"a\.tif holds {kind.__name__} values"):
+        read_image(path)
+
+
+def test_16_bits_that_would_be_black_are_refused(tmp_path):
+    path = write(tmp_path / "a.png", noise_image().astype(np.uint16))
+    with pytest.raises(DataError, match="16 bits but no value above 255"):
+        read_image(path)
+    black = write(tmp_path / "b.png", noise_image().astype(np.uint16) * 0)
+    assert not read_image(black).any()
+
+
+def test_more_pixels_than_are_read(tmp_path):
+    data = bytearray(write(tmp_path / "a.png", noise_image()).read_bytes())
+    data[16:24] = (50_000).to_bytes(4, "big") * 2  # width and height in the header
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    (tmp_path / "a.png").write_bytes(data)
+    with pytest.raises(DataError, match=r"a\.png cannot be decoded \(more pixels than are read"):
+        read_image(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".tif", ".webp"])

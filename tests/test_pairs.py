@@ -35,15 +35,6 @@ def test_accents_match_in_both_spellings(tmp_path):
     assert len(find_pairs(tmp_path / "i", tmp_path / "m", ["cafe\u0301"])) == 1
 
 
-def test_a_name_that_is_no_text_is_a_sentence(tmp_path):
-    write(tmp_path / "images/a.png", noise_image((6, 8, 3)))
-    os.rename(
-        os.fsencode(tmp_path / "images/a.png"), os.fsencode(tmp_path / "images") + b"/\xff.png"
-    )
-    with pytest.raises(DataError, match=r"holds the name '\\udcff\.png', which is no UTF-8 text"):
-        by_stem(tmp_path / "images")
-
-
 def test_names_without_a_partner_are_all_counted_and_ten_shown(tmp_path):
     make_pairs(tmp_path)
     for index in range(12):
