@@ -22,25 +22,39 @@ class Alike(NamedTuple):
     shift: float
 
 
-def likeness(one: np.ndarray, other: np.ndarray) -> Alike:
-    """Return how alike two thumbnails, uint8 (side, side), are where they overlap.
+class Prepared(NamedTuple):
+    """A thumbnail, float32 (side, side), with its half and its fine structure, both made once."""
+
+    grey: np.ndarray
+    half: np.ndarray
+    fine: np.ndarray
+
+
+def prepare(grey: np.ndarray) -> Prepared:
+    """Prepare a thumbnail, uint8 (side, side), to be compared with many."""
+    half = cv2.resize(grey, (COARSE_SIDE, COARSE_SIDE), interpolation=cv2.INTER_AREA)
+    return Prepared(grey.astype(np.float32), half.astype(np.float32), fine(grey))
+
+
+def likeness(one: Prepared, other: Prepared) -> Alike:
+    """Return how alike two thumbnails are where they overlap.
 
     The second is shifted and stretched onto the first (Evangelidis and Psarakis, "Parametric image
     alignment using enhanced correlation coefficient maximization", PAMI 2008), so that crops count
     as alike. Only what is finer than about two pixels is compared: two leaves, or two views through
     one endoscope, have the same coarse layout.
     """
-    as_they_are = Alike(_correlation(fine(one), fine(other)), 0.0)
-    half = (COARSE_SIDE, COARSE_SIDE)
-    a, b = (cv2.resize(grey, half, interpolation=cv2.INTER_AREA) for grey in (one, other))
-    warp = _align(a, b, np.eye(2, 3, dtype=np.float32), 20)
-    if warp is None or _laid(a, b, warp) < HOPELESS:
+    as_they_are = Alike(_correlation(one.fine, other.fine), 0.0)
+    warp = _align(one.half, other.half, np.eye(2, 3, dtype=np.float32), 20)
+    if warp is None or _laid(one.half, fine(one.half), other.half, warp) < HOPELESS:
         return as_they_are
-    warp[:, 2] *= len(one) / COARSE_SIDE
-    finer = _align(one, other, warp, 40)
+    side = len(one.grey)
+    warp[:, 2] *= side / COARSE_SIDE
+    finer = _align(one.grey, other.grey, warp, 40)
     if finer is None:
         return as_they_are
-    return max(as_they_are, Alike(_laid(one, other, finer), _shift(finer, len(one))))
+    laid = _laid(one.grey, one.fine, other.grey, finer)
+    return max(as_they_are, Alike(laid, _shift(finer, side)))
 
 
 def _shift(warp: np.ndarray, side: int) -> float:
@@ -62,33 +76,38 @@ def _align(
 ) -> np.ndarray | None:
     """Return the affine map that lays the second onto the first; None when there is no sane one."""
     until = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, iterations, 1e-4)
-    a, b, everywhere = one.astype(np.float32), other.astype(np.float32), np.ones_like(one)
+    everywhere = np.ones(one.shape, np.uint8)
     try:
-        _, warp = cv2.findTransformECC(a, b, start.copy(), cv2.MOTION_AFFINE, until, everywhere, 5)
+        _, warp = cv2.findTransformECC(
+            one, other, start.copy(), cv2.MOTION_AFFINE, until, everywhere, 5
+        )
     except cv2.error:  # it did not converge
         return None
     stretch = np.abs(warp[:, :2] - np.eye(2)).max()
     return np.asarray(warp, np.float32) if stretch <= MOST_STRETCH else None
 
 
-def _laid(one: np.ndarray, other: np.ndarray, warp: np.ndarray) -> float:
-    """Return the correlation where both are once the second is laid onto the first."""
+def _laid(one: np.ndarray, of_one: np.ndarray, other: np.ndarray, warp: np.ndarray) -> float:
+    """Return the correlation where both are once the second is laid onto the first; of_one: the
+    fine structure of the first."""
     size, inverse = one.shape[::-1], cv2.WARP_INVERSE_MAP
     moved = cv2.warpAffine(
-        other.astype(np.float32),
+        other,
         warp,
         size,
         flags=cv2.INTER_LINEAR | inverse,
         borderMode=cv2.BORDER_REPLICATE,
     )
-    inside = cv2.warpAffine(np.ones_like(other), warp, size, flags=cv2.INTER_NEAREST | inverse)
+    inside = cv2.warpAffine(
+        np.ones(other.shape, np.uint8), warp, size, flags=cv2.INTER_NEAREST | inverse
+    )
     inside = cv2.erode(
         inside, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0
     )
     both = inside > 0
     if both.mean() < LEAST_OVERLAP:
         return -1.0
-    return _correlation(fine(one)[both], fine(moved)[both])
+    return _correlation(of_one[both], fine(moved)[both])
 
 
 def _correlation(one: np.ndarray, other: np.ndarray) -> float:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lpmoe_bench.audit.features import Question, feature_likeness
 from lpmoe_bench.audit.gather import Image
-from lpmoe_bench.audit.likeness import likeness
-from lpmoe_bench.audit.neighbours import close_pairs
+from lpmoe_bench.audit.likeness import Prepared, likeness, prepare
+from lpmoe_bench.audit.neighbours import Close, close_pairs
 from lpmoe_bench.audit.signatures import Signatures
 from lpmoe_bench.datasets.verify import Bars
 
@@ -28,6 +31,8 @@ SURE = 0.8
 LEAST_FEATURES = 0.9
 # Crops of 5 % move a corner by at most 0.053 sides. What was moved further is another framing.
 MOST_SHIFT = 0.06
+KEPT = 4096  # thumbnails that are held prepared: an image has several candidates; 150 MB
+AT_ONCE = 1024  # pairs that wait for a thread
 
 
 @dataclass(frozen=True)
@@ -54,11 +59,11 @@ def find_matches(
     """
     exact = list(_exact(images, found.pixels))
     best: dict[tuple[int, int], Match] = {}
-    candidates = 0
-    with bars.bar("comparing", len(images)) as bar:
+    prepared, candidates, threads = _prepared(found), 0, min(8, os.cpu_count() or 1)
+    with bars.bar("comparing", len(images)) as bar, ThreadPoolExecutor(threads) as pool:
         for close in close_pairs(found.hashes, bar.update):
             candidates += len(close.first)
-            for match in _alike(found, close.first, close.second, close.mirrored):
+            for match in _alike(found, close, prepared, pool):
                 pair = (match.first, match.second)
                 better = pair not in best or match.likeness > best[pair].likeness
                 if match.likeness >= SURE and better:
@@ -83,16 +88,34 @@ def _exact(images: Sequence[Image], pixels: np.ndarray) -> Iterator[Match]:
         yield from (Match(one, other, True) for one, other in sorted(pairs) if one != other)
 
 
+def _prepared(found: Signatures) -> Callable[[int, bool], Prepared]:
+    """Return what gives the thumbnail of an image, mirrored or not, as likeness wants it."""
+
+    @lru_cache(KEPT)
+    def prepared(index: int, mirrored: bool) -> Prepared:
+        thumbnail = found.thumbnails[index]
+        return prepare(np.ascontiguousarray(thumbnail[:, ::-1]) if mirrored else thumbnail)
+
+    return prepared
+
+
 def _alike(
-    found: Signatures, first: np.ndarray, second: np.ndarray, mirrored: bool
+    found: Signatures,
+    close: Close,
+    prepared: Callable[[int, bool], Prepared],
+    pool: ThreadPoolExecutor,
 ) -> Iterator[Match]:
-    for one, other in zip(first.tolist(), second.tolist(), strict=True):
-        if np.array_equal(found.pixels[one], found.pixels[other]):
-            continue  # exact: more than alike
-        thumbnail = found.thumbnails[other]
-        turned = np.ascontiguousarray(thumbnail[:, ::-1]) if mirrored else thumbnail
-        alike = likeness(found.thumbnails[one], turned)
-        yield Match(one, other, False, mirrored, alike.correlation, alike.shift)
+    """Yield how alike close pairs are, in order; equal ones are more than alike and left out."""
+
+    def compare(pair: tuple[int, int]) -> Match:
+        one, other = pair
+        alike = likeness(prepared(one, False), prepared(other, close.mirrored))
+        return Match(one, other, False, close.mirrored, alike.correlation, alike.shift)
+
+    differ = (found.pixels[close.first] != found.pixels[close.second]).any(axis=1)
+    pairs = list(zip(close.first[differ].tolist(), close.second[differ].tolist(), strict=True))
+    for start in range(0, len(pairs), AT_ONCE):
+        yield from pool.map(compare, pairs[start : start + AT_ONCE])
 
 
 def _confirmed(
