@@ -30,15 +30,18 @@ class Question(NamedTuple):
     mirrored: bool
 
 
-def default_features(cache: Path, offline: bool) -> tuple[Weights | None, str]:
-    """Return the default backbone's weights, or None and the reason why there are none."""
+def default_features(
+    cache: Path, offline: bool, say: Callable[[str], None] = lambda text: None
+) -> tuple[Weights | None, str]:
+    """Return the default backbone's weights, or None and the reason why there are none; `say` is
+    told when they must be fetched."""
     if find_spec("torch") is None:  # not imported: most audits have nothing to ask, or are kept
         return None, "torch is not installed"
     from lpmoe_bench.weights import resolve_weights
     from lpmoe_bench.weights.default_backbone import NAME
 
     try:
-        return resolve_weights(NAME, None, cache, offline), ""
+        return resolve_weights(NAME, None, cache, offline, say), ""
     except BenchError as error:
         return None, str(error)
 

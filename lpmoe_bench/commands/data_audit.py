@@ -51,8 +51,10 @@ def audit(
     chosen = [registry.dataset(name) for name in dict.fromkeys(names)]
     stored = find_records(records).stored if records else []
     offline = offline or bool(os.environ.get("LPMOE_BENCH_OFFLINE"))
-    weights, why_not = (None, "--no-features") if no_features else default_features(cache, offline)
     bars = Terminal(quiet, no_color)
+    weights, why_not = None, "--no-features"
+    if not no_features:
+        weights, why_not = default_features(cache, offline, bars.say)
     found = audit_sets(chosen, data_root, cache, bars, weights, why_not)
     scores = clean.clean_scores(stored, found)
     if json:
