@@ -11,19 +11,19 @@ from lpmoe_bench.audit.audit import audit_sets
 from lpmoe_bench.audit.model import Audit
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.registry import load_registry
-from lpmoe_bench.weights import default_cache
 
 
-@pytest.fixture
-def look():
+@pytest.fixture(scope="module")
+def look(tmp_path_factory):
     root = os.environ.get("LPMOE_BENCH_DATA")
     if not root or not (Path(root) / "kvasir_seg").is_dir():
         pytest.skip("LPMOE_BENCH_DATA names no folder with kvasir_seg")
 
+    cache = tmp_path_factory.mktemp("cache")  # of its own: a report that is kept proves nothing
+
     def audit(*names: str) -> Audit:
-        """Signatures are kept in the user's cache, so that only the first time takes long."""
         sets = [load_registry().dataset(name) for name in names]
-        return audit_sets(sets, Path(root), default_cache(), Terminal(quiet=True), None, "a test")
+        return audit_sets(sets, Path(root), cache, Terminal(quiet=True), None, "a test")
 
     return audit
 
@@ -33,7 +33,6 @@ def places(audit: Audit) -> list[tuple[str, str]]:
 
 
 @pytest.mark.data
-@pytest.mark.slow
 def test_the_known_pair_of_kvasir_and_no_other(look):
     assert places(look("kvasir_seg")) == [("kvasir_seg/test_0016", "kvasir_seg/train_0222")]
 
