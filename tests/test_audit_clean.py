@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+from audit_sets import lists, look, place, scene
 from records import record
+from typer.testing import CliRunner
 
 from lpmoe_bench.audit.clean import as_text, clean_scores
 from lpmoe_bench.audit.model import Audit, AuditedSplit, SetGroups, Twins
+from lpmoe_bench.cli import app
 from lpmoe_bench.record import StoredRecord, find_records, write_record
 
 TRAIN, TEST = "camo/train", "camo/test"
@@ -92,3 +97,30 @@ def test_records_of_other_sets_and_without_rows(tmp_path):
     (tmp_path / "run/per_image.csv").unlink()
     (bare,) = clean_scores([one], audit())
     assert (bare.clean, bare.note) == ({}, "the record has no rows an image")
+
+
+def test_the_command_prints_both_scores(tmp_path):
+    for name, seed in (("t", 0), ("a", 0), ("b", 1)):
+        place(tmp_path, "mine", name, scene(seed))
+    audited = look(tmp_path, lists(tmp_path, "mine", train="t", test="a b"))
+    train, test = (split(one.label, one.digest) | {"images": one.images} for one in audited.splits)
+    scores = {"mine/test": {"s_measure": 0.5}}
+    made = record(data={"train": train, "tests": [test]}).model_copy(update={"scores": scores})
+    rows = [
+        {"dataset": "mine/test", "image": k, "s_measure": s} for k, s in (("a", 0.2), ("b", 0.8))
+    ]
+    write_record(tmp_path / "runs/one", made, rows)
+    own = tmp_path / "own.yaml"
+    splits = "{train: train.txt, test: test.txt}"
+    own.write_text(f"datasets: {{mine: {{title: M, task: cod, splits: {splits}}}}}\n")
+    command = ["data", "audit", "mine", "--no-features", "-q", "--data-root", str(tmp_path)]
+    command += ["--datasets", str(own), "--records", str(tmp_path / "runs")]
+    env = {"LPMOE_BENCH_CACHE": str(tmp_path / "cache")}
+    text = CliRunner().invoke(app, command, env=env)
+    assert text.exit_code == 0, text.output
+    assert "2 images; 1 without the 1 seen" in text.stdout
+    assert "0.5000 -> 0.8000 (+0.3000)" in text.stdout
+    (one,) = json.loads(CliRunner().invoke(app, [*command, "--json"], env=env).stdout)[
+        "clean_subset"
+    ]
+    assert (one["removed"], one["clean"]) == (["a"], {"s_measure": 0.8})
