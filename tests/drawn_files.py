@@ -49,3 +49,9 @@ def fill(folder: Path, *lists: tuple[str, list[str]]) -> Path:
             write(folder / "masks" / f"{stem}.png", mask)
         (folder / name).write_text("\n".join(stems) + "\n")
     return folder
+
+
+def saved(path, image, **settings):
+    """Write with Pillow, which knows more kinds of files than OpenCV writes."""
+    image.save(path, **settings)
+    return path

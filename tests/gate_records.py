@@ -4,8 +4,11 @@ from pathlib import Path
 
 import numpy as np
 from records import record
+from typer.testing import CliRunner
 
 from lpmoe_bench.check.cells import gather
+from lpmoe_bench.cli import app
+from lpmoe_bench.errors import BenchError
 from lpmoe_bench.record import StoredRecord, find_records, write_record
 
 METRICS = ("s_measure", "mae")
@@ -35,3 +38,22 @@ def store(root: Path, seed=0, name="lora", values=None, **changes) -> StoredReco
 
 def cells(root: Path):
     return gather(find_records([root]), str(root))
+
+
+def call(*arguments, code=0):
+    """Run a `check` command; return what it prints, or the error that it ends with."""
+    result = CliRunner().invoke(app, ["check", *map(str, arguments)])
+    if isinstance(result.exception, BenchError):
+        assert result.exception.exit_code == code, result.exception
+        return str(result.exception)
+    assert result.exit_code == code, result.output
+    return result.stdout
+
+
+def pinned(folder):
+    """A pinned cell of five seeds: its folder of records, and the file."""
+    for seed in range(5):
+        store(folder / "base", seed)
+    file = folder / "baseline.json"
+    call("pin", folder / "base", "--baseline", file, "--metrics", ",".join(METRICS))
+    return folder / "base", file

@@ -5,7 +5,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from gate_records import cells, draw, store
+from gate_records import METRICS as KEYS
+from gate_records import call, cells, draw, pinned, store
 from records import record
 from typer.testing import CliRunner
 
@@ -13,119 +14,17 @@ from lpmoe_bench.check.baseline import Policy
 from lpmoe_bench.check.judge import check
 from lpmoe_bench.check.junit import to_junit
 from lpmoe_bench.check.pin import pin
-from lpmoe_bench.check.storage import as_text, read_baseline, write_baseline
+from lpmoe_bench.check.storage import read_baseline, write_baseline
 from lpmoe_bench.check.summary import plain, to_markdown
 from lpmoe_bench.cli import app
-from lpmoe_bench.errors import BenchError, DataError, UsageError
+from lpmoe_bench.errors import BenchError, UsageError
 
-METRICS = "s_measure,mae"
-
-
-def call(*arguments, code=0):
-    result = CliRunner().invoke(app, ["check", *map(str, arguments)])
-    if isinstance(result.exception, BenchError):
-        assert result.exception.exit_code == code, result.exception
-        return str(result.exception)
-    assert result.exit_code == code, result.output
-    return result.stdout
+METRICS = ",".join(KEYS)
 
 
 @pytest.fixture
 def base(tmp_path):
-    """A pinned cell of five seeds: its folder of records, and the file."""
-    for seed in range(5):
-        store(tmp_path / "base", seed)
-    file = tmp_path / "baseline.json"
-    call("pin", tmp_path / "base", "--baseline", file, "--metrics", METRICS)
-    return tmp_path / "base", file
-
-
-def test_equal_records_give_equal_bytes_whatever_the_order(base, tmp_path):
-    _, file = base
-    for seed in reversed(range(5)):
-        store(tmp_path / "again", seed)
-    other = tmp_path / "other.json"
-    call("pin", tmp_path / "again", "--baseline", other, "--metrics", METRICS)
-    assert other.read_bytes() == file.read_bytes()
-    read = read_baseline(file)
-    assert as_text(read) == file.read_text()
-    assert '"seeds": [0, 1, 2, 3, 4]' in file.read_text()  # a list of numbers is one line
-
-
-def test_scores_survive_the_file_to_the_last_bit(base):
-    records, file = base
-    assert "same to the last bit" in call("check", records, "--baseline", file, "--json")
-
-
-def test_a_second_pin_is_refused(base):
-    records, file = base
-    said = call("pin", records, "--baseline", file, code=UsageError.exit_code)
-    assert "check update --reason" in said
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        (None, "does not exist; write it with"),
-        ("{", "not valid JSON"),
-        ("[]", "no schema_version"),
-        ('{"schema_version": true}', "no schema_version"),
-        ('{"schema_version": 2}', "install a newer lpmoe-bench"),
-        ('{"schema_version": 1, "cells": []}', "damaged: cells"),
-        ('{"schema_version": 1}', "damaged: cells"),
-    ],
-)
-def test_a_baseline_that_is_no_use_is_one_sentence(tmp_path, text, words):
-    file = tmp_path / "baseline.json"
-    if text is not None:
-        file.write_text(text)
-    store(tmp_path / "new", 0)
-    said = call("check", tmp_path / "new", "--baseline", file, code=DataError.exit_code)
-    assert words in said
-    assert "\n" not in said
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (lambda cell: cell["metrics"]["mae"].update(mean=0.5), "mean of the scores"),
-        (lambda cell: cell["metrics"]["mae"].update(sd=None), "an sd needs two scores"),
-        (lambda cell: cell["metrics"]["mae"].update(scores=[0.1, 0.2], mean=0.15), "2 scores of 5"),
-        (lambda cell: cell.update(seeds=[0, 0, 1, 2, 3]), "named twice"),
-        (lambda cell: cell.update(surprise=1), "surprise"),
-        (lambda cell: cell["metrics"]["mae"].update(sd=-1.0), "metrics.mae.sd"),
-        (lambda cell: cell["metrics"]["mae"].update(sd=float("nan")), "metrics.mae.sd"),
-    ],
-)
-def test_an_edited_baseline_is_found_out(base, change, words):
-    records, file = base
-    content = json.loads(file.read_text())
-    change(content["cells"][0])
-    file.write_text(json.dumps(content))
-    said = call("check", records, "--baseline", file, code=DataError.exit_code)
-    assert "is damaged" in said
-    assert words in said
-
-
-def test_two_cells_of_one_name_are_found_out(base):
-    records, file = base
-    content = json.loads(file.read_text())
-    content["cells"] *= 2
-    file.write_text(json.dumps(content))
-    said = call("check", records, "--baseline", file, code=DataError.exit_code)
-    assert "is there twice" in said
-
-
-def test_limits_that_make_no_sense_are_one_sentence(base):
-    records, file = base
-    for options, words in (
-        (("--level", "0"), "--level: input should be greater than 0"),
-        (("--floor", "0.1", "--cap", "0.01"), "the limits: the cap 0.01 lies below the floor 0.1"),
-        (("--cap", "-1"), "--cap"),
-        (("--speed-tolerance", "7"), "--speed-tolerance"),
-    ):
-        said = call("check", records, "--baseline", file, *options, code=UsageError.exit_code)
-        assert words in said
+    return pinned(tmp_path)
 
 
 def test_exit_codes_and_every_form_of_output(base, tmp_path, monkeypatch):

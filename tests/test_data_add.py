@@ -1,54 +1,23 @@
-"""Taking in what a user downloaded: layouts at any depth, masks converted, all or nothing."""
+"""Taking in what a user downloaded: bundles, tables, all or nothing."""
 
 import os
 import subprocess
 import sys
 import tarfile
-import zipfile
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
-from drawn_files import noise_image, square_mask, write
+from downloads import QUIET, make_pranet, packaged, put, zip_of
 
-from lpmoe_bench.console import Terminal
-from lpmoe_bench.datasets.add import add_set, with_layout
-from lpmoe_bench.datasets.recognise import recognise
+from lpmoe_bench.datasets.add import add_set
 from lpmoe_bench.datasets.staging import staging
-from lpmoe_bench.errors import DataError, UsageError
-from lpmoe_bench.images import read_mask
-from lpmoe_bench.registry import load_registry, open_split
-from lpmoe_bench.registry.schema import Dataset
-
-QUIET = Terminal(quiet=True)
-
-
-def put(folder: Path, images: str, masks: str, *names: str, tail="", mask=None) -> None:
-    for name in names:
-        write(folder / images / f"{name}.jpg", noise_image((12, 16, 3)))
-        pixels = square_mask((12, 16)) if mask is None else mask
-        write(folder / masks / f"{name}{tail}.png", pixels)
-
-
-def packaged(name: str) -> Dataset:
-    return load_registry().dataset(name)
-
-
-def zip_of(folder: Path, path: Path) -> Path:
-    with zipfile.ZipFile(path, "w") as archive:
-        for file in sorted(folder.rglob("*")):
-            archive.write(file, file.relative_to(folder))
-    return path
+from lpmoe_bench.errors import DataError
+from lpmoe_bench.registry import open_split
 
 
 @pytest.fixture
 def pranet(tmp_path) -> Path:
-    """PraNet's test archive, unpacked, with the same names in every set."""
-    for name in ("Kvasir", "CVC-300"):
-        put(tmp_path / "down", f"data/TestDataset/{name}/images",
-            f"data/TestDataset/{name}/masks", "1", "2")  # fmt: skip
-    return tmp_path / "down"
+    return make_pranet(tmp_path / "down")
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
@@ -125,64 +94,6 @@ def test_tables_are_taken_in(tmp_path):
     assert [p.name for p in images.iterdir()] == ["a.jpg"]
 
 
-def test_class_numbers_become_object_and_background(tmp_path):
-    classes = np.zeros((12, 16), np.uint8)
-    classes[2:5], classes[5:8] = 1, 11
-    for split in ("train", "validation", "test"):
-        put(tmp_path / "down", f"Trans10K_v2/{split}/images", f"Trans10K_v2/{split}/masks_12",
-            "1", tail="_mask", mask=classes)  # fmt: skip
-    added = add_set(packaged("trans10k_v2"), tmp_path / "down", tmp_path / "root", QUIET)
-    assert [one.label.partition("/")[2] for one in added.splits] == ["train", "val", "test"]
-    mask = read_mask(tmp_path / "root/trans10k_v2/val/masks/1.png")
-    assert np.array_equal(mask, (classes > 0).astype(np.uint8) * 255)
-
-
-def test_coloured_classes_become_one(tmp_path):
-    colours = np.zeros((12, 16, 3), np.uint8)
-    colours[2:5, :, 0], colours[5:8] = 255, 255  # red things, white stuff
-    put(tmp_path / "down", "train/images", "train/masks", "1", mask=colours)
-    for part in ("easy", "hard"):
-        place = f"Trans10K/test/{part}"
-        put(tmp_path / "down", f"{place}/images", f"{place}/masks", part, tail="_mask",
-            mask=colours)  # fmt: skip
-    added = add_set(packaged("trans10k"), tmp_path / "down", tmp_path / "root", QUIET)
-    assert {one.label: one.pairs for one in added.splits} == {"trans10k/train": 1,
-                                                              "trans10k/test": 2}  # fmt: skip
-    for path in ("train/masks/1.png", "test/masks/easy.png", "test/masks/hard.png"):
-        mask = read_mask(tmp_path / "root/trans10k" / path)
-        assert np.array_equal(mask, (colours.max(axis=2) > 0).astype(np.uint8) * 255)
-
-
-def test_one_colour_of_several_is_the_object(tmp_path):
-    colours = np.zeros((12, 16, 3), np.uint8)
-    colours[2:10, :, 1] = 176  # the leaf
-    healthy = colours.copy()
-    colours[5:8, 4:9] = (255, 0, 0)  # the symptom
-    colours[8, 4:9] = (220, 30, 10)  # its edge, after resizing
-    for split, mask in (("train", colours), ("val", healthy), ("test", square_mask((12, 16)))):
-        put(tmp_path / "down", f"lara/dataset/images/{split}", f"lara/dataset/annotations/{split}",
-            "1", tail="_mask", mask=mask)  # fmt: skip
-    added = add_set(packaged("coffee_leaf"), tmp_path / "down", tmp_path / "root", QUIET)
-    assert added.missing == []
-    train, val, test = (
-        read_mask(tmp_path / f"root/coffee_leaf/{split}/masks/1.png")
-        for split in ("train", "val", "test")
-    )
-    assert np.array_equal(train > 0, colours[..., 0] > 127)
-    assert not val.any()
-    assert np.array_equal(test, square_mask((12, 16)))  # one that is grey stays as it is
-
-
-def test_numbers_are_refused_with_the_way_out(tmp_path):
-    put(tmp_path / "down", "train/image", "train/mask", "1", mask=square_mask((12, 16)) // 100)
-    gdd, root = packaged("gdd"), tmp_path / "root"
-    with pytest.raises(DataError, match=r"1 of 1 pairs of gdd/train are broken.*0 to 2 only"):
-        add_set(gdd, tmp_path / "down", root, QUIET, skip=True)
-    assert list(root.iterdir()) == []
-    add_set(with_layout(gdd, None, None, None, "nonzero"), tmp_path / "down", root, QUIET)
-    assert read_mask(root / "gdd/train/masks/1.png").max() == 255
-
-
 def test_what_fails_leaves_the_data_folder_as_it_was(tmp_path, pranet):
     (pranet / "data/TestDataset/CVC-300/images/2.jpg").write_bytes(b"\xff\xd8\xffcut")
     root = tmp_path / "root"
@@ -201,105 +112,6 @@ def test_replace_puts_the_old_aside(tmp_path, pranet):
 
 
 # --- recognising
-
-
-def test_case_and_depth_do_not_matter(tmp_path):
-    put(tmp_path / "a" / "b", "duts-te/DUTS-TE-IMAGE", "duts-te/duts-te-mask", "1")
-    found = recognise(packaged("duts"), tmp_path)
-    assert [pair.name for pair in found["test"]] == ["1"]
-
-
-def test_obvious_folders_are_enough(tmp_path):
-    put(tmp_path, "set/training/Imgs", "set/training/GT", "1")
-    put(tmp_path, "set/testing/Imgs", "set/testing/GT", "2", "3")
-    found = recognise(packaged("gdd"), tmp_path)
-    assert {split: len(pairs) for split, pairs in found.items()} == {"train": 1, "test": 2}
-
-
-@pytest.mark.parametrize("kind", ["folder", "zip"])
-def test_what_is_given_may_be_the_first_folder_of_the_layout(tmp_path, kind, monkeypatch):
-    put(tmp_path / "testdataset", "CAMO/Imgs", "CAMO/GT", "1")
-    put(tmp_path / "TrainValDataset", "Imgs", "GT", "2")  # a neighbour that was not given
-    source, sinet = Path(), packaged("sinet_cod")
-    monkeypatch.chdir(tmp_path / "testdataset")
-    if kind == "zip":
-        source = zip_of(tmp_path / "testdataset", tmp_path / "TestDataset.zip")
-    added = add_set(sinet, source, tmp_path / "root", QUIET)
-    assert [one.label for one in added.splits] == ["sinet_cod/test_camo"]
-
-
-def test_folders_of_a_users_own_names(tmp_path):
-    put(tmp_path / "down" / "deeper", "my photos", "wahrheit", "1", "2")
-    facts = {"name": "mine", "title": "Mine", "task": "cod"}
-    mine = Dataset.model_validate(facts | {"images": "my photos", "masks": "wahrheit"})
-    added = add_set(mine, tmp_path / "down", tmp_path / "root", QUIET)
-    assert [(one.label, one.pairs) for one in added.splits] == [("mine/all", 2)]
-    assert open_split(mine, "all", tmp_path / "root") is not None
-
-
-def test_splits_that_were_not_in_it_are_named(tmp_path, pranet):
-    root, polyp = tmp_path / "root", packaged("pranet_polyp")
-    added = add_set(polyp, pranet, root, QUIET)
-    assert added.missing == ["train", "test_cvc_clinicdb", "test_cvc_colondb", "test_etis"]
-    assert "not found in it: train, test_cvc_clinicdb" in added.words
-    put(tmp_path / "more", "TrainDataset/image", "TrainDataset/mask", "a")
-    assert "train" not in add_set(polyp, tmp_path / "more", root, QUIET).missing
-
-
-def test_errors_name_the_archive_not_the_folder_it_was_unpacked_to(tmp_path):
-    put(tmp_path / "down", "train/image", "train/mask", "1")
-    put(tmp_path / "down", "train/image", "other", "2")
-    source = zip_of(tmp_path / "down", tmp_path / "gdd.zip")
-    with pytest.raises(DataError, match=r"2 \(no mask\)") as caught:
-        add_set(packaged("gdd"), source, tmp_path / "root", QUIET)
-    assert "in train/image and train/mask" in str(caught.value)
-    with pytest.raises(DataError, match=r"no split of ucf is recognised in gdd\.zip: looked for"):
-        add_set(packaged("ucf"), source, tmp_path / "root", QUIET)
-
-
-def test_two_places_are_not_guessed_between(tmp_path):
-    for copy in ("a", "b"):
-        put(tmp_path, f"{copy}/train/image", f"{copy}/train/mask", "1")
-    with pytest.raises(DataError, match=r"gdd/train is found 2 times in .* \(a, b\); give one"):
-        recognise(packaged("gdd"), tmp_path)
-
-
-def test_what_is_not_recognised_says_what_to_do(tmp_path):
-    put(tmp_path / "down", "left", "right", "1")
-    gdd = packaged("gdd")
-    with pytest.raises(DataError, match=r"looked for train/image \+ train/mask; .*found left, right"
-                       r"; name them: --split NAME --images DIR --masks DIR"):  # fmt: skip
-        add_set(gdd, tmp_path / "down", tmp_path / "root", QUIET)
-    by_hand = with_layout(gdd, "test", "left", "right", "")
-    added = add_set(by_hand, tmp_path / "down", tmp_path / "root", QUIET)
-    assert added.splits[0].label == "gdd/test"
-    assert open_split(gdd, "test", tmp_path / "root") is not None
-
-
-def test_layouts_by_hand_that_are_wrong():
-    gdd = packaged("gdd")
-    with pytest.raises(UsageError, match="give all three or none"):
-        with_layout(gdd, "test", "left", None, "")
-    with pytest.raises(UsageError, match="unknown split of gdd 'tst'; did you mean 'test'"):
-        with_layout(gdd, "tst", "left", "right", "")
-    with pytest.raises(UsageError, match=r"'\.\./left' cannot be used here"):
-        with_layout(gdd, "test", "../left", "right", "")
-    with pytest.raises(UsageError, match=r"'white' cannot be used here.*colour such as #ff0000"):
-        with_layout(gdd, None, None, None, "white")
-
-
-def test_sources_that_are_none(tmp_path):
-    with pytest.raises(DataError, match="does not exist"):
-        add_set(packaged("gdd"), tmp_path / "none.zip", tmp_path / "root", QUIET)
-    (tmp_path / "a.rar").write_bytes(b"Rar!")
-    with pytest.raises(DataError, match="neither a folder nor a zip or tar archive"):
-        add_set(packaged("gdd"), tmp_path / "a.rar", tmp_path / "root", QUIET)
-    inner = tmp_path / "inner"
-    inner.mkdir()
-    (inner / "train.zip").write_bytes(b"PK")
-    (inner / "readme.txt").write_text("unpack both")
-    with pytest.raises(DataError, match=r"holds archives \(train\.zip\)"):
-        add_set(packaged("gdd"), zip_of(inner, tmp_path / "b.zip"), tmp_path / "root", QUIET)
 
 
 def test_files_without_a_partner_are_refused_or_left_out(tmp_path):
@@ -326,19 +138,6 @@ def test_a_file_that_is_none_is_a_broken_pair(tmp_path):
         add_set(packaged("gdd"), tmp_path / "down", tmp_path / "root", QUIET)
     added = add_set(packaged("gdd"), tmp_path / "down", tmp_path / "root", QUIET, skip=True)
     assert added.splits[0].pairs == 1
-
-
-def test_transparent_pixels_are_no_object(tmp_path):
-    rgba = np.full((12, 16, 4), 255, np.uint8)
-    rgba[:6, :, 3] = 0
-    put(tmp_path / "down", "train/images", "train/masks", "1", mask=rgba)
-    assert cv2.imread(str(tmp_path / "down/train/masks/1.png"), cv2.IMREAD_UNCHANGED).shape[2] == 4
-    add_set(packaged("trans10k"), tmp_path / "down", tmp_path / "root", QUIET)
-    mask = read_mask(tmp_path / "root/trans10k/train/masks/1.png")
-    assert (mask[:6].max(), mask[6:].min()) == (0, 255)
-
-
-# --- what a killed program leaves
 
 
 def test_what_a_killed_program_left_is_removed_by_the_next(tmp_path, pranet):
