@@ -101,3 +101,31 @@ def test_sorting_skips_what_lacks_the_column():
     assert [row.label for row in group.rows[2:]] == ["VPT", "LoRA"]
     with pytest.raises(UsageError, match="unknown column to sort by 'dice'"):
         stacked(sort="dice")
+
+
+def test_wanted_metrics_are_those_that_a_test_set_has():
+    group = stacked(metrics=["mae", "ber_dataset"])
+    assert [column.key for column in group.columns if column.is_score] == ["mae", "ber_dataset"]
+    with pytest.raises(UsageError, match="unknown metric of these test sets 'iou'"):
+        stacked(metrics=["mae", "iou"])
+    only = stacked(metrics=["mae"])  # a test set without any keeps its protocol's
+    assert [cell.absent for cell in only.rows[2].cells[-1:]] == [False]
+
+
+def test_one_metric_is_one_column_in_percent_where_any_protocol_has_it_so():
+    from lpmoe_bench.metrics.protocols import PROTOCOLS
+
+    skin, leaf = PROTOCOLS["skin_isic2017"], PROTOCOLS["conv_lora"]
+    assert "dice" in leaf.percent
+    assert "dice" not in skin.percent
+    made = [
+        record(task=task, protocol={"name": name, "version": 1, "hash": 64 * name[0]},
+               scores={"dice": value})
+        for task, name, value in (("skin", skin.name, 0.9), ("leaf", leaf.name, 0.6))
+    ]  # fmt: skip
+    group = stacked(*made)
+    (dice,) = [column for column in group.columns if column.key == "dice"]
+    assert dice.scale == 100
+    shown = to_markdown(build_table(made, group="all"))
+    assert "| 90.00 |" in shown
+    assert "| 60.00 |" in shown

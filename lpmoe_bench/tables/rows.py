@@ -74,16 +74,22 @@ def mark_best(rows: list[Row], columns: Sequence[Column], test: str) -> tuple[Ro
     return tuple(replace(row, cells=tuple(cells)) for row, cells in zip(rows, marks, strict=True))
 
 
-def sort_rows(group: Group, key: str | None) -> Group:
-    """Order the rows by one column, the best first, or the largest where none is better.
+def sort_each(groups: Sequence[Group], key: str | None) -> list[Group]:
+    """Order rows by one column, the best first, or the largest where none is better.
 
-    Published rows stay below, in the same order. Raises UsageError for an unknown column.
+    Published rows stay below, in the same order, and groups without the column as they are. Raises
+    UsageError where no group has it.
     """
-    if key is None:
-        return group
+    having = [group for group in groups if key in [column.key for column in group.columns]]
+    if key is not None and not having:
+        known = dict.fromkeys(column.key for group in groups for column in group.columns)
+        raise UsageError(unknown("column to sort by", key, known))
+    return [_sorted(group, key) if key and group in having else group for group in groups]
+
+
+def _sorted(group: Group, key: str) -> Group:
+    """Order the rows by one column."""
     keys = [column.key for column in group.columns]
-    if key not in keys:
-        raise UsageError(unknown("column to sort by", key, keys))
     index = keys.index(key)
     sign = 1 if group.columns[index].higher_is_better is False else -1
 

@@ -7,16 +7,21 @@ from dataclasses import replace
 
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.record_model import Record
-from lpmoe_bench.tables.columns import PARAMETERS, Column, cost_columns, metric_columns
+from lpmoe_bench.tables.columns import (
+    PARAMETERS,
+    Column,
+    cost_columns,
+    metric_columns,
+)
 from lpmoe_bench.tables.context import ACROSS, Context, caption, context_of, shared, splits
 from lpmoe_bench.tables.guests import guest_lines, host, seat
 from lpmoe_bench.tables.ledger import load_ledger
 from lpmoe_bench.tables.parts import Cell, CellCounts, Group, Row, Span, Table
 from lpmoe_bench.tables.printed import printed_tables
 from lpmoe_bench.tables.published import add_published
-from lpmoe_bench.tables.rows import make_rows, mark_best, newest, sort_rows
+from lpmoe_bench.tables.rows import make_rows, mark_best, newest, sort_each
 from lpmoe_bench.tables.speeds import Speeds, speed_columns
-from lpmoe_bench.tables.stacked import sort_each, stack
+from lpmoe_bench.tables.stacked import metrics_each, stack
 from lpmoe_bench.tables.wide import widen
 from lpmoe_bench.tables.words import counted_cells, footer
 from method_zoo._errors import unknown
@@ -65,14 +70,17 @@ def build_table(
     alone = published and not any(_is_of(one, task, test_set, methods) for one in records)
     if source or alone:
         printed = printed_tables(load_ledger(), source, task, methods, test_set)
-        return Table(tuple(sort_rows(one, sort) for one in printed), ())
+        return Table(tuple(sort_each(printed, sort)), ())
     wanted = _recorded(records, methods) if published else methods
     chosen, notes = _choose(records, task, wanted, test_set)
     by_context = seat(_by_context(chosen, test_set, across))
     contexts = sorted(by_context, key=lambda context: context.order)
     costs = cost_columns(columns)
     measured = speed_columns(speeds) if speeds else []
-    groups = [_group(c, by_context[c], metrics, costs, measured) for c in contexts]
+    wanted_of = dict.fromkeys(contexts, metrics)
+    if group == "all":
+        wanted_of = metrics_each(by_context, metrics)
+    groups = [_group(c, by_context[c], wanted_of[c], costs, measured) for c in contexts]
     if published:
         numbers: dict[str, int] = {}
         groups = [add_published(one, load_ledger(), numbers, methods) for one in groups]
@@ -86,7 +94,7 @@ def _arranged(groups: Sequence[Group], grouping: str, sort: str | None) -> Seque
     """Return the tables of test sets sorted, joined as one of GROUPINGS says."""
     if grouping == "all":
         return stack(sort_each(groups, sort))
-    return [sort_rows(one, sort) for one in (widen(groups) if grouping == "task" else groups)]
+    return sort_each(widen(groups) if grouping == "task" else groups, sort)
 
 
 def _is_of(

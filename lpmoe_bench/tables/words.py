@@ -71,7 +71,7 @@ def _plain(value: Any) -> str:
 def footer(context: Context, rows: NamedRows, dropped: int, speeds: bool) -> list[str]:
     """Return the lines below a table: protocol, weights, records and whatever is unusual."""
     records = [record for _, seeds in rows for record in seeds]
-    lines = [_made_by(context, records), _counted(rows, records)]
+    lines = [*_made_by(context, records), _counted(rows, records)]
     if len({decoder_words(record) for record in records if record.decoder}) > 1:
         lines.append(f"Decoder {_usual_decoder(records)} where a row names none.")
     lines += _settings(rows)
@@ -92,14 +92,13 @@ def counted_cells(declared: int, finished: int, failed: int) -> str:
     return words + (f", {failed} failed." if failed else ".")
 
 
-def _made_by(context: Context, records: Sequence[Record]) -> str:
+def _made_by(context: Context, records: Sequence[Record]) -> Iterable[str]:
     name, version = context.protocol, context.protocol_version
-    words = f"Protocol {name} v{version} ({context.protocol_hash[:8]})."
+    yield f"Protocol {name} v{version} ({context.protocol_hash[:8]})."
     if context.backbone:
-        words += f" Weights of {context.backbone}: {(context.backbone_weights or 'unknown')[:8]}"
+        words = f"Weights of {context.backbone}: {(context.backbone_weights or 'unknown')[:8]}"
         notes = list(dict.fromkeys(r.backbone.note for r in records if r.backbone))
-        words += f" ({'; '.join(filter(None, notes))})." if any(notes) else "."
-    return words
+        yield words + (f" ({'; '.join(filter(None, notes))})." if any(notes) else ".")
 
 
 def _counted(rows: NamedRows, records: Sequence[Record]) -> str:
