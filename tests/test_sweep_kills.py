@@ -156,6 +156,12 @@ def test_twenty_kills_of_real_runs(tmp_path):
     torture(tmp_path / "kills", planned, PROGRAM, kills=20, seed=2)
 
 
+def saved_at(runs):
+    """When the newest state of a training run was saved; 0 where there is none."""
+    files = runs.rglob("resume.safetensors")
+    return max((file.stat().st_mtime_ns for file in files if file.exists()), default=0)
+
+
 @pytest.mark.slow
 def test_the_whole_command_is_killed_interrupted_and_goes_on(tmp_path):
     """Kill, Ctrl-C and a lone cell's kill, of the real command; the result is that of one go."""
@@ -167,8 +173,10 @@ def test_the_whole_command_is_killed_interrupted_and_goes_on(tmp_path):
     command = sweep(datasets, parts, *more)
     for number, code in ((signal.SIGKILL, -9), (signal.SIGINT, 130)):
         process = start(command, tmp_path / "log")
-        while not list(parts.rglob("resume.safetensors")):
+        saved = None
+        while saved is None or saved_at(parts) <= saved:  # until its own cell has saved a step
             assert process.poll() is None, (tmp_path / "log").read_text()
+            saved = saved_at(parts) if saved is None and children(process.pid) else saved
             time.sleep(0.02)
         process.send_signal(number)
         assert process.wait() == code
