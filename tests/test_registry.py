@@ -155,7 +155,7 @@ def test_real_data_draws_nothing(root, tiny):
 
 
 def test_data_folder_that_does_not_exist(tmp_path):
-    with pytest.raises(DataError, match=r"nowhere does not exist; correct LPMOE_BENCH_DATA"):
+    with pytest.raises(DataError, match=r"nowhere does not exist; correct --data-root"):
         find(tmp_path / "nowhere")
 
 

@@ -190,10 +190,9 @@ def generate(
 
 def _folder(root: Path | None) -> Path | None:
     """Return the data root; raises DataError when it is named but not there."""
-    if root is not None and not root.is_dir():
-        raise DataError(
-            f"the data folder {root} does not exist; correct LPMOE_BENCH_DATA or unset it"
-        )
+    from lpmoe_bench.registry.layouts import check_root
+
+    check_root(root)
     return root
 
 

@@ -37,16 +37,13 @@ def audit(
     from lpmoe_bench.audit.audit import audit_sets
     from lpmoe_bench.audit.features import default_features
     from lpmoe_bench.console import Terminal
-    from lpmoe_bench.errors import DataError
     from lpmoe_bench.files import write_atomically
     from lpmoe_bench.record import find_records
+    from lpmoe_bench.registry.layouts import check_root
     from lpmoe_bench.registry.model import load_registry
     from lpmoe_bench.weights import default_cache
 
-    if data_root is not None and not data_root.is_dir():
-        raise DataError(
-            f"the data folder {data_root} does not exist; correct LPMOE_BENCH_DATA or unset it"
-        )
+    check_root(data_root)
     registry, cache = load_registry(datasets), default_cache()
     chosen = [registry.dataset(name) for name in dict.fromkeys(names)]
     stored = find_records(records).stored if records else []

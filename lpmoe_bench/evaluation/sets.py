@@ -12,6 +12,7 @@ from lpmoe_bench.datasets.listing import how_to_get
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.generated import SETS
 from lpmoe_bench.registry import MANIFESTS, Registry, Split, make_split, open_split, resolve
+from lpmoe_bench.registry.layouts import check_root
 from lpmoe_bench.registry.pairs import find_pairs
 from lpmoe_bench.registry.schema import NAME
 
@@ -49,10 +50,7 @@ def named_sets(
 
     Raises UsageError for an unknown name, DataError where what it means is not found or is broken.
     """
-    if root is not None and not root.is_dir():
-        raise DataError(
-            f"the data folder {root} does not exist; correct LPMOE_BENCH_DATA or unset it"
-        )
+    check_root(root)
     found: dict[str, TestSet] = {}
     for name in names:
         if name.removesuffix("/test") in SETS:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lpmoe_bench.errors import DataError, UsageError
-from lpmoe_bench.registry.layouts import split_pairs
+from lpmoe_bench.registry.layouts import check_root, split_pairs
 from lpmoe_bench.registry.model import Dataset, Registry, Task, load_registry
 from lpmoe_bench.registry.pairs import Pair, find_pairs, read_stems
 from lpmoe_bench.registry.splits import Report, Split, check_pairs, make_split
@@ -74,10 +74,7 @@ def resolve(
     if embedded:
         train, test, note = _drawn(task, "the embedded set was asked for", generated_root, report)
         return TaskData(train, [test], [note])
-    if root is not None and not root.is_dir():
-        raise DataError(
-            f"the data folder {root} does not exist; correct LPMOE_BENCH_DATA or unset it"
-        )
+    check_root(root)
     where = "not in the data folder" if root else "not found (LPMOE_BENCH_DATA is not set)"
     half: list[str] = []
     for train, test in ((task.train, task.test), (task.stand_in.train, task.stand_in.test)):

@@ -16,6 +16,15 @@ COLUMNS = ("image", "label")
 SOURCE = "SOURCE.txt"  # in the folder of a split: where `data add` had it from
 
 
+def check_root(root: Path | None) -> None:
+    """Raise DataError for a folder of data sets that is named but not there."""
+    if root is not None and not root.is_dir():
+        raise DataError(
+            f"the data folder {root} does not exist; correct --data-root or LPMOE_BENCH_DATA, or "
+            f"leave both out"
+        )
+
+
 def split_pairs(dataset: Dataset, place: Path, split: str) -> list[Pair] | None:
     """Return the pairs of a split of the set in a folder, None where the split is not there.
 
