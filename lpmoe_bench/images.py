@@ -1,5 +1,6 @@
 """Image and mask files to arrays: as a person sees them, or one sentence naming the file."""
 
+import stat
 from pathlib import Path
 
 import cv2
@@ -103,6 +104,8 @@ def inspect_mask(path: Path, threshold: int = THRESHOLD) -> tuple[np.ndarray, tu
 def read_whole(path: Path) -> bytes:
     """Return the bytes of an image file; raises DataError when it is missing, empty or cut off."""
     try:
+        if stat.S_ISFIFO(path.stat().st_mode):  # reading it would wait for ever
+            raise DataError(f"{path} cannot be read (it is a pipe)")
         data = path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None

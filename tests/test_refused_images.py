@@ -1,5 +1,7 @@
 """Image files that are damaged, or would be shown wrongly: refused in one sentence."""
 
+import os
+
 import numpy as np
 import pytest
 from drawn_files import noise_image, saved, write
@@ -105,6 +107,13 @@ def test_missing_file_and_folder_in_its_place(tmp_path):
         read_image(tmp_path / "a.png")
     with pytest.raises(DataError, match="cannot be read"):
         read_image(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes among files here")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"a\.png cannot be read \(it is a pipe\)"):
+        read_image(tmp_path / "a.png")
 
 
 def test_floating_point_images_are_refused(tmp_path):
