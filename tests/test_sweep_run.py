@@ -35,6 +35,14 @@ def test_every_cell_is_run_once_and_finished_ones_are_skipped(tmp_path):
     assert cell_counts(tmp_path) == (4, 4, 0)  # shared cells count once
 
 
+def test_cells_whose_records_are_elsewhere_are_finished(tmp_path):
+    planned = fake_sweep(fake_cell(seed=0), fake_cell(seed=1))
+    run_fake(fake_sweep(fake_cell(seed=0)), tmp_path / "published")
+    write_sweep(tmp_path / "runs", planned)
+    assert cell_counts(tmp_path / "runs") == (2, 0, 0)
+    assert cell_counts(tmp_path / "runs", [tmp_path / "published"]) == (2, 1, 0)
+
+
 def test_a_cell_that_fails_twice_is_finished_at_the_third_attempt(tmp_path):
     sweep = fake_sweep(fake_cell("fail=2"), fake_cell(seed=1))
     run_fake(sweep, tmp_path)

@@ -43,7 +43,7 @@ def test_the_command_asks_the_sweep_where_there_is_one(runs, monkeypatch):
     sweep = ModuleType("lpmoe_bench.sweep.status")
     asked = []
 
-    def cell_counts(root):
+    def cell_counts(root, elsewhere):
         asked.append(root)
         return 5, 3, 1
 

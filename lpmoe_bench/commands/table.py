@@ -96,5 +96,6 @@ def _cells(roots: Sequence[Path]) -> CellCounts | None:
     from lpmoe_bench.sweep.status import cell_counts
     from lpmoe_bench.tables.parts import CellCounts
 
-    counted = [cell_counts(root) for root in roots]
+    there = [root for root in roots if root.is_dir()]
+    counted = [cell_counts(root, there) for root in there]
     return CellCounts(*(sum(values) for values in zip(*counted, strict=True)))

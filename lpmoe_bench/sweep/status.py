@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lpmoe_bench.errors import UsageError
@@ -26,14 +26,15 @@ def status_command(runs: Path, done: Sequence[Path], as_json: bool) -> None:
     )
 
 
-def cell_counts(runs: Path) -> tuple[int, int, int]:
+def cell_counts(runs: Path, elsewhere: Iterable[Path] = ()) -> tuple[int, int, int]:
     """Return how many cells the sweeps of a folder declare, have finished and have given up.
 
-    A cell that several sweeps declare counts once.
+    A cell that several sweeps declare counts once; one whose record is elsewhere is finished.
     """
+    known = published(elsewhere)
     states: dict[tuple[str, int], str] = {}
     for folder, sweep in read_sweeps(runs):
         for cell in sweep.cells:
-            states[cell.fingerprint, cell.seed] = state_of(runs, folder, cell, {}).state
+            states[cell.fingerprint, cell.seed] = state_of(runs, folder, cell, known).state
     found = list(states.values())
     return len(found), found.count("done"), found.count("failed")
