@@ -111,7 +111,7 @@ def test_the_newest_of_equal_records_wins_and_that_is_said():
     ]
     table = build_table(records)
     assert cells(table, "s_measure") == {"LoRA": ("0.900", "")}
-    assert "1 older records of the same fingerprint and seed" in to_markdown(table)
+    assert "newest of one fingerprint and seed wins: 1 record." in to_markdown(table)
 
 
 def test_superseded_records_are_left_out():
@@ -141,7 +141,7 @@ def test_unusual_facts_stand_below():
         "2 images with an empty mask are left out",
         "comparable with no published ones",
         "opened up to 3 times",
-        "1 records were made by code that differs from its commit",
+        "Made by code that differs from its commit: 1 record.",
         "Weights of small: abababab (saliency-tuned).",
         "Protocol cod v1 (cdcdcdcd).",
     ):

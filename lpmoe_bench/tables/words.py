@@ -78,7 +78,7 @@ def footer(context: Context, rows: NamedRows, dropped: int, speeds: bool) -> lis
     lines += _unusual(context, records)
     if dropped:
         lines.append(
-            f"{dropped} older records of the same fingerprint and seed are left out: newest wins."
+            f"Left out, for the newest of one fingerprint and seed wins: {_records(dropped)}."
         )
     if speeds:
         devices = sorted({f"{r.environment.device} ({r.environment.cpu})" for r in records})
@@ -103,14 +103,17 @@ def _made_by(context: Context, records: Sequence[Record]) -> Iterable[str]:
 
 def _counted(rows: NamedRows, records: Sequence[Record]) -> str:
     seeds = sorted({record.seed for record in records if record.seed is not None})
-    plural = "s" if len(records) != 1 else ""
-    words = f"{len(records)} record{plural}"
+    words = _records(len(records))
     if seeds:
         words += f", seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
     words += "."
     if any(len(seeds_of) > 1 for _, seeds_of in rows):
         words += " Mean ± standard deviation over n seeds."
     return words + (" Best bold, second underlined." if len(rows) > 1 else "")
+
+
+def _records(count: int) -> str:
+    return f"{count} record{'s' if count != 1 else ''}"
 
 
 def _settings(rows: NamedRows) -> list[str]:
@@ -140,4 +143,4 @@ def _unusual(context: Context, records: Sequence[Record]) -> Iterable[str]:
         yield f"The test images were opened up to {opened} times for one record."
     dirty = Counter(record.environment.git_dirty for record in records)[True]
     if dirty:
-        yield f"{dirty} records were made by code that differs from its commit."
+        yield f"Made by code that differs from its commit: {_records(dirty)}."
