@@ -12,12 +12,13 @@ from lpmoe_bench.report.markup import Child, Markup, tag
 from lpmoe_bench.report.material import Chapter, Material
 from lpmoe_bench.report.page import filter_bar, page, part, section
 from lpmoe_bench.report.plots import pareto_figures, size_figures, training_figures
-from lpmoe_bench.report.summary import counted, notes_list, overview, record_list, warnings
+from lpmoe_bench.report.summary import notes_list, overview, record_list, warnings
 from lpmoe_bench.report.tables import score_table
 from lpmoe_bench.report.training import Lesson, read_lessons
 from lpmoe_bench.report.verdict_table import verdict_section
 from lpmoe_bench.report.verdicts import judge
 from lpmoe_bench.tables.context import in_words
+from lpmoe_bench.tables.words import counted
 
 Report = Callable[[int, int, str], None]
 

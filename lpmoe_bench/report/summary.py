@@ -12,13 +12,9 @@ from lpmoe_bench.report.markup import Child, Markup, tag
 from lpmoe_bench.report.material import Material
 from lpmoe_bench.report.tables import Head, Value, sortable
 from lpmoe_bench.tables.context import decoder_words
+from lpmoe_bench.tables.words import counted
 
 MOST_NOTES = 40
-
-
-def counted(count: int, word: str) -> str:
-    """Return a number with its word: 1 record, 2 records."""
-    return f"{count} {word}{'s' * (count != 1)}"
 
 
 def overview(material: Material) -> Markup:

@@ -20,27 +20,28 @@ _IN_CONTEXT |= {"train.epochs", "train.steps", "train.batch", "train.limit_train
 
 @dataclass(frozen=True)
 class Context:
-    """Everything that must agree within a table."""
+    """Everything that must agree within a table; of figures that others printed, or of tables that
+    are stacked, much of it is unknown or left open."""
 
     task: str
     test_set: str
-    test_digest: str
-    train_set: str | None
-    train_digest: str | None
-    protocol: str
-    protocol_version: int
-    protocol_hash: str
-    backbone: str | None
-    backbone_weights: str | None
-    decoder: str | None
-    decoder_options: str
-    decoder_weights: str | None
-    size: int | None
-    epochs: int | None
-    steps: int | None
-    batch: int | None
-    limit_train: int | None
-    loss: str | None
+    test_digest: str = ""
+    train_set: str | None = None
+    train_digest: str | None = None
+    protocol: str = ""
+    protocol_version: int = 0
+    protocol_hash: str = ""
+    backbone: str | None = None
+    backbone_weights: str | None = None
+    decoder: str | None = None
+    decoder_options: str = "{}"
+    decoder_weights: str | None = None
+    size: int | None = None
+    epochs: int | None = None
+    steps: int | None = None
+    batch: int | None = None
+    limit_train: int | None = None
+    loss: str | None = None
 
     @property
     def order(self) -> list[str]:
@@ -113,31 +114,6 @@ def own_settings(record: Record) -> dict[str, Any]:
         and not key.startswith(("options.", "decoder_options.", "runtime."))
         and not (key in later and value == later[key])  # older records do not have it
     }
-
-
-def published_context(task: str, test_set: str) -> Context:
-    """Return the context of figures that others printed: nothing else is known in our terms."""
-    return Context(
-        task=task,
-        test_set=test_set,
-        test_digest="",
-        train_set=None,
-        train_digest=None,
-        protocol="",
-        protocol_version=0,
-        protocol_hash="",
-        backbone=None,
-        backbone_weights=None,
-        decoder=None,
-        decoder_options="{}",
-        decoder_weights=None,
-        size=None,
-        epochs=None,
-        steps=None,
-        batch=None,
-        limit_train=None,
-        loss=None,
-    )
 
 
 def caption(context: Context, record: Record, tests: Sequence[str] = ()) -> str:

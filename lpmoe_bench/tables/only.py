@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.record import StoredRecord
 from lpmoe_bench.record_model import Record
 from lpmoe_bench.tables.context import flat
+from lpmoe_bench.tables.words import plain
 from method_zoo._errors import unknown
 
 
@@ -55,8 +55,4 @@ def keep_only(
 
 def _settings(record: Record) -> dict[str, str]:
     """Return a record's settings, its seed among them, as `--only` writes them."""
-    return {key: _plain(value) for key, value in flat(record.config).items()}
-
-
-def _plain(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value).lower()
+    return {key: plain(value) for key, value in flat(record.config).items()}

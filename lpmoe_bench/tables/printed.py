@@ -8,7 +8,7 @@ from dataclasses import replace
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.facts import METRICS
 from lpmoe_bench.tables.columns import Column
-from lpmoe_bench.tables.context import published_context
+from lpmoe_bench.tables.context import Context
 from lpmoe_bench.tables.figures import (
     COUNTED,
     conditions,
@@ -91,7 +91,7 @@ def _part(ledger: Ledger, table: PublishedTable, name: str, rows: Sequence[Publi
         )
         for row in rows
     ]
-    context = published_context(ledger.sets[name].task or "", ledger.sets[name].title)
+    context = Context(ledger.sets[name].task or "", ledger.sets[name].title)
     return Group(context, columns, tuple(made), "", ())
 
 

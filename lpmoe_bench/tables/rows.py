@@ -80,16 +80,19 @@ def sort_each(groups: Sequence[Group], key: str | None) -> list[Group]:
     Published rows stay below, in the same order, and groups without the column as they are. Raises
     UsageError where no group has it.
     """
-    having = [group for group in groups if key in [column.key for column in group.columns]]
-    if key is not None and not having:
-        known = dict.fromkeys(column.key for group in groups for column in group.columns)
+    if key is None:
+        return list(groups)
+    known = dict.fromkeys(column.key for group in groups for column in group.columns)
+    if key not in known:
         raise UsageError(unknown("column to sort by", key, known))
-    return [_sorted(group, key) if key and group in having else group for group in groups]
+    return [_sorted(group, key) for group in groups]
 
 
 def _sorted(group: Group, key: str) -> Group:
-    """Order the rows by one column."""
+    """Order the rows by one column, where the group has it."""
     keys = [column.key for column in group.columns]
+    if key not in keys:
+        return group
     index = keys.index(key)
     sign = 1 if group.columns[index].higher_is_better is False else -1
 

@@ -17,6 +17,10 @@ from lpmoe_bench.tables.parts import Band, Cell, Group, Row
 from lpmoe_bench.tables.wide import said_of
 from method_zoo._errors import unknown
 
+# What stacked tables share: all of a context but the task, its data, protocol and loss.
+BUDGET = ("backbone", "backbone_weights", "decoder", "decoder_options", "decoder_weights", "size")
+BUDGET += ("epochs", "steps", "batch", "limit_train")
+
 
 def stack(groups: Sequence[Group]) -> list[Group]:
     """Join tables of one backbone and budget, a band of rows each; others stay apart.
@@ -56,18 +60,7 @@ def metrics_each(
 
 def _budget(context: Context) -> Context:
     """Return the context less what belongs to a task and its data."""
-    return replace(
-        context,
-        task="",
-        test_set="",
-        test_digest="",
-        train_set=None,
-        train_digest=None,
-        protocol="",
-        protocol_version=0,
-        protocol_hash="",
-        loss=None,
-    )
+    return Context("", "", **{name: getattr(context, name) for name in BUDGET})
 
 
 def _stacked(parts: Sequence[Group]) -> Group:

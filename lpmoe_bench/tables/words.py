@@ -53,7 +53,7 @@ def _differing(
 ) -> list[str]:
     own, all_settings = settings(record), [settings(other) for other in alike]
     return [
-        f"{key.removeprefix('train.')}={_plain(own.get(key))}"
+        f"{key.removeprefix('train.')}={plain(own.get(key))}"
         for key in _varying(all_settings)
         if key in own
     ]
@@ -64,7 +64,8 @@ def _varying(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     return [key for key in keys if len({repr(one.get(key)) for one in settings}) > 1]
 
 
-def _plain(value: Any) -> str:
+def plain(value: Any) -> str:
+    """Write the value of a setting as people type it."""
     return f"{value:g}" if isinstance(value, float) else str(value).lower()
 
 
@@ -77,9 +78,8 @@ def footer(context: Context, rows: NamedRows, dropped: int, speeds: bool) -> lis
     lines += _settings(rows)
     lines += _unusual(context, records)
     if dropped:
-        lines.append(
-            f"Left out, for the newest of one fingerprint and seed wins: {_records(dropped)}."
-        )
+        gone = counted(dropped, "record")
+        lines.append(f"Left out, for the newest of one fingerprint and seed wins: {gone}.")
     if speeds:
         devices = sorted({f"{r.environment.device} ({r.environment.cpu})" for r in records})
         lines.append(f"Measured on {' and '.join(devices)}.")
@@ -103,7 +103,7 @@ def _made_by(context: Context, records: Sequence[Record]) -> Iterable[str]:
 
 def _counted(rows: NamedRows, records: Sequence[Record]) -> str:
     seeds = sorted({record.seed for record in records if record.seed is not None})
-    words = _records(len(records))
+    words = counted(len(records), "record")
     if seeds:
         words += f", seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
     words += "."
@@ -112,8 +112,9 @@ def _counted(rows: NamedRows, records: Sequence[Record]) -> str:
     return words + (" Best bold, second underlined." if len(rows) > 1 else "")
 
 
-def _records(count: int) -> str:
-    return f"{count} record{'s' if count != 1 else ''}"
+def counted(count: int, word: str) -> str:
+    """Return a number with its word: 1 record, 2 records."""
+    return f"{count} {word}{'' if count == 1 else 's'}"
 
 
 def _settings(rows: NamedRows) -> list[str]:
@@ -124,7 +125,7 @@ def _settings(rows: NamedRows) -> list[str]:
     for key in _varying(settings):
         by_value: dict[str, list[str]] = {}
         for (label, _), own in zip(rows, settings, strict=True):
-            by_value.setdefault(_plain(own.get(key)), []).append(label)
+            by_value.setdefault(plain(own.get(key)), []).append(label)
         values = "; ".join(f"{value} for {', '.join(names)}" for value, names in by_value.items())
         lines.append(f"{key.removeprefix('train.')}: {values}.")
     return lines
@@ -143,4 +144,4 @@ def _unusual(context: Context, records: Sequence[Record]) -> Iterable[str]:
         yield f"The test images were opened up to {opened} times for one record."
     dirty = Counter(record.environment.git_dirty for record in records)[True]
     if dirty:
-        yield f"Made by code that differs from its commit: {_records(dirty)}."
+        yield f"Made by code that differs from its commit: {counted(dirty, 'record')}."
