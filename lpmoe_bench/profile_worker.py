@@ -18,8 +18,7 @@ import torch
 
 from lpmoe_bench.config import RunConfig
 from lpmoe_bench.losses import get_loss
-from lpmoe_bench.profiling import peak_memory_bytes
-from lpmoe_bench.run_record import device_name
+from lpmoe_bench.profiling import device_name, peak_memory_bytes
 from lpmoe_bench.trained import build_segmenter
 from lpmoe_bench.weights import RANDOM, resolve_weights
 

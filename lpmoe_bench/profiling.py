@@ -8,6 +8,8 @@ import torch
 
 from lpmoe_bench.model import Segmenter
 
+CPU_MEMORY = ("can't allocate memory", "not enough memory")  # how torch words it without a GPU
+
 
 def count_parameters(segmenter: Segmenter) -> dict[str, int | float | None]:
     """Count what trains in the method and in the decoder, what is frozen, and the shares.
@@ -52,3 +54,16 @@ def peak_memory_bytes(device: torch.device) -> int:
         pass
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether torch ran out of memory, on a GPU or without one, or numpy did."""
+    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return known or any(words in str(error) for words in CPU_MEMORY)
+
+
+def device_name(kind: str) -> str:
+    """Return the device in words: its model where torch knows one."""
+    if kind == "cuda":
+        return torch.cuda.get_device_name()
+    return f"cpu, {torch.get_num_threads()} threads"

@@ -59,6 +59,8 @@ __all__ = [
 ]
 
 RECORD, ROWS, CURVE = "run.json", "per_image.csv", "curve.csv"
+ADAPTER_FILE = "adapter.safetensors"
+STATE_FILE = "resume.safetensors"  # of a run that is not finished
 TEXT_COLUMNS = ("dataset", "image", "flags")
 
 

@@ -23,14 +23,14 @@ from lpmoe_bench.files import write_atomically
 from lpmoe_bench.metrics import ScoreResult, get_metric
 from lpmoe_bench.model import Segmenter
 from lpmoe_bench.plan import Plan
-from lpmoe_bench.record import Record, read_record
+from lpmoe_bench.profiling import is_out_of_memory
+from lpmoe_bench.record import ADAPTER_FILE, STATE_FILE, read_record
+from lpmoe_bench.record_model import Record
 from lpmoe_bench.run_record import RunFacts, write_run
 from lpmoe_bench.train import TrainingRun, train
-from lpmoe_bench.train_state import STATE_FILE
-from lpmoe_bench.trained import ADAPTER_FILE, ADAPTER_FORMAT, build_segmenter
+from lpmoe_bench.trained import ADAPTER_FORMAT, build_segmenter
 
 OPENED_FILE = "test_opened"
-CPU_MEMORY = ("can't allocate memory", "not enough memory")  # how torch words it without a GPU
 
 
 def execute(plan: Plan, terminal: Terminal, force: bool = False) -> Record:
@@ -52,12 +52,6 @@ def execute(plan: Plan, terminal: Terminal, force: bool = False) -> Record:
                 f"out of memory at batch {plan.config.train.batch}, size {plan.config.size}; "
                 f"use --set runtime.checkpointing=true, which changes no result, or a smaller size"
             ) from None
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether torch ran out of memory, on a GPU or without one, or numpy did."""
-    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    return known or any(words in str(error) for words in CPU_MEMORY)
 
 
 def _execute(plan: Plan, terminal: Terminal) -> Record:

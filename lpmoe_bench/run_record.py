@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import torch
-
 from lpmoe_bench.blueprint import blueprint
 from lpmoe_bench.config import RunConfig
 from lpmoe_bench.environment import collect_environment
@@ -18,7 +16,7 @@ from lpmoe_bench.flops import Flops, count_flops
 from lpmoe_bench.metrics import ScoreResult, get_protocol
 from lpmoe_bench.model import Segmenter
 from lpmoe_bench.plan import Plan
-from lpmoe_bench.profiling import count_parameters, peak_memory_bytes
+from lpmoe_bench.profiling import count_parameters, device_name, peak_memory_bytes
 from lpmoe_bench.record import (
     BackboneFacts,
     Costs,
@@ -33,7 +31,6 @@ from lpmoe_bench.record import (
     Training,
     write_record,
 )
-from lpmoe_bench.registry import Split
 from lpmoe_bench.train_state import Progress
 
 
@@ -93,21 +90,14 @@ def make_record(facts: RunFacts) -> Record:
         training=_training(facts),
         environment=_environment(facts),
         data=DataFacts(
-            train=split_facts(plan.train),
-            validation=split_facts(plan.validation),
-            tests=[split_facts(split) for split in plan.tests],
+            train=SplitFacts(**plan.train.facts),
+            validation=SplitFacts(**plan.validation.facts),
+            tests=[SplitFacts(**split.facts) for split in plan.tests],
         ),
         adapter_sha256=hashlib.sha256(facts.state).hexdigest(),
         test_opened=facts.opened,
         notes=[*plan.notes, *_resumed(facts.progress), *_cached(facts)],
     )
-
-
-def device_name(kind: str) -> str:
-    """Return the device in words: its model where torch knows one."""
-    if kind == "cuda":
-        return torch.cuda.get_device_name()
-    return f"cpu, {torch.get_num_threads()} threads"
 
 
 def _environment(facts: RunFacts) -> Environment:
@@ -201,15 +191,4 @@ def _training(facts: RunFacts) -> Training:
         lr=config.lr,
         best_step=progress.best_step,
         best_validation=progress.best_score,
-    )
-
-
-def split_facts(split: Split) -> SplitFacts:
-    """Return what a record says of a split."""
-    return SplitFacts(
-        label=split.label,
-        digest=split.digest,
-        images=len(split.pairs),
-        note=split.note,
-        generated=split.generated,
     )

@@ -17,12 +17,11 @@ from lpmoe_bench.decoders import build_decoder
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.evaluate import Predictor
 from lpmoe_bench.model import Segmenter
-from lpmoe_bench.record import read_record
+from lpmoe_bench.record import ADAPTER_FILE, read_record
 from lpmoe_bench.weights import Weights, load_backbone, resolve_weights
 from method_zoo import ZooError, get_method
 
 CLASSES = 1  # binary masks; a task with more will say so
-ADAPTER_FILE = "adapter.safetensors"
 ADAPTER_FORMAT = "lpmoe-bench adapter 1"
 
 

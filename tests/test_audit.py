@@ -11,8 +11,8 @@ from audit_sets import QUIET, found, lists, look, place, scene
 from typer.testing import CliRunner
 
 from lpmoe_bench.audit import audit as audit_module
-from lpmoe_bench.audit import search
 from lpmoe_bench.audit.audit import audit_sets
+from lpmoe_bench.audit.features import FeatureLikeness
 from lpmoe_bench.audit.model import Audit, Twins
 from lpmoe_bench.audit.report import as_json, as_markdown, as_text
 from lpmoe_bench.cli import app
@@ -145,17 +145,14 @@ def test_a_second_audit_reads_nothing_and_a_change_is_seen(tmp_path, monkeypatch
     assert found(look(tmp_path, mine)) == {("mine/a0", "mine/a2", "exact", False)}
 
 
-def test_the_backbone_has_the_last_word(tmp_path, monkeypatch):
+def test_the_backbone_has_the_last_word(tmp_path):
     place(tmp_path, "mine", "a", scene(0))
     place(tmp_path, "mine", "b", COPIES["smaller"](scene(0)))
     mine = lists(tmp_path, "mine", train="a", test="b")
 
-    class Weights:
-        backbone, sha256 = "some", "ab" * 32
-
     for value, kept in ((0.95, 1), (0.8, 0)):
-        monkeypatch.setattr(search, "feature_likeness", lambda asked, w, r, v=value: [v])
-        audit = audit_sets([mine], tmp_path, tmp_path / f"{value}", QUIET, Weights())  # type: ignore
+        features = FeatureLikeness("some", "ab" * 32, lambda asked, report, v=value: [v])
+        audit = audit_sets([mine], tmp_path, tmp_path / f"{value}", QUIET, features)
         assert [t.features for t in audit.twins] == [value] * kept
         assert audit.features == "some, weights abababababab"
 

@@ -9,9 +9,10 @@ import pytest
 from audit_sets import scene
 from drawn_files import write
 
-from lpmoe_bench.audit import features
-from lpmoe_bench.audit.features import Question, default_features, feature_likeness
+from lpmoe_bench import feature_likeness as features
+from lpmoe_bench.audit.features import Question
 from lpmoe_bench.errors import DataError
+from lpmoe_bench.feature_likeness import default_features, feature_likeness
 from lpmoe_bench.weights import resolve_weights
 
 
@@ -27,7 +28,7 @@ def test_copies_are_alike_and_other_scenes_are_not(tmp_path, weights):
     told = []
     asked = [(one, one, False), (one, turned, True), (one, turned, False), (one, other, False)]
     same, mirrored, unturned, unlike = feature_likeness(
-        [Question(*q) for q in asked], weights, lambda done, total: told.append((done, total))
+        weights, [Question(*q) for q in asked], lambda done, total: told.append((done, total))
     )
     assert same == pytest.approx(1, abs=1e-5)
     assert mirrored == pytest.approx(1, abs=1e-3)
@@ -38,7 +39,7 @@ def test_copies_are_alike_and_other_scenes_are_not(tmp_path, weights):
 def test_an_image_that_went_missing_is_a_sentence(tmp_path, weights):
     one = write(tmp_path / "a.png", scene(0))
     with pytest.raises(DataError, match=r"b\.png does not exist"):
-        feature_likeness([Question(one, tmp_path / "b.png", False)], weights)
+        feature_likeness(weights, [Question(one, tmp_path / "b.png", False)])
 
 
 def test_without_torch_or_weights_the_reason_is_said(tmp_path, monkeypatch):

@@ -6,11 +6,11 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import ValidationError
 
+from lpmoe_bench.audit.features import FeatureLikeness
 from lpmoe_bench.audit.gather import Gathered, Image, compared, gather
 from lpmoe_bench.audit.group_report import join_alike, report_groups
 from lpmoe_bench.audit.model import VERSION, Audit, AuditedSplit, Twins
@@ -22,9 +22,6 @@ from lpmoe_bench.files import write_atomically
 from lpmoe_bench.registry import MANIFESTS
 from lpmoe_bench.registry.schema import Dataset
 
-if TYPE_CHECKING:
-    from lpmoe_bench.weights import Weights
-
 FOLDER = "audit"  # of the cache: signatures by set, reports by everything that they depend on
 
 
@@ -33,12 +30,12 @@ def audit_sets(
     root: Path | None,
     cache: Path,
     bars: Bars,
-    weights: Weights | None = None,
+    features: FeatureLikeness | None = None,
     why_not: str = "",
 ) -> Audit:
     """Compare all images of these sets with each other; what is known is taken from the cache.
 
-    weights: of the backbone that confirms near duplicates; None leaves it to the pixels, and
+    features: of the backbone that confirms near duplicates; None leaves it to the pixels, and
     `why_not` is said. Raises DataError for a set that is not there or an image that is broken.
     """
     sets = []
@@ -46,19 +43,19 @@ def audit_sets(
         with bars.bar(f"opening {dataset.name}", 1) as bar:
             sets.append(gather(dataset, root, cache / MANIFESTS))
             bar.update(1, 1)
-    file = cache / FOLDER / f"report-{_key(sets, weights)}.json"
+    file = cache / FOLDER / f"report-{_key(sets, features)}.json"
     known = _kept(file)
     if known is not None:
         return known
-    found = _audit(sets, cache / FOLDER, bars, weights, why_not)
+    found = _audit(sets, cache / FOLDER, bars, features, why_not)
     with suppress(ResourceError):  # a full or read-only disk: the next time is slower, that is all
         write_atomically(file, found.model_dump_json())
     return found
 
 
-def _key(sets: Sequence[Gathered], weights: Weights | None) -> str:
+def _key(sets: Sequence[Gathered], features: FeatureLikeness | None) -> str:
     """Hash what a report depends on: content, lists and groups of the sets, method, weights."""
-    lines = [f"audit {VERSION}", weights.sha256 if weights else "pixels"]
+    lines = [f"audit {VERSION}", features.sha256 if features else "pixels"]
     for one in sets:
         lines += [one.groups, *(split.model_dump_json() for split in one.splits)]
         lines += [f"{i.label}\0{i.content}\0{i.group}\0{i.splits}" for i in one.images]
@@ -74,13 +71,13 @@ def _kept(file: Path) -> Audit | None:
 
 
 def _audit(
-    sets: list[Gathered], cache: Path, bars: Bars, weights: Weights | None, why_not: str
+    sets: list[Gathered], cache: Path, bars: Bars, features: FeatureLikeness | None, why_not: str
 ) -> Audit:
     images = [image for one in sets for image in one.images]
     splits = [split for one in sets for split in one.splits]
     found = [_signatures(one, cache, bars) for one in sets]
     together = Signatures(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
-    matches, candidates = find_matches(images, together, bars, weights)
+    matches, candidates = find_matches(images, together, bars, features)
     alike = {one.dataset.name for one in sets if one.dataset.groups and one.dataset.groups.alike}
     images = join_alike(images, matches, alike)
     pairs = compared(splits)
@@ -90,9 +87,9 @@ def _audit(
         splits=splits,
         twins=sorted(twins, key=lambda t: (not t.between, t.kind, t.one, t.other)),
         groups=[r for one in sets if (r := report_groups(one, images, pairs)) is not None],
-        features=f"{weights.backbone}, weights {weights.sha256[:12]}" if weights else "",
+        features=f"{features.backbone}, weights {features.sha256[:12]}" if features else "",
         candidates=candidates,
-        remarks=list(_remarks(splits, why_not if weights is None else "")),
+        remarks=list(_remarks(splits, why_not if features is None else "")),
     )
 
 

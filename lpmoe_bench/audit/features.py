@@ -1,25 +1,10 @@
-"""Likeness in the frozen backbone's own features: how well each patch is found in the other image.
-
-It is what training sees of an image, so two images that are alike here are one to a method.
-"""
+"""What is asked of a backbone's features where the pixels of two images leave a doubt."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
-
-from lpmoe_bench.errors import BenchError
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from lpmoe_bench.weights import Weights
-
-SIZE = 224  # pixels; a grid of 14 x 14 patches
-KEPT = 512  # images whose features are held at once: an image has several candidates
+from typing import NamedTuple
 
 
 class Question(NamedTuple):
@@ -30,55 +15,13 @@ class Question(NamedTuple):
     mirrored: bool
 
 
-def default_features(
-    cache: Path, offline: bool, say: Callable[[str], None] = lambda text: None
-) -> tuple[Weights | None, str]:
-    """Return the default backbone's weights, or None and the reason why there are none; `say` is
-    told when they must be fetched."""
-    if find_spec("torch") is None:  # not imported: most audits have nothing to ask, or are kept
-        return None, "torch is not installed"
-    from lpmoe_bench.weights import resolve_weights
-    from lpmoe_bench.weights.default_backbone import NAME
+class FeatureLikeness(NamedTuple):
+    """What compares images in the features of a backbone.
 
-    try:
-        return resolve_weights(NAME, None, cache, offline, say), ""
-    except BenchError as error:
-        return None, str(error)
-
-
-def feature_likeness(
-    questions: Sequence[Question],
-    weights: Weights,
-    report: Callable[[int, int], None] | None = None,
-) -> list[float]:
-    """Return for each pair the mean cosine, -1 to 1, of every patch with the one most like it in
-    the other image, both ways: patches need not be at the same place, so crops count as alike.
-
-    `report` is told (pairs done, all pairs). Raises DataError for an image that cannot be read.
+    sha256: of its weights. compare: takes questions and a report (pairs done, all pairs), and
+    returns for each question how alike the two images are, -1 to 1.
     """
-    import torch
-    import torch.nn.functional as F
 
-    from lpmoe_bench.data import image_tensor
-    from lpmoe_bench.images import read_image
-    from lpmoe_bench.weights import load_backbone
-
-    backbone = load_backbone(weights)
-
-    @lru_cache(KEPT)
-    @torch.no_grad()
-    def patches(path: Path, mirrored: bool) -> Tensor:
-        image = image_tensor(read_image(path), SIZE)
-        tokens = backbone.embed((image.flip(-1) if mirrored else image)[None])
-        for block in range(backbone.depth):
-            tokens = backbone.block(block, tokens)
-        return F.normalize(backbone.norm(tokens).patches[0], dim=-1)  # (N, C)
-
-    found = []
-    for done, (one, other, mirrored) in enumerate(questions, start=1):
-        cosines = patches(one, False) @ patches(other, mirrored).T
-        both = (cosines.amax(0).mean() + cosines.amax(1).mean()) / 2
-        found.append(float(both))
-        if report is not None:
-            report(done, len(questions))
-    return found
+    backbone: str
+    sha256: str
+    compare: Callable[[Sequence[Question], Callable[[int, int], None]], list[float]]

@@ -7,19 +7,15 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lpmoe_bench.audit.features import Question, feature_likeness
+from lpmoe_bench.audit.features import FeatureLikeness, Question
 from lpmoe_bench.audit.gather import Image
 from lpmoe_bench.audit.likeness import Prepared, likeness, prepare
 from lpmoe_bench.audit.neighbours import Close, close_pairs
 from lpmoe_bench.audit.signatures import Signatures
 from lpmoe_bench.datasets.verify import Bars
-
-if TYPE_CHECKING:
-    from lpmoe_bench.weights import Weights
 
 # Correlation of fine structure, measured on nine real sets: copies that were cropped, shrunk,
 # re-encoded or mirrored have 0.9 and more (small smooth dermoscopy images down to 0.65); the most
@@ -50,11 +46,11 @@ class Match:
 
 
 def find_matches(
-    images: Sequence[Image], found: Signatures, bars: Bars, weights: Weights | None
+    images: Sequence[Image], found: Signatures, bars: Bars, features: FeatureLikeness | None
 ) -> tuple[list[Match], int]:
     """Return the images that show the same, and how many pairs had close hashes.
 
-    With `weights` the backbone confirms near duplicates, but for those of one known group, of which
+    With `features` a backbone confirms near duplicates, but for those of one known group, of which
     that is expected; without, the pixels alone.
     """
     exact = list(_exact(images, found.pixels))
@@ -70,7 +66,7 @@ def find_matches(
                     best[pair] = match
     near = [best[pair] for pair in sorted(best)]
     return exact + (
-        near if weights is None else _confirmed(images, near, bars, weights)
+        near if features is None else _confirmed(images, near, bars, features)
     ), candidates
 
 
@@ -119,7 +115,7 @@ def _alike(
 
 
 def _confirmed(
-    images: Sequence[Image], near: list[Match], bars: Bars, weights: Weights
+    images: Sequence[Image], near: list[Match], bars: Bars, features: FeatureLikeness
 ) -> list[Match]:
     """Ask the backbone about those that no known group explains."""
     kept = [m for m in near if _one_group(images, m)]
@@ -128,7 +124,7 @@ def _confirmed(
         return kept
     questions = [Question(images[m.first].path, images[m.second].path, m.mirrored) for m in asked]
     with bars.bar("confirming in the backbone's features", len(asked)) as bar:
-        values = feature_likeness(questions, weights, bar.update)
+        values = features.compare(questions, bar.update)
     kept += [
         replace(match, features=value)
         for match, value in zip(asked, values, strict=True)

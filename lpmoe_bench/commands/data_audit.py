@@ -35,8 +35,8 @@ def audit(
 
     from lpmoe_bench.audit import clean, report
     from lpmoe_bench.audit.audit import audit_sets
-    from lpmoe_bench.audit.features import default_features
     from lpmoe_bench.console import Terminal
+    from lpmoe_bench.feature_likeness import default_features
     from lpmoe_bench.files import write_atomically
     from lpmoe_bench.record import find_records
     from lpmoe_bench.registry.layouts import check_root
@@ -49,10 +49,10 @@ def audit(
     stored = find_records(records).stored if records else []
     offline = offline or bool(os.environ.get("LPMOE_BENCH_OFFLINE"))
     bars = Terminal(quiet, no_color)
-    weights, why_not = None, "--no-features"
+    features, why_not = None, "--no-features"
     if not no_features:
-        weights, why_not = default_features(cache, offline, bars.say)
-    found = audit_sets(chosen, data_root, cache, bars, weights, why_not)
+        features, why_not = default_features(cache, offline, bars.say)
+    found = audit_sets(chosen, data_root, cache, bars, features, why_not)
     scores = clean.clean_scores(stored, found)
     if json:
         extra = {"clean_subset": clean.as_json(scores)} if records else {}

@@ -18,10 +18,11 @@ from lpmoe_bench.evaluation.overlap import (
 from lpmoe_bench.evaluation.record import evaluation_record, place_of
 from lpmoe_bench.evaluation.sets import TestSet, named_sets, own_set
 from lpmoe_bench.metrics import get_protocol
+from lpmoe_bench.profiling import is_out_of_memory
 from lpmoe_bench.record import RECORD, Record, StoredRecord, read_record, write_record
 from lpmoe_bench.record_model import record_folder
 from lpmoe_bench.registry import MANIFESTS, Registry, Split, check_pairs, load_registry
-from lpmoe_bench.run import OPENED_FILE, count_opening, is_out_of_memory, only_one, set_aside
+from lpmoe_bench.run import OPENED_FILE, count_opening, only_one, set_aside
 from lpmoe_bench.trained import load_predictor
 
 

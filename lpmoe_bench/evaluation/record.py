@@ -9,11 +9,10 @@ from pathlib import Path
 from lpmoe_bench.environment import collect_environment
 from lpmoe_bench.evaluate import Predictor
 from lpmoe_bench.metrics import ScoreResult, get_protocol
-from lpmoe_bench.profiling import peak_memory_bytes
-from lpmoe_bench.record import Costs, DataFacts, ProtocolFacts, Record
+from lpmoe_bench.profiling import device_name, peak_memory_bytes
+from lpmoe_bench.record import Costs, DataFacts, ProtocolFacts, Record, SplitFacts
 from lpmoe_bench.record_model import evaluation_folder, run_folder
 from lpmoe_bench.registry import Split
-from lpmoe_bench.run_record import device_name, split_facts
 
 
 def place_of(run: Record, split: Split, protocol: str) -> Path:
@@ -63,7 +62,7 @@ def evaluation_record(
         training=run.training,
         environment=collect_environment(device_name(predictor.fabric.device.type)),
         data=DataFacts(
-            train=run.data.train, validation=run.data.validation, tests=[split_facts(split)]
+            train=run.data.train, validation=run.data.validation, tests=[SplitFacts(**split.facts)]
         ),
         adapter_sha256=run.adapter_sha256,
         test_opened=opened,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.images import inspect_mask, read_image, read_mask
@@ -41,6 +41,17 @@ class Split:
     @property
     def label(self) -> str:
         return f"{self.dataset}/{self.name}"
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a record says of it."""
+        return {
+            "label": self.label,
+            "digest": self.digest,
+            "images": len(self.pairs),
+            "note": self.note,
+            "generated": self.generated,
+        }
 
 
 def make_split(like: Split, name: str, pairs: Sequence[Pair], cache: Path | None = None) -> Split:

@@ -99,15 +99,8 @@ def digest_of(files: Mapping[str, Path]) -> str:
 
 
 def _of_split(split: Split) -> TestSet:
-    facts = SplitFacts(
-        label=split.label,
-        digest=split.digest,
-        images=len(split.pairs),
-        note=split.note,
-        generated=split.generated,
-    )
     return TestSet(
-        facts,
+        SplitFacts(**split.facts),
         {pair.name: pair.mask for pair in split.pairs},
         {pair.name: pair.image for pair in split.pairs},
     )
