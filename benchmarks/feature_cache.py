@@ -32,7 +32,7 @@ from lpmoe_bench.feature_cache.forecast import MIB, idle_because
 from lpmoe_bench.plan import Plan, RunRequest, make_plan
 from lpmoe_bench.run import make_fabric, make_training
 from lpmoe_bench.train import train
-from lpmoe_bench.trained import build_segmenter
+from lpmoe_bench.trained__build import build_segmenter
 from lpmoe_bench.weights import default_cache
 from method_zoo import list_methods
 

@@ -21,7 +21,8 @@ from rich.progress import track
 
 from lpmoe_bench.files import write_atomically
 from lpmoe_bench.images import read_image
-from lpmoe_bench.registry import load_registry, resolve
+from lpmoe_bench.registry import resolve
+from lpmoe_bench.registry.model import load_registry
 from lpmoe_bench.weights import default_cache
 
 SIDE, MARGIN, ROUNDS = 256, 0.1, 5

@@ -29,7 +29,7 @@ from lpmoe_bench.environment import collect_environment
 from lpmoe_bench.losses import structure_loss
 from lpmoe_bench.profile import profile_config
 from lpmoe_bench.profiling import count_parameters, peak_memory_bytes
-from lpmoe_bench.trained import build_segmenter
+from lpmoe_bench.trained__build import build_segmenter
 from lpmoe_bench.weights import load_backbone, resolve_weights
 from method_zoo import list_methods
 

@@ -14,10 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-
-# Before numpy is loaded: one thread, or the comparison is of thread pools.
-os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
-
 import time
 from collections.abc import Callable, Iterator
 
@@ -31,6 +27,10 @@ from rich.table import Table
 from lpmoe_bench.metrics.measured import Measured
 from lpmoe_bench.metrics.modes import REFERENCE
 from lpmoe_bench.metrics.prepared import PreparedMask
+
+# Before numpy is loaded: one thread, or the comparison is of thread pools.
+os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
+
 
 SIZES = {"352 x 352": (352, 352), "512 x 512": (512, 512), "740 x 1000": (740, 1000)}
 TARGETS = {"352 x 352": (8, 20), "740 x 1000": (12, 30)}

@@ -23,10 +23,6 @@ import json
 import math
 import os
 import sys
-
-# Before numpy is loaded: one thread, or the comparison is of thread pools.
-os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
-
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -43,14 +39,23 @@ from rich.table import Table
 
 from lpmoe_bench.errors import BenchError, DataError, UsageError
 from lpmoe_bench.evaluate import Predictor
-from lpmoe_bench.metrics import Scorer, get_protocol, reference
+from lpmoe_bench.metrics import reference
 from lpmoe_bench.metrics.engine import score_pair
 from lpmoe_bench.metrics.protocol import Protocol
-from lpmoe_bench.record import ROWS, Record, SplitFacts, read_record, read_rows
-from lpmoe_bench.registry import Folders, Split, load_registry, open_split, resolve
+from lpmoe_bench.metrics.protocols import get_protocol
+from lpmoe_bench.metrics.scorer import Scorer
+from lpmoe_bench.record import ROWS, read_record, read_rows
+from lpmoe_bench.record_model import Record, SplitFacts
+from lpmoe_bench.registry import Folders, open_split, resolve
+from lpmoe_bench.registry.model import load_registry
+from lpmoe_bench.registry.splits import Split
 from lpmoe_bench.score.verify import verify
 from lpmoe_bench.trained import load_trained
 from lpmoe_bench.weights import default_cache
+
+# Before numpy is loaded: one thread, or the comparison is of thread pools.
+os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
+
 
 Maps = dict[str, tuple[np.ndarray, np.ndarray]]  # {image: (map, mask)}, uint8 (h, w) each
 HOW = (

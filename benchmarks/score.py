@@ -17,10 +17,6 @@ import json
 import os
 import shutil
 import tempfile
-
-# Before numpy is loaded: one thread, or the comparison is of thread pools.
-os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
-
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,6 +29,10 @@ from rich.table import Table
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.score.plan import ScoreRequest, plan_scores
 from lpmoe_bench.score.scoring import score
+
+# Before numpy is loaded: one thread, or the comparison is of thread pools.
+os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
+
 
 SIZES = {"352 x 352": (352, 352), "740 x 1000": (740, 1000)}
 TARGET = 5

@@ -13,7 +13,7 @@ import yaml
 
 from lpmoe_bench.blueprint import blueprint_backbone
 from lpmoe_bench.decoders import build_decoder
-from lpmoe_bench.trained import CLASSES
+from lpmoe_bench.trained__build import CLASSES
 from method_zoo import get_method
 from method_zoo._adaroute_adapter import DynamicAdapter
 from method_zoo._adaroute_center import Center

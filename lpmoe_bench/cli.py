@@ -6,19 +6,21 @@ import sys
 
 import typer
 
-from lpmoe_bench.commands import check as cli_check
-from lpmoe_bench.commands import compare as cli_compare
-from lpmoe_bench.commands import data as cli_data
-from lpmoe_bench.commands import evaluate as cli_evaluate
-from lpmoe_bench.commands import merge as cli_merge
-from lpmoe_bench.commands import predict as cli_predict
-from lpmoe_bench.commands import profile as cli_profile
-from lpmoe_bench.commands import read as cli_read
-from lpmoe_bench.commands import report as cli_report
-from lpmoe_bench.commands import run as cli_run
-from lpmoe_bench.commands import score as cli_score
-from lpmoe_bench.commands import sweep as cli_sweep
-from lpmoe_bench.commands import table as cli_table
+from lpmoe_bench.commands import (
+    check,
+    compare,
+    data,
+    evaluate,
+    merge,
+    predict,
+    profile,
+    read,
+    report,
+    run,
+    score,
+    sweep,
+    table,
+)
 from lpmoe_bench.errors import BenchError, UsageError
 
 TRAIN_PACKAGES = (
@@ -43,7 +45,7 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line; an expected error is one line on stderr and its exit code."""
-    from method_zoo import ZooError
+    from method_zoo._errors import ZooError
 
     try:
         app()
@@ -66,19 +68,19 @@ def _fail(message: str, code: int) -> None:
     sys.exit(code)
 
 
-app.command()(cli_run.run)
-app.command()(cli_evaluate.evaluate)
-for command in (cli_predict.predict, cli_predict.picture):
+app.command()(run.run)
+app.command()(evaluate.evaluate)
+for command in (predict.predict, predict.picture):
     app.command()(command)
-for command in (cli_table.table, cli_read.describe, cli_read.doctor, cli_read.publish):
+for command in (table.table, read.describe, read.doctor, read.publish):
     app.command()(command)
-app.command()(cli_compare.compare)
-app.command()(cli_profile.profile)
-app.command()(cli_report.report)
-app.command()(cli_score.score)
-for command in (cli_merge.merge, cli_merge.export):
+app.command()(compare.compare)
+app.command()(profile.profile)
+app.command()(report.report)
+app.command()(score.score)
+for command in (merge.merge, merge.export):
     app.command()(command)
-app.command("list")(cli_read.list_)
-app.add_typer(cli_data.app, name="data")
-app.add_typer(cli_check.app, name="check")
-app.add_typer(cli_sweep.app, name="sweep")
+app.command("list")(read.list_)
+app.add_typer(data.app, name="data")
+app.add_typer(check.app, name="check")
+app.add_typer(sweep.app, name="sweep")

@@ -10,7 +10,8 @@ from lpmoe_bench.config import RunConfig, RuntimeConfig
 from lpmoe_bench.decoders import get_decoder
 from lpmoe_bench.errors import ResourceError, UsageError
 from lpmoe_bench.losses import get_loss
-from lpmoe_bench.metrics import get_metric, get_protocol
+from lpmoe_bench.metrics.facts import get_metric
+from lpmoe_bench.metrics.protocols import get_protocol
 from method_zoo import method_name
 from method_zoo._method import Method
 from method_zoo._options import check_options

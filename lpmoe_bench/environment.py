@@ -8,8 +8,26 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
+from pydantic import BaseModel, ConfigDict
+
 import lpmoe_bench
-from lpmoe_bench.record_model import Environment
+
+
+class Environment(BaseModel):
+    """Where it ran. git_dirty tells whether the code differed from git_sha; None: not in git."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    python: str
+    platform: str
+    cpu: str
+    device: str
+    packages: dict[str, str] = {}
+    torch: str | None = None
+    git_sha: str | None = None
+    git_dirty: bool | None = None
+    version: str
+
 
 # Packages whose version can move a number.
 PACKAGES = (

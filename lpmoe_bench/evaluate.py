@@ -18,8 +18,11 @@ from torch import Tensor, nn
 from lpmoe_bench.data import Prefixes, eval_items
 from lpmoe_bench.files import write_atomically
 from lpmoe_bench.images import THRESHOLD
-from lpmoe_bench.metrics import Scorer, ScoreResult, get_protocol, quick_score
-from lpmoe_bench.registry import Pair, Split
+from lpmoe_bench.metrics.engine import quick_score
+from lpmoe_bench.metrics.protocols import get_protocol
+from lpmoe_bench.metrics.scorer import Scorer, ScoreResult
+from lpmoe_bench.registry.pairs import Pair
+from lpmoe_bench.registry.splits import Split
 
 
 @dataclass

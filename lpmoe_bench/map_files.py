@@ -31,7 +31,7 @@ def inspect_map(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
     elif pixels.dtype != np.uint8:
         raise DataError(f"map {path} holds {pixels.dtype} values; save it with 8 bits, 0 to 255")
     if pixels.ndim == 3:
-        pixels, kind = _one_channel(pixels)
+        pixels, kind = _map_channel(pixels)
         kinds += kind
     return np.ascontiguousarray(pixels), tuple(kinds)
 
@@ -51,7 +51,7 @@ def _from_floats(path: Path, pixels: np.ndarray) -> np.ndarray:
     return (pixels * 255 + 0.5).astype(np.uint8)
 
 
-def _one_channel(pixels: np.ndarray) -> tuple[np.ndarray, list[str]]:
+def _map_channel(pixels: np.ndarray) -> tuple[np.ndarray, list[str]]:
     """Reduce (h, w, 3) or, with an alpha channel, (h, w, 4) to (h, w)."""
     kinds = []
     if pixels.shape[2] == 4:

@@ -19,7 +19,7 @@ import torch
 from lpmoe_bench.config import RunConfig
 from lpmoe_bench.losses import get_loss
 from lpmoe_bench.profiling import device_name, peak_memory_bytes
-from lpmoe_bench.trained import build_segmenter
+from lpmoe_bench.trained__build import build_segmenter
 from lpmoe_bench.weights import RANDOM, resolve_weights
 
 LEAST = 3  # timings

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.files import write_atomically
-from lpmoe_bench.record import CURVE, RECORD, ROWS, read_record, record_folder
-from lpmoe_bench.record_model import Record
+from lpmoe_bench.record import CURVE, RECORD, ROWS, read_record
+from lpmoe_bench.record_model import Record, record_folder
 
 
 def publish(run_folder: Path, results_root: Path, allow_dirty: bool = False) -> Path:

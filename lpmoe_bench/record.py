@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lpmoe_bench.environment import Environment
 from lpmoe_bench.errors import DataError, ResourceError, UsageError
 from lpmoe_bench.files import write_atomically, write_failure
 from lpmoe_bench.record_model import (
@@ -19,7 +20,6 @@ from lpmoe_bench.record_model import (
     Costs,
     DataFacts,
     DecoderFacts,
-    Environment,
     MethodFacts,
     Parameters,
     ProtocolFacts,

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from lpmoe_bench.environment import Environment
 from lpmoe_bench.errors import DataError
 
 SCHEMA_VERSION = 1
@@ -101,20 +102,6 @@ class Training(BaseModel):
     lr: float | None = None
     best_step: int | None = None
     best_validation: float | None = None
-
-
-class Environment(_Section):
-    """Where it ran. git_dirty tells whether the code differed from git_sha; None: not in git."""
-
-    python: str
-    platform: str
-    cpu: str
-    device: str
-    packages: dict[str, str] = {}
-    torch: str | None = None
-    git_sha: str | None = None
-    git_dirty: bool | None = None
-    version: str
 
 
 class SplitFacts(_Section):

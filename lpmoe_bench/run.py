@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 
 import torch
 from lightning.fabric import Fabric
@@ -16,21 +12,23 @@ from safetensors.torch import save
 
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.data import Prefixes
-from lpmoe_bench.errors import DataError, ResourceError, UsageError
+from lpmoe_bench.errors import DataError, ResourceError
 from lpmoe_bench.evaluate import Predictor, evaluate, validation_score
-from lpmoe_bench.feature_cache import FeatureCache, open_features, wanted_to_test
+from lpmoe_bench.feature_cache import FeatureCache, open_features
+from lpmoe_bench.feature_cache.forecast import wanted_to_test
 from lpmoe_bench.files import write_atomically
-from lpmoe_bench.metrics import ScoreResult, get_metric
+from lpmoe_bench.metrics.facts import get_metric
+from lpmoe_bench.metrics.scorer import ScoreResult
 from lpmoe_bench.model import Segmenter
 from lpmoe_bench.plan import Plan
 from lpmoe_bench.profiling import is_out_of_memory
 from lpmoe_bench.record import ADAPTER_FILE, STATE_FILE, read_record
 from lpmoe_bench.record_model import Record
+from lpmoe_bench.run__folder import OPENED_FILE, count_opening, only_one, set_aside
 from lpmoe_bench.run_record import RunFacts, write_run
 from lpmoe_bench.train import TrainingRun, train
-from lpmoe_bench.trained import ADAPTER_FORMAT, build_segmenter
-
-OPENED_FILE = "test_opened"
+from lpmoe_bench.trained import ADAPTER_FORMAT
+from lpmoe_bench.trained__build import build_segmenter
 
 
 def execute(plan: Plan, terminal: Terminal, force: bool = False) -> Record:
@@ -170,40 +168,3 @@ def adapter_header(plan: Plan) -> dict[str, str]:
         "backbone_sha256": plan.weights.sha256,
         "config": json.dumps(plan.config.model_dump(), sort_keys=True),
     }
-
-
-def count_opening(folder: Path) -> int:
-    """Count that the test sets are opened now, also over runs that were killed meanwhile."""
-    path = folder / OPENED_FILE
-    opened = int(path.read_text()) + 1 if path.exists() else 1
-    write_atomically(path, str(opened))
-    return opened
-
-
-def set_aside(folder: Path) -> None:
-    """Rename a finished run's files, so that a forced rerun loses nothing and starts afresh."""
-    for name in (STATE_FILE, OPENED_FILE):
-        (folder / name).unlink(missing_ok=True)
-    number = 1 + len(list(folder.glob("superseded-*-run.json")))
-    for name in ("run.json", "per_image.csv", "curve.csv", ADAPTER_FILE, "predictions"):
-        if (folder / name).exists():
-            (folder / name).rename(folder / f"superseded-{number}-{name}")
-
-
-@contextmanager
-def only_one(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock; a second process on the same run is told so."""
-    if os.environ.get("LOCAL_RANK", "0") != "0":
-        yield
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = open(folder / ".lock", "w")  # noqa: SIM115
-    except OSError as error:
-        raise ResourceError(f"{folder} cannot be written ({error.strerror}); use --runs") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"another process is working on {folder}; wait for it") from None
-        yield

@@ -9,27 +9,27 @@ from pathlib import Path
 
 from lpmoe_bench.blueprint import blueprint
 from lpmoe_bench.config import RunConfig
-from lpmoe_bench.environment import collect_environment
+from lpmoe_bench.environment import Environment, collect_environment
 from lpmoe_bench.evaluate import Predictor
 from lpmoe_bench.feature_cache import FeatureCache
 from lpmoe_bench.flops import Flops, count_flops
-from lpmoe_bench.metrics import ScoreResult, get_protocol
+from lpmoe_bench.metrics.protocols import get_protocol
+from lpmoe_bench.metrics.scorer import ScoreResult
 from lpmoe_bench.model import Segmenter
 from lpmoe_bench.plan import Plan
 from lpmoe_bench.profiling import count_parameters, device_name, peak_memory_bytes
-from lpmoe_bench.record import (
+from lpmoe_bench.record import write_record
+from lpmoe_bench.record_model import (
     BackboneFacts,
     Costs,
     DataFacts,
     DecoderFacts,
-    Environment,
     MethodFacts,
     Parameters,
     ProtocolFacts,
     Record,
     SplitFacts,
     Training,
-    write_record,
 )
 from lpmoe_bench.train_state import Progress
 

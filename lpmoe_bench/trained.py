@@ -6,41 +6,18 @@ import hashlib
 import json
 from pathlib import Path
 
-import torch
-from lightning.fabric import Fabric
 from safetensors import SafetensorError
 from safetensors.torch import load
 
 from lpmoe_bench.config import RunConfig
-from lpmoe_bench.decoder_weights import DecoderWeights, load_decoder_weights
-from lpmoe_bench.decoders import build_decoder
 from lpmoe_bench.errors import DataError
-from lpmoe_bench.evaluate import Predictor
 from lpmoe_bench.model import Segmenter
 from lpmoe_bench.record import ADAPTER_FILE, read_record
-from lpmoe_bench.weights import Weights, load_backbone, resolve_weights
-from method_zoo import ZooError, get_method
+from lpmoe_bench.trained__build import build_segmenter
+from lpmoe_bench.weights import resolve_weights
+from method_zoo._errors import ZooError
 
-CLASSES = 1  # binary masks; a task with more will say so
 ADAPTER_FORMAT = "lpmoe-bench adapter 1"
-
-
-def build_segmenter(
-    config: RunConfig, weights: Weights, decoder_weights: DecoderWeights | None = None
-) -> Segmenter:
-    """Build an untrained segmenter; the decoder starts alike whatever the method draws.
-
-    Without `decoder_weights` the decoder is random: what is loaded next replaces all of it.
-    """
-    backbone = load_backbone(weights, config.size)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        method = get_method(config.method)(backbone, **config.options)  # type: ignore[call-arg]
-        torch.manual_seed(config.seed)
-        decoder = build_decoder(config.decoder, method, CLASSES, config.decoder_options)
-    load_decoder_weights(decoder, decoder_weights or DecoderWeights())
-    method.checkpointing = config.runtime.checkpointing
-    return Segmenter(method, decoder)
 
 
 def load_trained(folder: Path, cache: Path, offline: bool = False) -> tuple[Segmenter, RunConfig]:
@@ -74,23 +51,6 @@ def load_trained(folder: Path, cache: Path, offline: bool = False) -> tuple[Segm
     except (SafetensorError, ZooError) as error:
         raise DataError(f"{path} does not fit its own configuration: {error}") from None
     return segmenter.eval(), config
-
-
-def load_predictor(folder: Path, cache: Path, offline: bool = False) -> tuple[Predictor, RunConfig]:
-    """Rebuild a finished run's model on the device found here, as it was scored after training.
-
-    A run of a GPU's bfloat16 computes in single precision on a CPU, most of which are slow in the
-    other. Raises as `load_trained`.
-    """
-    segmenter, config = load_trained(folder, cache, offline)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    alike = device in ("cuda", config.runtime.device)
-    fabric = Fabric(
-        accelerator=device,
-        devices=1,
-        precision=config.train.precision if alike else "32-true",  # type: ignore[arg-type]
-    )
-    return Predictor(segmenter.to(fabric.device), fabric, config.size), config
 
 
 def _header(data: bytes, path: Path) -> dict[str, str]:

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ._backbone import Backbone, Tokens, Wrapped
+from ._backbone import Backbone
 from ._errors import ZooError
+from ._tokens import Tokens
+from ._wrapped import Wrapped
 
 
 class Features(NamedTuple):

@@ -7,10 +7,11 @@ added: two adapters a block. Up starts at zero: training starts at the frozen mo
 import torch.nn.functional as F
 from torch import nn
 
-from ._backbone import Backbone, Tokens
+from ._backbone import Backbone
 from ._bottleneck import Bottleneck
 from ._errors import at_least
 from ._method import Method
+from ._tokens import Tokens
 
 
 class Adapter(Method):

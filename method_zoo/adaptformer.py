@@ -7,10 +7,11 @@ the MLP. Up starts at zero: training starts at the frozen model.
 import torch.nn.functional as F
 from torch import nn
 
-from ._backbone import Backbone, Tokens
+from ._backbone import Backbone
 from ._bottleneck import Bottleneck
 from ._errors import at_least, rate
 from ._method import Method
+from ._tokens import Tokens
 
 
 class AdaptFormer(Method):

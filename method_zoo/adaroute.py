@@ -11,9 +11,10 @@ from torch import nn
 
 from ._adaroute_adapter import DynamicAdapter
 from ._adaroute_center import Center
-from ._backbone import Backbone, Tokens
+from ._backbone import Backbone
 from ._errors import ZooError, at_least, one_of
 from ._method import Method
+from ._tokens import Tokens
 
 SIZES = (3, 5, 7)
 PLACEMENTS = ("block", "attention+mlp")

@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ._backbone import Backbone, Wrapped
+from ._backbone import Backbone
 from ._errors import at_least, rate
 from ._joined import rewrite
 from ._method import Method
+from ._wrapped import Wrapped
 
 LAYERS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
 

@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ._backbone import Backbone, Wrapped
+from ._backbone import Backbone
 from ._errors import at_least, one_of
 from ._joined import rewrite
 from ._method import Method
+from ._wrapped import Wrapped
 
 TARGETS = ("qkv", "qv")
 

@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ._backbone import Backbone, Tokens
+from ._backbone import Backbone
 from ._errors import at_least, rate
 from ._method import Method
+from ._tokens import Tokens
 
 
 class Mona(Method):

@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ._backbone import Backbone, Tokens
+from ._backbone import Backbone
 from ._errors import ZooError, one_of
 from ._method import Method
+from ._tokens import Tokens
 
 SIZES = (3, 5, 7)
 WEIGHTS = ("image", "token", "static")

@@ -9,9 +9,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ._backbone import Backbone, Wrapped
+from ._backbone import Backbone
 from ._joined import rewrite
 from ._method import Method
+from ._wrapped import Wrapped
 
 LAYERS = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
 

@@ -12,10 +12,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ._backbone import Backbone, Tokens
+from ._backbone import Backbone
 from ._errors import at_least, one_of, rate
 from ._method import Method
 from ._per_image import convolve_each
+from ._tokens import Tokens
 from ._vfm_generation import HyperNetwork, MetaNet, pooled
 
 POOLS = ("sum", "mean")

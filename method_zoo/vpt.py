@@ -10,9 +10,10 @@ import math
 import torch
 from torch import nn
 
-from ._backbone import Backbone, Tokens
+from ._backbone import Backbone
 from ._errors import ZooError
 from ._method import Method
+from ._tokens import Tokens
 
 
 class VPT(Method):

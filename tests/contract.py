@@ -13,7 +13,6 @@ import re
 
 import pytest
 import torch
-from contract_frozen import check_frozen_blocks, check_frozen_stays_frozen  # noqa: F401
 from observe import (
     Build,
     assert_close,
@@ -31,9 +30,9 @@ from observe import (
 )
 from torch import Tensor
 
-from method_zoo import ZooError
-from method_zoo._backbone import Wrapped
+from method_zoo._errors import ZooError
 from method_zoo._options import check_options, signature_options
+from method_zoo._wrapped import Wrapped
 
 
 def check_default_constructible(build: Build, image: Tensor) -> None:

@@ -6,8 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from method_zoo._backbone import Backbone, Tokens, Wrapped
+from method_zoo._backbone import Backbone
 from method_zoo._method import Method
+from method_zoo._tokens import Tokens
+from method_zoo._wrapped import Wrapped
 
 
 class Adapter(Method):

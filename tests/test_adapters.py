@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from conftest import tiny_backbone, tiny_image
 from reference import assert_reference, needs_reference, reference
 
-from method_zoo import ZooError, get_method
+from method_zoo import get_method
 from method_zoo._bottleneck import Bottleneck
+from method_zoo._errors import ZooError
 from method_zoo._tokens import Tokens
 from method_zoo.convpass import Bypass
 from method_zoo.mona import MonaAdapter

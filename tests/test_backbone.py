@@ -10,9 +10,11 @@ from conftest import EVA, FAMILIES, PLAIN, SIZE, WHOLE, tiny_backbone, tiny_imag
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
-from method_zoo import ZooError, create_backbone
-from method_zoo._backbone import Backbone, Wrapped
+from method_zoo import create_backbone
+from method_zoo._backbone import Backbone
+from method_zoo._errors import ZooError
 from method_zoo._sam_meta import META_SAM, meta_encoder
+from method_zoo._wrapped import Wrapped
 
 NATIVE = 64  # pixels: four by four patches in every family but BEiT
 DYNAMIC = [*PLAIN, *EVA]

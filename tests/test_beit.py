@@ -11,9 +11,10 @@ from test_backbone import image_of, native, opened
 
 from lpmoe_bench.config import RunConfig
 from lpmoe_bench.errors import DataError
-from lpmoe_bench.trained import build_segmenter
+from lpmoe_bench.trained__build import build_segmenter
 from lpmoe_bench.weights import load_backbone, resolve_weights
-from method_zoo import ZooError, create_backbone, get_method
+from method_zoo import create_backbone, get_method
+from method_zoo._errors import ZooError
 
 NAME = "beit_base_patch16_224"
 

@@ -8,14 +8,7 @@ from scipy import stats
 
 from lpmoe_bench.check.baseline import MetricPin, Policy
 from lpmoe_bench.check.judge import Score, judge_scores
-from lpmoe_bench.check.limits import (
-    learnt,
-    levels,
-    p_value,
-    reference_of,
-    seeds_needed,
-    tolerance,
-)
+from lpmoe_bench.check.limits import learnt, levels, p_value, reference_of, seeds_needed, tolerance
 from lpmoe_bench.check.pin import metric_pin
 from lpmoe_bench.statistics import holm
 
@@ -151,8 +144,9 @@ def _gate(rng, setting, drop=0.0, shared=0.0, skewed=False):
 def _metrics(monkeypatch):
     """Let m0, m1, ... be metrics, as many as a call needs."""
     from lpmoe_bench.check import judge
+    from lpmoe_bench.metrics import facts
 
-    fact = judge.METRICS["s_measure"]
+    fact = facts.METRICS["s_measure"]
     monkeypatch.setattr(judge, "METRICS", {f"m{n}": fact for n in range(9)})
 
 

@@ -14,7 +14,8 @@ from lpmoe_bench.check.cells import gather
 from lpmoe_bench.check.judge import check
 from lpmoe_bench.check.pin import pin
 from lpmoe_bench.check.storage import read_baseline
-from lpmoe_bench.metrics import Scorer, get_protocol
+from lpmoe_bench.metrics.protocols import get_protocol
+from lpmoe_bench.metrics.scorer import Scorer
 from lpmoe_bench.record import find_records, write_record
 
 ROOT = Path(__file__).parent.parent
@@ -170,7 +171,8 @@ def test_the_smoke_cell_catches_a_broken_normalisation(tmp_path):
 
 @pytest.mark.slow
 def test_the_smoke_cell_catches_a_shorter_schedule(tmp_path):
-    from lpmoe_bench import run
+    from lpmoe_bench import run as run_module
+    from lpmoe_bench import train
 
-    with mock.patch.object(run, "train", shorter(run.train, 20)):
+    with mock.patch.object(run_module, "train", shorter(train.train, 20)):
         assert smoke(tmp_path).exit_code(strict=False) == 10

@@ -10,9 +10,10 @@ from conftest import tiny_backbone, tiny_image
 from reference import assert_reference, needs_reference, reference
 from torch import nn
 
-from method_zoo import ZooError, get_method
+from method_zoo import get_method
 from method_zoo._conv_lora_experts import Expert, Experts, _kept
 from method_zoo._conv_lora_gate import Gate
+from method_zoo._errors import ZooError
 from method_zoo.conv_lora import ConvLoRALinear
 
 

@@ -9,8 +9,9 @@ import timm
 import torch
 from conftest import FAMILIES, SIZE, tiny_backbone
 
-from method_zoo import ZooError, create_backbone
+from method_zoo import create_backbone
 from method_zoo._backbone import Backbone
+from method_zoo._errors import ZooError
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from lpmoe_bench.cli import app
 from lpmoe_bench.datasets.report import as_json, as_markdown, as_text
 from lpmoe_bench.datasets.verify import verify_set
 from lpmoe_bench.errors import BenchError, DataError
-from lpmoe_bench.registry import load_registry
+from lpmoe_bench.registry.model import load_registry
 from lpmoe_bench.registry.schema import Dataset
 
 

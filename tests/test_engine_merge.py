@@ -9,9 +9,10 @@ import pytest
 from test_engine import draw_pairs
 
 from lpmoe_bench.errors import DataError
-from lpmoe_bench.metrics import Scorer, get_protocol
 from lpmoe_bench.metrics.engine import prepare_mask
 from lpmoe_bench.metrics.modes import REFERENCE
+from lpmoe_bench.metrics.protocols import get_protocol
+from lpmoe_bench.metrics.scorer import Scorer
 
 COD = get_protocol("cod")
 IMAGES = [(f"image{i:03d}", *pair) for i, pair in enumerate(draw_pairs(60, seed=21))]

@@ -10,12 +10,10 @@ import torch
 from tiny_weights import TIMM, save_tiny
 
 from lpmoe_bench.errors import DataError, ResourceError, UsageError
-from lpmoe_bench.weights import hub as hub_weights
-from lpmoe_bench.weights import (
-    load_backbone,
-    resolve_weights,
-)
-from method_zoo import ZooError, create_backbone
+from lpmoe_bench.weights import hub as hub_module
+from lpmoe_bench.weights import load_backbone, resolve_weights
+from method_zoo import create_backbone
+from method_zoo._errors import ZooError
 
 
 @pytest.fixture
@@ -97,5 +95,5 @@ def test_model_without_weights_on_the_hub(hub, tmp_path):
 def test_hub_weights_of_every_named_head_are_dropped():
     vit = create_backbone(TIMM).vit
     state = vit.state_dict()
-    heads = {f"{head}weight": torch.zeros(1) for head in hub_weights.HEADS}
-    assert hub_weights.timm_state(state | heads, vit, TIMM).keys() == state.keys()
+    heads = {f"{head}weight": torch.zeros(1) for head in hub_module.HEADS}
+    assert hub_module.timm_state(state | heads, vit, TIMM).keys() == state.keys()

@@ -8,7 +8,7 @@ from conftest import EVA, tiny_backbone
 from test_backbone import image_of, opened
 from torch import nn
 
-from method_zoo import ZooError
+from method_zoo._errors import ZooError
 from method_zoo._joined import Joined, Qkv, rewrite
 
 

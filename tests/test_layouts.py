@@ -6,8 +6,8 @@ import pytest
 from drawn_files import fill, noise_image, square_mask, write
 
 from lpmoe_bench.errors import DataError
-from lpmoe_bench.registry import load_registry
 from lpmoe_bench.registry.layouts import split_pairs, table_pairs
+from lpmoe_bench.registry.model import load_registry
 from lpmoe_bench.registry.pairs import find_pairs
 from lpmoe_bench.registry.schema import Dataset
 

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from method_zoo import ZooError, create_backbone, get_method
+from method_zoo import create_backbone, get_method
+from method_zoo._errors import ZooError
 from method_zoo._lpmoe_interaction import Layout
 from method_zoo._lpmoe_pyramid import Pyramid
 

@@ -8,7 +8,8 @@ from conftest import tiny_backbone, tiny_image
 from observe import plain_outputs
 from torch import nn
 
-from method_zoo import ZooError, get_method
+from method_zoo import get_method
+from method_zoo._errors import ZooError
 
 
 class Double(nn.Module):

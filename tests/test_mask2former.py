@@ -14,8 +14,8 @@ from lpmoe_bench.decoders.linear import Linear
 from lpmoe_bench.decoders.mask2former import Mask2Former
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.losses import get_loss
-from method_zoo import ZooError
 from method_zoo._deformable import places
+from method_zoo._errors import ZooError
 from method_zoo._method import Features
 
 STRIDES = [4, 8, 16, 32]

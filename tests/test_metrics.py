@@ -10,7 +10,10 @@ import py_sod_metrics as sod
 import pytest
 
 from lpmoe_bench.errors import DataError, UsageError
-from lpmoe_bench.metrics import METRICS, Scorer, get_metric, get_protocol, quick_score
+from lpmoe_bench.metrics.engine import quick_score
+from lpmoe_bench.metrics.facts import METRICS, get_metric
+from lpmoe_bench.metrics.protocols import get_protocol
+from lpmoe_bench.metrics.scorer import Scorer
 
 COD = get_protocol("cod")
 HALF = np.array([[255, 255], [0, 0]], np.uint8)

@@ -13,8 +13,9 @@ from tiny_runs import arguments, call, draw_data, draw_pairs, only_run
 
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.predict.images import find_images
-from lpmoe_bench.registry import Split, TaskData
+from lpmoe_bench.registry import TaskData
 from lpmoe_bench.registry.pairs import find_pairs
+from lpmoe_bench.registry.splits import Split
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from lpmoe_bench.errors import ResourceError
 from lpmoe_bench.profile import profile, profile_config
 from lpmoe_bench.profile_worker import _rates, measure
 from lpmoe_bench.profiling import count_parameters, peak_memory_bytes
-from lpmoe_bench.trained import build_segmenter
+from lpmoe_bench.trained__build import build_segmenter
 from lpmoe_bench.weights import resolve_weights
 
 TINY = {"method": "lora", "backbone": "vit_tiny_patch16_224", "size": 64}

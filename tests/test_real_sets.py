@@ -8,7 +8,9 @@ import pytest
 
 from lpmoe_bench import generated
 from lpmoe_bench.generated import ensure_generated
-from lpmoe_bench.registry import TaskData, check_pairs, load_registry, resolve
+from lpmoe_bench.registry import TaskData, resolve
+from lpmoe_bench.registry.model import load_registry
+from lpmoe_bench.registry.splits import check_pairs
 
 
 def find(root: Path, cache: Path, task: str = "cod") -> TaskData:

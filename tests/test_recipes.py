@@ -14,7 +14,7 @@ from lpmoe_bench.errors import UsageError
 from lpmoe_bench.losses import get_loss
 from lpmoe_bench.recipes import describe_recipe, load_recipes, recipe_layers, recipe_notes
 from lpmoe_bench.record import read_record
-from lpmoe_bench.registry import load_registry
+from lpmoe_bench.registry.model import load_registry
 from method_zoo import check_backbone_name, get_method
 from method_zoo._options import signature_options
 

@@ -10,7 +10,8 @@ from drawn_files import fill
 from lpmoe_bench import generated
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.generated import ensure_generated
-from lpmoe_bench.registry import Folders, load_registry, open_split, resolve
+from lpmoe_bench.registry import Folders, open_split, resolve
+from lpmoe_bench.registry.model import load_registry
 
 
 @pytest.fixture

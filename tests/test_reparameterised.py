@@ -8,7 +8,8 @@ from conftest import tiny_backbone, tiny_image
 from reference import assert_reference, needs_reference, reference
 from torch import nn
 
-from method_zoo import ZooError, get_method
+from method_zoo import get_method
+from method_zoo._errors import ZooError
 from method_zoo.dora import DoRALinear
 from method_zoo.fact import FacTLinear, Factors
 from method_zoo.rep_adapter import RepLinear

@@ -12,7 +12,8 @@ from test_backbone import Recorder, image_of, native, opened
 from timm.layers import resample_abs_pos_embed_nhwc
 from timm.models.vision_transformer_sam import Block, checkpoint_filter_fn
 
-from method_zoo import ZooError, create_backbone, get_method
+from method_zoo import create_backbone, get_method
+from method_zoo._errors import ZooError
 from method_zoo._sam import Sam
 
 # Equality --------------------------------------------------------------------------------------

@@ -16,8 +16,7 @@ from torch import nn
 
 import method_zoo
 from lpmoe_bench.errors import DataError, UsageError
-from lpmoe_bench.weights import load_backbone, resolve_weights
-from lpmoe_bench.weights import sam as sam_weights
+from lpmoe_bench.weights import load_backbone, resolve_weights, sam
 from method_zoo import create_backbone, get_method
 from method_zoo._sam_meta import META_SAM
 
@@ -105,7 +104,7 @@ def test_sizes_are_metas(name, count):
         backbone = create_backbone(name)
     assert sum(p.numel() for p in backbone.parameters()) == count
     assert backbone.vit.blocks[0].norm1.eps == 1e-6
-    assert backbone.dim == META_SAM[name][0] == sam_weights.NAMES[name][0]
+    assert backbone.dim == META_SAM[name][0] == sam.NAMES[name][0]
 
 
 def test_pixels_are_normalised_as_meta_does():
@@ -153,7 +152,7 @@ def test_no_other_backbone_reads_a_pth(checkpoint, name):
 
 
 def test_without_a_file_the_sentence_says_where_to_get_one(tmp_path):
-    for name, (_, file) in sam_weights.NAMES.items():
+    for name, (_, file) in sam.NAMES.items():
         with pytest.raises(UsageError, match=rf"download {file} from .*--weights {file}"):
             resolve_weights(name, None, tmp_path)
     assert resolve_weights(NAME, "random:2", tmp_path).seed == 2

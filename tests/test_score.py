@@ -19,7 +19,8 @@ from drawn_maps import (
 
 from lpmoe_bench.cli import app
 from lpmoe_bench.errors import BenchError, DataError, UsageError
-from lpmoe_bench.metrics import Scorer, get_protocol
+from lpmoe_bench.metrics.protocols import get_protocol
+from lpmoe_bench.metrics.scorer import Scorer
 from lpmoe_bench.record import find_records
 
 COD = get_protocol("cod")

@@ -12,7 +12,7 @@ import pytest
 from drawn_maps import draw_folders
 
 from lpmoe_bench.errors import InterruptedRun, ResourceError
-from lpmoe_bench.metrics import get_protocol
+from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.score.pool import CHUNK, score_all
 from lpmoe_bench.score.work import Item, Job, Variant
 

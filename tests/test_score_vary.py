@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from drawn_maps import Notes, draw_folders, draw_map, out, save, score_folders
 
-from lpmoe_bench.metrics import PROTOCOLS, get_protocol
+from lpmoe_bench.metrics.protocols import PROTOCOLS, get_protocol
 from lpmoe_bench.score.plan import ScoreRequest, plan_scores
 from lpmoe_bench.score.scoring import score
 from lpmoe_bench.score.vary import compare_variants, turn_sentences, variants_of

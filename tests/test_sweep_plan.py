@@ -19,7 +19,8 @@ from lpmoe_bench.record import write_record
 from lpmoe_bench.sweep.model import Places
 from lpmoe_bench.sweep.planning import SweepRequest, plan_sweep
 from lpmoe_bench.sweep.store import settings_text
-from method_zoo import ZooError, list_methods
+from method_zoo import list_methods
+from method_zoo._errors import ZooError
 
 runner = CliRunner()
 TASK = """

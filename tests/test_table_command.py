@@ -12,7 +12,8 @@ from lpmoe_bench.cli import app
 from lpmoe_bench.record import write_record
 from lpmoe_bench.tables.columns import COSTS
 from lpmoe_bench.tables.formats import FORMATS, to_markdown
-from lpmoe_bench.tables.table import CellCounts, build_table
+from lpmoe_bench.tables.parts import CellCounts
+from lpmoe_bench.tables.table import build_table
 
 
 @pytest.fixture

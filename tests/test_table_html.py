@@ -6,7 +6,8 @@ import pytest
 from records import record
 from test_table import nasty, three_methods
 
-from lpmoe_bench.tables.formats import format_table, to_html
+from lpmoe_bench.tables.formats import format_table
+from lpmoe_bench.tables.html import to_html
 from lpmoe_bench.tables.table import build_table
 
 VOID = {"meta", "br"}

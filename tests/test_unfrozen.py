@@ -5,7 +5,8 @@ import torch
 from conftest import tiny_backbone, tiny_image
 from torch import nn
 
-from method_zoo import ZooError, get_method
+from method_zoo import get_method
+from method_zoo._errors import ZooError
 from method_zoo.lora import LoRALinear
 
 

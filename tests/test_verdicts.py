@@ -11,9 +11,14 @@ from typer.testing import CliRunner
 from lpmoe_bench.cli import app
 from lpmoe_bench.compare import compare_records
 from lpmoe_bench.errors import UsageError
-from lpmoe_bench.record import Record, StoredRecord, write_record
-from lpmoe_bench.tables.formats import to_csv, to_html, to_latex, to_markdown
-from lpmoe_bench.tables.table import CellCounts, build_table
+from lpmoe_bench.record import StoredRecord, write_record
+from lpmoe_bench.record_model import Record
+from lpmoe_bench.tables.csv_text import to_csv
+from lpmoe_bench.tables.formats import to_markdown
+from lpmoe_bench.tables.html import to_html
+from lpmoe_bench.tables.latex import to_latex
+from lpmoe_bench.tables.parts import CellCounts
+from lpmoe_bench.tables.table import build_table
 from lpmoe_bench.verdicts import with_verdicts
 
 SETS = ("CAMO", "Other")

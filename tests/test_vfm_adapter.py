@@ -9,7 +9,8 @@ from counts import vfm_adapter
 from test_adapters import on_grid, set_all
 from torch.nn import functional as F
 
-from method_zoo import ZooError, create_backbone, get_method
+from method_zoo import create_backbone, get_method
+from method_zoo._errors import ZooError
 from method_zoo._per_image import convolve_each
 from method_zoo._vfm_generation import HyperNetwork, pooled
 

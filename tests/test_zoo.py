@@ -8,10 +8,11 @@ from conftest import tiny_backbone, tiny_image
 from observe import plain_outputs
 from sound_methods import Adapter, Scaled, ScaledLinear
 
-from method_zoo import ZooError, get_method, list_methods
-from method_zoo._backbone import Wrapped
+from method_zoo import get_method, list_methods
+from method_zoo._errors import ZooError
 from method_zoo._method import Method
 from method_zoo._options import check_options, signature_options
+from method_zoo._wrapped import Wrapped
 
 
 class Late(Method):

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lpmoe_bench.errors import NotComparableError, UsageError
-from lpmoe_bench.record import Found, Record, StoredRecord
+from lpmoe_bench.record import Found, StoredRecord
+from lpmoe_bench.record_model import Record
 from lpmoe_bench.tables.context import context_of, own_settings
 
 DIGITS = 12  # of a digest, in sentences

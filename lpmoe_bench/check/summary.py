@@ -30,7 +30,7 @@ def to_markdown(outcome: Outcome) -> str:
     ]
     for cell in dict.fromkeys(line.cell for line in outcome.lines):
         lines = [line for line in outcome.lines if line.cell == cell]
-        blocks += [f"### {plain(cell)}", _table(lines)]
+        blocks += [f"### {plain(cell)}", _markdown_table(lines)]
     blocks += [f"- {plain(note)}" for note in outcome.notes]
     return "\n\n".join(blocks) + "\n"
 
@@ -54,7 +54,7 @@ def plain(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]()#+!|~@:-])", lambda match: f"&#{ord(match[0])};", text)
 
 
-def _table(lines: list[Line]) -> str:
+def _markdown_table(lines: list[Line]) -> str:
     rows = [
         "| | what | baseline | candidate | limit | verdict | why |",
         "|---|---|---:|---:|---:|---|---|",

@@ -40,7 +40,7 @@ def predict(
     from lpmoe_bench.predict.images import find_images
     from lpmoe_bench.predict.windows import side_of
     from lpmoe_bench.predict.write import predict_images
-    from lpmoe_bench.trained import load_predictor
+    from lpmoe_bench.trained__predictor import load_predictor
     from lpmoe_bench.weights import default_cache
 
     sources, terminal = find_images(images, output), Terminal(quiet, no_color)
@@ -76,7 +76,8 @@ def picture(
     """Draw image, mask and every run's prediction side by side, on scenes of the runs' task."""
     from lpmoe_bench.console import Terminal
     from lpmoe_bench.predict.picture import side_by_side, task_of
-    from lpmoe_bench.registry import load_registry, resolve
+    from lpmoe_bench.registry import resolve
+    from lpmoe_bench.registry.model import load_registry
     from lpmoe_bench.weights import default_cache
 
     registry, cache = load_registry(datasets), default_cache()

@@ -37,7 +37,7 @@ def as_markdown(found: Sequence[Verified]) -> str:
             "no" if one.problems else "yes",
             str(one.pairs),
             _official(one),
-            _sizes(one),
+            _size_words(one),
             _masks(one),
             f"`{one.checksum[:16]}`" if one.checksum else "",
         )
@@ -57,7 +57,7 @@ def _facts(one: Verified) -> list[tuple[str, str]]:
     lines = [
         ("folder", one.place),
         ("pairs", str(one.pairs)),
-        ("sizes", _sizes(one)),
+        ("sizes", _size_words(one)),
         ("masks", _masks(one)),
         ("content", one.checksum),
         ("digest", one.digest),
@@ -75,7 +75,7 @@ def _official(one: Verified) -> str:
     return f"{one.official}" + ("" if one.confirmed else " (not confirmed)")
 
 
-def _sizes(one: Verified) -> str:
+def _size_words(one: Verified) -> str:
     if one.sizes is None:
         return ""
     small, large = one.sizes

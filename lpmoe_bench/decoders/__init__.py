@@ -9,9 +9,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from method_zoo import ZooError
 from method_zoo._discover import class_in, names_in
-from method_zoo._errors import unknown
+from method_zoo._errors import ZooError, unknown
 
 if TYPE_CHECKING:
     from lpmoe_bench.decoders._decoder import Decoder

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lpmoe_bench.decoders._mask2former_pixels import HEADS, LEVELS
 from lpmoe_bench.decoders._sine_position import sine_position
 
-LEVELS, HEADS = 3, 8
 HIDDEN = 8  # of the MLPs, times the width
 
 

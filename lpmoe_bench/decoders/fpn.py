@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lpmoe_bench.decoders._decoder import Decoder, Inputs
-from method_zoo import ZooError
+from method_zoo._errors import ZooError
 from method_zoo._method import Features
 
 FINEST_STRIDE = 4

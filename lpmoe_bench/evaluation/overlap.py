@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lpmoe_bench.errors import UsageError
-from lpmoe_bench.record import Record
-from lpmoe_bench.registry import MANIFESTS, Registry, Split, open_split
+from lpmoe_bench.record_model import Record
+from lpmoe_bench.registry import MANIFESTS, open_split
+from lpmoe_bench.registry.model import Registry
 from lpmoe_bench.registry.pairs import shown
-from lpmoe_bench.registry.splits import image_checksums
+from lpmoe_bench.registry.splits import Split, image_checksums
 
 
 def refuse_training_set(record: Record, split: Split) -> None:

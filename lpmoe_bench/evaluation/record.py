@@ -8,11 +8,19 @@ from pathlib import Path
 
 from lpmoe_bench.environment import collect_environment
 from lpmoe_bench.evaluate import Predictor
-from lpmoe_bench.metrics import ScoreResult, get_protocol
+from lpmoe_bench.metrics.protocols import get_protocol
+from lpmoe_bench.metrics.scorer import ScoreResult
 from lpmoe_bench.profiling import device_name, peak_memory_bytes
-from lpmoe_bench.record import Costs, DataFacts, ProtocolFacts, Record, SplitFacts
-from lpmoe_bench.record_model import evaluation_folder, run_folder
-from lpmoe_bench.registry import Split
+from lpmoe_bench.record_model import (
+    Costs,
+    DataFacts,
+    ProtocolFacts,
+    Record,
+    SplitFacts,
+    evaluation_folder,
+    run_folder,
+)
+from lpmoe_bench.registry.splits import Split
 
 
 def place_of(run: Record, split: Split, protocol: str) -> Path:

@@ -11,10 +11,12 @@ from lpmoe_bench.console import Terminal
 from lpmoe_bench.datasets.listing import how_to_get
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.generated import SETS
-from lpmoe_bench.registry import MANIFESTS, Registry, Split, make_split, open_split, resolve
+from lpmoe_bench.registry import MANIFESTS, open_split, resolve
 from lpmoe_bench.registry.layouts import check_root
+from lpmoe_bench.registry.model import Registry
 from lpmoe_bench.registry.pairs import find_pairs
 from lpmoe_bench.registry.schema import NAME
+from lpmoe_bench.registry.splits import Split, make_split
 
 Report = Callable[[int, int], None]
 

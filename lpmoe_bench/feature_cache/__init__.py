@@ -34,7 +34,7 @@ from lpmoe_bench.files import sha256_file
 from lpmoe_bench.images import read_image
 from lpmoe_bench.model import Segmenter
 from lpmoe_bench.plan import Plan
-from lpmoe_bench.registry import Pair
+from lpmoe_bench.registry.pairs import Pair
 from method_zoo._method import Prefix
 
 FOLDER = "features"  # of the cache

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .overlap import Counts
-
-EPS = 2.0**-52
+from .structure import EPS
 
 
 def alignment(counts: Counts, foreground: int, size: int, as_divided: bool = False) -> Any:

@@ -8,15 +8,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lpmoe_bench.errors import DataError, UsageError
-
-from .curves import curves_of_pair
-from .extra import extra_scores
-from .facts import get_metric
-from .measured import Measured
-from .modes import Mode, mode_of
-from .overlap import Counts
-from .prepared import PreparedMask
-from .protocols import COD, Protocol
+from lpmoe_bench.metrics.curves import curves_of_pair
+from lpmoe_bench.metrics.extra import extra_scores
+from lpmoe_bench.metrics.facts import get_metric
+from lpmoe_bench.metrics.measured import Measured
+from lpmoe_bench.metrics.modes import Mode, mode_of
+from lpmoe_bench.metrics.overlap import Counts
+from lpmoe_bench.metrics.prepared import PreparedMask
+from lpmoe_bench.metrics.protocol import Protocol
+from lpmoe_bench.metrics.protocols import COD
 
 
 class PairScores(NamedTuple):

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lpmoe_bench.errors import DataError, UsageError
+from lpmoe_bench.metrics.facts import METRICS, Metric
 from method_zoo._errors import unknown
-
-from .facts import METRICS, Metric
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,7 +45,7 @@ def _size_invariant(key: str, label: str, higher: bool, text: str, undefined: st
     )
 
 
-def _multiscale(name: str, label: str, at: str, cost: str) -> Extra:
+def _multiscale_extra(name: str, label: str, at: str, cost: str) -> Extra:
     return Extra(
         f"msiou_{name}",
         f"MSIoU {label}",
@@ -92,9 +91,9 @@ _ALL = (
         undefined="an empty mask",
         cost="0.6 to 0.9",
     ),
-    _multiscale("binary", "bin", "map above 0.5", "0.9 to 1.1"),
-    _multiscale("adaptive", "adp", "map at least twice its mean", "0.9 to 1.1"),
-    _multiscale(
+    _multiscale_extra("binary", "bin", "map above 0.5", "0.9 to 1.1"),
+    _multiscale_extra("adaptive", "adp", "map at least twice its mean", "0.9 to 1.1"),
+    _multiscale_extra(
         "mean257",
         "mean",
         "mean over 257 thresholds",
@@ -197,7 +196,8 @@ def extra_scores(
     RGB uint8 (h, w, 3), for those that need it. Raises UsageError for an unknown key, or where the
     image is needed and missing, DataError where it is of another size than the mask.
     """
-    from . import borrowed, outlines
+    from lpmoe_bench.metrics import borrowed as borrowed_module
+    from lpmoe_bench.metrics import outlines as outlines_module
 
     for key in keys:
         if get_extra(key).needs_image and image is None:
@@ -206,7 +206,7 @@ def extra_scores(
             )
     if image is not None and image.shape != (*mask.shape, 3):
         raise DataError(f"image is {image.shape} and mask is {mask.shape}; sizes must be equal")
-    groups = outlines.GROUPS | borrowed.GROUPS
+    groups = outlines_module.OUTLINES | borrowed_module.PYSODMETRICS
     found: dict[str, float | None] = {}
     for group in dict.fromkeys(groups[key] for key in keys):
         found |= group(prediction, mask, image)

@@ -7,11 +7,10 @@ from functools import cached_property
 import numpy as np
 
 from lpmoe_bench.errors import DataError
-
-from .levels import curve, passed, stretch
-from .overlap import Counts
-from .prepared import PreparedMask
-from .structure import Quadrant, Spread, leaves_rest
+from lpmoe_bench.metrics.levels import curve, passed, stretch
+from lpmoe_bench.metrics.overlap import Counts
+from lpmoe_bench.metrics.prepared import PreparedMask
+from lpmoe_bench.metrics.structure import Quadrant, Spread, leaves_rest
 
 
 class FloatMap:

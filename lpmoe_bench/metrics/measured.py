@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 
 from lpmoe_bench.errors import DataError
-
-from .alignment import alignment
-from .byte_map import ByteMap
-from .float_map import FloatMap
-from .modes import DEFAULT, Mode
-from .overlap import Counts
-from .prepared import PreparedMask
-from .structure import EPS, Quadrant, structure
+from lpmoe_bench.metrics.alignment import alignment
+from lpmoe_bench.metrics.byte_map import ByteMap
+from lpmoe_bench.metrics.float_map import FloatMap
+from lpmoe_bench.metrics.modes import DEFAULT, Mode
+from lpmoe_bench.metrics.overlap import Counts
+from lpmoe_bench.metrics.prepared import PreparedMask
+from lpmoe_bench.metrics.structure import EPS, Quadrant, structure
 
 
 class Measured:
@@ -105,8 +104,8 @@ class Measured:
         """Weighted F-measure, beta^2 1; 0 for an empty mask. Margolin et al., CVPR 2014."""
         if not self.mask.foreground:
             return 0.0
-        from .distance import ONE
-        from .smoothing import object_error
+        from lpmoe_bench.metrics.distance import ONE
+        from lpmoe_bench.metrics.smoothing import object_error
 
         around, (errors, places) = self.mask.surroundings, self.map.errors()
         missed = object_error(
@@ -121,6 +120,6 @@ class Measured:
 
 @cache
 def _taps() -> np.ndarray:
-    from .smoothing import gaussian_taps
+    from lpmoe_bench.metrics.smoothing import gaussian_taps
 
     return gaussian_taps()

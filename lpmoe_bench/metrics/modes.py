@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lpmoe_bench.errors import UsageError
+from lpmoe_bench.metrics.protocol import Protocol
 from method_zoo._errors import unknown
-
-from .protocol import Protocol
 
 ModeName = Literal["default", "reference", "matlab", "pranet"]
 

@@ -54,7 +54,7 @@ class PreparedMask:
 
     @cached_property
     def _lines(self) -> tuple[np.ndarray, np.ndarray]:
-        from .counting import count_lines
+        from lpmoe_bench.metrics.counting import count_lines
 
         return count_lines(self.pixels)
 
@@ -96,7 +96,7 @@ class PreparedMask:
     @cached_property
     def surroundings(self) -> Surroundings:
         """What the weighted F-measure needs; the mask must not be empty."""
-        from .distance import nearest_pixels, weigh_background
+        from lpmoe_bench.metrics.distance import nearest_pixels, weigh_background
 
         table, offsets, starts = _tables()
         weights, near, squares = weigh_background(self.pixels, table)
@@ -118,6 +118,6 @@ class PreparedMask:
 
 @cache
 def _tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    from .distance import nearest_offsets, weight_table
+    from lpmoe_bench.metrics.distance import nearest_offsets, weight_table
 
     return weight_table(), *nearest_offsets()

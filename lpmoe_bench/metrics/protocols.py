@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lpmoe_bench.errors import UsageError
+from lpmoe_bench.metrics.protocol import Protocol
 from method_zoo._errors import unknown
-
-from .protocol import Protocol
 
 __all__ = ["COD", "PROTOCOLS", "Protocol", "get_protocol", "list_protocols"]
 

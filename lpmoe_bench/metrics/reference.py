@@ -22,11 +22,10 @@ from py_sod_metrics import (
 )
 
 from lpmoe_bench.errors import DataError
-
-from .alignment import EPS
-from .engine import PairScores
-from .overlap import Counts
-from .protocol import Protocol
+from lpmoe_bench.metrics.engine import PairScores
+from lpmoe_bench.metrics.overlap import Counts
+from lpmoe_bench.metrics.protocol import Protocol
+from lpmoe_bench.metrics.structure import EPS
 
 
 def score_pair(pred: np.ndarray, mask: np.ndarray, protocol: Protocol) -> PairScores:

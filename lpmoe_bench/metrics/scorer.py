@@ -10,16 +10,15 @@ from typing import Any
 import numpy as np
 
 from lpmoe_bench.errors import DataError
-
-from .curves import Curves, mean_curves
-from .engine import PairScores, score_pair
-from .extra import get_extra
-from .flags import FLAGS
-from .modes import Mode, mode_of
-from .overlap import Counts, sum_counts
-from .prepared import PreparedMask
-from .protocol import Protocol
-from .whole import OF_COUNTS, mean_curve, whole_scores
+from lpmoe_bench.metrics.curves import Curves, mean_curves
+from lpmoe_bench.metrics.engine import PairScores, score_pair
+from lpmoe_bench.metrics.extra import get_extra
+from lpmoe_bench.metrics.flags import FLAGS
+from lpmoe_bench.metrics.modes import Mode, mode_of
+from lpmoe_bench.metrics.overlap import Counts, sum_counts
+from lpmoe_bench.metrics.prepared import PreparedMask
+from lpmoe_bench.metrics.protocol import Protocol
+from lpmoe_bench.metrics.whole import OF_COUNTS, mean_curve, whole_scores
 
 
 @dataclass(frozen=True)

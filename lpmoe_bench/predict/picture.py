@@ -11,7 +11,7 @@ from lpmoe_bench.predict.tiled import eight_bits, probability_map
 from lpmoe_bench.predict.write import write_picture
 from lpmoe_bench.record import read_record
 from lpmoe_bench.registry.pairs import Pair, read_pair
-from lpmoe_bench.trained import load_predictor
+from lpmoe_bench.trained__predictor import load_predictor
 
 
 def task_of(runs: Sequence[Path]) -> str:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.registry.layouts import check_root, split_pairs
-from lpmoe_bench.registry.model import Dataset, Registry, Task, load_registry
+from lpmoe_bench.registry.model import Registry, load_registry
 from lpmoe_bench.registry.pairs import Pair, find_pairs, read_stems
+from lpmoe_bench.registry.schema import Dataset, Task
 from lpmoe_bench.registry.splits import Report, Split, check_pairs, make_split
 
 MANIFESTS = "manifests"  # folder of the cache: see manifest.py

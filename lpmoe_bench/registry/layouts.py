@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Sequence
-from os.path import isfile  # other than Path.is_file, it takes names that no disk can hold
+from os.path import isfile
 from pathlib import Path
 
 from lpmoe_bench.errors import DataError

@@ -10,7 +10,8 @@ from lpmoe_bench.record import Found, StoredRecord
 from lpmoe_bench.record_model import Record
 from lpmoe_bench.tables.columns import COSTS, Column
 from lpmoe_bench.tables.only import keep_only
-from lpmoe_bench.tables.table import Group, Row, build_table
+from lpmoe_bench.tables.parts import Group, Row
+from lpmoe_bench.tables.table import build_table
 from method_zoo._errors import unknown
 
 

@@ -12,8 +12,9 @@ from lpmoe_bench.score.curves import write_curves
 from lpmoe_bench.score.folders import MapFolder
 from lpmoe_bench.score.plan import ScorePlan
 from lpmoe_bench.score.scoring import ScoreOutcome
+from lpmoe_bench.score.sheet import Views
 from lpmoe_bench.score.verify import Verification, verify
-from lpmoe_bench.score.worst import Views, Worst, worst_images, write_worst
+from lpmoe_bench.score.worst import Worst, worst_images, write_worst
 
 
 def rows_of(place: Path, test: str) -> list[dict[str, Any]]:

@@ -7,20 +7,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from lpmoe_bench.environment import Environment
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.scorer import ScoreResult
-from lpmoe_bench.record import (
-    RECORD,
-    ROWS,
-    DataFacts,
-    Environment,
-    MethodFacts,
-    ProtocolFacts,
-    Record,
-    SplitFacts,
-    read_record,
-    write_record,
-)
+from lpmoe_bench.record import RECORD, ROWS, read_record, write_record
+from lpmoe_bench.record_model import DataFacts, MethodFacts, ProtocolFacts, Record, SplitFacts
 from lpmoe_bench.score.checks import check_counts
 from lpmoe_bench.score.folders import MapFolder
 from lpmoe_bench.score.plan import ScorePlan

@@ -13,8 +13,9 @@ from lpmoe_bench.errors import DataError
 from lpmoe_bench.files import sha256_file
 from lpmoe_bench.record_model import SplitFacts
 from lpmoe_bench.registry import MANIFESTS, open_split, resolve
-from lpmoe_bench.registry.model import Registry, Task
+from lpmoe_bench.registry.model import Registry
 from lpmoe_bench.registry.pairs import find_pairs
+from lpmoe_bench.registry.schema import Task
 from lpmoe_bench.registry.splits import Split, make_split
 from lpmoe_bench.score.match import find_files
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lpmoe_bench.errors import UsageError
-from lpmoe_bench.metrics import get_metric
+from lpmoe_bench.metrics.facts import get_metric
 from lpmoe_bench.metrics.protocol import Protocol
 
 if TYPE_CHECKING:

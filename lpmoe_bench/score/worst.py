@@ -10,9 +10,8 @@ import cv2
 
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.files import write_atomically
-from lpmoe_bench.metrics import get_metric
 from lpmoe_bench.metrics.extra import known_metrics
-from lpmoe_bench.metrics.facts import Metric
+from lpmoe_bench.metrics.facts import Metric, get_metric
 from lpmoe_bench.metrics.overlap import Counts
 from lpmoe_bench.metrics.protocol import Protocol
 from lpmoe_bench.metrics.whole import OF_COUNTS

@@ -8,7 +8,7 @@ from lpmoe_bench.errors import UsageError
 from lpmoe_bench.record import StoredRecord
 from lpmoe_bench.record_model import Record
 from lpmoe_bench.tables.context import flat
-from lpmoe_bench.tables.words import plain
+from lpmoe_bench.tables.words__plain import plain
 from method_zoo._errors import unknown
 
 

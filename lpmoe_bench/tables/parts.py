@@ -11,7 +11,7 @@ from lpmoe_bench.record_model import Record
 from lpmoe_bench.tables.columns import Column
 from lpmoe_bench.tables.context import Context
 
-if TYPE_CHECKING:  # numpy comes with it, which a table of records does without
+if TYPE_CHECKING:
     from lpmoe_bench.statistics import Comparison
 
 

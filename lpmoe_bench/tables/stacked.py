@@ -74,7 +74,7 @@ def _stacked(parts: Sequence[Group]) -> Group:
         replace(budget, task=", ".join(tasks), test_set=", ".join(titles)),
         tuple(columns),
         tuple(_aligned(row, part.columns, columns) for part in parts for row in part.rows),
-        words + settings_words(budget, _first(parts[0])),
+        words + settings_words(budget, _host_of(parts[0])),
         footer,
         parts=tuple(parts),
         sources=tuple(dict.fromkeys(line for part in parts for line in part.sources)),
@@ -82,7 +82,7 @@ def _stacked(parts: Sequence[Group]) -> Group:
     )
 
 
-def _first(part: Group) -> Record:
+def _host_of(part: Group) -> Record:
     return host([record for row in part.rows for record in row.records])
 
 
@@ -94,7 +94,7 @@ def _names(parts: Sequence[Group]) -> list[str]:
 
 
 def _data_lines(parts: Sequence[Group]) -> Iterable[str]:
-    return dict.fromkeys(data_words(part.context, _first(part)) for part in parts)
+    return dict.fromkeys(data_words(part.context, _host_of(part)) for part in parts)
 
 
 def _union(parts: Sequence[Group]) -> list[Column]:

@@ -9,6 +9,7 @@ from typing import Any
 from lpmoe_bench.record_model import Record
 from lpmoe_bench.tables.context import Context, decoder_words, flat, own_settings, test_facts
 from lpmoe_bench.tables.guests import host
+from lpmoe_bench.tables.words__plain import plain
 
 NamedRows = Sequence[tuple[str, list[Record]]]
 
@@ -62,11 +63,6 @@ def _differing(
 def _varying(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     keys = dict.fromkeys(key for one in settings for key in one)
     return [key for key in keys if len({repr(one.get(key)) for one in settings}) > 1]
-
-
-def plain(value: Any) -> str:
-    """Write the value of a setting as people type it."""
-    return f"{value:g}" if isinstance(value, float) else str(value).lower()
 
 
 def footer(context: Context, rows: NamedRows, dropped: int, speeds: bool) -> list[str]:

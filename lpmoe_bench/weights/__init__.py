@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.files import sha256_file
-from lpmoe_bench.weights import default_backbone
-from lpmoe_bench.weights import sam as sam_weights
+from lpmoe_bench.weights import default_backbone, sam
 from lpmoe_bench.weights.checkpoint import check_checkpoint_path, read_checkpoint
 from lpmoe_bench.weights.hub import fetch_from_hub, timm_state
 
@@ -73,7 +72,7 @@ def resolve_weights(
     is_default = backbone == default_backbone.NAME
     timm_name = default_backbone.TIMM_NAME if is_default else backbone
     check_backbone_name(timm_name, also=[default_backbone.NAME])
-    antialias, is_meta = _pos_antialias(timm_name), timm_name in sam_weights.NAMES
+    antialias, is_meta = _pos_antialias(timm_name), timm_name in sam.NAMES
     if weights is not None and weights.partition(":")[0] == RANDOM:
         seed = _seed(weights)
         text = f"{RANDOM}:{seed}"
@@ -89,7 +88,7 @@ def resolve_weights(
         licence, note = default_backbone.LICENCE, default_backbone.NOTE
         return Weights(backbone, timm_name, path, sha256, source, licence, note, antialias, None)
     if is_meta:
-        raise UsageError(sam_weights.how_to_get(timm_name))
+        raise UsageError(sam.how_to_get(timm_name))
     hub = fetch_from_hub(timm_name, offline, progress)
     sha256 = sha256_file(hub.path)
     return Weights(
@@ -108,7 +107,8 @@ def load_backbone(weights: Weights, size: int | None = None) -> Backbone:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from method_zoo import ZooError, create_backbone
+    from method_zoo import create_backbone
+    from method_zoo._errors import ZooError
 
     name, antialias = weights.timm_name, weights.pos_antialias
     with torch.random.fork_rng(devices=[]):
@@ -116,11 +116,11 @@ def load_backbone(weights: Weights, size: int | None = None) -> Backbone:
         backbone = create_backbone(name, None, antialias, None if size is None else (size, size))
     if weights.path is None:
         return backbone
-    is_meta = name in sam_weights.NAMES
+    is_meta = name in sam.NAMES
     checkpoint = read_checkpoint(weights.path) if is_meta else {}
     try:
         if is_meta:
-            backbone.load(sam_weights.encoder_state(checkpoint, name))
+            backbone.load(sam.encoder_state(checkpoint, name))
         else:
             backbone.load(timm_state(load_file(weights.path), backbone.vit, name))
     except (SafetensorError, OSError) as error:
