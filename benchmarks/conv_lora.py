@@ -24,7 +24,7 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor, nn
 
-from method_zoo._conv_lora_experts import Expert, Experts
+from method_zoo.conv_lora import Expert, Experts
 
 RANK, EXPERTS = 3, 8
 # Name, maps at once, side of a map: a batch of images of a plain ViT, SAM's windows and images.

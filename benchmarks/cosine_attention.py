@@ -29,9 +29,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from method_zoo import _lpmoe_attention
-from method_zoo._lpmoe_attention import CosineDeformableAttention, aligned_logits
-from method_zoo._lpmoe_interaction import Layout
+from method_zoo.lpmoe import Layout
+from method_zoo.parts import deformable
+from method_zoo.parts.deformable import CosineDeformableAttention, aligned_logits
 
 HEAD_WIDTH = 64
 MIB = 2**20
@@ -70,7 +70,7 @@ def cases(width: int, size: int, direction: str) -> dict[str, Callable[[Callable
     torch.nn.init.normal_(module.weights.weight, std=0.02)
 
     def attention(logits: Callable) -> Tensor:
-        with mock.patch.object(_lpmoe_attention, "aligned_logits", logits):
+        with mock.patch.object(deformable, "aligned_logits", logits):
             return module(query, features, here.points, source)
 
     return {

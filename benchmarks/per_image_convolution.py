@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from method_zoo._per_image import convolve_each
+from method_zoo.parts.layers import convolve_each
 
 # Name, channels, whether the kernels are dense, their size: those of the default options.
 CASES = [

@@ -11,7 +11,7 @@ from lpmoe_bench.config import RunConfig
 from lpmoe_bench.model import Segmenter
 from lpmoe_bench.trained__build import build_segmenter
 from lpmoe_bench.weights import RANDOM, load_backbone, resolve_weights
-from method_zoo._backbone import SIDE_MULTIPLE, Backbone
+from method_zoo.backbones.backbone import SIDE_MULTIPLE, Backbone
 
 
 def blueprint(config: RunConfig) -> Segmenter:

@@ -15,10 +15,8 @@ from lpmoe_bench.blueprint import blueprint_backbone
 from lpmoe_bench.decoders import build_decoder
 from lpmoe_bench.trained__build import CLASSES
 from method_zoo import get_method
-from method_zoo._adaroute_adapter import DynamicAdapter
-from method_zoo._adaroute_center import Center
-from method_zoo._backbone import Backbone
-from method_zoo.adaroute import SIZES
+from method_zoo.adaroute import SIZES, Center, DynamicAdapter
+from method_zoo.backbones.backbone import Backbone
 
 
 def budgets() -> dict[str, Any]:

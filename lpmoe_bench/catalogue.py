@@ -19,7 +19,7 @@ from lpmoe_bench.recipes import describe_recipe, load_recipes
 from lpmoe_bench.record import find_records
 from lpmoe_bench.registry.model import Registry
 from lpmoe_bench.tables.ledger import load_ledger
-from method_zoo._errors import unknown
+from method_zoo.errors import unknown
 
 KINDS = (
     "methods",
@@ -157,7 +157,7 @@ def _describe_decoder(name: str) -> list[tuple[str, str]]:
 
 
 def _options(cls: type) -> str:
-    from method_zoo._options import signature_options
+    from method_zoo.options import signature_options
 
     return ", ".join(f"{k}={v}" for k, v in signature_options(cls).items()) or "none"
 

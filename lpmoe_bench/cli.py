@@ -45,7 +45,7 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line; an expected error is one line on stderr and its exit code."""
-    from method_zoo._errors import ZooError
+    from method_zoo.errors import ZooError
 
     try:
         app()

@@ -13,7 +13,7 @@ from lpmoe_bench.record import Found, StoredRecord, find_records
 from lpmoe_bench.samples import Samples, samples
 from lpmoe_bench.statistics import Comparison, Spread, compare, spread_of
 from lpmoe_bench.tables.context import Context, context_of
-from method_zoo._errors import unknown
+from method_zoo.errors import unknown
 
 FEWEST_DIGITS = 6  # of a fingerprint that stands for a name
 

@@ -13,8 +13,8 @@ from lpmoe_bench.losses import get_loss
 from lpmoe_bench.metrics.facts import get_metric
 from lpmoe_bench.metrics.protocols import get_protocol
 from method_zoo import method_name
-from method_zoo._method import Method
-from method_zoo._options import check_options
+from method_zoo.method import Method
+from method_zoo.options import check_options
 
 
 def preset_layer(method: type[Method]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic.fields import FieldInfo
 
 from lpmoe_bench.errors import UsageError
-from method_zoo._errors import unknown
+from method_zoo.errors import unknown
 
 DEFAULT_BACKBONE = "dinov2_small_imgfocus"
 SECTIONS = ("train", "runtime", "options", "decoder_options")

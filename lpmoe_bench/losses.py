@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lpmoe_bench.errors import UsageError
-from method_zoo._errors import unknown
+from method_zoo.errors import unknown
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

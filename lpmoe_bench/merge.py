@@ -23,8 +23,8 @@ from lpmoe_bench.trained import load_trained
 from lpmoe_bench.trained__build import build_segmenter
 from lpmoe_bench.weights import resolve_weights
 from method_zoo import get_method
-from method_zoo._errors import ZooError
-from method_zoo._method import Method
+from method_zoo.errors import ZooError
+from method_zoo.method import Method
 
 SUFFIX = ".safetensors"
 PEFT_SIZE = 128  # pixels: an adapter has no image side of its own

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lpmoe_bench.generated import SETS
-from method_zoo._method import Method
+from method_zoo.method import Method
 
 LIMIT = 1e-5
 NOISE = DRAWN = 2  # images of each kind

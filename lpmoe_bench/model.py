@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lpmoe_bench.decoders._decoder import Decoder
-from method_zoo._errors import ZooError
-from method_zoo._method import Features, Method
+from method_zoo.errors import ZooError
+from method_zoo.method import Features, Method
 
 DECODER_PREFIX = "decoder."
 

@@ -23,7 +23,7 @@ from lpmoe_bench.registry.schema import Task
 from lpmoe_bench.registry.splits import Split, check_pairs, make_split
 from lpmoe_bench.weights import Weights, resolve_weights
 from method_zoo import get_method
-from method_zoo._method import Method
+from method_zoo.method import Method
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from lpmoe_bench.errors import UsageError
-from method_zoo._errors import unknown
+from method_zoo.errors import unknown
 
 # Settings that belong to what they are options of: another choice of it leaves them out.
 _OWNED = {"options": "method", "decoder_options": "decoder"}

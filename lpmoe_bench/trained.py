@@ -15,7 +15,7 @@ from lpmoe_bench.model import Segmenter
 from lpmoe_bench.record import ADAPTER_FILE, read_record
 from lpmoe_bench.trained__build import build_segmenter
 from lpmoe_bench.weights import resolve_weights
-from method_zoo._errors import ZooError
+from method_zoo.errors import ZooError
 
 ADAPTER_FORMAT = "lpmoe-bench adapter 1"
 

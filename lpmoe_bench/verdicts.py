@@ -18,7 +18,7 @@ from lpmoe_bench.tables.latex import latex_text
 from lpmoe_bench.tables.parts import Cell, Group, Row, Span, Table
 from lpmoe_bench.tables.stacked import stack
 from lpmoe_bench.tables.wide import Key, row_key
-from method_zoo._errors import unknown
+from method_zoo.errors import unknown
 
 Folders = Mapping[int, StoredRecord]  # by the identity of the record
 Item = TypeVar("Item")

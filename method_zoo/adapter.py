@@ -7,11 +7,10 @@ added: two adapters a block. Up starts at zero: training starts at the frozen mo
 import torch.nn.functional as F
 from torch import nn
 
-from ._backbone import Backbone
-from ._bottleneck import Bottleneck
-from ._errors import at_least
-from ._method import Method
-from ._tokens import Tokens
+from .backbones.backbone import Backbone, Tokens
+from .errors import at_least
+from .method import Method
+from .parts.layers import Bottleneck
 
 
 class Adapter(Method):

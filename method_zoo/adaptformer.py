@@ -7,11 +7,10 @@ the MLP. Up starts at zero: training starts at the frozen model.
 import torch.nn.functional as F
 from torch import nn
 
-from ._backbone import Backbone
-from ._bottleneck import Bottleneck
-from ._errors import at_least, rate
-from ._method import Method
-from ._tokens import Tokens
+from .backbones.backbone import Backbone, Tokens
+from .errors import at_least, rate
+from .method import Method
+from .parts.layers import Bottleneck
 
 
 class AdaptFormer(Method):

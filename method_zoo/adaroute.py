@@ -7,14 +7,16 @@ the experts of a center that many blocks share: A = sum_g p_g A_g, p = softmax(R
 Prefix tokens pass.
 """
 
-from torch import nn
+from __future__ import annotations
 
-from ._adaroute_adapter import DynamicAdapter
-from ._adaroute_center import Center
-from ._backbone import Backbone
-from ._errors import ZooError, at_least, one_of
-from ._method import Method
-from ._tokens import Tokens
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .backbones.backbone import Backbone, Tokens
+from .errors import ZooError, at_least, one_of
+from .method import Method
+from .parts.layers import convolve_each
 
 SIZES = (3, 5, 7)
 PLACEMENTS = ("block", "attention+mlp")
@@ -94,3 +96,126 @@ def _check(
         raise ZooError(f"centers is {centers}; a backbone of {depth} blocks takes 1 to {depth}")
     if not 0 <= kernels <= len(SIZES):
         raise ZooError(f"kernels is {kernels}; it must be 0 to {len(SIZES)}, sizes 3, 5, 7")
+
+
+# The expert center of AdaRoute and its router: weights mixed anew for every image.
+
+
+class Center(nn.Module):
+    """Experts that several modules share: G ways down, G ways up, G filters of each size.
+
+    The modules are handed their center; none of them owns it, so that it is one object, counted
+    and saved once.
+    """
+
+    def __init__(self, dim: int, width: int, experts: int, sizes: tuple[int, ...]):
+        super().__init__()
+        shapes = [(width, dim), (dim, width), *((width, 1, k, k) for k in sizes)]
+        self.experts = nn.ParameterList(
+            nn.init.trunc_normal_(nn.Parameter(torch.empty(experts, *shape)), std=0.02)
+            for shape in shapes
+        )
+
+    def forward(self, gates: Tensor) -> list[Tensor]:
+        """Shares of the experts, (2 + K, B, G), to the weights of each image.
+
+        Down (B, r, C), up (B, C, r), then a filter (B, r, 1, k, k) for each of the K sizes.
+        """
+        return [
+            (gate @ expert.flatten(1)).unflatten(1, expert.shape[1:])
+            for gate, expert in zip(gates, self.experts, strict=True)
+        ]
+
+
+class Router(nn.Module):
+    """Says for each image how much every expert of every kind counts: a dense softmax a kind."""
+
+    def __init__(self, dim: int, hidden: int, kinds: int, experts: int):
+        super().__init__()
+        self.down, self.out = nn.Linear(dim, hidden), nn.Linear(hidden, kinds * experts)
+        self.shape = (kinds, experts)
+        for layer in (self.down, self.out):
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, u: Tensor) -> Tensor:
+        """Tokens, (B, N, C), to shares, (kinds, B, G)."""
+        logits = self.out(F.gelu(self.down(u.mean(1))))
+        return logits.unflatten(1, self.shape).softmax(-1).transpose(0, 1)
+
+
+class Uniform(nn.Module):
+    """In place of the router, every expert counts the same for every image."""
+
+    def __init__(self, kinds: int, experts: int):
+        super().__init__()
+        self.kinds, self.experts = kinds, experts
+
+    def forward(self, u: Tensor) -> Tensor:
+        return u.new_full((self.kinds, u.shape[0], self.experts), 1 / self.experts)
+
+
+# The module of AdaRoute: a bottleneck and a cascade of filters whose weights a router mixes.
+
+
+class DynamicAdapter(nn.Module):
+    """What belongs to one place in the network; the center's experts are handed in."""
+
+    def __init__(self, dim: int, width: int, experts: int, sizes: int, router: int, start: float):
+        super().__init__()
+        self.norm, self.gain = nn.LayerNorm(dim), nn.Parameter(torch.full((dim,), 1e-5))
+        kinds = 2 + sizes
+        # Over a single expert a softmax is always one, and so is one over a single filter size.
+        routed = router > 0 and experts > 1
+        self.gates = Router(dim, router, kinds, experts) if routed else Uniform(kinds, experts)
+        self.before, self.after = (_filter(dim) if sizes else None for _ in range(2))
+        self.mix = nn.Linear(width, sizes) if sizes > 1 else None
+        more = max(sizes - 1, 0)
+        self.keep, self.carry = (
+            nn.ParameterList(torch.ones(()) for _ in range(more)) for _ in "ab"
+        )
+        self.inner = nn.Linear(width, width)
+        self.scale, self.shift = nn.Parameter(torch.full((dim,), start)), _zeros(dim)
+        self.skip_scale, self.skip_shift = nn.Parameter(torch.ones(dim)), _zeros(dim)
+        for layer in (self.mix, self.inner):
+            if layer is not None:
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, t: Tokens, center: Center) -> Tokens:
+        """Tokens of any prefix and grid, to tokens; the prefix stays as it is."""
+        x = t.patches
+        u = _add_filtered(self.before, x + self.gain * self.norm(x), t.grid)
+        down, up, *filters = center(self.gates(u))
+        z = u @ down.mT  # (B, N, r)
+        # Without filters the authors' code adds z to itself, which is kept.
+        z = z + (self._cascade(z.mT.unflatten(2, t.grid), filters) if filters else z)
+        z = F.gelu(z + self.inner(z))
+        o = _add_filtered(self.after, z @ up.mT, t.grid)
+        skip = self.skip_scale * x + self.skip_shift
+        return t.with_patches(self.scale * o + self.shift + skip)
+
+    def _cascade(self, z: Tensor, filters: list[Tensor]) -> Tensor:
+        """Filter the map, (B, r, H, W), at growing sizes and mix the results: (B, N, r)."""
+        found = [convolve_each(z, filters[0])]
+        for a, b, kernel in zip(self.keep, self.carry, filters[1:], strict=True):
+            found.append(convolve_each(a * z + b * found[-1], kernel))
+        maps = torch.stack(found, dim=1).flatten(3)  # (B, K, r, N)
+        if self.mix is None:
+            return maps[:, 0].mT
+        share = self.mix(maps.sum(1).mT).softmax(-1)  # (B, N, K)
+        return (maps * share.mT[:, :, None]).sum(1).mT
+
+
+def _filter(dim: int) -> nn.Conv2d:
+    conv = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
+    assert conv.bias is not None
+    nn.init.zeros_(conv.bias)
+    return conv
+
+
+def _zeros(dim: int) -> nn.Parameter:
+    return nn.Parameter(torch.zeros(dim))
+
+
+def _add_filtered(conv: nn.Module | None, x: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Add to tokens, (B, N, C), what a filter of each channel makes of them on their grid."""
+    return x if conv is None else x + conv(x.mT.unflatten(2, grid)).flatten(2).mT

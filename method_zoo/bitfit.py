@@ -4,8 +4,8 @@ y = f(x; W, b), W frozen and every bias b trained: of patch embedding, attention
 Relative position tables are weights, not biases, and stay frozen.
 """
 
-from ._backbone import Backbone
-from ._method import Method
+from .backbones.backbone import Backbone
+from .method import Method
 
 
 class BitFit(Method):

@@ -9,10 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ._backbone import Backbone
-from ._errors import at_least, rate
-from ._method import Method
-from ._tokens import Tokens
+from .backbones.backbone import Backbone, Tokens
+from .errors import at_least, rate
+from .method import Method
 
 
 class Convpass(Method):

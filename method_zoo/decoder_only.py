@@ -3,8 +3,8 @@
 y = frozen(x). The floor every method has to beat; all blocks can be computed once and cached.
 """
 
-from ._backbone import Backbone
-from ._method import Method
+from .backbones.backbone import Backbone
+from .method import Method
 
 
 class DecoderOnly(Method):

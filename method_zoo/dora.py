@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ._backbone import Backbone
-from ._errors import at_least
-from ._joined import rewrite
-from ._method import Method
+from .backbones.backbone import Backbone
+from .backbones.linear import rewrite
+from .errors import at_least
 from .lora import LoRALinear
+from .method import Method
 
 
 class DoRA(Method):

@@ -4,8 +4,8 @@ y = f(x; theta), theta started at the pretrained weights. The reference the lite
 parameter-efficient methods with; it needs a learning rate about ten times smaller.
 """
 
-from ._backbone import Backbone
-from ._method import Method
+from .backbones.backbone import Backbone
+from .method import Method
 
 
 class Full(Method):

@@ -5,11 +5,10 @@ never change: no activation is kept for them and their output can be computed on
 advice of micro-sam (Archit et al., Nature Methods 2025) where memory is short.
 """
 
-from ._backbone import Backbone
-from ._errors import at_least
-from ._last_blocks import first_of_last, in_block
-from ._method import Method
+from .backbones.backbone import Backbone
+from .errors import at_least
 from .lora import LoRALinear
+from .method import Method, first_of_last, in_block
 
 
 class LateLoRA(Method):

@@ -4,8 +4,8 @@ y = frozen(x), logits = W norm(y) + b. What the features say without any further
 blocks can be computed once and cached.
 """
 
-from ._backbone import Backbone
-from ._method import Method
+from .backbones.backbone import Backbone
+from .method import Method
 
 
 class LinearProbe(Method):

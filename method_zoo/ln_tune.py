@@ -5,8 +5,8 @@ y = (x - mean) / sd * g + b: scale g and shift b of every LayerNorm train, all e
 
 from torch import nn
 
-from ._backbone import Backbone
-from ._method import Method
+from .backbones.backbone import Backbone
+from .method import Method
 
 
 class LNTune(Method):

@@ -11,11 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ._backbone import Backbone
-from ._errors import at_least, one_of
-from ._joined import rewrite
-from ._method import Method
-from ._wrapped import Wrapped
+from .backbones.backbone import Backbone
+from .backbones.linear import Wrapped, rewrite
+from .errors import at_least, one_of
+from .method import Method
 
 TARGETS = ("qkv", "qv")
 

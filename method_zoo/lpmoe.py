@@ -9,18 +9,19 @@ enhancement. The decoder reads a pyramid of priors and raw tokens at strides 4, 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
+from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ._backbone import Backbone
-from ._errors import ZooError
-from ._lpmoe_attention import CosineDeformableAttention
-from ._lpmoe_interaction import Extractor, Injector, Layout
-from ._lpmoe_prior import PriorExtractor
-from ._lpmoe_pyramid import Pyramid
-from ._method import Features, Method
+from .backbones.backbone import Backbone
+from .errors import ZooError
+from .method import Features, Method
+from .parts.deformable import CosineDeformableAttention, Grids, Places, places
+from .parts.local_prior import PriorExtractor
 
 STRIDES = [4, 8, 16, 32]
 
@@ -141,3 +142,137 @@ def _initialise(module: nn.Module) -> None:
         nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+# Channel-oriented adaptive scale enhancement, the feed-forward layer of Controllable-LPMoE.
+#
+# y = W1 x; on each grid m = depthwise3x3(y), m <- m * (g0 s + g1 (1 - s')) with channel attention
+# s, reverse channel attention 1 - s' and a gate g per image; out = W2 GELU(m).
+
+
+class ScaleEnhancement(nn.Module):
+    """The feed-forward part of an extractor; three grids share all weights."""
+
+    def __init__(self, dim: int, hidden: int):
+        super().__init__()
+        self.reduce = nn.Linear(dim, hidden)
+        self.depthwise = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
+        self.channel = nn.Conv1d(1, 1, 3, padding=1, bias=False)
+        self.reverse = nn.Conv1d(1, 1, 3, padding=1, bias=False)
+        self.gate = nn.Linear(hidden, 2)
+        self.expand = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor, grids: Grids) -> Tensor:
+        """Return the residual update, (B, T, C); the tokens of the grids follow one another."""
+        parts = self.reduce(x).split([height * width for height, width in grids], dim=1)
+        # Tokens seen as channels-last maps: they go in and come out without being transposed.
+        maps = [
+            self.depthwise(p.unflatten(1, grid).permute(0, 3, 1, 2))
+            for p, grid in zip(parts, grids, strict=True)
+        ]
+        mean = torch.stack([m.mean((2, 3)) for m in maps], dim=1)  # (B, L, C)
+        peak = torch.stack([m.amax((2, 3)) for m in maps], dim=1)
+        factors = self.channel_factor(mean, peak)[..., None, None].unbind(1)
+        scaled = [
+            (m * f).permute(0, 2, 3, 1).flatten(1, 2) for m, f in zip(maps, factors, strict=True)
+        ]
+        return self.expand(F.gelu(torch.cat(scaled, dim=1)))
+
+    def channel_factor(self, mean: Tensor, peak: Tensor) -> Tensor:
+        """Return the one factor each channel of each map is multiplied with, (B, L, C).
+
+        The authors pool five times and build two full maps; one mean and one maximum suffice.
+        """
+        pooled = (mean + peak).flatten(0, 1).unsqueeze(1)  # (B * L, 1, C)
+        attended = self.channel(pooled).view_as(mean).sigmoid()
+        reversed_ = 1 - self.reverse(pooled).view_as(mean).sigmoid()
+        gate = self.gate(mean).softmax(-1)
+        return gate[..., :1] * attended + gate[..., 1:] * reversed_
+
+
+# The two interactions of Controllable-LPMoE: prior tokens into the ViT stream, and back.
+#
+# Injector: x <- x + gamma * A3(LN(x), LN(c)). Extractor: c <- c + A1(LN(c), LN(x)), then c <- c +
+# DropPath(F(LN(c))), with the cosine-aligned deformable attention A and scale enhancement F.
+
+
+class Layout(NamedTuple):
+    """Where ViT tokens and prior tokens lie in the image; the same for all stages."""
+
+    tokens: Places  # one grid, stride 16
+    prior: Places  # strides 8, 16, 32
+
+    @classmethod
+    def of(cls, grid: tuple[int, int], like: Tensor) -> Layout:
+        """Return the layout for a ViT grid whose sides are even."""
+        height, width = grid
+        prior = [(2 * height, 2 * width), grid, (height // 2, width // 2)]
+        return cls(places([grid], like), places(prior, like))
+
+
+class Injector(nn.Module):
+    """Prior -> ViT, before the blocks of a stage; gamma 0 leaves the frozen stream as it is."""
+
+    def __init__(self, dim: int, gamma: float, **attention):
+        super().__init__()
+        self.norm_tokens = nn.LayerNorm(dim)
+        self.norm_prior = nn.LayerNorm(dim)
+        self.attention = CosineDeformableAttention(dim, levels=3, **attention)
+        self.gamma = nn.Parameter(torch.full((dim,), gamma))
+
+    def forward(self, x: Tensor, prior: Tensor, layout: Layout) -> Tensor:
+        """x: (B, N, C) patch tokens. prior: (B, T, C). Returns the new patch tokens."""
+        query, features = self.norm_tokens(x), self.norm_prior(prior)
+        update = self.attention(query, features, layout.tokens.points, layout.prior)
+        return x + self.gamma * update
+
+
+class Extractor(nn.Module):
+    """ViT -> prior, after the blocks of a stage."""
+
+    def __init__(self, dim: int, drop_path: float, **attention):
+        super().__init__()
+        self.norm_prior = nn.LayerNorm(dim)
+        self.norm_tokens = nn.LayerNorm(dim)
+        self.attention = CosineDeformableAttention(dim, levels=1, **attention)
+        self.norm_enhance = nn.LayerNorm(dim)
+        self.enhance = ScaleEnhancement(dim, dim // 4)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, prior: Tensor, x: Tensor, layout: Layout) -> Tensor:
+        """prior: (B, T, C). x: (B, N, C) patch tokens. Returns the new prior tokens."""
+        query, features = self.norm_prior(prior), self.norm_tokens(x)
+        prior = prior + self.attention(query, features, layout.prior.points, layout.tokens)
+        return prior + self.drop_path(self.enhance(self.norm_enhance(prior), layout.prior.grids))
+
+
+# The feature pyramid of Controllable-LPMoE: prior maps plus resized ViT maps at strides 4 to 32.
+#
+# c1 = p1 + up(c2); c_k <- c_k + resize(v_k); f_k = R(BN_k(c_k)) with one shared 1 x 1 convolution
+# R.
+
+
+class Pyramid(nn.Module):
+    """Four maps of dim / 4 channels (spec, section 4)."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.up = nn.ConvTranspose2d(dim, dim, 2, stride=2)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(dim) for _ in range(4))
+        self.reduce = nn.Conv2d(dim, dim // 4, 1, bias=False)
+
+    def forward(self, p1: Tensor, priors: list[Tensor], taps: list[Tensor]) -> list[Tensor]:
+        """Return maps at strides 4, 8, 16, 32.
+
+        p1: (B, C, 4H, 4W). priors: strides 8, 16, 32. taps: four ViT maps, (B, C, H, W).
+        """
+        c1 = self.up(priors[0]).add_(p1)  # before the ViT's map is added to priors[0]
+        maps = []
+        for c, tap, norm in zip([c1, *priors], taps, self.norms, strict=True):
+            size = c.shape[-2:]
+            if tap.shape[-2:] != size:
+                tap = F.interpolate(tap, size, mode="bilinear", align_corners=False)
+            # c1 is the largest map by far and nobody else's: add in place, but never into bfloat16.
+            c = c.add_(tap) if c is c1 and c.dtype == tap.dtype else c + tap
+            maps.append(self.reduce(norm(c)))
+        return maps

@@ -11,9 +11,9 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ._backbone import Backbone
-from ._errors import ZooError, at_least
-from ._method import Features, Method, Prefix
+from .backbones.backbone import Backbone
+from .errors import ZooError, at_least
+from .method import Features, Method, Prefix
 
 TEMPERATURE = 0.1
 

@@ -6,8 +6,8 @@ which no learning rate is searched; below some thousand images it is expected to
 
 import torch
 
-from ._backbone import Backbone
-from ._method import Method
+from .backbones.backbone import Backbone
+from .method import Method
 
 
 class Scratch(Method):

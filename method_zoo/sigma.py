@@ -12,10 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ._backbone import Backbone
-from ._errors import ZooError, one_of
-from ._method import Method
-from ._tokens import Tokens
+from .backbones.backbone import Backbone, Tokens
+from .errors import ZooError, one_of
+from .method import Method
 
 SIZES = (3, 5, 7)
 WEIGHTS = ("image", "token", "static")

@@ -9,10 +9,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ._backbone import Backbone
-from ._joined import rewrite
-from ._method import Method
-from ._wrapped import Wrapped
+from .backbones.backbone import Backbone
+from .backbones.linear import Wrapped, rewrite
+from .method import Method
 
 LAYERS = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
 

@@ -7,17 +7,18 @@ attentions and one for all MLPs. A prefix token sees the centre of W. Up starts 
 starts at the frozen model.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ._backbone import Backbone
-from ._errors import at_least, one_of, rate
-from ._method import Method
-from ._per_image import convolve_each
-from ._tokens import Tokens
-from ._vfm_generation import HyperNetwork, MetaNet, pooled
+from .backbones.backbone import Backbone, Tokens
+from .errors import at_least, one_of, rate
+from .method import Method
+from .parts.layers import convolve_each
 
 POOLS = ("sum", "mean")
 
@@ -121,3 +122,44 @@ class GeneratedBypass(nn.Module):
 
 def _quick_gelu(x: Tensor) -> Tensor:
     return x * torch.sigmoid(1.702 * x)
+
+
+# How VFM-Adapter makes a kernel for each image: meta-net, pooling by queries, hypernetwork.
+
+
+class MetaNet(nn.Module):
+    """p = Linear(ReLU(Linear(z))): what a module's tokens say about the kernel it needs."""
+
+    def __init__(self, dim: int, hidden: int, embedding: int):
+        super().__init__()
+        self.inner, self.out = nn.Linear(dim, hidden), nn.Linear(hidden, embedding)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Patches, (B, N, C), to embeddings, (B, N, e)."""
+        return self.out(F.relu(self.inner(patches)))
+
+
+class HyperNetwork(nn.Module):
+    """From one embedding an image to a dense 3 x 3 kernel, in two factors."""
+
+    def __init__(self, embedding: int, width: int, inner: int):
+        super().__init__()
+        self.rows, self.columns = nn.Linear(embedding, width * inner), nn.Linear(inner, 9 * width)
+        self.shape = (width, inner)
+        for layer in (self.rows, self.columns):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """Embedding, (B, e), to kernels, (B, out, in, 3, 3): a row of the factors an output."""
+        factors = self.columns(self.rows(embedding).unflatten(1, self.shape))
+        return factors.unflatten(2, (self.shape[0], 3, 3))
+
+
+def pooled(p: Tensor, queries: Tensor) -> Tensor:
+    """Sum over the queries, (K, e), of their softmax pools of p, (B, N, e): (B, e).
+
+    The scores are not scaled.
+    """
+    share = (queries @ p.mT).softmax(-1)  # (B, K, N)
+    return (share @ p).sum(1)

@@ -10,10 +10,9 @@ import math
 import torch
 from torch import nn
 
-from ._backbone import Backbone
-from ._errors import ZooError
-from ._method import Method
-from ._tokens import Tokens
+from .backbones.backbone import Backbone, Tokens
+from .errors import ZooError
+from .method import Method
 
 
 class VPT(Method):

@@ -9,9 +9,8 @@ import torch.nn.functional as F
 from sound_methods import Adapter, Scaled
 from torch import Tensor, nn
 
-from method_zoo._backbone import Backbone
-from method_zoo._method import Features, Method
-from method_zoo._tokens import Tokens
+from method_zoo.backbones.backbone import Backbone, Tokens
+from method_zoo.method import Features, Method
 
 
 class ThawsWhileTraining(Adapter):

@@ -30,9 +30,9 @@ from observe import (
 )
 from torch import Tensor
 
-from method_zoo._errors import ZooError
-from method_zoo._options import check_options, signature_options
-from method_zoo._wrapped import Wrapped
+from method_zoo.backbones.linear import Wrapped
+from method_zoo.errors import ZooError
+from method_zoo.options import check_options, signature_options
 
 
 def check_default_constructible(build: Build, image: Tensor) -> None:

@@ -6,7 +6,7 @@ import torch
 from observe import Build, assert_equal, loss_of, outputs, perturb, pristine, run, trainables
 from torch import Tensor
 
-from method_zoo._method import Features, Method, Prefix
+from method_zoo.method import Features, Method, Prefix
 
 
 def check_frozen_stays_frozen(build: Build, image: Tensor) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from method_zoo._backbone import Backbone
+from method_zoo.backbones.backbone import Backbone
 
 
 def lpmoe(d: int, h: int, ratio: float = 0.5) -> int:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from method_zoo._backbone import Backbone
-from method_zoo._method import Features, Method
+from method_zoo.backbones.backbone import Backbone
+from method_zoo.method import Features, Method
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from method_zoo._backbone import Backbone
-from method_zoo._method import Method
-from method_zoo._tokens import Tokens
-from method_zoo._wrapped import Wrapped
+from method_zoo.backbones.backbone import Backbone, Tokens
+from method_zoo.backbones.linear import Wrapped
+from method_zoo.method import Method
 
 
 class Adapter(Method):

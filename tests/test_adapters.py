@@ -9,11 +9,11 @@ from conftest import tiny_backbone, tiny_image
 from reference import assert_reference, needs_reference, reference
 
 from method_zoo import get_method
-from method_zoo._bottleneck import Bottleneck
-from method_zoo._errors import ZooError
-from method_zoo._tokens import Tokens
+from method_zoo.backbones.backbone import Tokens
 from method_zoo.convpass import Bypass
+from method_zoo.errors import ZooError
 from method_zoo.mona import MonaAdapter
+from method_zoo.parts.layers import Bottleneck
 
 
 def set_all(module: torch.nn.Module, **values: list) -> None:

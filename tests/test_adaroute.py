@@ -9,9 +9,8 @@ from counts import adaroute_center, adaroute_module
 from test_adapters import on_grid, set_all
 
 from method_zoo import create_backbone, get_method
-from method_zoo._adaroute_adapter import DynamicAdapter
-from method_zoo._adaroute_center import Center
-from method_zoo._errors import ZooError
+from method_zoo.adaroute import Center, DynamicAdapter
+from method_zoo.errors import ZooError
 
 # Widths and depths of the four stages, modules a block, and the published millions.
 PUBLISHED = {

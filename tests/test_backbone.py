@@ -11,10 +11,10 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from method_zoo import create_backbone
-from method_zoo._backbone import Backbone
-from method_zoo._errors import ZooError
-from method_zoo._sam_meta import META_SAM, meta_encoder
-from method_zoo._wrapped import Wrapped
+from method_zoo.backbones.backbone import Backbone
+from method_zoo.backbones.linear import Wrapped
+from method_zoo.backbones.sam import META_SAM, meta_encoder
+from method_zoo.errors import ZooError
 
 NATIVE = 64  # pixels: four by four patches in every family but BEiT
 DYNAMIC = [*PLAIN, *EVA]

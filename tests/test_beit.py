@@ -14,7 +14,7 @@ from lpmoe_bench.errors import DataError
 from lpmoe_bench.trained__build import build_segmenter
 from lpmoe_bench.weights import load_backbone, resolve_weights
 from method_zoo import create_backbone, get_method
-from method_zoo._errors import ZooError
+from method_zoo.errors import ZooError
 
 NAME = "beit_base_patch16_224"
 

@@ -162,7 +162,7 @@ def test_the_smoke_cell_passes(tmp_path):
 
 @pytest.mark.slow
 def test_the_smoke_cell_catches_a_broken_normalisation(tmp_path):
-    from method_zoo._backbone import Backbone
+    from method_zoo.backbones.backbone import Backbone
 
     # Scaled to [0, 1] twice: an error that trains without a word.
     with mock.patch.object(Backbone, "normalise", lambda self, image: image / 255):

@@ -10,7 +10,7 @@ from contract import CHECKS
 from observe import Build
 from sound_methods import Adapter, Scaled, adapter_count, scaled_count
 
-from method_zoo._method import Method
+from method_zoo.method import Method
 
 BROKEN: dict[type[Method], str] = {
     item: item.breaks

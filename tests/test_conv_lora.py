@@ -11,10 +11,8 @@ from reference import assert_reference, needs_reference, reference
 from torch import nn
 
 from method_zoo import get_method
-from method_zoo._conv_lora_experts import Expert, Experts, _kept
-from method_zoo._conv_lora_gate import Gate
-from method_zoo._errors import ZooError
-from method_zoo.conv_lora import ConvLoRALinear
+from method_zoo.conv_lora import ConvLoRALinear, Expert, Experts, Gate, _kept
+from method_zoo.errors import ZooError
 
 
 def layer_of(through: bool = False) -> ConvLoRALinear:

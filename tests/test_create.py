@@ -10,8 +10,8 @@ import torch
 from conftest import FAMILIES, SIZE, tiny_backbone
 
 from method_zoo import create_backbone
-from method_zoo._backbone import Backbone
-from method_zoo._errors import ZooError
+from method_zoo.backbones.backbone import Backbone
+from method_zoo.errors import ZooError
 
 
 @pytest.mark.parametrize(

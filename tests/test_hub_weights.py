@@ -13,7 +13,7 @@ from lpmoe_bench.errors import DataError, ResourceError, UsageError
 from lpmoe_bench.weights import hub as hub_module
 from lpmoe_bench.weights import load_backbone, resolve_weights
 from method_zoo import create_backbone
-from method_zoo._errors import ZooError
+from method_zoo.errors import ZooError
 
 
 @pytest.fixture

@@ -166,7 +166,7 @@ def test_modules_that_promise_it_import_without_torch():
 
 
 def test_the_blocker_blocks():
-    done = without_extra(["method_zoo._backbone"])
+    done = without_extra(["method_zoo.backbones.backbone"])
     assert done.returncode == 1
     assert "method_zoo._backbone does not import without" in done.stderr
 

@@ -8,8 +8,8 @@ from conftest import EVA, tiny_backbone
 from test_backbone import image_of, opened
 from torch import nn
 
-from method_zoo._errors import ZooError
-from method_zoo._joined import Joined, Qkv, rewrite
+from method_zoo.backbones.linear import Joined, Qkv, rewrite
+from method_zoo.errors import ZooError
 
 
 def one_linear(layer: nn.Linear) -> nn.Linear:

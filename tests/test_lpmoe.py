@@ -8,9 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from method_zoo import create_backbone, get_method
-from method_zoo._errors import ZooError
-from method_zoo._lpmoe_interaction import Layout
-from method_zoo._lpmoe_pyramid import Pyramid
+from method_zoo.errors import ZooError
+from method_zoo.lpmoe import Layout, Pyramid
 
 LPMoE = get_method("lpmoe")
 

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from method_zoo import _lpmoe_attention, create_backbone, get_method
-from method_zoo._deformable import places, sample
-from method_zoo._lpmoe_attention import CosineDeformableAttention, aligned_logits
-from method_zoo._lpmoe_wavelet import haar, inverse_haar
+from method_zoo import create_backbone, get_method
+from method_zoo.parts import deformable
+from method_zoo.parts.deformable import CosineDeformableAttention, aligned_logits, places, sample
+from method_zoo.parts.local_prior import haar, inverse_haar
 
 LOG2 = math.log(2)
 
@@ -141,7 +141,7 @@ def test_cosine_and_sampling_stay_in_float32_under_autocast(monkeypatch):
         seen.append((value.dtype, where.dtype, weights))
         return sample(value, grids, where, weights)
 
-    monkeypatch.setattr(_lpmoe_attention, "sample", recording)
+    monkeypatch.setattr(deformable, "sample", recording)
     with torch.autocast("cpu", torch.bfloat16):
         module(query, features, source.points[:6], source)
     ((value, where, weights),) = seen

@@ -8,11 +8,17 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from method_zoo._deformable import places
-from method_zoo._lpmoe_attention import CosineDeformableAttention
-from method_zoo._lpmoe_experts import Expert, Mixture, asymmetric, atrous, depthwise, wavelet
-from method_zoo._lpmoe_prior import PriorExtractor
-from method_zoo._lpmoe_scale import ScaleEnhancement
+from method_zoo.lpmoe import ScaleEnhancement
+from method_zoo.parts.deformable import CosineDeformableAttention, places
+from method_zoo.parts.local_prior import (
+    Expert,
+    Mixture,
+    PriorExtractor,
+    asymmetric,
+    atrous,
+    depthwise,
+    wavelet,
+)
 
 DATA = os.environ.get("LPMOE_BENCH_DATA", "")
 REFERENCE = Path(DATA).parent / "reference"

@@ -9,7 +9,7 @@ from observe import plain_outputs
 from torch import nn
 
 from method_zoo import get_method
-from method_zoo._errors import ZooError
+from method_zoo.errors import ZooError
 
 
 class Double(nn.Module):

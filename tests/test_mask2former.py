@@ -14,9 +14,9 @@ from lpmoe_bench.decoders.linear import Linear
 from lpmoe_bench.decoders.mask2former import Mask2Former
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.losses import get_loss
-from method_zoo._deformable import places
-from method_zoo._errors import ZooError
-from method_zoo._method import Features
+from method_zoo.errors import ZooError
+from method_zoo.method import Features
+from method_zoo.parts.deformable import places
 
 STRIDES = [4, 8, 16, 32]
 

@@ -16,7 +16,7 @@ from lpmoe_bench.recipes import describe_recipe, load_recipes, recipe_layers, re
 from lpmoe_bench.record import read_record
 from lpmoe_bench.registry.model import load_registry
 from method_zoo import check_backbone_name, get_method
-from method_zoo._options import signature_options
+from method_zoo.options import signature_options
 
 # Maps that another program made have no settings of ours: they lie under scored/.
 PUBLISHED = (Path(__file__).parents[1] / "results" / "records").rglob("run.json")

@@ -13,8 +13,8 @@ from timm.layers import resample_abs_pos_embed_nhwc
 from timm.models.vision_transformer_sam import Block, checkpoint_filter_fn
 
 from method_zoo import create_backbone, get_method
-from method_zoo._errors import ZooError
-from method_zoo._sam import Sam
+from method_zoo.backbones.sam import Sam
+from method_zoo.errors import ZooError
 
 # Equality --------------------------------------------------------------------------------------
 

@@ -7,9 +7,8 @@ from conftest import tiny_backbone, tiny_image
 from reference import assert_reference, needs_reference, reference
 
 from method_zoo import get_method
-from method_zoo._errors import ZooError
-from method_zoo._high_frequency import high_frequencies
-from method_zoo.sam_adapter import PromptGenerator
+from method_zoo.errors import ZooError
+from method_zoo.sam_adapter import PromptGenerator, high_frequencies
 
 
 def test_low_frequencies_are_taken_out_and_high_ones_stay():

@@ -18,7 +18,7 @@ import method_zoo
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.weights import load_backbone, resolve_weights, sam
 from method_zoo import create_backbone, get_method
-from method_zoo._sam_meta import META_SAM
+from method_zoo.backbones.sam import META_SAM
 
 NAME, TINY = FAMILIES["sam_meta"]
 

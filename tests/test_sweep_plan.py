@@ -20,7 +20,7 @@ from lpmoe_bench.sweep.model import Places
 from lpmoe_bench.sweep.planning import SweepRequest, plan_sweep
 from lpmoe_bench.sweep.store import settings_text
 from method_zoo import list_methods
-from method_zoo._errors import ZooError
+from method_zoo.errors import ZooError
 
 runner = CliRunner()
 TASK = """

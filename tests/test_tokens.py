@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.utils._pytree as pytree
 
-from method_zoo._tokens import Tokens
+from method_zoo.backbones.backbone import Tokens
 
 
 def tokens() -> Tokens:

@@ -6,7 +6,7 @@ from conftest import tiny_backbone, tiny_image
 from torch import nn
 
 from method_zoo import get_method
-from method_zoo._errors import ZooError
+from method_zoo.errors import ZooError
 from method_zoo.lora import LoRALinear
 
 

@@ -10,9 +10,9 @@ from test_adapters import on_grid, set_all
 from torch.nn import functional as F
 
 from method_zoo import create_backbone, get_method
-from method_zoo._errors import ZooError
-from method_zoo._per_image import convolve_each
-from method_zoo._vfm_generation import HyperNetwork, pooled
+from method_zoo.errors import ZooError
+from method_zoo.parts.layers import convolve_each
+from method_zoo.vfm_adapter import HyperNetwork, pooled
 
 
 @pytest.mark.parametrize("inputs", [4, 1])

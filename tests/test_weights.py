@@ -11,7 +11,7 @@ from tiny_weights import TIMM, save_tiny
 
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.weights import default_backbone, default_cache, load_backbone, resolve_weights
-from method_zoo._errors import ZooError
+from method_zoo.errors import ZooError
 
 DEFAULT = default_backbone.NAME
 

@@ -7,9 +7,8 @@ from hand_backbone import assert_values, fill, gelu
 from test_lpmoe_attention import HAND, hand_module
 from torch import nn
 
-from method_zoo._deformable import places
-from method_zoo._lpmoe_interaction import Injector, Layout
-from method_zoo._lpmoe_scale import ScaleEnhancement
+from method_zoo.lpmoe import Injector, Layout, ScaleEnhancement
+from method_zoo.parts.deformable import places
 
 
 def test_lpmoe_by_hand():

@@ -9,10 +9,10 @@ from observe import plain_outputs
 from sound_methods import Adapter, Scaled, ScaledLinear
 
 from method_zoo import get_method, list_methods
-from method_zoo._errors import ZooError
-from method_zoo._method import Method
-from method_zoo._options import check_options, signature_options
-from method_zoo._wrapped import Wrapped
+from method_zoo.backbones.linear import Wrapped
+from method_zoo.errors import ZooError
+from method_zoo.method import Method
+from method_zoo.options import check_options, signature_options
 
 
 class Late(Method):

@@ -18,7 +18,7 @@ from lpmoe_bench.check.limits import (
 from lpmoe_bench.check.verdicts import Judgement, Line, Outcome
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.facts import METRICS
-from method_zoo._errors import unknown
+from method_zoo.errors import unknown
 
 
 def choose(baseline: Baseline, cell: str, metric: str) -> tuple[CellPin, str]:

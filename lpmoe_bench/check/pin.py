@@ -18,7 +18,7 @@ from lpmoe_bench.metrics.protocols import PROTOCOLS
 from lpmoe_bench.record_model import Record
 from lpmoe_bench.samples import samples
 from lpmoe_bench.statistics import spread_of
-from method_zoo._errors import unknown
+from method_zoo.errors import unknown
 
 COUNTS = ("method", "decoder", "trainable", "frozen", "total")
 FLOPS = ("forward_flops", "training_flops")

@@ -22,7 +22,7 @@ from lpmoe_bench.files import sha256_file, write_atomically, write_failure
 from lpmoe_bench.registry.layouts import SOURCE, split_pairs
 from lpmoe_bench.registry.pairs import LonelyError, shown
 from lpmoe_bench.registry.schema import Dataset
-from method_zoo._errors import unknown
+from method_zoo.errors import unknown
 
 
 class Source(NamedTuple):

@@ -7,7 +7,7 @@ from pathlib import Path
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.generated import SETS
 from lpmoe_bench.generated.folder import Report, draw_folder
-from method_zoo._errors import unknown
+from method_zoo.errors import unknown
 
 TEST_PART = 2 / 7  # as in the embedded sets: 64 of 224
 SIZES = (32, 4096)

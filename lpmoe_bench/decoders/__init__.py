@@ -9,12 +9,12 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from method_zoo._discover import class_in, names_in
-from method_zoo._errors import ZooError, unknown
+from method_zoo.errors import ZooError, unknown
+from method_zoo.options import class_in, names_in
 
 if TYPE_CHECKING:
     from lpmoe_bench.decoders._decoder import Decoder
-    from method_zoo._method import Method
+    from method_zoo.method import Method
 
 __all__ = ["build_decoder", "get_decoder", "list_decoders"]
 

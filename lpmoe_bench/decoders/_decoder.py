@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lpmoe_bench.errors import UsageError
-from method_zoo._method import Features, Method
+from method_zoo.method import Features, Method
 
 
 class Inputs(NamedTuple):

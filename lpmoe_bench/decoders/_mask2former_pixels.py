@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lpmoe_bench.decoders._decoder import full_precision
 from lpmoe_bench.decoders._sine_position import sine_position
-from method_zoo._deformable import Places, places, precise, sample, star
+from method_zoo.parts.deformable import Places, places, precise, sample, star
 
 GROUPS = 32  # of all group norms
 LEVELS, HEADS, POINTS = 3, 8, 4

@@ -7,7 +7,7 @@ the image. Without a batch norm before it, as in the probes of VPT (arXiv 2203.1
 from torch import Tensor, nn
 
 from lpmoe_bench.decoders._decoder import Decoder, Inputs
-from method_zoo._method import Features
+from method_zoo.method import Features
 
 
 class Linear(Decoder):

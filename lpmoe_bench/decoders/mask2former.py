@@ -13,8 +13,8 @@ from lpmoe_bench.decoders._decoder import Decoder, Inputs, full_precision
 from lpmoe_bench.decoders._mask2former_pixels import GROUPS, PixelDecoder
 from lpmoe_bench.decoders._mask2former_queries import QueryDecoder
 from lpmoe_bench.errors import UsageError
-from method_zoo._deformable import precise
-from method_zoo._method import Features
+from method_zoo.method import Features
+from method_zoo.parts.deformable import precise
 
 STRIDES = [4, 8, 16, 32]
 SMALLEST = 1e-6  # added to a score before its logarithm

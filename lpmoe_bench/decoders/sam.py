@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lpmoe_bench.decoders._decoder import Decoder, Inputs, full_precision
 from lpmoe_bench.errors import DataError
-from method_zoo._method import Features
+from method_zoo.method import Features
 
 WIDTH = 256
 PROMPTS, MASKS = "prompt_encoder.", "mask_decoder."

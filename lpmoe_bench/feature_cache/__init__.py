@@ -35,7 +35,7 @@ from lpmoe_bench.images import read_image
 from lpmoe_bench.model import Segmenter
 from lpmoe_bench.plan import Plan
 from lpmoe_bench.registry.pairs import Pair
-from method_zoo._method import Prefix
+from method_zoo.method import Prefix
 
 FOLDER = "features"  # of the cache
 TOLERANCE = 1e-4  # share of the largest value by which a feature may differ here: rounding

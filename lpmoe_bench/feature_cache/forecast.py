@@ -16,7 +16,7 @@ from lpmoe_bench.errors import UsageError
 from lpmoe_bench.feature_cache.packed import pack
 from lpmoe_bench.plan import Plan
 from lpmoe_bench.registry.pairs import Pair
-from method_zoo._method import Method
+from method_zoo.method import Method
 
 MIB, GIB = 2**20, 2**30
 FLOAT_BYTES = 4

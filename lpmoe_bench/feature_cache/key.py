@@ -17,7 +17,7 @@ from lpmoe_bench.data import image_tensor
 from lpmoe_bench.environment import processor_name
 from lpmoe_bench.images import read_image
 from lpmoe_bench.weights import Weights, load_backbone
-from method_zoo._method import Method
+from method_zoo.method import Method
 
 FORMAT = 1  # raise it when features mean something else though nothing below has changed
 PACKAGES = ("torch", "timm", "numpy", "opencv-python-headless")

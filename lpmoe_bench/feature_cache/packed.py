@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lpmoe_bench.model import Segmenter
-from method_zoo._method import Prefix
+from method_zoo.method import Prefix
 
 
 def pack(prefix: Prefix) -> Tensor:

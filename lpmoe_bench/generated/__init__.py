@@ -14,7 +14,7 @@ from lpmoe_bench.generated import cod, glass, leaf, polyp, road, shadow, skin, s
 from lpmoe_bench.generated.embedded_set import EmbeddedSet
 from lpmoe_bench.generated.folder import Report, draw_folder
 from lpmoe_bench.generated.textures import Shape
-from method_zoo._errors import unknown
+from method_zoo.errors import unknown
 
 __all__ = ["COUNTS", "SETS", "EmbeddedSet", "ensure_generated"]
 

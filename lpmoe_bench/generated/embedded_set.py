@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.generated.textures import Array, Draw, Shape
-from method_zoo._errors import unknown
+from method_zoo.errors import unknown
 
 LONGER_SIDE = 352  # pixels, of a scene whose size nobody chose
 SPLIT_KEYS = {"train": 0, "test": 1}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.metrics.facts import METRICS, Metric
-from method_zoo._errors import unknown
+from method_zoo.errors import unknown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -196,8 +196,7 @@ def extra_scores(
     RGB uint8 (h, w, 3), for those that need it. Raises UsageError for an unknown key, or where the
     image is needed and missing, DataError where it is of another size than the mask.
     """
-    from lpmoe_bench.metrics import borrowed as borrowed_module
-    from lpmoe_bench.metrics import outlines as outlines_module
+    from lpmoe_bench.metrics import borrowed, outlines
 
     for key in keys:
         if get_extra(key).needs_image and image is None:
@@ -206,7 +205,7 @@ def extra_scores(
             )
     if image is not None and image.shape != (*mask.shape, 3):
         raise DataError(f"image is {image.shape} and mask is {mask.shape}; sizes must be equal")
-    groups = outlines_module.OUTLINES | borrowed_module.PYSODMETRICS
+    groups = outlines.OUTLINES | borrowed.PYSODMETRICS
     found: dict[str, float | None] = {}
     for group in dict.fromkeys(groups[key] for key in keys):
         found |= group(prediction, mask, image)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lpmoe_bench.errors import UsageError
-from method_zoo._errors import unknown
+from method_zoo.errors import unknown
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.protocol import Protocol
-from method_zoo._errors import unknown
+from method_zoo.errors import unknown
 
 ModeName = Literal["default", "reference", "matlab", "pranet"]
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.protocol import Protocol
-from method_zoo._errors import unknown
+from method_zoo.errors import unknown
 
 __all__ = ["COD", "PROTOCOLS", "Protocol", "get_protocol", "list_protocols"]
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.registry.schema import GIVEN_BY_LOADER, Dataset, Task
-from method_zoo._errors import unknown
+from method_zoo.errors import unknown
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from lpmoe_bench.tables.columns import COSTS, Column
 from lpmoe_bench.tables.only import keep_only
 from lpmoe_bench.tables.parts import Group, Row
 from lpmoe_bench.tables.table import build_table
-from method_zoo._errors import unknown
+from method_zoo.errors import unknown
 
 
 @dataclass(frozen=True)

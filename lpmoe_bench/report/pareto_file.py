@@ -11,7 +11,7 @@ from lpmoe_bench.report.pareto import COSTS, plane
 from lpmoe_bench.report.pareto_plot import draw_pareto
 from lpmoe_bench.report.png import to_png
 from lpmoe_bench.report.svg import to_svg_file
-from method_zoo._errors import unknown
+from method_zoo.errors import unknown
 
 FORMATS = (".svg", ".png")
 

@@ -18,7 +18,7 @@ from lpmoe_bench.sweep.runner import Engine, SweepRun, run_cells
 from lpmoe_bench.sweep.show import other_code, show_plan, show_result
 from lpmoe_bench.sweep.state import CellState, Published, published, state_of
 from lpmoe_bench.sweep.store import now, sweep_folder, write_attempt, write_sweep
-from method_zoo._errors import unknown
+from method_zoo.errors import unknown
 
 ENGINES = ("local", "ray")
 

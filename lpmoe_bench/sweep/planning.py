@@ -15,7 +15,7 @@ from lpmoe_bench.record_model import run_folder
 from lpmoe_bench.sweep.model import Cell, Places, Sweep, sweep_id
 from lpmoe_bench.sweep.store import now
 from lpmoe_bench.weights import default_cache
-from method_zoo._errors import ZooError, unknown
+from method_zoo.errors import ZooError, unknown
 
 if TYPE_CHECKING:
     from lpmoe_bench.plan import Plan, RunRequest, Sources

@@ -18,7 +18,7 @@ from lpmoe_bench.tables.csv_text import to_csv
 from lpmoe_bench.tables.html import html_page, to_html
 from lpmoe_bench.tables.latex import to_latex
 from lpmoe_bench.tables.parts import Group, Row, Table
-from method_zoo._errors import unknown
+from method_zoo.errors import unknown
 
 __all__ = ["FORMATS", "format_table", "to_csv", "to_html", "to_latex", "to_markdown"]
 

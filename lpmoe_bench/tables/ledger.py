@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.metrics.facts import METRICS
 from lpmoe_bench.metrics.protocols import PROTOCOLS
-from method_zoo._errors import unknown
+from method_zoo.errors import unknown
 
 Level = Literal["primary", "slides", "secondary", "claim"]
 REFERENCES = ("primary", "slides")  # the levels that may stand without a mark

@@ -9,7 +9,7 @@ from lpmoe_bench.record import StoredRecord
 from lpmoe_bench.record_model import Record
 from lpmoe_bench.tables.context import flat
 from lpmoe_bench.tables.words__plain import plain
-from method_zoo._errors import unknown
+from method_zoo.errors import unknown
 
 
 def parse_only(texts: Iterable[str]) -> tuple[tuple[str, str], ...]:

@@ -12,7 +12,7 @@ from lpmoe_bench.tables.columns import Column
 from lpmoe_bench.tables.guests import is_partial, with_coverage
 from lpmoe_bench.tables.parts import Cell, Group, Row
 from lpmoe_bench.tables.words import row_labels
-from method_zoo._errors import unknown
+from method_zoo.errors import unknown
 
 
 def make_rows(records: Sequence[Record], columns: Sequence[Column], test: str) -> list[Row]:

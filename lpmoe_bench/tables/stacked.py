@@ -15,7 +15,7 @@ from lpmoe_bench.tables.context import Context, data_words, settings_words
 from lpmoe_bench.tables.guests import host
 from lpmoe_bench.tables.parts import Band, Cell, Group, Row
 from lpmoe_bench.tables.wide import said_of
-from method_zoo._errors import unknown
+from method_zoo.errors import unknown
 
 # What stacked tables share: all of a context but the task, its data, protocol and loss.
 BUDGET = ("backbone", "backbone_weights", "decoder", "decoder_options", "decoder_weights", "size")

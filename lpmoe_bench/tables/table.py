@@ -19,7 +19,7 @@ from lpmoe_bench.tables.speeds import Speeds, speed_columns
 from lpmoe_bench.tables.stacked import metrics_each, stack
 from lpmoe_bench.tables.wide import widen
 from lpmoe_bench.tables.words import counted_cells, footer
-from method_zoo._errors import unknown
+from method_zoo.errors import unknown
 
 __all__ = ["GROUPINGS", "Cell", "CellCounts", "Group", "Row", "Span", "Table", "build_table"]
 

@@ -16,7 +16,7 @@ from lpmoe_bench.weights.checkpoint import check_checkpoint_path, read_checkpoin
 from lpmoe_bench.weights.hub import fetch_from_hub, timm_state
 
 if TYPE_CHECKING:
-    from method_zoo._backbone import Backbone
+    from method_zoo.backbones.backbone import Backbone
 
 RANDOM = "random"
 RANDOM_NOTE = "random weights, not pretrained"
@@ -108,7 +108,7 @@ def load_backbone(weights: Weights, size: int | None = None) -> Backbone:
     from safetensors.torch import load_file
 
     from method_zoo import create_backbone
-    from method_zoo._errors import ZooError
+    from method_zoo.errors import ZooError
 
     name, antialias = weights.timm_name, weights.pos_antialias
     with torch.random.fork_rng(devices=[]):

@@ -12,12 +12,11 @@ from timm.models.eva import Eva as TimmEva
 from timm.models.vision_transformer_sam import VisionTransformerSAM
 from torch import Tensor, nn
 
-from ._backbone import STRIDE, Backbone
-from ._beit import Beit
-from ._errors import ZooError
-from ._eva import Eva
-from ._sam import Sam
-from ._sam_meta import META_SAM, meta_encoder
+from ..errors import ZooError
+from .backbone import STRIDE, Backbone
+from .beit import Beit
+from .eva import Eva
+from .sam import META_SAM, Sam, meta_encoder
 
 # Another class than these is for the plain family to open or to refuse.
 FAMILIES: dict[type[nn.Module], type[Backbone]] = {

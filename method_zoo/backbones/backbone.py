@@ -5,8 +5,9 @@ Bit-equal to the native forward of the model it opens; a method writes its own l
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,11 +15,94 @@ from timm.layers import Attention, GluMlp, Mlp, PatchEmbed, SwiGLU, resample_abs
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
-from ._errors import ZooError
-from ._joined import Qkv
-from ._state import load_state
-from ._tokens import Tokens
-from ._wrapped import Wrapped
+from ..errors import ZooError
+from .linear import Joined, Qkv, Wrapped
+
+# Tokens: the state between two blocks, prefix tokens and the patch grid.
+
+
+class Tokens(NamedTuple):
+    """The state between two blocks; a pytree, so checkpointing and compilation see through it.
+
+    x: (B, prefix + H*W, C), prefix tokens first, then the grid row by row.
+    aux: scalar auxiliary loss gathered so far.
+    """
+
+    x: Tensor
+    prefix: int
+    grid: tuple[int, int]
+    rope: Tensor | None
+    aux: Tensor
+
+    @property
+    def patches(self) -> Tensor:  # (B, H*W, C)
+        return self.x[:, self.prefix :]
+
+    def map(self) -> Tensor:
+        """Return the patch tokens as a map, (B, C, H, W)."""
+        return self.patches.transpose(1, 2).unflatten(2, self.grid)
+
+    def with_patches(self, patches: Tensor) -> Tokens:
+        """Replace the patch tokens, (B, H*W, C), and keep the prefix."""
+        return self._replace(x=torch.cat([self.x[:, : self.prefix], patches], dim=1))
+
+    def insert(self, prompts: Tensor) -> Tokens:
+        """Put prompts, (p, C) or (B, p, C), between the prefix and the patches."""
+        prompts = prompts.expand(self.x.shape[0], -1, -1).to(self.x.dtype)
+        x = torch.cat([self.x[:, : self.prefix], prompts, self.patches], dim=1)
+        return self._replace(x=x, prefix=self.prefix + prompts.shape[1])
+
+    def drop(self, count: int) -> Tokens:
+        """Take the last `count` prefix tokens away: the inverse of insert."""
+        keep = self.prefix - count
+        x = torch.cat([self.x[:, :keep], self.patches], dim=1)
+        return self._replace(x=x, prefix=keep)
+
+    def add(self, update: Tokens) -> Tokens:
+        """Add a residual update and its auxiliary loss."""
+        return self._replace(x=self.x + update.x, aux=self.aux + update.aux)
+
+
+# Weights into an opened model, under the names that they have outside.
+
+
+def load_state(vit: nn.Module, native: Mapping[str, str], state: Mapping[str, Tensor]) -> None:
+    """Load strictly; `native` gives the outside name of each tensor of `vit`.
+
+    A merged backbone has biases where the model has none; such a layer is given one.
+    Raises ZooError naming what does not fit.
+    """
+    opened = {outside: name for name, outside in native.items()}
+    state = {opened.get(name, name): tensor for name, tensor in state.items()}
+    own = vit.state_dict()
+    modules = dict(vit.named_modules())
+    new = {n for n in state.keys() - own.keys() if _could_be_bias(modules, n, state[n])}
+    missing = sorted(native[n] for n in own.keys() - state.keys())
+    surplus = sorted(state.keys() - own.keys() - new)
+    shapes = sorted(native[n] for n in own.keys() & state.keys() if own[n].shape != state[n].shape)
+    if missing or surplus or shapes:
+        raise ZooError(
+            f"these weights do not fit the backbone: {len(missing)} tensors missing "
+            f"{missing[:3]}, {len(surplus)} unknown {surplus[:3]}, "
+            f"{len(shapes)} of another shape {shapes[:3]}"
+        )
+    for name in new:
+        parent, _, leaf = name.rpartition(".")
+        like = modules[parent].get_parameter("weight")
+        bias = nn.Parameter(like.new_empty(state[name].shape), requires_grad=False)
+        setattr(modules[parent], leaf, bias)
+    vit.load_state_dict(state, strict=True)
+
+
+def _could_be_bias(modules: Mapping[str, nn.Module], name: str, tensor: Tensor) -> bool:
+    """Say whether a tensor is a bias for a linear layer that could have one and has none."""
+    parent, _, leaf = name.rpartition(".")
+    layer = modules.get(parent)
+    if not isinstance(layer, nn.Linear) or isinstance(layer, Joined) or not leaf.endswith("bias"):
+        return False
+    width = layer.out_features // 3 if isinstance(layer, Qkv) else layer.out_features
+    return getattr(layer, leaf, tensor) is None and tensor.shape == (width,)
+
 
 STRIDE = 16
 SIDE_MULTIPLE = 32

@@ -13,10 +13,9 @@ from timm.models.eva import Eva as TimmEva
 from timm.models.eva import EvaAttention, EvaBlock
 from torch import Tensor, nn
 
-from ._backbone import Backbone
-from ._errors import ZooError
-from ._joined import open_gate, open_qkv
-from ._tokens import Tokens
+from ..errors import ZooError
+from .backbone import Backbone, Tokens
+from .linear import open_gate, open_qkv
 
 
 class Eva(Backbone):

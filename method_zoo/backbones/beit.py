@@ -10,10 +10,9 @@ import torch.nn.functional as F
 from timm.models.beit import Beit as TimmBeit
 from torch import Tensor, nn
 
-from ._backbone import STRIDE, Backbone
-from ._errors import ZooError
-from ._joined import open_gate, open_qkv
-from ._tokens import Tokens
+from ..errors import ZooError
+from .backbone import STRIDE, Backbone, Tokens
+from .linear import open_gate, open_qkv
 
 
 class Beit(Backbone):

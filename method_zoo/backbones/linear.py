@@ -1,9 +1,4 @@
-"""One linear layer for methods to wrap, where timm keeps several or keeps a bias in parts.
-
-EVA-02 has three layers to queries, keys and values and two into its SwiGLU; EVA and BEiT have one
-fused layer whose query and value biases lie beside it and whose keys have none. Opened, each is
-one `nn.Linear` to whoever reads it, with the parameters it had and the same last bit.
-"""
+"""Frozen linear layers as methods see them: one a place, wrapped by a layer that trains."""
 
 from __future__ import annotations
 
@@ -12,6 +7,40 @@ from typing import Any
 import torch
 from timm.layers import SwiGLU
 from torch import Tensor, nn
+
+from ..errors import ZooError
+
+# Wrapped: a trainable layer around a frozen one, which knows the grid of its tokens.
+
+
+class Wrapped(nn.Module):
+    """A trainable layer around a frozen one, which it holds as `base`.
+
+    `forward` is told how many of the tokens are prefix and the grid of the rest, so a spatial
+    method can read them as a map. Whoever has an auxiliary loss overrides `forward_aux`.
+    """
+
+    def __init__(self, base: nn.Module):
+        super().__init__()
+        self.base = base
+
+    def forward(self, x: Tensor, prefix: int = 0, grid: tuple[int, int] | None = None) -> Tensor:
+        raise NotImplementedError
+
+    def forward_aux(self, x: Tensor, prefix: int, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Return the output and a scalar auxiliary loss."""
+        return self(x, prefix, grid), x.new_zeros((), dtype=torch.float32)
+
+    def fold(self) -> nn.Module:
+        """Return a plain module that computes the same; raises ZooError where there is none."""
+        raise ZooError(f"{type(self).__name__} depends on its input and cannot be folded")
+
+
+# One linear layer for methods to wrap, where timm keeps several or keeps a bias in parts.
+#
+# EVA-02 has three layers to queries, keys and values and two into its SwiGLU; EVA and BEiT have one
+# fused layer whose query and value biases lie beside it and whose keys have none. Opened, each is
+# one `nn.Linear` to whoever reads it, with the parameters it had and the same last bit.
 
 
 class Joined(nn.Linear):

@@ -1,0 +1,1 @@
+"""Frozen vision transformers, opened into verbs."""
