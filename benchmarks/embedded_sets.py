@@ -44,7 +44,7 @@ def trained(task: str, args: argparse.Namespace) -> dict[str, Any]:
     """The mean IoU on the test scenes of a lora trained on the others."""
     from lightning.fabric import Fabric
 
-    from lpmoe_bench.config import parse_sets
+    from lpmoe_bench.config.settings import parse_sets
     from lpmoe_bench.evaluate import Predictor
     from lpmoe_bench.plan import RunRequest, make_plan
     from lpmoe_bench.run import execute

@@ -34,7 +34,7 @@ from lpmoe_bench.run import make_fabric, make_training
 from lpmoe_bench.train import train
 from lpmoe_bench.trained__build import build_segmenter
 from lpmoe_bench.weights import default_cache
-from method_zoo import list_methods
+from method_zoo.options import list_methods
 
 MODES = (None, "memory", "disk")
 VALIDATION = 0.02  # of the embedded set: a few images beside --images

@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from lpmoe_bench.config import RunConfig
+from lpmoe_bench.config.settings import RunConfig
 from lpmoe_bench.data import PairDataset, cores, default_workers, epoch_batches, loader
 from lpmoe_bench.losses import structure_loss
 from lpmoe_bench.registry import resolve

@@ -31,7 +31,7 @@ from lpmoe_bench.profile import profile_config
 from lpmoe_bench.profiling import count_parameters, peak_memory_bytes
 from lpmoe_bench.trained__build import build_segmenter
 from lpmoe_bench.weights import load_backbone, resolve_weights
-from method_zoo import list_methods
+from method_zoo.options import list_methods
 
 MIB = 2**20
 CPU = torch.device("cpu")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from lpmoe_bench.config import RunConfig
+from lpmoe_bench.config.settings import RunConfig
 from lpmoe_bench.model import Segmenter
 from lpmoe_bench.trained__build import build_segmenter
 from lpmoe_bench.weights import RANDOM, load_backbone, resolve_weights

@@ -14,9 +14,9 @@ import yaml
 from lpmoe_bench.blueprint import blueprint_backbone
 from lpmoe_bench.decoders import build_decoder
 from lpmoe_bench.trained__build import CLASSES
-from method_zoo import get_method
 from method_zoo.adaroute import SIZES, Center, DynamicAdapter
 from method_zoo.backbones.backbone import Backbone
+from method_zoo.options import get_method
 
 
 def budgets() -> dict[str, Any]:

@@ -6,15 +6,14 @@ from typing import Any
 
 import torch
 
-from lpmoe_bench.config import RunConfig, RuntimeConfig
+from lpmoe_bench.config.settings import RunConfig, RuntimeConfig
 from lpmoe_bench.decoders import get_decoder
 from lpmoe_bench.errors import ResourceError, UsageError
 from lpmoe_bench.losses import get_loss
 from lpmoe_bench.metrics.facts import get_metric
 from lpmoe_bench.metrics.protocols import get_protocol
-from method_zoo import method_name
 from method_zoo.method import Method
-from method_zoo.options import check_options
+from method_zoo.options import check_options, method_name
 
 
 def preset_layer(method: type[Method]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from lpmoe_bench import __version__
-from lpmoe_bench.config import RunConfig, build_config
+from lpmoe_bench.config.settings import RunConfig, build_config
 from lpmoe_bench.errors import BenchError, UsageError
 from lpmoe_bench.files import sha256_file, write_atomically
 from lpmoe_bench.merge_proof import DTYPES, LIMIT, Proof, compare, features, proof_images
@@ -22,9 +22,9 @@ from lpmoe_bench.record import read_record
 from lpmoe_bench.trained import load_trained
 from lpmoe_bench.trained__build import build_segmenter
 from lpmoe_bench.weights import resolve_weights
-from method_zoo import get_method
 from method_zoo.errors import ZooError
 from method_zoo.method import Method
+from method_zoo.options import get_method
 
 SUFFIX = ".safetensors"
 PEFT_SIZE = 128  # pixels: an adapter has no image side of its own

@@ -21,10 +21,10 @@ from lpmoe_bench.files import write_atomically
 from lpmoe_bench.trained import load_trained
 from lpmoe_bench.weights.default_backbone import NAME as NAME_OF_DEFAULT
 from lpmoe_bench.weights.default_backbone import TIMM_NAME
-from method_zoo import get_method
 from method_zoo.backbones.backbone import Backbone
 from method_zoo.lora import LoRALinear, QueryValueLinear
 from method_zoo.method import Method
+from method_zoo.options import get_method
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 NAME = "base_model.model.blocks.{}.attn.qkv.lora_{}.weight"

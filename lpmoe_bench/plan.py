@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lpmoe_bench.completed_config import complete_config, preset_layer
-from lpmoe_bench.config import RunConfig, build_config, fingerprint
+from lpmoe_bench.config.recipes import recipe_layers, recipe_notes
+from lpmoe_bench.config.settings import RunConfig, build_config, fingerprint
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.data import PairDataset, Prefixes, carve_validation, subset
 from lpmoe_bench.decoder_weights import DecoderWeights, resolve_decoder_weights
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.metrics.protocols import get_protocol
-from lpmoe_bench.recipes import recipe_layers, recipe_notes
 from lpmoe_bench.record_model import run_folder
 from lpmoe_bench.registry import MANIFESTS, Folders, TaskData, resolve
 from lpmoe_bench.registry.model import Registry, load_registry
@@ -22,8 +22,8 @@ from lpmoe_bench.registry.pairs import Pair
 from lpmoe_bench.registry.schema import Task
 from lpmoe_bench.registry.splits import Split, check_pairs, make_split
 from lpmoe_bench.weights import Weights, resolve_weights
-from method_zoo import get_method
 from method_zoo.method import Method
+from method_zoo.options import get_method
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from typing import Any
 
 from lpmoe_bench.blueprint import blueprint, native_size
 from lpmoe_bench.completed_config import complete_config, preset_layer
-from lpmoe_bench.config import RunConfig, build_config
+from lpmoe_bench.config.settings import RunConfig, build_config
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.errors import ResourceError, UsageError
 from lpmoe_bench.flops import Flops, count_flops
 from lpmoe_bench.profiling import count_parameters, state_bytes
-from method_zoo import get_method
+from method_zoo.options import get_method
 
 REPEATS = 15
 SECONDS = 15.0  # for the timings of training, and again for those of inference

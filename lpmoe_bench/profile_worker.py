@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from lpmoe_bench.config import RunConfig
+from lpmoe_bench.config.settings import RunConfig
 from lpmoe_bench.losses import get_loss
 from lpmoe_bench.profiling import device_name, peak_memory_bytes
 from lpmoe_bench.trained__build import build_segmenter

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lpmoe_bench.blueprint import check_buildable
-from lpmoe_bench.config import TrainConfig
+from lpmoe_bench.config.settings import TrainConfig
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.environment import collect_environment
 from lpmoe_bench.errors import InterruptedRun, UsageError

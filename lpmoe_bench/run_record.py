@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lpmoe_bench.blueprint import blueprint
-from lpmoe_bench.config import RunConfig
+from lpmoe_bench.config.settings import RunConfig
 from lpmoe_bench.environment import Environment, collect_environment
 from lpmoe_bench.evaluate import Predictor
 from lpmoe_bench.feature_cache import FeatureCache

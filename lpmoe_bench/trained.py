@@ -9,7 +9,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load
 
-from lpmoe_bench.config import RunConfig
+from lpmoe_bench.config.settings import RunConfig
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.model import Segmenter
 from lpmoe_bench.record import ADAPTER_FILE, read_record

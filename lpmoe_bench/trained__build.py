@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import torch
 
-from lpmoe_bench.config import RunConfig
+from lpmoe_bench.config.settings import RunConfig
 from lpmoe_bench.decoder_weights import DecoderWeights, load_decoder_weights
 from lpmoe_bench.decoders import build_decoder
 from lpmoe_bench.model import Segmenter
 from lpmoe_bench.weights import Weights, load_backbone
-from method_zoo import get_method
+from method_zoo.options import get_method
 
 CLASSES = 1  # binary masks; a task with more will say so
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from lightning.fabric import Fabric
 
-from lpmoe_bench.config import RunConfig
+from lpmoe_bench.config.settings import RunConfig
 from lpmoe_bench.evaluate import Predictor
 from lpmoe_bench.trained import load_trained
 

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 from .errors import ZooError, unknown
 
-# Classes found by listing a package: one a file, under the file's name.
-
-
 if TYPE_CHECKING:
     from .method import Method
+
+# Classes found by listing a package: one a file, under the file's name.
+
 
 T = TypeVar("T")
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from method_zoo import create_backbone
 from method_zoo.backbones.backbone import Backbone
+from method_zoo.backbones.create import create_backbone
 
 # Width 48 with 3 heads: both 48 and its half divide by the heads, as deformable attention needs.
 SIZE = {"embed_dim": 48, "depth": 4, "num_heads": 3}

@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from method_zoo import create_backbone
 from method_zoo.backbones.backbone import Backbone
+from method_zoo.backbones.create import create_backbone
 from method_zoo.method import Features
 
 PATCH = (3.0, 1.0)  # what every patch of `grey` is after the patch embedding

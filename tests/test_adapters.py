@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from conftest import tiny_backbone, tiny_image
 from reference import assert_reference, needs_reference, reference
 
-from method_zoo import get_method
 from method_zoo.backbones.backbone import Tokens
 from method_zoo.convpass import Bypass
 from method_zoo.errors import ZooError
 from method_zoo.mona import MonaAdapter
+from method_zoo.options import get_method
 from method_zoo.parts.layers import Bottleneck
 
 

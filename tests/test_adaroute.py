@@ -8,9 +8,10 @@ from conftest import tiny_backbone, tiny_image
 from counts import adaroute_center, adaroute_module
 from test_adapters import on_grid, set_all
 
-from method_zoo import create_backbone, get_method
 from method_zoo.adaroute import Center, DynamicAdapter
+from method_zoo.backbones.create import create_backbone
 from method_zoo.errors import ZooError
+from method_zoo.options import get_method
 
 # Widths and depths of the four stages, modules a block, and the published millions.
 PUBLISHED = {

@@ -10,8 +10,8 @@ from conftest import EVA, FAMILIES, PLAIN, SIZE, WHOLE, tiny_backbone, tiny_imag
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
-from method_zoo import create_backbone
 from method_zoo.backbones.backbone import Backbone
+from method_zoo.backbones.create import create_backbone
 from method_zoo.backbones.linear import Wrapped
 from method_zoo.backbones.sam import META_SAM, meta_encoder
 from method_zoo.errors import ZooError

@@ -9,12 +9,13 @@ from conftest import SIZE, tiny_backbone, tiny_image
 from safetensors.torch import save_file
 from test_backbone import image_of, native, opened
 
-from lpmoe_bench.config import RunConfig
+from lpmoe_bench.config.settings import RunConfig
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.trained__build import build_segmenter
 from lpmoe_bench.weights import load_backbone, resolve_weights
-from method_zoo import create_backbone, get_method
+from method_zoo.backbones.create import create_backbone
 from method_zoo.errors import ZooError
+from method_zoo.options import get_method
 
 NAME = "beit_base_patch16_224"
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lpmoe_bench.config import (
+from lpmoe_bench.config.settings import (
     ROLES,
     RunConfig,
     build_config,

@@ -10,9 +10,9 @@ from conftest import tiny_backbone, tiny_image
 from reference import assert_reference, needs_reference, reference
 from torch import nn
 
-from method_zoo import get_method
 from method_zoo.conv_lora import ConvLoRALinear, Expert, Experts, Gate, _kept
 from method_zoo.errors import ZooError
+from method_zoo.options import get_method
 
 
 def layer_of(through: bool = False) -> ConvLoRALinear:

@@ -9,8 +9,8 @@ import timm
 import torch
 from conftest import FAMILIES, SIZE, tiny_backbone
 
-from method_zoo import create_backbone
 from method_zoo.backbones.backbone import Backbone
+from method_zoo.backbones.create import create_backbone
 from method_zoo.errors import ZooError
 
 

@@ -15,10 +15,9 @@ from lpmoe_bench.errors import UsageError
 from lpmoe_bench.losses import get_loss
 from lpmoe_bench.model import Segmenter
 from lpmoe_bench.registry.model import load_registry
-from method_zoo import get_method
 from method_zoo.errors import ZooError
 from method_zoo.method import Features
-from method_zoo.options import signature_options
+from method_zoo.options import get_method, signature_options
 
 pytestmark = pytest.mark.parametrize("name", list_decoders())
 

@@ -10,10 +10,11 @@ import torch
 from conftest import EVA, SIZE, tiny_backbone, tiny_image
 from test_backbone import image_of, native, opened
 
-from method_zoo import create_backbone, get_method
 from method_zoo.backbones.backbone import Backbone
+from method_zoo.backbones.create import create_backbone
 from method_zoo.backbones.eva import Eva
 from method_zoo.errors import ZooError
+from method_zoo.options import get_method
 
 MIXED = {"rope_type": "mixed", "attn_type": "rope", "rope_grid_indexing": "xy"}
 

@@ -7,7 +7,8 @@ import copy
 import pytest
 import torch
 
-from method_zoo import create_backbone, get_method
+from method_zoo.backbones.create import create_backbone
+from method_zoo.options import get_method
 
 # Blocks of a width d with 2 d of biases into keys, queries and values (EVA, BEiT) or none (DINOv3);
 # the SwiGLU of EVA-02 has two layers of 8/3 d and, from its base size on, a norm between.

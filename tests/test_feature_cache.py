@@ -19,7 +19,7 @@ from lpmoe_bench.feature_cache.packed import pack
 from lpmoe_bench.feature_cache.store import FeatureFolder, View
 from lpmoe_bench.record import read_record, read_rows
 from lpmoe_bench.weights import load_backbone, resolve_weights
-from method_zoo import get_method
+from method_zoo.options import get_method
 
 SLOW = [
     pytest.param(m, marks=pytest.mark.slow) for m in ("decoder_only", "linear_probe", "late_lora")

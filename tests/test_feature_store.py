@@ -12,7 +12,7 @@ from conftest import tiny_backbone, tiny_image
 from safetensors.torch import save_file
 
 import lpmoe_bench.weights
-from lpmoe_bench.config import build_config
+from lpmoe_bench.config.settings import build_config
 from lpmoe_bench.decoders import build_decoder
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.feature_cache.key import feature_key
@@ -20,7 +20,7 @@ from lpmoe_bench.feature_cache.packed import FromPrefix, pack
 from lpmoe_bench.feature_cache.store import FeatureFolder, View
 from lpmoe_bench.model import Segmenter
 from lpmoe_bench.weights import Weights
-from method_zoo import get_method
+from method_zoo.options import get_method
 
 ONE, OTHER = View("1" * 64, False), View("2" * 64, True)
 SHAPE = (2, 5, 3)

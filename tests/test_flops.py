@@ -8,7 +8,8 @@ from torch import nn
 from lpmoe_bench import flops
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.flops import check_counter, count_flops
-from method_zoo import create_backbone, get_method, list_methods
+from method_zoo.backbones.create import create_backbone
+from method_zoo.options import get_method, list_methods
 
 WIDTH, DEPTH, GRID = 48, 4, 4
 TOKENS = GRID**2 + 1

@@ -9,7 +9,7 @@ from collected import COLLECTED, collected, expected, letters
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.registry.model import load_registry
 from lpmoe_bench.tables.ledger import load_ledger
-from method_zoo import list_methods
+from method_zoo.options import list_methods
 
 ROOT = Path(__file__).parents[1]
 

@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from method_zoo import create_backbone, get_method
+from method_zoo.backbones.create import create_backbone
 from method_zoo.errors import ZooError
 from method_zoo.lpmoe import Layout, Pyramid
+from method_zoo.options import get_method
 
 LPMoE = get_method("lpmoe")
 

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from method_zoo import create_backbone, get_method
+from method_zoo.backbones.create import create_backbone
+from method_zoo.options import get_method
 from method_zoo.parts import deformable
 from method_zoo.parts.deformable import CosineDeformableAttention, aligned_logits, places, sample
 from method_zoo.parts.local_prior import haar, inverse_haar

@@ -8,8 +8,8 @@ from conftest import tiny_backbone, tiny_image
 from observe import plain_outputs
 from torch import nn
 
-from method_zoo import get_method
 from method_zoo.errors import ZooError
+from method_zoo.options import get_method
 
 
 class Double(nn.Module):

@@ -17,7 +17,8 @@ from lpmoe_bench.merge_proof import Proof, compare, features, proof_images
 from lpmoe_bench.record import read_record
 from lpmoe_bench.trained import load_trained
 from lpmoe_bench.weights import default_cache
-from method_zoo import create_backbone, get_method, list_methods
+from method_zoo.backbones.create import create_backbone
+from method_zoo.options import get_method, list_methods
 
 MERGEABLE = [name for name in list_methods() if get_method(name).mergeable]
 QUICK = ("--set", "train.epochs=1", "--set", "train.limit_train=8", "--set", "train.batch=4")

@@ -8,7 +8,7 @@ from contract import CHECKS
 from counts import COUNTS, VARIANTS
 from observe import Build
 
-from method_zoo import get_method, list_methods
+from method_zoo.options import get_method, list_methods
 
 FIRST, *OTHERS = FAMILIES
 CROSS = {name: check for name, check in CHECKS.items() if name != "compile"}

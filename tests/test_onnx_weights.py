@@ -10,7 +10,7 @@ from tiny_weights import DEPTH, GRID, WIDTH, drop, tiny_onnx, tiny_tensors
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.weights import default_backbone
 from lpmoe_bench.weights.onnx_tensors import dinov2_state
-from method_zoo import create_backbone
+from method_zoo.backbones.create import create_backbone
 
 
 def test_conversion_gives_every_tensor_under_its_timm_name():

@@ -14,8 +14,9 @@ from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.peft_format import CONFIG, TENSORS, read_peft, write_peft
 from lpmoe_bench.trained import load_trained
 from lpmoe_bench.weights import default_cache
-from method_zoo import create_backbone, get_method
+from method_zoo.backbones.create import create_backbone
 from method_zoo.errors import ZooError
+from method_zoo.options import get_method
 
 TIMM, SIZE = "vit_tiny_patch16_224", {"embed_dim": 24, "depth": 4, "num_heads": 3, "img_size": 32}
 

@@ -8,15 +8,21 @@ import pytest
 from tiny_runs import arguments, call, draw_data, only_run
 
 from lpmoe_bench.completed_config import complete_config, preset_layer
-from lpmoe_bench.config import RunConfig, build_config, fields_by_role, fingerprint, later_fields
+from lpmoe_bench.config.recipes import describe_recipe, load_recipes, recipe_layers, recipe_notes
+from lpmoe_bench.config.settings import (
+    RunConfig,
+    build_config,
+    fields_by_role,
+    fingerprint,
+    later_fields,
+)
 from lpmoe_bench.decoders import get_decoder
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.losses import get_loss
-from lpmoe_bench.recipes import describe_recipe, load_recipes, recipe_layers, recipe_notes
 from lpmoe_bench.record import read_record
 from lpmoe_bench.registry.model import load_registry
-from method_zoo import check_backbone_name, get_method
-from method_zoo.options import signature_options
+from method_zoo.backbones.create import check_backbone_name
+from method_zoo.options import get_method, signature_options
 
 # Maps that another program made have no settings of ours: they lie under scored/.
 PUBLISHED = (Path(__file__).parents[1] / "results" / "records").rglob("run.json")

@@ -8,10 +8,10 @@ from conftest import tiny_backbone, tiny_image
 from reference import assert_reference, needs_reference, reference
 from torch import nn
 
-from method_zoo import get_method
 from method_zoo.dora import DoRALinear
 from method_zoo.errors import ZooError
 from method_zoo.fact import FacTLinear, Factors
+from method_zoo.options import get_method
 from method_zoo.rep_adapter import RepLinear
 from method_zoo.ssf import ScaleShift
 from method_zoo.vera import Projections, VeRALinear

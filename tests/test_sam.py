@@ -12,9 +12,10 @@ from test_backbone import Recorder, image_of, native, opened
 from timm.layers import resample_abs_pos_embed_nhwc
 from timm.models.vision_transformer_sam import Block, checkpoint_filter_fn
 
-from method_zoo import create_backbone, get_method
+from method_zoo.backbones.create import create_backbone
 from method_zoo.backbones.sam import Sam
 from method_zoo.errors import ZooError
+from method_zoo.options import get_method
 
 # Equality --------------------------------------------------------------------------------------
 

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from conftest import tiny_backbone, tiny_image
 from reference import assert_reference, needs_reference, reference
 
-from method_zoo import get_method
 from method_zoo.errors import ZooError
+from method_zoo.options import get_method
 from method_zoo.sam_adapter import PromptGenerator, high_frequencies
 
 

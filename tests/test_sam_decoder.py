@@ -12,9 +12,10 @@ from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.model import Segmenter
 from lpmoe_bench.profiling import count_parameters
 from lpmoe_bench.weights.checkpoint import read_checkpoint
-from method_zoo import create_backbone, get_method
+from method_zoo.backbones.create import create_backbone
 from method_zoo.errors import ZooError
 from method_zoo.method import Features
+from method_zoo.options import get_method
 
 FULL, PROMPTS, IOU_HEAD = 4_058_340, 6_220, 132_612
 

@@ -17,8 +17,9 @@ from torch import nn
 import method_zoo
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.weights import load_backbone, resolve_weights, sam
-from method_zoo import create_backbone, get_method
+from method_zoo.backbones.create import create_backbone
 from method_zoo.backbones.sam import META_SAM
+from method_zoo.options import get_method
 
 NAME, TINY = FAMILIES["sam_meta"]
 

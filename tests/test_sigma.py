@@ -9,9 +9,10 @@ from test_adapters import on_grid, set_all
 
 import method_zoo
 from lpmoe_bench.catalogue import _first_lines
-from method_zoo import create_backbone, get_method
+from method_zoo.backbones.create import create_backbone
 from method_zoo.errors import ZooError
 from method_zoo.mona import MonaAdapter
+from method_zoo.options import get_method
 from method_zoo.sigma import SigmaAdapter
 
 

@@ -19,8 +19,8 @@ from lpmoe_bench.record import write_record
 from lpmoe_bench.sweep.model import Places
 from lpmoe_bench.sweep.planning import SweepRequest, plan_sweep
 from lpmoe_bench.sweep.store import settings_text
-from method_zoo import list_methods
 from method_zoo.errors import ZooError
+from method_zoo.options import list_methods
 
 runner = CliRunner()
 TASK = """
@@ -175,7 +175,7 @@ def test_status_imports_no_torch(tmp_path):
 
 
 def test_the_settings_of_every_methods_cell_lead_to_its_fingerprint(datasets, tmp_path):
-    from lpmoe_bench.config import read_config_file
+    from lpmoe_bench.config.settings import read_config_file
     from lpmoe_bench.plan import RunRequest, make_plan
 
     terminal, known = Terminal(quiet=True), {}

@@ -5,9 +5,9 @@ import torch
 from conftest import tiny_backbone, tiny_image
 from torch import nn
 
-from method_zoo import get_method
 from method_zoo.errors import ZooError
 from method_zoo.lora import LoRALinear
+from method_zoo.options import get_method
 
 
 def trained(name: str, **options) -> set[str]:

@@ -9,8 +9,9 @@ from counts import vfm_adapter
 from test_adapters import on_grid, set_all
 from torch.nn import functional as F
 
-from method_zoo import create_backbone, get_method
+from method_zoo.backbones.create import create_backbone
 from method_zoo.errors import ZooError
+from method_zoo.options import get_method
 from method_zoo.parts.layers import convolve_each
 from method_zoo.vfm_adapter import HyperNetwork, pooled
 

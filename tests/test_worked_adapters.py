@@ -3,7 +3,7 @@
 import pytest
 from hand_backbone import assert_values, fill, gelu, grey, hand_backbone, patch_of
 
-from method_zoo import get_method
+from method_zoo.options import get_method
 
 
 @pytest.fixture

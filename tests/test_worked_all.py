@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from test_worked_unfrozen import CASES
 
-from method_zoo import list_methods
+from method_zoo.options import list_methods
 
 
 @cache

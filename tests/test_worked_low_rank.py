@@ -4,8 +4,8 @@ import pytest
 from hand_backbone import assert_values, fill, hand_backbone
 from torch import tensor
 
-from method_zoo import get_method
 from method_zoo.errors import ZooError
+from method_zoo.options import get_method
 
 # W x = x to the queries, nothing to the keys, x to the values: (1, 2, 0, 0, 1, 2) for x = (1, 2).
 W = [[1, 0], [0, 1], [0, 0], [0, 0], [1, 0], [0, 1]]

@@ -5,7 +5,7 @@ import torch
 from hand_backbone import assert_values, fill, gelu, grey, hand_backbone, patch_of
 from torch import nn
 
-from method_zoo import get_method
+from method_zoo.options import get_method
 
 
 @pytest.mark.parametrize(

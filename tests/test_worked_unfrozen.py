@@ -14,7 +14,7 @@ import torch
 from hand_backbone import PATCH, assert_values, fill, grey, hand_backbone, patch_of
 from torch import nn
 
-from method_zoo import get_method
+from method_zoo.options import get_method
 
 CASES = {
     # nothing trains

@@ -8,11 +8,10 @@ from conftest import tiny_backbone, tiny_image
 from observe import plain_outputs
 from sound_methods import Adapter, Scaled, ScaledLinear
 
-from method_zoo import get_method, list_methods
 from method_zoo.backbones.linear import Wrapped
 from method_zoo.errors import ZooError
 from method_zoo.method import Method
-from method_zoo.options import check_options, signature_options
+from method_zoo.options import check_options, get_method, list_methods, signature_options
 
 
 class Late(Method):
@@ -58,7 +57,7 @@ def test_unknown_method_offers_the_closest():
 
 def test_a_method_of_two_names_has_one_fingerprint():
     from lpmoe_bench.completed_config import complete_config
-    from lpmoe_bench.config import build_config
+    from lpmoe_bench.config.settings import build_config
 
     assert get_method("parax") is get_method("adaroute")
     layer = {"method": "parax", "runtime": {"device": "cpu"}}

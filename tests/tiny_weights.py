@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from method_zoo import create_backbone
+from method_zoo.backbones.create import create_backbone
 
 WIDTH, DEPTH, GRID = 8, 4, 3
 PARTS = ("query", "key", "value")

@@ -43,7 +43,7 @@ def profile(
 
     from rich.console import Console
 
-    from lpmoe_bench.config import parse_sets
+    from lpmoe_bench.config.settings import parse_sets
     from lpmoe_bench.console import Terminal
 
     flags = {"method": method, "backbone": backbone, "decoder": decoder, "size": size}

@@ -84,7 +84,7 @@ def sweep(
     """Run methods x tasks x seeds; finished cells are skipped, stopped ones go on."""
     if context.invoked_subcommand is not None:
         return
-    from lpmoe_bench.config import read_config_file
+    from lpmoe_bench.config.settings import read_config_file
     from lpmoe_bench.console import Terminal
     from lpmoe_bench.sweep.command import How, sweep_command
     from lpmoe_bench.sweep.model import Places
@@ -148,7 +148,7 @@ def cell(
 
     tether(parent)
     from lpmoe_bench import run_command
-    from lpmoe_bench.config import parse_sets, read_config_file
+    from lpmoe_bench.config.settings import parse_sets, read_config_file
     from lpmoe_bench.plan import RunRequest
     from lpmoe_bench.weights import default_cache
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import method_zoo
-from lpmoe_bench.config import RunConfig
+from lpmoe_bench.config.settings import RunConfig
 from lpmoe_bench.data import image_tensor
 from lpmoe_bench.environment import processor_name
 from lpmoe_bench.images import read_image

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lpmoe_bench.config import SET_SECTIONS, RunConfig, parse_sets
+from lpmoe_bench.config.settings import SET_SECTIONS, RunConfig, parse_sets
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.environment import collect_environment
 from lpmoe_bench.errors import UsageError

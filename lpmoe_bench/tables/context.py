@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from lpmoe_bench.config import fields_by_role, later_fields
+from lpmoe_bench.config.settings import fields_by_role, later_fields
 from lpmoe_bench.record_model import Record, SplitFacts
 
 DIGITS = 8  # of a digest, in sentences

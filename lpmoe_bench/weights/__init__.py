@@ -67,7 +67,7 @@ def resolve_weights(
     Raises ZooError (unknown backbone), UsageError, DataError (missing, unreachable, failed
     verification) or ResourceError (disk), each one sentence that says what to do.
     """
-    from method_zoo import check_backbone_name
+    from method_zoo.backbones.create import check_backbone_name
 
     is_default = backbone == default_backbone.NAME
     timm_name = default_backbone.TIMM_NAME if is_default else backbone
@@ -107,7 +107,7 @@ def load_backbone(weights: Weights, size: int | None = None) -> Backbone:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from method_zoo import create_backbone
+    from method_zoo.backbones.create import create_backbone
     from method_zoo.errors import ZooError
 
     name, antialias = weights.timm_name, weights.pos_antialias

@@ -79,7 +79,7 @@ def _check_supported(timm_name: str) -> None:
     """Build the model without memory, so that nothing is fetched for one that cannot be used."""
     import torch
 
-    from method_zoo import create_backbone
+    from method_zoo.backbones.create import create_backbone
 
     with torch.device("meta"):
         create_backbone(timm_name)

@@ -1,0 +1,1 @@
+"""What is asked for: settings with their roles, and recipes."""
