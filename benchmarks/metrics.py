@@ -24,9 +24,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from lpmoe_bench.metrics.measured import Measured
-from lpmoe_bench.metrics.modes import REFERENCE
-from lpmoe_bench.metrics.prepared import PreparedMask
+from lpmoe_bench.metrics.engine import Measured
+from lpmoe_bench.metrics.maps import PreparedMask
+from lpmoe_bench.metrics.protocols import REFERENCE
 
 # Before numpy is loaded: one thread, or the comparison is of thread pools.
 os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))

@@ -41,8 +41,7 @@ from lpmoe_bench.errors import BenchError, DataError, UsageError
 from lpmoe_bench.evaluate import Predictor
 from lpmoe_bench.metrics import reference
 from lpmoe_bench.metrics.engine import score_pair
-from lpmoe_bench.metrics.protocol import Protocol
-from lpmoe_bench.metrics.protocols import get_protocol
+from lpmoe_bench.metrics.protocols import Protocol, get_protocol
 from lpmoe_bench.metrics.scorer import Scorer
 from lpmoe_bench.record import ROWS, read_record, read_rows
 from lpmoe_bench.record_model import Record, SplitFacts

@@ -75,8 +75,8 @@ def _of_record(stored: StoredRecord, test: str, metric: str) -> dict[str, float]
 
 def _pseudo_values(rows: Sequence[dict[str, Any]], metric: str) -> np.ndarray | None:
     """Return n * whole - (n - 1) * without image i, for each i: shares of a ratio of counts."""
-    from lpmoe_bench.metrics.overlap import Counts
-    from lpmoe_bench.metrics.whole import OF_COUNTS
+    from lpmoe_bench.metrics.engine import OF_COUNTS
+    from lpmoe_bench.metrics.formulas import Counts
 
     if metric not in OF_COUNTS:
         return None

@@ -6,9 +6,9 @@ import numpy as np
 import py_sod_metrics as sod
 import pytest
 
-from lpmoe_bench.metrics.measured import Measured
-from lpmoe_bench.metrics.modes import REFERENCE
-from lpmoe_bench.metrics.prepared import PreparedMask
+from lpmoe_bench.metrics.engine import Measured
+from lpmoe_bench.metrics.maps import PreparedMask
+from lpmoe_bench.metrics.protocols import REFERENCE
 
 TOLERANCE = 1e-9
 RATIOS = ("precision", "recall", "specificity", "accuracy", "iou", "dice", "ber", "f0.3", "f1")

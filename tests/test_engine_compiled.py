@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lpmoe_bench.metrics import compiled
+from lpmoe_bench.metrics import kernels
 
 CODE = """
 import numpy as np
@@ -37,7 +37,7 @@ def test_a_second_start_compiles_nothing_even_if_the_package_cannot_be_written(t
     package = tmp_path / "sealed"
     package.mkdir()
     for name in ("__init__", "compiled", "smoothing"):
-        shutil.copy(Path(compiled.__file__).with_name(f"{name}.py"), package)
+        shutil.copy(Path(kernels.__file__).with_name(f"{name}.py"), package)
     (package / "__init__.py").write_text("")
     (package / "__pycache__").touch()  # no folder can be made there, whoever runs this
     cache = tmp_path / "cache"
@@ -61,6 +61,6 @@ def test_kernels_work_without_a_cache(monkeypatch):
             raise RuntimeError("no locator available")
         return lambda function: function
 
-    monkeypatch.setattr(compiled, "njit", njit)
-    assert compiled.kernel(np.sum) is np.sum
+    monkeypatch.setattr(kernels, "njit", njit)
+    assert kernels.kernel(np.sum) is np.sum
     assert asked == [True, False]

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from test_engine import TOLERANCE, by_engine, by_pysodmetrics, draw_pairs, normalised
 
-from lpmoe_bench.metrics.measured import Measured
-from lpmoe_bench.metrics.modes import REFERENCE
-from lpmoe_bench.metrics.prepared import PreparedMask
+from lpmoe_bench.metrics.engine import Measured
+from lpmoe_bench.metrics.maps import PreparedMask
+from lpmoe_bench.metrics.protocols import REFERENCE
 
 FILE = Path(__file__).parent / "golden" / "metrics.json"
 LEVELS = [0, 64, 127, 128, 254, 255]  # of each curve, beside its mean and maximum

@@ -10,8 +10,7 @@ from test_engine import draw_pairs
 
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.metrics.engine import prepare_mask
-from lpmoe_bench.metrics.modes import REFERENCE
-from lpmoe_bench.metrics.protocols import get_protocol
+from lpmoe_bench.metrics.protocols import REFERENCE, get_protocol
 from lpmoe_bench.metrics.scorer import Scorer
 
 COD = get_protocol("cod")

@@ -6,13 +6,11 @@ import pytest
 from test_engine import by_engine, draw_pairs, normalised
 
 from lpmoe_bench.errors import DataError, UsageError
-from lpmoe_bench.metrics.distance import BAND, ONE, nearest_offsets
-from lpmoe_bench.metrics.engine import score_pair
-from lpmoe_bench.metrics.levels import matlab_thresholds, passed
-from lpmoe_bench.metrics.measured import Measured
-from lpmoe_bench.metrics.modes import MATLAB, MODES, REFERENCE, get_mode
-from lpmoe_bench.metrics.prepared import PreparedMask
-from lpmoe_bench.metrics.protocols import get_protocol
+from lpmoe_bench.metrics.engine import Measured, score_pair
+from lpmoe_bench.metrics.formulas import matlab_thresholds, passed
+from lpmoe_bench.metrics.kernels import BAND, ONE, nearest_offsets
+from lpmoe_bench.metrics.maps import PreparedMask
+from lpmoe_bench.metrics.protocols import MATLAB, MODES, REFERENCE, get_mode, get_protocol
 from lpmoe_bench.metrics.reference import score_pair as score_by_pysodmetrics
 
 COD = get_protocol("cod")

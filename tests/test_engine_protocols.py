@@ -6,12 +6,10 @@ import numpy as np
 import pytest
 
 from lpmoe_bench.errors import UsageError
-from lpmoe_bench.metrics.engine import quick_score, score_pair
-from lpmoe_bench.metrics.explain import explain, explain_metric
+from lpmoe_bench.metrics.engine import OF_COUNTS, quick_score, score_pair
 from lpmoe_bench.metrics.facts import METRICS, get_metric, refuse_ambiguous
-from lpmoe_bench.metrics.protocols import PROTOCOLS, get_protocol
+from lpmoe_bench.metrics.protocols import PROTOCOLS, explain, explain_metric, get_protocol
 from lpmoe_bench.metrics.scorer import Scorer
-from lpmoe_bench.metrics.whole import OF_COUNTS
 
 HALF = np.array([[255, 255], [0, 0]], np.uint8)
 CORNER = np.array([[255, 0], [0, 0]], np.uint8)

@@ -9,11 +9,9 @@ import py_sod_metrics as sod
 import pytest
 
 from lpmoe_bench.errors import DataError, UsageError
-from lpmoe_bench.metrics.explain import explain_metric
-from lpmoe_bench.metrics.extra import EXTRA, extra_scores, get_extra
+from lpmoe_bench.metrics.extra import EXTRA, boundary_iou, extra_scores, get_extra, hausdorff95
 from lpmoe_bench.metrics.facts import METRICS
-from lpmoe_bench.metrics.outlines import boundary_iou, hausdorff95
-from lpmoe_bench.metrics.protocols import get_protocol
+from lpmoe_bench.metrics.protocols import explain_metric, get_protocol
 from lpmoe_bench.metrics.scorer import Scorer
 
 COD = get_protocol("cod")

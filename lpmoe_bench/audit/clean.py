@@ -8,10 +8,10 @@ from itertools import product
 from typing import Any
 
 from lpmoe_bench.audit.model import Audit
+from lpmoe_bench.metrics.engine import OF_COUNTS
 from lpmoe_bench.metrics.facts import METRICS
-from lpmoe_bench.metrics.overlap import Counts
+from lpmoe_bench.metrics.formulas import Counts
 from lpmoe_bench.metrics.protocols import PROTOCOLS
-from lpmoe_bench.metrics.whole import OF_COUNTS
 from lpmoe_bench.record import ROWS, StoredRecord, read_rows
 from lpmoe_bench.record_model import Record
 from lpmoe_bench.samples import COUNTS

@@ -2,21 +2,170 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from functools import cache, cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from lpmoe_bench.errors import DataError, UsageError
-from lpmoe_bench.metrics.curves import curves_of_pair
 from lpmoe_bench.metrics.extra import extra_scores
 from lpmoe_bench.metrics.facts import get_metric
-from lpmoe_bench.metrics.measured import Measured
-from lpmoe_bench.metrics.modes import Mode, mode_of
-from lpmoe_bench.metrics.overlap import Counts
-from lpmoe_bench.metrics.prepared import PreparedMask
-from lpmoe_bench.metrics.protocol import Protocol
-from lpmoe_bench.metrics.protocols import COD
+from lpmoe_bench.metrics.formulas import (
+    EPS,
+    Counts,
+    Quadrant,
+    alignment,
+    f_measure,
+    structure,
+    sum_counts,
+)
+from lpmoe_bench.metrics.maps import ByteMap, FloatMap, PreparedMask
+from lpmoe_bench.metrics.protocols import COD, DEFAULT, Mode, Protocol, mode_of
+
+# Measured: every score of one map, each worked out when it is first asked for.
+
+
+class Measured:
+    """Scores of a map, (h, w): uint8 on 0..255 or float on 0..1, beside a prepared mask.
+
+    normalisation: "minmax" or "none". binary_threshold: foreground lies strictly above it.
+    Raises DataError for a map of another shape or type, or with values outside of its range.
+    """
+
+    def __init__(
+        self,
+        pred: np.ndarray,
+        mask: PreparedMask,
+        normalisation: str = "minmax",
+        mode: Mode = DEFAULT,
+        binary_threshold: float = 0.5,
+    ):
+        if pred.shape != mask.shape:
+            raise DataError(
+                f"map is {pred.shape} and mask is {mask.shape}; "
+                "both must be (h, w) of the same size"
+            )
+        if pred.dtype not in (np.uint8, np.float32, np.float64):
+            raise DataError(f"map is {pred.dtype}; it must be uint8, 0..255, or float, 0..1")
+        kind = ByteMap if pred.dtype == np.uint8 else FloatMap
+        self.map = kind(pred, mask, normalisation)
+        self.mask, self.mode, self.binary_threshold = mask, mode, binary_threshold
+
+    @cached_property
+    def binary(self) -> Counts:
+        """Counts at the binary threshold."""
+        return self.map.counts_at(self.binary_threshold, above=True)
+
+    @cached_property
+    def adaptive(self) -> Counts:
+        """Counts at twice the map's mean, at most 1."""
+        return self.map.counts_at(self.map.adaptive_threshold)
+
+    @cached_property
+    def curve(self) -> Counts:
+        """Counts at the 256 thresholds, from high to low."""
+        return self.map.counts_over(self.mode.grid)
+
+    @property
+    def mae(self) -> float:
+        return self.map.error
+
+    @cached_property
+    def e_curve(self) -> Any:
+        """E-measure at the 256 thresholds, (256,)."""
+        counts = self.curve
+        if self.mode.alignment_above:
+            counts = self.map.counts_over(self.mode.grid, above=True)
+        return self._alignment(counts)
+
+    @property
+    def e_adaptive(self) -> float:
+        counts = self.adaptive
+        if self.mode.alignment_above:
+            counts = self.map.counts_at(self.map.adaptive_threshold, above=True)
+        return float(self._alignment(counts))
+
+    def _alignment(self, counts: Counts) -> Any:
+        as_divided = self.mode.single_pixel == "as divided"
+        return alignment(counts, self.mask.foreground, self.mask.size, as_divided)
+
+    @cached_property
+    def _quadrants(self) -> list[Quadrant]:
+        return self.map.quadrants() if self.mask.mixed else []
+
+    @property
+    def s_measure(self) -> float:
+        if not self.mask.mixed:
+            return self.map.mean if self.mask.foreground else 1 - self.map.mean
+        if self.mask.empty_quadrant and self.mode.empty_quadrant == "nan":
+            return float("nan")
+        on, off = self.map.spread(True), self.map.spread(False)
+        return structure(on, off, self._quadrants, self.mode.constant_quadrant == "as rounded")
+
+    @property
+    def s_unstable(self) -> bool:
+        """Whether the reference's S-measure rests on rounding in a constant quadrant."""
+        return any(part.rounds for part in self._quadrants)
+
+    @cached_property
+    def weighted_f(self) -> float:
+        """Weighted F-measure, beta^2 1; 0 for an empty mask. Margolin et al., CVPR 2014."""
+        if not self.mask.foreground:
+            return 0.0
+        from lpmoe_bench.metrics.kernels import ONE, object_error
+
+        around, (errors, places) = self.mask.surroundings, self.map.errors()
+        missed = object_error(
+            places, self.mask.pixels, errors, around.box, around.near, around.nearest, _taps()
+        )
+        # An error on the background counts 2 - exp(...), twice less the weight, of itself.
+        wrong = 2 * float(self.map.sums[0]) - self.map.weighted_background() / ONE
+        hit = self.mask.foreground - missed
+        recall, precision = 1 - missed / self.mask.foreground, hit / (hit + wrong + EPS)
+        return 2 * recall * precision / (recall + precision + EPS)
+
+
+@cache
+def _taps() -> np.ndarray:
+    from lpmoe_bench.metrics.kernels import gaussian_taps
+
+    return gaussian_taps()
+
+
+# Curves of a data set: precision, recall, F and E over the 256 thresholds.
+
+
+class Curves(NamedTuple):
+    """Means over the scored images at 256 thresholds, from high to low, each of length 256.
+
+    f has the protocol's beta^2. Thresholds are levels 255 / 255 down to 0 of the normalised map,
+    so that the last point calls everything object.
+    """
+
+    precision: tuple[float, ...]
+    recall: tuple[float, ...]
+    f: tuple[float, ...]
+    e: tuple[float, ...]
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """The thresholds, from 1 down to 0."""
+        return tuple((255 - index) / 255 for index in range(len(self.f)))
+
+
+def curves_of_pair(pair: Measured, protocol: Protocol) -> np.ndarray:
+    """Return one image's precision, recall, F and E over the thresholds, (4, 256)."""
+    counts = pair.curve
+    return np.stack([counts.precision, counts.recall, counts.f(protocol.f_beta2), pair.e_curve])
+
+
+def mean_curves(curves: Sequence[np.ndarray]) -> Curves:
+    """Average the curves of images, each (4, 256), exactly and hence in any order."""
+
+    stacked = np.stack(curves)
+    return Curves(*(tuple(mean_curve(stacked[:, row]).tolist()) for row in range(4)))
 
 
 class PairScores(NamedTuple):
@@ -146,3 +295,33 @@ _SCORES: dict[str, Callable[[Measured, Protocol], Any]] = {
     "dice_max": lambda pair, _: pair.curve.dice,
     "f_mean_pr": lambda pair, _: np.stack([pair.curve.precision, pair.curve.recall]),
 }
+
+
+# Scores that a data set has but its images have not: of counts and curves of all images.
+
+
+OF_COUNTS: dict[str, Callable[[Counts], float]] = {
+    "ber_dataset": lambda counts: counts.ber,
+    "miss_dataset": lambda counts: 1 - counts.recall,
+    "false_alarm_dataset": lambda counts: 1 - counts.specificity,
+    "accuracy_dataset": lambda counts: counts.accuracy,
+    "iou_dataset": lambda counts: counts.iou,
+    "dice_dataset": lambda counts: counts.dice,
+}
+
+
+def whole_scores(pairs: Sequence[PairScores], protocol: Protocol) -> dict[str, float]:
+    """Return those of the protocol's metrics that are no mean over images; pairs: not empty."""
+    counts = sum_counts([pair.counts for pair in pairs])
+    found = {key: OF_COUNTS[key](counts) for key in protocol.metrics if key in OF_COUNTS}
+    if "f_mean_pr" in protocol.metrics:
+        stacked = np.stack([np.asarray(pair.values["f_mean_pr"]) for pair in pairs])
+        precision, recall = (mean_curve(stacked[:, i]) for i in range(2))
+        found["f_mean_pr"] = float(np.max(f_measure(precision, recall, protocol.f_beta2)))
+    return found
+
+
+def mean_curve(curves: Any) -> np.ndarray:
+    """Return the mean of curves, (n, 256), over n; each level is summed exactly, then rounded."""
+    columns = np.asarray(curves).T.tolist()
+    return np.array([math.fsum(column) / len(column) for column in columns])

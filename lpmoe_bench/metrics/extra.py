@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
+
+import cv2
+import numpy as np
 
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.metrics.facts import METRICS, Metric
 from method_zoo.errors import unknown
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,6 @@ def extra_scores(
     RGB uint8 (h, w, 3), for those that need it. Raises UsageError for an unknown key, or where the
     image is needed and missing, DataError where it is of another size than the mask.
     """
-    from lpmoe_bench.metrics import borrowed, outlines
 
     for key in keys:
         if get_extra(key).needs_image and image is None:
@@ -205,8 +204,177 @@ def extra_scores(
             )
     if image is not None and image.shape != (*mask.shape, 3):
         raise DataError(f"image is {image.shape} and mask is {mask.shape}; sizes must be equal")
-    groups = outlines.OUTLINES | borrowed.PYSODMETRICS
+    groups = OUTLINES | PYSODMETRICS
     found: dict[str, float | None] = {}
     for group in dict.fromkeys(groups[key] for key in keys):
         found |= group(prediction, mask, image)
     return {key: found[key] for key in keys}
+
+
+# Boundary IoU and Hausdorff distance: how well the outline of a map follows the mask's.
+
+
+BAND = 0.02  # of the diagonal; Cheng et al., CVPR 2021
+
+
+def boundary_iou(called: np.ndarray, mask: np.ndarray) -> float | None:
+    """IoU of the inner boundary bands of two masks, bool (h, w); None where both are empty."""
+    width = max(1, round(BAND * float(np.hypot(*mask.shape))))
+    bands = [_band(part, width) for part in (called, mask)]
+    union = np.count_nonzero(bands[0] | bands[1])
+    return float(np.count_nonzero(bands[0] & bands[1]) / union) if union else None
+
+
+def _band(part: np.ndarray, width: int) -> np.ndarray:
+    """Return the pixels of a mask from which its outside, or the image's, is `width` away."""
+    # A frame of background: OpenCV takes what lies outside of the image for object.
+    framed = np.pad(part.astype(np.uint8), 1)
+    inner = cv2.erode(framed, np.ones((3, 3), np.uint8), iterations=width)
+    return part & (inner[1:-1, 1:-1] == 0)
+
+
+def hausdorff95(called: np.ndarray, mask: np.ndarray) -> float | None:
+    """95th percentile of the distances between the outlines of two masks, bool (h, w), in pixels.
+
+    From each outline to the other, both ways pooled, as in MedPy. None for an empty mask; the
+    image's diagonal where only the map is empty.
+    """
+    if not mask.any():
+        return None
+    if not called.any():
+        return float(np.hypot(*mask.shape))
+    from scipy.ndimage import binary_erosion, distance_transform_edt
+
+    lines = [part & ~np.asarray(binary_erosion(part), bool) for part in (called, mask)]
+    away = [np.asarray(distance_transform_edt(~line)) for line in lines]
+    return float(np.percentile(np.concatenate([away[1][lines[0]], away[0][lines[1]]]), 95))
+
+
+def _boundary(p: np.ndarray, g: np.ndarray, _: Any) -> dict[str, float | None]:
+    return {"boundary_iou": boundary_iou(p > 0.5, g)}
+
+
+def _hausdorff(p: np.ndarray, g: np.ndarray, _: Any) -> dict[str, float | None]:
+    return {"hd95": hausdorff95(p > 0.5, g)}
+
+
+Group = Callable[[np.ndarray, np.ndarray, Any], dict[str, float | None]]
+# By metric, what computes it from map, mask and image, perhaps together with others.
+OUTLINES: dict[str, Group] = {"boundary_iou": _boundary, "hd95": _hausdorff}
+
+
+# Extra metrics that PySODMetrics computes, kept from its overflows, NaN and crashes.
+
+
+OBJECTS = 53  # it codes them as bits of a float
+PATCH = 7  # side of the camouflage measure's patches, pixels
+
+Scores = dict[str, float | None]
+
+
+def _multiscale(mode: str) -> Callable[[np.ndarray, np.ndarray, Any], Scores]:
+    return lambda p, g, _: {f"msiou_{mode}": _multiscale_iou(p, g, mode)}
+
+
+def _multiscale_iou(p: np.ndarray, g: np.ndarray, mode: str) -> float | None:
+    if not g.any():
+        return None
+    from py_sod_metrics import MSIoU
+
+    measure = MSIoU(False, False)
+    # Its own edges are of 16 bits, whose sum rounds above 2048 pixels and overflows at 65504.
+    edges = measure.get_edge(g).astype(np.float64)
+    cells = [measure.shrink_by_grid(edges, size) for size in measure.cell_sizes]
+
+    def area(called: np.ndarray) -> float:
+        own = measure.get_edge(called).astype(np.float64)
+        shares = measure.multi_scale_iou(own, edges, cells)
+        return float(np.trapezoid(shares, dx=1 / (len(shares) - 1)))
+
+    if mode == "binary":
+        return area(p > 0.5)
+    if mode == "adaptive":
+        return area(p >= min(2 * float(p.mean()), 1))
+    levels = (p * 255).astype(np.uint8)
+    # A threshold between two levels in use cuts like the upper one; 256 is above all.
+    upper = np.searchsorted(used := np.unique(levels), np.arange(257))
+    areas = [area(levels >= level) for level in used] + [area(np.zeros_like(g))]
+    return float(np.mean(np.array(areas)[upper]))
+
+
+def _effort(p: np.ndarray, g: np.ndarray, _: Any) -> Scores:
+    from py_sod_metrics import HumanCorrectionEffortMeasure
+
+    return {"hce": float(HumanCorrectionEffortMeasure().cal_hce(p, g))}
+
+
+def _context(p: np.ndarray, g: np.ndarray, _: Any) -> Scores:
+    from py_sod_metrics import ContextMeasure
+
+    return {"context_measure": _step(ContextMeasure(), p, g)}
+
+
+def _camouflage(p: np.ndarray, g: np.ndarray, image: Any) -> Scores:
+    from py_sod_metrics import CamouflageContextMeasure
+
+    big = min(g.shape) >= PATCH
+    value = _step(CamouflageContextMeasure(), p, g, img=image) if big else None
+    return {"camouflage_context_measure": value}
+
+
+def _step(measure: Any, p: np.ndarray, g: np.ndarray, **more: Any) -> float | None:
+    if not g.any():
+        return None
+    try:
+        measure.step(p, g, normalize=False, **more)
+    except np.linalg.LinAlgError:  # the object's pixels lie on one line: no Gaussian of its shape
+        return None
+    return _finite(measure.scores[0])
+
+
+def _size_invariant_error(p: np.ndarray, g: np.ndarray, _: Any) -> Scores:
+    if not _has_objects(g):
+        return {"si_mae": None}
+    from py_sod_metrics import SizeInvarianceMAE
+
+    measure = SizeInvarianceMAE()
+    with np.errstate(divide="ignore", invalid="ignore"):  # boxes that cover the image: 0 / 0
+        measure.step(p, g, normalize=False)
+    return {"si_mae": _finite(measure.maes[0])}
+
+
+def _size_invariant_f(p: np.ndarray, g: np.ndarray, _: Any) -> Scores:
+    if not _has_objects(g):
+        return {"si_f_mean": None, "si_f_adaptive": None}
+    from py_sod_metrics import FmeasureHandler, SizeInvarianceFmeasureV2
+
+    handler = FmeasureHandler(True, True, beta=0.3)
+    SizeInvarianceFmeasureV2({"f": handler}).step(p, g, normalize=False)
+    assert handler.dynamic_results
+    assert handler.adaptive_results
+    return {
+        "si_f_mean": float(np.mean(handler.dynamic_results[0])),
+        "si_f_adaptive": float(handler.adaptive_results[0]),
+    }
+
+
+def _has_objects(g: np.ndarray) -> bool:
+    """Whether the size-invariant metrics of PySODMetrics are right for this mask."""
+    from py_sod_metrics.size_invariance import parse_connected_components
+
+    return bool(g.any()) and not g.all() and parse_connected_components(g)[0] <= OBJECTS
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+# By metric, what computes it from map, mask and image, perhaps together with others.
+PYSODMETRICS: dict[str, Callable[[np.ndarray, np.ndarray, Any], Scores]] = {
+    **{f"msiou_{mode}": _multiscale(mode) for mode in ("binary", "adaptive", "mean257")},
+    "hce": _effort,
+    "context_measure": _context,
+    "camouflage_context_measure": _camouflage,
+    "si_mae": _size_invariant_error,
+    **dict.fromkeys(("si_f_mean", "si_f_adaptive"), _size_invariant_f),
+}

@@ -2,11 +2,72 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Literal
 
 from lpmoe_bench.errors import UsageError
-from lpmoe_bench.metrics.protocol import Protocol
+from lpmoe_bench.metrics.extra import Extra
+from lpmoe_bench.metrics.facts import Metric, get_metric
 from method_zoo.errors import unknown
+
+# Protocol: a named, versioned, hashed set of rules that turns maps into scores.
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Everything that decides a score, besides the maps themselves.
+
+    `metrics` are in print order, `headline` are those a table shows unasked, `primary` is the one
+    that selects and ranks. Whatever would move a number needs a new version, hence a new hash.
+    """
+
+    name: str
+    version: int
+    title: str
+    source: str
+    normalisation: Literal["minmax", "none"]
+    resize: Literal["bilinear to mask"]
+    quantisation: Literal["uint8 half up"]
+    mask_threshold: int  # of 0..255; foreground lies strictly above
+    thresholds: Literal[
+        "256 levels, at least",
+        "MATLAB grid, at least",
+        "MATLAB grid, at least; E above",
+    ]
+    binary_threshold: float  # of the normalised map; foreground lies strictly above
+    f_beta2: float
+    aggregation: Literal[
+        "image mean, maxima of the mean curve",
+        "counts of the data set",
+    ]
+    empty_masks: Literal["skip", "score"]
+    metrics: tuple[str, ...]
+    headline: tuple[str, ...]
+    primary: str
+    percent: tuple[str, ...] = ()  # metrics that a table prints times 100, as the papers do
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256, in hex, of the canonical JSON of all fields that decide a score."""
+        facts = asdict(self)
+        # Records hold fractions whatever a table prints, so percent decides no score either.
+        for words in ("title", "source", "headline", "percent"):
+            del facts[words]
+        text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def counts_mask(self, foreground: int) -> bool:
+        """Whether an image whose mask has that many object pixels counts."""
+        return foreground > 0 or self.empty_masks == "score"
+
+    @property
+    def label(self) -> str:
+        """The protocol as tables print it: name, version and the hash's first digits."""
+        return f"{self.name} v{self.version} ({self.hash[:8]})"
+
 
 __all__ = ["COD", "PROTOCOLS", "Protocol", "get_protocol", "list_protocols"]
 
@@ -190,3 +251,162 @@ def get_protocol(name: str) -> Protocol:
     if name not in PROTOCOLS:
         raise UsageError(unknown("protocol", name, PROTOCOLS))
     return PROTOCOLS[name]
+
+
+# Modes: what counts where PySODMetrics is wrong, and where MATLAB's tools differ from it.
+
+
+ModeName = Literal["default", "reference", "matlab", "pranet"]
+
+
+@dataclass(frozen=True)
+class Mode:
+    """How a score comes about, besides the protocol.
+
+    empty_quadrant: the S-measure of a mask whose centroid lies on the last row or column, where
+    the reference is 0 times 0 / 0. constant_quadrant: of a quadrant in which map and mask are
+    constant, which is 1, but 0 in the reference if its sums round. single_pixel: the E-measure of
+    an image of one pixel, which the reference divides by a rounding guard of 2.2e-16. grid: the
+    256 thresholds, from high to low; "levels" are those of the truncated 8-bit map.
+    alignment_above: whether the E-measure's foreground lies strictly above the threshold, rather
+    than at least at it.
+    """
+
+    name: ModeName
+    empty_quadrant: Literal["skip", "nan"] = "skip"
+    constant_quadrant: Literal["exact", "as rounded"] = "exact"
+    single_pixel: Literal["exact", "as divided"] = "exact"
+    grid: Literal["levels", "matlab"] = "levels"
+    alignment_above: bool = False
+
+
+DEFAULT = Mode("default")
+REFERENCE = Mode(
+    "reference", empty_quadrant="nan", constant_quadrant="as rounded", single_pixel="as divided"
+)
+MATLAB = Mode("matlab", grid="matlab", alignment_above=True)
+PRANET = Mode("pranet", grid="matlab")
+MODES = {mode.name: mode for mode in (DEFAULT, REFERENCE, MATLAB, PRANET)}
+_OF_THRESHOLDS = {
+    "256 levels, at least": DEFAULT,
+    "MATLAB grid, at least": PRANET,
+    "MATLAB grid, at least; E above": MATLAB,
+}
+
+
+def get_mode(name: str) -> Mode:
+    """Return the mode of that name; raises UsageError for an unknown one."""
+    if name not in MODES:
+        raise UsageError(unknown("mode", name, MODES))
+    return MODES[name]
+
+
+def mode_of(protocol: Protocol) -> Mode:
+    """Return the mode that a protocol's thresholds ask for."""
+    return _OF_THRESHOLDS[protocol.thresholds]
+
+
+# A protocol in sentences: what happens to map and mask, and how images become one score.
+
+
+_NORMALISATION = {
+    "minmax": "is stretched, each image by itself, so that its lowest value is 0 and its highest 1",
+    "none": "is taken as it is, 255 being 1: nothing is stretched",
+}
+_RESIZE = {"bilinear to mask": "A map of another size is resized bilinearly to its mask's size"}
+_QUANTISATION = {"uint8 half up": "and rounded to 8 bits, half up"}
+_THRESHOLDS = {
+    "256 levels, at least": "The 256 thresholds are 255/255 down to 0; the map, rounded down to "
+    "8 bits, is object where it is at least the threshold. At the last one everything is object.",
+    "MATLAB grid, at least": "The 256 thresholds are MATLAB's 1:-1/255:0, in 64-bit floats; the "
+    "map is object where it is at least the threshold.",
+    "MATLAB grid, at least; E above": "The 256 thresholds are MATLAB's 1:-1/255:0, in 64-bit "
+    "floats; the map is object where it is at least the threshold, but strictly above it for E.",
+}
+_AGGREGATION = {
+    "image mean, maxima of the mean curve": "Each image has a score and the data set their mean. "
+    "A maximum is that of the mean curve, at one threshold for all images.",
+    "counts of the data set": "The pixels of all images are counted together; there is no mean "
+    "over images.",
+}
+_EMPTY = {
+    "skip": "An image whose mask is empty is left out, listed and counted.",
+    "score": "An image whose mask is empty counts like any other; a ratio of 0 to 0 is 0.",
+}
+
+
+def explain(protocol: Protocol) -> list[tuple[str, str]]:
+    """Return (field, sentences) that tell all of a protocol, each of its metrics included."""
+    named = {key: get_metric(key) for key in protocol.metrics}
+    first, *rest = [named[key].label for key in protocol.headline]
+    shown = ", ".join([first, *rest])
+    resized = f"{_RESIZE[protocol.resize]} {_QUANTISATION[protocol.quantisation]}"
+    return [
+        ("protocol", f"{protocol.label}: {protocol.title}"),
+        ("source", f"{protocol.source}."),
+        ("map", f"A map {_NORMALISATION[protocol.normalisation]}. {resized}."),
+        (
+            "mask",
+            f"A mask pixel is object above {protocol.mask_threshold} of 255; masks are never "
+            f"resized. {_EMPTY[protocol.empty_masks]}",
+        ),
+        ("binary", f"At '.5' a map pixel is object strictly above {_share(protocol)}."),
+        *_curves(protocol),
+        ("images", _AGGREGATION[protocol.aggregation]),
+        ("scale", _scale(protocol)),
+        (
+            "tables",
+            f"A table shows {shown}; methods are ranked by {named[protocol.primary].label}.",
+        ),
+        ("hash", f"{protocol.hash}; a change of any rule is a new version with another hash."),
+        ("metrics", ""),
+        *((f"  {key}", _metric(metric, protocol)) for key, metric in named.items()),
+    ]
+
+
+def explain_metric(metric: Metric) -> list[tuple[str, str]]:
+    """Return (field, sentences) about a metric, of a protocol or extra."""
+    lines = [
+        ("metric", metric.key),
+        ("label", metric.label),
+        ("about", f"{metric.definition}."),
+        ("better", "higher" if metric.higher_is_better else "lower"),
+        ("unit", metric.unit or "a fraction, from 0 to 1"),
+        ("of", "an image; a data set has the mean" if metric.per_image else "a whole data set"),
+    ]
+    if isinstance(metric, Extra):
+        fields = ("source", "hazard", "undefined")
+        lines += [(field, f"{getattr(metric, field)}.") for field in fields]
+        lines.append(("cost", f"{metric.cost} times the weighted F-measure of PySODMetrics."))
+        lines += [("needs", "the RGB image")] * metric.needs_image
+        lines += [("note", f"off by default; ask with --extra {metric.key}")]
+    return lines
+
+
+def _share(protocol: Protocol) -> str:
+    level = protocol.binary_threshold
+    return f"{level:g}" if level == 0.5 else f"{level * 255:g} of 255"
+
+
+def _curves(protocol: Protocol) -> list[tuple[str, str]]:
+    """Say what only metrics over thresholds, and F, rest on."""
+    keys = protocol.metrics
+    levels = ("_mean", "_max", "_mean256", "_mean_pr")
+    lines = []
+    if any(key.endswith(levels) for key in keys):
+        lines.append(("thresholds", _THRESHOLDS[protocol.thresholds]))
+    if any(key.startswith("f_") for key in keys):
+        lines.append(("F", f"beta^2 is {protocol.f_beta2:g}; the weighted F has beta^2 1."))
+    return lines
+
+
+def _scale(protocol: Protocol) -> str:
+    if not protocol.percent:
+        return "Scores are fractions, in records and in tables."
+    labels = ", ".join(get_metric(key).label for key in protocol.percent)
+    return f"Records hold fractions; a table prints {labels} in percent."
+
+
+def _metric(metric: Metric, protocol: Protocol) -> str:
+    percent = " (%)" if metric.key in protocol.percent else ""
+    return f"{metric.label}{percent}: {metric.definition}."

@@ -23,9 +23,8 @@ from py_sod_metrics import (
 
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.metrics.engine import PairScores
-from lpmoe_bench.metrics.overlap import Counts
-from lpmoe_bench.metrics.protocol import Protocol
-from lpmoe_bench.metrics.structure import EPS
+from lpmoe_bench.metrics.formulas import EPS, Counts
+from lpmoe_bench.metrics.protocols import Protocol
 
 
 def score_pair(pred: np.ndarray, mask: np.ndarray, protocol: Protocol) -> PairScores:

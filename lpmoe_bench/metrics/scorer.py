@@ -10,15 +10,41 @@ from typing import Any
 import numpy as np
 
 from lpmoe_bench.errors import DataError
-from lpmoe_bench.metrics.curves import Curves, mean_curves
-from lpmoe_bench.metrics.engine import PairScores, score_pair
+from lpmoe_bench.metrics.engine import (
+    OF_COUNTS,
+    Curves,
+    PairScores,
+    mean_curve,
+    mean_curves,
+    score_pair,
+    whole_scores,
+)
 from lpmoe_bench.metrics.extra import get_extra
-from lpmoe_bench.metrics.flags import FLAGS
-from lpmoe_bench.metrics.modes import Mode, mode_of
-from lpmoe_bench.metrics.overlap import Counts, sum_counts
-from lpmoe_bench.metrics.prepared import PreparedMask
-from lpmoe_bench.metrics.protocol import Protocol
-from lpmoe_bench.metrics.whole import OF_COUNTS, mean_curve, whole_scores
+from lpmoe_bench.metrics.formulas import Counts, sum_counts
+from lpmoe_bench.metrics.maps import PreparedMask
+from lpmoe_bench.metrics.protocols import Mode, Protocol, mode_of
+
+# What is unusual about an image, as a sentence for each flag of its row.
+
+
+FLAGS = {
+    "empty_mask": "its mask is empty",
+    "full_mask": "its mask is object throughout",
+    "constant_pred": (
+        "its map is constant: at an adaptive threshold a map of zeros is object throughout"
+    ),
+    "s_undefined": (
+        "its object's centroid lies on the last row or column: the S-measure leaves out the empty "
+        "quadrants, where PySODMetrics is NaN"
+    ),
+    "s_unstable": (
+        "a quadrant is constant in map and mask: it counts 1 in the S-measure, "
+        "where PySODMetrics rounds to 0"
+    ),
+    "single_pixel": (
+        "it has one pixel: its E-measure is divided by 1, where PySODMetrics divides by 2.2e-16"
+    ),
+}
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,7 @@ from lpmoe_bench.errors import BenchError
 from lpmoe_bench.images import THRESHOLD
 from lpmoe_bench.metrics.engine import quick_score
 from lpmoe_bench.metrics.facts import METRICS
-from lpmoe_bench.metrics.protocol import Protocol
-from lpmoe_bench.metrics.protocols import PROTOCOLS
+from lpmoe_bench.metrics.protocols import PROTOCOLS, Protocol
 from lpmoe_bench.record import StoredRecord
 from lpmoe_bench.registry.pairs import Pair
 from lpmoe_bench.report.cells import map_views, picture, read_views

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 
 from lpmoe_bench.errors import DataError
-from lpmoe_bench.metrics.prepared import PreparedMask
-from lpmoe_bench.metrics.protocol import Protocol
+from lpmoe_bench.metrics.maps import PreparedMask
+from lpmoe_bench.metrics.protocols import Protocol
 from lpmoe_bench.registry.splits import UNUSUAL
 
 Found = Mapping[str, Sequence[str]]  # names of images by check, sorted

@@ -9,8 +9,8 @@ from typing import Any
 
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.files import write_atomically
-from lpmoe_bench.metrics.curves import Curves
-from lpmoe_bench.metrics.protocol import Protocol
+from lpmoe_bench.metrics.engine import Curves
+from lpmoe_bench.metrics.protocols import Protocol
 
 # Okabe and Ito's colours without yellow, which is faint on white; then again with other dashes.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")

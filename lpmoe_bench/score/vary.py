@@ -10,8 +10,7 @@ from typing import Any
 import cv2
 
 from lpmoe_bench.metrics.extra import known_metrics
-from lpmoe_bench.metrics.protocol import Protocol
-from lpmoe_bench.metrics.protocols import PROTOCOLS
+from lpmoe_bench.metrics.protocols import PROTOCOLS, Protocol
 from lpmoe_bench.metrics.scorer import ScoreResult
 from lpmoe_bench.score.work import Variant
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.facts import get_metric
-from lpmoe_bench.metrics.protocol import Protocol
+from lpmoe_bench.metrics.protocols import Protocol
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,11 +10,11 @@ import cv2
 
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.files import write_atomically
+from lpmoe_bench.metrics.engine import OF_COUNTS
 from lpmoe_bench.metrics.extra import known_metrics
 from lpmoe_bench.metrics.facts import Metric, get_metric
-from lpmoe_bench.metrics.overlap import Counts
-from lpmoe_bench.metrics.protocol import Protocol
-from lpmoe_bench.metrics.whole import OF_COUNTS
+from lpmoe_bench.metrics.formulas import Counts
+from lpmoe_bench.metrics.protocols import Protocol
 from lpmoe_bench.score.sheet import Views, sheet
 
 __all__ = ["Views", "Worst", "image_metric", "image_value", "worst_images", "write_worst"]

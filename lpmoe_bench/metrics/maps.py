@@ -1,0 +1,330 @@
+"""A mask prepared once, and a map beside it reduced to the sums that scores are made of."""
+
+from __future__ import annotations
+
+from functools import cache, cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from lpmoe_bench.errors import DataError
+from lpmoe_bench.metrics.formulas import (
+    Counts,
+    Quadrant,
+    Spread,
+    curve,
+    leaves_rest,
+    passed,
+    stretch,
+    value_table,
+)
+
+# PreparedMask: what the scores need to know of a mask, worked out once for all maps.
+
+
+class Surroundings(NamedTuple):
+    """The background as the weighted F-measure sees it.
+
+    weights: uint32 (h, w) in fixed point, 0 on the object. near: flat indices of background pixels
+    about the object, in order. nearest: the object pixels nearest to them. box: top, bottom, left,
+    right of the object, half open.
+    """
+
+    weights: np.ndarray
+    near: np.ndarray
+    nearest: np.ndarray
+    box: tuple[int, int, int, int]
+
+
+class PreparedMask:
+    """A mask with the work done that does not depend on the map; it is not changed afterwards.
+
+    Made from a mask of uint8 (h, w), foreground strictly above `threshold`, or of bool. Raises
+    DataError for anything else, and for a mask of nothing but 0 and 1 as uint8.
+    """
+
+    def __init__(self, mask: np.ndarray, threshold: int = 128):
+        if mask.ndim != 2 or not mask.size or mask.dtype not in (np.uint8, np.bool_):
+            raise DataError(
+                f"mask is {mask.dtype} {mask.shape}; it must be uint8 of (h, w), 0..255"
+            )
+        if mask.dtype == np.uint8:
+            if mask.max() == 1:  # would silently count as empty
+                raise DataError("mask holds only 0 and 1; foreground must be 255")
+            mask = mask > threshold
+        self.threshold = threshold
+        self.pixels = np.ascontiguousarray(mask).view(np.uint8)  # 0 and 1, (h, w)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        h, w = self.pixels.shape
+        return h, w
+
+    @property
+    def size(self) -> int:
+        return self.pixels.size
+
+    @cached_property
+    def _lines(self) -> tuple[np.ndarray, np.ndarray]:
+        from lpmoe_bench.metrics.kernels import count_lines
+
+        return count_lines(self.pixels)
+
+    @cached_property
+    def foreground(self) -> int:
+        """Number of object pixels."""
+        return int(self._lines[0].sum())
+
+    @property
+    def mixed(self) -> bool:
+        """Whether there are both object and background."""
+        return 0 < self.foreground < self.size
+
+    @cached_property
+    def corner(self) -> tuple[int, int]:
+        """Rows above and columns left of the point where the S-measure's quadrants meet.
+
+        It is the object's centroid, rounded half to even, plus 1 as MATLAB counts. A mask that is
+        empty or full has one quadrant.
+        """
+        if not self.mixed:
+            return self.shape
+        centre = (int(line @ np.arange(len(line))) / self.foreground for line in self._lines)
+        row, column = (round(place) + 1 for place in centre)
+        return row, column
+
+    @property
+    def empty_quadrant(self) -> bool:
+        """Whether a quadrant has no pixels although there are both object and background."""
+        (row, column), (h, w) = self.corner, self.shape
+        return self.mixed and (row == h or column == w)
+
+    def quadrant(self, index: int) -> tuple[slice, slice]:
+        """Return the rows and columns of a quadrant: left to right, then top to bottom."""
+        row, column = self.corner
+        rows = slice(0, row) if index < 2 else slice(row, None)
+        return rows, slice(0, column) if index % 2 == 0 else slice(column, None)
+
+    @cached_property
+    def surroundings(self) -> Surroundings:
+        """What the weighted F-measure needs; the mask must not be empty."""
+        from lpmoe_bench.metrics.kernels import nearest_pixels, weigh_background
+
+        table, offsets, starts = _tables()
+        weights, near, squares = weigh_background(self.pixels, table)
+        nearest = nearest_pixels(self.pixels, near, squares, offsets, starts)
+        rows, columns = (np.flatnonzero(line) for line in self._lines)
+        box = (int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1)
+        return Surroundings(weights, near, nearest, box)
+
+    @cached_property
+    def weight_sum(self) -> float:
+        """Sum of the weights, in their fixed-point unit."""
+        return float(self.surroundings.weights.sum(dtype=np.uint64))
+
+    def everything(self) -> PreparedMask:
+        """Do all the work now, so that threads that share the mask only read it; return self."""
+        self._done = (self.corner, self.weight_sum if self.foreground else 0.0)
+        return self
+
+
+@cache
+def _tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    from lpmoe_bench.metrics.kernels import nearest_offsets, weight_table
+
+    return weight_table(), *nearest_offsets()
+
+
+# An 8-bit map beside a prepared mask, reduced to the sums that the scores are made of.
+
+
+TIE = 1e-9  # nearer to a level than this, a threshold depends on how the mean was summed
+
+
+class ByteMap:
+    """An 8-bit map, (h, w): everything but the weighted F-measure comes from one histogram."""
+
+    def __init__(self, pred: np.ndarray, mask: PreparedMask, normalisation: str):
+        from lpmoe_bench.metrics.kernels import joint_histogram
+
+        self.pred, self.mask = np.ascontiguousarray(pred), mask
+        self._parts = joint_histogram(self.pred, mask.pixels, *mask.corner)  # (4, 2, 256)
+        self._counts = self._parts.sum(0)  # (2, 256): background, object
+        used = np.flatnonzero(self._counts.sum(0))
+        self.low, self.high = int(used[0]), int(used[-1])
+        self.values = value_table(self.low, self.high, normalisation)
+
+    @property
+    def constant(self) -> bool:
+        return self.low == self.high
+
+    @property
+    def normalised(self) -> np.ndarray:
+        """The map's pixels in [0, 1], (h, w)."""
+        return self.values[self.pred]
+
+    @cached_property
+    def sums(self) -> np.ndarray:
+        """Sums of the map over background and object, (2,)."""
+        return self._counts @ self.values
+
+    @cached_property
+    def mean(self) -> float:
+        return float(self.sums.sum()) / self.mask.size
+
+    @property
+    def error(self) -> float:
+        """Mean absolute difference of map and mask."""
+        return float(self.sums[0] + self._counts[1] @ (1 - self.values)) / self.mask.size
+
+    @property
+    def adaptive_threshold(self) -> float:
+        """Twice the mean, at most 1; as the reference sums it where a level is that near."""
+        mean = self.mean
+        if np.any(np.abs(self.values - 2 * mean)[self._counts.sum(0) > 0] < TIE):
+            mean = float(np.mean(self.values[self.pred]))
+        return min(2 * mean, 1.0)
+
+    def counts_at(self, threshold: float, above: bool = False) -> Counts:
+        """Binarise at a threshold of the normalised map: at least it, or strictly above."""
+        called = self.values > threshold if above else self.values >= threshold
+        fp, tp = (self._counts @ called).tolist()
+        return Counts.of(tp, fp, self.mask.foreground, self.mask.size)
+
+    def counts_over(self, grid: str, above: bool = False) -> Counts:
+        """Binarise at the 256 thresholds of a grid, from high to low."""
+        places = passed(self.values, grid, above)
+        counts = np.stack([np.bincount(places, row, 257) for row in self._counts])
+        fp, tp = curve(counts.astype(np.int64))
+        return Counts.of(tp, fp, self.mask.foreground, self.mask.size)
+
+    def spread(self, foreground: bool) -> Spread:
+        """Values on the object, or on the background; there must be some."""
+        counts = self._counts[int(foreground)]
+        total = int(counts.sum())
+        mean = float(counts @ self.values) / total
+        return Spread(total, mean, float(counts @ (self.values - mean) ** 2))
+
+    def quadrants(self) -> list[Quadrant]:
+        return [self._quadrant(i) for i in range(4) if self._parts[i].any()]
+
+    def _quadrant(self, index: int) -> Quadrant:
+        counts = self._parts[index]
+        levels = counts.sum(0)
+        off, on = counts.sum(1).tolist()
+        total = off + on
+        mean = float(levels @ self.values) / total
+        away = self.values - mean
+        lower, upper = (counts @ away).tolist()
+        y = on / total
+        only = np.flatnonzero(levels)
+        same = len(only) == 1
+        flat = same and 0 in (on, off)
+        return Quadrant(
+            total,
+            on,
+            mean,
+            0.0 if same else float(levels @ away**2),
+            0.0 if same else upper * (1 - y) - lower * y,
+            flat,
+            flat and self._rounds(index, float(self.values[only[0]])),
+        )
+
+    def _rounds(self, index: int, value: float) -> bool:
+        if value in (0.0, 1.0):
+            return False
+        return leaves_rest(self.values[self.pred][self.mask.quadrant(index)])
+
+    def weighted_background(self) -> float:
+        """Sum of the map on the background times its weights, in their fixed-point unit."""
+        from lpmoe_bench.metrics.kernels import weighted_sum
+
+        total = weighted_sum(self.pred, self.mask.surroundings.weights)
+        # The values are a straight line over the levels, so the sum over levels is enough.
+        zero, one = self.values[self.low], self.values[self.high]
+        if self.constant:
+            return float(zero) * self.mask.weight_sum
+        slope = float(one - zero) / (self.high - self.low)
+        return float(zero) * self.mask.weight_sum + slope * (
+            total - self.low * self.mask.weight_sum
+        )
+
+    def errors(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return 1 - map as a table, and each pixel's place in it, (h, w)."""
+        return 1 - self.values, self.pred
+
+
+# A map of floats beside a prepared mask, with the same sums as an 8-bit map.
+
+
+class FloatMap:
+    """A map of floats in [0, 1], (h, w), widened to 64 bits; slower, as each pixel is its own."""
+
+    def __init__(self, pred: np.ndarray, mask: PreparedMask, normalisation: str):
+        values = np.ascontiguousarray(pred, np.float64)
+        if not (values.min() >= 0 and values.max() <= 1):  # false for NaN as well
+            raise DataError("map holds floats outside of 0 to 1, or NaN; save probabilities")
+        low, high = values.min(), values.max()
+        self.mask, self.constant = mask, bool(low == high)
+        self.values = stretch(values, low, high) if normalisation == "minmax" else values
+        self._on = mask.pixels.view(np.bool_)
+
+    @property
+    def normalised(self) -> np.ndarray:
+        return self.values
+
+    @cached_property
+    def sums(self) -> np.ndarray:
+        return np.array([self.values[~self._on].sum(), self.values[self._on].sum()])
+
+    @cached_property
+    def mean(self) -> float:
+        return float(np.mean(self.values))
+
+    @property
+    def error(self) -> float:
+        return float(np.mean(np.abs(self.values - self._on)))
+
+    @property
+    def adaptive_threshold(self) -> float:
+        return min(2 * self.mean, 1.0)
+
+    def counts_at(self, threshold: float, above: bool = False) -> Counts:
+        called = self.values > threshold if above else self.values >= threshold
+        tp = int(np.count_nonzero(called & self._on))
+        fp = int(np.count_nonzero(called)) - tp
+        return Counts.of(tp, fp, self.mask.foreground, self.mask.size)
+
+    def counts_over(self, grid: str, above: bool = False) -> Counts:
+        places = passed(self.values, grid, above) + 257 * self.mask.pixels.astype(np.int64)
+        fp, tp = curve(np.bincount(places.ravel(), minlength=514).reshape(2, 257))
+        return Counts.of(tp, fp, self.mask.foreground, self.mask.size)
+
+    def spread(self, foreground: bool) -> Spread:
+        values = self.values[self._on == foreground]
+        mean = float(np.mean(values))
+        return Spread(values.size, mean, float(np.sum((values - mean) ** 2)))
+
+    def quadrants(self) -> list[Quadrant]:
+        parts = (self.mask.quadrant(index) for index in range(4))
+        return [self._quadrant(self.values[part], self._on[part]) for part in parts]
+
+    def _quadrant(self, values: np.ndarray, on: np.ndarray) -> Quadrant:
+        if not values.size:
+            return Quadrant(0, 0, 0.0, 0.0, 0.0, False, False)
+        foreground, mean = int(np.count_nonzero(on)), float(np.mean(values))
+        away, y = values - mean, foreground / values.size
+        same = bool(values.min() == values.max())
+        flat = same and foreground in (0, values.size)
+        squares = 0.0 if same else float(np.sum(away**2))
+        products = 0.0 if same else float(np.sum(away * (on - y)))
+        rounds = flat and leaves_rest(values)
+        return Quadrant(values.size, foreground, mean, squares, products, flat, rounds)
+
+    def weighted_background(self) -> float:
+        return float(np.sum(self.values * self.mask.surroundings.weights))
+
+    def errors(self) -> tuple[np.ndarray, np.ndarray]:
+        # Every pixel is a level of its own.
+        places = np.arange(self.values.size, dtype=np.int32).reshape(self.values.shape)
+        return 1 - self.values.ravel(), places
