@@ -43,8 +43,8 @@ from lpmoe_bench.metrics import reference
 from lpmoe_bench.metrics.engine import score_pair
 from lpmoe_bench.metrics.protocols import Protocol, get_protocol
 from lpmoe_bench.metrics.scorer import Scorer
-from lpmoe_bench.record import ROWS, read_record, read_rows
-from lpmoe_bench.record_model import Record, SplitFacts
+from lpmoe_bench.records.model import Record, SplitFacts
+from lpmoe_bench.records.store import ROWS, read_record, read_rows
 from lpmoe_bench.registry import Folders, open_split, resolve
 from lpmoe_bench.registry.model import load_registry
 from lpmoe_bench.registry.splits import Split

@@ -15,7 +15,7 @@ from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.extra import known_metrics
 from lpmoe_bench.metrics.facts import refuse_ambiguous
 from lpmoe_bench.metrics.protocols import PROTOCOLS, explain, explain_metric, get_protocol
-from lpmoe_bench.record import find_records
+from lpmoe_bench.records.store import find_records
 from lpmoe_bench.registry.model import Registry
 from lpmoe_bench.tables.ledger import load_ledger
 from method_zoo.errors import unknown

@@ -18,7 +18,7 @@ from lpmoe_bench.errors import BenchError, UsageError
 from lpmoe_bench.files import sha256_file, write_atomically
 from lpmoe_bench.merge_proof import DTYPES, LIMIT, Proof, compare, features, proof_images
 from lpmoe_bench.peft_format import TENSORS, read_config, read_peft
-from lpmoe_bench.record import read_record
+from lpmoe_bench.records.store import read_record
 from lpmoe_bench.trained import load_trained
 from lpmoe_bench.trained__build import build_segmenter
 from lpmoe_bench.weights import resolve_weights

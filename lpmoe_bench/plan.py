@@ -15,7 +15,7 @@ from lpmoe_bench.data import PairDataset, Prefixes, carve_validation, subset
 from lpmoe_bench.decoder_weights import DecoderWeights, resolve_decoder_weights
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.metrics.protocols import get_protocol
-from lpmoe_bench.record_model import run_folder
+from lpmoe_bench.records.model import run_folder
 from lpmoe_bench.registry import MANIFESTS, Folders, TaskData, resolve
 from lpmoe_bench.registry.model import Registry, load_registry
 from lpmoe_bench.registry.pairs import Pair

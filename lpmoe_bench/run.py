@@ -22,9 +22,9 @@ from lpmoe_bench.metrics.scorer import ScoreResult
 from lpmoe_bench.model import Segmenter
 from lpmoe_bench.plan import Plan
 from lpmoe_bench.profiling import is_out_of_memory
-from lpmoe_bench.record import ADAPTER_FILE, STATE_FILE, read_record
-from lpmoe_bench.record_model import Record
-from lpmoe_bench.run__folder import OPENED_FILE, count_opening, only_one, set_aside
+from lpmoe_bench.records.folder import OPENED_FILE, count_opening, only_one, set_aside
+from lpmoe_bench.records.model import Record
+from lpmoe_bench.records.store import ADAPTER_FILE, STATE_FILE, read_record
 from lpmoe_bench.run_record import RunFacts, write_run
 from lpmoe_bench.train import TrainingRun, train
 from lpmoe_bench.trained import ADAPTER_FORMAT

@@ -20,8 +20,8 @@ from lpmoe_bench.feature_cache.forecast import Forecast, forecast
 from lpmoe_bench.metrics.facts import get_metric
 from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.plan import Plan, RunRequest, make_plan
-from lpmoe_bench.record import read_record
-from lpmoe_bench.record_model import Record
+from lpmoe_bench.records.model import Record
+from lpmoe_bench.records.store import read_record
 from lpmoe_bench.registry import Folders
 from lpmoe_bench.run import execute
 

@@ -18,8 +18,7 @@ from lpmoe_bench.metrics.scorer import ScoreResult
 from lpmoe_bench.model import Segmenter
 from lpmoe_bench.plan import Plan
 from lpmoe_bench.profiling import count_parameters, device_name, peak_memory_bytes
-from lpmoe_bench.record import write_record
-from lpmoe_bench.record_model import (
+from lpmoe_bench.records.model import (
     BackboneFacts,
     Costs,
     DataFacts,
@@ -31,6 +30,7 @@ from lpmoe_bench.record_model import (
     SplitFacts,
     Training,
 )
+from lpmoe_bench.records.store import write_record
 from lpmoe_bench.train_state import Progress
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.metrics.facts import METRICS
-from lpmoe_bench.record import ROWS, StoredRecord, read_rows
+from lpmoe_bench.records.store import ROWS, StoredRecord, read_rows
 
 COUNTS = ("tp", "fp", "fn", "tn")
 

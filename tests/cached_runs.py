@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tiny_runs import arguments, call, only_run
 
-from lpmoe_bench.record import read_record
+from lpmoe_bench.records.store import read_record
 
 DISK, MEMORY = (["--set", f"runtime.cache_features={mode}"] for mode in ("disk", "memory"))
 

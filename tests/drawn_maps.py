@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from lpmoe_bench.cli import app
 from lpmoe_bench.console import Terminal
-from lpmoe_bench.record import read_record, read_rows
+from lpmoe_bench.records.store import read_record, read_rows
 from lpmoe_bench.score.plan import ScoreRequest, plan_scores
 from lpmoe_bench.score.scoring import score
 

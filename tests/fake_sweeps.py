@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.errors import BenchError
-from lpmoe_bench.record_model import run_folder
+from lpmoe_bench.records.model import run_folder
 from lpmoe_bench.sweep.command import How, run_planned
 from lpmoe_bench.sweep.local import LocalEngine
 from lpmoe_bench.sweep.model import Cell, Places, Sweep, sweep_id

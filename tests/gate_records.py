@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from lpmoe_bench.check.cells import gather
 from lpmoe_bench.cli import app
 from lpmoe_bench.errors import BenchError
-from lpmoe_bench.record import StoredRecord, find_records, write_record
+from lpmoe_bench.records.store import StoredRecord, find_records, write_record
 
 METRICS = ("s_measure", "mae")
 

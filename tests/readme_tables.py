@@ -8,9 +8,9 @@ from pathlib import Path
 
 from readme_tree import ROOT, tree
 
-from lpmoe_bench.record import find_records
+from lpmoe_bench.records.context import keep_only
+from lpmoe_bench.records.store import find_records
 from lpmoe_bench.tables.formats import format_table
-from lpmoe_bench.tables.only import keep_only
 from lpmoe_bench.tables.speeds import read_speeds
 from lpmoe_bench.tables.table import build_table
 from lpmoe_bench.verdicts import with_verdicts

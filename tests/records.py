@@ -1,6 +1,6 @@
 """Records made by hand, for the tests of what reads records."""
 
-from lpmoe_bench.record_model import Record
+from lpmoe_bench.records.model import Record
 
 PARAMETERS = {"decoder_only": 0, "lora": 147456, "vpt": 55296}
 

@@ -10,7 +10,7 @@ from records import PARAMETERS, record
 from typer.testing import CliRunner
 
 from lpmoe_bench.cli import app
-from lpmoe_bench.record import StoredRecord, write_record
+from lpmoe_bench.records.store import StoredRecord, write_record
 from lpmoe_bench.registry.pairs import find_pairs
 from lpmoe_bench.registry.splits import Split, make_split
 

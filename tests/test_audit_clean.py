@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from lpmoe_bench.audit.clean import as_text, clean_scores
 from lpmoe_bench.audit.model import Audit, AuditedSplit, SetGroups, Twins
 from lpmoe_bench.cli import app
-from lpmoe_bench.record import StoredRecord, find_records, write_record
+from lpmoe_bench.records.store import StoredRecord, find_records, write_record
 
 TRAIN, TEST = "camo/train", "camo/test"
 

@@ -16,7 +16,7 @@ from lpmoe_bench.check.pin import pin
 from lpmoe_bench.check.storage import read_baseline
 from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.metrics.scorer import Scorer
-from lpmoe_bench.record import find_records, write_record
+from lpmoe_bench.records.store import find_records, write_record
 
 ROOT = Path(__file__).parent.parent
 POLICY = Policy(speed_tolerance=1)

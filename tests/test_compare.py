@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from lpmoe_bench.cli import app
 from lpmoe_bench.compare import choose, compare_records
 from lpmoe_bench.errors import DataError, NotComparableError, UsageError
-from lpmoe_bench.record import StoredRecord, find_records, write_record
+from lpmoe_bench.records.store import StoredRecord, find_records, write_record
 from lpmoe_bench.samples import samples
 
 PROTOCOL = {"name": "cod", "version": 1, "hash": "cd" * 32}

@@ -10,7 +10,7 @@ from cached_runs import DISK, MEMORY, finish, kept
 from test_run import assert_same_result
 from tiny_runs import arguments, call, draw_data, only_run
 
-from lpmoe_bench.record import read_record
+from lpmoe_bench.records.store import read_record
 
 
 @pytest.fixture(scope="module")

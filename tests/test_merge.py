@@ -14,7 +14,7 @@ from lpmoe_bench import merge_proof
 from lpmoe_bench.errors import BenchError, UsageError
 from lpmoe_bench.merge import check_mergeable, check_output, merge_run
 from lpmoe_bench.merge_proof import Proof, compare, features, proof_images
-from lpmoe_bench.record import read_record
+from lpmoe_bench.records.store import read_record
 from lpmoe_bench.trained import load_trained
 from lpmoe_bench.weights import default_cache
 from method_zoo.backbones.create import create_backbone

@@ -4,8 +4,8 @@ import pytest
 from records import content, record
 
 from lpmoe_bench.errors import DataError, UsageError
-from lpmoe_bench.publish import publish
-from lpmoe_bench.record import read_record, write_record
+from lpmoe_bench.records.folder import publish
+from lpmoe_bench.records.store import read_record, write_record
 
 ROWS = [{"dataset": "CAMO", "image": "a", "s_measure": 0.5}]
 

@@ -14,8 +14,8 @@ from records import content, record
 
 from lpmoe_bench import environment, files
 from lpmoe_bench.errors import DataError, ResourceError, UsageError
-from lpmoe_bench.record import find_records, read_record, read_rows, write_record
-from lpmoe_bench.record_model import SCHEMA_VERSION, parse_record, record_folder, run_folder
+from lpmoe_bench.records.model import SCHEMA_VERSION, parse_record, record_folder, run_folder
+from lpmoe_bench.records.store import find_records, read_record, read_rows, write_record
 
 ROWS = [
     {"dataset": "CAMO", "image": "b, with comma", "s_measure": 0.1 + 0.2, "flags": ""},

@@ -13,10 +13,10 @@ import pytest
 from report_records import HOSTILE, IMAGES, report, stored
 
 from lpmoe_bench.errors import DataError, UsageError
-from lpmoe_bench.record import find_records
+from lpmoe_bench.records.context import keep_only, parse_only
+from lpmoe_bench.records.store import find_records
 from lpmoe_bench.report.markup import Markup, clean, escape, tag
 from lpmoe_bench.report.material import Choice, gather
-from lpmoe_bench.tables.only import keep_only, parse_only
 
 
 class Parts(HTMLParser):

@@ -13,7 +13,7 @@ from report_records import IMAGES, stored
 
 from lpmoe_bench.compare import choose, compare_records
 from lpmoe_bench.errors import DataError, UsageError
-from lpmoe_bench.record import Found, find_records
+from lpmoe_bench.records.store import Found, find_records
 from lpmoe_bench.report.axis import Scale, linear, logarithmic, number, ticks
 from lpmoe_bench.report.disagreement import most_disputed
 from lpmoe_bench.report.drawing import text_width

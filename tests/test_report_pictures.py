@@ -16,7 +16,7 @@ from lpmoe_bench.cli import app
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.engine import quick_score
 from lpmoe_bench.metrics.protocols import COD
-from lpmoe_bench.record import read_record, read_rows, write_record
+from lpmoe_bench.records.store import read_record, read_rows, write_record
 from lpmoe_bench.registry.pairs import read_pair
 
 

@@ -21,7 +21,7 @@ from lpmoe_bench.cli import app
 from lpmoe_bench.errors import BenchError, DataError, UsageError
 from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.metrics.scorer import Scorer
-from lpmoe_bench.record import find_records
+from lpmoe_bench.records.store import find_records
 
 COD = get_protocol("cod")
 
@@ -192,7 +192,7 @@ def test_worst_verify_and_curves(tmp_path):
 
 
 def stored_rows(root, shown, index):
-    from lpmoe_bench.record import read_rows
+    from lpmoe_bench.records.store import read_rows
 
     title = shown["records"][index]["method"]["title"]
     (place,) = (root / "runs" / "scored" / "own" / title).iterdir()

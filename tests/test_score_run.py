@@ -5,7 +5,7 @@ from drawn_maps import draw_folders, draw_map, draw_mask, save, score_folders, s
 from tiny_runs import arguments, call, draw_data, only_run
 
 from lpmoe_bench.errors import DataError, UsageError
-from lpmoe_bench.record import read_record, read_rows
+from lpmoe_bench.records.store import read_record, read_rows
 from lpmoe_bench.tables.table import build_table
 
 

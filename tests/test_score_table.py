@@ -5,7 +5,7 @@ from drawn_maps import draw_folders, label, out, score_folders, stored
 from records import record as run_record
 
 from lpmoe_bench.errors import UsageError
-from lpmoe_bench.publish import publish
+from lpmoe_bench.records.folder import publish
 from lpmoe_bench.tables.formats import FORMATS, format_table
 from lpmoe_bench.tables.table import build_table
 

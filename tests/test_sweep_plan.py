@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from lpmoe_bench.cli import app
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.errors import BenchError, DataError, UsageError
-from lpmoe_bench.record import write_record
+from lpmoe_bench.records.store import write_record
 from lpmoe_bench.sweep.model import Places
 from lpmoe_bench.sweep.planning import SweepRequest, plan_sweep
 from lpmoe_bench.sweep.store import settings_text

@@ -7,7 +7,7 @@ import pytest
 from fake_sweeps import fake_cell, fake_sweep, run_fake, states
 
 from lpmoe_bench.errors import FailedCellsError
-from lpmoe_bench.record import read_record
+from lpmoe_bench.records.store import read_record
 from lpmoe_bench.sweep import runner
 from lpmoe_bench.sweep.local import LocalEngine
 from lpmoe_bench.sweep.locks import Claims

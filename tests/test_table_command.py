@@ -9,7 +9,7 @@ from records import record
 from typer.testing import CliRunner
 
 from lpmoe_bench.cli import app
-from lpmoe_bench.record import write_record
+from lpmoe_bench.records.store import write_record
 from lpmoe_bench.tables.columns import COSTS
 from lpmoe_bench.tables.formats import FORMATS, to_markdown
 from lpmoe_bench.tables.parts import CellCounts

@@ -8,7 +8,7 @@ from records import content, record
 from test_table_context import changed
 
 from lpmoe_bench.errors import UsageError
-from lpmoe_bench.record_model import Record
+from lpmoe_bench.records.model import Record
 from lpmoe_bench.tables.csv_text import to_csv
 from lpmoe_bench.tables.formats import to_markdown
 from lpmoe_bench.tables.html import to_html

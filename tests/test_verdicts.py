@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from lpmoe_bench.cli import app
 from lpmoe_bench.compare import compare_records
 from lpmoe_bench.errors import UsageError
-from lpmoe_bench.record import StoredRecord, write_record
-from lpmoe_bench.record_model import Record
+from lpmoe_bench.records.model import Record
+from lpmoe_bench.records.store import StoredRecord, write_record
 from lpmoe_bench.tables.csv_text import to_csv
 from lpmoe_bench.tables.formats import to_markdown
 from lpmoe_bench.tables.html import to_html

@@ -12,8 +12,8 @@ from lpmoe_bench.metrics.engine import OF_COUNTS
 from lpmoe_bench.metrics.facts import METRICS
 from lpmoe_bench.metrics.formulas import Counts
 from lpmoe_bench.metrics.protocols import PROTOCOLS
-from lpmoe_bench.record import ROWS, StoredRecord, read_rows
-from lpmoe_bench.record_model import Record
+from lpmoe_bench.records.model import Record
+from lpmoe_bench.records.store import ROWS, StoredRecord, read_rows
 from lpmoe_bench.samples import COUNTS
 
 TOLERANCE = 1e-6  # between a record's score and the mean of its rows

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lpmoe_bench.errors import NotComparableError, UsageError
-from lpmoe_bench.record import Found, StoredRecord
-from lpmoe_bench.record_model import Record
-from lpmoe_bench.tables.context import context_of, own_settings
+from lpmoe_bench.records.context import context_of, own_settings
+from lpmoe_bench.records.model import Record
+from lpmoe_bench.records.store import Found, StoredRecord
 
 DIGITS = 12  # of a digest, in sentences
 

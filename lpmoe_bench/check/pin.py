@@ -15,7 +15,7 @@ from lpmoe_bench.check.limits import reference_of, tolerance
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.metrics.facts import METRICS, refuse_ambiguous
 from lpmoe_bench.metrics.protocols import PROTOCOLS
-from lpmoe_bench.record_model import Record
+from lpmoe_bench.records.model import Record
 from lpmoe_bench.samples import samples
 from lpmoe_bench.statistics import spread_of
 from method_zoo.errors import unknown

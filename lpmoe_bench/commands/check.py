@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lpmoe_bench.check.baseline import Policy
     from lpmoe_bench.check.cells import Cell
     from lpmoe_bench.console import Terminal
-    from lpmoe_bench.record import Found
+    from lpmoe_bench.records.store import Found
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -108,7 +108,7 @@ def check(
     from lpmoe_bench.check.storage import read_baseline
     from lpmoe_bench.check.summary import write_summary
     from lpmoe_bench.files import write_atomically
-    from lpmoe_bench.record import find_records
+    from lpmoe_bench.records.store import find_records
 
     pinned = read_baseline(baseline)
     policy = _policy(pinned.policy, level, floor, cap, speed_tolerance)
@@ -198,7 +198,7 @@ def update(
 
 
 def _cells(roots: list[Path] | None, terminal: Terminal) -> list[Cell]:
-    from lpmoe_bench.record import find_records
+    from lpmoe_bench.records.store import find_records
 
     found = find_records(roots or None)
     for note in found.notes:
@@ -208,7 +208,7 @@ def _cells(roots: list[Path] | None, terminal: Terminal) -> list[Cell]:
 
 def _gather(found: Found, roots: list[Path] | None) -> list[Cell]:
     from lpmoe_bench.check.cells import gather
-    from lpmoe_bench.record import default_roots
+    from lpmoe_bench.records.store import default_roots
 
     return gather(found, ", ".join(str(root) for root in roots or default_roots()))
 

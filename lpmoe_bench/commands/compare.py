@@ -37,7 +37,7 @@ def compare(
 
     from lpmoe_bench.compare import choose, compare_records
     from lpmoe_bench.console import Terminal
-    from lpmoe_bench.record import find_records
+    from lpmoe_bench.records.store import find_records
 
     found = find_records(root) if root else None
     named = (name.strip() for name in metrics.split(","))

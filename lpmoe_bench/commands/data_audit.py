@@ -38,7 +38,7 @@ def audit(
     from lpmoe_bench.console import Terminal
     from lpmoe_bench.feature_likeness import default_features
     from lpmoe_bench.files import write_atomically
-    from lpmoe_bench.record import find_records
+    from lpmoe_bench.records.store import find_records
     from lpmoe_bench.registry.layouts import check_root
     from lpmoe_bench.registry.model import load_registry
     from lpmoe_bench.weights import default_cache

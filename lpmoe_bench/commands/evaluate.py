@@ -11,7 +11,7 @@ import typer
 from lpmoe_bench.commands.options import DataRoot, Datasets, Json, NoColor, Offline, Quiet
 
 if TYPE_CHECKING:
-    from lpmoe_bench.record import StoredRecord
+    from lpmoe_bench.records.store import StoredRecord
 
 
 def evaluate(

@@ -57,7 +57,7 @@ def publish(
     allow_dirty: Annotated[bool, typer.Option(help="Also records of uncommitted code.")] = False,
 ) -> None:
     """Copy the records of runs, never weights or images, to the published results."""
-    from lpmoe_bench.publish import publish as copy
+    from lpmoe_bench.records.folder import publish as copy
 
     for folder in folders:
         print(copy(folder, results, allow_dirty))

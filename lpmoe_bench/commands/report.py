@@ -46,9 +46,9 @@ def report(
 ) -> None:
     """Write one HTML file of records: tables, plots, verdicts, disputed images; opens offline."""
     from lpmoe_bench.console import Terminal
-    from lpmoe_bench.record import find_records
+    from lpmoe_bench.records.context import parse_only
+    from lpmoe_bench.records.store import find_records
     from lpmoe_bench.report.material import Choice, gather
-    from lpmoe_bench.tables.only import parse_only
 
     choice = Choice(
         task,

@@ -53,9 +53,9 @@ def table(
     """Print a comparison table of records: Markdown, LaTeX, CSV or HTML."""
     from lpmoe_bench.console import Terminal
     from lpmoe_bench.files import write_atomically
-    from lpmoe_bench.record import default_roots, find_records
+    from lpmoe_bench.records.context import keep_only, parse_only
+    from lpmoe_bench.records.store import default_roots, find_records
     from lpmoe_bench.tables.formats import format_table
-    from lpmoe_bench.tables.only import keep_only, parse_only
     from lpmoe_bench.tables.speeds import read_speeds
     from lpmoe_bench.tables.table import build_table
 

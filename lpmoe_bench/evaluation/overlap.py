@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lpmoe_bench.errors import UsageError
-from lpmoe_bench.record_model import Record
+from lpmoe_bench.records.model import Record
 from lpmoe_bench.registry import MANIFESTS, open_split
 from lpmoe_bench.registry.model import Registry
 from lpmoe_bench.registry.pairs import shown

@@ -272,7 +272,7 @@ PATCH = 7  # side of the camouflage measure's patches, pixels
 Scores = dict[str, float | None]
 
 
-def _multiscale(mode: str) -> Callable[[np.ndarray, np.ndarray, Any], Scores]:
+def _multiscale_extra(mode: str) -> Callable[[np.ndarray, np.ndarray, Any], Scores]:
     return lambda p, g, _: {f"msiou_{mode}": _multiscale_iou(p, g, mode)}
 
 
@@ -371,7 +371,7 @@ def _finite(value: Any) -> float | None:
 
 # By metric, what computes it from map, mask and image, perhaps together with others.
 PYSODMETRICS: dict[str, Callable[[np.ndarray, np.ndarray, Any], Scores]] = {
-    **{f"msiou_{mode}": _multiscale(mode) for mode in ("binary", "adaptive", "mean257")},
+    **{f"msiou_{mode}": _multiscale_extra(mode) for mode in ("binary", "adaptive", "mean257")},
     "hce": _effort,
     "context_measure": _context,
     "camouflage_context_measure": _camouflage,

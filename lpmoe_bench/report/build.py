@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from lpmoe_bench import __version__
+from lpmoe_bench.records.context import in_words
 from lpmoe_bench.report.disputes import Gallery, dispute_section
 from lpmoe_bench.report.image_scores import read_chapter
 from lpmoe_bench.report.markup import Child, Markup, tag
@@ -17,7 +18,6 @@ from lpmoe_bench.report.tables import score_table
 from lpmoe_bench.report.training import Lesson, read_lessons
 from lpmoe_bench.report.verdict_table import verdict_section
 from lpmoe_bench.report.verdicts import judge
-from lpmoe_bench.tables.context import in_words
 from lpmoe_bench.tables.words import counted
 
 Report = Callable[[int, int, str], None]

@@ -13,7 +13,8 @@ from lpmoe_bench.images import THRESHOLD
 from lpmoe_bench.metrics.engine import quick_score
 from lpmoe_bench.metrics.facts import METRICS
 from lpmoe_bench.metrics.protocols import PROTOCOLS, Protocol
-from lpmoe_bench.record import StoredRecord
+from lpmoe_bench.records.context import test_facts
+from lpmoe_bench.records.store import StoredRecord
 from lpmoe_bench.registry.pairs import Pair
 from lpmoe_bench.report.cells import map_views, picture, read_views
 from lpmoe_bench.report.disagreement import Disputed, most_disputed
@@ -23,7 +24,6 @@ from lpmoe_bench.report.maps import find_maps
 from lpmoe_bench.report.markup import Child, Markup, tag
 from lpmoe_bench.report.material import Chapter
 from lpmoe_bench.report.tables import Head, Value, sortable
-from lpmoe_bench.tables.context import test_facts
 
 ALIKE = 0.02  # of a map made again on another machine
 MOST_METHODS = 8  # of an image's maps

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lpmoe_bench.errors import BenchError, DataError
-from lpmoe_bench.record_model import Record
+from lpmoe_bench.records.context import test_facts
+from lpmoe_bench.records.model import Record
 from lpmoe_bench.registry import MANIFESTS, open_split, resolve
 from lpmoe_bench.registry.model import Registry
 from lpmoe_bench.registry.pairs import Pair
 from lpmoe_bench.registry.splits import Split
-from lpmoe_bench.tables.context import test_facts
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from lpmoe_bench.errors import BenchError, UsageError
-from lpmoe_bench.record import StoredRecord
+from lpmoe_bench.records.store import StoredRecord
 from lpmoe_bench.report.material import Chapter, Entry
 from lpmoe_bench.score.match import find_files, match
 

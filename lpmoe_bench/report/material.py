@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.protocols import PROTOCOLS
-from lpmoe_bench.record import Found, StoredRecord
-from lpmoe_bench.record_model import Record
+from lpmoe_bench.records.context import keep_only
+from lpmoe_bench.records.model import Record
+from lpmoe_bench.records.store import Found, StoredRecord
 from lpmoe_bench.tables.columns import COSTS, Column
-from lpmoe_bench.tables.only import keep_only
 from lpmoe_bench.tables.parts import Group, Row
 from lpmoe_bench.tables.table import build_table
 from method_zoo.errors import unknown

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lpmoe_bench.record_model import Record
+from lpmoe_bench.records.model import Record
 from lpmoe_bench.report.material import Chapter, Entry
 from lpmoe_bench.tables.guests import is_partial
 

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 
 from lpmoe_bench.metrics.facts import METRICS
 from lpmoe_bench.metrics.protocols import PROTOCOLS
-from lpmoe_bench.record_model import Record, SplitFacts
+from lpmoe_bench.records.context import decoder_words
+from lpmoe_bench.records.model import Record, SplitFacts
 from lpmoe_bench.report.markup import Child, Markup, tag
 from lpmoe_bench.report.material import Material
 from lpmoe_bench.report.tables import Head, Value, sortable
-from lpmoe_bench.tables.context import decoder_words
 from lpmoe_bench.tables.words import counted
 
 MOST_NOTES = 40

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lpmoe_bench.errors import BenchError
-from lpmoe_bench.record import CURVE, StoredRecord, read_rows
+from lpmoe_bench.records.store import CURVE, StoredRecord, read_rows
 from lpmoe_bench.report.material import Chapter, Entry
 
 MOST_POINTS = 120  # of a curve; more are averaged

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lpmoe_bench.console import Terminal
-from lpmoe_bench.record import ROWS, read_rows
+from lpmoe_bench.records.store import ROWS, read_rows
 from lpmoe_bench.score.curves import write_curves
 from lpmoe_bench.score.folders import MapFolder
 from lpmoe_bench.score.plan import ScorePlan

@@ -14,7 +14,7 @@ from lpmoe_bench.images import read_image, read_mask
 from lpmoe_bench.map_files import inspect_map
 from lpmoe_bench.metrics.extra import get_extra
 from lpmoe_bench.metrics.protocols import Protocol, get_protocol
-from lpmoe_bench.record_model import score_folder
+from lpmoe_bench.records.model import score_folder
 from lpmoe_bench.registry.model import Registry, load_registry
 from lpmoe_bench.registry.schema import Task
 from lpmoe_bench.score.folders import MapFolder, open_folder, titles_of

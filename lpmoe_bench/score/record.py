@@ -10,8 +10,8 @@ from pathlib import Path
 from lpmoe_bench.environment import Environment
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.scorer import ScoreResult
-from lpmoe_bench.record import RECORD, ROWS, read_record, write_record
-from lpmoe_bench.record_model import DataFacts, MethodFacts, ProtocolFacts, Record, SplitFacts
+from lpmoe_bench.records.model import DataFacts, MethodFacts, ProtocolFacts, Record, SplitFacts
+from lpmoe_bench.records.store import RECORD, ROWS, read_record, write_record
 from lpmoe_bench.score.checks import check_counts
 from lpmoe_bench.score.folders import MapFolder
 from lpmoe_bench.score.plan import ScorePlan

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.files import sha256_file
-from lpmoe_bench.record_model import SplitFacts
+from lpmoe_bench.records.model import SplitFacts
 from lpmoe_bench.registry import MANIFESTS, open_split, resolve
 from lpmoe_bench.registry.model import Registry
 from lpmoe_bench.registry.pairs import find_pairs

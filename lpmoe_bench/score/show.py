@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lpmoe_bench.metrics.protocols import get_protocol
-from lpmoe_bench.record_model import Record
+from lpmoe_bench.records.model import Record
 from lpmoe_bench.score.vary import Line, turn_sentences
 from lpmoe_bench.tables.columns import Column, metric_columns
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from statistics import fmean
 from typing import NamedTuple
 
-from lpmoe_bench.record_model import Record
+from lpmoe_bench.records.model import Record
 from lpmoe_bench.sweep.model import Cell
 
 SAME, LIKE, UNKNOWN = "same settings", "same method", "unknown"

@@ -11,7 +11,7 @@ from lpmoe_bench.config.settings import SET_SECTIONS, RunConfig, parse_sets
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.environment import collect_environment
 from lpmoe_bench.errors import UsageError
-from lpmoe_bench.record_model import run_folder
+from lpmoe_bench.records.model import run_folder
 from lpmoe_bench.sweep.model import Cell, Places, Sweep, sweep_id
 from lpmoe_bench.sweep.store import now
 from lpmoe_bench.weights import default_cache

@@ -12,7 +12,7 @@ from pathlib import Path
 from lpmoe_bench import __version__
 from lpmoe_bench.errors import ResourceError
 from lpmoe_bench.files import write_atomically
-from lpmoe_bench.record import CURVE, RECORD, ROWS
+from lpmoe_bench.records.store import CURVE, RECORD, ROWS
 from lpmoe_bench.sweep.locks import locked
 from lpmoe_bench.sweep.model import Sweep
 from lpmoe_bench.sweep.outcome import Ended

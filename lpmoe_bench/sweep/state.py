@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lpmoe_bench.errors import DataError
-from lpmoe_bench.record import RECORD, StoredRecord, find_records, read_record
-from lpmoe_bench.record_model import Record
+from lpmoe_bench.records.model import Record
+from lpmoe_bench.records.store import RECORD, StoredRecord, find_records, read_record
 from lpmoe_bench.sweep.locks import is_running
 from lpmoe_bench.sweep.model import Attempt, Cell
 from lpmoe_bench.sweep.store import last_log, read_attempts

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lpmoe_bench.metrics.protocols import PROTOCOLS
-from lpmoe_bench.tables.context import Context, test_facts
+from lpmoe_bench.records.context import Context, test_facts
 from lpmoe_bench.tables.figures import metric_of
 from lpmoe_bench.tables.guests import is_partial
 from lpmoe_bench.tables.ledger import REFERENCES, PublishedRow, PublishedSet, PublishedTable

@@ -9,7 +9,7 @@ from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.extra import known_metrics
 from lpmoe_bench.metrics.facts import refuse_ambiguous
 from lpmoe_bench.metrics.protocols import PROTOCOLS
-from lpmoe_bench.record_model import Record
+from lpmoe_bench.records.model import Record
 from method_zoo.errors import unknown
 
 AGAINST = "_against"  # ends the key of a column of verdicts, behind that of its score

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from lpmoe_bench.record_model import Record
-from lpmoe_bench.tables.context import Context
+from lpmoe_bench.records.context import Context
+from lpmoe_bench.records.model import Record
 
 
 def seat(by_context: Mapping[Context, Sequence[Record]]) -> dict[Context, list[Record]]:

@@ -7,9 +7,9 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from lpmoe_bench.record_model import Record
+from lpmoe_bench.records.context import Context
+from lpmoe_bench.records.model import Record
 from lpmoe_bench.tables.columns import Column
-from lpmoe_bench.tables.context import Context
 
 if TYPE_CHECKING:
     from lpmoe_bench.statistics import Comparison

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.facts import METRICS
+from lpmoe_bench.records.context import Context
 from lpmoe_bench.tables.columns import Column
-from lpmoe_bench.tables.context import Context
 from lpmoe_bench.tables.figures import (
     COUNTED,
     conditions,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from lpmoe_bench.errors import UsageError
-from lpmoe_bench.record_model import Record
+from lpmoe_bench.records.model import Record
 from lpmoe_bench.tables.columns import Column
 from lpmoe_bench.tables.guests import is_partial, with_coverage
 from lpmoe_bench.tables.parts import Cell, Group, Row

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lpmoe_bench.errors import DataError
-from lpmoe_bench.record_model import Record
+from lpmoe_bench.records.model import Record
 from lpmoe_bench.tables.columns import Column
 
 

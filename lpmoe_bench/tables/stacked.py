@@ -9,9 +9,9 @@ from dataclasses import replace
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.extra import known_metrics
 from lpmoe_bench.metrics.facts import refuse_ambiguous
-from lpmoe_bench.record_model import Record
+from lpmoe_bench.records.context import Context, data_words, settings_words
+from lpmoe_bench.records.model import Record
 from lpmoe_bench.tables.columns import AGAINST, Column
-from lpmoe_bench.tables.context import Context, data_words, settings_words
 from lpmoe_bench.tables.guests import host
 from lpmoe_bench.tables.parts import Band, Cell, Group, Row
 from lpmoe_bench.tables.wide import said_of

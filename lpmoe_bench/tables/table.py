@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from lpmoe_bench.errors import DataError, UsageError
-from lpmoe_bench.record_model import Record
+from lpmoe_bench.records.context import ACROSS, Context, caption, context_of, shared, splits
+from lpmoe_bench.records.model import Record
 from lpmoe_bench.tables.columns import PARAMETERS, Column, cost_columns, metric_columns
-from lpmoe_bench.tables.context import ACROSS, Context, caption, context_of, shared, splits
 from lpmoe_bench.tables.guests import guest_lines, host, seat
 from lpmoe_bench.tables.ledger import load_ledger
 from lpmoe_bench.tables.parts import Cell, CellCounts, Group, Row, Span, Table

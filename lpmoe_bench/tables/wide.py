@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+from lpmoe_bench.records.context import Context, caption
 from lpmoe_bench.tables.columns import Column
-from lpmoe_bench.tables.context import Context, caption
 from lpmoe_bench.tables.guests import host, is_partial
 from lpmoe_bench.tables.parts import Cell, Group, Row, Span
 from lpmoe_bench.tables.rows import trainable

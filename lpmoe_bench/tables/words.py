@@ -6,10 +6,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from lpmoe_bench.record_model import Record
-from lpmoe_bench.tables.context import Context, decoder_words, flat, own_settings, test_facts
+from lpmoe_bench.records.context import (
+    Context,
+    decoder_words,
+    flat,
+    own_settings,
+    plain,
+    test_facts,
+)
+from lpmoe_bench.records.model import Record
 from lpmoe_bench.tables.guests import host
-from lpmoe_bench.tables.words__plain import plain
 
 NamedRows = Sequence[tuple[str, list[Record]]]
 

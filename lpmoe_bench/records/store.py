@@ -11,52 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lpmoe_bench.environment import Environment
 from lpmoe_bench.errors import DataError, ResourceError, UsageError
 from lpmoe_bench.files import write_atomically, write_failure
-from lpmoe_bench.record_model import (
-    SCHEMA_VERSION,
-    BackboneFacts,
-    Costs,
-    DataFacts,
-    DecoderFacts,
-    MethodFacts,
-    Parameters,
-    ProtocolFacts,
+from lpmoe_bench.records.model import (
     Record,
-    SplitFacts,
-    Training,
     parse_record,
-    record_folder,
-    run_folder,
 )
-
-__all__ = [
-    "CURVE",
-    "RECORD",
-    "ROWS",
-    "SCHEMA_VERSION",
-    "BackboneFacts",
-    "Costs",
-    "DataFacts",
-    "DecoderFacts",
-    "Environment",
-    "Found",
-    "MethodFacts",
-    "Parameters",
-    "ProtocolFacts",
-    "Record",
-    "SplitFacts",
-    "StoredRecord",
-    "Training",
-    "default_roots",
-    "find_records",
-    "read_record",
-    "read_rows",
-    "record_folder",
-    "run_folder",
-    "write_record",
-]
 
 RECORD, ROWS, CURVE = "run.json", "per_image.csv", "curve.csv"
 ADAPTER_FILE = "adapter.safetensors"

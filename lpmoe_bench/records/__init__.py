@@ -1,0 +1,1 @@
+"""Records: what they say, where they lie, what they have in common."""
