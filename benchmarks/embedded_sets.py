@@ -20,9 +20,9 @@ from rich.console import Console
 from rich.table import Table
 
 from lpmoe_bench.console import Terminal
+from lpmoe_bench.data.scenes.generate import COUNTS, SETS
+from lpmoe_bench.data.scenes.priors import best_centred_ellipse, best_colour_threshold
 from lpmoe_bench.files import write_atomically
-from lpmoe_bench.generated import COUNTS, SETS
-from lpmoe_bench.generated.priors import best_centred_ellipse, best_colour_threshold
 
 ENOUGH = 0.2  # IoU by which the lora must be better than both
 CELL = 116  # pixels, of a picture on the sheet

@@ -19,10 +19,10 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from lpmoe_bench.data.images import read_image
+from lpmoe_bench.data.registry import load_registry
+from lpmoe_bench.data.tasks import resolve
 from lpmoe_bench.files import write_atomically
-from lpmoe_bench.images import read_image
-from lpmoe_bench.registry import resolve
-from lpmoe_bench.registry.model import load_registry
 from lpmoe_bench.weights import default_cache
 
 SIDE, MARGIN, ROUNDS = 256, 0.1, 5

@@ -28,11 +28,11 @@ from rich.progress import track
 from rich.table import Table
 
 from lpmoe_bench.config.settings import RunConfig
-from lpmoe_bench.data import PairDataset, cores, default_workers, epoch_batches, loader
+from lpmoe_bench.data.loader import PairDataset, cores, default_workers, epoch_batches, loader
+from lpmoe_bench.data.pairs import Pair, read_pair
+from lpmoe_bench.data.registry import load_registry
+from lpmoe_bench.data.tasks import resolve
 from lpmoe_bench.losses import structure_loss
-from lpmoe_bench.registry import resolve
-from lpmoe_bench.registry.model import load_registry
-from lpmoe_bench.registry.pairs import Pair, read_pair
 from lpmoe_bench.trained__build import build_segmenter
 from lpmoe_bench.weights import default_cache, resolve_weights
 

@@ -37,6 +37,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from lpmoe_bench.data.registry import load_registry
+from lpmoe_bench.data.splits import Split
+from lpmoe_bench.data.tasks import Folders, open_split, resolve
 from lpmoe_bench.errors import BenchError, DataError, UsageError
 from lpmoe_bench.evaluate import Predictor
 from lpmoe_bench.metrics import reference
@@ -45,9 +48,6 @@ from lpmoe_bench.metrics.protocols import Protocol, get_protocol
 from lpmoe_bench.metrics.scorer import Scorer
 from lpmoe_bench.records.model import Record, SplitFacts
 from lpmoe_bench.records.store import ROWS, read_record, read_rows
-from lpmoe_bench.registry import Folders, open_split, resolve
-from lpmoe_bench.registry.model import load_registry
-from lpmoe_bench.registry.splits import Split
 from lpmoe_bench.score.verify import verify
 from lpmoe_bench.trained import load_trained
 from lpmoe_bench.weights import default_cache

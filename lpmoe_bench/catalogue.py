@@ -11,12 +11,12 @@ import method_zoo
 from lpmoe_bench import decoders
 from lpmoe_bench.config.recipes import describe_recipe, load_recipes
 from lpmoe_bench.config.settings import DEFAULT_BACKBONE
+from lpmoe_bench.data.registry import Registry
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.extra import known_metrics
 from lpmoe_bench.metrics.facts import refuse_ambiguous
 from lpmoe_bench.metrics.protocols import PROTOCOLS, explain, explain_metric, get_protocol
 from lpmoe_bench.records.store import find_records
-from lpmoe_bench.registry.model import Registry
 from lpmoe_bench.tables.ledger import load_ledger
 from method_zoo.errors import unknown
 

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from lpmoe_bench.datasets.listing import state_of
+from lpmoe_bench.data.library.listing import state_of
+from lpmoe_bench.data.registry import load_registry
 from lpmoe_bench.environment import collect_environment
-from lpmoe_bench.registry.model import load_registry
 from lpmoe_bench.weights import default_backbone, default_cache
 
 LEAST_FREE_BYTES = 2 * 2**30

@@ -15,14 +15,14 @@ import torch.nn.functional as F
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from lpmoe_bench.data import Prefixes, eval_items
+from lpmoe_bench.data.images import THRESHOLD
+from lpmoe_bench.data.loader import Prefixes, eval_items
+from lpmoe_bench.data.pairs import Pair
+from lpmoe_bench.data.splits import Split
 from lpmoe_bench.files import write_atomically
-from lpmoe_bench.images import THRESHOLD
 from lpmoe_bench.metrics.engine import quick_score
 from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.metrics.scorer import Scorer, ScoreResult
-from lpmoe_bench.registry.pairs import Pair
-from lpmoe_bench.registry.splits import Split
 
 
 @dataclass

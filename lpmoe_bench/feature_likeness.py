@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lpmoe_bench.audit.features import FeatureLikeness, Question
+from lpmoe_bench.data.audit.likeness import FeatureLikeness, Question
 from lpmoe_bench.errors import BenchError
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ def feature_likeness(
     import torch
     import torch.nn.functional as F
 
-    from lpmoe_bench.data import image_tensor
-    from lpmoe_bench.images import read_image
+    from lpmoe_bench.data.images import read_image
+    from lpmoe_bench.data.loader import image_tensor
     from lpmoe_bench.weights import load_backbone
 
     backbone = load_backbone(weights)

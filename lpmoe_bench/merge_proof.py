@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lpmoe_bench.generated import SETS
+from lpmoe_bench.data.scenes.generate import SETS
 from method_zoo.method import Method
 
 LIMIT = 1e-5

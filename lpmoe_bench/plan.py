@@ -11,16 +11,15 @@ from lpmoe_bench.completed_config import complete_config, preset_layer
 from lpmoe_bench.config.recipes import recipe_layers, recipe_notes
 from lpmoe_bench.config.settings import RunConfig, build_config, fingerprint
 from lpmoe_bench.console import Terminal
-from lpmoe_bench.data import PairDataset, Prefixes, carve_validation, subset
+from lpmoe_bench.data.loader import PairDataset, Prefixes, carve_validation, subset
+from lpmoe_bench.data.pairs import Pair
+from lpmoe_bench.data.registry import Registry, Task, load_registry
+from lpmoe_bench.data.splits import Split, check_pairs, make_split
+from lpmoe_bench.data.tasks import MANIFESTS, Folders, TaskData, resolve
 from lpmoe_bench.decoder_weights import DecoderWeights, resolve_decoder_weights
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.records.model import run_folder
-from lpmoe_bench.registry import MANIFESTS, Folders, TaskData, resolve
-from lpmoe_bench.registry.model import Registry, load_registry
-from lpmoe_bench.registry.pairs import Pair
-from lpmoe_bench.registry.schema import Task
-from lpmoe_bench.registry.splits import Split, check_pairs, make_split
 from lpmoe_bench.weights import Weights, resolve_weights
 from method_zoo.method import Method
 from method_zoo.options import get_method

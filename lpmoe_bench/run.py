@@ -11,7 +11,7 @@ from lightning.fabric.strategies import DDPStrategy
 from safetensors.torch import save
 
 from lpmoe_bench.console import Terminal
-from lpmoe_bench.data import Prefixes
+from lpmoe_bench.data.loader import Prefixes
 from lpmoe_bench.errors import DataError, ResourceError
 from lpmoe_bench.evaluate import Predictor, evaluate, validation_score
 from lpmoe_bench.feature_cache import FeatureCache, open_features

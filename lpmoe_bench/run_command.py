@@ -14,6 +14,7 @@ from rich.table import Table
 from lpmoe_bench.blueprint import check_buildable
 from lpmoe_bench.config.settings import TrainConfig
 from lpmoe_bench.console import Terminal
+from lpmoe_bench.data.tasks import Folders
 from lpmoe_bench.environment import collect_environment
 from lpmoe_bench.errors import InterruptedRun, UsageError
 from lpmoe_bench.feature_cache.forecast import Forecast, forecast
@@ -22,7 +23,6 @@ from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.plan import Plan, RunRequest, make_plan
 from lpmoe_bench.records.model import Record
 from lpmoe_bench.records.store import read_record
-from lpmoe_bench.registry import Folders
 from lpmoe_bench.run import execute
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from lpmoe_bench.config.settings import RunConfig, TrainConfig
-from lpmoe_bench.data import PairDataset, epoch_batches, loader
+from lpmoe_bench.data.loader import PairDataset, epoch_batches, loader
 from lpmoe_bench.errors import DivergedError, InterruptedRun, UsageError
 from lpmoe_bench.losses import get_loss
 from lpmoe_bench.model import Segmenter

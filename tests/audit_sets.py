@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 from drawn_files import square_mask, write
 
-from lpmoe_bench.audit.audit import audit_sets
-from lpmoe_bench.audit.model import Audit
 from lpmoe_bench.console import Terminal
-from lpmoe_bench.registry.schema import Dataset
+from lpmoe_bench.data.audit.audit import audit_sets
+from lpmoe_bench.data.audit.groups import Audit
+from lpmoe_bench.data.registry import Dataset
 
 QUIET = Terminal(quiet=True)
 

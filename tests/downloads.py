@@ -6,8 +6,7 @@ from pathlib import Path
 from drawn_files import noise_image, square_mask, write
 
 from lpmoe_bench.console import Terminal
-from lpmoe_bench.registry.model import load_registry
-from lpmoe_bench.registry.schema import Dataset
+from lpmoe_bench.data.registry import Dataset, load_registry
 
 QUIET = Terminal(quiet=True)
 

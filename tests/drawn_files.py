@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lpmoe_bench.registry.pairs import Pair, find_pairs
+from lpmoe_bench.data.pairs import Pair, find_pairs
 
 
 def noise_image(shape=(30, 40, 3), seed=0):

@@ -10,9 +10,9 @@ from records import PARAMETERS, record
 from typer.testing import CliRunner
 
 from lpmoe_bench.cli import app
+from lpmoe_bench.data.pairs import find_pairs
+from lpmoe_bench.data.splits import Split, make_split
 from lpmoe_bench.records.store import StoredRecord, write_record
-from lpmoe_bench.registry.pairs import find_pairs
-from lpmoe_bench.registry.splits import Split, make_split
 
 IMAGES = 12
 HOSTILE = """<script>alert(1)</script>"'&<img src=x onerror=alert(2)>\u202e\ud800 мета 方法"""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lpmoe_bench.datasets.archives import ArchiveError, Limits, is_archive, unpack
+from lpmoe_bench.data.library.archives import ArchiveError, Limits, is_archive, unpack
 from lpmoe_bench.errors import DataError, ResourceError
 
 

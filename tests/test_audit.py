@@ -10,12 +10,12 @@ import pytest
 from audit_sets import QUIET, found, lists, look, place, scene
 from typer.testing import CliRunner
 
-from lpmoe_bench.audit import audit as audit_module
-from lpmoe_bench.audit.audit import audit_sets
-from lpmoe_bench.audit.features import FeatureLikeness
-from lpmoe_bench.audit.model import Audit, Twins
-from lpmoe_bench.audit.report import as_json, as_markdown, as_text
 from lpmoe_bench.cli import app
+from lpmoe_bench.data.audit import audit as audit_module
+from lpmoe_bench.data.audit.audit import audit_sets
+from lpmoe_bench.data.audit.groups import Audit, Twins
+from lpmoe_bench.data.audit.likeness import FeatureLikeness
+from lpmoe_bench.data.audit.report import as_json, as_markdown, as_text
 from lpmoe_bench.errors import DataError
 
 

@@ -10,8 +10,8 @@ from records import record
 from typer.testing import CliRunner
 
 from lpmoe_bench.audit.clean import as_text, clean_scores
-from lpmoe_bench.audit.model import Audit, AuditedSplit, SetGroups, Twins
 from lpmoe_bench.cli import app
+from lpmoe_bench.data.audit.groups import Audit, AuditedSplit, SetGroups, Twins
 from lpmoe_bench.records.store import StoredRecord, find_records, write_record
 
 TRAIN, TEST = "camo/train", "camo/test"

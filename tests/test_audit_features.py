@@ -10,7 +10,7 @@ from audit_sets import scene
 from drawn_files import write
 
 from lpmoe_bench import feature_likeness as feature_likeness_module
-from lpmoe_bench.audit.features import Question
+from lpmoe_bench.data.audit.likeness import Question
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.feature_likeness import default_features, feature_likeness
 from lpmoe_bench.weights import resolve_weights

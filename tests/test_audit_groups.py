@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from audit_sets import lists, look, place, scene
 
-from lpmoe_bench.audit.report import as_text
+from lpmoe_bench.data.audit.report import as_text
+from lpmoe_bench.data.registry import Dataset
 from lpmoe_bench.errors import DataError
-from lpmoe_bench.registry.schema import Dataset
 
 
 def grouped(dataset: Dataset, **rule) -> Dataset:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from lpmoe_bench.audit.audit import audit_sets
-from lpmoe_bench.audit.model import Audit
 from lpmoe_bench.console import Terminal
-from lpmoe_bench.registry.model import load_registry
+from lpmoe_bench.data.audit.audit import audit_sets
+from lpmoe_bench.data.audit.groups import Audit
+from lpmoe_bench.data.registry import load_registry
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,10 @@ import pytest
 import torch
 from tiny_runs import draw_pairs
 
-from lpmoe_bench.augment import distort, rescale
 from lpmoe_bench.config.settings import build_config
-from lpmoe_bench.data import PairDataset
+from lpmoe_bench.data.loader import PairDataset, distort, rescale
+from lpmoe_bench.data.pairs import Pair
 from lpmoe_bench.errors import UsageError
-from lpmoe_bench.registry.pairs import Pair
 
 MIDDLE = 0.5
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from drawn_files import make_pairs, noise_image, square_mask
 
-from lpmoe_bench.data import (
+from lpmoe_bench.data.loader import (
     PairDataset,
     carve_validation,
     default_workers,
@@ -18,8 +18,8 @@ from lpmoe_bench.data import (
     mask_tensor,
     subset,
 )
+from lpmoe_bench.data.pairs import Pair
 from lpmoe_bench.errors import DataError, UsageError
-from lpmoe_bench.registry.pairs import Pair
 
 # --- who is trained on
 
@@ -204,5 +204,5 @@ def test_eval_items_keep_masks_at_their_own_size(tmp_path):
 def test_workers_leave_the_cores_to_training_on_a_cpu_and_use_them_beside_a_gpu(
     monkeypatch, cores, device, world, workers
 ):
-    monkeypatch.setattr("lpmoe_bench.data.cores", lambda: cores)
+    monkeypatch.setattr("lpmoe_bench.data.loader.cores", lambda: cores)
     assert default_workers(device, world) == workers

@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 from downloads import QUIET, make_pranet, packaged, put, zip_of
 
-from lpmoe_bench.datasets.add import add_set
-from lpmoe_bench.datasets.staging import staging
+from lpmoe_bench.data.library.add import add_set, staging
+from lpmoe_bench.data.tasks import open_split
 from lpmoe_bench.errors import DataError
-from lpmoe_bench.registry import open_split
 
 
 @pytest.fixture

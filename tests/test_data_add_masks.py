@@ -6,9 +6,9 @@ import pytest
 from downloads import QUIET, packaged, put
 from drawn_files import square_mask
 
-from lpmoe_bench.datasets.add import add_set, with_layout
+from lpmoe_bench.data.images import read_mask
+from lpmoe_bench.data.library.add import add_set, with_layout
 from lpmoe_bench.errors import DataError
-from lpmoe_bench.images import read_mask
 
 
 def test_class_numbers_become_object_and_background(tmp_path):

@@ -12,11 +12,11 @@ from drawn_files import noise_image, square_mask
 from http_site import Page, serve
 
 from lpmoe_bench.console import Terminal
-from lpmoe_bench.datasets import download
-from lpmoe_bench.datasets.fetch import LOCK, fetch_set, file_names
+from lpmoe_bench.data.library import fetch
+from lpmoe_bench.data.library.fetch import LOCK, fetch_set, file_names
+from lpmoe_bench.data.registry import Dataset
+from lpmoe_bench.data.tasks import open_split
 from lpmoe_bench.errors import DataError
-from lpmoe_bench.registry import open_split
-from lpmoe_bench.registry.schema import Dataset
 
 QUIET = Terminal(quiet=True)
 
@@ -43,8 +43,8 @@ def part(folder: str, seeds: range, masks: bool = False) -> bytes:
 
 @pytest.fixture
 def site(monkeypatch):
-    monkeypatch.setattr(download, "WAIT_SECONDS", 0)
-    monkeypatch.setattr(download, "ATTEMPTS", 2)
+    monkeypatch.setattr(fetch, "WAIT_SECONDS", 0)
+    monkeypatch.setattr(fetch, "ATTEMPTS", 2)
     with serve() as site:
         site.pages["/images.zip"] = Page(part("images", range(3)))
         site.pages["/masks.zip"] = Page(part("gt", range(3), masks=True))

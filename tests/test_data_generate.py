@@ -2,11 +2,10 @@
 
 import pytest
 
-from lpmoe_bench.datasets.generate import generate
+from lpmoe_bench.data.images import read_image, read_mask
+from lpmoe_bench.data.pairs import find_pairs, read_stems
+from lpmoe_bench.data.scenes.generate import SETS, generate
 from lpmoe_bench.errors import UsageError
-from lpmoe_bench.generated import SETS
-from lpmoe_bench.images import read_image, read_mask
-from lpmoe_bench.registry.pairs import find_pairs, read_stems
 
 
 def test_a_folder_with_images_masks_and_lists(tmp_path):

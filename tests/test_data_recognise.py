@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from downloads import QUIET, make_pranet, packaged, put, zip_of
 
-from lpmoe_bench.datasets.add import add_set, with_layout
-from lpmoe_bench.datasets.recognise import recognise
+from lpmoe_bench.data.library.add import add_set, with_layout
+from lpmoe_bench.data.library.recognise import recognise
+from lpmoe_bench.data.registry import Dataset
+from lpmoe_bench.data.tasks import open_split
 from lpmoe_bench.errors import DataError, UsageError
-from lpmoe_bench.registry import open_split
-from lpmoe_bench.registry.schema import Dataset
 
 
 @pytest.fixture

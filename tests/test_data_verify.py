@@ -11,11 +11,9 @@ from drawn_files import fill, square_mask, write
 from typer.testing import CliRunner
 
 from lpmoe_bench.cli import app
-from lpmoe_bench.datasets.report import as_json, as_markdown, as_text
-from lpmoe_bench.datasets.verify import verify_set
+from lpmoe_bench.data.library.verify import as_json, as_markdown, as_text, verify_set
+from lpmoe_bench.data.registry import Dataset, load_registry
 from lpmoe_bench.errors import BenchError, DataError
-from lpmoe_bench.registry.model import load_registry
-from lpmoe_bench.registry.schema import Dataset
 
 
 def dataset(**changes) -> Dataset:

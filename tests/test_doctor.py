@@ -3,9 +3,9 @@
 from drawn_files import noise_image, square_mask, write
 
 from lpmoe_bench.console import Terminal
-from lpmoe_bench.datasets.add import add_set
+from lpmoe_bench.data.library.add import add_set
+from lpmoe_bench.data.registry import load_registry
 from lpmoe_bench.doctor import Finding, examine
-from lpmoe_bench.registry.model import load_registry
 
 
 def data(root) -> Finding:

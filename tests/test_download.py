@@ -5,8 +5,8 @@ import json
 import pytest
 from http_site import Page, serve
 
-from lpmoe_bench.datasets import download
-from lpmoe_bench.datasets.download import Resuming
+from lpmoe_bench.data.library import fetch as fetch_module
+from lpmoe_bench.data.library.fetch import Resuming
 from lpmoe_bench.errors import DataError, ResourceError
 
 BODY = bytes(range(256)) * 2000
@@ -14,8 +14,8 @@ BODY = bytes(range(256)) * 2000
 
 @pytest.fixture
 def site(monkeypatch):
-    monkeypatch.setattr(download, "WAIT_SECONDS", 0)
-    monkeypatch.setattr(download, "PIECE_BYTES", 1 << 16)
+    monkeypatch.setattr(fetch_module, "WAIT_SECONDS", 0)
+    monkeypatch.setattr(fetch_module, "PIECE_BYTES", 1 << 16)
     with serve() as site:
         yield site
 
@@ -54,7 +54,7 @@ def test_broken_answers_are_continued(site, fetch):
 
 
 def test_a_kill_is_continued_by_the_next_command(site, fetch, tmp_path, monkeypatch):
-    monkeypatch.setattr(download, "ATTEMPTS", 1)
+    monkeypatch.setattr(fetch_module, "ATTEMPTS", 1)
     site.pages["/a.zip"] = Page(BODY, cuts=[100_000])
     with pytest.raises(DataError, match=r"in 1 attempts .* goes on from there"):
         fetch()
@@ -64,7 +64,7 @@ def test_a_kill_is_continued_by_the_next_command(site, fetch, tmp_path, monkeypa
 
 
 def test_a_file_that_changed_starts_over(site, fetch, monkeypatch):
-    monkeypatch.setattr(download, "ATTEMPTS", 1)
+    monkeypatch.setattr(fetch_module, "ATTEMPTS", 1)
     site.pages["/a.zip"] = Page(BODY, cuts=[100_000])
     with pytest.raises(DataError):
         fetch()
@@ -155,23 +155,23 @@ def test_a_disk_that_is_too_small(site, fetch):
 
 
 def test_a_stalling_server_is_given_up(site, fetch, monkeypatch):
-    monkeypatch.setattr(download, "SLOW_SECONDS", 0.1)
-    monkeypatch.setattr(download, "ATTEMPTS", 2)
+    monkeypatch.setattr(fetch_module, "SLOW_SECONDS", 0.1)
+    monkeypatch.setattr(fetch_module, "ATTEMPTS", 2)
     site.pages["/a.zip"] = Page(BODY, trickle_seconds=0.02)
     with pytest.raises(DataError, match=r"in 2 attempts \(only \d+ bytes in 0.1 seconds\)"):
         fetch()
 
 
 def test_a_silent_server_is_given_up(site, fetch, monkeypatch):
-    monkeypatch.setattr(download, "TIMEOUT_SECONDS", (1, 0.1))
-    monkeypatch.setattr(download, "ATTEMPTS", 2)
+    monkeypatch.setattr(fetch_module, "TIMEOUT_SECONDS", (1, 0.1))
+    monkeypatch.setattr(fetch_module, "ATTEMPTS", 2)
     site.pages["/a.zip"] = Page(BODY, trickle_seconds=1)
     with pytest.raises(DataError, match=r"in 2 attempts .*[Tt]imed? ?out"):
         fetch()
 
 
 def test_nobody_listens(tmp_path, monkeypatch):
-    monkeypatch.setattr(download, "WAIT_SECONDS", 0)
+    monkeypatch.setattr(fetch_module, "WAIT_SECONDS", 0)
     with pytest.raises(DataError, match="in 5 attempts") as caught:
         Resuming(tmp_path / "part")("http://127.0.0.1:9/a.zip", tmp_path / "done", None)
     assert "\n" not in str(caught.value)
@@ -182,4 +182,4 @@ def test_an_encrypted_address_is_not_left_for_a_plain_one():
         url = "http://elsewhere/a.zip"
 
     with pytest.raises(DataError, match="which is not encrypted; it is not followed"):
-        download._refuse("https://somewhere/a.zip", Answer())
+        fetch_module._refuse("https://somewhere/a.zip", Answer())

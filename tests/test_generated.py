@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lpmoe_bench.data.images import read_image, read_mask
+from lpmoe_bench.data.pairs import find_pairs, read_stems
+from lpmoe_bench.data.scenes import cod
+from lpmoe_bench.data.scenes.embedded import EmbeddedSet
+from lpmoe_bench.data.scenes.generate import ensure_generated
 from lpmoe_bench.errors import ResourceError, UsageError
-from lpmoe_bench.generated import cod, ensure_generated
-from lpmoe_bench.generated.embedded_set import EmbeddedSet
-from lpmoe_bench.images import read_image, read_mask
-from lpmoe_bench.registry.pairs import find_pairs, read_stems
 
 SMALL = (132, 176)
 

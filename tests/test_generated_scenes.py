@@ -5,9 +5,10 @@ import hashlib
 import numpy as np
 import pytest
 
+from lpmoe_bench.data.scenes import cod
+from lpmoe_bench.data.scenes.generate import COUNTS, SETS
+from lpmoe_bench.data.scenes.priors import best_centred_ellipse, best_colour_threshold
 from lpmoe_bench.errors import UsageError
-from lpmoe_bench.generated import COUNTS, SETS, cod
-from lpmoe_bench.generated.priors import best_centred_ellipse, best_colour_threshold
 
 SMALL = (96, 128)
 # (split, index, seed), with the default size or a small one.

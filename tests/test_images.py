@@ -5,8 +5,8 @@ import pytest
 from drawn_files import noise_image, saved, square_mask, write
 from PIL import Image, ImageOps
 
+from lpmoe_bench.data.images import read_image, read_mask
 from lpmoe_bench.errors import DataError
-from lpmoe_bench.images import read_image, read_mask
 
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif"])

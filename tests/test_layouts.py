@@ -5,11 +5,9 @@ from pathlib import Path
 import pytest
 from drawn_files import fill, noise_image, square_mask, write
 
+from lpmoe_bench.data.pairs import find_pairs, split_pairs, table_pairs
+from lpmoe_bench.data.registry import Dataset, load_registry
 from lpmoe_bench.errors import DataError
-from lpmoe_bench.registry.layouts import split_pairs, table_pairs
-from lpmoe_bench.registry.model import load_registry
-from lpmoe_bench.registry.pairs import find_pairs
-from lpmoe_bench.registry.schema import Dataset
 
 
 def put(folder: Path, images: str, masks: str, names: list[str], ending=".png", tail="") -> None:

@@ -6,8 +6,8 @@ import pytest
 import yaml
 from collected import COLLECTED, collected, expected, letters
 
+from lpmoe_bench.data.registry import load_registry
 from lpmoe_bench.errors import DataError, UsageError
-from lpmoe_bench.registry.model import load_registry
 from lpmoe_bench.tables.ledger import load_ledger
 from method_zoo.options import list_methods
 

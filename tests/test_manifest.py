@@ -8,10 +8,10 @@ import tracemalloc
 import pytest
 from drawn_files import fill, noise_image, square_mask, write
 
+from lpmoe_bench.data import splits
+from lpmoe_bench.data.pairs import find_pairs
+from lpmoe_bench.data.splits import Split, check_pairs, make_split
 from lpmoe_bench.errors import DataError
-from lpmoe_bench.registry import manifest, splits
-from lpmoe_bench.registry.pairs import find_pairs
-from lpmoe_bench.registry.splits import Split, check_pairs, make_split
 
 ABC = ("all.txt", ["a", "b", "c"])
 
@@ -19,7 +19,7 @@ ABC = ("all.txt", ["a", "b", "c"])
 @pytest.fixture
 def reads(monkeypatch):
     """Files may be new here; returns the names of what was hashed and what was decoded."""
-    monkeypatch.setattr(manifest, "SETTLED_SECONDS", -1e9)
+    monkeypatch.setattr(splits, "SETTLED_SECONDS", -1e9)
     calls: dict[str, list[str]] = {"hashed": [], "decoded": []}
 
     def spy(name, kind):
@@ -122,7 +122,7 @@ def test_a_part_of_a_set_uses_and_keeps_the_rest(tmp_path, reads):
 
 
 def test_files_younger_than_the_clock_can_tell_are_not_trusted(tmp_path, reads, monkeypatch):
-    monkeypatch.setattr(manifest, "SETTLED_SECONDS", 3600)
+    monkeypatch.setattr(splits, "SETTLED_SECONDS", 3600)
     folder, cache = fill(tmp_path / "set", ABC), tmp_path / "cache"
     opened(folder, cache)
     forget(reads)

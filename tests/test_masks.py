@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from drawn_files import square_mask, write
 
+from lpmoe_bench.data.images import inspect_mask, read_mask
 from lpmoe_bench.errors import DataError
-from lpmoe_bench.images import inspect_mask, read_mask
 
 
 @pytest.mark.parametrize(

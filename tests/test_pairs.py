@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from drawn_files import make_pairs, noise_image, square_mask, write
 
+from lpmoe_bench.data.pairs import Pair, find_pairs, read_pair, read_stems
 from lpmoe_bench.errors import DataError
-from lpmoe_bench.registry.pairs import Pair, find_pairs, read_pair, read_stems
 
 
 def test_pairs_match_by_stem_whatever_the_suffix(tmp_path):

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from lpmoe_bench import pictures
-from lpmoe_bench.pictures import CELL, GAP, TITLE, grid, overlay
+from lpmoe_bench.data import pictures
+from lpmoe_bench.data.pictures import CELL, GAP, TITLE, grid, overlay
 
 
 def test_grid_has_a_cell_for_each_picture_and_keeps_shapes():

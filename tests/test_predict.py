@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from tiny_runs import arguments, call, draw_data, draw_pairs, only_run
 
+from lpmoe_bench.data.pairs import find_pairs
+from lpmoe_bench.data.splits import Split
+from lpmoe_bench.data.tasks import TaskData
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.predict.images import find_images
-from lpmoe_bench.registry import TaskData
-from lpmoe_bench.registry.pairs import find_pairs
-from lpmoe_bench.registry.splits import Split
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +178,7 @@ def test_picture_is_of_the_runs_own_task(run, tmp_path, monkeypatch):
         return TaskData(split, [split], [])
 
     draw_pairs(tmp_path / "scenes", 5, seed=3)
-    monkeypatch.setattr("lpmoe_bench.registry.resolve", drawn)
+    monkeypatch.setattr("lpmoe_bench.data.tasks.resolve", drawn)
     other = tmp_path / "other"
     shutil.copytree(run, other)
     text = (other / "run.json").read_text().replace('"task": "cod"', '"task": "leaf"')

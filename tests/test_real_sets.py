@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from lpmoe_bench import generated
-from lpmoe_bench.generated import ensure_generated
-from lpmoe_bench.registry import TaskData, resolve
-from lpmoe_bench.registry.model import load_registry
-from lpmoe_bench.registry.splits import check_pairs
+from lpmoe_bench.data.registry import load_registry
+from lpmoe_bench.data.scenes import generate
+from lpmoe_bench.data.scenes.generate import ensure_generated
+from lpmoe_bench.data.splits import check_pairs
+from lpmoe_bench.data.tasks import TaskData, resolve
 
 
 def find(root: Path, cache: Path, task: str = "cod") -> TaskData:
@@ -77,7 +77,7 @@ def test_the_other_real_sets(real, tmp_path, task, train, tests):
 @pytest.mark.data
 def test_the_real_shadows_are_tested_on(real, tmp_path, monkeypatch):
     small = partial(ensure_generated, counts={"train": 3, "test": 2}, shape=(48, 64))
-    monkeypatch.setattr(generated, "ensure_generated", small)
+    monkeypatch.setattr(generate, "ensure_generated", small)
     data = find(real, tmp_path, task="shadow")
     assert [(s.label, len(s.pairs)) for s in data.tests][1:] == [("shadow_mini/all", 90)]
     assert data.train.label == "generated_shadow/train"

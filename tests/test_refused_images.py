@@ -7,8 +7,8 @@ import pytest
 from drawn_files import noise_image, saved, write
 from PIL import Image
 
+from lpmoe_bench.data.images import read_image, read_mask
 from lpmoe_bench.errors import DataError
-from lpmoe_bench.images import read_image, read_mask
 
 
 def test_transparency_that_is_not_read(tmp_path):

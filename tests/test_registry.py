@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from drawn_files import fill
 
-from lpmoe_bench import generated
+from lpmoe_bench.data.registry import load_registry
+from lpmoe_bench.data.scenes import generate
+from lpmoe_bench.data.scenes.generate import ensure_generated
+from lpmoe_bench.data.tasks import Folders, open_split, resolve
 from lpmoe_bench.errors import DataError, UsageError
-from lpmoe_bench.generated import ensure_generated
-from lpmoe_bench.registry import Folders, open_split, resolve
-from lpmoe_bench.registry.model import load_registry
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def tiny(monkeypatch):
         counts = {"train": 3, "test": 2}
         return ensure_generated(name, place, report, counts=counts, shape=(48, 64))
 
-    monkeypatch.setattr(generated, "ensure_generated", small)
+    monkeypatch.setattr(generate, "ensure_generated", small)
     return calls
 
 

@@ -13,11 +13,11 @@ from report_records import IMAGES, draw_maps, draw_set, draw_two, report, stored
 from typer.testing import CliRunner
 
 from lpmoe_bench.cli import app
+from lpmoe_bench.data.pairs import read_pair
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.engine import quick_score
 from lpmoe_bench.metrics.protocols import COD
 from lpmoe_bench.records.store import read_record, read_rows, write_record
-from lpmoe_bench.registry.pairs import read_pair
 
 
 @pytest.fixture

@@ -162,8 +162,8 @@ def test_masks_must_come_from_somewhere(tmp_path):
 
 
 def test_own_images_make_the_test_set_of_a_run(tmp_path):
-    from lpmoe_bench.registry.pairs import find_pairs
-    from lpmoe_bench.registry.splits import Split, make_split
+    from lpmoe_bench.data.pairs import find_pairs
+    from lpmoe_bench.data.splits import Split, make_split
 
     draw_folders(tmp_path, 3)
     for seed in range(3):

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from drawn_maps import draw_folders, draw_map, draw_mask, save, score_folders, stored
 
+from lpmoe_bench.data.images import inspect_map
 from lpmoe_bench.errors import DataError
-from lpmoe_bench.map_files import inspect_map
 from lpmoe_bench.metrics.protocols import PROTOCOLS
 from lpmoe_bench.score.checks import CHECKS
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from drawn_files import fill, write
 
+from lpmoe_bench.data.pairs import find_pairs
+from lpmoe_bench.data.scenes.generate import ensure_generated
+from lpmoe_bench.data.splits import Split, check_pairs, make_split
 from lpmoe_bench.errors import DataError
-from lpmoe_bench.generated import ensure_generated
-from lpmoe_bench.registry.pairs import find_pairs
-from lpmoe_bench.registry.splits import Split, check_pairs, make_split
 
 
 def opened(folder: Path, generated=False) -> Split:

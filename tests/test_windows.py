@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from lpmoe_bench.data import image_tensor
+from lpmoe_bench.data.loader import image_tensor
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.evaluate import to_map
 from lpmoe_bench.predict.tiled import eight_bits, probability_map

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import product
 from typing import Any
 
-from lpmoe_bench.audit.model import Audit
+from lpmoe_bench.data.audit.groups import Audit
 from lpmoe_bench.metrics.engine import OF_COUNTS
 from lpmoe_bench.metrics.facts import METRICS
 from lpmoe_bench.metrics.formulas import Counts

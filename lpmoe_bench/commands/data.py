@@ -32,8 +32,8 @@ def list_(
     json: Json = False,
 ) -> None:
     """List the data sets of the field: found, partly found or missing, and how to get them."""
-    from lpmoe_bench.datasets.listing import overview, state_of
-    from lpmoe_bench.registry.model import load_registry
+    from lpmoe_bench.data.library.listing import overview, state_of
+    from lpmoe_bench.data.registry import load_registry
 
     registry = load_registry(datasets)
     wanted = None if task is None else registry.task(task).name
@@ -50,8 +50,8 @@ def show(
     name: SetName, data_root: DataRoot = None, datasets: Datasets = None, json: Json = False
 ) -> None:
     """Say all that is known of one data set: splits, official counts, page, licence, how to get."""
-    from lpmoe_bench.datasets.listing import details, state_of
-    from lpmoe_bench.registry.model import load_registry
+    from lpmoe_bench.data.library.listing import details, state_of
+    from lpmoe_bench.data.registry import load_registry
 
     state = state_of(load_registry(datasets).dataset(name), _folder(data_root))
     if json:
@@ -76,11 +76,10 @@ def verify(
 ) -> None:
     """Read every file of data sets: pairs, sizes, mask values, counts, checksum of the content."""
     from lpmoe_bench.console import Terminal
-    from lpmoe_bench.datasets.report import as_json, as_markdown, as_text
-    from lpmoe_bench.datasets.verify import verify_set
+    from lpmoe_bench.data.library.verify import as_json, as_markdown, as_text, verify_set
+    from lpmoe_bench.data.registry import load_registry
+    from lpmoe_bench.data.tasks import MANIFESTS
     from lpmoe_bench.files import write_atomically
-    from lpmoe_bench.registry import MANIFESTS
-    from lpmoe_bench.registry.model import load_registry
     from lpmoe_bench.weights import default_cache
 
     registry, root = load_registry(datasets), _folder(data_root)
@@ -118,9 +117,9 @@ def fetch(
     import os
 
     from lpmoe_bench.console import Terminal
-    from lpmoe_bench.datasets.fetch import fetch_set
-    from lpmoe_bench.datasets.listing import how_to_get
-    from lpmoe_bench.registry.model import load_registry
+    from lpmoe_bench.data.library.fetch import fetch_set
+    from lpmoe_bench.data.library.listing import how_to_get
+    from lpmoe_bench.data.registry import load_registry
 
     dataset, terminal = load_registry(datasets).dataset(name), Terminal(quiet, no_color)
     if not dataset.archives:
@@ -154,8 +153,8 @@ def add(
 ) -> None:
     """Take in what you downloaded: recognise its layout, verify it, copy it to the data folder."""
     from lpmoe_bench.console import Terminal
-    from lpmoe_bench.datasets.add import add_set, with_layout
-    from lpmoe_bench.registry.model import load_registry
+    from lpmoe_bench.data.library.add import add_set, with_layout
+    from lpmoe_bench.data.registry import load_registry
 
     dataset = load_registry(datasets).dataset(name)
     dataset = with_layout(dataset, split, images, masks, object_)
@@ -181,7 +180,7 @@ def generate(
 ) -> None:
     """Draw scenes of a task in code: images, masks and lists in a new folder."""
     from lpmoe_bench.console import Terminal
-    from lpmoe_bench.datasets.generate import generate as draw
+    from lpmoe_bench.data.scenes.generate import generate as draw
 
     folder = output or Path(f"generated_{task}")
     with Terminal(quiet, no_color).bar("drawing scenes", count) as bar:
@@ -190,7 +189,7 @@ def generate(
 
 def _folder(root: Path | None) -> Path | None:
     """Return the data root; raises DataError when it is named but not there."""
-    from lpmoe_bench.registry.layouts import check_root
+    from lpmoe_bench.data.pairs import check_root
 
     check_root(root)
     return root

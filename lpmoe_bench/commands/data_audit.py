@@ -33,14 +33,15 @@ def audit(
     import os
     from json import dumps
 
-    from lpmoe_bench.audit import clean, report
-    from lpmoe_bench.audit.audit import audit_sets
+    from lpmoe_bench.audit import clean
     from lpmoe_bench.console import Terminal
+    from lpmoe_bench.data.audit import report
+    from lpmoe_bench.data.audit.audit import audit_sets
+    from lpmoe_bench.data.pairs import check_root
+    from lpmoe_bench.data.registry import load_registry
     from lpmoe_bench.feature_likeness import default_features
     from lpmoe_bench.files import write_atomically
     from lpmoe_bench.records.store import find_records
-    from lpmoe_bench.registry.layouts import check_root
-    from lpmoe_bench.registry.model import load_registry
     from lpmoe_bench.weights import default_cache
 
     check_root(data_root)

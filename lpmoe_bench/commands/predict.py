@@ -75,9 +75,9 @@ def picture(
 ) -> None:
     """Draw image, mask and every run's prediction side by side, on scenes of the runs' task."""
     from lpmoe_bench.console import Terminal
+    from lpmoe_bench.data.registry import load_registry
+    from lpmoe_bench.data.tasks import resolve
     from lpmoe_bench.predict.picture import side_by_side, task_of
-    from lpmoe_bench.registry import resolve
-    from lpmoe_bench.registry.model import load_registry
     from lpmoe_bench.weights import default_cache
 
     registry, cache = load_registry(datasets), default_cache()

@@ -22,7 +22,7 @@ def list_(
 ) -> None:
     """List methods, tasks, data sets, backbones, decoders, protocols, published tables or runs."""
     from lpmoe_bench.catalogue import listing
-    from lpmoe_bench.registry.model import load_registry
+    from lpmoe_bench.data.registry import load_registry
 
     _print_pairs(listing(kind, load_registry(datasets), None), json)
 
@@ -34,7 +34,7 @@ def describe(
 ) -> None:
     """Explain a method, task, data set, backbone, decoder or protocol."""
     from lpmoe_bench.catalogue import describe as facts
-    from lpmoe_bench.registry.model import load_registry
+    from lpmoe_bench.data.registry import load_registry
 
     _print_pairs(facts(name, load_registry(datasets)), json)
 

@@ -75,7 +75,7 @@ def report(
 def _gallery(
     count: int, no_images: bool, maps: list[str], data_root: Path | None, datasets: Path | None
 ) -> Gallery:
-    from lpmoe_bench.registry.model import load_registry
+    from lpmoe_bench.data.registry import load_registry
     from lpmoe_bench.report.disputes import Gallery
     from lpmoe_bench.report.images import Source
     from lpmoe_bench.report.maps import parse_maps

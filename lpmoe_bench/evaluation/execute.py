@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lpmoe_bench.console import Terminal
+from lpmoe_bench.data.registry import Registry, load_registry
+from lpmoe_bench.data.splits import Split, check_pairs
+from lpmoe_bench.data.tasks import MANIFESTS
 from lpmoe_bench.errors import ResourceError, UsageError
 from lpmoe_bench.evaluate import Predictor, evaluate
 from lpmoe_bench.evaluation.overlap import (
@@ -22,9 +25,6 @@ from lpmoe_bench.profiling import is_out_of_memory
 from lpmoe_bench.records.folder import OPENED_FILE, count_opening, only_one, set_aside
 from lpmoe_bench.records.model import Record, record_folder
 from lpmoe_bench.records.store import RECORD, StoredRecord, read_record, write_record
-from lpmoe_bench.registry import MANIFESTS
-from lpmoe_bench.registry.model import Registry, load_registry
-from lpmoe_bench.registry.splits import Split, check_pairs
 from lpmoe_bench.trained__predictor import load_predictor
 
 

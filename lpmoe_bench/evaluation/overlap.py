@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from lpmoe_bench.data.pairs import shown
+from lpmoe_bench.data.registry import Registry
+from lpmoe_bench.data.splits import Split, image_checksums
+from lpmoe_bench.data.tasks import MANIFESTS, open_split
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.records.model import Record
-from lpmoe_bench.registry import MANIFESTS, open_split
-from lpmoe_bench.registry.model import Registry
-from lpmoe_bench.registry.pairs import shown
-from lpmoe_bench.registry.splits import Split, image_checksums
 
 
 def refuse_training_set(record: Record, split: Split) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from lpmoe_bench.data.splits import Split
 from lpmoe_bench.environment import collect_environment
 from lpmoe_bench.evaluate import Predictor
 from lpmoe_bench.metrics.protocols import get_protocol
@@ -20,7 +21,6 @@ from lpmoe_bench.records.model import (
     evaluation_folder,
     run_folder,
 )
-from lpmoe_bench.registry.splits import Split
 
 
 def place_of(run: Record, split: Split, protocol: str) -> Path:

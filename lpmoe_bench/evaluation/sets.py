@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lpmoe_bench.console import Terminal
-from lpmoe_bench.datasets.listing import how_to_get
+from lpmoe_bench.data.library.listing import how_to_get
+from lpmoe_bench.data.pairs import check_root, find_pairs
+from lpmoe_bench.data.registry import NAME, Registry
+from lpmoe_bench.data.scenes.generate import SETS
+from lpmoe_bench.data.splits import Split, make_split
+from lpmoe_bench.data.tasks import MANIFESTS, open_split, resolve
 from lpmoe_bench.errors import DataError, UsageError
-from lpmoe_bench.generated import SETS
-from lpmoe_bench.registry import MANIFESTS, open_split, resolve
-from lpmoe_bench.registry.layouts import check_root
-from lpmoe_bench.registry.model import Registry
-from lpmoe_bench.registry.pairs import find_pairs
-from lpmoe_bench.registry.schema import NAME
-from lpmoe_bench.registry.splits import Split, make_split
 
 Report = Callable[[int, int], None]
 

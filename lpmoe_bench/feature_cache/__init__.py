@@ -16,7 +16,9 @@ from lightning.fabric import Fabric
 from torch import Tensor
 
 from lpmoe_bench.console import Terminal
-from lpmoe_bench.data import image_tensor
+from lpmoe_bench.data.images import read_image
+from lpmoe_bench.data.loader import image_tensor
+from lpmoe_bench.data.pairs import Pair
 from lpmoe_bench.errors import DataError, ResourceError
 from lpmoe_bench.feature_cache.forecast import (
     GIB,
@@ -31,10 +33,8 @@ from lpmoe_bench.feature_cache.key import feature_key
 from lpmoe_bench.feature_cache.packed import FromPrefix, pack
 from lpmoe_bench.feature_cache.store import FeatureFolder, View
 from lpmoe_bench.files import sha256_file
-from lpmoe_bench.images import read_image
 from lpmoe_bench.model import Segmenter
 from lpmoe_bench.plan import Plan
-from lpmoe_bench.registry.pairs import Pair
 from method_zoo.method import Prefix
 
 FOLDER = "features"  # of the cache

@@ -13,9 +13,9 @@ from torch import nn
 
 import method_zoo
 from lpmoe_bench.config.settings import RunConfig
-from lpmoe_bench.data import image_tensor
+from lpmoe_bench.data.images import read_image
+from lpmoe_bench.data.loader import image_tensor
 from lpmoe_bench.environment import processor_name
-from lpmoe_bench.images import read_image
 from lpmoe_bench.weights import Weights, load_backbone
 from method_zoo.method import Method
 

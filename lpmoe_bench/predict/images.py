@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from lpmoe_bench.data.pairs import SUFFIXES
 from lpmoe_bench.errors import UsageError
-from lpmoe_bench.registry.pairs import SUFFIXES
 
 
 class Source(NamedTuple):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from lpmoe_bench.data.pairs import Pair, read_pair
+from lpmoe_bench.data.pictures import grid
 from lpmoe_bench.errors import UsageError
-from lpmoe_bench.pictures import grid
 from lpmoe_bench.predict.tiled import eight_bits, probability_map
 from lpmoe_bench.predict.write import write_picture
 from lpmoe_bench.records.store import read_record
-from lpmoe_bench.registry.pairs import Pair, read_pair
 from lpmoe_bench.trained__predictor import load_predictor
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from lpmoe_bench.data import image_tensor
+from lpmoe_bench.data.loader import image_tensor
 from lpmoe_bench.evaluate import Predictor
 from lpmoe_bench.predict.windows import Window, windows
 

@@ -12,11 +12,11 @@ import numpy as np
 from rich.markup import escape
 
 from lpmoe_bench.console import Bar, Terminal
+from lpmoe_bench.data.images import read_image
+from lpmoe_bench.data.pictures import overlay
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.evaluate import Predictor
 from lpmoe_bench.files import write_atomically
-from lpmoe_bench.images import read_image
-from lpmoe_bench.pictures import overlay
 from lpmoe_bench.predict.images import Source
 from lpmoe_bench.predict.tiled import eight_bits, probability_map
 

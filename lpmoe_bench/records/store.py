@@ -13,10 +13,7 @@ from typing import Any, NamedTuple
 
 from lpmoe_bench.errors import DataError, ResourceError, UsageError
 from lpmoe_bench.files import write_atomically, write_failure
-from lpmoe_bench.records.model import (
-    Record,
-    parse_record,
-)
+from lpmoe_bench.records.model import Record, parse_record
 
 RECORD, ROWS, CURVE = "run.json", "per_image.csv", "curve.csv"
 ADAPTER_FILE = "adapter.safetensors"

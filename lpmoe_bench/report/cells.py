@@ -8,8 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lpmoe_bench.map_files import inspect_map
-from lpmoe_bench.registry.pairs import Pair, read_pair
+from lpmoe_bench.data.images import inspect_map
+from lpmoe_bench.data.pairs import Pair, read_pair
 from lpmoe_bench.report.markup import Markup, tag
 from lpmoe_bench.score.sheet import error_picture
 from lpmoe_bench.score.work import fit

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
+from lpmoe_bench.data.images import THRESHOLD
+from lpmoe_bench.data.pairs import Pair
 from lpmoe_bench.errors import BenchError
-from lpmoe_bench.images import THRESHOLD
 from lpmoe_bench.metrics.engine import quick_score
 from lpmoe_bench.metrics.facts import METRICS
 from lpmoe_bench.metrics.protocols import PROTOCOLS, Protocol
 from lpmoe_bench.records.context import test_facts
 from lpmoe_bench.records.store import StoredRecord
-from lpmoe_bench.registry.pairs import Pair
 from lpmoe_bench.report.cells import map_views, picture, read_views
 from lpmoe_bench.report.disagreement import Disputed, most_disputed
 from lpmoe_bench.report.image_scores import ChapterScores, ImageScores

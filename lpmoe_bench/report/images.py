@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from lpmoe_bench.data.pairs import Pair
+from lpmoe_bench.data.registry import Registry
+from lpmoe_bench.data.splits import Split
+from lpmoe_bench.data.tasks import MANIFESTS, open_split, resolve
 from lpmoe_bench.errors import BenchError, DataError
 from lpmoe_bench.records.context import test_facts
 from lpmoe_bench.records.model import Record
-from lpmoe_bench.registry import MANIFESTS, open_split, resolve
-from lpmoe_bench.registry.model import Registry
-from lpmoe_bench.registry.pairs import Pair
-from lpmoe_bench.registry.splits import Split
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import cv2
 import numpy as np
 
+from lpmoe_bench.data.splits import UNUSUAL
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.metrics.maps import PreparedMask
 from lpmoe_bench.metrics.protocols import Protocol
-from lpmoe_bench.registry.splits import UNUSUAL
 
 Found = Mapping[str, Sequence[str]]  # names of images by check, sorted
 

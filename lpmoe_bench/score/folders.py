@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lpmoe_bench.data.pairs import shown
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.metrics.protocols import Protocol
-from lpmoe_bench.registry.pairs import shown
 from lpmoe_bench.score.match import Match, find_files, match
 from lpmoe_bench.score.sets import TestSet, digest_of
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from lpmoe_bench.data.pairs import SUFFIXES, shown
 from lpmoe_bench.errors import DataError
-from lpmoe_bench.registry.pairs import SUFFIXES, shown
 
 # Endings that programs and data sets add to the name of an image.
 ENDINGS = (

@@ -9,14 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from lpmoe_bench.console import Terminal
+from lpmoe_bench.data.images import inspect_map, read_image, read_mask
+from lpmoe_bench.data.registry import Registry, Task, load_registry
 from lpmoe_bench.errors import UsageError
-from lpmoe_bench.images import read_image, read_mask
-from lpmoe_bench.map_files import inspect_map
 from lpmoe_bench.metrics.extra import get_extra
 from lpmoe_bench.metrics.protocols import Protocol, get_protocol
 from lpmoe_bench.records.model import score_folder
-from lpmoe_bench.registry.model import Registry, load_registry
-from lpmoe_bench.registry.schema import Task
 from lpmoe_bench.score.folders import MapFolder, open_folder, titles_of
 from lpmoe_bench.score.sets import TestSet, folder_set, task_sets
 from lpmoe_bench.score.work import fit

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lpmoe_bench.console import Terminal
+from lpmoe_bench.data.pairs import shown
 from lpmoe_bench.environment import collect_environment
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.metrics.extra import get_extra
 from lpmoe_bench.metrics.scorer import Scorer, ScoreResult
 from lpmoe_bench.records.store import StoredRecord
-from lpmoe_bench.registry.pairs import shown
 from lpmoe_bench.score.checks import look_swapped, mask_sentences, refuse_zero_one, sentences
 from lpmoe_bench.score.folders import MapFolder
 from lpmoe_bench.score.plan import ScorePlan, ScoreRequest

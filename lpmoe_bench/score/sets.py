@@ -9,14 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from lpmoe_bench.data.pairs import find_pairs
+from lpmoe_bench.data.registry import Registry, Task
+from lpmoe_bench.data.splits import Split, make_split
+from lpmoe_bench.data.tasks import MANIFESTS, open_split, resolve
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.files import sha256_file
 from lpmoe_bench.records.model import SplitFacts
-from lpmoe_bench.registry import MANIFESTS, open_split, resolve
-from lpmoe_bench.registry.model import Registry
-from lpmoe_bench.registry.pairs import find_pairs
-from lpmoe_bench.registry.schema import Task
-from lpmoe_bench.registry.splits import Split, make_split
 from lpmoe_bench.score.match import find_files
 
 Report = Callable[[int, int], None]

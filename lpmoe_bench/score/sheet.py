@@ -8,7 +8,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from lpmoe_bench.pictures import CELL, GAP, INK, TITLE, grid
+from lpmoe_bench.data.pictures import CELL, GAP, INK, TITLE, grid
 
 CAPTION = 18  # pixels below each row
 MISSED, INVENTED = (

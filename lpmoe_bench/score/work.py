@@ -10,9 +10,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from lpmoe_bench.data.images import inspect_map, inspect_mask, read_image
 from lpmoe_bench.errors import DataError
-from lpmoe_bench.images import inspect_mask, read_image
-from lpmoe_bench.map_files import inspect_map
 from lpmoe_bench.metrics.maps import PreparedMask
 from lpmoe_bench.metrics.protocols import Protocol
 from lpmoe_bench.metrics.scorer import Scorer

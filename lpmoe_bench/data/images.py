@@ -1,0 +1,286 @@
+"""Image and mask files to arrays: as a person sees them, or one sentence naming the file."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from lpmoe_bench.errors import DataError
+
+JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+TIFF = (b"II*\0", b"MM\0*")
+MOST_PIXELS = 1 << 28  # of a PNG: a hundred kilobytes can claim gigabytes
+EXIF = (b"Exif\0\0", b"eXIf", b"EXIF")  # in JPEG, PNG and WebP
+EXTRA_SAMPLES = 338  # the tag of a TIFF with an alpha channel
+THRESHOLD = 128  # a mask value above it is object, as in the field's evaluation code
+GREY_TOLERANCE = 8  # channels this close are one grey: colour noise of JPEG
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Return an image as uint8 RGB, (h, w, 3); raises DataError when it cannot be read whole.
+
+    Grey and palette images become RGB, 16-bit values are scaled to 8, CMYK is converted, a
+    rotation noted in EXIF is applied, transparent parts are shown over black. Values of other
+    kinds, and transparency that cannot be read, are refused.
+    """
+    data = read_whole(path)
+    if not data.startswith(JPEG):
+        pixels = decode(path, data, cv2.IMREAD_UNCHANGED)
+        _check_values(path, data, pixels)
+        if pixels.ndim == 3 and pixels.shape[2] == 4:
+            return cv2.cvtColor(_shown_over_black(path, data, pixels), cv2.COLOR_BGR2RGB)
+        plain = pixels.dtype == np.uint8 and pixels.ndim == 3 and b"eXIf" not in data
+        if plain and data.startswith(PNG):  # no need to decode again
+            return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(decode(path, data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
+def _check_values(path: Path, data: bytes, pixels: np.ndarray) -> None:
+    """Refuse images of which 8 bits would make nonsense, or black."""
+    _check_kind(path, pixels)
+    colours = pixels if pixels.ndim == 2 else pixels[..., :3]
+    if pixels.dtype == np.uint16 and 0 < int(colours.max()) <= 255:
+        raise DataError(
+            f"{path} has 16 bits but no value above 255, which is black; save it with 8 bits"
+        )
+    if pixels.ndim == 2 and _second_channel(data):
+        raise DataError(
+            f"{path} is grey and transparent in a way that is not read; save it as RGBA, or "
+            f"without transparency"
+        )
+
+
+def _second_channel(data: bytes) -> bool:
+    """Whether a grey file has a transparency that OpenCV drops: tRNS of PNG, a channel of TIFF."""
+    if data.startswith(PNG):
+        return b"tRNS" in data[: data.find(b"IDAT")]
+    if not data.startswith(TIFF):
+        return False
+    order = "little" if data.startswith(b"II") else "big"
+    start = int.from_bytes(data[4:8], order)
+    end = start + 2 + 12 * int.from_bytes(data[start : start + 2], order)
+    tags = (int.from_bytes(data[k : k + 2], order) for k in range(start + 2, end, 12))
+    return EXTRA_SAMPLES in tags
+
+
+def read_mask(path: Path, threshold: int = THRESHOLD) -> np.ndarray:
+    """Return a mask as uint8 of 0 and 255, (h, w); see inspect_mask."""
+    return inspect_mask(path, threshold)[0]
+
+
+def inspect_mask(path: Path, threshold: int = THRESHOLD) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return a mask as uint8 of 0 and 255, (h, w), and what was unusual about the file.
+
+    Values above the threshold are object ("grey levels" when there are others than 0 and 255); a
+    file of nothing but 0 and 1 is scaled ("values 0 and 1"); of two colours the lighter one is
+    object ("two colours"); a mask without any object is "empty". Raises DataError for unreadable
+    files, more colours, and masks of which nothing would be left above the threshold. A rotation
+    noted in EXIF is applied, as it is to images.
+    """
+    data = read_whole(path)
+    pixels = _to_8_bits(path, _turned(path, data), keep_small=True)
+    if pixels.ndim == 3 and pixels.shape[2] == 4:
+        pixels = over_black(pixels)
+    grey, coloured = _one_channel(path, pixels)
+    top, flags = int(grey.max()), []
+    if 1 < top <= threshold:
+        raise DataError(
+            f"mask {path} holds values from 0 to {top} only, and only values above {threshold} "
+            f"count as object; save it with 0 and 255"
+        )
+    mask = (grey > (0 if top == 1 else threshold)).astype(np.uint8) * 255
+    if coloured:
+        flags.append("two colours")
+    elif top == 1:
+        flags.append("values 0 and 1")
+    elif not np.array_equal(mask, grey):
+        flags.append("grey levels")
+    if not mask.any():
+        flags.append("empty")
+    return mask, tuple(flags)
+
+
+def read_whole(path: Path) -> bytes:
+    """Return the bytes of an image file; raises DataError when it is missing, empty or cut off."""
+    try:
+        if stat.S_ISFIFO(path.stat().st_mode):  # reading it would wait for ever
+            raise DataError(f"{path} cannot be read (it is a pipe)")
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror})") from None
+    if not data:
+        raise DataError(f"{path} is empty (0 bytes); copy or download it again")
+    cut_off = (data.startswith(JPEG) and not _jpeg_ends(data)) or (
+        # What follows the end is nobody's business: some programs write their own there.
+        data.startswith(PNG) and b"\0\0\0\0IEND" not in data
+    )
+    if cut_off:
+        raise DataError(f"{path} is truncated: its end is missing; copy or download it again")
+    return data
+
+
+def _jpeg_ends(data: bytes) -> bool:
+    """Whether an end marker follows the first scan; one inside an EXIF preview does not count."""
+    at = 2
+    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != b"\xda":  # up to the scan
+        filler = data[at + 1 : at + 2] == b"\xff"
+        at += 1 if filler else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return data.find(b"\xff\xd9", at) >= 0
+
+
+def decode(path: Path, data: bytes, flags: int) -> np.ndarray:
+    """Return the pixels of a file's bytes as cv2 reads them; raises DataError naming the file."""
+    if data.startswith(PNG):
+        width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
+        if width * height > MOST_PIXELS:
+            raise DataError(
+                f"{path} says it is {width} x {height} pixels; {MOST_PIXELS} in all are allowed"
+            )
+    try:
+        # From memory: cv2.imread does not open names that are not ASCII on every system.
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
+        large = "more pixels than are read, 2**30" if "MAX_IMAGE" in error.err else error.err
+        raise DataError(f"{path} cannot be decoded ({large})") from None
+    if pixels is None:
+        raise DataError(f"{path} cannot be decoded: it is damaged or not an image file")
+    return pixels
+
+
+def _turned(path: Path, data: bytes) -> np.ndarray:
+    """Return the pixels of a mask's bytes as they are, but turned as EXIF says."""
+    pixels = decode(path, data, cv2.IMREAD_UNCHANGED)
+    if data.startswith(TIFF) or not any(mark in data for mark in EXIF):
+        return pixels  # TIFF is turned already
+    seen = decode(path, data, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
+    if pixels.ndim == 2 or pixels.shape[2] == 3:
+        return seen
+    _refuse_turned(path, seen, pixels)
+    return pixels
+
+
+def _refuse_turned(path: Path, seen: np.ndarray, pixels: np.ndarray) -> None:
+    """Raise DataError where a transparent file, as seen, is not what its pixels are."""
+    if not np.array_equal(seen, pixels[..., :3]):
+        raise DataError(
+            f"{path} is transparent and has a rotation noted in EXIF, which is not read for such "
+            f"files; save it turned, or without transparency"
+        )
+
+
+def _to_8_bits(path: Path, pixels: np.ndarray, keep_small: bool = False) -> np.ndarray:
+    """Scale 16-bit values to 8; `keep_small` leaves those alone that fit into 8 bits anyway."""
+    if pixels.dtype == np.uint8:
+        return pixels
+    _check_kind(path, pixels)
+    if keep_small and pixels.max() <= 255:
+        return pixels.astype(np.uint8)
+    return (pixels >> 8).astype(np.uint8)
+
+
+def _check_kind(path: Path, pixels: np.ndarray) -> None:
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise DataError(
+            f"{path} holds {pixels.dtype} values; 8 or 16 bits a channel are read: convert it"
+        )
+
+
+def _shown_over_black(path: Path, data: bytes, pixels: np.ndarray) -> np.ndarray:
+    """Return BGR of a file with an alpha channel, whose pixels were read as they are."""
+    if pixels.dtype == np.uint8 and data.startswith(TIFF):
+        return decode(path, data, cv2.IMREAD_COLOR)  # libtiff has multiplied by alpha already
+    pixels = _to_8_bits(path, pixels)
+    if any(mark in data for mark in EXIF):
+        _refuse_turned(path, decode(path, data, cv2.IMREAD_COLOR), pixels)
+    return over_black(pixels)
+
+
+def over_black(pixels: np.ndarray) -> np.ndarray:
+    """Turn uint8 (h, w, 4) with an alpha channel into (h, w, 3), shown over black."""
+    alpha = pixels[..., 3:].astype(np.uint16)
+    return ((pixels[..., :3] * alpha + 127) // 255).astype(np.uint8)
+
+
+def _one_channel(path: Path, pixels: np.ndarray) -> tuple[np.ndarray, bool]:
+    """Reduce a mask to (h, w), and tell whether it was painted in two colours."""
+    if pixels.ndim == 2:
+        return pixels, False
+    low, high = pixels.min(axis=2), pixels.max(axis=2)
+    if int((high - low).max()) <= GREY_TOLERANCE:
+        return high, False
+    code = pixels.astype(np.uint32) @ np.array([1, 256, 65536], np.uint32)
+    colours = np.unique(code)
+    if len(colours) != 2:
+        raise DataError(
+            f"mask {path} holds {len(colours)} colours; a mask has two values, object and "
+            f"background: save it with 0 and 255"
+        )
+    sums = [int(pixels[code == colour][0].sum()) for colour in colours]
+    return (code == colours[int(np.argmax(sums))]).astype(np.uint8) * 255, True
+
+
+# A file that holds anybody's map, read as 8 bits, with what is unusual about the file.
+
+
+def inspect_map(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return a map as uint8 (h, w) on 0..255, and what was unusual about its file.
+
+    "16 bits" and "floats" are rounded to 8 bits, half up; of "three channels" that are equal one
+    is kept; a map "in two colours" is 255 where it has the lighter one, other "colours" become
+    their luminance; "transparent" parts are shown over black; "jpeg" values are not those that were
+    saved. Raises DataError for unreadable files and for values whose range nobody can tell.
+    """
+    data = read_whole(path)
+    pixels = decode(path, data, cv2.IMREAD_UNCHANGED)
+    kinds = ["jpeg"] if data.startswith(JPEG) else []
+    if pixels.dtype == np.uint16:
+        kinds.append("16 bits")
+        pixels = _from_16_bits(path, pixels)
+    elif pixels.dtype in (np.float32, np.float64):
+        kinds.append("floats")
+        pixels = _from_floats(path, pixels)
+    elif pixels.dtype != np.uint8:
+        raise DataError(f"map {path} holds {pixels.dtype} values; save it with 8 bits, 0 to 255")
+    if pixels.ndim == 3:
+        pixels, kind = _map_channel(pixels)
+        kinds += kind
+    return np.ascontiguousarray(pixels), tuple(kinds)
+
+
+def _from_16_bits(path: Path, pixels: np.ndarray) -> np.ndarray:
+    if 0 < int(pixels.max()) <= 255:
+        raise DataError(
+            f"map {path} has 16 bits but no value above 255, so that it may mean 8 or 16; "
+            f"save it with 8 bits, or with 65535 for 1"
+        )
+    return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 / 255 = 257
+
+
+def _from_floats(path: Path, pixels: np.ndarray) -> np.ndarray:
+    if not (pixels.min() >= 0 and pixels.max() <= 1):  # false for NaN as well
+        raise DataError(f"map {path} holds floats outside of 0 to 1, or NaN; save probabilities")
+    return (pixels * 255 + 0.5).astype(np.uint8)
+
+
+def _map_channel(pixels: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Reduce (h, w, 3) or, with an alpha channel, (h, w, 4) to (h, w)."""
+    kinds = []
+    if pixels.shape[2] == 4:
+        if int(pixels[..., 3].min()) < 255:
+            kinds.append("transparent")
+        pixels = over_black(pixels)
+    low, high = pixels.min(axis=2), pixels.max(axis=2)
+    if np.array_equal(low, high):
+        return high, [*kinds, "three channels"]
+    grey = cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_BGR2GRAY)
+    if int((high - low).max()) <= GREY_TOLERANCE:  # colour noise of JPEG
+        return grey, [*kinds, "three channels"]
+    code = pixels.astype(np.uint32) @ np.array([1, 256, 65536], np.uint32)
+    if len(np.unique(code)) == 2 and (darker := int(grey.min())) < int(grey.max()):
+        return (grey > darker).astype(np.uint8) * 255, [*kinds, "in two colours"]
+    return grey, [*kinds, "colours"]

@@ -1,0 +1,403 @@
+"""Taking in a data set that a user has: recognise, verify, and put in place in one step."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from pydantic import ValidationError
+
+from lpmoe_bench.console import Terminal
+from lpmoe_bench.data.images import decode, read_whole
+from lpmoe_bench.data.library.archives import is_archive, unpack
+from lpmoe_bench.data.library.recognise import recognise
+from lpmoe_bench.data.library.verify import Verified, judge
+from lpmoe_bench.data.pairs import SOURCE, LonelyError, Pair, shown, split_pairs
+from lpmoe_bench.data.registry import Dataset
+from lpmoe_bench.data.splits import Facts, Split, checked
+from lpmoe_bench.errors import BenchError, DataError, ResourceError, UsageError
+from lpmoe_bench.files import sha256_file, write_atomically, write_failure
+from method_zoo.errors import unknown
+
+
+class Source(NamedTuple):
+    """An archive or a folder, and the folder that an archive's content goes into."""
+
+    path: Path
+    folder: str = ""
+
+
+@dataclass
+class Added:
+    """What was put in place: the splits as verified, pairs left out, what was put aside.
+
+    missing: official splits that were not in the source and are not in place either.
+    """
+
+    dataset: str
+    place: Path
+    splits: list[Verified] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    aside: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+    @property
+    def words(self) -> str:
+        lines = [f"{self.dataset} is in {self.place}"]
+        for one in self.splits:
+            said = "; ".join([f"{one.pairs} pairs", *one.remarks])
+            lines.append(f"  {one.label}: {said}")
+        lines += [f"  not found in it: {', '.join(self.missing)}"] if self.missing else []
+        lines += [f"  left out: {text}" for text in self.skipped]
+        lines += [f"  put aside, yours to delete: {text}" for text in self.aside]
+        return "\n".join(lines)
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self) | {"place": str(self.place)}
+
+
+def with_layout(
+    dataset: Dataset, split: str | None, images: str | None, masks: str | None, object_: str
+) -> Dataset:
+    """Return a data set whose layout, or whose rule for masks, a user has named by hand."""
+    named = (split, images, masks)
+    if any(named) and not all(named):
+        raise UsageError("--split, --images and --masks go together; give all three or none")
+    if split is not None and split not in dataset.split_names:
+        raise UsageError(unknown(f"split of {dataset.name}", split, dataset.split_names))
+    facts = dataset.model_dump()
+    if split is not None:
+        facts |= {"layouts": [{split: [[images, masks]]}], "splits": {}, "counts": {}, "local": []}
+        facts |= {"checksums": {}, "confirmed": False}
+        facts["counts"] = {k: v for k, v in dataset.counts.items() if k == split}
+    if object_:
+        facts["object"] = object_
+    try:
+        return Dataset.model_validate(facts)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(
+            f"{first['input']!r} cannot be used here: {first['msg'].lower()}; folders are named "
+            f"below SOURCE, and --object is 'above 128', nonzero, or a colour such as #ff0000"
+        ) from None
+
+
+def add_set(
+    dataset: Dataset,
+    source: Path,
+    root: Path,
+    terminal: Terminal,
+    *,
+    replace: bool = False,
+    skip: bool = False,
+) -> Added:
+    """Put what a user downloaded, an archive or a folder, into the data folder.
+
+    Raises DataError when it is neither, no split is recognised in it, pairs are broken (unless
+    `skip` leaves them out) or a split is there already (unless `replace` puts that aside), and
+    ResourceError for a full disk; the data folder is as it was then.
+    """
+    if not source.exists():
+        raise DataError(f"{source} does not exist; give the archive or folder you downloaded")
+    if not source.is_dir() and not is_archive(source):
+        raise DataError(
+            f"{source} is neither a folder nor a zip or tar archive; unpack it yourself and give "
+            f"the folder"
+        )
+    return add_sources(dataset, [Source(source)], root, terminal, replace=replace, skip=skip)
+
+
+def add_sources(
+    dataset: Dataset,
+    sources: list[Source],
+    root: Path,
+    terminal: Terminal,
+    *,
+    replace: bool = False,
+    skip: bool = False,
+) -> Added:
+    """Do what add_set does with several archives that make up one set, or with one folder."""
+    try:
+        with staging(root, dataset.name) as folder:
+            tree, own = _tree(sources, folder, terminal), not sources[0].path.is_dir()
+            alone: dict[str, list[str]] | None = {} if skip else None
+            with _named_after(sources, tree, own):
+                splits = recognise(dataset, tree, alone)
+            if not replace:
+                refuse_present(dataset, root, list(splits))
+            added = Added(dataset.name, root / dataset.folder)
+            with _named_after(sources, tree, own):
+                drafts = [
+                    draft_split(dataset, name, pairs, folder / "new" / name, own, terminal, skip)
+                    for name, pairs in splits.items()
+                ]
+            origin = _origin(sources)
+            for draft in drafts:
+                lonely = (alone or {}).get(draft.place.name, [])
+                draft.skipped.extend(f"{draft.verified.label}: {text}" for text in lonely)
+                write_atomically(draft.place / SOURCE, _source_text(dataset, origin, draft))
+            for draft in drafts:
+                added.splits.append(draft.verified)
+                added.skipped += draft.skipped
+                added.aside += _install(draft.place, added.place / draft.place.name)
+            official = [name for name in dataset.split_names if name not in dataset.local]
+            added.missing += [name for name in official if not _is_present(dataset, root, name)]
+            return added
+    except BenchError:
+        raise
+    except OSError as error:
+        raise ResourceError(write_failure(root / dataset.folder, error)) from error
+
+
+def refuse_present(dataset: Dataset, root: Path, splits: list[str]) -> None:
+    """Raise DataError when one of these splits is there already, sound or not."""
+    place = dataset.location(root)
+    if place is None:
+        return
+    for name in splits:
+        if _is_present(dataset, root, name):
+            raise DataError(
+                f"{dataset.name}/{name} is in {place} already; --replace puts that aside, and "
+                f"lpmoe-bench data verify {dataset.name} says whether there is a need"
+            )
+
+
+def _is_present(dataset: Dataset, root: Path, split: str) -> bool:
+    place = dataset.location(root)
+    try:
+        return place is not None and split_pairs(dataset, place, split) is not None
+    except DataError:
+        return place is not None and (place / split).exists()
+
+
+@contextmanager
+def _named_after(sources: list[Source], tree: Path, own: bool) -> Iterator[None]:
+    """Let errors name the archives that a folder was unpacked from, since it will be gone."""
+    try:
+        yield
+    except DataError as error:
+        text = str(error)
+        if own:
+            names = " and ".join(source.path.name for source in sources)
+            text = text.replace(f"{tree}{os.sep}", "").replace(str(tree), names)
+        hint = "; --skip-broken leaves them out" if isinstance(error, LonelyError) else ""
+        raise DataError(text + hint) from None
+
+
+def _tree(sources: list[Source], folder: Path, terminal: Terminal) -> Path:
+    """Return the folder to look into: the user's own, or what archives were unpacked to."""
+    if sources[0].path.is_dir():
+        return Path(os.path.abspath(sources[0].path))  # its own name counts, and "." has none
+    # Named as the archive is: some layouts begin with that name, some archives below it.
+    name = sources[0].path.name.partition(".")[0] if len(sources) == 1 else ""
+    tree, files, nested = folder / "unpacked" / (name or "all"), 0, []
+    for source in sources:
+        (tree / source.folder).mkdir(parents=True, exist_ok=True)
+        with terminal.bar(f"unpacking {source.path.name}", 1) as bar:
+            came = unpack(source.path, tree / source.folder, bar.update)
+        files, nested = files + came.images, nested + came.nested
+    if not files and nested:
+        raise DataError(
+            f"{', '.join(str(source.path) for source in sources)} holds archives "
+            f"({shown(nested)}); unpack it yourself and give the folder or one of them"
+        )
+    return tree
+
+
+def _install(draft: Path, place: Path) -> list[str]:
+    """Move a split into place; returns where what stood there was put."""
+    aside: list[str] = []
+    if place.exists():
+        number = 1
+        while (other := place.with_name(f".{place.name}-replaced-{number}")).exists():
+            number += 1
+        os.rename(place, other)
+        aside.append(str(other))
+    place.parent.mkdir(parents=True, exist_ok=True)
+    os.rename(draft, place)
+    return aside
+
+
+def _origin(sources: list[Source]) -> list[str]:
+    return [
+        f"Taken from {source.path.name}, sha256 {sha256_file(source.path)}."
+        if source.path.is_file()
+        else f"Taken from {source.path.name}."
+        for source in sources
+    ]
+
+
+def _source_text(dataset: Dataset, origin: list[str], draft: Draft) -> str:
+    """Say where a split is from; it lies beside its images."""
+    found = draft.verified
+    lines = [f"{dataset.title}, split {draft.place.name}: {found.pairs} pairs."]
+    lines += [f"Page: {dataset.page}"] if dataset.page else []
+    lines += [f"Licence: {dataset.licence}"] if dataset.licence else []
+    lines += origin
+    lines.append(f"Checksum of the content: {found.checksum}")
+    lines += [f"Left out as broken: {text}" for text in draft.skipped]
+    return "\n".join(lines) + "\n"
+
+
+# One split built beside its place: copied under one name a pair, masks converted, verified.
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A split that is ready to be moved into place, and what was left out of it."""
+
+    place: Path
+    verified: Verified
+    skipped: list[str] = field(default_factory=list)
+
+
+def draft_split(
+    dataset: Dataset,
+    name: str,
+    pairs: Sequence[Pair],
+    place: Path,
+    own: bool,
+    terminal: Terminal,
+    skip: bool,
+) -> Draft:
+    """Build place/images and place/masks from pairs, which are moved if they are our `own`.
+
+    Raises DataError when pairs are broken and `skip` does not leave them out, or none is left.
+    """
+    with terminal.bar(f"copying {dataset.name}/{name}", len(pairs)) as bar:
+        copied, broken = [], {}
+        for done, pair in enumerate(pairs, start=1):
+            try:
+                copied.append(_copy(pair, place, dataset.object, own))
+            except DataError as error:
+                broken[pair.name] = str(error)
+            bar.update(done, len(pairs))
+    split = Split(dataset.name, name, tuple(copied), "")
+    with terminal.bar(f"verifying {dataset.name}/{name}", len(copied)) as bar:
+        read: list[tuple[Pair, Facts]] = []
+        problems: list[str] = []
+        for done, (pair, facts) in enumerate(checked(split, problems, afresh=True), start=1):
+            if problems:
+                broken[pair.name] = "; ".join(problems).replace(f"{place}{os.sep}", "")
+                problems.clear()
+            else:
+                read.append((pair, facts))
+            bar.update(done, len(copied))
+    _judge_broken(split, broken, len(pairs), bool(read), skip)
+    for pair in copied:
+        if pair.name in broken:
+            pair.image.unlink()
+            pair.mask.unlink()
+    left_out = [f"{dataset.name}/{name}: {text}" for text in broken.values()]
+    return Draft(place, judge(dataset, name, place, read, []), left_out)
+
+
+def _judge_broken(split: Split, broken: dict[str, str], total: int, left: bool, skip: bool) -> None:
+    if broken and not (skip and left):
+        hint = "--skip-broken leaves them out" if left else "none is left: nothing is taken"
+        raise DataError(
+            f"{len(broken)} of {total} pairs of {split.label} are broken: "
+            f"{shown(broken.values(), '; ')}; {hint}"
+        )
+
+
+def _copy(pair: Pair, place: Path, rule: str, own: bool) -> Pair:
+    """Put image and mask under the pair's name; a mask is rewritten if the rule asks for it."""
+    image = place / "images" / f"{pair.name}{pair.image.suffix}"
+    mask = place / "masks" / f"{pair.name}{pair.mask.suffix}"
+    for folder in (image.parent, mask.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    converted = None if rule == "above 128" else _converted(pair.mask, rule)
+    if converted is None:
+        _bring(pair.mask, mask, own)
+    else:
+        mask = mask.with_name(f"{pair.name}.png")
+        mask.write_bytes(converted)
+    _bring(pair.image, image, own)
+    return Pair(pair.name, image, mask)
+
+
+def _bring(source: Path, target: Path, own: bool) -> None:
+    if not (source.is_file() and os.access(source, os.R_OK)):
+        raise DataError(f"{source} cannot be read, or is no file")
+    if own:
+        os.replace(source, target)
+    else:
+        shutil.copyfile(source, target)
+
+
+def _converted(path: Path, rule: str) -> bytes | None:
+    """Return a mask as PNG of 0 and 255, None for a grey one where the rule is a colour.
+
+    `nonzero`: object wherever a colour or index is not 0. A colour, `#rrggbb`: object where each
+    channel is on the same side of the middle as the colour's, since resizing mixes colours.
+    """
+    pixels = decode(path, read_whole(path), cv2.IMREAD_UNCHANGED)
+    if pixels.ndim == 3 and pixels.shape[2] == 4:
+        pixels = pixels[..., :3] * (pixels[..., 3:] > 0)
+    if rule == "nonzero":
+        found = (pixels if pixels.ndim == 2 else pixels.max(axis=2)) > 0
+    elif pixels.ndim == 2 or (pixels == pixels[..., :1]).all():
+        return None
+    else:
+        blue_green_red = bytes.fromhex(rule[1:])[::-1]
+        middle = np.iinfo(pixels.dtype).max // 2
+        found = ((pixels > middle) == [value > 127 for value in blue_green_red]).all(axis=2)
+    return cv2.imencode(".png", found.astype(np.uint8) * 255)[1].tobytes()
+
+
+# A folder to build in beside its place, which a killed program leaves and the next one removes.
+
+
+OWNER = ".owner"  # locked for as long as the program that builds lives, however it ends
+YOUNG_SECONDS = 60.0  # between making a folder and locking it
+
+
+@contextmanager
+def staging(root: Path, name: str) -> Iterator[Path]:
+    """Make a hidden folder below root, and remove it in the end; `root` is made too.
+
+    Folders of this name's kind that nobody works in any more are removed first.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    _remove_left(root)
+    folder = Path(tempfile.mkdtemp(prefix=f".adding-{name}-", dir=root))
+    try:
+        with open(folder / OWNER, "wb") as owner:
+            with suppress(OSError):  # some network disks know no locks: then age alone counts
+                fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_left(root: Path) -> None:
+    for folder in root.glob(".adding-*-*"):
+        with suppress(OSError):
+            if folder.is_dir() and not folder.is_symlink() and _is_left(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_left(folder: Path) -> bool:
+    """Whether no program holds the lock of a folder."""
+    try:
+        handle = os.open(folder / OWNER, os.O_RDONLY)
+    except FileNotFoundError:
+        return time.time() - folder.stat().st_mtime > YOUNG_SECONDS
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(handle)

@@ -1,0 +1,237 @@
+"""Safe unpacking of archives from strangers: nothing outside the target, no links, no bombs."""
+
+from __future__ import annotations
+
+import errno
+import lzma
+import os
+import shutil
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import IO, NamedTuple
+
+from lpmoe_bench.data.pairs import SUFFIXES
+from lpmoe_bench.errors import DataError, ResourceError
+from lpmoe_bench.files import write_failure
+
+KEPT = (*SUFFIXES, ".csv", ".txt")  # nothing else is taken out: no program, no document
+NESTED = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".rar", ".7z")
+CHUNK_BYTES = 1 << 20
+UNIX = 3  # in a zip: the system whose kinds of files its entries name
+UNNAMEABLE = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR)
+BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError)
+UNREADABLE = (RuntimeError, NotImplementedError, ValueError)  # unknown method, bad name
+BY_HAND = "unpack it yourself and give the folder"
+Report = Callable[[int, int], None]
+
+
+class ArchiveError(DataError):
+    """An archive of which nothing is taken, and why."""
+
+    def __init__(self, archive: Path, why: str):
+        super().__init__(f"{archive} {why}")
+        self.archive = archive
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much an archive may hold: entries, bytes in all, and bytes for each of its own bytes once
+    it has given `tolerated_bytes`; reserve_bytes of the disk are left free."""
+
+    files: int = 2_000_000
+    total_bytes: int = 500 * 2**30
+    ratio: int = 500
+    tolerated_bytes: int = 2**30
+    reserve_bytes: int = 2**30
+
+
+@dataclass
+class Unpacked:
+    """What came out: files, of which so many images, and bytes; the names of nested archives, which
+    are not opened."""
+
+    files: int = 0
+    images: int = 0
+    bytes: int = 0
+    nested: list[str] = field(default_factory=list)
+
+
+class Member(NamedTuple):
+    """An entry of an archive. what: a file, a folder, or what is refused; at: bytes read so far."""
+
+    name: str
+    what: str
+    open: Callable[[], IO[bytes] | None]
+    at: int
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file is a zip or a tar, plain or compressed, by its content."""
+    try:
+        if zipfile.is_zipfile(path):
+            return True
+        with tarfile.open(path, tarinfo=_TarInfo):
+            return True
+    except (OSError, *BROKEN):
+        return False
+
+
+def unpack(
+    archive: Path, target: Path, report: Report | None = None, limits: Limits | None = None
+) -> Unpacked:
+    """Unpack images, tables and lists of an archive below a folder of its own.
+
+    `report` is told (bytes of the archive read, all). Raises ArchiveError for an archive that is
+    broken, encrypted, holds paths out of the target, links, devices, one file twice, names that
+    not every disk tells apart, or more than the limits allow, and ResourceError for a full disk;
+    what was unpacked until then is the caller's to remove.
+    """
+    limits, done = limits or Limits(), Unpacked()
+    try:
+        size = archive.stat().st_size
+        room = shutil.disk_usage(target).free - limits.reserve_bytes
+        guard = _Guard(archive, size, min(limits.total_bytes, room), room, limits)
+        with open(archive, "rb") as file:
+            members = _zip(file) if zipfile.is_zipfile(archive) else _tar(file)
+            for member in members:
+                _take(member, target, done, guard)
+                if report is not None:
+                    report(min(member.at, size), size)
+    except BROKEN as error:
+        why = " ".join(str(error).split())  # tarfile's own words run over lines
+        raise ArchiveError(archive, f"is damaged ({why}); download it again") from None
+    except UNREADABLE as error:
+        raise ArchiveError(archive, f"cannot be unpacked ({error}); {BY_HAND}") from None
+    except FileExistsError as error:
+        name = os.path.relpath(error.filename, target)
+        raise ArchiveError(archive, f"holds {name} twice; nothing is taken") from None
+    except OSError as error:
+        if error.errno in UNNAMEABLE:
+            why = f"holds a name that this disk cannot keep ({error.strerror}); {BY_HAND}"
+            raise ArchiveError(archive, why) from None
+        raise ResourceError(write_failure(target, error)) from error
+    return done
+
+
+@dataclass
+class _Guard:
+    """What an archive may still give, and the paths it gave, by their spelling in small letters."""
+
+    archive: Path
+    size: int
+    most: int
+    room: int
+    limits: Limits
+    entries: int = 0
+    seen: dict[str, str] = field(default_factory=dict)
+
+    def enter(self, path: PurePosixPath) -> None:
+        """Raise for a path that differs from another one in nothing but case."""
+        for part in (path, *path.parents[:-1]):
+            other = self.seen.setdefault(str(part).casefold(), str(part))
+            if other != str(part):
+                raise ArchiveError(
+                    self.archive,
+                    f"holds both {other} and {part}, which not every disk tells apart; {BY_HAND}",
+                )
+
+    def count(self) -> None:
+        """Raise for more entries than are sane, whether or not they are kept."""
+        self.entries += 1
+        if self.entries > self.limits.files:
+            raise ArchiveError(
+                self.archive, f"holds over {self.limits.files} files: nothing is taken"
+            )
+
+    def check(self, done: Unpacked) -> None:
+        """Raise when what came out so far is more than is sane, or than the disk holds."""
+        if done.bytes > self.most:
+            if self.most == self.room:
+                raise ResourceError(f"the disk is too full to unpack {self.archive}; free some")
+            raise ArchiveError(self.archive, f"unpacks to over {self.most} bytes; nothing is taken")
+        sane = max(self.limits.tolerated_bytes, self.limits.ratio * self.size)
+        if done.bytes > sane:
+            raise ArchiveError(
+                self.archive,
+                f"is {self.size} bytes but unpacks to over {sane}: a bomb; nothing is taken",
+            )
+
+
+def _take(member: Member, target: Path, done: Unpacked, guard: _Guard) -> None:
+    """Write one member, if it is one that is kept."""
+    guard.count()
+    path = _inside(guard.archive, member.name)
+    if member.what not in ("a file", "a folder"):
+        raise ArchiveError(guard.archive, f"holds {member.what}, {member.name}; {BY_HAND}")
+    suffix = path.suffix.lower()
+    if member.what == "a file" and suffix in NESTED:
+        done.nested.append(member.name)
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+    if member.what == "a folder" or suffix not in KEPT or hidden:
+        return
+    guard.enter(path)
+    place = target.joinpath(*path.parts)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    source = member.open()
+    assert source is not None
+    done.files += 1
+    done.images += suffix in SUFFIXES
+    with source, open(place, "xb") as file:
+        while chunk := source.read(CHUNK_BYTES):
+            done.bytes += len(chunk)
+            guard.check(done)
+            file.write(chunk)
+    guard.check(done)
+
+
+def _inside(archive: Path, name: str) -> PurePosixPath:
+    """Return a member's path; raises ArchiveError when it is not one below the target."""
+    if not name.isprintable() and any(0xD800 <= ord(letter) < 0xE000 for letter in name):
+        raise ArchiveError(archive, f"holds the name {name!a}, which is no UTF-8 text; {BY_HAND}")
+    path = PurePosixPath(name.replace("\\", "/"))
+    strange = any(ord(letter) < 32 for letter in name) or ":" in name.partition("/")[0]
+    if path.is_absolute() or ".." in path.parts or strange:
+        raise ArchiveError(
+            archive, f"holds the path {name!r}, which leads out of it; nothing is taken"
+        )
+    return path
+
+
+def _zip(file: IO[bytes]) -> Iterator[Member]:
+    at = 0
+    with zipfile.ZipFile(file) as archive:
+        for info in archive.infolist():
+            at += info.compress_size
+            yield Member(info.filename, _kind(info), lambda info=info: archive.open(info), at)
+
+
+def _kind(info: zipfile.ZipInfo) -> str:
+    if info.flag_bits & 1:
+        return "an encrypted file"
+    mode = info.external_attr >> 16
+    if stat.S_ISLNK(mode):
+        return "a link"
+    if info.create_system == UNIX and stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
+        return "a device"
+    return "a folder" if info.is_dir() else "a file"
+
+
+class _TarInfo(tarfile.TarInfo):
+    """An entry that is no bomb: tarfile reads those with long names and the like at once."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        if not self.isreg() and self.size > CHUNK_BYTES:
+            raise tarfile.ReadError(f"an entry without content says it has {self.size} bytes")
+        return super()._proc_member(archive)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _tar(file: IO[bytes]) -> Iterator[Member]:
+    with tarfile.open(fileobj=file, mode="r:*", tarinfo=_TarInfo) as archive:
+        for info in archive:
+            what = "a file" if info.isreg() else "a folder" if info.isdir() else "a link or device"
+            yield Member(info.name, what, lambda info=info: archive.extractfile(info), file.tell())

@@ -1,0 +1,156 @@
+"""What of the registry is there, what is missing, and where to get it, in plain words."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lpmoe_bench.data.pairs import split_pairs
+from lpmoe_bench.data.registry import Dataset
+from lpmoe_bench.errors import DataError
+
+UNSET = "LPMOE_BENCH_DATA is not set"
+
+
+@dataclass(frozen=True)
+class SplitState:
+    """One split on disk. pairs: None where it is not there; problem: why it cannot be opened."""
+
+    split: str
+    role: str
+    pairs: int | None
+    official: int | None
+    confirmed: bool
+    local: bool
+    problem: str = ""
+
+    @property
+    def words(self) -> str:
+        """How much of it is there."""
+        if self.problem:
+            return f"broken: {self.problem}"
+        if self.pairs is None:
+            return "missing" if self.official is None else f"missing, {self._official}"
+        if self.official in (None, self.pairs):
+            return f"{self.pairs} pairs"
+        return f"{self.pairs} pairs, {self._official}"
+
+    @property
+    def short(self) -> str:
+        """The same in a word or two."""
+        if self.problem:
+            return "broken"
+        return f"{self.pairs}" + (
+            f" of {self.official}" if self.official not in (None, self.pairs) else ""
+        )
+
+    @property
+    def _official(self) -> str:
+        return f"officially {self.official}" + ("" if self.confirmed else " (not confirmed)")
+
+
+@dataclass(frozen=True)
+class SetState:
+    """A data set and what of it is on disk."""
+
+    dataset: Dataset
+    place: Path | None
+    splits: list[SplitState]
+
+    @property
+    def word(self) -> str:
+        """Found, partly found, broken or missing."""
+        if any(split.problem for split in self.splits):
+            return "broken"
+        found = [split.pairs is not None for split in self.splits if not split.local] or [
+            split.pairs is not None for split in self.splits
+        ]
+        return "found" if all(found) else "partly" if any(found) else self._rest()
+
+    def _rest(self) -> str:
+        return "partly" if any(split.pairs is not None for split in self.splits) else "missing"
+
+    def as_json(self) -> dict[str, Any]:
+        facts = self.dataset.model_dump(mode="json", exclude={"base", "layouts", "splits"})
+        splits = [asdict(split) for split in self.splits]
+        place = str(self.place) if self.place else None
+        return facts | {
+            "state": self.word,
+            "place": place,
+            "splits": splits,
+            "get": how_to_get(self.dataset),
+        }
+
+
+def state_of(dataset: Dataset, root: Path | None) -> SetState:
+    """Look for the splits of a set under the data root; names are matched, no file is read."""
+    place = dataset.location(root)
+    return SetState(dataset, place, [_split(dataset, place, name) for name in dataset.split_names])
+
+
+def _split(dataset: Dataset, place: Path | None, name: str) -> SplitState:
+    pairs, problem = None, ""
+    try:
+        found = None if place is None else split_pairs(dataset, place, name)
+        pairs = None if found is None else len(found)
+    except DataError as error:
+        problem = str(error)
+    return SplitState(
+        name,
+        dataset.role(name),
+        pairs,
+        dataset.counts.get(name),
+        dataset.is_confirmed(name),
+        name in dataset.local,
+        problem,
+    )
+
+
+def how_to_get(dataset: Dataset) -> str:
+    """Return the sentence that says where a set comes from and which command takes it in."""
+    if dataset.archives:
+        return f"lpmoe-bench data fetch {dataset.name}"
+    if dataset.by_hand:
+        return (
+            f"open {dataset.page} and download by hand: {dataset.by_hand}; then lpmoe-bench data "
+            f"add {dataset.name} FILE"
+        )
+    if dataset.page:
+        return f"a copy made locally after {dataset.page}; it cannot be downloaded as it is"
+    return f"lpmoe-bench data add {dataset.name} FILE_OR_FOLDER"
+
+
+def overview(states: list[SetState]) -> list[tuple[str, str]]:
+    """Return (set, one line) for a list of all sets."""
+    lines = []
+    for state in states:
+        there = [s for s in state.splits if s.pairs is not None or s.problem]
+        what = ", ".join(f"{s.split} {s.short}" for s in there)
+        roles = "+".join(dict.fromkeys(split.role for split in state.splits))
+        command = f"lpmoe-bench data {'fetch' if state.dataset.archives else 'show'} "
+        rest = what or command + state.dataset.name
+        lines.append(
+            (state.dataset.name, f"{state.dataset.task:<7} {state.word:<8} {roles}: {rest}")
+        )
+    return lines
+
+
+def details(state: SetState, root: Path | None) -> list[tuple[str, str]]:
+    """Return (field, text) with all that a user may want to know about one set."""
+    dataset = state.dataset
+    where = str(state.place) if state.place else f"not under {root}" if root else UNSET
+    lines = [("data set", f"{dataset.name}: {dataset.title}"), ("task", dataset.task)]
+    lines += [("folder", where)]
+    for split in state.splits:
+        local = "; a local split, nobody's official one" if split.local else ""
+        lines.append((f"  {split.split}", f"{split.words} (for {split.role}){local}"))
+    lines += [
+        ("page", dataset.page),
+        ("licence", dataset.licence),
+        ("note", dataset.note),
+        ("archives", "\n".join(archive.url[0] for archive in dataset.archives)),
+        ("get it", "" if state.word == "found" else how_to_get(dataset)),
+        ("verify it", f"lpmoe-bench data verify {dataset.name}" if state.place else ""),
+    ]
+    return [(field, text) for field, text in lines if text]

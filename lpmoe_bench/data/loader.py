@@ -1,0 +1,291 @@
+"""Pairs to tensors: squashed, flipped and batched by seed and key, never by global state."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from lpmoe_bench.data.images import THRESHOLD, read_mask
+from lpmoe_bench.data.pairs import Pair, read_pair
+from lpmoe_bench.errors import DataError, UsageError
+
+# Training images varied at random: resized and cropped, and distorted in brightness and colour.
+
+
+Draws = Iterator[float]  # each in [0, 1)
+BRIGHTNESS = 32 / 255
+CONTRAST = SATURATION = (0.5, 1.5)
+HUE_DEGREES = 36.0
+
+
+def rescale(
+    image: Tensor, mask: Tensor, scale: tuple[float, float], draws: Draws
+) -> tuple[Tensor, Tensor]:
+    """Resize by a factor between two and cut a square of the old size out of it.
+
+    image: (3, s, s) in [0, 1]; mask: (1, s, s). What a smaller image leaves free is of its mean
+    colour and no object. Takes three draws.
+    """
+    size = image.shape[-1]
+    side = max(1, round(size * _between(scale, next(draws))))
+    large = F.interpolate(image[None], (side, side), mode="bilinear", antialias=True)[0]
+    truth = F.interpolate(mask[None], (side, side), mode="nearest-exact")[0]
+    top, left = (int(next(draws) * (abs(side - size) + 1)) for _ in range(2))
+    if side >= size:
+        cut = (..., slice(top, top + size), slice(left, left + size))
+        return large[cut].clamp(0, 1), truth[cut]
+    place = (..., slice(top, top + side), slice(left, left + side))
+    whole, blank = image.mean((1, 2), keepdim=True).repeat(1, size, size), torch.zeros_like(mask)
+    whole[place], blank[place] = large.clamp(0, 1), truth
+    return whole, blank
+
+
+def distort(image: Tensor, draws: Draws) -> Tensor:
+    """Change brightness, contrast, saturation and hue, each in half of the cases.
+
+    image: (3, h, w) in [0, 1]. The ranges are those of mmsegmentation's photometric distortion, as
+    is that contrast changes before or after the colours. Takes nine draws.
+    """
+    change = [(next(draws) < 0.5, next(draws)) for _ in range(4)]
+    contrast_first = next(draws) < 0.5
+    (bright, amount), contrast, saturation, hue = change
+    pixels = image + bright * BRIGHTNESS * (2 * amount - 1)
+    if contrast_first:
+        pixels = _contrast(pixels, *contrast)
+    if saturation[0] or hue[0]:
+        pixels = _colours(pixels.clamp(0, 1), saturation, hue)
+    if not contrast_first:
+        pixels = _contrast(pixels, *contrast)
+    return pixels.clamp(0, 1)
+
+
+def _contrast(pixels: Tensor, used: bool, amount: float) -> Tensor:
+    return pixels * _between(CONTRAST, amount) if used else pixels
+
+
+def _colours(pixels: Tensor, saturation: tuple[bool, float], hue: tuple[bool, float]) -> Tensor:
+    """Scale the saturation and turn the hue of pixels in [0, 1]."""
+    rgb = np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())
+    hsv = cv2.cvtColor(rgb, cv2.COLOR_RGB2HSV)  # 0 to 360 degrees, 0 to 1, 0 to 1
+    if saturation[0]:
+        hsv[..., 1] = np.clip(hsv[..., 1] * _between(SATURATION, saturation[1]), 0, 1)
+    if hue[0]:
+        hsv[..., 0] = (hsv[..., 0] + HUE_DEGREES * (2 * hue[1] - 1)) % 360
+    return torch.from_numpy(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)).permute(2, 0, 1)
+
+
+def _between(limits: tuple[float, float], share: float) -> float:
+    low, high = limits
+    return low + (high - low) * share
+
+
+Key = tuple[int, int]  # (epoch, index)
+Prefixes = Callable[[Pair, bool], Tensor]  # of a pair's image, mirrored or not: see feature_cache
+MOST_WORKERS = 4
+
+
+def carve_validation(
+    pairs: Sequence[Pair], fraction: float, seed: int
+) -> tuple[list[Pair], list[Pair]]:
+    """Return (train, validation), each sorted by name and never empty.
+
+    Which pairs are kept for validation depends on their names and the seed, not on their order.
+    Raises UsageError for a fraction outside (0, 1) and DataError for fewer than two pairs.
+    """
+    if not 0 < fraction < 1:
+        raise UsageError(f"the validation share is {fraction}; it must lie between 0 and 1")
+    if len(pairs) < 2:
+        raise DataError(
+            f"{len(pairs)} training pairs cannot be divided into train and validation; give at "
+            f"least 2"
+        )
+    ranked = _ranked(pairs, "validation", seed)
+    count = min(max(1, round(fraction * len(pairs))), len(pairs) - 1)
+    return _by_name(ranked[count:]), _by_name(ranked[:count])
+
+
+def subset(pairs: Sequence[Pair], count: int | None, seed: int) -> list[Pair]:
+    """Return `count` pairs, chosen by name and seed and sorted by name; all of them for None or
+    when there are no more. Raises UsageError for a count below 1."""
+    if count is not None and count < 1:
+        raise UsageError(f"limit_train is {count}; it must be at least 1")
+    return _by_name(_ranked(pairs, "subset", seed)[:count])
+
+
+def _ranked(pairs: Sequence[Pair], purpose: str, seed: int) -> list[Pair]:
+    """Order pairs by a hash of their names: another order for each purpose and seed."""
+
+    def rank(pair: Pair) -> bytes:
+        return hashlib.sha256(f"{purpose}\0{seed}\0{pair.name}".encode()).digest()
+
+    return sorted(pairs, key=rank)
+
+
+def _by_name(pairs: Sequence[Pair]) -> list[Pair]:
+    return sorted(pairs, key=lambda pair: pair.name)
+
+
+class PairDataset(Dataset):
+    """Training items by key (epoch, index): image (3, size, size), mask (1, size, size).
+
+    The image is float32 in [0, 1], resized bilinearly with antialias; the mask is float32 of 0 and
+    1, resized to the nearest pixel. Both are squashed to a square, and mirrored in half of the
+    (seed, epoch, index). scale, photometric: see lpmoe_bench.augment; drawn for each (seed, epoch,
+    index) as well. prefixes: what stands in the place of images, which are not read then; not with
+    scale or photometric. Reading raises DataError naming the file.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        size: int,
+        seed: int,
+        flip: bool,
+        scale: tuple[float, float] | None = None,
+        photometric: bool = False,
+        prefixes: Prefixes | None = None,
+    ):
+        self.pairs, self.size, self.seed, self.flip = list(pairs), size, seed, flip
+        self.scale, self.photometric, self.prefixes = scale, photometric, prefixes
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, key: Key) -> tuple[Tensor, Tensor]:
+        epoch, index = key
+        if self.prefixes is not None:
+            pair, mirrored = self.pairs[index], self.mirrored(key)
+            mask = mask_tensor(read_mask(pair.mask), self.size)
+            return self.prefixes(pair, mirrored), mask.flip(-1) if mirrored else mask
+        pixels, truth = read_pair(self.pairs[index])
+        image, mask = image_tensor(pixels, self.size), mask_tensor(truth, self.size)
+        if self.scale or self.photometric:
+            draws = iter((_words(12, 2, self.seed, epoch, index) >> np.uint64(11)) * 2.0**-53)
+            if self.scale:
+                image, mask = rescale(image, mask, self.scale, draws)
+            if self.photometric:
+                image = distort(image, draws)
+        if self.mirrored(key):
+            return image.flip(-1), mask.flip(-1)
+        return image, mask
+
+    def mirrored(self, key: Key) -> bool:
+        """Tell whether the item of a key (epoch, index) is mirrored."""
+        return self.flip and bool(_words(1, self.seed, *key)[0] & np.uint64(1))
+
+
+def image_tensor(image: np.ndarray, size: int) -> Tensor:
+    """Squash an image, uint8 (h, w, 3), to float32 (3, size, size) in [0, 1]."""
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float().div_(255)  # no copy
+    squashed = F.interpolate(pixels, (size, size), mode="bilinear", antialias=True)[0]
+    return squashed.clamp_(0, 1)  # weights sum to one only up to rounding
+
+
+def mask_tensor(mask: np.ndarray, size: int) -> Tensor:
+    """Squash a mask, uint8 of 0 and 255 (h, w), to float32 of 0 and 1, (1, size, size)."""
+    # The exact variant samples pixel centres, so that a mirrored mask gives a mirrored result.
+    squashed = cv2.resize(mask, (size, size), interpolation=cv2.INTER_NEAREST_EXACT)
+    return torch.from_numpy(squashed > 0).float()[None]
+
+
+def epoch_batches(
+    count: int, batch: int, seed: int, epoch: int, rank: int = 0, world: int = 1
+) -> list[list[Key]]:
+    """Return the batches of one epoch for one of `world` processes, as lists of keys.
+
+    `batch` is the global batch, divided among the processes; all get equally many images. The
+    last, smaller batch is cut to a multiple of `world`, and dropped when it has fewer than two
+    images, unless it is the only one. Raises UsageError when the batch cannot be divided.
+    """
+    if batch < 1 or batch % world:
+        raise UsageError(
+            f"batch is {batch}; it must be a positive multiple of the {world} processes"
+        )
+    order = np.argsort(_words(count, seed, epoch), kind="stable").tolist()
+    chunks = [order[start : start + batch] for start in range(0, count, batch)]
+    if chunks and len(chunks[-1]) < batch:
+        rest = chunks.pop()
+        rest = rest[: len(rest) // world * world]
+        if len(rest) > 1 or (rest and not chunks):
+            chunks.append(rest)
+    return [[(epoch, index) for index in chunk[rank::world]] for chunk in chunks]
+
+
+def loader(
+    dataset: PairDataset,
+    batches: Sequence[list[Key]],
+    workers: int | None = None,
+    device: str = "cpu",
+    world: int = 1,
+) -> DataLoader:
+    """Return a loader of exactly these batches: image (B, 3, s, s), mask (B, 1, s, s).
+
+    A resumed epoch passes the batches that are left. The items do not depend on `workers`; see
+    default_workers for how many there are by default.
+    """
+    if workers is None:
+        workers = default_workers(device, world)
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=workers,
+        worker_init_fn=_calm,
+        # Its own generator: without one, each pass would draw from the global one.
+        generator=torch.Generator().manual_seed(0),
+    )
+
+
+def default_workers(device: str, world: int = 1) -> int:
+    """Return how many loader processes serve one of `world` training processes.
+
+    On a CPU, training keeps all cores busy: workers get those beyond two, none on one or two, where
+    they would only take time from it. On any other device the cores are idle without workers, and
+    training would wait while it decodes by itself.
+    """
+    if device == "cpu":
+        return max(0, min(MOST_WORKERS, cores() - 2))
+    return max(1, min(MOST_WORKERS, cores() // world))
+
+
+def cores() -> int:
+    """Return how many processor cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def eval_items(
+    pairs: Sequence[Pair],
+    size: int,
+    threshold: int = THRESHOLD,
+    prefixes: Prefixes | None = None,
+) -> Iterator[tuple[str, Tensor, np.ndarray]]:
+    """Yield (name, image (3, size, size) in [0, 1], mask uint8 of 0 and 255 at its own size).
+
+    threshold: a mask value above it, of 255, is object. prefixes: what stands in the place of
+    images, which are not read then.
+    """
+    for pair in pairs:
+        if prefixes is not None:
+            yield pair.name, prefixes(pair, False), read_mask(pair.mask, threshold)
+            continue
+        image, mask = read_pair(pair, threshold)
+        yield pair.name, image_tensor(image, size), mask
+
+
+def _words(count: int, *key: int) -> np.ndarray:
+    """Return random 64-bit words that depend on the key alone, the same in every numpy version."""
+    return np.random.PCG64(np.random.SeedSequence(key)).random_raw(count)
+
+
+def _calm(worker: int) -> None:
+    """Keep each worker to one thread; there is one worker for each core already."""
+    cv2.setNumThreads(0)

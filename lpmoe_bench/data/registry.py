@@ -1,0 +1,354 @@
+"""All tasks and data sets by name: the entries of datasets.yaml, merged with a user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from lpmoe_bench.errors import UsageError
+from method_zoo.errors import unknown
+
+# The entries of datasets.yaml: a task, a data set, its archives and its folder layouts.
+
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"  # names become parts of labels and of folders
+GIVEN_BY_LOADER = {"name", "base"}
+INSIDE = r"^(?!/|~)(?!.*\.\.)[^\\:\x00]+$"  # a path that stays within its folder
+CHECKSUM = r"^(sha256:[0-9a-f]{64}|md5:[0-9a-f]{32})$"
+OBJECT = r"^(above 128|nonzero|#[0-9a-f]{6})$"
+WEB = r"^https?://[^\s]+$"
+Inside = Annotated[str, Field(pattern=INSIDE)]
+
+
+def _as_parts(value: Any) -> Any:
+    """Let one part stand without the list around it."""
+    if isinstance(value, str):
+        return [[value]]
+    if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+        return [value]
+    return value
+
+
+def _of_known_kind(part: list[str]) -> list[str]:
+    tables = [item.endswith(".csv") for item in part]
+    if tables not in ([False, False], [True]):
+        raise ValueError("give two folders [images, masks] or one table.csv")
+    return part
+
+
+# [images, masks], folders or folder/*_suffix.ext where the star is the name; or [table.csv]
+Part = Annotated[list[Inside], AfterValidator(_of_known_kind)]
+Parts = Annotated[list[Part], BeforeValidator(_as_parts), Field(min_length=1)]
+SplitName = Annotated[str, Field(pattern=NAME)]
+Layout = dict[SplitName, Parts]
+
+
+class _Model(BaseModel):
+    # Python's regular expressions, because pydantic's own know no lookahead.
+    model_config = ConfigDict(extra="forbid", frozen=True, regex_engine="python-re")
+
+
+class _Entry(_Model):
+    name: str = Field(pattern=NAME)
+    title: str
+
+
+class StandIn(_Model):
+    """What a task uses where its own training sets are not there; no train: the embedded set."""
+
+    train: list[str] = []
+    test: list[str] = []
+
+
+class Task(_Entry):
+    """What a task trains and tests on, and how. train, test: `data set/split` references.
+
+    stand_in: other sets for where those of `train` are not found. loss, select: names of a loss
+    and of the score that picks the best epoch. embedded: the set drawn in code that is used where
+    no real one is found; empty for none.
+    """
+
+    protocol: str
+    loss: str
+    select: str
+    train: list[str] = Field(min_length=1)
+    test: list[str] = Field(min_length=1)
+    stand_in: StandIn = StandIn()
+    embedded: str = ""
+    recipe: dict[str, Any] = {}
+
+    @property
+    def references(self) -> list[str]:
+        """All `data set/split` of the task, each once."""
+        both = [*self.train, *self.test, *self.stand_in.train, *self.stand_in.test]
+        return list(dict.fromkeys(both))
+
+
+class Archive(_Model):
+    """A file that can be fetched without a form. url: or several, the first that works is taken.
+
+    checksum: `sha256:...` or `md5:...` where one is published; without, that of the first fetch is
+    recorded and enforced after. folder: where its content goes in, for archives without one.
+    """
+
+    url: Annotated[
+        list[Annotated[str, Field(pattern=WEB)]],
+        BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+        Field(min_length=1),
+    ]
+    checksum: str = Field("", pattern=CHECKSUM + "|^$")
+    folder: str = Field("", pattern=INSIDE + "|^$")
+
+    @property
+    def file(self) -> str:
+        """The name under which it is kept."""
+        return self.url[0].partition("?")[0].rstrip("/").rpartition("/")[2]
+
+
+class Groups(_Model):
+    """Images that belong together by nature, such as frames of one video; what: one such group.
+
+    table: a CSV in the set's folder with the columns of names and of groups. starts: the first
+    number of each group, for names that are numbers up to `last`, where there is no table. alike:
+    near duplicates of no known group are taken for one. confirmed: as for counts.
+    """
+
+    what: str
+    table: Annotated[list[Inside], Field(min_length=3, max_length=3)] | None = None
+    starts: list[int] = []
+    last: int = 0
+    alike: bool = False
+    confirmed: bool = False
+
+    @model_validator(mode="after")
+    def _is_told(self) -> Groups:
+        if not (self.table or self.starts or self.alike):
+            raise ValueError("give a table, starts, or alike: true")
+        if self.starts != sorted(set(self.starts)) or (self.starts and self.last < self.starts[-1]):
+            raise ValueError("starts must grow, and last be no smaller than the last of them")
+        return self
+
+
+class Dataset(_Entry):
+    """A data set in a folder.
+
+    splits: {name: list file, None for every image} of the plain layout: one folder of `images`, one
+    of `masks`. layouts: others seen in the wild. folder: under the data root, the set's name by
+    default; in a user's own file also beside that file (`base`), or absolute. counts: official
+    pairs a split, seen in a source if `confirmed` (for all or for those it lists). local: splits
+    that are not official ones. object: what of a mask is object: `above 128`, or what `data add`
+    converts: `nonzero`, or a colour such as `#ff0000`. by_hand: the file to download
+    where there is no direct archive. checksums: of a split's content, as `data verify` prints it.
+    groups: images that belong together by nature.
+    """
+
+    task: str
+    folder: str = ""
+    images: str = "images"
+    masks: str = "masks"
+    splits: dict[SplitName, str | None] = {}
+    layouts: list[Layout] = []
+    counts: dict[str, int] = {}
+    confirmed: bool | list[str] = False
+    local: list[str] = []
+    object: str = Field("above 128", pattern=OBJECT)
+    page: str = ""
+    archives: list[Archive] = []
+    by_hand: str = ""
+    licence: str = ""
+    note: str = ""
+    checksums: dict[str, str] = {}
+    groups: Groups | None = None
+    base: Path | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            values = {"folder": values.get("name"), **values}
+            if "splits" not in values and not values.get("layouts"):
+                values["splits"] = {"all": None}
+        return values
+
+    @model_validator(mode="after")
+    def _has_splits(self) -> Dataset:
+        if not self.split_names:
+            raise ValueError("splits or layouts must name at least one split")
+        return self
+
+    @property
+    def split_names(self) -> list[str]:
+        """All splits, of the plain layout and of the others."""
+        return list(dict.fromkeys([*self.splits, *(n for one in self.layouts for n in one)]))
+
+    def role(self, split: str) -> Literal["train", "validation", "test"]:
+        """What a split is for, by its name: train..., val..., every other one is for testing."""
+        if split.startswith("train"):
+            return "train"
+        return "validation" if split.startswith("val") else "test"
+
+    def is_confirmed(self, split: str) -> bool:
+        """Whether the split's count was seen in a source."""
+        return self.confirmed if isinstance(self.confirmed, bool) else split in self.confirmed
+
+    def location(self, root: Path | None) -> Path | None:
+        """Return the folder that holds the set, None where it is not there."""
+        places = [place / self.folder for place in (root, self.base) if place is not None]
+        if Path(self.folder).is_absolute():
+            places = [Path(self.folder)]
+        return next((place for place in places if place.is_dir()), None)
+
+
+# All tasks and data sets by name: datasets.yaml merged with a user's own, read safely.
+
+
+@dataclass(frozen=True)
+class Registry:
+    """All tasks and data sets by name."""
+
+    tasks: dict[str, Task]
+    datasets: dict[str, Dataset]
+
+    def task(self, name: str) -> Task:
+        """Return a task; raises UsageError with the nearest name."""
+        if name not in self.tasks:
+            raise UsageError(unknown("task", name, self.tasks))
+        return self.tasks[name]
+
+    def dataset(self, name: str) -> Dataset:
+        """Return a data set; raises UsageError with the nearest name."""
+        if name not in self.datasets:
+            raise UsageError(unknown("data set", name, self.datasets))
+        return self.datasets[name]
+
+    def split(self, reference: str) -> tuple[Dataset, str]:
+        """Return the data set and split of `data set/split`; raises UsageError."""
+        name, slash, split = reference.partition("/")
+        if not slash:
+            raise UsageError(f"'{reference}' names no split; write it as data set/split")
+        dataset = self.dataset(name)
+        if split not in dataset.split_names:
+            raise UsageError(unknown(f"split of {name}", split, dataset.split_names))
+        return dataset, split
+
+
+def load_registry(extra: Path | None = None) -> Registry:
+    """Read the packaged datasets.yaml and merge a user's own file into it.
+
+    Raises UsageError naming file and entry for broken YAML, unknown or missing keys, names that
+    exist already, and references to tasks, data sets or splits that do not.
+    """
+    package = Path(__file__).parents[1]
+    packaged = package / "datasets.yaml"
+    tasks: dict[str, Task] = {}
+    datasets: dict[str, Dataset] = {}
+    _merge(packaged if packaged.exists() else package.parent / packaged.name, None, tasks, datasets)
+    if extra is not None:
+        _merge(extra, extra.resolve().parent, tasks, datasets)
+    registry = Registry(tasks, datasets)
+    _check_references(registry)
+    return registry
+
+
+def _check_references(registry: Registry) -> None:
+    """Raise UsageError, naming the entry, where one names what is not there."""
+    for kind, items in (("data set", registry.datasets), ("task", registry.tasks)):
+        for item in items.values():
+            try:
+                if isinstance(item, Dataset):
+                    registry.task(item.task)
+                    listed = item.confirmed if isinstance(item.confirmed, list) else []
+                    named = (*item.counts, *item.local, *item.checksums, *listed)
+                    references = [f"{item.name}/{split}" for split in named]
+                else:
+                    references = item.references
+                for reference in references:
+                    registry.split(reference)
+            except UsageError as error:
+                raise UsageError(f"{kind} '{item.name}': {error}") from None
+
+
+def _merge(
+    path: Path, base: Path | None, tasks: dict[str, Task], datasets: dict[str, Dataset]
+) -> None:
+    """Add the entries of one file."""
+    content = _read(path)
+    for section in content:
+        if section not in ("tasks", "datasets"):
+            raise UsageError(f"{path}: {unknown('section', str(section), ('tasks', 'datasets'))}")
+    _add(path, "task", content.get("tasks"), tasks, Task, {})
+    _add(path, "data set", content.get("datasets"), datasets, Dataset, {"base": base})
+
+
+Model = TypeVar("Model", Task, Dataset)
+
+
+def _add(
+    path: Path, kind: str, section: Any, known: dict[str, Model], model: type[Model], given: dict
+) -> None:
+    if section is not None and not isinstance(section, Mapping):
+        raise UsageError(f"{path}: the section of {kind}s must hold entries by name")
+    for name, entry in (section or {}).items():
+        where = f"{path}: {kind} '{name}'"
+        if name in known:
+            raise UsageError(f"{where} exists already; give yours another name")
+        if not isinstance(entry, Mapping):
+            raise UsageError(f"{where} must hold settings by name, such as 'title: My set'")
+        keys = set(model.model_fields) - GIVEN_BY_LOADER
+        for key in entry:
+            if key not in keys:
+                raise UsageError(f"{where}: {unknown('key', str(key), keys)}")
+        try:
+            known[name] = model.model_validate({**entry, **given, "name": name})
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"])
+            text = first["msg"].removeprefix("Value error, ")
+            text = text[:1].lower() + text[1:]
+            raise UsageError(f"{where}: " + (f"key '{key}': {text}" if key else text)) from None
+
+
+class _Loader(yaml.SafeLoader):
+    """The safe loader, which also refuses a key that stands twice: the first would be lost."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key in keys:
+            if keys.count(key) > 1 and key != "<<":
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"'{key}' stands twice", node.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    """Read a YAML file into a mapping; raises UsageError in one sentence."""
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a SafeLoader
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is no UTF-8 text; save it as UTF-8") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "unexpected character"
+        raise UsageError(f"{path}{line} is not valid YAML: {problem}") from None
+    except RecursionError:
+        raise UsageError(f"{path} is nested too deeply to be a list of data sets") from None
+    if not isinstance(content, Mapping):
+        raise UsageError(f"{path} must hold the sections 'tasks' or 'datasets'")
+    return content

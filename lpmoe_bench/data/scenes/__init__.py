@@ -1,0 +1,1 @@
+"""Scenes drawn in code, one file a task."""

@@ -1,0 +1,340 @@
+"""A split: its pairs, a digest of their content, and the check that all can be read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple, TypeGuard, TypeVar
+
+from lpmoe_bench.data.images import inspect_mask, read_image, read_mask
+from lpmoe_bench.data.pairs import Pair, check_sizes, shown, uncollected
+from lpmoe_bench.errors import DataError, ResourceError
+from lpmoe_bench.files import write_atomically
+
+# Manifest cache: what reading a pair's two files told, for as long as the files are the same.
+
+
+VERSION = 1
+SETTLED_SECONDS = 2.0  # a file that is younger may change again within one tick of its clock
+CONTENT = re.compile(r"[0-9a-f]{64}\0[0-9a-f]{64}")
+
+
+class Facts(NamedTuple):
+    """What is known of a pair. content: both checksums, joined by a NUL; shape: (h, w) and flags of
+    its mask, both None as long as it was not decoded and found sound."""
+
+    content: str
+    shape: tuple[int, int] | None = None
+    flags: tuple[str, ...] | None = None
+
+
+class Manifest:
+    """Facts of pairs by name, kept in one file for each folder of images.
+
+    A fact holds while size, dates and inode of both files stay as they were. The file is only a
+    cache: it may be deleted, and one that cannot be read or written is done without.
+    """
+
+    def __init__(self, file: Path | None):
+        self.file = file
+        self._rows: dict[str, list[Any]] = {} if file is None else _load(file)
+        self._changed = False
+
+    @classmethod
+    def of(cls, folder: Path | None, pairs: Iterable[Pair], kind: str) -> Manifest:
+        """Open the manifest of these pairs under a folder; without one, nothing is kept."""
+        first = next(iter(pairs), None)
+        if folder is None or first is None:
+            return cls(None)
+        places = f"{kind}\0{first.image.parent.resolve()}\0{first.mask.parent.resolve()}"
+        return cls(folder / f"{hashlib.sha256(places.encode()).hexdigest()[:24]}.json")
+
+    def each(
+        self, pairs: Iterable[Pair], ready: Callable[[Facts], bool], read: _Reader
+    ) -> Iterator[tuple[Pair, Facts]]:
+        """Yield (pair, facts) in order: known ones where they are `ready`, else those of `read`.
+
+        `read` takes the pairs that must be read, with what is known of them, and yields facts for
+        each, in order; those without content are not kept. It may raise DataError, which drops the
+        rest; what was read until then is kept.
+        """
+        pairs = list(pairs)
+        with uncollected():
+            stamps = [_stamp(one) if self.file is not None else "" for one in pairs]
+            known = [self._known(one.name, now) for one, now in zip(pairs, stamps, strict=True)]
+        wanting = [k for k, facts in enumerate(known) if facts is None or not ready(facts)]
+        fresh = read([(pairs[k], known[k]) for k in wanting])
+        todo = set(wanting)
+        try:
+            for k, pair in enumerate(pairs):
+                facts = next(fresh) if k in todo else known[k]
+                assert facts is not None
+                if k in todo:
+                    self._remember(pair.name, stamps[k], facts)
+                yield pair, facts
+        finally:
+            self.save()
+
+    def _known(self, name: str, stamp: str) -> Facts | None:
+        row = self._rows.get(name)
+        if not stamp or not _is_row(row) or row[0] != stamp:
+            return None
+        return Facts(row[1], None if row[2] is None else tuple(row[2]), _tuple(row[3]))
+
+    def _remember(self, name: str, stamp: str, facts: Facts) -> None:
+        if stamp and facts.content and time.time_ns() - _newest(stamp) > SETTLED_SECONDS * 1e9:
+            self._rows[name] = [stamp, *facts]
+            self._changed = True
+
+    def save(self) -> None:
+        """Write what is new."""
+        if self.file is None or not self._changed:
+            return
+        text = json.dumps({"version": VERSION, "rows": self._rows}, separators=(",", ":"))
+        try:
+            write_atomically(self.file, text)
+            self._changed = False
+        except ResourceError:
+            self.file = None  # a full or read-only disk: everything still works, but slower
+
+
+_Reader = Callable[[list[tuple[Pair, Facts | None]]], Iterator[Facts]]
+
+
+def _stamp(pair: Pair) -> str:
+    """Size, dates and inode of both files; empty when one cannot be asked."""
+    try:
+        one, other = os.stat(pair.image), os.stat(pair.mask)
+    except OSError:
+        return ""
+    return (  # written out: twice as fast as a loop
+        f"{one.st_size} {one.st_ino} {one.st_mtime_ns} {one.st_ctime_ns} "
+        f"{other.st_size} {other.st_ino} {other.st_mtime_ns} {other.st_ctime_ns}"
+    )
+
+
+def _newest(stamp: str) -> int:
+    numbers = stamp.split()
+    return max(int(numbers[k]) for k in (2, 3, 6, 7))
+
+
+def _tuple(value: list[str] | None) -> tuple[str, ...] | None:
+    return None if value is None else tuple(value)
+
+
+@uncollected()
+def _load(file: Path) -> dict[str, list[Any]]:
+    """Return the rows of a manifest; none when there is no sound one."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    rows = content.get("rows") if isinstance(content, dict) else None
+    if not isinstance(rows, dict) or content.get("version") != VERSION:
+        return {}
+    return rows  # each is looked at when it is asked for
+
+
+def _is_row(row: Any) -> TypeGuard[list[Any]]:
+    if not isinstance(row, list) or len(row) != 4:
+        return False
+    stamp, content, shape, flags = row
+    return (
+        isinstance(stamp, str)
+        and isinstance(content, str)
+        and CONTENT.fullmatch(content) is not None
+        and (shape is None or (isinstance(shape, list) and len(shape) == 2))
+        and (flags is None or isinstance(flags, list))
+    )
+
+
+Report = Callable[[int, int], None]
+Item = TypeVar("Item")
+Value = TypeVar("Value")
+UNUSUAL = {  # what check_pairs says about flags of inspect_mask
+    "grey levels": "hold grey levels; values above 128 count as object",
+    "values 0 and 1": "hold only 0 and 1; 1 counts as object",
+    "two colours": "are painted in two colours; the lighter one counts as object",
+    "empty": "are empty",
+}
+
+
+@dataclass(frozen=True)
+class Split:
+    """The pairs of one split. digest: 64 hex digits of their content, whatever their order and
+    place. note: what must be said beside its name. generated: drawn by this program."""
+
+    dataset: str
+    name: str
+    pairs: tuple[Pair, ...]
+    digest: str
+    note: str = ""
+    generated: bool = False
+
+    @property
+    def label(self) -> str:
+        return f"{self.dataset}/{self.name}"
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a record says of it."""
+        return {
+            "label": self.label,
+            "digest": self.digest,
+            "images": len(self.pairs),
+            "note": self.note,
+            "generated": self.generated,
+        }
+
+
+def make_split(like: Split, name: str, pairs: Sequence[Pair], cache: Path | None = None) -> Split:
+    """Return a split of these pairs, with their digest; the rest is taken from another split.
+
+    `cache` is a folder that keeps what was read of files, so that the next time is quick.
+    """
+    digest = digest_of(contents(like, pairs, cache))
+    return replace(like, name=name, pairs=tuple(pairs), digest=digest)
+
+
+def image_checksums(split: Split, cache: Path | None = None) -> dict[str, str]:
+    """Return {checksum of the image: name} of a split, whatever masks its images have."""
+    found = contents(split, split.pairs, cache)
+    return {facts.content.partition("\0")[0]: pair.name for pair, facts in found}
+
+
+def digest_of(found: Iterable[tuple[Pair, Facts]]) -> str:
+    """Return 64 hex digits of the names of pairs and of what their files hold."""
+    return _hash(f"{pair.name}\0{facts.content}\n" for pair, facts in found)
+
+
+def checksum_of(found: Iterable[tuple[Pair, Facts]]) -> str:
+    """Return 64 hex digits of what the files of pairs hold, whatever their names and dates."""
+    return _hash(f"{facts.content}\n" for _, facts in found)
+
+
+def _hash(lines: Iterable[str]) -> str:
+    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+
+
+def contents(
+    like: Split, pairs: Sequence[Pair], cache: Path | None
+) -> Iterator[tuple[Pair, Facts]]:
+    """Yield each pair with the checksums of its files."""
+    manifest, content = _manifest(like, pairs, cache)
+
+    def read(wanting: list[tuple[Pair, Facts | None]]) -> Iterator[Facts]:
+        return (Facts(value) for _, value in _each(content, [pair for pair, _ in wanting]))
+
+    return manifest.each(pairs, lambda facts: bool(facts.content), read)
+
+
+def _manifest(
+    like: Split, pairs: Sequence[Pair], cache: Path | None
+) -> tuple[Manifest, Callable[[Pair], str]]:
+    content = _hash_pixels if like.generated else _hash_files
+    return Manifest.of(cache, pairs, content.__name__), content
+
+
+def check_pairs(split: Split, report: Report | None = None, cache: Path | None = None) -> list[str]:
+    """Decode every image and mask once, so that a broken file is known before training starts.
+
+    Returns one note for each unusual kind of mask. Raises DataError for all broken files at once:
+    all are counted, ten are shown. `report` is told (pairs checked, all pairs). `cache` is as in
+    make_split: pairs found sound before are not decoded again while their files are the same.
+    """
+    broken: list[str] = []
+    unusual: dict[str, list[str]] = {flag: [] for flag in UNUSUAL}
+    for done, (pair, facts) in enumerate(checked(split, broken, cache), start=1):
+        for flag in facts.flags or ():
+            unusual[flag].append(pair.name)
+        if report is not None:
+            report(done, len(split.pairs))
+    if broken:
+        raise DataError(
+            f"{len(broken)} problems in the {len(split.pairs)} pairs of {split.label}: "
+            f"{shown(broken, '; ')}"
+        )
+    return [
+        f"{len(names)} of {len(split.pairs)} masks of {split.label} {UNUSUAL[flag]} "
+        f"(such as {names[0]})"
+        for flag, names in unusual.items()
+        if names
+    ]
+
+
+def checked(
+    split: Split, broken: list[str], cache: Path | None = None, afresh: bool = False
+) -> Iterator[tuple[Pair, Facts]]:
+    """Yield every pair with its facts, in order; what is wrong is added to `broken`.
+
+    `afresh` reads every file, whatever is known of it; sound pairs have their content then.
+    """
+    manifest, content = _manifest(split, split.pairs, cache)
+
+    def decode(item: tuple[Pair, Facts | None]) -> tuple[list[str], Facts]:
+        pair, known = item
+        problems, shape, flags = inspect_pair(pair)
+        if problems or (manifest.file is None and not afresh):
+            return problems, Facts("", shape, flags)
+        known_content = known.content if known and not afresh else content(pair)
+        return problems, Facts(known_content, shape, flags)
+
+    def read(wanting: list[tuple[Pair, Facts | None]]) -> Iterator[Facts]:
+        for _, (problems, facts) in _each(decode, wanting):
+            broken.extend(problems)
+            yield facts
+
+    return manifest.each(split.pairs, lambda facts: not afresh and facts.flags is not None, read)
+
+
+def inspect_pair(pair: Pair) -> tuple[list[str], tuple[int, int], tuple[str, ...]]:
+    """Return the problems of a pair, the (h, w) of its image and the flags of its mask."""
+    problems: list[str] = []
+    shapes, flags = [], ()
+    try:
+        shapes.append(read_image(pair.image).shape)
+    except DataError as error:
+        problems.append(str(error))
+    try:
+        mask, flags = inspect_mask(pair.mask)
+        shapes.append(mask.shape)
+    except DataError as error:
+        problems.append(str(error))
+    try:
+        if not problems:
+            check_sizes(pair, *shapes)
+    except DataError as error:
+        problems.append(str(error))
+    return problems, shapes[0][:2] if shapes else (0, 0), flags
+
+
+def _hash_files(pair: Pair) -> str:
+    """Hash the bytes of both files."""
+    try:
+        parts = (hashlib.sha256(path.read_bytes()) for path in (pair.image, pair.mask))
+        return "\0".join(part.hexdigest() for part in parts)
+    except OSError as error:
+        raise DataError(f"{error.filename} cannot be read ({error.strerror})") from None
+
+
+def _hash_pixels(pair: Pair) -> str:
+    """Hash decoded pixels: PNG encoders differ between machines."""
+    arrays = (read_image(pair.image), read_mask(pair.mask))
+    parts = (hashlib.sha256(str(a.shape).encode() + a.tobytes()) for a in arrays)
+    return "\0".join(part.hexdigest() for part in parts)
+
+
+def _each(function: Callable[[Item], Value], items: Sequence[Item]) -> Iterator[tuple[Item, Value]]:
+    """Yield (item, result) in order, computed by threads; an error or Ctrl-C drops the rest."""
+    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+    try:
+        yield from zip(items, pool.map(function, items), strict=True)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

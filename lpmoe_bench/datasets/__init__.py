@@ -1,1 +1,0 @@
-"""Data sets on disk: what is there, where to get it, taking it in, and whether it is sound."""
