@@ -46,10 +46,10 @@ def trained(task: str, args: argparse.Namespace) -> dict[str, Any]:
 
     from lpmoe_bench.config.settings import parse_sets
     from lpmoe_bench.evaluate import Predictor
+    from lpmoe_bench.model.trained import load_trained
+    from lpmoe_bench.model.weights.resolve import default_cache
     from lpmoe_bench.plan import RunRequest, make_plan
     from lpmoe_bench.run import execute
-    from lpmoe_bench.trained import load_trained
-    from lpmoe_bench.weights import default_cache
 
     flags = {"method": "lora", "task": task, "size": args.size}
     sets = parse_sets([f"train.epochs={args.epochs}", f"train.limit_train={args.limit}"])

@@ -25,15 +25,14 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from lpmoe_bench.blueprint import blueprint
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.feature_cache import open_features
 from lpmoe_bench.feature_cache.forecast import MIB, idle_because
+from lpmoe_bench.model.segmenter import blueprint, build_segmenter
+from lpmoe_bench.model.weights.resolve import default_cache
 from lpmoe_bench.plan import Plan, RunRequest, make_plan
 from lpmoe_bench.run import make_fabric, make_training
 from lpmoe_bench.train import train
-from lpmoe_bench.trained__build import build_segmenter
-from lpmoe_bench.weights import default_cache
 from method_zoo.options import list_methods
 
 MODES = (None, "memory", "disk")

@@ -23,7 +23,7 @@ from lpmoe_bench.data.images import read_image
 from lpmoe_bench.data.registry import load_registry
 from lpmoe_bench.data.tasks import resolve
 from lpmoe_bench.files import write_atomically
-from lpmoe_bench.weights import default_cache
+from lpmoe_bench.model.weights.resolve import default_cache
 
 SIDE, MARGIN, ROUNDS = 256, 0.1, 5
 

@@ -32,9 +32,9 @@ from lpmoe_bench.data.loader import PairDataset, cores, default_workers, epoch_b
 from lpmoe_bench.data.pairs import Pair, read_pair
 from lpmoe_bench.data.registry import load_registry
 from lpmoe_bench.data.tasks import resolve
-from lpmoe_bench.losses import structure_loss
-from lpmoe_bench.trained__build import build_segmenter
-from lpmoe_bench.weights import default_cache, resolve_weights
+from lpmoe_bench.model.losses import structure_loss
+from lpmoe_bench.model.segmenter import build_segmenter
+from lpmoe_bench.model.weights.resolve import default_cache, resolve_weights
 
 BATCH = 8
 WORKERS = sorted({0, 1, 2, default_workers("cpu")})

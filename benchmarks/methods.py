@@ -26,11 +26,11 @@ from rich.progress import track
 from rich.table import Table
 
 from lpmoe_bench.environment import collect_environment
-from lpmoe_bench.losses import structure_loss
+from lpmoe_bench.model.costs import count_parameters, peak_memory_bytes
+from lpmoe_bench.model.losses import structure_loss
+from lpmoe_bench.model.segmenter import build_segmenter
+from lpmoe_bench.model.weights.resolve import load_backbone, resolve_weights
 from lpmoe_bench.profile import profile_config
-from lpmoe_bench.profiling import count_parameters, peak_memory_bytes
-from lpmoe_bench.trained__build import build_segmenter
-from lpmoe_bench.weights import load_backbone, resolve_weights
 from method_zoo.options import list_methods
 
 MIB = 2**20

@@ -8,7 +8,6 @@ from pathlib import Path
 from types import ModuleType
 
 import method_zoo
-from lpmoe_bench import decoders
 from lpmoe_bench.config.recipes import describe_recipe, load_recipes
 from lpmoe_bench.config.settings import DEFAULT_BACKBONE
 from lpmoe_bench.data.registry import Registry
@@ -16,6 +15,7 @@ from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.extra import known_metrics
 from lpmoe_bench.metrics.facts import refuse_ambiguous
 from lpmoe_bench.metrics.protocols import PROTOCOLS, explain, explain_metric, get_protocol
+from lpmoe_bench.model.decoders import names as names_module
 from lpmoe_bench.records.store import find_records
 from lpmoe_bench.tables.ledger import load_ledger
 from method_zoo.errors import unknown
@@ -65,7 +65,7 @@ def listing(kind: str, registry: Registry, roots: list[Path] | None) -> list[tup
     if kind == "backbones":
         return list(BACKBONES.items())
     if kind == "decoders":
-        return _first_lines(decoders, decoders.list_decoders())
+        return _first_lines(names_module, names_module.list_decoders())
     if kind == "recipes":
         return [(name, recipe.title) for name, recipe in load_recipes().items()]
     if kind == "published":
@@ -97,7 +97,7 @@ def describe(name: str, registry: Registry) -> list[tuple[str, str]]:
         found += explain_metric(metrics[name])
     if name in BACKBONES:
         found += [("backbone", name), ("about", BACKBONES[name])]
-    if name in decoders.list_decoders():
+    if name in names_module.list_decoders():
         found += _describe_decoder(name)
     if name in (recipes := load_recipes()):
         found += describe_recipe(name)
@@ -106,7 +106,9 @@ def describe(name: str, registry: Registry) -> list[tuple[str, str]]:
         known = [*method_zoo.list_methods(), *registry.tasks, *registry.datasets, *PROTOCOLS]
         raise UsageError(
             unknown(
-                "name", name, [*known, *metrics, *BACKBONES, *decoders.list_decoders(), *recipes]
+                "name",
+                name,
+                [*known, *metrics, *BACKBONES, *names_module.list_decoders(), *recipes],
             )
         )
     return found
@@ -139,10 +141,10 @@ def _describe_method(name: str) -> list[tuple[str, str]]:
 
 
 def _describe_decoder(name: str) -> list[tuple[str, str]]:
-    cls = decoders.get_decoder(name)
+    cls = names_module.get_decoder(name)
     return [
         ("decoder", name),
-        ("about", _docstring(decoders, name)),
+        ("about", _docstring(names_module, name)),
         ("title", cls.title),
         ("fidelity", cls.fidelity),
         ("reads", READS[cls.reads]),

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 
 from lpmoe_bench.config.settings import RunConfig, RuntimeConfig
-from lpmoe_bench.decoders import get_decoder
 from lpmoe_bench.errors import ResourceError, UsageError
-from lpmoe_bench.losses import get_loss
 from lpmoe_bench.metrics.facts import get_metric
 from lpmoe_bench.metrics.protocols import get_protocol
+from lpmoe_bench.model.decoders.names import get_decoder
+from lpmoe_bench.model.losses import get_loss
 from method_zoo.method import Method
 from method_zoo.options import check_options, method_name
 

@@ -14,7 +14,8 @@ from typing import NamedTuple
 from lpmoe_bench.data.library.listing import state_of
 from lpmoe_bench.data.registry import load_registry
 from lpmoe_bench.environment import collect_environment
-from lpmoe_bench.weights import default_backbone, default_cache
+from lpmoe_bench.model.weights import default_backbone
+from lpmoe_bench.model.weights.resolve import default_cache
 
 LEAST_FREE_BYTES = 2 * 2**30
 

@@ -16,11 +16,11 @@ from lpmoe_bench.data.pairs import Pair
 from lpmoe_bench.data.registry import Registry, Task, load_registry
 from lpmoe_bench.data.splits import Split, check_pairs, make_split
 from lpmoe_bench.data.tasks import MANIFESTS, Folders, TaskData, resolve
-from lpmoe_bench.decoder_weights import DecoderWeights, resolve_decoder_weights
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.metrics.protocols import get_protocol
+from lpmoe_bench.model.decoders.decoder import DecoderWeights, resolve_decoder_weights
+from lpmoe_bench.model.weights.resolve import Weights, resolve_weights
 from lpmoe_bench.records.model import run_folder
-from lpmoe_bench.weights import Weights, resolve_weights
 from method_zoo.method import Method
 from method_zoo.options import get_method
 

@@ -8,13 +8,12 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from lpmoe_bench.blueprint import blueprint, native_size
 from lpmoe_bench.completed_config import complete_config, preset_layer
 from lpmoe_bench.config.settings import RunConfig, build_config
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.errors import ResourceError, UsageError
-from lpmoe_bench.flops import Flops, count_flops
-from lpmoe_bench.profiling import count_parameters, state_bytes
+from lpmoe_bench.model.costs import Flops, count_flops, count_parameters, state_bytes
+from lpmoe_bench.model.segmenter import blueprint, native_size
 from method_zoo.options import get_method
 
 REPEATS = 15

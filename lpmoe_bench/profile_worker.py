@@ -17,10 +17,10 @@ from typing import Any
 import torch
 
 from lpmoe_bench.config.settings import RunConfig
-from lpmoe_bench.losses import get_loss
-from lpmoe_bench.profiling import device_name, peak_memory_bytes
-from lpmoe_bench.trained__build import build_segmenter
-from lpmoe_bench.weights import RANDOM, resolve_weights
+from lpmoe_bench.model.costs import device_name, peak_memory_bytes
+from lpmoe_bench.model.losses import get_loss
+from lpmoe_bench.model.segmenter import build_segmenter
+from lpmoe_bench.model.weights.resolve import RANDOM, resolve_weights
 
 LEAST = 3  # timings
 

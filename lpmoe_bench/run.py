@@ -19,16 +19,15 @@ from lpmoe_bench.feature_cache.forecast import wanted_to_test
 from lpmoe_bench.files import write_atomically
 from lpmoe_bench.metrics.facts import get_metric
 from lpmoe_bench.metrics.scorer import ScoreResult
-from lpmoe_bench.model import Segmenter
+from lpmoe_bench.model.costs import is_out_of_memory
+from lpmoe_bench.model.segmenter import Segmenter, build_segmenter
+from lpmoe_bench.model.trained import ADAPTER_FORMAT
 from lpmoe_bench.plan import Plan
-from lpmoe_bench.profiling import is_out_of_memory
 from lpmoe_bench.records.folder import OPENED_FILE, count_opening, only_one, set_aside
 from lpmoe_bench.records.model import Record
 from lpmoe_bench.records.store import ADAPTER_FILE, STATE_FILE, read_record
 from lpmoe_bench.run_record import RunFacts, write_run
 from lpmoe_bench.train import TrainingRun, train
-from lpmoe_bench.trained import ADAPTER_FORMAT
-from lpmoe_bench.trained__build import build_segmenter
 
 
 def execute(plan: Plan, terminal: Terminal, force: bool = False) -> Record:

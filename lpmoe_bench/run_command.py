@@ -11,7 +11,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from lpmoe_bench.blueprint import check_buildable
 from lpmoe_bench.config.settings import TrainConfig
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.data.tasks import Folders
@@ -20,6 +19,7 @@ from lpmoe_bench.errors import InterruptedRun, UsageError
 from lpmoe_bench.feature_cache.forecast import Forecast, forecast
 from lpmoe_bench.metrics.facts import get_metric
 from lpmoe_bench.metrics.protocols import get_protocol
+from lpmoe_bench.model.segmenter import check_buildable
 from lpmoe_bench.plan import Plan, RunRequest, make_plan
 from lpmoe_bench.records.model import Record
 from lpmoe_bench.records.store import read_record

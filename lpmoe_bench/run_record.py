@@ -7,17 +7,21 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from lpmoe_bench.blueprint import blueprint
 from lpmoe_bench.config.settings import RunConfig
 from lpmoe_bench.environment import Environment, collect_environment
 from lpmoe_bench.evaluate import Predictor
 from lpmoe_bench.feature_cache import FeatureCache
-from lpmoe_bench.flops import Flops, count_flops
 from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.metrics.scorer import ScoreResult
-from lpmoe_bench.model import Segmenter
+from lpmoe_bench.model.costs import (
+    Flops,
+    count_flops,
+    count_parameters,
+    device_name,
+    peak_memory_bytes,
+)
+from lpmoe_bench.model.segmenter import Segmenter, blueprint
 from lpmoe_bench.plan import Plan
-from lpmoe_bench.profiling import count_parameters, device_name, peak_memory_bytes
 from lpmoe_bench.records.model import (
     BackboneFacts,
     Costs,

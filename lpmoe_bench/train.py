@@ -16,9 +16,9 @@ from torch.optim import AdamW
 from lpmoe_bench.config.settings import RunConfig, TrainConfig
 from lpmoe_bench.data.loader import PairDataset, epoch_batches, loader
 from lpmoe_bench.errors import DivergedError, InterruptedRun, UsageError
-from lpmoe_bench.losses import get_loss
-from lpmoe_bench.model import Segmenter
-from lpmoe_bench.profiling import peak_memory_bytes
+from lpmoe_bench.model.costs import peak_memory_bytes
+from lpmoe_bench.model.losses import get_loss
+from lpmoe_bench.model.segmenter import Segmenter
 from lpmoe_bench.stopping import stop_requested
 from lpmoe_bench.train_state import (
     Progress,

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from lpmoe_bench.environment import collect_environment
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.files import write_atomically
-from lpmoe_bench.model import Segmenter, under
+from lpmoe_bench.model.segmenter import Segmenter, under
 from lpmoe_bench.records.store import STATE_FILE
 
 

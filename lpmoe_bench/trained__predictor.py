@@ -7,7 +7,7 @@ from lightning.fabric import Fabric
 
 from lpmoe_bench.config.settings import RunConfig
 from lpmoe_bench.evaluate import Predictor
-from lpmoe_bench.trained import load_trained
+from lpmoe_bench.model.trained import load_trained
 
 
 def load_predictor(folder: Path, cache: Path, offline: bool = False) -> tuple[Predictor, RunConfig]:

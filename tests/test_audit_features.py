@@ -9,11 +9,11 @@ import pytest
 from audit_sets import scene
 from drawn_files import write
 
-from lpmoe_bench import feature_likeness as feature_likeness_module
 from lpmoe_bench.data.audit.likeness import Question
 from lpmoe_bench.errors import DataError
-from lpmoe_bench.feature_likeness import default_features, feature_likeness
-from lpmoe_bench.weights import resolve_weights
+from lpmoe_bench.model import likeness
+from lpmoe_bench.model.likeness import default_features, feature_likeness
+from lpmoe_bench.model.weights.resolve import resolve_weights
 
 
 @pytest.fixture(scope="module")
@@ -46,5 +46,5 @@ def test_without_torch_or_weights_the_reason_is_said(tmp_path, monkeypatch):
     found, why = default_features(tmp_path, offline=True)
     assert found is None
     assert "offline" in why
-    monkeypatch.setattr(feature_likeness_module, "find_spec", lambda name: None)
+    monkeypatch.setattr(likeness, "find_spec", lambda name: None)
     assert default_features(tmp_path, offline=False) == (None, "torch is not installed")

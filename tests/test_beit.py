@@ -11,8 +11,8 @@ from test_backbone import image_of, native, opened
 
 from lpmoe_bench.config.settings import RunConfig
 from lpmoe_bench.errors import DataError
-from lpmoe_bench.trained__build import build_segmenter
-from lpmoe_bench.weights import load_backbone, resolve_weights
+from lpmoe_bench.model.segmenter import build_segmenter
+from lpmoe_bench.model.weights.resolve import load_backbone, resolve_weights
 from method_zoo.backbones.create import create_backbone
 from method_zoo.errors import ZooError
 from method_zoo.options import get_method

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from lpmoe_bench.budget_page import budget_page
-from lpmoe_bench.budgets import _difference, budgets, count
 from lpmoe_bench.cli import app
+from lpmoe_bench.model.budgets import _difference, budget_page, budgets, count
 
 ROOT = Path(__file__).parents[1]
 # Encoder and decoder on SAM ViT-H: ours, and how far the printed millions are from them.

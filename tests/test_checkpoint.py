@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from lpmoe_bench.errors import DataError, UsageError
-from lpmoe_bench.weights.checkpoint import read_checkpoint
+from lpmoe_bench.model.weights.checkpoint import read_checkpoint
 
 STATE = {"mask_decoder.iou_token.weight": torch.arange(6.0).view(1, 6), "b": torch.ones(2)}
 

@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 from sam_checkpoint import checkpoint
 from tiny_runs import call, draw_data, only_run
 
+from lpmoe_bench.model.trained import load_trained
 from lpmoe_bench.records.store import read_record
-from lpmoe_bench.trained import load_trained
 
 PUBLISHED = sorted((Path(__file__).parent.parent / "results/records").rglob("run.json"))
 

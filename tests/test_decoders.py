@@ -10,11 +10,11 @@ from torch.optim import AdamW
 
 from lpmoe_bench.catalogue import describe, listing
 from lpmoe_bench.data.registry import load_registry
-from lpmoe_bench.decoders import build_decoder, get_decoder, list_decoders
-from lpmoe_bench.decoders._decoder import Decoder
 from lpmoe_bench.errors import UsageError
-from lpmoe_bench.losses import get_loss
-from lpmoe_bench.model import Segmenter
+from lpmoe_bench.model.decoders.decoder import Decoder
+from lpmoe_bench.model.decoders.names import build_decoder, get_decoder, list_decoders
+from lpmoe_bench.model.losses import get_loss
+from lpmoe_bench.model.segmenter import Segmenter
 from method_zoo.errors import ZooError
 from method_zoo.method import Features
 from method_zoo.options import get_method, signature_options

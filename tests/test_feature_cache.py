@@ -17,8 +17,8 @@ from tiny_runs import arguments, call, draw_data, only_run, start
 
 from lpmoe_bench.feature_cache.packed import pack
 from lpmoe_bench.feature_cache.store import FeatureFolder, View
+from lpmoe_bench.model.weights.resolve import load_backbone, resolve_weights
 from lpmoe_bench.records.store import read_record, read_rows
-from lpmoe_bench.weights import load_backbone, resolve_weights
 from method_zoo.options import get_method
 
 SLOW = [

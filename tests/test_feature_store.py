@@ -6,20 +6,20 @@ import shutil
 import sys
 from pathlib import Path
 
+import lpmoe_bench.weights
 import pytest
 import torch
 from conftest import tiny_backbone, tiny_image
 from safetensors.torch import save_file
 
-import lpmoe_bench.weights
 from lpmoe_bench.config.settings import build_config
-from lpmoe_bench.decoders import build_decoder
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.feature_cache.key import feature_key
 from lpmoe_bench.feature_cache.packed import FromPrefix, pack
 from lpmoe_bench.feature_cache.store import FeatureFolder, View
-from lpmoe_bench.model import Segmenter
-from lpmoe_bench.weights import Weights
+from lpmoe_bench.model.decoders.names import build_decoder
+from lpmoe_bench.model.segmenter import Segmenter
+from lpmoe_bench.model.weights.resolve import Weights
 from method_zoo.options import get_method
 
 ONE, OTHER = View("1" * 64, False), View("2" * 64, True)

@@ -5,9 +5,9 @@ import torch
 from conftest import FAMILIES
 from torch import nn
 
-from lpmoe_bench import flops
 from lpmoe_bench.errors import UsageError
-from lpmoe_bench.flops import check_counter, count_flops
+from lpmoe_bench.model import costs
+from lpmoe_bench.model.costs import check_counter, count_flops
 from method_zoo.backbones.create import create_backbone
 from method_zoo.options import get_method, list_methods
 
@@ -92,7 +92,7 @@ def test_every_method_is_counted_without_values(name):
 
 def test_a_counter_that_is_wrong_is_not_used(monkeypatch):
     check_counter()
-    monkeypatch.setattr(flops, "_convolution_backward", lambda *a, **k: 0)
+    monkeypatch.setattr(costs, "_convolution_backward", lambda *a, **k: 0)
     with pytest.raises(UsageError, match=r"counts .* for a convolution") as caught:
         check_counter()
     assert "\n" not in str(caught.value)
@@ -100,9 +100,9 @@ def test_a_counter_that_is_wrong_is_not_used(monkeypatch):
 
 def test_torch_alone_miscounts_groups():
     """Why there is a formula of our own; when this fails, it can go."""
-    known = {name: numbers for name, _, *numbers in flops._known()}
+    known = {name: numbers for name, _, *numbers in costs._known()}
     counter = torch.utils.flop_counter.FlopCounterMode(display=False)
-    work = next(work for name, work, *_ in flops._known() if name == "grouped convolution")
+    work = next(work for name, work, *_ in costs._known() if name == "grouped convolution")
     with counter:
         work().sum().backward()
     assert counter.get_total_flops() != known["grouped convolution"][1]

@@ -10,8 +10,8 @@ import torch
 from tiny_weights import TIMM, save_tiny
 
 from lpmoe_bench.errors import DataError, ResourceError, UsageError
-from lpmoe_bench.weights import hub as hub_module
-from lpmoe_bench.weights import load_backbone, resolve_weights
+from lpmoe_bench.model.weights import hub as hub_module
+from lpmoe_bench.model.weights.resolve import load_backbone, resolve_weights
 from method_zoo.backbones.create import create_backbone
 from method_zoo.errors import ZooError
 

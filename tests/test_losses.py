@@ -7,7 +7,7 @@ import torch
 from reference import needs_reference, reference
 
 from lpmoe_bench.errors import UsageError
-from lpmoe_bench.losses import get_loss
+from lpmoe_bench.model.losses import get_loss
 
 
 @needs_reference

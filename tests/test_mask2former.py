@@ -5,15 +5,17 @@ import math
 import pytest
 import torch
 
-from lpmoe_bench.decoders import get_decoder
-from lpmoe_bench.decoders._decoder import Inputs
-from lpmoe_bench.decoders._mask2former_pixels import DeformableLayer
-from lpmoe_bench.decoders._mask2former_queries import closed
-from lpmoe_bench.decoders._sine_position import sine_position
-from lpmoe_bench.decoders.linear import Linear
-from lpmoe_bench.decoders.mask2former import Mask2Former
 from lpmoe_bench.errors import UsageError
-from lpmoe_bench.losses import get_loss
+from lpmoe_bench.model.decoders.decoder import Inputs
+from lpmoe_bench.model.decoders.linear import Linear
+from lpmoe_bench.model.decoders.mask2former import (
+    DeformableLayer,
+    Mask2Former,
+    closed,
+    sine_position,
+)
+from lpmoe_bench.model.decoders.names import get_decoder
+from lpmoe_bench.model.losses import get_loss
 from method_zoo.errors import ZooError
 from method_zoo.method import Features
 from method_zoo.parts.deformable import places

@@ -10,13 +10,20 @@ from conftest import FAMILIES, tiny_backbone, tiny_image
 from safetensors import safe_open
 from tiny_runs import arguments, call, draw_data, only_run
 
-from lpmoe_bench import merge_proof
 from lpmoe_bench.errors import BenchError, UsageError
-from lpmoe_bench.merge import check_mergeable, check_output, merge_run
-from lpmoe_bench.merge_proof import Proof, compare, features, proof_images
+from lpmoe_bench.model import merge
+from lpmoe_bench.model.merge import (
+    Proof,
+    check_mergeable,
+    check_output,
+    compare,
+    features,
+    merge_run,
+    proof_images,
+)
+from lpmoe_bench.model.trained import load_trained
+from lpmoe_bench.model.weights.resolve import default_cache
 from lpmoe_bench.records.store import read_record
-from lpmoe_bench.trained import load_trained
-from lpmoe_bench.weights import default_cache
 from method_zoo.backbones.create import create_backbone
 from method_zoo.options import get_method, list_methods
 
@@ -91,7 +98,7 @@ def test_what_is_there_is_overwritten_by_force_alone(run, merged, tmp_path):
 def test_no_file_is_left_where_the_proof_does_not_hold(run, tmp_path, monkeypatch):
     file = tmp_path / "a.safetensors"
     file.write_bytes(b"mine")
-    monkeypatch.setattr(merge_proof, "LIMIT", 1e-12)
+    monkeypatch.setattr(merge, "LIMIT", 1e-12)
     with pytest.raises(BenchError, match=r"differ by .*must be below.*no file was written"):
         merge_run(run, file, default_cache(), True, True, silent)
     assert file.read_bytes() == b"mine"

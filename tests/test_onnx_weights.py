@@ -8,8 +8,8 @@ import torch
 from tiny_weights import DEPTH, GRID, WIDTH, drop, tiny_onnx, tiny_tensors
 
 from lpmoe_bench.errors import DataError
-from lpmoe_bench.weights import default_backbone
-from lpmoe_bench.weights.onnx_tensors import dinov2_state
+from lpmoe_bench.model.weights import default_backbone
+from lpmoe_bench.model.weights.default_backbone import dinov2_state
 from method_zoo.backbones.create import create_backbone
 
 

@@ -10,15 +10,14 @@ from safetensors.torch import save
 from tiny_runs import call
 
 from lpmoe_bench import profile as profile_module
-from lpmoe_bench import weights
-from lpmoe_bench.blueprint import native_size
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.errors import ResourceError
+from lpmoe_bench.model.costs import count_parameters, peak_memory_bytes
+from lpmoe_bench.model.segmenter import build_segmenter, native_size
+from lpmoe_bench.model.weights import resolve
+from lpmoe_bench.model.weights.resolve import resolve_weights
 from lpmoe_bench.profile import profile, profile_config
 from lpmoe_bench.profile_worker import _rates, measure
-from lpmoe_bench.profiling import count_parameters, peak_memory_bytes
-from lpmoe_bench.trained__build import build_segmenter
-from lpmoe_bench.weights import resolve_weights
 
 TINY = {"method": "lora", "backbone": "vit_tiny_patch16_224", "size": 64}
 SMALL = {"decoder_options": {"width": 8}, "train": {"batch": 2}, "runtime": {"device": "cpu"}}
@@ -29,8 +28,8 @@ def nothing_is_fetched(monkeypatch):
     def refuse(*arguments):
         raise AssertionError("a profile fetches no weights")
 
-    monkeypatch.setattr(weights, "fetch_from_hub", refuse)
-    monkeypatch.setattr(weights.default_backbone, "default_weights", refuse)
+    monkeypatch.setattr(resolve, "fetch_from_hub", refuse)
+    monkeypatch.setattr(resolve.default_backbone, "default_weights", refuse)
 
 
 def test_counts_are_those_of_the_built_model(tmp_path):

@@ -17,9 +17,9 @@ from lpmoe_bench.config.settings import (
     later_fields,
 )
 from lpmoe_bench.data.registry import load_registry
-from lpmoe_bench.decoders import get_decoder
 from lpmoe_bench.errors import UsageError
-from lpmoe_bench.losses import get_loss
+from lpmoe_bench.model.decoders.names import get_decoder
+from lpmoe_bench.model.losses import get_loss
 from lpmoe_bench.records.store import read_record
 from method_zoo.backbones.create import check_backbone_name
 from method_zoo.options import get_method, signature_options

@@ -6,9 +6,9 @@ import pytest
 
 from lpmoe_bench.data.registry import load_registry
 from lpmoe_bench.errors import UsageError
-from lpmoe_bench.losses import get_loss
 from lpmoe_bench.metrics.facts import METRICS
 from lpmoe_bench.metrics.protocols import get_protocol
+from lpmoe_bench.model.losses import get_loss
 
 SET = "{title: Mine, task: cod, folder: mine"
 

@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import load_file
 from tiny_runs import arguments, call, draw_data, only_run, start
 
-from lpmoe_bench.model import Segmenter
+from lpmoe_bench.model.segmenter import Segmenter
 from lpmoe_bench.records.store import read_record, read_rows
 
 

@@ -5,13 +5,12 @@ import torch
 from safetensors.torch import save_file
 from sam_checkpoint import GRID, checkpoint, published
 
-from lpmoe_bench.decoder_weights import load_decoder_weights, resolve_decoder_weights
-from lpmoe_bench.decoders._decoder import Inputs
-from lpmoe_bench.decoders.sam import Sam
 from lpmoe_bench.errors import DataError, UsageError
-from lpmoe_bench.model import Segmenter
-from lpmoe_bench.profiling import count_parameters
-from lpmoe_bench.weights.checkpoint import read_checkpoint
+from lpmoe_bench.model.costs import count_parameters
+from lpmoe_bench.model.decoders.decoder import Inputs, load_decoder_weights, resolve_decoder_weights
+from lpmoe_bench.model.decoders.sam import Sam
+from lpmoe_bench.model.segmenter import Segmenter
+from lpmoe_bench.model.weights.checkpoint import read_checkpoint
 from method_zoo.backbones.create import create_backbone
 from method_zoo.errors import ZooError
 from method_zoo.method import Features

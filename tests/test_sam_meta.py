@@ -16,7 +16,8 @@ from torch import nn
 
 import method_zoo
 from lpmoe_bench.errors import DataError, UsageError
-from lpmoe_bench.weights import load_backbone, resolve_weights, sam
+from lpmoe_bench.model.weights import checkpoint as checkpoint_module
+from lpmoe_bench.model.weights.resolve import load_backbone, resolve_weights
 from method_zoo.backbones.create import create_backbone
 from method_zoo.backbones.sam import META_SAM
 from method_zoo.options import get_method
@@ -105,7 +106,7 @@ def test_sizes_are_metas(name, count):
         backbone = create_backbone(name)
     assert sum(p.numel() for p in backbone.parameters()) == count
     assert backbone.vit.blocks[0].norm1.eps == 1e-6
-    assert backbone.dim == META_SAM[name][0] == sam.NAMES[name][0]
+    assert backbone.dim == META_SAM[name][0] == checkpoint_module.NAMES[name][0]
 
 
 def test_pixels_are_normalised_as_meta_does():
@@ -153,7 +154,7 @@ def test_no_other_backbone_reads_a_pth(checkpoint, name):
 
 
 def test_without_a_file_the_sentence_says_where_to_get_one(tmp_path):
-    for name, (_, file) in sam.NAMES.items():
+    for name, (_, file) in checkpoint_module.NAMES.items():
         with pytest.raises(UsageError, match=rf"download {file} from .*--weights {file}"):
             resolve_weights(name, None, tmp_path)
     assert resolve_weights(NAME, "random:2", tmp_path).seed == 2

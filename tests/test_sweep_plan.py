@@ -125,7 +125,9 @@ def test_errors_are_sentences_and_nothing_is_started(datasets, tmp_path, more, s
 
 def test_each_model_is_built_once_on_shapes(datasets, tmp_path, monkeypatch):
     built = []
-    monkeypatch.setattr("lpmoe_bench.blueprint.check_buildable", lambda c: built.append(c.method))
+    monkeypatch.setattr(
+        "lpmoe_bench.model.segmenter.check_buildable", lambda c: built.append(c.method)
+    )
     words = ("--tasks", "tiny,twin", "--methods", "lora,bitfit", "--seeds", "0,1")
     assert len(planned(name_tasks(datasets, "twin"), tmp_path, *words)["cells"]) == 8
     assert built == ["lora", "bitfit"]

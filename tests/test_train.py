@@ -6,9 +6,9 @@ from conftest import tiny_backbone
 from torch.optim import AdamW
 
 from lpmoe_bench.config.settings import TrainConfig
-from lpmoe_bench.decoders import build_decoder
-from lpmoe_bench.losses import get_loss
-from lpmoe_bench.model import Segmenter
+from lpmoe_bench.model.decoders.names import build_decoder
+from lpmoe_bench.model.losses import get_loss
+from lpmoe_bench.model.segmenter import Segmenter
 from lpmoe_bench.train import _parameter_groups, schedule
 from method_zoo.options import get_method, list_methods
 

@@ -10,7 +10,8 @@ import torch
 from tiny_weights import TIMM, save_tiny
 
 from lpmoe_bench.errors import DataError, UsageError
-from lpmoe_bench.weights import default_backbone, default_cache, load_backbone, resolve_weights
+from lpmoe_bench.model.weights import default_backbone
+from lpmoe_bench.model.weights.resolve import default_cache, load_backbone, resolve_weights
 from method_zoo.errors import ZooError
 
 DEFAULT = default_backbone.NAME

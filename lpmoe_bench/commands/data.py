@@ -80,7 +80,7 @@ def verify(
     from lpmoe_bench.data.registry import load_registry
     from lpmoe_bench.data.tasks import MANIFESTS
     from lpmoe_bench.files import write_atomically
-    from lpmoe_bench.weights import default_cache
+    from lpmoe_bench.model.weights.resolve import default_cache
 
     registry, root = load_registry(datasets), _folder(data_root)
     chosen = [registry.dataset(name) for name in names or ()]

@@ -39,10 +39,10 @@ def audit(
     from lpmoe_bench.data.audit.audit import audit_sets
     from lpmoe_bench.data.pairs import check_root
     from lpmoe_bench.data.registry import load_registry
-    from lpmoe_bench.feature_likeness import default_features
     from lpmoe_bench.files import write_atomically
+    from lpmoe_bench.model.likeness import default_features
+    from lpmoe_bench.model.weights.resolve import default_cache
     from lpmoe_bench.records.store import find_records
-    from lpmoe_bench.weights import default_cache
 
     check_root(data_root)
     registry, cache = load_registry(datasets), default_cache()

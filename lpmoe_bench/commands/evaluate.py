@@ -45,7 +45,7 @@ def evaluate(
     from lpmoe_bench.console import Terminal
     from lpmoe_bench.errors import InterruptedRun
     from lpmoe_bench.evaluation.execute import EvaluationRequest, evaluate_run
-    from lpmoe_bench.weights import default_cache
+    from lpmoe_bench.model.weights.resolve import default_cache
 
     request = EvaluationRequest(
         run=run,

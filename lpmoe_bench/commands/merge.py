@@ -10,7 +10,7 @@ import typer
 from lpmoe_bench.commands.options import Json, NoColor, Offline, Quiet
 
 if TYPE_CHECKING:
-    from lpmoe_bench.merge import Merged
+    from lpmoe_bench.model.merge import Merged
 
 
 def merge(
@@ -29,8 +29,8 @@ def merge(
     """Fold a method into plain backbone weights and prove that the features stay the same."""
     from lpmoe_bench.console import Terminal
     from lpmoe_bench.errors import UsageError
-    from lpmoe_bench.merge import merge_peft, merge_run
-    from lpmoe_bench.weights import default_cache
+    from lpmoe_bench.model.merge import merge_peft, merge_run
+    from lpmoe_bench.model.weights.resolve import default_cache
 
     cache, terminal = default_cache(), Terminal(quiet, no_color)
     is_peft = (source / "adapter_config.json").is_file()
@@ -60,8 +60,8 @@ def export(
 ) -> None:
     """Write a run's LoRA in the format of Hugging Face peft."""
     from lpmoe_bench.console import Terminal
-    from lpmoe_bench.peft_format import export_run
-    from lpmoe_bench.weights import default_cache
+    from lpmoe_bench.model.peft_format import export_run
+    from lpmoe_bench.model.weights.resolve import default_cache
 
     backbone = export_run(run, output, default_cache(), offline, force)
     print(output)
@@ -76,7 +76,7 @@ def _show(made: Merged, json: bool) -> None:
     from dataclasses import asdict
     from json import dumps
 
-    from lpmoe_bench.merge_proof import LIMIT
+    from lpmoe_bench.model.merge import LIMIT
 
     proof = made.proof
     if json:

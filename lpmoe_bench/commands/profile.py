@@ -78,9 +78,8 @@ def _check_together(table: bool, of_one: list[Any], output: Path | None, format:
 
 
 def _budgets(format: str, output: Path | None) -> None:
-    from lpmoe_bench.budget_page import budget_page, check_format
-    from lpmoe_bench.budgets import budgets
     from lpmoe_bench.files import write_atomically
+    from lpmoe_bench.model.budgets import budget_page, budgets, check_format
 
     check_format(format)
     text = budget_page(budgets(), format)

@@ -76,10 +76,10 @@ def _gallery(
     count: int, no_images: bool, maps: list[str], data_root: Path | None, datasets: Path | None
 ) -> Gallery:
     from lpmoe_bench.data.registry import load_registry
+    from lpmoe_bench.model.weights.resolve import default_cache
     from lpmoe_bench.report.disputes import Gallery
     from lpmoe_bench.report.images import Source
     from lpmoe_bench.report.maps import parse_maps
-    from lpmoe_bench.weights import default_cache
 
     source = None if no_images else Source(load_registry(datasets), data_root, default_cache())
     return Gallery(source, parse_maps(maps), count)

@@ -62,8 +62,8 @@ def run(
     """Train and evaluate one method; writes a record, resumes where it was stopped."""
     from lpmoe_bench import run_command
     from lpmoe_bench.config.settings import parse_sets, read_config_file
+    from lpmoe_bench.model.weights.resolve import default_cache
     from lpmoe_bench.plan import RunRequest
-    from lpmoe_bench.weights import default_cache
 
     flags: dict[str, Any] = {
         "method": method,

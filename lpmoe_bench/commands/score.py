@@ -47,9 +47,9 @@ def score(
     no_color: NoColor = False,
 ) -> None:
     """Score maps that any program made; writes a record for each folder."""
+    from lpmoe_bench.model.weights.resolve import default_cache
     from lpmoe_bench.score.command import Wishes, score_command
     from lpmoe_bench.score.plan import ScoreRequest
-    from lpmoe_bench.weights import default_cache
 
     request = ScoreRequest(
         folders=folders,

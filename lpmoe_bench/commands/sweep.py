@@ -149,8 +149,8 @@ def cell(
     tether(parent)
     from lpmoe_bench import run_command
     from lpmoe_bench.config.settings import parse_sets, read_config_file
+    from lpmoe_bench.model.weights.resolve import default_cache
     from lpmoe_bench.plan import RunRequest
-    from lpmoe_bench.weights import default_cache
 
     request = RunRequest(
         flags={},

@@ -186,9 +186,7 @@ def _drawn(task: Task, why: str, place: Path, report: Report | None) -> tuple[Sp
         raise DataError(
             f"{why}, and task {task.name} has no embedded set; get {', '.join(task.train)}"
         )
-    from lpmoe_bench.data.scenes.generate import (
-        ensure_generated,  # here: drawing needs scipy, which is slow
-    )
+    from lpmoe_bench.data.scenes.generate import ensure_generated
 
     folder = ensure_generated(task.embedded, place, report)
     like = Split(task.embedded, "", (), "", "scenes drawn in code, no photographs", True)

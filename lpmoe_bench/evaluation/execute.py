@@ -21,7 +21,7 @@ from lpmoe_bench.evaluation.overlap import (
 from lpmoe_bench.evaluation.record import evaluation_record, place_of
 from lpmoe_bench.evaluation.sets import TestSet, named_sets, own_set
 from lpmoe_bench.metrics.protocols import get_protocol
-from lpmoe_bench.profiling import is_out_of_memory
+from lpmoe_bench.model.costs import is_out_of_memory
 from lpmoe_bench.records.folder import OPENED_FILE, count_opening, only_one, set_aside
 from lpmoe_bench.records.model import Record, record_folder
 from lpmoe_bench.records.store import RECORD, StoredRecord, read_record, write_record

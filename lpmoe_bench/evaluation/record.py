@@ -11,7 +11,7 @@ from lpmoe_bench.environment import collect_environment
 from lpmoe_bench.evaluate import Predictor
 from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.metrics.scorer import ScoreResult
-from lpmoe_bench.profiling import device_name, peak_memory_bytes
+from lpmoe_bench.model.costs import device_name, peak_memory_bytes
 from lpmoe_bench.records.model import (
     Costs,
     DataFacts,

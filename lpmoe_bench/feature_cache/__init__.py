@@ -33,7 +33,7 @@ from lpmoe_bench.feature_cache.key import feature_key
 from lpmoe_bench.feature_cache.packed import FromPrefix, pack
 from lpmoe_bench.feature_cache.store import FeatureFolder, View
 from lpmoe_bench.files import sha256_file
-from lpmoe_bench.model import Segmenter
+from lpmoe_bench.model.segmenter import Segmenter
 from lpmoe_bench.plan import Plan
 from method_zoo.method import Prefix
 

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import torch
 
-from lpmoe_bench.blueprint import blueprint
 from lpmoe_bench.data.pairs import Pair
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.feature_cache.packed import pack
+from lpmoe_bench.model.segmenter import blueprint
 from lpmoe_bench.plan import Plan
 from method_zoo.method import Method
 

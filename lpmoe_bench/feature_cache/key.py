@@ -16,7 +16,7 @@ from lpmoe_bench.config.settings import RunConfig
 from lpmoe_bench.data.images import read_image
 from lpmoe_bench.data.loader import image_tensor
 from lpmoe_bench.environment import processor_name
-from lpmoe_bench.weights import Weights, load_backbone
+from lpmoe_bench.model.weights.resolve import Weights, load_backbone
 from method_zoo.method import Method
 
 FORMAT = 1  # raise it when features mean something else though nothing below has changed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lpmoe_bench.model import Segmenter
+from lpmoe_bench.model.segmenter import Segmenter
 from method_zoo.method import Prefix
 
 

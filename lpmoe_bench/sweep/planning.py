@@ -11,10 +11,10 @@ from lpmoe_bench.config.settings import SET_SECTIONS, RunConfig, parse_sets
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.environment import collect_environment
 from lpmoe_bench.errors import UsageError
+from lpmoe_bench.model.weights.resolve import default_cache
 from lpmoe_bench.records.model import run_folder
 from lpmoe_bench.sweep.model import Cell, Places, Sweep, sweep_id
 from lpmoe_bench.sweep.store import now
-from lpmoe_bench.weights import default_cache
 from method_zoo.errors import ZooError, unknown
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _request(request: SweepRequest, task: str, method: str) -> RunRequest:
 
 def _check_model(config: RunConfig, built: set[str]) -> None:
     """Build a model on shapes alone, unless one like it was; UsageError names the method."""
-    from lpmoe_bench.blueprint import check_buildable
+    from lpmoe_bench.model.segmenter import check_buildable
 
     shape = config.model_dump_json(include=MODEL)
     try:

@@ -13,24 +13,24 @@ from method_zoo.errors import ZooError, unknown
 from method_zoo.options import class_in, names_in
 
 if TYPE_CHECKING:
-    from lpmoe_bench.decoders._decoder import Decoder
+    from lpmoe_bench.model.decoders.decoder import Decoder
     from method_zoo.method import Method
 
-__all__ = ["build_decoder", "get_decoder", "list_decoders"]
+NO_DECODERS = ("decoder", "names")  # files of this package that are none
 
 
 def list_decoders() -> list[str]:
-    """Return the names of all decoders: the files of this package without leading underscore."""
-    return names_in(sys.modules[__name__])
+    """Return the names of all decoders: the files of this package, less what they are built on."""
+    return names_in(sys.modules[__package__], NO_DECODERS)
 
 
 def get_decoder(name: str) -> type[Decoder]:
     """Return the decoder class of that name; raises ZooError for an unknown one."""
     if name not in list_decoders():  # before torch is imported for the base class
         raise ZooError(unknown("decoder", name, list_decoders()))
-    from lpmoe_bench.decoders._decoder import Decoder
+    from lpmoe_bench.model.decoders.decoder import Decoder
 
-    return class_in(sys.modules[__name__], name, Decoder)
+    return class_in(sys.modules[__package__], name, Decoder)
 
 
 def build_decoder(
@@ -41,6 +41,6 @@ def build_decoder(
     Raises ZooError for an unknown name, UsageError where the two do not go together.
     """
     decoder: Any = get_decoder(name)
-    from lpmoe_bench.decoders._decoder import Inputs
+    from lpmoe_bench.model.decoders.decoder import Inputs
 
     return decoder(Inputs.of(method), classes, **(options or {}))

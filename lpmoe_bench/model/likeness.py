@@ -17,7 +17,7 @@ from lpmoe_bench.errors import BenchError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lpmoe_bench.weights import Weights
+    from lpmoe_bench.model.weights.resolve import Weights
 
 SIZE = 224  # pixels; a grid of 14 x 14 patches
 KEPT = 512  # images whose features are held at once: an image has several candidates
@@ -30,8 +30,8 @@ def default_features(
     nothing; `say` is told when its weights must be fetched."""
     if find_spec("torch") is None:  # not imported: most audits have nothing to ask, or are kept
         return None, "torch is not installed"
-    from lpmoe_bench.weights import resolve_weights
-    from lpmoe_bench.weights.default_backbone import NAME
+    from lpmoe_bench.model.weights.default_backbone import NAME
+    from lpmoe_bench.model.weights.resolve import resolve_weights
 
     try:
         weights = resolve_weights(NAME, None, cache, offline, say)
@@ -56,7 +56,7 @@ def feature_likeness(
 
     from lpmoe_bench.data.images import read_image
     from lpmoe_bench.data.loader import image_tensor
-    from lpmoe_bench.weights import load_backbone
+    from lpmoe_bench.model.weights.resolve import load_backbone
 
     backbone = load_backbone(weights)
 

@@ -11,10 +11,9 @@ from safetensors.torch import load
 
 from lpmoe_bench.config.settings import RunConfig
 from lpmoe_bench.errors import DataError
-from lpmoe_bench.model import Segmenter
+from lpmoe_bench.model.segmenter import Segmenter, build_segmenter
+from lpmoe_bench.model.weights.resolve import resolve_weights
 from lpmoe_bench.records.store import ADAPTER_FILE, read_record
-from lpmoe_bench.trained__build import build_segmenter
-from lpmoe_bench.weights import resolve_weights
 from method_zoo.errors import ZooError
 
 ADAPTER_FORMAT = "lpmoe-bench adapter 1"

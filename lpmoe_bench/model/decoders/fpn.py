@@ -3,10 +3,12 @@
 Follows the top-down path of Lin et al., CVPR 2017, arXiv 1612.03144, with group norm.
 """
 
+from __future__ import annotations
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lpmoe_bench.decoders._decoder import Decoder, Inputs
+from lpmoe_bench.model.decoders.decoder import Decoder, Inputs
 from method_zoo.errors import ZooError
 from method_zoo.method import Features
 

@@ -13,8 +13,8 @@ import torch
 from segment_anything.modeling import MaskDecoder, PromptEncoder, TwoWayTransformer
 from torch import Tensor, nn
 
-from lpmoe_bench.decoders._decoder import Decoder, Inputs, full_precision
 from lpmoe_bench.errors import DataError
+from lpmoe_bench.model.decoders.decoder import Decoder, Inputs, full_precision
 from method_zoo.method import Features
 
 WIDTH = 256

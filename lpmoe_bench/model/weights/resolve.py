@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.files import sha256_file
-from lpmoe_bench.weights import default_backbone, sam
-from lpmoe_bench.weights.checkpoint import check_checkpoint_path, read_checkpoint
-from lpmoe_bench.weights.hub import fetch_from_hub, timm_state
+from lpmoe_bench.model.weights import checkpoint as checkpoint_module
+from lpmoe_bench.model.weights import default_backbone
+from lpmoe_bench.model.weights.checkpoint import check_checkpoint_path, read_checkpoint
+from lpmoe_bench.model.weights.hub import fetch_from_hub, timm_state
 
 if TYPE_CHECKING:
     from method_zoo.backbones.backbone import Backbone
@@ -72,7 +73,7 @@ def resolve_weights(
     is_default = backbone == default_backbone.NAME
     timm_name = default_backbone.TIMM_NAME if is_default else backbone
     check_backbone_name(timm_name, also=[default_backbone.NAME])
-    antialias, is_meta = _pos_antialias(timm_name), timm_name in sam.NAMES
+    antialias, is_meta = _pos_antialias(timm_name), timm_name in checkpoint_module.NAMES
     if weights is not None and weights.partition(":")[0] == RANDOM:
         seed = _seed(weights)
         text = f"{RANDOM}:{seed}"
@@ -88,7 +89,7 @@ def resolve_weights(
         licence, note = default_backbone.LICENCE, default_backbone.NOTE
         return Weights(backbone, timm_name, path, sha256, source, licence, note, antialias, None)
     if is_meta:
-        raise UsageError(sam.how_to_get(timm_name))
+        raise UsageError(checkpoint_module.how_to_get(timm_name))
     hub = fetch_from_hub(timm_name, offline, progress)
     sha256 = sha256_file(hub.path)
     return Weights(
@@ -116,11 +117,11 @@ def load_backbone(weights: Weights, size: int | None = None) -> Backbone:
         backbone = create_backbone(name, None, antialias, None if size is None else (size, size))
     if weights.path is None:
         return backbone
-    is_meta = name in sam.NAMES
+    is_meta = name in checkpoint_module.NAMES
     checkpoint = read_checkpoint(weights.path) if is_meta else {}
     try:
         if is_meta:
-            backbone.load(sam.encoder_state(checkpoint, name))
+            backbone.load(checkpoint_module.encoder_state(checkpoint, name))
         else:
             backbone.load(timm_state(load_file(weights.path), backbone.vit, name))
     except (SafetensorError, OSError) as error:

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.files import write_atomically
-from lpmoe_bench.trained import load_trained
-from lpmoe_bench.weights.default_backbone import NAME as NAME_OF_DEFAULT
-from lpmoe_bench.weights.default_backbone import TIMM_NAME
+from lpmoe_bench.model.trained import load_trained
+from lpmoe_bench.model.weights.default_backbone import NAME as NAME_OF_DEFAULT
+from lpmoe_bench.model.weights.default_backbone import TIMM_NAME
 from method_zoo.backbones.backbone import Backbone
 from method_zoo.lora import LoRALinear, QueryValueLinear
 from method_zoo.method import Method

@@ -1,0 +1,1 @@
+"""From weights to a segmenter: decoders, losses, costs, merged and exported methods."""

@@ -1,0 +1,1 @@
+"""Decoders: from a method's features to logits, one file each."""

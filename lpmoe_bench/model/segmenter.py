@@ -1,0 +1,119 @@
+"""Segmenter: a method and a decoder as one model from image to logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lpmoe_bench.config.settings import RunConfig
+from lpmoe_bench.model.decoders.decoder import Decoder, DecoderWeights, load_decoder_weights
+from lpmoe_bench.model.decoders.names import build_decoder
+from lpmoe_bench.model.weights.resolve import RANDOM, Weights, load_backbone, resolve_weights
+from method_zoo.backbones.backbone import SIDE_MULTIPLE, Backbone
+from method_zoo.errors import ZooError
+from method_zoo.method import Features, Method
+from method_zoo.options import get_method
+
+DECODER_PREFIX = "decoder."
+
+
+class Segmenter(nn.Module):
+    """Image in [0, 1], (B, 3, h, w), to logits at its size, (B, K, h, w), and a scalar aux loss.
+
+    In training a decoder may give several outputs, one after the other along the batch.
+    """
+
+    def __init__(self, method: Method, decoder: Decoder):
+        super().__init__()
+        self.method = method
+        self.decoder = decoder
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        return self.decode(self.method(image), image.shape[-2:])
+
+    def decode(self, features: Features, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Turn a method's features into logits of height and width `shape`, and the aux loss."""
+        logits = self.decoder(features).float()
+        logits = F.interpolate(logits, shape, mode="bilinear", align_corners=False)
+        return logits, features.aux
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the method's adapter state and the whole decoder, its frozen parts too."""
+        decoder = {DECODER_PREFIX + k: v.detach() for k, v in self.decoder.state_dict().items()}
+        return {"method." + k: v for k, v in self.method.adapter_state().items()} | decoder
+
+    @torch.no_grad()
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Copy a saved state in; raises ZooError naming what does not fit."""
+        decoder = under(DECODER_PREFIX, state)
+        if len(decoder) + len(under("method.", state)) != len(state):
+            raise ZooError("this file holds tensors of neither a method nor a decoder")
+        own = {k: v.shape for k, v in self.decoder.state_dict().items()}
+        if own != {k: v.shape for k, v in decoder.items()}:
+            raise ZooError("the decoder in this state has other tensors: same decoder options?")
+        self.method.load_adapter_state(under("method.", state))
+        self.decoder.load_state_dict(decoder)
+
+
+def under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names start with a prefix, without it."""
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+
+
+CLASSES = 1  # binary masks; a task with more will say so
+
+
+def build_segmenter(
+    config: RunConfig, weights: Weights, decoder_weights: DecoderWeights | None = None
+) -> Segmenter:
+    """Build an untrained segmenter; the decoder starts alike whatever the method draws.
+
+    Without `decoder_weights` the decoder is random: what is loaded next replaces all of it.
+    """
+    backbone = load_backbone(weights, config.size)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        method = get_method(config.method)(backbone, **config.options)  # type: ignore[call-arg]
+        torch.manual_seed(config.seed)
+        decoder = build_decoder(config.decoder, method, CLASSES, config.decoder_options)
+    load_decoder_weights(decoder, decoder_weights or DecoderWeights())
+    method.checkpointing = config.runtime.checkpointing
+    return Segmenter(method, decoder)
+
+
+# A segmenter of shapes alone, on the meta device: nothing is read, drawn or fetched.
+
+
+def blueprint(config: RunConfig) -> Segmenter:
+    """Return the segmenter of a configuration; raises the errors of building it."""
+    weights = resolve_weights(config.backbone, RANDOM, Path())
+    with torch.device("meta"):
+        return build_segmenter(config, weights)
+
+
+def check_buildable(config: RunConfig) -> None:
+    """Raise what a run would raise when it builds its model, as far as shapes alone can tell."""
+    with suppress(NotImplementedError):  # a method that needs values cannot be built here
+        blueprint(config)
+
+
+def blueprint_backbone(name: str) -> Backbone:
+    """Return a backbone at its native size; raises ZooError for an unknown or unsupported name."""
+    weights = resolve_weights(name, RANDOM, Path())
+    with torch.device("meta"):
+        return load_backbone(weights)
+
+
+def native_size(name: str) -> int:
+    """Return the image side at which a backbone has its own grid, down to a multiple of 32.
+
+    Seen from the image every backbone has stride 16, so that grid times 16 is the side.
+    """
+    backbone = blueprint_backbone(name)
+    side = min(backbone.vit.patch_embed.grid_size) * backbone.stride
+    return max(SIDE_MULTIPLE, side // SIDE_MULTIPLE * SIDE_MULTIPLE)

@@ -1,0 +1,1 @@
+"""Backbone names and files to verified weights."""
