@@ -45,7 +45,7 @@ def trained(task: str, args: argparse.Namespace) -> dict[str, Any]:
     from lightning.fabric import Fabric
 
     from lpmoe_bench.config.settings import parse_sets
-    from lpmoe_bench.evaluate import Predictor
+    from lpmoe_bench.inference.predictor import Predictor
     from lpmoe_bench.model.trained import load_trained
     from lpmoe_bench.model.weights.resolve import default_cache
     from lpmoe_bench.plan import RunRequest, make_plan

@@ -41,7 +41,7 @@ from lpmoe_bench.data.registry import load_registry
 from lpmoe_bench.data.splits import Split
 from lpmoe_bench.data.tasks import Folders, open_split, resolve
 from lpmoe_bench.errors import BenchError, DataError, UsageError
-from lpmoe_bench.evaluate import Predictor
+from lpmoe_bench.inference.predictor import Predictor
 from lpmoe_bench.metrics import reference
 from lpmoe_bench.metrics.engine import score_pair
 from lpmoe_bench.metrics.protocols import Protocol, get_protocol

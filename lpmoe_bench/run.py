@@ -13,10 +13,10 @@ from safetensors.torch import save
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.data.loader import Prefixes
 from lpmoe_bench.errors import DataError, ResourceError
-from lpmoe_bench.evaluate import Predictor, evaluate, validation_score
 from lpmoe_bench.feature_cache import FeatureCache, open_features
 from lpmoe_bench.feature_cache.forecast import wanted_to_test
 from lpmoe_bench.files import write_atomically
+from lpmoe_bench.inference.predictor import Predictor, evaluate, validation_score
 from lpmoe_bench.metrics.facts import get_metric
 from lpmoe_bench.metrics.scorer import ScoreResult
 from lpmoe_bench.model.costs import is_out_of_memory

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from lpmoe_bench.config.settings import RunConfig
 from lpmoe_bench.environment import Environment, collect_environment
-from lpmoe_bench.evaluate import Predictor
 from lpmoe_bench.feature_cache import FeatureCache
+from lpmoe_bench.inference.predictor import Predictor
 from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.metrics.scorer import ScoreResult
 from lpmoe_bench.model.costs import (

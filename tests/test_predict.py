@@ -15,7 +15,7 @@ from lpmoe_bench.data.pairs import find_pairs
 from lpmoe_bench.data.splits import Split
 from lpmoe_bench.data.tasks import TaskData
 from lpmoe_bench.errors import UsageError
-from lpmoe_bench.predict.images import find_images
+from lpmoe_bench.inference.prediction import find_images
 
 
 @pytest.fixture(scope="module")

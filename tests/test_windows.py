@@ -11,9 +11,7 @@ import torch
 
 from lpmoe_bench.data.loader import image_tensor
 from lpmoe_bench.errors import UsageError
-from lpmoe_bench.evaluate import to_map
-from lpmoe_bench.predict.tiled import eight_bits, probability_map
-from lpmoe_bench.predict.windows import side_of, windows
+from lpmoe_bench.inference.predictor import eight_bits, probability_map, side_of, to_map, windows
 
 
 class Model:

@@ -44,7 +44,7 @@ def evaluate(
     """Score a trained run on another test set; writes a record for each set."""
     from lpmoe_bench.console import Terminal
     from lpmoe_bench.errors import InterruptedRun
-    from lpmoe_bench.evaluation.execute import EvaluationRequest, evaluate_run
+    from lpmoe_bench.inference.evaluation import EvaluationRequest, evaluate_run
     from lpmoe_bench.model.weights.resolve import default_cache
 
     request = EvaluationRequest(

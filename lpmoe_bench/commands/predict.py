@@ -37,11 +37,9 @@ def predict(
 
     from lpmoe_bench.console import Terminal
     from lpmoe_bench.errors import DataError, InterruptedRun
+    from lpmoe_bench.inference.prediction import find_images, predict_images
+    from lpmoe_bench.inference.predictor import load_predictor, side_of
     from lpmoe_bench.model.weights.resolve import default_cache
-    from lpmoe_bench.predict.images import find_images
-    from lpmoe_bench.predict.windows import side_of
-    from lpmoe_bench.predict.write import predict_images
-    from lpmoe_bench.trained__predictor import load_predictor
 
     sources, terminal = find_images(images, output), Terminal(quiet, no_color)
     side_of(tile, 32)  # a wrong word is said before anything is loaded
@@ -77,8 +75,8 @@ def picture(
     from lpmoe_bench.console import Terminal
     from lpmoe_bench.data.registry import load_registry
     from lpmoe_bench.data.tasks import resolve
+    from lpmoe_bench.inference.prediction import side_by_side, task_of
     from lpmoe_bench.model.weights.resolve import default_cache
-    from lpmoe_bench.predict.picture import side_by_side, task_of
 
     registry, cache = load_registry(datasets), default_cache()
     task = registry.task(task_of(runs))

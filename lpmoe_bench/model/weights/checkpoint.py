@@ -11,7 +11,6 @@ from lpmoe_bench.errors import DataError, UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
-
 # A file of weights from outside to named tensors, without ever executing what it holds.
 
 

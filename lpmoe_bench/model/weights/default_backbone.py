@@ -25,7 +25,6 @@ from lpmoe_bench.errors import BenchError, DataError, ResourceError, UsageError
 if TYPE_CHECKING:
     from onnx import GraphProto
 
-
 # The tensors of a Dinov2 model inside an ONNX graph, under their timm names.
 #
 # The exporter keeps the Hugging Face names of vectors and convolutions; it transposes the weights

@@ -1,0 +1,1 @@
+"""Trained runs on images: predictions as files, and scores on other test sets."""

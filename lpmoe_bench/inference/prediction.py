@@ -1,0 +1,200 @@
+"""Maps and overlays of images as files; a broken image costs its own outputs alone."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from rich.markup import escape
+
+from lpmoe_bench.console import Bar, Terminal
+from lpmoe_bench.data.images import read_image
+from lpmoe_bench.data.pairs import SUFFIXES, Pair, read_pair
+from lpmoe_bench.data.pictures import grid, overlay
+from lpmoe_bench.errors import DataError, UsageError
+from lpmoe_bench.files import write_atomically
+from lpmoe_bench.inference.predictor import Predictor, eight_bits, load_predictor, probability_map
+from lpmoe_bench.records.store import read_record
+
+# Which images files and folders mean, and what the outputs of each are called.
+
+
+class Source(NamedTuple):
+    """An image file, and the relative path of its outputs, without their suffix."""
+
+    file: Path
+    name: Path
+
+
+def find_images(places: Sequence[Path], output: Path) -> list[Source]:
+    """Return the images that files and folders mean, sorted, each once.
+
+    Folders are searched with all that is below them, less hidden files and what lies in `output`.
+    Outputs mirror the tree below the folder, or below the nearest folder that holds everything that
+    is named. Where two images differ in their suffix alone it becomes part of the name. Raises
+    UsageError where there are none, or where an output would overwrite one.
+    """
+    files: dict[Path, None] = {}
+    for place in places:
+        path = Path(os.path.abspath(place))
+        files |= dict.fromkeys(_inside(path, output) if path.is_dir() else [path])
+    if not files:
+        raise UsageError(
+            f"no images in {', '.join(map(str, places))}; name files, or folders of "
+            f"{', '.join(SUFFIXES)}"
+        )
+    root = _root([Path(os.path.abspath(place)) for place in places])
+    plain = {file: file.relative_to(root).with_suffix("") for file in sorted(files)}
+    shared = Counter(plain.values())
+    found = [
+        Source(file, name if shared[name] == 1 else name.with_name(file.name))
+        for file, name in plain.items()
+    ]
+    _check_outputs(found, output)
+    return found
+
+
+def _check_outputs(sources: list[Source], output: Path) -> None:
+    """Raise UsageError where a map would lie in the place of an image or of another map."""
+    place = output.resolve()
+    files = {source.file.resolve(): source.file for source in sources}
+    names = Counter(source.name for source in sources)
+    for source in sources:
+        for ending in (".png", "_overlay.jpg"):
+            there = files.get(place / f"{source.name}{ending}")
+            if there is not None:
+                raise UsageError(f"{there} would be overwritten; choose another folder with -o")
+        if names[source.name] > 1:
+            raise UsageError(f"two images would be called {source.name}; predict them one by one")
+
+
+def _root(places: list[Path]) -> Path:
+    """Return the nearest folder that holds everything named, itself a named one if it is alone."""
+    folders = {place if place.is_dir() else place.parent for place in places}
+    return Path(os.path.commonpath(folders))
+
+
+def _inside(folder: Path, output: Path) -> Iterator[Path]:
+    """Yield the images in and below a folder."""
+    skipped = output.resolve()
+    for place, inner, names in os.walk(folder):
+        here = Path(place)
+        inner[:] = [n for n in inner if n[0] != "." and (here / n).resolve() != skipped]
+        for name in names:
+            if name[0] != "." and name.lower().endswith(SUFFIXES):
+                yield here / name
+
+
+JPEG_SIDE = 65500  # pixels, the most that a JPEG file holds
+
+
+@dataclass(frozen=True)
+class Written:
+    """The two files of one image."""
+
+    image: Path
+    map: Path
+    overlay: Path
+
+
+def predict_images(
+    predictor: Predictor,
+    sources: Sequence[Source],
+    output: Path,
+    side: int | None,
+    threshold: float | None,
+    terminal: Terminal,
+) -> tuple[list[Written], list[str]]:
+    """Write `NAME.png`, the map at image size, and `NAME_overlay.jpg` for every image.
+
+    side: see `probability_map`. threshold: of the probability; with it the map is 255 above and 0
+    elsewhere. Returns what was written, and a sentence for each image that could not be read.
+    """
+    written: list[Written] = []
+    failed: list[str] = []
+    cut: list[str] = []
+    with terminal.bar("predicting", len(sources)) as bar:
+        for done, source in enumerate(sources):
+            bar.update(done, len(sources))
+            try:
+                image = read_image(source.file)
+            except DataError as error:
+                failed.append(str(error))
+                terminal.note(f"left out: {error}")
+                continue
+            if side is not None and max(image.shape[:2]) > side:
+                cut.append(source.name.name)
+            about = partial(_tell, bar, done, len(sources), source.name.name)
+            pred = eight_bits(probability_map(predictor, image, side, about))
+            written.append(_write(source, output, image, _binary(pred, threshold)))
+        bar.update(len(sources), len(sources))
+    if cut:
+        terminal.note(
+            f"{len(cut)} of {len(sources)} images were seen in windows of {side} pixels (such as "
+            f"{cut[0]}), which find small objects and break large ones; --tile never sees an image "
+            f"as a whole"
+        )
+    return written, failed
+
+
+def _tell(bar: Bar, done: int, images: int, name: str, seen: int, windows: int) -> None:
+    """Show how far a large image is."""
+    if windows > 1:
+        bar.update(done, images, escape(f"{name}, window {seen} of {windows}"))
+
+
+def write_picture(path: Path, picture: np.ndarray) -> None:
+    """Write a grey or RGB picture in the format of its suffix, at once or not at all."""
+    pixels = picture if picture.ndim == 2 else picture[..., ::-1]
+    write_atomically(path, cv2.imencode(path.suffix, pixels)[1].tobytes())
+
+
+def _binary(pred: np.ndarray, threshold: float | None) -> np.ndarray:
+    return pred if threshold is None else (pred > threshold * 255).astype(np.uint8) * 255
+
+
+def _write(source: Source, output: Path, image: np.ndarray, pred: np.ndarray) -> Written:
+    stem = output / source.name
+    suffix = ".png" if max(pred.shape) > JPEG_SIDE else ".jpg"
+    made = Written(
+        source.file,
+        stem.with_name(f"{stem.name}.png"),
+        stem.with_name(f"{stem.name}_overlay{suffix}"),
+    )
+    write_picture(made.map, pred)
+    write_picture(made.overlay, overlay(image, pred))
+    return made
+
+
+# Image, mask and every run's prediction side by side, on scenes of the runs' own task.
+
+
+def task_of(runs: Sequence[Path]) -> str:
+    """Return the one task of all runs; raises UsageError where there are several."""
+    tasks = sorted({read_record(run).task for run in runs})
+    if len(tasks) > 1:
+        raise UsageError(
+            f"these runs are of several tasks, {' and '.join(tasks)}; draw each task's on their own"
+        )
+    return tasks[0]
+
+
+def side_by_side(
+    runs: Sequence[Path], pairs: Sequence[Pair], output: Path, cache: Path, offline: bool
+) -> None:
+    """Write one picture: a row for each pair, with image, mask and the map of every run."""
+    rows = [list(read_pair(pair)) for pair in pairs]
+    titles = ["image", "mask"]
+    for run in runs:
+        titles.append(read_record(run).method.title)
+        predictor, _ = load_predictor(run, cache, offline)
+        for row in rows:
+            row.append(eight_bits(probability_map(predictor, row[0])))
+    write_picture(output, grid(titles, rows))

@@ -1,0 +1,253 @@
+"""Predict at the size of each mask and score; validation and test go through the same code."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+
+from lpmoe_bench.config.settings import RunConfig
+from lpmoe_bench.data.images import THRESHOLD
+from lpmoe_bench.data.loader import Prefixes, eval_items, image_tensor
+from lpmoe_bench.data.pairs import Pair
+from lpmoe_bench.data.splits import Split
+from lpmoe_bench.errors import UsageError
+from lpmoe_bench.files import write_atomically
+from lpmoe_bench.metrics.engine import quick_score
+from lpmoe_bench.metrics.protocols import get_protocol
+from lpmoe_bench.metrics.scorer import Scorer, ScoreResult
+from lpmoe_bench.model.trained import load_trained
+
+
+@dataclass
+class Predictor:
+    """Turns images into 8-bit maps at mask size, and counts the seconds of the forward passes.
+
+    model: the segmenter, or with `prefixes` what takes them in the place of images.
+    """
+
+    model: nn.Module
+    fabric: Fabric
+    size: int
+    batch: int = 8
+    prefixes: Prefixes | None = None
+    images: int = 0
+    seconds: float = 0.0
+
+    @torch.no_grad()
+    def probabilities(self, images: Tensor) -> Tensor:
+        """Return (B, K, size, size) in [0, 1] for images (B, 3, size, size) in [0, 1].
+
+        With `prefixes` the images are those.
+        """
+        images = images.to(self.fabric.device)
+        started = time.perf_counter()
+        with self.fabric.autocast():
+            logits, _ = self.model(images)
+        result = torch.sigmoid(logits).cpu()
+        self.seconds += time.perf_counter() - started
+        self.images += len(images)
+        return result
+
+    def maps(
+        self, pairs: Sequence[Pair], threshold: int = THRESHOLD
+    ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+        """Yield (name, predicted map, mask) as uint8 (h, w), in the order of the pairs.
+
+        threshold: a mask value above it, of 255, is object.
+        """
+        self.model.eval()
+        waiting: list[tuple[str, Tensor, np.ndarray]] = []
+        for item in eval_items(pairs, self.size, threshold, self.prefixes):
+            waiting.append(item)
+            if len(waiting) == self.batch:
+                yield from self._finish(waiting)
+                waiting = []
+        if waiting:
+            yield from self._finish(waiting)
+
+    def _finish(
+        self, items: list[tuple[str, Tensor, np.ndarray]]
+    ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+        pred = self.probabilities(torch.stack([image for _, image, _ in items]))
+        for (name, _, mask), one in zip(items, pred, strict=True):
+            yield name, to_map(one[None], mask.shape), mask
+
+    @property
+    def images_per_second(self) -> float:
+        return self.images / self.seconds if self.seconds else 0.0
+
+
+def to_map(probability: Tensor, shape: tuple[int, ...]) -> np.ndarray:
+    """Resize a probability, (1, 1, s, s), bilinearly to (h, w) and round it to 8 bits."""
+    resized = F.interpolate(probability, tuple(shape), mode="bilinear", align_corners=False)
+    return (resized[0, 0].numpy() * 255 + 0.5).astype(np.uint8)
+
+
+def validation_score(
+    predictor: Predictor, pairs: Sequence[Pair], metric: str, protocol: str
+) -> float:
+    """Return the mean score of one metric over validation images."""
+    rules = get_protocol(protocol)
+    maps = predictor.maps(pairs, rules.mask_threshold)
+    values = [quick_score(metric, pred, mask, rules) for _, pred, mask in maps]
+    return math.fsum(values) / len(values)
+
+
+def evaluate(
+    predictor: Predictor,
+    split: Split,
+    protocol: str,
+    report: Callable[[int, int], None],
+    save_to: Path | None = None,
+) -> ScoreResult:
+    """Score every image of a split; `save_to` keeps the maps as PNG at mask size."""
+    rules = get_protocol(protocol)
+    scorer, maps = Scorer(rules), predictor.maps(split.pairs, rules.mask_threshold)
+    for done, (name, pred, mask) in enumerate(maps, start=1):
+        scorer.add(name, pred, mask, dataset=split.label)
+        if save_to is not None:
+            write_atomically(save_to / f"{name}.png", cv2.imencode(".png", pred)[1].tobytes())
+        report(done, len(split.pairs))
+    return scorer.result()
+
+
+def load_predictor(folder: Path, cache: Path, offline: bool = False) -> tuple[Predictor, RunConfig]:
+    """Rebuild a finished run's model on the device found here, as it was scored after training.
+
+    A run of a GPU's bfloat16 computes in single precision on a CPU, most of which are slow in the
+    other. Raises as `load_trained`.
+    """
+    segmenter, config = load_trained(folder, cache, offline)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    alike = device in ("cuda", config.runtime.device)
+    fabric = Fabric(
+        accelerator=device,
+        devices=1,
+        precision=config.train.precision if alike else "32-true",  # type: ignore[arg-type]
+    )
+    return Predictor(segmenter.to(fabric.device), fabric, config.size), config
+
+
+# Windows along one side of an image: where they start, and weights that sum to one.
+
+
+OVERLAP = 4  # neighbouring windows share at least this part of one: a quarter
+SHRINK = 2  # `auto` shrinks an image at most so many times
+MODES = "auto, never, always or a number of pixels"
+
+
+class Window(NamedTuple):
+    """The pixels start .. start + len(weights) of a side, and how much each counts there."""
+
+    start: int
+    weights: np.ndarray
+
+
+def side_of(tile: str, size: int) -> int | None:
+    """Return the longest side, in pixels, that a model of image side `size` is shown at once.
+
+    None for `never`: any image is shown whole. `auto` is twice the size: an image within it is
+    shrunk at most twofold, and windows of a larger one are shrunk just as much. `always` is the
+    size: nothing is shrunk. Raises UsageError for other words, and for fewer than 32 pixels.
+    """
+    if tile == "never":
+        return None
+    if tile in ("auto", "always"):
+        return size * (SHRINK if tile == "auto" else 1)
+    if not tile.isascii() or not tile.isdigit() or int(tile) < 32:
+        raise UsageError(f"--tile is '{tile}'; it is {MODES}, at least 32")
+    return int(tile)
+
+
+def windows(length: int, side: int | None) -> list[Window]:
+    """Divide a side of an image into windows of `side` pixels, or one where that is enough.
+
+    They are spaced evenly, from one end to the other. Each weighs least at its ends, as half a wave
+    of a sine, squared; at every pixel the weights of all windows sum to one.
+    """
+    if side is None or length <= side:
+        return [Window(0, np.ones(length, np.float32))]
+    step = side - side // OVERLAP
+    count = math.ceil((length - side) / step) + 1
+    starts = [round(k * (length - side) / (count - 1)) for k in range(count)]
+    wave = np.sin(np.pi * (np.arange(side) + 0.5) / side) ** 2
+    total = np.zeros(length)
+    for start in starts:
+        total[start : start + side] += wave
+    return [
+        Window(start, (wave / total[start : start + side]).astype(np.float32)) for start in starts
+    ]
+
+
+# The probability map of an image of any size: seen whole, or in windows that are blended.
+
+
+Report = Callable[[int, int], None]
+Item = TypeVar("Item")
+
+
+def probability_map(
+    predictor: Predictor, image: np.ndarray, side: int | None = None, report: Report | None = None
+) -> np.ndarray:
+    """Return the probabilities (K, h, w), float32, that a model gives an RGB image uint8 (h, w, 3).
+
+    An image with a side longer than `side` pixels is cut into overlapping windows of that side;
+    each is seen as an image of its own, squashed to the model's size, and its map, at the window's
+    own size, is blended with its neighbours'. Memory: a batch of windows, and four bytes for each
+    class and pixel. `report` is told (windows seen, all windows).
+    """
+    height, width = image.shape[:2]
+    places = list(itertools.product(windows(height, side), windows(width, side)))
+    total: np.ndarray | None = None
+    done = 0
+    for batch in _batches(places, predictor.batch):
+        crops = [image_tensor(image[_part(*place)], predictor.size) for place in batch]
+        for place, pred in zip(batch, predictor.probabilities(torch.stack(crops)), strict=True):
+            if total is None:  # now the number of classes is known
+                total = np.zeros((len(pred), height, width), np.float32)
+            _add(total, place, pred)
+        done += len(batch)
+        if report is not None:
+            report(done, len(places))
+    assert total is not None
+    return total
+
+
+def eight_bits(pred: np.ndarray) -> np.ndarray:
+    """Return the 8-bit map (h, w) of probabilities (1, h, w), rounded as maps that are scored.
+
+    This is where a task of several classes would choose what it writes.
+    """
+    return (pred[0] * 255 + 0.5).astype(np.uint8)
+
+
+def _add(total: np.ndarray, place: tuple[Window, Window], pred: torch.Tensor) -> None:
+    down, across = place
+    shape = (len(down.weights), len(across.weights))
+    resized = F.interpolate(pred[None], shape, mode="bilinear", align_corners=False)[0].numpy()
+    total[:, *_part(*place)] += resized * down.weights[:, None] * across.weights
+
+
+def _part(down: Window, across: Window) -> tuple[slice, slice]:
+    """Return the rows and columns of an array that a window covers."""
+    return (
+        slice(down.start, down.start + len(down.weights)),
+        slice(across.start, across.start + len(across.weights)),
+    )
+
+
+def _batches(items: list[Item], count: int) -> Iterator[list[Item]]:
+    for start in range(0, len(items), count):
+        yield items[start : start + count]
