@@ -48,8 +48,8 @@ def trained(task: str, args: argparse.Namespace) -> dict[str, Any]:
     from lpmoe_bench.inference.predictor import Predictor
     from lpmoe_bench.model.trained import load_trained
     from lpmoe_bench.model.weights.resolve import default_cache
-    from lpmoe_bench.plan import RunRequest, make_plan
-    from lpmoe_bench.run import execute
+    from lpmoe_bench.training.plan import RunRequest, make_plan
+    from lpmoe_bench.training.run import execute
 
     flags = {"method": "lora", "task": task, "size": args.size}
     sets = parse_sets([f"train.epochs={args.epochs}", f"train.limit_train={args.limit}"])

@@ -26,13 +26,12 @@ from rich.progress import track
 from rich.table import Table
 
 from lpmoe_bench.console import Terminal
-from lpmoe_bench.feature_cache import open_features
-from lpmoe_bench.feature_cache.forecast import MIB, idle_because
 from lpmoe_bench.model.segmenter import blueprint, build_segmenter
 from lpmoe_bench.model.weights.resolve import default_cache
-from lpmoe_bench.plan import Plan, RunRequest, make_plan
-from lpmoe_bench.run import make_fabric, make_training
-from lpmoe_bench.train import train
+from lpmoe_bench.training.features import MIB, idle_because, open_features
+from lpmoe_bench.training.loop import train
+from lpmoe_bench.training.plan import Plan, RunRequest, make_plan
+from lpmoe_bench.training.run import make_fabric, make_training
 from method_zoo.options import list_methods
 
 MODES = (None, "memory", "disk")

@@ -16,14 +16,14 @@ from lpmoe_bench.console import Terminal
 from lpmoe_bench.data.tasks import Folders
 from lpmoe_bench.environment import collect_environment
 from lpmoe_bench.errors import InterruptedRun, UsageError
-from lpmoe_bench.feature_cache.forecast import Forecast, forecast
 from lpmoe_bench.metrics.facts import get_metric
 from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.model.segmenter import check_buildable
-from lpmoe_bench.plan import Plan, RunRequest, make_plan
 from lpmoe_bench.records.model import Record
 from lpmoe_bench.records.store import read_record
-from lpmoe_bench.run import execute
+from lpmoe_bench.training.features import Forecast, forecast
+from lpmoe_bench.training.plan import Plan, RunRequest, make_plan
+from lpmoe_bench.training.run import execute
 
 
 def run(

@@ -171,8 +171,8 @@ def test_the_smoke_cell_catches_a_broken_normalisation(tmp_path):
 
 @pytest.mark.slow
 def test_the_smoke_cell_catches_a_shorter_schedule(tmp_path):
-    from lpmoe_bench import run as run_module
-    from lpmoe_bench import train
+    from lpmoe_bench.training import loop
+    from lpmoe_bench.training import run as run_module
 
-    with mock.patch.object(run_module, "train", shorter(train.train, 20)):
+    with mock.patch.object(run_module, "train", shorter(loop.train, 20)):
         assert smoke(tmp_path).exit_code(strict=False) == 10

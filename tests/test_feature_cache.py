@@ -15,10 +15,10 @@ from cached_runs import DISK, MEMORY, computed, finish, kept
 from test_run import assert_same_result
 from tiny_runs import arguments, call, draw_data, only_run, start
 
-from lpmoe_bench.feature_cache.packed import pack
-from lpmoe_bench.feature_cache.store import FeatureFolder, View
 from lpmoe_bench.model.weights.resolve import load_backbone, resolve_weights
 from lpmoe_bench.records.store import read_record, read_rows
+from lpmoe_bench.training.feature_files import FeatureFolder, View
+from lpmoe_bench.training.features import pack
 from method_zoo.options import get_method
 
 SLOW = [

@@ -14,12 +14,11 @@ from safetensors.torch import save_file
 
 from lpmoe_bench.config.settings import build_config
 from lpmoe_bench.errors import DataError
-from lpmoe_bench.feature_cache.key import feature_key
-from lpmoe_bench.feature_cache.packed import FromPrefix, pack
-from lpmoe_bench.feature_cache.store import FeatureFolder, View
 from lpmoe_bench.model.decoders.names import build_decoder
 from lpmoe_bench.model.segmenter import Segmenter
 from lpmoe_bench.model.weights.resolve import Weights
+from lpmoe_bench.training.feature_files import FeatureFolder, View, feature_key
+from lpmoe_bench.training.features import FromPrefix, pack
 from method_zoo.options import get_method
 
 ONE, OTHER = View("1" * 64, False), View("2" * 64, True)
@@ -172,7 +171,7 @@ def test_methods_that_share_the_loop_share_features():
 
 def test_other_code_or_packages_change_the_key(monkeypatch, tmp_path):
     before = key("lst")
-    monkeypatch.setattr("lpmoe_bench.feature_cache.key.metadata.version", lambda _: "0")
+    monkeypatch.setattr("lpmoe_bench.training.feature_files.metadata.version", lambda _: "0")
     assert key("lst") != before
     monkeypatch.undo()
     copied = tmp_path / "lst.py"

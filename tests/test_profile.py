@@ -9,15 +9,14 @@ import torch
 from safetensors.torch import save
 from tiny_runs import call
 
-from lpmoe_bench import profile as profile_module
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.errors import ResourceError
 from lpmoe_bench.model.costs import count_parameters, peak_memory_bytes
 from lpmoe_bench.model.segmenter import build_segmenter, native_size
 from lpmoe_bench.model.weights import resolve
 from lpmoe_bench.model.weights.resolve import resolve_weights
-from lpmoe_bench.profile import profile, profile_config
-from lpmoe_bench.profile_worker import _rates, measure
+from lpmoe_bench.training import profile as profile_module
+from lpmoe_bench.training.profile import _rates, measure, profile, profile_config
 
 TINY = {"method": "lora", "backbone": "vit_tiny_patch16_224", "size": 64}
 SMALL = {"decoder_options": {"width": 8}, "train": {"batch": 2}, "runtime": {"device": "cpu"}}
@@ -92,7 +91,7 @@ def test_measuring():
 
 def test_rates_are_images_over_seconds(monkeypatch):
     clock = iter([0.0, 0.0, 9.0, 9.0, 10.0, 10.0, 12.0, 12.0, 16.0])  # warm-up, then 1, 2, 4 s
-    monkeypatch.setattr("lpmoe_bench.profile_worker.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("lpmoe_bench.training.profile.time.perf_counter", lambda: next(clock))
     found = _rates(lambda: None, 8, torch.device("cpu"), 3, 100)
     assert found == {"lower_quartile": 3.0, "median": 4.0, "upper_quartile": 6.0, "timings": 3}
 

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 from tiny_runs import arguments, call, draw_data, only_run
 
-from lpmoe_bench.completed_config import complete_config, preset_layer
 from lpmoe_bench.config.recipes import describe_recipe, load_recipes, recipe_layers, recipe_notes
 from lpmoe_bench.config.settings import (
     RunConfig,
@@ -21,6 +20,7 @@ from lpmoe_bench.errors import UsageError
 from lpmoe_bench.model.decoders.names import get_decoder
 from lpmoe_bench.model.losses import get_loss
 from lpmoe_bench.records.store import read_record
+from lpmoe_bench.training.plan import complete_config, preset_layer
 from method_zoo.backbones.create import check_backbone_name
 from method_zoo.options import get_method, signature_options
 

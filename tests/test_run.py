@@ -187,7 +187,7 @@ def test_lpmoe_resumes_from_any_step(data, tmp_path_factory, tmp_path, stop, mon
         yield lambda: next(calls) >= 2 * stop - 2  # asked twice a step, at epoch ends once
 
     with monkeypatch.context() as patch:
-        patch.setattr("lpmoe_bench.train.stop_requested", after_some_steps)
+        patch.setattr("lpmoe_bench.training.loop.stop_requested", after_some_steps)
         stopped = call(arguments(data, parts, *more))
     assert stopped.code == 130, stopped.stderr
     assert call(arguments(data, parts, *more)).code == 0

@@ -74,7 +74,7 @@ def test_dry_run_refuses_a_model_that_cannot_be_built(data, tmp_path, more, sent
     "take", [lambda: torch.empty(10**15), lambda: np.empty(10**15)], ids=["torch", "numpy"]
 )
 def test_memory_that_runs_out_is_one_line_and_a_code(data, tmp_path, monkeypatch, take):
-    monkeypatch.setattr("lpmoe_bench.run.train", lambda run: take())
+    monkeypatch.setattr("lpmoe_bench.training.run.train", lambda run: take())
     done = call(arguments(data, tmp_path))
     assert done.code == 6, done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: out of memory at batch 4, size 64; use")

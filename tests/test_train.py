@@ -9,7 +9,7 @@ from lpmoe_bench.config.settings import TrainConfig
 from lpmoe_bench.model.decoders.names import build_decoder
 from lpmoe_bench.model.losses import get_loss
 from lpmoe_bench.model.segmenter import Segmenter
-from lpmoe_bench.train import _parameter_groups, schedule
+from lpmoe_bench.training.loop import _parameter_groups, schedule
 from method_zoo.options import get_method, list_methods
 
 

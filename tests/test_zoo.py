@@ -56,8 +56,8 @@ def test_unknown_method_offers_the_closest():
 
 
 def test_a_method_of_two_names_has_one_fingerprint():
-    from lpmoe_bench.completed_config import complete_config
     from lpmoe_bench.config.settings import build_config
+    from lpmoe_bench.training.plan import complete_config
 
     assert get_method("parax") is get_method("adaroute")
     layer = {"method": "parax", "runtime": {"device": "cpu"}}

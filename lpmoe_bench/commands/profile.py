@@ -51,7 +51,7 @@ def profile(
     if budget_table:
         _budgets("json" if json else format, output)
         return
-    from lpmoe_bench.profile import profile as examine
+    from lpmoe_bench.training.profile import profile as examine
 
     found = examine(
         parse_sets(set_ or []),

@@ -63,7 +63,7 @@ def run(
     from lpmoe_bench import run_command
     from lpmoe_bench.config.settings import parse_sets, read_config_file
     from lpmoe_bench.model.weights.resolve import default_cache
-    from lpmoe_bench.plan import RunRequest
+    from lpmoe_bench.training.plan import RunRequest
 
     flags: dict[str, Any] = {
         "method": method,

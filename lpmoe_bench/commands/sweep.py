@@ -150,7 +150,7 @@ def cell(
     from lpmoe_bench import run_command
     from lpmoe_bench.config.settings import parse_sets, read_config_file
     from lpmoe_bench.model.weights.resolve import default_cache
-    from lpmoe_bench.plan import RunRequest
+    from lpmoe_bench.training.plan import RunRequest
 
     request = RunRequest(
         flags={},

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.errors import FailedCellsError, InterruptedRun, UsageError
-from lpmoe_bench.stopping import stop_requested
 from lpmoe_bench.sweep.estimate import Estimate, estimate
 from lpmoe_bench.sweep.local import LocalEngine, shares
 from lpmoe_bench.sweep.model import Attempt, Sweep
@@ -18,6 +17,7 @@ from lpmoe_bench.sweep.runner import Engine, SweepRun, run_cells
 from lpmoe_bench.sweep.show import other_code, show_plan, show_result
 from lpmoe_bench.sweep.state import CellState, Published, published, state_of
 from lpmoe_bench.sweep.store import now, sweep_folder, write_attempt, write_sweep
+from lpmoe_bench.training.loop import stop_requested
 from method_zoo.errors import unknown
 
 ENGINES = ("local", "ray")

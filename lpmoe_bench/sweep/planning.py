@@ -18,7 +18,7 @@ from lpmoe_bench.sweep.store import now
 from method_zoo.errors import ZooError, unknown
 
 if TYPE_CHECKING:
-    from lpmoe_bench.plan import Plan, RunRequest, Sources
+    from lpmoe_bench.training.plan import Plan, RunRequest, Sources
 
 # The settings that say which model is built.
 MODEL = {"method", "options", "backbone", "decoder", "decoder_options", "size"}
@@ -45,7 +45,7 @@ def plan_sweep(request: SweepRequest, terminal: Terminal) -> Sweep:
     Cells go seed by seed, so that a sweep that is stopped early has all methods at some seeds.
     Errors are those of make_plan and of building the models: nothing runs unless every cell can.
     """
-    from lpmoe_bench.plan import make_plan
+    from lpmoe_bench.training.plan import make_plan
 
     for name, values in (("methods", request.methods), ("tasks", request.tasks)):
         if not values:
@@ -77,7 +77,7 @@ def plan_sweep(request: SweepRequest, terminal: Terminal) -> Sweep:
 
 
 def _request(request: SweepRequest, task: str, method: str) -> RunRequest:
-    from lpmoe_bench.plan import RunRequest
+    from lpmoe_bench.training.plan import RunRequest
 
     return RunRequest(
         flags={**request.flags, "task": task, "method": method, "seed": request.seeds[0]},

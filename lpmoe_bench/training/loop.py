@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +21,7 @@ from lpmoe_bench.errors import DivergedError, InterruptedRun, UsageError
 from lpmoe_bench.model.costs import peak_memory_bytes
 from lpmoe_bench.model.losses import get_loss
 from lpmoe_bench.model.segmenter import Segmenter
-from lpmoe_bench.stopping import stop_requested
-from lpmoe_bench.train_state import (
+from lpmoe_bench.training.state import (
     Progress,
     Saver,
     load_state,
@@ -28,6 +29,29 @@ from lpmoe_bench.train_state import (
     restore,
     running_statistics,
 )
+
+# Ctrl-C and `kill` as a request to stop after the current step.
+
+
+@contextmanager
+def stop_requested() -> Iterator[Callable[[], bool]]:
+    """Turn the first SIGINT or SIGTERM into a request to stop after the step; the next one acts."""
+    requests: list[int] = []
+    previous = {}
+
+    def ask(number: int, frame: object) -> None:
+        requests.append(number)
+        for known, handler in previous.items():
+            signal.signal(known, handler)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        previous[number] = signal.signal(number, ask)
+    try:
+        yield lambda: bool(requests)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
 
 CURVE_ROWS = 200
 
