@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from lpmoe_bench.compare import common_seeds, paired
+from lpmoe_bench.analysis.comparison import common_seeds, paired
+from lpmoe_bench.analysis.significance import Comparison, Spread, compare
 from lpmoe_bench.errors import DataError, NotComparableError, UsageError
 from lpmoe_bench.metrics.facts import METRICS
 from lpmoe_bench.metrics.protocols import PROTOCOLS
 from lpmoe_bench.records.store import StoredRecord
-from lpmoe_bench.statistics import Comparison, Spread, compare
 from lpmoe_bench.tables.cell_text import span_of
 from lpmoe_bench.tables.columns import AGAINST, Column
 from lpmoe_bench.tables.latex import latex_text

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from lpmoe_bench.analysis.significance import holm
 from lpmoe_bench.check.baseline import MetricPin, Policy
 from lpmoe_bench.check.judge import Score, judge_scores
 from lpmoe_bench.check.limits import learnt, levels, p_value, reference_of, seeds_needed, tolerance
 from lpmoe_bench.check.pin import metric_pin
-from lpmoe_bench.statistics import holm
 
 POLICY = Policy()
 

@@ -8,11 +8,11 @@ import pytest
 from records import record
 from typer.testing import CliRunner
 
+from lpmoe_bench.analysis.comparison import choose, compare_records
+from lpmoe_bench.analysis.samples import samples
 from lpmoe_bench.cli import app
-from lpmoe_bench.compare import choose, compare_records
 from lpmoe_bench.errors import DataError, NotComparableError, UsageError
 from lpmoe_bench.records.store import StoredRecord, find_records, write_record
-from lpmoe_bench.samples import samples
 
 PROTOCOL = {"name": "cod", "version": 1, "hash": "cd" * 32}
 

@@ -11,7 +11,8 @@ import pytest
 from records import record
 from report_records import IMAGES, stored
 
-from lpmoe_bench.compare import choose, compare_records
+from lpmoe_bench.analysis.comparison import choose, compare_records
+from lpmoe_bench.analysis.significance import holm
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.records.store import Found, find_records
 from lpmoe_bench.report.axis import Scale, linear, logarithmic, number, ticks
@@ -25,7 +26,6 @@ from lpmoe_bench.report.pareto_file import write_pareto
 from lpmoe_bench.report.sizes import by_size
 from lpmoe_bench.report.training import curve, mean_curve, read_lessons
 from lpmoe_bench.report.verdicts import judge
-from lpmoe_bench.statistics import holm
 
 
 def chapters(root, **choice):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lpmoe_bench.statistics import compare, half_width, holm, settling, spread_of
+from lpmoe_bench.analysis.significance import compare, half_width, holm, settling, spread_of
 
 
 def test_two_seeds_and_two_images_by_hand():

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from lpmoe_bench.analysis.samples import samples
 from lpmoe_bench.check.baseline import Baseline, CellPin, MetricPin, Policy
 from lpmoe_bench.check.cells import Cell, differences, family_of, images_of
 from lpmoe_bench.check.costs import count_lines, speed_lines, speed_note
@@ -22,7 +23,6 @@ from lpmoe_bench.check.pin import digest_of
 from lpmoe_bench.check.verdicts import Judgement, Line, Outcome
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.metrics.facts import METRICS
-from lpmoe_bench.samples import samples
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from lpmoe_bench.analysis.samples import samples
+from lpmoe_bench.analysis.significance import spread_of
 from lpmoe_bench.check.baseline import Baseline, CellPin, Change, MetricPin, Policy, SpeedPin
 from lpmoe_bench.check.cells import Cell, images_of, newest
 from lpmoe_bench.check.limits import reference_of, tolerance
@@ -16,8 +18,6 @@ from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.metrics.facts import METRICS, refuse_ambiguous
 from lpmoe_bench.metrics.protocols import PROTOCOLS
 from lpmoe_bench.records.model import Record
-from lpmoe_bench.samples import samples
-from lpmoe_bench.statistics import spread_of
 from method_zoo.errors import unknown
 
 COUNTS = ("method", "decoder", "trainable", "frozen", "total")

@@ -13,7 +13,7 @@ from lpmoe_bench.commands.options import Json, NoColor, Quiet
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from lpmoe_bench.compare import Line, Report
+    from lpmoe_bench.analysis.comparison import Line, Report
 
 COLOURS = {"better": "green", "worse": "red", "equal": "cyan", "inconclusive": "yellow"}
 
@@ -35,7 +35,7 @@ def compare(
     """Compare two methods, paired over seeds and images: A - B, interval, verdict."""
     from json import dumps
 
-    from lpmoe_bench.compare import choose, compare_records
+    from lpmoe_bench.analysis.comparison import choose, compare_records
     from lpmoe_bench.console import Terminal
     from lpmoe_bench.records.store import find_records
 
@@ -113,7 +113,7 @@ def _label(metric: str) -> str:
 
 def _reason(line: Line) -> str:
     """Say what would settle an inconclusive line; empty where it is settled."""
-    from lpmoe_bench.statistics import settling
+    from lpmoe_bench.analysis.significance import settling
 
     result = line.result
     if result.verdict == "inconclusive" and result.spread.seeds < 2:

@@ -33,7 +33,7 @@ def audit(
     import os
     from json import dumps
 
-    from lpmoe_bench.audit import clean
+    from lpmoe_bench.analysis import clean
     from lpmoe_bench.console import Terminal
     from lpmoe_bench.data.audit import report
     from lpmoe_bench.data.audit.audit import audit_sets

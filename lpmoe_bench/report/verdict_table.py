@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
+from lpmoe_bench.analysis.significance import settling
 from lpmoe_bench.report.markup import Markup, tag
 from lpmoe_bench.report.material import Chapter
 from lpmoe_bench.report.verdicts import MARGIN, Verdicts
-from lpmoe_bench.statistics import settling
 
 SIGNS = {"better": "▲", "worse": "▼", "equal": "=", "inconclusive": "?"}
 TURNED = {"better": "worse", "worse": "better"}

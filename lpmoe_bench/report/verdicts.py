@@ -8,11 +8,11 @@ from itertools import combinations
 
 import numpy as np
 
+from lpmoe_bench.analysis.samples import Samples, samples
+from lpmoe_bench.analysis.significance import Comparison, Spread, compare, spread_of
 from lpmoe_bench.errors import BenchError
 from lpmoe_bench.metrics.facts import METRICS
 from lpmoe_bench.report.material import Chapter, Entry
-from lpmoe_bench.samples import Samples, samples
-from lpmoe_bench.statistics import Comparison, Spread, compare, spread_of
 from lpmoe_bench.tables.words import counted
 
 MOST_ROWS = 24  # a matrix of more cannot be read

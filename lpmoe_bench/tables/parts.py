@@ -12,7 +12,7 @@ from lpmoe_bench.records.model import Record
 from lpmoe_bench.tables.columns import Column
 
 if TYPE_CHECKING:
-    from lpmoe_bench.statistics import Comparison
+    from lpmoe_bench.analysis.significance import Comparison
 
 
 class CellCounts(NamedTuple):

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from lpmoe_bench.analysis.samples import Samples, samples
+from lpmoe_bench.analysis.significance import Comparison, Spread, compare, spread_of
 from lpmoe_bench.errors import DataError, NotComparableError, UsageError
 from lpmoe_bench.metrics.facts import METRICS, refuse_ambiguous
 from lpmoe_bench.metrics.protocols import PROTOCOLS
 from lpmoe_bench.records.context import Context, context_of
 from lpmoe_bench.records.store import Found, StoredRecord, find_records
-from lpmoe_bench.samples import Samples, samples
-from lpmoe_bench.statistics import Comparison, Spread, compare, spread_of
 from method_zoo.errors import unknown
 
 FEWEST_DIGITS = 6  # of a fingerprint that stands for a name

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import product
 from typing import Any
 
+from lpmoe_bench.analysis.samples import COUNTS
 from lpmoe_bench.data.audit.groups import Audit
 from lpmoe_bench.metrics.engine import OF_COUNTS
 from lpmoe_bench.metrics.facts import METRICS
@@ -14,7 +15,6 @@ from lpmoe_bench.metrics.formulas import Counts
 from lpmoe_bench.metrics.protocols import PROTOCOLS
 from lpmoe_bench.records.model import Record
 from lpmoe_bench.records.store import ROWS, StoredRecord, read_rows
-from lpmoe_bench.samples import COUNTS
 
 TOLERANCE = 1e-6  # between a record's score and the mean of its rows
 
