@@ -50,7 +50,7 @@ from lpmoe_bench.model.trained import load_trained
 from lpmoe_bench.model.weights.resolve import default_cache
 from lpmoe_bench.records.model import Record, SplitFacts
 from lpmoe_bench.records.store import ROWS, read_record, read_rows
-from lpmoe_bench.score.verify import verify
+from lpmoe_bench.scoring.verify import verify
 
 # Before numpy is loaded: one thread, or the comparison is of thread pools.
 os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))

@@ -27,8 +27,8 @@ from rich.console import Console
 from rich.table import Table
 
 from lpmoe_bench.console import Terminal
-from lpmoe_bench.score.plan import ScoreRequest, plan_scores
-from lpmoe_bench.score.scoring import score
+from lpmoe_bench.scoring.plan import ScoreRequest, plan_scores
+from lpmoe_bench.scoring.scoring import score
 
 # Before numpy is loaded: one thread, or the comparison is of thread pools.
 os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))

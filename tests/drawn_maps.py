@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 from lpmoe_bench.cli import app
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.records.store import read_record, read_rows
-from lpmoe_bench.score.plan import ScoreRequest, plan_scores
-from lpmoe_bench.score.scoring import score
+from lpmoe_bench.scoring.plan import ScoreRequest, plan_scores
+from lpmoe_bench.scoring.scoring import score
 
 runner = CliRunner()
 

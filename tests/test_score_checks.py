@@ -8,7 +8,7 @@ from drawn_maps import draw_folders, draw_map, draw_mask, save, score_folders, s
 from lpmoe_bench.data.images import inspect_map
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.metrics.protocols import PROTOCOLS
-from lpmoe_bench.score.checks import CHECKS
+from lpmoe_bench.scoring.work import CHECKS
 
 MAP, MASK = draw_map(0), draw_mask(0)
 

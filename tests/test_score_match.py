@@ -6,9 +6,14 @@ import pytest
 from drawn_maps import draw_map, draw_mask, save
 
 from lpmoe_bench.errors import DataError, UsageError
-from lpmoe_bench.score.folders import open_folder, titles_of
-from lpmoe_bench.score.match import find_files, match
-from lpmoe_bench.score.sets import digest_of, folder_set
+from lpmoe_bench.scoring.folders import (
+    digest_of,
+    find_files,
+    folder_set,
+    match,
+    open_folder,
+    titles_of,
+)
 
 
 def files(*names: str) -> dict[str, Path]:

@@ -13,8 +13,8 @@ from drawn_maps import draw_folders
 
 from lpmoe_bench.errors import InterruptedRun, ResourceError
 from lpmoe_bench.metrics.protocols import get_protocol
-from lpmoe_bench.score.pool import CHUNK, score_all
-from lpmoe_bench.score.work import Item, Job, Variant
+from lpmoe_bench.scoring.scoring import CHUNK, score_all
+from lpmoe_bench.scoring.work import Item, Job, Variant
 
 COUNT = 5 * CHUNK + 3
 JOB = Job("set", (Variant(get_protocol("cod")),), curves=True)

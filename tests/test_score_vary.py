@@ -7,10 +7,10 @@ import pytest
 from drawn_maps import Notes, draw_folders, draw_map, out, save, score_folders
 
 from lpmoe_bench.metrics.protocols import PROTOCOLS, get_protocol
-from lpmoe_bench.score.plan import ScoreRequest, plan_scores
-from lpmoe_bench.score.scoring import score
-from lpmoe_bench.score.vary import compare_variants, turn_sentences, variants_of
-from lpmoe_bench.score.work import Variant
+from lpmoe_bench.scoring.plan import ScoreRequest, plan_scores
+from lpmoe_bench.scoring.scoring import score
+from lpmoe_bench.scoring.vary import compare_variants, turn_sentences, variants_of
+from lpmoe_bench.scoring.work import Variant
 
 COD = get_protocol("cod")
 

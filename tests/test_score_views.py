@@ -10,10 +10,8 @@ from test_engine import draw_pairs
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.protocols import PROTOCOLS, get_protocol
 from lpmoe_bench.metrics.scorer import Scorer
-from lpmoe_bench.score.curves import write_curves
-from lpmoe_bench.score.sheet import Views, error_picture
-from lpmoe_bench.score.verify import COUNTS, verify
-from lpmoe_bench.score.worst import worst_images, write_worst
+from lpmoe_bench.scoring.verify import COUNTS, verify
+from lpmoe_bench.scoring.views import Views, error_picture, worst_images, write_curves, write_worst
 
 COD = get_protocol("cod")
 PAIRS = {

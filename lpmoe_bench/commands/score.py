@@ -49,7 +49,7 @@ def score(
     """Score maps that any program made; writes a record for each folder."""
     from lpmoe_bench.model.weights.resolve import default_cache
     from lpmoe_bench.score.command import Wishes, score_command
-    from lpmoe_bench.score.plan import ScoreRequest
+    from lpmoe_bench.scoring.plan import ScoreRequest
 
     request = ScoreRequest(
         folders=folders,

@@ -11,8 +11,8 @@ import numpy as np
 from lpmoe_bench.data.images import inspect_map
 from lpmoe_bench.data.pairs import Pair, read_pair
 from lpmoe_bench.report.markup import Markup, tag
-from lpmoe_bench.score.sheet import error_picture
-from lpmoe_bench.score.work import fit
+from lpmoe_bench.scoring.views import error_picture
+from lpmoe_bench.scoring.work import fit
 
 SIDE = 160  # pixels, of the longer side
 JPEG_QUALITY = 82

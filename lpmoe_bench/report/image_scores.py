@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from lpmoe_bench.errors import BenchError
 from lpmoe_bench.records.store import ROWS, read_rows
 from lpmoe_bench.report.material import Chapter, Entry
-from lpmoe_bench.score.worst import image_metric, image_value
+from lpmoe_bench.scoring.views import image_metric, image_value
 
 
 @dataclass(frozen=True)

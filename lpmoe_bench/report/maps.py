@@ -8,7 +8,7 @@ from pathlib import Path
 from lpmoe_bench.errors import BenchError, UsageError
 from lpmoe_bench.records.store import StoredRecord
 from lpmoe_bench.report.material import Chapter, Entry
-from lpmoe_bench.score.match import find_files, match
+from lpmoe_bench.scoring.folders import find_files, match
 
 KEPT = "predictions"  # folder of a run that keeps its maps, one folder a test set
 

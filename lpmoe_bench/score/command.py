@@ -13,13 +13,13 @@ from rich.console import Console
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.environment import collect_environment
 from lpmoe_bench.errors import InterruptedRun
-from lpmoe_bench.score.folders import MapFolder
-from lpmoe_bench.score.more import make_curves, make_verification, make_worst, verification_words
-from lpmoe_bench.score.plan import ScorePlan, ScoreRequest, plan_scores
-from lpmoe_bench.score.scoring import ScoreOutcome, score
 from lpmoe_bench.score.show import show_lines, show_scores
-from lpmoe_bench.score.vary import Line, compare_variants, turn_sentences, variants_of
-from lpmoe_bench.score.work import Variant
+from lpmoe_bench.scoring.folders import MapFolder
+from lpmoe_bench.scoring.plan import ScorePlan, ScoreRequest, plan_scores
+from lpmoe_bench.scoring.scoring import ScoreOutcome, score
+from lpmoe_bench.scoring.vary import Line, compare_variants, turn_sentences, variants_of
+from lpmoe_bench.scoring.views import make_curves, make_verification, make_worst, verification_words
+from lpmoe_bench.scoring.work import Variant
 
 Say = Callable[[str], None]
 

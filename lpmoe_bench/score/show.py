@@ -10,7 +10,7 @@ from rich.table import Table
 
 from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.records.model import Record
-from lpmoe_bench.score.vary import Line, turn_sentences
+from lpmoe_bench.scoring.vary import Line, turn_sentences
 from lpmoe_bench.tables.columns import Column, metric_columns
 
 

@@ -15,9 +15,15 @@ from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.extra import get_extra
 from lpmoe_bench.metrics.protocols import Protocol, get_protocol
 from lpmoe_bench.records.model import score_folder
-from lpmoe_bench.score.folders import MapFolder, open_folder, titles_of
-from lpmoe_bench.score.sets import TestSet, folder_set, task_sets
-from lpmoe_bench.score.work import fit
+from lpmoe_bench.scoring.folders import (
+    MapFolder,
+    TestSet,
+    folder_set,
+    open_folder,
+    task_sets,
+    titles_of,
+)
+from lpmoe_bench.scoring.work import fit
 
 DEFAULT_PROTOCOL = "cod"
 OWN_TASK = "own"  # the task of a record where none was named

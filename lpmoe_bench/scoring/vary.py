@@ -12,7 +12,7 @@ import cv2
 from lpmoe_bench.metrics.extra import known_metrics
 from lpmoe_bench.metrics.protocols import PROTOCOLS, Protocol
 from lpmoe_bench.metrics.scorer import ScoreResult
-from lpmoe_bench.score.work import Variant
+from lpmoe_bench.scoring.work import Variant
 
 Resize = Mapping[str, int]
 RESIZE: Resize = {"bicubic": cv2.INTER_CUBIC, "nearest": cv2.INTER_NEAREST}

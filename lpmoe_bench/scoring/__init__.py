@@ -1,0 +1,1 @@
+"""Scores of anybody's maps, the same as of our own: from folders to records."""

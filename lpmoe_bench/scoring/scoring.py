@@ -1,0 +1,331 @@
+"""Scores of anybody's maps: from folders to records, each mask read once for all folders."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from multiprocessing.context import BaseContext
+from pathlib import Path
+
+from lpmoe_bench.console import Terminal
+from lpmoe_bench.data.pairs import shown
+from lpmoe_bench.environment import Environment, collect_environment
+from lpmoe_bench.errors import DataError, InterruptedRun, ResourceError, UsageError
+from lpmoe_bench.metrics.extra import get_extra
+from lpmoe_bench.metrics.scorer import Scorer, ScoreResult
+from lpmoe_bench.records.model import DataFacts, MethodFacts, ProtocolFacts, Record, SplitFacts
+from lpmoe_bench.records.store import RECORD, ROWS, StoredRecord, read_record, write_record
+from lpmoe_bench.scoring.folders import MapFolder, TestSet
+from lpmoe_bench.scoring.plan import ScorePlan, ScoreRequest
+from lpmoe_bench.scoring.work import (
+    Item,
+    Job,
+    Part,
+    Variant,
+    check_counts,
+    look_swapped,
+    mask_sentences,
+    refuse_zero_one,
+    score_items,
+    sentences,
+)
+
+# Scoring over several processes: the same bits for any number of them, or one sentence.
+
+
+Report = Callable[[int, int], None]
+
+CHUNK = 8  # items a task: few, so that the bar moves and no process waits long for the last
+WORTH = 200  # maps a process: with fewer, its start costs more than it saves
+# What every process needs and functions import only when they are called.
+PRELOAD = ["lpmoe_bench.metrics.kernels"]
+
+
+def score_all(
+    job: Job, items: Sequence[Item], folders: int, jobs: int | None, report: Report
+) -> Part:
+    """Score all items, by default with a process for each core; `report` is told (done, all).
+
+    Raises ResourceError when a process is killed and InterruptedRun on Ctrl-C.
+    """
+    maps = len(items) * folders * len(job.variants)
+    count = jobs or max(1, min(_cores(), maps // WORTH))
+    chunks = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
+    count = min(count, len(chunks))
+    total, done = Part.empty(job, folders), 0
+    try:
+        parts = _in_turn(job, chunks, folders)
+        if count > 1:
+            parts = _side_by_side(job, chunks, folders, count)
+        for part, size in parts:
+            total.take(part)
+            done += size
+            report(done, len(items))
+    except KeyboardInterrupt:
+        raise InterruptedRun(
+            f"interrupted after {done} of {len(items)} images; nothing was written, the same "
+            f"command starts over"
+        ) from None
+    except BrokenProcessPool:
+        raise ResourceError(
+            f"a scoring process was killed after {done} of {len(items)} images, as happens where "
+            f"memory runs out; nothing was written, try --jobs {max(1, count // 2)}"
+        ) from None
+    return total.sort()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _in_turn(
+    job: Job, chunks: Sequence[Sequence[Item]], folders: int
+) -> Iterator[tuple[Part, int]]:
+    for chunk in chunks:
+        yield score_items(job, chunk, folders), len(chunk)
+
+
+def _side_by_side(
+    job: Job, chunks: Sequence[Sequence[Item]], folders: int, count: int
+) -> Iterator[tuple[Part, int]]:
+    """Yield parts as they are finished; few are waiting, so that no data set is held twice."""
+    pool = ProcessPoolExecutor(count, _context(), initializer=_prepare)
+    try:
+        queue, waiting = iter(chunks), {}
+        while True:
+            for chunk in queue:
+                waiting[pool.submit(score_items, job, chunk, folders)] = len(chunk)
+                if len(waiting) >= 3 * count:
+                    break
+            if not waiting:
+                return
+            finished: set[Future] = wait(waiting, return_when=FIRST_COMPLETED).done
+            for future in finished:
+                yield future.result(), waiting.pop(future)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _context() -> BaseContext:
+    """Start processes from one that has loaded the code but has no threads of ours."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, *PRELOAD])
+    return context
+
+
+def _prepare() -> None:
+    """Leave Ctrl-C to the parent, and end with it even where it was killed."""
+    import cv2
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(1)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+
+# The record of scored maps: the same files as a run's, without what nobody knows of a run.
+
+
+FIDELITY = "maps from a folder; how they were made is not known"
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One method's maps of one test set. results: the first counts, others are variants. checks:
+    names of images by check. notes: what was said of maps and masks."""
+
+    title: str
+    facts: SplitFacts
+    results: Sequence[ScoreResult | None]
+    checks: Mapping[str, Sequence[str]]
+    notes: tuple[str, ...]
+
+    @property
+    def result(self) -> ScoreResult:
+        first = self.results[0]
+        assert first is not None
+        return first
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What a record counts. expected: images of the test set, of which `images` have a map."""
+        return {"expected": self.facts.images} | self.result.counts | check_counts(self.checks)
+
+
+def finished(place: Path, folder: MapFolder) -> Record | None:
+    """Return the record of these maps where there is one; raises UsageError for another name's."""
+    if not (place / RECORD).exists():
+        return None
+    record = read_record(place)
+    if record.method.name != folder.title:
+        raise UsageError(
+            f"{place} holds the same maps under the name {record.method.name}; use that, or one "
+            f"that differs in more than punctuation from it"
+        )
+    return record
+
+
+def write_scored(
+    plan: ScorePlan, index: int, scored: Sequence[Scored], environment: Environment
+) -> Record:
+    """Write the record of a plan's folder of maps, scored on some test sets, and return it.
+
+    One that stood there keeps its files under other names.
+    """
+    place, folder = plan.places[index], plan.folders[index]
+    record = Record(
+        kind="score",
+        id="/".join(place.parts[-4:]),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        config={"task": plan.task, "protocol": plan.protocol.name}
+        | ({"extra": list(plan.extra)} if plan.extra else {}),
+        fingerprint=plan.fingerprints[index],
+        method=MethodFacts(name=folder.title, title=folder.title, fidelity=FIDELITY),
+        task=plan.task,
+        protocol=ProtocolFacts(
+            name=plan.protocol.name, version=plan.protocol.version, hash=plan.protocol.hash
+        ),
+        scores={one.facts.label: dict(one.result.scores) for one in scored},
+        counts={one.facts.label: one.counts for one in scored},
+        environment=environment,
+        test_opened=1,
+        data=DataFacts(tests=[one.facts for one in scored]),
+        notes=[*folder.notes, *_notes(scored)],
+    )
+    _set_aside(place)
+    write_record(place, record, [row for one in scored for row in one.result.rows])
+    return record
+
+
+def _notes(scored: Sequence[Scored]) -> list[str]:
+    return [f"{one.facts.label}: {note}" for one in scored for note in one.notes]
+
+
+def _set_aside(place: Path) -> None:
+    """Rename a finished record's files, so that scoring again loses nothing."""
+    number = 1 + len(list(place.glob(f"superseded-*-{RECORD}")))
+    for name in (RECORD, ROWS):
+        if (place / name).exists():
+            (place / name).rename(place / f"superseded-{number}-{name}")
+
+
+# {test set: {method: its result by each variant, None where a variant has none}}
+Results = Mapping[str, Mapping[str, Sequence[ScoreResult | None]]]
+
+
+@dataclass(frozen=True)
+class ScoreOutcome:
+    """One record a folder, in order; results of the maps that were scored, not of those that had a
+    record. fresh: whether each record is new."""
+
+    records: list[StoredRecord]
+    results: Results
+    fresh: list[bool]
+
+
+def score(
+    plan: ScorePlan, request: ScoreRequest, terminal: Terminal, variants: Sequence[Variant] = ()
+) -> ScoreOutcome:
+    """Score what has no record yet and write the records; all are returned.
+
+    Raises DataError naming all files that cannot be scored, ResourceError when a process is killed
+    and InterruptedRun on Ctrl-C; no record is written then.
+    """
+    known = [
+        None if request.force else finished(place, folder)
+        for place, folder in zip(plan.places, plan.folders, strict=True)
+    ]
+    pairs = zip(plan.folders, known, strict=True)
+    chosen = [folder for folder, record in pairs if record is None or request.again]
+    found: dict[str, list[Scored]] = {folder.title: [] for folder in chosen}
+    for test in plan.sets:
+        for one in _score_set(plan, request, test, chosen, variants, terminal):
+            found[one.title].append(one)
+    records, environment = [], collect_environment("cpu")
+    for index, (place, record) in enumerate(zip(plan.places, known, strict=True)):
+        if record is None:
+            scored = found[plan.folders[index].title]
+            record = write_scored(plan, index, scored, environment)
+        records.append(StoredRecord(place, record))
+    results: dict[str, dict[str, Sequence[ScoreResult | None]]] = {}
+    for one in (one for ones in found.values() for one in ones):
+        results.setdefault(one.facts.label, {})[one.title] = one.results
+    return ScoreOutcome(records, results, [record is None for record in known])
+
+
+def _score_set(
+    plan: ScorePlan,
+    request: ScoreRequest,
+    test: TestSet,
+    chosen: Sequence[MapFolder],
+    variants: Sequence[Variant],
+    terminal: Terminal,
+) -> list[Scored]:
+    """Score the maps of one test set and say what is unusual about them."""
+    folders = [folder for folder in chosen if test.label in folder.matches]
+    if not folders:
+        return []
+    job = Job(test.label, (Variant(plan.protocol), *variants), plan.extra, request.curves)
+    items = _items(plan, test, folders)
+    with terminal.bar(f"scoring {test.label}", len(items)) as bar:
+        part = score_all(job, items, len(folders), request.jobs, bar.update)
+    if part.problems:
+        raise DataError(
+            f"{len(part.problems)} files of {test.label} and its maps cannot be scored: "
+            f"{shown(part.problems, '; ')}"
+        )
+    of_masks = mask_sentences(part.mask_flags, len(items))
+    for note in of_masks:
+        terminal.note(f"{test.label}: {note}")
+    scored = []
+    for index, folder in enumerate(folders):
+        notes = _look(plan, test, folder, part, index)
+        for note in notes:
+            terminal.note(f"{folder.title}, {test.label}: {note}")
+        first, *others = part.scorers[index]
+        results = [first.result(), *map(_result, others)]
+        checks, notes = part.checks[index], (*notes, *of_masks)
+        scored.append(Scored(folder.title, test.facts, results, checks, notes))
+    return scored
+
+
+def _items(plan: ScorePlan, test: TestSet, folders: Sequence[MapFolder]) -> list[Item]:
+    """Return the masks that have a map in any folder, with these maps."""
+    files = [folder.matches[test.label].files for folder in folders]
+    seen = any(get_extra(key).needs_image for key in plan.extra)
+    return [
+        Item(name, mask, tuple(f.get(name) for f in files), test.images[name] if seen else None)
+        for name, mask in sorted(test.masks.items())
+        if any(name in f for f in files)
+    ]
+
+
+def _look(
+    plan: ScorePlan, test: TestSet, folder: MapFolder, part: Part, index: int
+) -> tuple[str, ...]:
+    """Return what is unusual about a folder's maps; raises DataError for what cannot be meant."""
+    count = len(folder.matches[test.label].files)
+    refuse_zero_one(part.checks[index], count, plan.protocol, folder.title)
+    said = sentences(part.checks[index], count, plan.protocol)
+    exact = not any(mask.suffix.lower().startswith(".jp") for mask in test.masks.values())
+    if exact and look_swapped(part.checks[index], part.mask_flags, count):  # JPEG: always grey
+        said.append("every mask is grey and every map binary: are the two folders swapped?")
+    return tuple(said)
+
+
+def _result(scorer: Scorer) -> ScoreResult | None:
+    """Return a variant's result, None where all masks are empty and the variant leaves them out."""
+    try:
+        return scorer.result()
+    except DataError:
+        return None

@@ -1,0 +1,331 @@
+"""What maps look like beside their scores: the worst images, the curves, a second opinion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from lpmoe_bench.console import Terminal
+from lpmoe_bench.data.pictures import CELL, GAP, INK, TITLE, grid
+from lpmoe_bench.errors import UsageError
+from lpmoe_bench.files import write_atomically
+from lpmoe_bench.metrics.engine import OF_COUNTS, Curves
+from lpmoe_bench.metrics.extra import known_metrics
+from lpmoe_bench.metrics.facts import Metric, get_metric
+from lpmoe_bench.metrics.formulas import Counts
+from lpmoe_bench.metrics.protocols import Protocol
+from lpmoe_bench.records.store import ROWS, read_rows
+from lpmoe_bench.scoring.folders import MapFolder
+from lpmoe_bench.scoring.plan import ScorePlan
+from lpmoe_bench.scoring.scoring import ScoreOutcome
+from lpmoe_bench.scoring.verify import Verification, verify
+
+# A sheet of pictures: image, mask, map and error of some images, each with its score.
+
+
+CAPTION = 18  # pixels below each row
+MISSED, INVENTED = (
+    np.array((0, 90, 181)),
+    np.array((220, 100, 0)),
+)  # blue and orange: apart for colour-blind eyes
+
+
+class Views(NamedTuple):
+    """What the sheet shows of an image: map and mask uint8 (h, w); image RGB (h, w, 3) or None."""
+
+    pred: np.ndarray
+    mask: np.ndarray
+    image: np.ndarray | None = None
+
+
+def sheet(labels: Sequence[str], views: Iterable[Views], title: str = "") -> np.ndarray:
+    """Lay out a row of pictures for each label, which stands below it; RGB uint8 (h, w, 3).
+
+    The column of images is there where any image is. At least one label.
+    """
+    rows, with_image = [], False
+    for one in views:
+        with_image = with_image or one.image is not None
+        rows.append([_shrink(picture) for picture in _pictures(one)])
+    titles = ["image"] * with_image + ["mask", "map", "missed: blue, extra: orange"]
+    strips = [_strip(title, len(titles))] if title else []
+    for index, (label, row) in enumerate(zip(labels, rows, strict=True)):
+        part = grid(titles, [row if with_image else row[1:]])
+        strips.append(part if index == 0 else part[TITLE:])
+        strips.append(_strip(label, len(titles)))
+    return np.concatenate(strips)
+
+
+def error_picture(pred: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Show what a map says too little of (blue) and too much (orange), on white; RGB (h, w, 3).
+
+    pred and mask: uint8 (h, w); object above 128 in the mask, as most protocols have it.
+    """
+    true = mask > 128
+    share = np.where(true, 255 - pred, pred)[..., None].astype(np.float32) / 255
+    colour = np.where(true[..., None], MISSED, INVENTED).astype(np.float32)
+    return (255 * (1 - share) + colour * share + 0.5).astype(np.uint8)
+
+
+def _pictures(views: Views) -> list[np.ndarray]:
+    blank = np.full((1, 1), 255, np.uint8)
+    image = blank if views.image is None else views.image
+    return [image, views.mask, views.pred, error_picture(views.pred, views.mask)]
+
+
+def _shrink(picture: np.ndarray) -> np.ndarray:
+    """Scale a large picture down to a cell, so that many fit into memory."""
+    scale = CELL / max(picture.shape[:2])
+    if scale >= 1:
+        return picture
+    size = tuple(max(1, round(side * scale)) for side in picture.shape[1::-1])
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+
+
+def _strip(text: str, columns: int) -> np.ndarray:
+    """Return a line of text as wide as the sheet; a name too long is cut in its middle."""
+    strip = np.full((CAPTION, columns * (CELL + GAP) + GAP, 3), 255, np.uint8)
+    font, scale = cv2.FONT_HERSHEY_SIMPLEX, 0.42
+    text = text.encode("ascii", "replace").decode()  # the font has no other letters
+    keep = len(text)
+    while cv2.getTextSize(shown := _cut(text, keep), font, scale, 1)[0][0] > strip.shape[1] - 12:
+        keep -= 1
+    cv2.putText(strip, shown, (GAP, CAPTION - 5), font, scale, INK, 1, cv2.LINE_AA)
+    return strip
+
+
+def _cut(text: str, keep: int) -> str:
+    if len(text) <= keep:
+        return text
+    head = max(1, keep // 2 - 2)
+    return f"{text[:head]}...{text[len(text) - max(1, keep - head - 3) :]}"
+
+
+# The images that a method segments worst, as a list or as a sheet of pictures.
+
+
+__all__ = ["Views", "Worst", "image_metric", "image_value", "worst_images", "write_worst"]
+
+
+class Worst(NamedTuple):
+    """One of the worst images: its name, and its value of the metric with the key `metric`."""
+
+    image: str
+    metric: str
+    value: float
+
+
+def worst_images(
+    rows: Sequence[Mapping[str, Any]], protocol: Protocol, count: int, metric: str | None = None
+) -> list[Worst]:
+    """Return the worst `count` images, worst first, of `ScoreResult.rows` (or of read_rows).
+
+    By `metric`, a column of the rows; by default the protocol's primary one or, where only the
+    data set has it, the same of each image's counts. Images without a value are left out; ties
+    are in the order of names. Raises UsageError for a count below 1 or a metric that images do
+    not have.
+    """
+    if count < 1:
+        raise UsageError(f"the worst {count} images are none; ask for 1 or more")
+    facts = image_metric(protocol.primary) if metric is None else _facts(metric)
+    values = [(image_value(row, facts.key), row["image"]) for row in rows]
+    known = [(value, image) for value, image in values if value is not None]
+    if not known:
+        raise UsageError(f"no image has a value of {facts.key}; choose another metric")
+    sign = 1 if facts.higher_is_better else -1
+    known.sort(key=lambda item: (sign * item[0], item[1]))
+    return [Worst(image, facts.key, value) for value, image in known[:count]]
+
+
+def write_worst(
+    worst: Sequence[Worst], load: Callable[[str], Views], path: Path, title: str = ""
+) -> Path:
+    """Write a PNG of image (where there is one), mask, map and error of each, worst first.
+
+    `load` returns an image's views by its name, all of one size; one image is held at a time. In
+    the error an object pixel that is missed is blue, background that is called object is orange,
+    each as strong as the map is wrong. Returns the path.
+    """
+    labels = [f"{i}. {one.image}   {one.metric} {one.value:.4g}" for i, one in enumerate(worst, 1)]
+    pixels = sheet(labels, (load(one.image) for one in worst), title)
+    write_atomically(path, cv2.imencode(".png", pixels[..., ::-1])[1].tobytes())
+    return path
+
+
+def image_metric(key: str) -> Metric:
+    """Return the metric that images have for one of a data set; raises UsageError for none."""
+    return _facts(key.removesuffix("_dataset"))
+
+
+def _facts(key: str) -> Metric:
+    if key in ("miss", "false_alarm"):
+        return get_metric(f"{key}_dataset")
+    return known_metrics().get(key) or get_metric(key)
+
+
+def image_value(row: Mapping[str, Any], key: str) -> float | None:
+    """Return a row's value, or that of its counts where it has those only."""
+    if row.get(key) is not None:
+        return float(row[key])
+    of_counts = OF_COUNTS.get(key if key.endswith("_dataset") else f"{key}_dataset")
+    if of_counts is None or any(row.get(name) is None for name in Counts._fields):
+        return None
+    return float(of_counts(Counts(*(int(row[name]) for name in Counts._fields))))
+
+
+# PR, F and E curves of several methods on one data set, as plots.
+
+
+# Okabe and Ito's colours without yellow, which is faint on white; then again with other dashes.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+DASHES = ("-", "--", "-.", ":")
+INSTALL = "pip install 'lpmoe-bench[plot]'"
+
+
+def write_curves(
+    curves: Mapping[str, Curves],
+    protocol: Protocol,
+    folder: Path,
+    dataset: str = "",
+    formats: tuple[str, ...] = ("png", "svg"),
+) -> list[Path]:
+    """Plot the curves of methods and return the files: pr, f and e, each in every format.
+
+    `curves` maps a method's name to its `ScoreResult.curves`, which a `Scorer(protocol,
+    curves=True)` keeps. Files are `curve_pr.png`, `curve_f.png`, ... in `folder`. Raises UsageError
+    with the line that installs it where matplotlib is missing.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise UsageError(f"plots need matplotlib; install it with: {INSTALL}") from None
+    assert curves, "at least one method"
+    files = []
+    for kind in ("pr", "f", "e"):
+        for form in formats:
+            # A figure for each file: the layout of one that was drawn before is another.
+            figure = Figure(figsize=(5.6, 4.2), dpi=160, layout="constrained")
+            FigureCanvasAgg(figure)  # drawn without a display, and without pyplot's global state
+            _draw(figure, kind, curves, protocol, dataset)
+            files.append(folder / f"curve_{kind}.{form}")
+            write_atomically(files[-1], _rendered(figure, form))
+    return files
+
+
+def _draw(
+    figure: Any, kind: str, curves: Mapping[str, Curves], protocol: Protocol, dataset: str
+) -> None:
+    axes = figure.add_subplot()
+    floor = 1.0
+    for index, (name, curve) in enumerate(curves.items()):
+        xs, ys = _points(kind, curve)
+        style = {
+            "color": COLOURS[index % len(COLOURS)],
+            "linestyle": DASHES[index // len(COLOURS) % len(DASHES)],
+            "linewidth": 1.8,
+        }
+        axes.plot(xs, ys, label=_plain(name), **style)
+        floor = min(floor, *ys)
+    beta = f"$\\beta^2 = {protocol.f_beta2:g}$"
+    across, up = {
+        "pr": ("recall", "precision"),
+        "f": ("threshold", f"F-measure, {beta}"),
+        "e": ("threshold", "E-measure"),
+    }[kind]
+    axes.set_xlabel(across)
+    axes.set_ylabel(f"{up}  (protocol {protocol.name} v{protocol.version})")
+    axes.set_xlim(0, 1)
+    axes.set_ylim(max(0.0, floor - 0.03), 1.02)
+    axes.set_title(_plain(dataset), fontsize=10)
+    axes.grid(True, color="#DDDDDD", linewidth=0.6)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.legend(fontsize=8, framealpha=0.9, ncols=1 + (len(curves) > 8))
+
+
+def _plain(text: str) -> str:
+    """Return text that matplotlib shows as it is: no formula, and no label that it would hide."""
+    text = text.replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
+
+
+def _points(kind: str, curve: Curves) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    if kind == "pr":
+        return curve.recall, curve.precision
+    return curve.thresholds, curve.f if kind == "f" else curve.e
+
+
+def _rendered(figure: Any, form: str) -> bytes:
+    """Return the picture's bytes, the same for the same curves: without date, with fixed names."""
+    from matplotlib import rc_context
+
+    data = BytesIO()
+    metadata = {"Date": None} if form == "svg" else {}
+    with rc_context({"svg.hashsalt": "curves", "svg.fonttype": "none"}):
+        figure.savefig(data, format=form, metadata=metadata)
+    return data.getvalue()
+
+
+# What can be made of maps besides scores: worst images, curves, a second opinion.
+
+
+def rows_of(place: Path, test: str) -> list[dict[str, Any]]:
+    """Return the rows that a record has of one test set."""
+    return [row for row in read_rows(place / ROWS) if row["dataset"] == test]
+
+
+def make_worst(
+    plan: ScorePlan, place: Path, folder: MapFolder, test: str, count: int
+) -> tuple[list[Worst], Path]:
+    """Return the worst images of a method, and the sheet of pictures written beside its record."""
+    worst = worst_images(rows_of(place, test), plan.protocol, count)
+    load = plan.load(folder, test)
+
+    def views(name: str) -> Views:
+        pred, mask = load(name)
+        image = plan.load_image(test, name)
+        same = image is not None and image.shape[:2] == mask.shape
+        return Views(pred, mask, image if same else None)
+
+    sheet = place / f"worst-{test.replace('/', '-')}.png"
+    return worst, write_worst(worst, views, sheet, f"{folder.title}, {test}")
+
+
+def make_verification(
+    plan: ScorePlan, place: Path, folder: MapFolder, test: str, count: int, terminal: Terminal
+) -> Verification:
+    """Score some images of a method again by PySODMetrics."""
+    rows = rows_of(place, test)
+    with terminal.bar(f"verifying {folder.title}", count) as bar:
+        return verify(rows, plan.load(folder, test), plan.protocol, count, report=bar.update)
+
+
+def make_curves(plan: ScorePlan, outcome: ScoreOutcome, folder: Path) -> list[Path]:
+    """Write the curves of all methods, for several test sets in a folder for each."""
+    files: list[Path] = []
+    for test, methods in outcome.results.items():
+        place = folder / test.replace("/", "-") if len(outcome.results) > 1 else folder
+        firsts = {title: results[0] for title, results in methods.items()}
+        curves = {title: r.curves for title, r in firsts.items() if r is not None and r.curves}
+        files += write_curves(curves, plan.protocol, place, test)
+    return files
+
+
+def verification_words(title: str, test: str, found: Verification) -> Sequence[str]:
+    """Say what a verification found."""
+    metric = max(found.differences, key=lambda key: found.differences[key], default="nothing")
+    words = [
+        f"{title}, {test}: {len(found.images)} images scored again by PySODMetrics; largest "
+        f"difference {found.largest:.1e} ({metric})"
+    ]
+    if found.skipped:
+        reasons = (f"{key}: {why}" for key, why in found.skipped.items())
+        words.append(f"not compared: {'; '.join(reasons)}")
+    return words
