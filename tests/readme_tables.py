@@ -11,9 +11,8 @@ from readme_tree import ROOT, tree
 from lpmoe_bench.records.context import keep_only
 from lpmoe_bench.records.store import find_records
 from lpmoe_bench.tables.formats import format_table
-from lpmoe_bench.tables.speeds import read_speeds
-from lpmoe_bench.tables.table import build_table
-from lpmoe_bench.verdicts import with_verdicts
+from lpmoe_bench.tables.table import build_table, read_speeds
+from lpmoe_bench.tables.verdicts import with_verdicts
 
 RECORDS = ROOT / "results" / "records"
 # Each block of the README by its name: the settings of its records, and those of its table.

@@ -9,8 +9,7 @@ from records import content, record
 
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.protocols import PROTOCOLS
-from lpmoe_bench.tables.csv_text import to_csv
-from lpmoe_bench.tables.formats import FORMATS, format_table, to_markdown
+from lpmoe_bench.tables.formats import FORMATS, format_table, to_csv, to_markdown
 from lpmoe_bench.tables.html import to_html
 from lpmoe_bench.tables.table import build_table
 

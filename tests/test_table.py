@@ -10,9 +10,7 @@ import pytest
 from records import content, record
 
 from lpmoe_bench.errors import DataError, UsageError
-from lpmoe_bench.tables.csv_text import to_csv
-from lpmoe_bench.tables.formats import format_table, to_markdown
-from lpmoe_bench.tables.latex import to_latex
+from lpmoe_bench.tables.formats import format_table, to_csv, to_latex, to_markdown
 from lpmoe_bench.tables.table import build_table
 
 GOLDEN = Path(__file__).parent / "golden"

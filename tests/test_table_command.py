@@ -10,9 +10,8 @@ from typer.testing import CliRunner
 
 from lpmoe_bench.cli import app
 from lpmoe_bench.records.store import write_record
-from lpmoe_bench.tables.columns import COSTS
 from lpmoe_bench.tables.formats import FORMATS, to_markdown
-from lpmoe_bench.tables.parts import CellCounts
+from lpmoe_bench.tables.parts import COSTS, CellCounts
 from lpmoe_bench.tables.table import build_table
 
 

@@ -10,7 +10,7 @@ from test_table_stacked import BOTH
 from test_table_wide import of_two
 from test_verdicts import judged, three
 
-from lpmoe_bench.tables.latex import to_latex
+from lpmoe_bench.tables.formats import to_latex
 from lpmoe_bench.tables.ledger import load_ledger
 from lpmoe_bench.tables.parts import CellCounts
 from lpmoe_bench.tables.table import build_table

@@ -7,8 +7,7 @@ from readme_tree import ROOT
 from records import record
 
 from lpmoe_bench.errors import DataError
-from lpmoe_bench.tables.speeds import read_speeds
-from lpmoe_bench.tables.table import build_table
+from lpmoe_bench.tables.table import build_table, read_speeds
 
 KEYS = ("measured_train_images_per_second", "step_over_forward")
 

@@ -8,10 +8,8 @@ from records import content, record
 
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.records.model import Record
-from lpmoe_bench.tables.csv_text import to_csv
-from lpmoe_bench.tables.formats import to_markdown
+from lpmoe_bench.tables.formats import to_csv, to_latex, to_markdown
 from lpmoe_bench.tables.html import to_html
-from lpmoe_bench.tables.latex import to_latex
 from lpmoe_bench.tables.table import build_table
 
 

@@ -6,9 +6,7 @@ import io
 from records import record
 from test_table import cells
 
-from lpmoe_bench.tables.csv_text import to_csv
-from lpmoe_bench.tables.formats import to_markdown
-from lpmoe_bench.tables.latex import to_latex
+from lpmoe_bench.tables.formats import to_csv, to_latex, to_markdown
 from lpmoe_bench.tables.table import build_table
 
 

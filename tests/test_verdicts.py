@@ -13,13 +13,11 @@ from lpmoe_bench.cli import app
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.records.model import Record
 from lpmoe_bench.records.store import StoredRecord, write_record
-from lpmoe_bench.tables.csv_text import to_csv
-from lpmoe_bench.tables.formats import to_markdown
+from lpmoe_bench.tables.formats import to_csv, to_latex, to_markdown
 from lpmoe_bench.tables.html import to_html
-from lpmoe_bench.tables.latex import to_latex
 from lpmoe_bench.tables.parts import CellCounts
 from lpmoe_bench.tables.table import build_table
-from lpmoe_bench.verdicts import with_verdicts
+from lpmoe_bench.tables.verdicts import with_verdicts
 
 SETS = ("CAMO", "Other")
 

@@ -56,8 +56,7 @@ def table(
     from lpmoe_bench.records.context import keep_only, parse_only
     from lpmoe_bench.records.store import default_roots, find_records
     from lpmoe_bench.tables.formats import format_table
-    from lpmoe_bench.tables.speeds import read_speeds
-    from lpmoe_bench.tables.table import build_table
+    from lpmoe_bench.tables.table import build_table, read_speeds
 
     found = find_records(roots or None)
     stored = keep_only(found.stored, parse_only(only or ()))
@@ -77,7 +76,7 @@ def table(
         speeds=read_speeds(speeds) if speeds else None,
     )
     if against is not None:
-        from lpmoe_bench.verdicts import with_verdicts
+        from lpmoe_bench.tables.verdicts import with_verdicts
 
         made = with_verdicts(made, stored, against, margin)
     text = format_table(made, format)

@@ -18,7 +18,7 @@ from lpmoe_bench.report.tables import score_table
 from lpmoe_bench.report.training import Lesson, read_lessons
 from lpmoe_bench.report.verdict_table import verdict_section
 from lpmoe_bench.report.verdicts import judge
-from lpmoe_bench.tables.words import counted
+from lpmoe_bench.tables.rows import counted
 
 Report = Callable[[int, int, str], None]
 

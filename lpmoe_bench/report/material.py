@@ -9,8 +9,7 @@ from lpmoe_bench.metrics.protocols import PROTOCOLS
 from lpmoe_bench.records.context import keep_only
 from lpmoe_bench.records.model import Record
 from lpmoe_bench.records.store import Found, StoredRecord
-from lpmoe_bench.tables.columns import COSTS, Column
-from lpmoe_bench.tables.parts import Group, Row
+from lpmoe_bench.tables.parts import COSTS, Column, Group, Row
 from lpmoe_bench.tables.table import build_table
 from method_zoo.errors import unknown
 

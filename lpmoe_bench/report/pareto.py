@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lpmoe_bench.records.model import Record
 from lpmoe_bench.report.material import Chapter, Entry
-from lpmoe_bench.tables.guests import is_partial
+from lpmoe_bench.tables.rows import is_partial
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from lpmoe_bench.records.model import Record, SplitFacts
 from lpmoe_bench.report.markup import Child, Markup, tag
 from lpmoe_bench.report.material import Material
 from lpmoe_bench.report.tables import Head, Value, sortable
-from lpmoe_bench.tables.words import counted
+from lpmoe_bench.tables.rows import counted
 
 MOST_NOTES = 40
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from lpmoe_bench.report.markup import Child, Markup, tag
 from lpmoe_bench.report.material import Chapter, is_headline
-from lpmoe_bench.tables.columns import PARAMETERS, Column
-from lpmoe_bench.tables.parts import Cell
+from lpmoe_bench.tables.parts import PARAMETERS, Cell, Column
 
 SHOWN_COSTS = ("train_images_per_second", "peak_memory_bytes")  # the others on demand
 

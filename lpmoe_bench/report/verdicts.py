@@ -13,7 +13,7 @@ from lpmoe_bench.analysis.significance import Comparison, Spread, compare, sprea
 from lpmoe_bench.errors import BenchError
 from lpmoe_bench.metrics.facts import METRICS
 from lpmoe_bench.report.material import Chapter, Entry
-from lpmoe_bench.tables.words import counted
+from lpmoe_bench.tables.rows import counted
 
 MOST_ROWS = 24  # a matrix of more cannot be read
 MARGIN = 0.005  # as `compare` has it

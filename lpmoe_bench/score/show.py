@@ -11,7 +11,7 @@ from rich.table import Table
 from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.records.model import Record
 from lpmoe_bench.scoring.vary import Line, turn_sentences
-from lpmoe_bench.tables.columns import Column, metric_columns
+from lpmoe_bench.tables.parts import Column, metric_columns
 
 
 def show_scores(records: Sequence[Record], console: Console) -> None:

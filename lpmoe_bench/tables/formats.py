@@ -1,12 +1,21 @@
-"""Tables as text of a kind: Markdown, LaTeX, CSV, HTML."""
+"""Tables as text: Markdown, LaTeX, CSV; HTML is next door."""
 
 from __future__ import annotations
 
+import csv
+import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
 
 from lpmoe_bench.errors import UsageError
-from lpmoe_bench.tables.cell_text import (
+from lpmoe_bench.tables.html import html_page, to_html
+from lpmoe_bench.tables.parts import (
+    Cell,
+    Column,
+    Group,
+    Row,
+    Table,
     bands_of,
     cell_text,
     has_seeds,
@@ -14,11 +23,165 @@ from lpmoe_bench.tables.cell_text import (
     is_mixed,
     span_of,
 )
-from lpmoe_bench.tables.csv_text import to_csv
-from lpmoe_bench.tables.html import html_page, to_html
-from lpmoe_bench.tables.latex import to_latex
-from lpmoe_bench.tables.parts import Group, Row, Table
 from method_zoo.errors import unknown
+
+# Tables as CSV: full precision, one line for each row and test set.
+
+
+def to_csv(table: Table) -> str:
+    """One line for each method and test set, in full precision, mean and sd apart, no marks.
+
+    Scores are fractions, parameters are counts and shares fractions: no unit of print. Published
+    rows name their level and source.
+    """
+    lines = [line for group in table.groups for line in _group_lines(group)]
+    columns = list(dict.fromkeys(key for line in lines for key in line))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
+
+
+def _group_lines(group: Group) -> Iterable[dict[str, object]]:
+    if group.parts:
+        return [line for part in group.parts for line in _group_lines(part)]
+    return [_line(group, row) for row in group.rows]
+
+
+def _line(group: Group, row: Row) -> dict[str, object]:
+    if row.origin is None:
+        first = row.records[0]
+        line: dict[str, object] = {"method": first.method.name, "label": row.label}
+        line |= asdict(group.context) | {"fingerprint": first.fingerprint}
+        line |= {"n": len(row.records), "seeds": " ".join(str(r.seed) for r in row.records)}
+    else:
+        line = {"method": row.origin.method, "label": row.label, "task": group.context.task}
+        line |= {"test_set": group.context.test_set, "level": row.origin.level}
+        line |= {"source": row.origin.source, "conditions": row.origin.conditions}
+    for column, cell in zip(group.columns, row.cells, strict=True):
+        line |= _values(column, cell)
+    return {key: "" if value is None else value for key, value in line.items()}
+
+
+def _values(column: Column, cell: Cell) -> dict[str, object]:
+    key = column.key
+    if cell.verdict is not None:
+        found = cell.verdict
+        return {
+            key: found.spread.mean,
+            f"{key}_low": found.low,
+            f"{key}_high": found.high,
+            f"{key}_p": found.p,
+            f"{key}_verdict": found.verdict,
+        }
+    if not column.is_score:
+        return {key: cell.mean}
+    line: dict[str, object] = {f"{key}_mean": cell.mean, f"{key}_sd": cell.sd}
+    if cell.difference is not None:
+        line[f"{key}_difference"] = cell.difference
+    if cell.printed and cell.printed.flag:
+        line[f"{key}_flag"] = cell.printed.flag
+    return line
+
+
+# Tables as LaTeX with booktabs.
+
+
+_SIGNS = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "±": r"$\pm$",
+    "‡": r"$\ddagger$",
+    **{sign: "\\" + sign for sign in "&%$#_{}"},
+}
+_MARKS = {"": "{}", "best": r"\textbf{{{}}}", "second": r"\underline{{{}}}"}
+
+
+def to_latex(table: Table) -> str:
+    """One `table` environment a group, for a document with \\usepackage{booktabs,graphicx}.
+
+    Test sets side by side have a common head each; a rule parts published rows from own ones.
+    What is wider than the line shrinks to it.
+    """
+    notes = [f"% {' '.join(note.split())}" for note in table.notes]
+    blocks = [_latex(group) for group in table.groups]
+    return "\n".join([r"% needs \usepackage{booktabs,graphicx}", *notes, *blocks]) + "\n"
+
+
+def _latex(group: Group) -> str:
+    arrows = (r"$\uparrow$", r"$\downarrow$")
+    seeds = ["$n$"] if has_seeds(group) else []
+    heads = ["Method", *seeds, *(head_text(c.latex, c, *arrows) for c in group.columns)]
+    return "\n".join(
+        [
+            r"\begin{table}[ht]",
+            r"\centering",
+            rf"\caption{{{latex_text(group.caption)}}}",
+            r"\smallskip\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+            rf"\begin{{tabular}}{{l{'r' * (len(heads) - 1)}}}",
+            r"\toprule",
+            *_span_lines(group, 1 + len(seeds)),
+            " & ".join(heads) + r" \\",
+            r"\midrule",
+            *_lines(group, bool(seeds)),
+            r"\bottomrule",
+            r"\end{tabular}}",
+            r"\par\smallskip",
+            r"{\footnotesize\raggedright " + " ".join(map(latex_text, group.below)) + r"\par}",
+            r"\end{table}",
+        ]
+    )
+
+
+def _span_lines(group: Group, place: int) -> Iterator[str]:
+    """Yield the heads of test sets and the rules below them; `place` columns stand before."""
+    if not group.spans:
+        return
+    cells, rules = [""] * place, []
+    for span in group.spans:
+        if span.title:
+            cells.append(rf"\multicolumn{{{span.columns}}}{{c}}{{{latex_text(span.title)}}}")
+            rules.append(rf"\cmidrule(lr){{{place + 1}-{place + span.columns}}}")
+        else:
+            cells += [""] * span.columns
+        place += span.columns
+    yield " & ".join(cells) + r" \\"
+    yield " ".join(rules)
+
+
+def _lines(group: Group, seeds: bool) -> Iterator[str]:
+    published, bands = False, bands_of(group)
+    for number, row in enumerate(group.rows):
+        if number in bands:
+            width = 1 + seeds + len(group.columns)
+            yield from [r"\addlinespace"] if number else []
+            yield rf"\multicolumn{{{width}}}{{l}}{{\textit{{{latex_text(bands[number])}}}}} \\"
+        if row.origin is not None and not published and is_mixed(group):
+            yield r"\midrule"
+        published = row.origin is not None
+        cells = [
+            _MARKS[cell.mark].format(cell_text(row, cell, column, r" $\pm$ ", "$^{*}$"))
+            for cell, column in zip(row.cells, group.columns, strict=True)
+        ]
+        n = [str(len(row.records)) if row.records else "-"] if seeds else []
+        label = latex_text(row.label)
+        # After the end of a row a star or a bracket would be taken for an argument of it.
+        label = f"{{{label[0]}}}{label[1:]}" if label.startswith(("*", "[")) else label
+        yield " & ".join([label, *n, *cells]) + r" \\"
+
+
+def latex_text(text: str) -> str:
+    """Return plain text as LaTeX prints it."""
+    return "".join(_SIGNS.get(sign, sign) for sign in " ".join(text.split()))
+
+
+# Tables as text of a kind: Markdown, LaTeX, CSV, HTML.
+
 
 __all__ = ["FORMATS", "format_table", "to_csv", "to_html", "to_latex", "to_markdown"]
 

@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from lpmoe_bench.tables.cell_text import bands_of, cell_text, has_seeds, head_text
-from lpmoe_bench.tables.columns import Column
-from lpmoe_bench.tables.parts import Cell, Group, Row, Table
+from lpmoe_bench.tables.parts import (
+    Cell,
+    Column,
+    Group,
+    Row,
+    Table,
+    bands_of,
+    cell_text,
+    has_seeds,
+    head_text,
+)
 
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem; color: #1c1c1c; background: #fff; }

@@ -1,18 +1,139 @@
-"""What a table is made of: cells, rows, columns under a common head, groups."""
+"""What a table is made of: columns, cells, rows, groups, and the text of a cell."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from lpmoe_bench.errors import UsageError
+from lpmoe_bench.metrics.extra import known_metrics
+from lpmoe_bench.metrics.facts import refuse_ambiguous
+from lpmoe_bench.metrics.protocols import PROTOCOLS
 from lpmoe_bench.records.context import Context
 from lpmoe_bench.records.model import Record
-from lpmoe_bench.tables.columns import Column
+from method_zoo.errors import unknown
 
 if TYPE_CHECKING:
     from lpmoe_bench.analysis.significance import Comparison
+
+
+# What each column of a table shows: its value in a record, unit, precision, direction.
+
+
+AGAINST = "_against"  # ends the key of a column of verdicts, behind that of its score
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column. `value` takes a record and a test set; what is printed is value x scale.
+
+    Only scores have a direction, get marks, and show their spread over seeds.
+    """
+
+    key: str
+    label: str
+    latex: str
+    decimals: int
+    value: Callable[[Record, str], float | None]
+    scale: float = 1.0
+    higher_is_better: bool | None = None
+    is_score: bool = False
+
+
+def _parameter(name: str) -> Callable[[Record, str], float | None]:
+    return lambda record, _: getattr(record.parameters, name, None)
+
+
+def _cost(name: str) -> Callable[[Record, str], float | None]:
+    return lambda record, _: getattr(record.costs, name, None)
+
+
+PARAMETERS = (
+    Column("method_parameters", "Method (M)", "Method (M)", 3, _parameter("method"), 1e-6),
+    Column("decoder_parameters", "Decoder (M)", "Decoder (M)", 3, _parameter("decoder"), 1e-6),
+    Column(
+        "share_of_backbone", "Share (%)", r"Share (\%)", 2, _parameter("share_of_backbone"), 100
+    ),
+)
+_COUNTS = (
+    ("trainable_parameters", "Trains (M)", "trainable", 3, 1e-6),
+    ("frozen_parameters", "Frozen (M)", "frozen", 3, 1e-6),
+    ("total_parameters", "Total (M)", "total", 3, 1e-6),
+    ("share_of_total", "Share of total (%)", "share_of_total", 2, 100.0),
+    ("share_of_published", "Share as papers (%)", "share_of_published", 2, 100.0),
+)
+_COSTS = (
+    ("train_images_per_second", "Train images/s", 1, 1.0),
+    ("inference_images_per_second", "Test images/s", 1, 1.0),
+    ("train_seconds", "Training (min)", 1, 1 / 60),
+    ("peak_memory_bytes", "Peak memory (GiB)", 2, 2.0**-30),
+    ("state_bytes", "State (MiB)", 2, 2.0**-20),
+    ("forward_flops", "Forward (GFLOPs)", 1, 1e-9),
+    ("training_flops", "Training (GFLOPs)", 1, 1e-9),
+)
+COSTS = {
+    key: Column(key, label, label.replace("%", r"\%"), decimals, _parameter(name), scale)
+    for key, label, name, decimals, scale in _COUNTS
+} | {
+    key: Column(key, label, label, decimals, _cost(key), scale)
+    for key, label, decimals, scale in _COSTS
+}
+
+
+def cost_columns(keys: Sequence[str]) -> list[Column]:
+    """Return the cost columns of these keys, all for `all`; raises UsageError for an unknown one.
+
+    Costs are parameters beyond the usual ones, FLOPs, images/s, time and memory.
+    """
+    if list(keys) == ["all"]:
+        return list(COSTS.values())
+    for key in keys:
+        if key not in COSTS:
+            raise UsageError(unknown("column", key, COSTS))
+    return [COSTS[key] for key in keys]
+
+
+def metric_columns(
+    records: Sequence[Record], test: str, wanted: Sequence[str] | None
+) -> list[Column]:
+    """Return the columns of the wanted metrics: by default the protocol's headline, or `all`.
+
+    Raises UsageError for a metric that no record of this test set has.
+    """
+    present = list(dict.fromkeys(key for record in records for key in record.scores[test]))
+    protocol = PROTOCOLS.get(records[0].protocol.name)
+    if wanted is None:
+        keys = [key for key in protocol.headline if key in present] if protocol else present
+    elif list(wanted) == ["all"]:
+        keys = present
+    else:
+        keys = list(wanted)
+    for key in keys:
+        if key not in present:
+            refuse_ambiguous(key)
+            raise UsageError(unknown(f"metric of {test}", key, present))
+    percent = protocol.percent if protocol else ()
+    return [_metric_column(key, key in percent) for key in keys]
+
+
+def _metric_column(key: str, percent: bool) -> Column:
+    def value(record: Record, test: str) -> float | None:
+        return record.scores[test].get(key)
+
+    metric = known_metrics().get(key)
+    if metric is None:  # a record of a newer program: shown, but nobody knows its direction
+        return Column(key, key, key.replace("_", r"\_"), 3, value, is_score=True)
+    label, latex, better = metric.label, metric.latex, metric.higher_is_better
+    if percent:
+        return Column(key, f"{label} (%)", rf"{latex} (\%)", 2, value, 100.0, better, True)
+    return Column(key, label, latex, metric.decimals, value, 1.0, better, is_score=True)
+
+
+# What a table is made of: cells, rows, columns under a common head, groups.
 
 
 class CellCounts(NamedTuple):
@@ -136,3 +257,66 @@ class Table:
 
     groups: tuple[Group, ...]
     notes: tuple[str, ...]
+
+
+# What stands in a cell, in words that every format shares.
+
+
+def cell_text(row: Row, cell: Cell, column: Column, between: str = " ± ", star: str = "*") -> str:
+    """Return a cell's number with its spread, difference or verdict; `between` joins the ±.
+
+    A published figure keeps the digits of its source; `star` follows one that is in doubt.
+    """
+    if cell.absent:
+        return ""
+    if cell.verdict is not None:
+        mean = cell.verdict.spread.mean * column.scale
+        return f"{cell.verdict.verdict} ({mean:+.{column.decimals}f})"
+    if cell.mean is None:
+        return "n/a" if column.is_score and row.origin is None else "-"
+    digits, spread_digits = _digits(cell, column)
+    text = f"{cell.mean * column.scale:.{digits}f}"
+    if column.is_score and cell.sd is not None:
+        text += f"{between}{cell.sd * column.scale:.{spread_digits}f}"
+    if cell.printed and cell.printed.flag:
+        text += star
+    if cell.difference is not None:
+        text += f" ({cell.difference * column.scale:+.{column.decimals}f})"
+    elif cell.printed and cell.printed.versus == "barred":
+        text += " (-)"
+    return text
+
+
+def _digits(cell: Cell, column: Column) -> tuple[int, int]:
+    if cell.printed is None:
+        return column.decimals, column.decimals
+    shift = round(math.log10(column.scale))
+    return max(0, cell.printed.digits - shift), max(0, cell.printed.spread_digits - shift)
+
+
+def head_text(name: str, column: Column, up: str = "↑", down: str = "↓") -> str:
+    """Return a column's head with the arrow of its direction, if it has one."""
+    if column.higher_is_better is None:
+        return name
+    return f"{name} {up if column.higher_is_better else down}"
+
+
+def span_of(group: Group) -> list[str]:
+    """Return the head above each column, a test set or nothing."""
+    return [span.title for span in group.spans for _ in range(span.columns)]
+
+
+def bands_of(group: Group) -> dict[int, str]:
+    """Return the title above a row, by the row's number; none where rows are not in bands."""
+    starts = itertools.accumulate((band.rows for band in group.bands), initial=0)
+    return {start: band.title for start, band in zip(starts, group.bands, strict=False)}
+
+
+def has_seeds(group: Group) -> bool:
+    """Whether a column must count seeds: where any row has several."""
+    return any(len(row.records) > 1 for row in group.rows)
+
+
+def is_mixed(group: Group) -> bool:
+    """Whether own and published rows stand together."""
+    return len({row.origin is None for row in group.rows}) > 1

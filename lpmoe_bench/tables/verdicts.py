@@ -12,12 +12,9 @@ from lpmoe_bench.errors import DataError, NotComparableError, UsageError
 from lpmoe_bench.metrics.facts import METRICS
 from lpmoe_bench.metrics.protocols import PROTOCOLS
 from lpmoe_bench.records.store import StoredRecord
-from lpmoe_bench.tables.cell_text import span_of
-from lpmoe_bench.tables.columns import AGAINST, Column
-from lpmoe_bench.tables.latex import latex_text
-from lpmoe_bench.tables.parts import Cell, Group, Row, Span, Table
-from lpmoe_bench.tables.stacked import stack
-from lpmoe_bench.tables.wide import Key, row_key
+from lpmoe_bench.tables.formats import latex_text
+from lpmoe_bench.tables.parts import AGAINST, Cell, Column, Group, Row, Span, Table, span_of
+from lpmoe_bench.tables.wide import Key, row_key, stack
 from method_zoo.errors import unknown
 
 Folders = Mapping[int, StoredRecord]  # by the identity of the record
