@@ -15,8 +15,8 @@ from report_records import HOSTILE, IMAGES, report, stored
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.records.context import keep_only, parse_only
 from lpmoe_bench.records.store import find_records
-from lpmoe_bench.report.markup import Markup, clean, escape, tag
-from lpmoe_bench.report.material import Choice, gather
+from lpmoe_bench.report.contents import Choice, gather
+from lpmoe_bench.report.page import Markup, clean, escape, tag
 
 
 class Parts(HTMLParser):

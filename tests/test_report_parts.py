@@ -15,14 +15,20 @@ from lpmoe_bench.analysis.comparison import choose, compare_records
 from lpmoe_bench.analysis.significance import holm
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.records.store import Found, find_records
-from lpmoe_bench.report.axis import Scale, linear, logarithmic, number, ticks
-from lpmoe_bench.report.disagreement import most_disputed
-from lpmoe_bench.report.drawing import text_width
-from lpmoe_bench.report.image_scores import read_chapter
-from lpmoe_bench.report.labels import HEIGHT, Box, place
-from lpmoe_bench.report.material import Choice, gather
-from lpmoe_bench.report.pareto import COSTS, plane
-from lpmoe_bench.report.pareto_file import write_pareto
+from lpmoe_bench.report.contents import Choice, gather
+from lpmoe_bench.report.drawing import (
+    HEIGHT,
+    Box,
+    Scale,
+    linear,
+    logarithmic,
+    number,
+    place,
+    text_width,
+    ticks,
+)
+from lpmoe_bench.report.image_scores import most_disputed, read_chapter
+from lpmoe_bench.report.pareto import COSTS, plane, write_pareto
 from lpmoe_bench.report.sizes import by_size
 from lpmoe_bench.report.training import curve, mean_curve, read_lessons
 from lpmoe_bench.report.verdicts import judge

@@ -11,8 +11,8 @@ from lpmoe_bench.commands.options import DataRoot, Datasets, NoColor, Quiet
 
 if TYPE_CHECKING:
     from lpmoe_bench.console import Terminal
+    from lpmoe_bench.report.contents import Material
     from lpmoe_bench.report.disputes import Gallery
-    from lpmoe_bench.report.material import Material
 
 
 def report(
@@ -48,7 +48,7 @@ def report(
     from lpmoe_bench.console import Terminal
     from lpmoe_bench.records.context import parse_only
     from lpmoe_bench.records.store import find_records
-    from lpmoe_bench.report.material import Choice, gather
+    from lpmoe_bench.report.contents import Choice, gather
 
     choice = Choice(
         task,
@@ -62,7 +62,7 @@ def report(
     for note in material.notes:
         terminal.note(note)
     if pareto is not None:
-        from lpmoe_bench.report.pareto_file import write_pareto
+        from lpmoe_bench.report.pareto import write_pareto
 
         for note in write_pareto(material, x, pareto):
             terminal.note(note)
@@ -77,9 +77,7 @@ def _gallery(
 ) -> Gallery:
     from lpmoe_bench.data.registry import load_registry
     from lpmoe_bench.model.weights.resolve import default_cache
-    from lpmoe_bench.report.disputes import Gallery
-    from lpmoe_bench.report.images import Source
-    from lpmoe_bench.report.maps import parse_maps
+    from lpmoe_bench.report.disputes import Gallery, Source, parse_maps
 
     source = None if no_images else Source(load_registry(datasets), data_root, default_cache())
     return Gallery(source, parse_maps(maps), count)

@@ -2,28 +2,174 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import base64
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import cv2
 import numpy as np
 
-from lpmoe_bench.data.images import THRESHOLD
-from lpmoe_bench.data.pairs import Pair
-from lpmoe_bench.errors import BenchError
+from lpmoe_bench.data.images import THRESHOLD, inspect_map
+from lpmoe_bench.data.pairs import Pair, read_pair
+from lpmoe_bench.data.registry import Registry
+from lpmoe_bench.data.splits import Split
+from lpmoe_bench.data.tasks import MANIFESTS, open_split, resolve
+from lpmoe_bench.errors import BenchError, DataError, UsageError
 from lpmoe_bench.metrics.engine import quick_score
 from lpmoe_bench.metrics.facts import METRICS
 from lpmoe_bench.metrics.protocols import PROTOCOLS, Protocol
 from lpmoe_bench.records.context import test_facts
+from lpmoe_bench.records.model import Record
 from lpmoe_bench.records.store import StoredRecord
-from lpmoe_bench.report.cells import map_views, picture, read_views
-from lpmoe_bench.report.disagreement import Disputed, most_disputed
-from lpmoe_bench.report.image_scores import ChapterScores, ImageScores
-from lpmoe_bench.report.images import Source, find_test_images
-from lpmoe_bench.report.maps import find_maps
-from lpmoe_bench.report.markup import Child, Markup, tag
-from lpmoe_bench.report.material import Chapter
-from lpmoe_bench.report.tables import Head, Value, sortable
+from lpmoe_bench.report.contents import Chapter, Entry
+from lpmoe_bench.report.image_scores import ChapterScores, Disputed, ImageScores, most_disputed
+from lpmoe_bench.report.page import Child, Head, Markup, Value, sortable, tag
+from lpmoe_bench.scoring.folders import find_files, match
+from lpmoe_bench.scoring.views import error_picture
+from lpmoe_bench.scoring.work import fit
+
+# Predicted maps of records: kept beside a run, or in a folder that a user names.
+
+
+KEPT = "predictions"  # folder of a run that keeps its maps, one folder a test set
+
+
+def parse_maps(texts: Sequence[str]) -> dict[str, Path]:
+    """Read NAME=FOLDER for each; raises UsageError for another form or a folder that is none."""
+    found: dict[str, Path] = {}
+    for text in texts:
+        name, equals, folder = text.partition("=")
+        if not (name and equals and folder):
+            raise UsageError(
+                f"--maps got '{text}'; write it as NAME=FOLDER, such as OtherNet=maps/"
+            )
+        if not Path(folder).is_dir():
+            raise UsageError(f"--maps {name}: {folder} is no folder; name one that holds maps")
+        found[name] = Path(folder)
+    return found
+
+
+def find_maps(
+    chapter: Chapter, entry: Entry, names: Collection[str], given: Mapping[str, Path]
+) -> tuple[StoredRecord, dict[str, Path]] | None:
+    """Return the first of a row's records whose maps are found, and these by image; else None."""
+    for one in entry.stored:
+        folders = [one.folder / KEPT / chapter.test.replace("/", "-")]
+        method = one.record.method
+        if one.record.kind == "score":
+            folders += _given(given.get(method.title) or given.get(method.name), chapter.test)
+        for folder in folders:
+            if not folder.is_dir():
+                continue
+            try:
+                files = match(names, find_files(folder)).files
+            except BenchError:  # an empty folder, or names that nobody can tell apart
+                continue
+            if files:
+                return one, files
+    return None
+
+
+def _given(folder: Path | None, test: str) -> list[Path]:
+    """Return where a user's folder may keep the maps of a test set."""
+    if folder is None:
+        return []
+    return [folder / test.replace("/", "-"), folder / test, folder]
+
+
+# Images and masks of a test set, found again and proven to be those that were scored.
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where images are looked for: the data root, the registry, the cache of drawn sets."""
+
+    registry: Registry
+    root: Path | None
+    cache: Path
+
+
+def find_test_images(source: Source, record: Record, test: str) -> dict[str, Pair]:
+    """Return the pairs of a record's test set by name.
+
+    Raises DataError, in one sentence, where they are not here or are not those of the record.
+    """
+    facts = test_facts(record, test)
+    if facts is None:
+        raise DataError(f"the records do not say what {test} is")
+    try:
+        split = _open(source, record, test, facts.generated)
+    except BenchError as error:
+        raise DataError(f"images of {test} could not be opened: {error}") from None
+    if split is None:
+        where = "in the data root" if source.root else "here: name the data root with --data-root"
+        raise DataError(f"the images of {test} are not found {where}")
+    if split.digest != facts.digest:
+        raise DataError(
+            f"the images of {test} that are found are others than those that were scored "
+            f"({split.digest[:8]} against {facts.digest[:8]})"
+        )
+    return {pair.name: pair for pair in split.pairs}
+
+
+def _open(source: Source, record: Record, test: str, generated: bool) -> Split | None:
+    if generated:
+        task = source.registry.task(record.task)
+        drawn = resolve(task, source.registry, None, None, True, source.cache)
+        return next((split for split in drawn.tests if split.label == test), None)
+    name, _, split = test.partition("/")
+    if name not in source.registry.datasets:  # somebody's own folders
+        return None
+    dataset = source.registry.dataset(name)
+    if split not in dataset.split_names:
+        return None
+    return open_split(dataset, split, source.root, source.cache / MANIFESTS)
+
+
+# Small pictures inside the page: an image, its mask, a map and the map's errors, as data.
+
+
+SIDE = 160  # pixels, of the longer side
+JPEG_QUALITY = 82
+
+
+def picture(pixels: np.ndarray, words: str) -> Markup:
+    """Return an image element that holds its picture: RGB (h, w, 3) or grey (h, w), uint8.
+
+    words: what is seen, for those who do not see it.
+    """
+    small = _shrink(pixels)
+    if small.ndim == 3:
+        small = small[..., ::-1]
+        options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, cv2.IMWRITE_JPEG_OPTIMIZE, 1]
+        kind, data = "jpeg", cv2.imencode(".jpg", np.ascontiguousarray(small), options)[1]
+    else:
+        kind, data = "png", cv2.imencode(".png", small, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1]
+    text = base64.b64encode(data.tobytes()).decode()
+    source = f"data:image/{kind};base64,{text}"
+    height, width = small.shape[:2]
+    return tag("img", src=source, alt=words, width=width, height=height)
+
+
+def read_views(pair: Pair, threshold: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return an image, RGB (h, w, 3), and its mask, (h, w), uint8; raises DataError."""
+    return read_pair(pair, threshold)
+
+
+def map_views(path: Path, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return a map (h, w) at its mask's size and its errors, RGB (h, w, 3); raises DataError."""
+    pred = fit(inspect_map(path)[0], (mask.shape[0], mask.shape[1]))
+    return pred, error_picture(pred, mask)
+
+
+def _shrink(pixels: np.ndarray) -> np.ndarray:
+    scale = SIDE / max(pixels.shape[:2])
+    if scale >= 1:
+        return pixels
+    size = tuple(max(1, round(side * scale)) for side in pixels.shape[1::-1])
+    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+
 
 ALIKE = 0.02  # of a map made again on another machine
 MOST_METHODS = 8  # of an image's maps

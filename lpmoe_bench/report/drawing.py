@@ -1,10 +1,16 @@
-"""What a plot is made of: lines, dots and words in pixels, whatever file they end up in."""
+"""What a plot is drawn with: lines, dots and words in pixels, axes, labels without overlap."""
 
 from __future__ import annotations
 
+import math
 import unicodedata
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from itertools import pairwise
+from typing import Literal, NamedTuple
+
+# What a plot is made of: lines, dots and words in pixels, whatever file they end up in.
+
 
 INK, SOFT, GRID = "#1f2328", "#57606a", "#e4e7eb"
 FRONT, OTHER = "#0a5cad", "#6b7280"
@@ -101,3 +107,210 @@ def _width(sign: str) -> float:
     if sign in "mwMW%@":
         return 0.86
     return 0.68 if sign.isupper() else 0.56
+
+
+# Scales: where a value lies on an axis, and which values are written beside it.
+
+
+UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+@dataclass(frozen=True)
+class Scale:
+    """An axis from `start` to `end`, in pixels. zero: where 0 lies on a logarithmic axis."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    log: bool = False
+    zero: float | None = None
+
+    def at(self, value: float) -> float:
+        """Return the pixel of a value."""
+        if self.log:
+            if value <= 0:
+                return self.start if self.zero is None else self.zero
+            share = math.log(value / self.low) / math.log(self.high / self.low)
+        else:
+            share = (value - self.low) / (self.high - self.low)
+        return self.start + share * (self.end - self.start)
+
+
+def linear(values: Sequence[float], start: float, end: float, room: float = 0.06) -> Scale:
+    """Return a scale that holds the values with some room at both ends."""
+    low, high = min(values), max(values)
+    pad = (high - low) * room or abs(high) * 0.05 or 1.0
+    return Scale(low - pad, high + pad, start, end)
+
+
+def logarithmic(values: Sequence[float], start: float, end: float, gap: float = 46) -> Scale:
+    """Return a logarithmic scale; values of 0 get a place of their own, `gap` pixels before it."""
+    positive = [value for value in values if value > 0] or [1.0]
+    spread = max(positive) / min(positive)
+    factor = max(spread**0.07, 1.25)
+    low, high = min(positive) / factor, max(positive) * factor
+    if len(positive) == len(values):
+        return Scale(low, high, start, end, True)
+    return Scale(low, high, start + gap, end, True, start + gap / 3)
+
+
+def ticks(scale: Scale, count: int = 5) -> list[tuple[float, str]]:
+    """Return values along an axis and how they are written, about `count` of them."""
+    values = _log_ticks(scale) if scale.log else _round_ticks(scale, count)
+    named = [(value, number(value, values)) for value in values]
+    return named if scale.zero is None else [(0.0, "0"), *named]
+
+
+def number(value: float, among: Sequence[float] = ()) -> str:
+    """Write a value shortly: 0.05, 12, 3k, 1.5M, with as many digits as `among` needs."""
+    size = max((abs(one) for one in (*among, value)), default=0) if among else abs(value)
+    if size >= 1e4 or (size >= 1e3 and not among):
+        factor, unit = next((pair for pair in UNITS if abs(value) >= pair[0]), (1.0, ""))
+        return f"{value / factor:.3g}{unit}"
+    steps = [b - a for a, b in pairwise(among) if b > a]
+    if not steps:
+        return f"{value:.3g}"
+    return f"{value:.{next(d for d in range(9) if _is_whole(min(steps) * 10**d))}f}"
+
+
+def _is_whole(value: float) -> bool:
+    return value > 0.5 and abs(value - round(value)) < 1e-6 * value
+
+
+def _round_ticks(scale: Scale, count: int) -> list[float]:
+    rough = (scale.high - scale.low) / count
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(step for step in (1, 2, 2.5, 5, 10) if step * power >= rough - 1e-12) * power
+    first = math.ceil(scale.low / step - 1e-9)
+    last = math.floor(scale.high / step + 1e-9)
+    return [index * step for index in range(first, last + 1)]
+
+
+def _log_ticks(scale: Scale) -> list[float]:
+    decades = math.log10(scale.high / scale.low)
+    steps = (1.0,) if decades > 3 else (1.0, 3.0) if decades > 1.5 else (1.0, 2.0, 5.0)
+    powers = range(math.floor(math.log10(scale.low)), math.ceil(math.log10(scale.high)) + 1)
+    found = [step * 10.0**power for power in powers for step in steps]
+    inside = [value for value in found if scale.low <= value <= scale.high]
+    return inside if len(inside) > 1 else _round_ticks(scale, 4)  # one value shows no scale
+
+
+# Names beside points, placed so that none lies over another, a point or the edge.
+
+
+SIZE = 11
+HEIGHT = 12.0  # of a line of words
+NEAR, FAR = (
+    (9.0, 15.0, 24.0, 36.0, 50.0),
+    12.0,
+)  # distances tried; beyond FAR a line leads to the point
+
+
+class Box(NamedTuple):
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def meets(self, other: Box) -> bool:
+        return (
+            self.left < other.right
+            and other.left < self.right
+            and self.top < other.bottom
+            and other.top < self.bottom
+        )
+
+
+class Label(NamedTuple):
+    """Where the words start, have their middle or end, and the end of the leading line, if any."""
+
+    x: float
+    y: float
+    anchor: Anchor
+    lead: tuple[float, float] | None
+
+
+def place(
+    points: Sequence[tuple[float, float, str]], area: Box, blocked: Sequence[Box]
+) -> list[Label | None]:
+    """Return a place for the name of each point, the first ones first; None where none is free.
+
+    points: x, y and name. blocked: what no name may cover, such as the points themselves.
+    """
+    taken, found = list(blocked), []
+    for x, y, name in points:
+        width = text_width(name, SIZE)
+        label = None
+        for distance in NEAR:
+            for box, anchor, end in _around(x, y, width, distance):
+                inside = box.left >= area.left and box.right <= area.right
+                inside = inside and box.top >= area.top and box.bottom <= area.bottom
+                if inside and not any(box.meets(other) for other in taken):
+                    at = {"start": box.left, "end": box.right}.get(anchor, x)
+                    lead = end if distance > FAR else None
+                    label = Label(at, box.bottom - 2.5, anchor, lead)
+                    taken.append(box)
+                    break
+            if label:
+                break
+        found.append(label)
+    return found
+
+
+def _around(
+    x: float, y: float, width: float, distance: float
+) -> Iterator[tuple[Box, Anchor, tuple[float, float]]]:
+    """Yield boxes of a name around a point, the usual places first, and the side towards it.
+
+    Words are anchored on that side: their width is an estimate.
+    """
+    half, slant = HEIGHT / 2, distance * 0.75
+    sides: tuple[tuple[Anchor, float, float], ...] = (
+        ("start", distance, 0),
+        ("end", -distance, 0),
+        ("middle", 0, -distance - half + 2),
+        ("middle", 0, distance + half - 2),
+        ("start", slant, -slant),
+        ("start", slant, slant),
+        ("end", -slant, -slant),
+        ("end", -slant, slant),
+    )
+    for anchor, right, down in sides:
+        at = x + right
+        left = {"start": at, "end": at - width}.get(anchor, at - width / 2)
+        top = y + down - half
+        near = top + HEIGHT if down < -half else top if down > half else y + down
+        yield Box(left, top, left + width, top + HEIGHT), anchor, (at, near)
+
+
+# The frame of a plot: grid lines, ticks and the names of both axes.
+
+
+def draw_frame(
+    drawing: Drawing, area: Box, x: Scale, y: Scale, across: str, up: str, count: int = 5
+) -> None:
+    """Draw the axes of an area; `across` stands below it, `up` at its top left."""
+    draw_levels(drawing, area, y, up, count)
+    for value, text in ticks(x):
+        at = x.at(value)
+        drawing.shapes.append(Line(((at, area.top), (at, area.bottom)), GRID))
+        drawing.shapes.append(Words(at, area.bottom + 15, text, 10.5, "middle", SOFT))
+    if x.zero is not None:  # the axis is broken between 0 and what follows
+        middle = (x.zero + x.start) / 2
+        for left in (middle - 4, middle + 1):
+            slash = ((left, area.bottom + 4), (left + 4, area.bottom - 4))
+            drawing.shapes.append(Line(slash, SOFT, 1.2))
+    middle = (area.left + area.right) / 2
+    drawing.shapes.append(Words(middle, area.bottom + 32, across, 11.5, "middle"))
+
+
+def draw_levels(drawing: Drawing, area: Box, y: Scale, up: str, count: int = 5) -> None:
+    """Draw the upright axis alone, with its lines across the area."""
+    for value, text in ticks(y, count):
+        at = y.at(value)
+        drawing.shapes.append(Line(((area.left, at), (area.right, at)), GRID))
+        drawing.shapes.append(Words(area.left - 6, at + 3.5, text, 10.5, "end", SOFT))
+    ground = ((area.left, area.bottom), (area.right, area.bottom))
+    drawing.shapes.append(Line(ground, SOFT))
+    drawing.shapes.append(Words(area.left - 30, area.top - 9, up, 11.5, bold=True))

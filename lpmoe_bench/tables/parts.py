@@ -20,7 +20,6 @@ from method_zoo.errors import unknown
 if TYPE_CHECKING:
     from lpmoe_bench.analysis.significance import Comparison
 
-
 # What each column of a table shows: its value in a record, unit, precision, direction.
 
 
