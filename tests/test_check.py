@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from gate_records import cells, draw, store
 
-from lpmoe_bench.check.baseline import Policy
-from lpmoe_bench.check.judge import check
-from lpmoe_bench.check.pin import pin
 from lpmoe_bench.errors import DataError, NotComparableError, UsageError
+from lpmoe_bench.gate.baseline import Policy
+from lpmoe_bench.gate.judge import check
+from lpmoe_bench.gate.pin import pin
 
 POLICY = Policy(speed_tolerance=1)
 METRICS = ["s_measure", "mae"]

@@ -6,8 +6,8 @@ import pytest
 from gate_records import METRICS as KEYS
 from gate_records import call, pinned, store
 
-from lpmoe_bench.check.storage import as_text, read_baseline
 from lpmoe_bench.errors import DataError, UsageError
+from lpmoe_bench.gate.baseline import as_text, read_baseline
 
 METRICS = ",".join(KEYS)
 

@@ -10,14 +10,12 @@ from gate_records import call, cells, draw, pinned, store
 from records import record
 from typer.testing import CliRunner
 
-from lpmoe_bench.check.baseline import Policy
-from lpmoe_bench.check.judge import check
-from lpmoe_bench.check.junit import to_junit
-from lpmoe_bench.check.pin import pin
-from lpmoe_bench.check.storage import read_baseline, write_baseline
-from lpmoe_bench.check.summary import plain, to_markdown
 from lpmoe_bench.cli import app
 from lpmoe_bench.errors import BenchError, UsageError
+from lpmoe_bench.gate.baseline import Policy, read_baseline, write_baseline
+from lpmoe_bench.gate.judge import check
+from lpmoe_bench.gate.outputs import plain, to_junit, to_markdown
+from lpmoe_bench.gate.pin import pin
 
 METRICS = ",".join(KEYS)
 

@@ -7,10 +7,10 @@ import pytest
 from scipy import stats
 
 from lpmoe_bench.analysis.significance import holm
-from lpmoe_bench.check.baseline import MetricPin, Policy
-from lpmoe_bench.check.judge import Score, judge_scores
-from lpmoe_bench.check.limits import learnt, levels, p_value, reference_of, seeds_needed, tolerance
-from lpmoe_bench.check.pin import metric_pin
+from lpmoe_bench.gate.baseline import MetricPin, Policy
+from lpmoe_bench.gate.judge import Score, judge_scores
+from lpmoe_bench.gate.limits import learnt, levels, p_value, reference_of, seeds_needed, tolerance
+from lpmoe_bench.gate.pin import metric_pin
 
 POLICY = Policy()
 
@@ -143,7 +143,7 @@ def _gate(rng, setting, drop=0.0, shared=0.0, skewed=False):
 @pytest.fixture(autouse=True)
 def _metrics(monkeypatch):
     """Let m0, m1, ... be metrics, as many as a call needs."""
-    from lpmoe_bench.check import judge
+    from lpmoe_bench.gate import judge
     from lpmoe_bench.metrics import facts
 
     fact = facts.METRICS["s_measure"]
@@ -207,7 +207,7 @@ def test_one_broken_seed_of_five_does_not_hide_behind_its_own_spread():
 
 
 def test_metrics_where_less_is_better_fall_by_rising(monkeypatch):
-    from lpmoe_bench.check import judge
+    from lpmoe_bench.gate import judge
     from lpmoe_bench.metrics.facts import METRICS
 
     monkeypatch.setattr(judge, "METRICS", METRICS)

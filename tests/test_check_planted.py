@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 from records import record
 
-from lpmoe_bench.check.baseline import Policy
-from lpmoe_bench.check.cells import gather
-from lpmoe_bench.check.judge import check
-from lpmoe_bench.check.pin import pin
-from lpmoe_bench.check.storage import read_baseline
+from lpmoe_bench.gate.baseline import Policy, read_baseline
+from lpmoe_bench.gate.cells import gather
+from lpmoe_bench.gate.judge import check
+from lpmoe_bench.gate.pin import pin
 from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.metrics.scorer import Scorer
 from lpmoe_bench.records.store import find_records, write_record

@@ -11,9 +11,9 @@ from lpmoe_bench.commands.options import Json, NoColor, Quiet
 from lpmoe_bench.errors import UsageError
 
 if TYPE_CHECKING:
-    from lpmoe_bench.check.baseline import Policy
-    from lpmoe_bench.check.cells import Cell
     from lpmoe_bench.console import Terminal
+    from lpmoe_bench.gate.baseline import Policy
+    from lpmoe_bench.gate.cells import Cell
     from lpmoe_bench.records.store import Found
 
 app = typer.Typer(
@@ -54,11 +54,10 @@ def pin(
     no_color: NoColor = False,
 ) -> None:
     """Write a baseline from records: scores of every seed, spread, parameters, FLOPs, speed."""
-    from lpmoe_bench.check.baseline import Policy
-    from lpmoe_bench.check.pin import pin as make
-    from lpmoe_bench.check.pin import tells_speed
-    from lpmoe_bench.check.storage import write_baseline
     from lpmoe_bench.console import Terminal
+    from lpmoe_bench.gate.baseline import Policy, write_baseline
+    from lpmoe_bench.gate.pin import pin as make
+    from lpmoe_bench.gate.pin import tells_speed
 
     if baseline.exists():
         raise UsageError(
@@ -102,12 +101,10 @@ def check(
 
     from rich.console import Console
 
-    from lpmoe_bench.check.judge import check as judge
-    from lpmoe_bench.check.junit import to_junit
-    from lpmoe_bench.check.show import show
-    from lpmoe_bench.check.storage import read_baseline
-    from lpmoe_bench.check.summary import write_summary
     from lpmoe_bench.files import write_atomically
+    from lpmoe_bench.gate.baseline import read_baseline
+    from lpmoe_bench.gate.judge import check as judge
+    from lpmoe_bench.gate.outputs import show, to_junit, write_summary
     from lpmoe_bench.records.store import find_records
 
     pinned = read_baseline(baseline)
@@ -141,12 +138,12 @@ def explain(
     """Say in sentences where the limit of one score comes from, and what would settle it."""
     from json import dumps
 
-    from lpmoe_bench.check.explain import choose
-    from lpmoe_bench.check.explain import explain as sentences
-    from lpmoe_bench.check.judge import check as judge
-    from lpmoe_bench.check.storage import read_baseline
     from lpmoe_bench.console import Terminal
     from lpmoe_bench.errors import NotComparableError
+    from lpmoe_bench.gate.baseline import read_baseline
+    from lpmoe_bench.gate.explain import choose
+    from lpmoe_bench.gate.explain import explain as sentences
+    from lpmoe_bench.gate.judge import check as judge
 
     pinned = read_baseline(baseline)
     chosen, key = choose(pinned, cell, metric)
@@ -174,10 +171,10 @@ def update(
     no_color: NoColor = False,
 ) -> None:
     """Show what new records change in the baseline and, with a reason, pin them."""
-    from lpmoe_bench.check.storage import read_baseline, write_baseline
-    from lpmoe_bench.check.update import update as make
-    from lpmoe_bench.check.update import with_history
     from lpmoe_bench.console import Terminal
+    from lpmoe_bench.gate.baseline import read_baseline, write_baseline
+    from lpmoe_bench.gate.pin import update as make
+    from lpmoe_bench.gate.pin import with_history
 
     pinned = read_baseline(baseline)
     policy = _policy(pinned.policy, level, floor, cap, speed_tolerance)
@@ -207,7 +204,7 @@ def _cells(roots: list[Path] | None, terminal: Terminal) -> list[Cell]:
 
 
 def _gather(found: Found, roots: list[Path] | None) -> list[Cell]:
-    from lpmoe_bench.check.cells import gather
+    from lpmoe_bench.gate.cells import gather
     from lpmoe_bench.records.store import default_roots
 
     return gather(found, ", ".join(str(root) for root in roots or default_roots()))

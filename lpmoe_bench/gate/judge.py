@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import statistics
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, get_args
 
 from lpmoe_bench.analysis.samples import samples
-from lpmoe_bench.check.baseline import Baseline, CellPin, MetricPin, Policy
-from lpmoe_bench.check.cells import Cell, differences, family_of, images_of
-from lpmoe_bench.check.costs import count_lines, speed_lines, speed_note
-from lpmoe_bench.check.limits import (
+from lpmoe_bench.errors import DataError, NotComparableError
+from lpmoe_bench.gate.baseline import Baseline, CellPin, MetricPin, Policy
+from lpmoe_bench.gate.cells import Cell, differences, family_of, images_of
+from lpmoe_bench.gate.limits import (
     Reference,
     floor_of,
     levels,
@@ -19,10 +22,149 @@ from lpmoe_bench.check.limits import (
     seeds_needed,
     tolerance,
 )
-from lpmoe_bench.check.pin import digest_of
-from lpmoe_bench.check.verdicts import Judgement, Line, Outcome
-from lpmoe_bench.errors import DataError
+from lpmoe_bench.gate.pin import counts_of, digest_of, hardware_of
 from lpmoe_bench.metrics.facts import METRICS
+
+# What the gate says: a line for each thing judged, the outcome of a call, its exit code.
+
+
+Verdict = Literal["pass", "improved", "inconclusive", "not comparable", "regressed"]
+Kind = Literal["cell", "quality", "count", "speed"]
+# From the best to what weighs most in a call.
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+REGRESSED, INCONCLUSIVE = 10, 11
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The numbers behind the verdict on one score; drops are positive where quality falls.
+
+    level: at which Holm's procedure judged it. tolerance: the drop that is still none. limit: the
+    score that lies just there. seeds: of the candidate. identical: to the last bit, seed by seed.
+    needed: seeds that would settle it, and whether the baseline needs them too.
+    """
+
+    reference: Reference
+    seeds: int
+    drop: float
+    p: float | None
+    level: float
+    family: int
+    tolerance: float | None
+    limit: float | None
+    identical: bool
+    needed: tuple[int, bool] | None = None
+
+
+@dataclass(frozen=True)
+class Line:
+    """One thing judged. name: of a metric by its key, else in words. reason: a clause, not a
+    sentence; it says why the verdict is not a plain pass."""
+
+    cell: str
+    kind: Kind
+    name: str
+    verdict: Verdict
+    reason: str = ""
+    baseline: float | None = None
+    candidate: float | None = None
+    judgement: Judgement | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All lines of a call; `notes` say what was not judged."""
+
+    lines: tuple[Line, ...]
+    notes: tuple[str, ...]
+    policy: Policy
+
+    @property
+    def verdict(self) -> Verdict:
+        found = {line.verdict for line in self.lines}
+        for verdict in reversed(VERDICTS):
+            if verdict in found:
+                return verdict
+        return "not comparable"  # no line is no pass
+
+    def exit_code(self, strict: bool) -> int:
+        """Return 10, 5, 11 (strict) or 0: a proven regression weighs more than a missing cell."""
+        codes = {"regressed": REGRESSED, "not comparable": NotComparableError.exit_code}
+        if strict:
+            codes["inconclusive"] = INCONCLUSIVE
+        return codes.get(self.verdict, 0)
+
+    def summary(self) -> str:
+        """Return the counts of the verdicts, the gravest first."""
+        counts = Counter(line.verdict for line in self.lines)
+        return ", ".join(f"{counts[v]} {v}" for v in reversed(VERDICTS) if counts[v])
+
+    def as_json(self, strict: bool) -> dict[str, Any]:
+        """Return everything for machines."""
+        return {
+            "verdict": self.verdict,
+            "exit_code": self.exit_code(strict),
+            "policy": self.policy.model_dump(),
+            "lines": [asdict(line) for line in self.lines],
+            "notes": list(self.notes),
+        }
+
+
+# What must stay exact, parameters and FLOPs, beside speed, which is a ratio on one hardware.
+
+
+WORDS = {"train": "training images/s", "inference": "inference images/s"}
+
+
+def count_lines(pin: CellPin, cell: Cell) -> Iterator[Line]:
+    """Yield one line for each pinned count: any difference is a regression until it is re-pinned,
+    since a smaller model that nobody meant to change is as wrong as a larger one."""
+    found = [counts_of(stored.record) for stored in cell.stored]
+    for key, expected in pin.counts.items():
+        values = [counts.get(key) for counts in found]
+        name = key.replace(".", " ").replace("_", " ").replace("flops", "FLOPs")
+        wrong = [value for value in values if value is not None and value != expected]
+        if None in values:
+            reason = "the candidate does not tell it"
+            yield Line(pin.name, "count", name, "not comparable", reason, expected)
+        elif wrong:
+            reason = f"{wrong[0]:,} against {expected:,}, which must be equal"
+            yield Line(pin.name, "count", name, "regressed", reason, expected, wrong[0])
+        else:
+            yield Line(pin.name, "count", name, "pass", "", expected, expected)
+
+
+def speed_lines(pin: CellPin, cell: Cell, policy: Policy) -> Iterator[Line]:
+    """Yield training and inference speed where both sides ran on the same hardware."""
+    if policy.speed_tolerance >= 1 or pin.speed is None or _unlike(pin, cell):
+        return
+    for kind, words in WORDS.items():
+        before: list[float] = getattr(pin.speed, kind)
+        costs = [stored.record.costs for stored in cell.stored]
+        after = [value for c in costs if (value := getattr(c, f"{kind}_images_per_second"))]
+        if not before or not after:
+            continue
+        old, new = statistics.median(before), statistics.median(after)
+        share = new / old
+        if share < 1 - policy.speed_tolerance:
+            reason = f"{share:.0%} of the baseline's, {1 - policy.speed_tolerance:.0%} is the limit"
+            yield Line(pin.name, "speed", words, "regressed", reason, old, new)
+        else:
+            yield Line(pin.name, "speed", words, "pass", f"{share:.0%}", old, new)
+
+
+def speed_note(pin: CellPin, cell: Cell, policy: Policy) -> list[str]:
+    """Say that speed was not judged, where it was pinned on other hardware."""
+    if policy.speed_tolerance >= 1 or pin.speed is None or not _unlike(pin, cell):
+        return []
+    here = hardware_of(cell.stored[0].record)
+    words = f"{pin.name}: speed was not judged, pinned on {pin.speed.hardware}, here {here}"
+    return [words]
+
+
+def _unlike(pin: CellPin, cell: Cell) -> bool:
+    assert pin.speed is not None
+    return any(hardware_of(stored.record) != pin.speed.hardware for stored in cell.stored)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lpmoe_bench.check.baseline import DEFAULT_FLOOR, MetricPin, Policy
+from lpmoe_bench.gate.baseline import DEFAULT_FLOOR, MetricPin, Policy
 
 MOST_SEEDS = 1000
 FEWEST_SEEDS, GOOD_SEEDS = 2, 5

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from lpmoe_bench.check.baseline import Baseline, CellPin, MetricPin, Policy
-from lpmoe_bench.check.cells import Cell, differences
-from lpmoe_bench.check.limits import (
+from lpmoe_bench.errors import UsageError
+from lpmoe_bench.gate.baseline import Baseline, CellPin, MetricPin, Policy
+from lpmoe_bench.gate.cells import Cell, differences
+from lpmoe_bench.gate.judge import Judgement, Line, Outcome
+from lpmoe_bench.gate.limits import (
     GOOD_SEEDS,
     floor_of,
     learnt,
@@ -15,8 +17,6 @@ from lpmoe_bench.check.limits import (
     seeds_needed,
     tolerance,
 )
-from lpmoe_bench.check.verdicts import Judgement, Line, Outcome
-from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.facts import METRICS
 from method_zoo.errors import unknown
 

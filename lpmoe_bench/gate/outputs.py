@@ -1,0 +1,224 @@
+"""What the gate prints: a table for people, JUnit XML, Markdown for a step summary."""
+
+from __future__ import annotations
+
+import html
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree
+
+from lpmoe_bench.errors import ResourceError
+from lpmoe_bench.files import write_atomically, write_failure
+from lpmoe_bench.gate.judge import Line, Outcome
+from lpmoe_bench.metrics.facts import METRICS
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+
+# How a line of an outcome is worded, the same in every form of output.
+
+
+def label(line: Line) -> str:
+    """Return the name of what is judged; a metric's with its direction."""
+    if line.kind != "quality" or line.name not in METRICS:
+        return line.name
+    fact = METRICS[line.name]
+    return f"{fact.label} {'↑' if fact.higher_is_better else '↓'}"
+
+
+def number(line: Line, value: float | None) -> str:
+    """Return a value with the digits that its kind deserves."""
+    if value is None:
+        return "-"
+    if line.kind == "count":
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if line.kind == "speed" else f"{value:.4f}"
+
+
+def limit(line: Line) -> str:
+    """Return the limit of a score, a dash where there is none."""
+    judgement = line.judgement
+    return number(line, judgement.limit if judgement else None)
+
+
+def sentence(line: Line) -> str:
+    """Say a line in one sentence."""
+    said = f"{label(line)} is {line.verdict}"
+    if line.candidate is not None:
+        said += f": {number(line, line.candidate)}, baseline {number(line, line.baseline)}"
+    if line.judgement and line.judgement.limit is not None:
+        said += f", limit {limit(line)}"
+    return f"{said}; {line.reason}" if line.reason else said
+
+
+# An outcome as a table for people in a terminal.
+
+
+COLOURS = {
+    "pass": "green",
+    "improved": "cyan",
+    "inconclusive": "yellow",
+    "not comparable": "magenta",
+    "regressed": "red",
+}
+
+
+def show(outcome: Outcome, console: Console) -> None:
+    """Print a table a cell, the reasons below it, and the verdict of the call last.
+
+    Counts that are equal share one line.
+    """
+    from rich.text import Text
+
+    for cell in dict.fromkeys(line.cell for line in outcome.lines):
+        lines = [line for line in outcome.lines if line.cell == cell]
+        console.print(cell, highlight=False, markup=False, style="bold", soft_wrap=True)
+        equal = [line for line in lines if line.kind == "count" and line.verdict == "pass"]
+        rows = [line for line in lines if line.candidate is not None and line not in equal]
+        if rows:
+            console.print(_table(rows))
+        if equal:
+            console.print(f"{len(equal)} counts of parameters and FLOPs are equal")
+        for line in lines:
+            if line.reason and line.verdict != "pass":
+                words = f"{label(line)}: {line.verdict}, {line.reason}"
+                console.print(words, highlight=False, markup=False, soft_wrap=True)
+    for note in outcome.notes:
+        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+    verdict = Text(outcome.verdict, COLOURS[outcome.verdict])
+    console.print(Text("gate: ").append_text(verdict).append(f" ({outcome.summary()})"))
+
+
+def _table(lines: list[Line]) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("", no_wrap=True)
+    for name in ("baseline", "candidate", "limit", "p"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for line in lines:
+        judged = line.judgement
+        table.add_row(
+            Text(label(line)),
+            number(line, line.baseline),
+            number(line, line.candidate),
+            limit(line),
+            f"{judged.p:.2g}" if judged and judged.p is not None else "",
+            Text(line.verdict, COLOURS[line.verdict]),
+        )
+    return table
+
+
+# An outcome as JUnit XML, which most CI systems show beside the tests.
+
+
+# What no XML 1.0 document may hold, not even as a reference.
+_FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def to_junit(outcome: Outcome, strict: bool) -> str:
+    """Return the XML: a suite a call, a case a line; regressed and not comparable are failures.
+
+    An inconclusive line is skipped, and with `strict` a failure.
+    """
+    failing = {"regressed", "not comparable"} | ({"inconclusive"} if strict else set())
+    skipped = {"inconclusive"} - failing
+    failures = sum(line.verdict in failing for line in outcome.lines)
+    skips = sum(line.verdict in skipped for line in outcome.lines)
+    counts = {"tests": len(outcome.lines), "failures": failures, "skipped": skips, "errors": 0}
+    attributes = {"name": "lpmoe-bench check"} | {k: str(v) for k, v in counts.items()}
+    root = ElementTree.Element("testsuites", attributes)
+    suite = ElementTree.SubElement(root, "testsuite", attributes)
+    for line in outcome.lines:
+        _case(suite, line, failing, skipped)
+    for note in outcome.notes:
+        ElementTree.SubElement(suite, "system-out").text = _clean(note)
+    ElementTree.indent(root, " ")
+    text = ElementTree.tostring(root, encoding="unicode")
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{text}\n'
+
+
+def _case(suite: ElementTree.Element, line: Line, failing: set[str], skipped: set[str]) -> None:
+    names = {"classname": _clean(line.cell), "name": _clean(label(line))}
+    case = ElementTree.SubElement(suite, "testcase", names)
+    said = _clean(sentence(line))
+    if line.verdict in failing:
+        attributes = {"message": said, "type": line.verdict}
+        ElementTree.SubElement(case, "failure", attributes).text = said
+    elif line.verdict in skipped:
+        ElementTree.SubElement(case, "skipped", {"message": said})
+
+
+def _clean(text: str) -> str:
+    return _FORBIDDEN.sub("?", text)
+
+
+# An outcome as Markdown for the summary of a GitHub step.
+
+
+MARKS = {
+    "pass": "✅",
+    "improved": "🎉",
+    "inconclusive": "❔",
+    "not comparable": "🚫",
+    "regressed": "❌",
+}
+VARIABLE = "GITHUB_STEP_SUMMARY"
+
+
+def to_markdown(outcome: Outcome) -> str:
+    """Return a heading with the verdict and a table a cell; whatever comes from records is text."""
+    blocks = [
+        f"## Gate: {MARKS[outcome.verdict]} {outcome.verdict}",
+        f"{outcome.summary()}; level {outcome.policy.level:g}, Holm over the scores of the call",
+    ]
+    for cell in dict.fromkeys(line.cell for line in outcome.lines):
+        lines = [line for line in outcome.lines if line.cell == cell]
+        blocks += [f"### {plain(cell)}", _markdown_table(lines)]
+    blocks += [f"- {plain(note)}" for note in outcome.notes]
+    return "\n\n".join(blocks) + "\n"
+
+
+def write_summary(outcome: Outcome, path: Path | None) -> None:
+    """Write to a file; without one, append to the summary of the GitHub step, if this is one."""
+    if path is not None:
+        write_atomically(path, to_markdown(outcome))
+    elif own := os.environ.get(VARIABLE):
+        try:
+            with open(own, "a", encoding="utf-8") as file:
+                file.write(to_markdown(outcome))
+        except OSError as error:
+            raise ResourceError(write_failure(Path(own), error)) from error
+
+
+def plain(text: str) -> str:
+    """Return text that Markdown and HTML show as it is: no markup, link, mention or line break."""
+    text = "".join(c if c.isprintable() else " " for c in text)
+    text = html.escape(" ".join(text.split()), quote=False)
+    return re.sub(r"([\\`*_{}\[\]()#+!|~@:-])", lambda match: f"&#{ord(match[0])};", text)
+
+
+def _markdown_table(lines: list[Line]) -> str:
+    rows = [
+        "| | what | baseline | candidate | limit | verdict | why |",
+        "|---|---|---:|---:|---:|---|---|",
+    ]
+    for line in lines:
+        cells = [
+            MARKS[line.verdict],
+            plain(label(line)),
+            number(line, line.baseline),
+            number(line, line.candidate),
+            limit(line),
+            line.verdict,
+            plain(line.reason),
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
