@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from lpmoe_bench.files import write_atomically
-from lpmoe_bench.sweep.tether import tether
+from lpmoe_bench.sweep.local import tether
 
 parser = argparse.ArgumentParser()
 parser.add_argument("words", nargs=2)

@@ -13,9 +13,16 @@ from lpmoe_bench.errors import BenchError
 from lpmoe_bench.records.model import run_folder
 from lpmoe_bench.sweep.command import How, run_planned
 from lpmoe_bench.sweep.local import LocalEngine
-from lpmoe_bench.sweep.model import Cell, Places, Sweep, sweep_id
+from lpmoe_bench.sweep.plan import (
+    Cell,
+    Places,
+    Sweep,
+    read_sweeps,
+    sweep_folder,
+    sweep_id,
+    write_sweep,
+)
 from lpmoe_bench.sweep.state import CellState, state_of
-from lpmoe_bench.sweep.store import read_sweeps, sweep_folder, write_sweep
 
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_cell.py")))
 
@@ -60,7 +67,7 @@ def states(sweep: Sweep, runs: Path) -> dict[str, CellState]:
 
 def ray_engine(sweep: Sweep, runs: Path, where: str, program=FAKE):
     """An engine on a cluster; `where` is its address and how results come back."""
-    from lpmoe_bench.sweep.cluster import RayEngine
+    from lpmoe_bench.sweep.ray_engine import RayEngine
 
     address, how = where.split(",")
     shared = {"shared": True, "streamed": False, "look": None}[how]

@@ -16,9 +16,8 @@ from fake_sweeps import FAKE, fake_cell, fake_sweep
 from tiny_sweeps import draw_sets, environment, finish, records, start, sweep
 
 from lpmoe_bench.records.store import read_record, read_rows
-from lpmoe_bench.sweep.model import Sweep
+from lpmoe_bench.sweep.plan import Sweep, read_attempts, read_sweeps, sweep_folder, write_sweep
 from lpmoe_bench.sweep.process import PROGRAM
-from lpmoe_bench.sweep.store import read_attempts, read_sweeps, sweep_folder, write_sweep
 
 DRIVER = Path(__file__).with_name("fake_sweeps.py")
 

@@ -4,12 +4,10 @@ import pytest
 from fake_sweeps import fake_cell
 from records import record
 
-from lpmoe_bench.sweep.estimate import duration, estimate, total_words
 from lpmoe_bench.sweep.local import shares
-from lpmoe_bench.sweep.memory import changes_next, ladder
-from lpmoe_bench.sweep.model import Attempt, Places, sweep_id
-from lpmoe_bench.sweep.outcome import Ended, judge
-from lpmoe_bench.sweep.planning import sets_of
+from lpmoe_bench.sweep.plan import Attempt, Places, sets_of, sweep_id
+from lpmoe_bench.sweep.process import Ended, changes_next, judge, ladder
+from lpmoe_bench.sweep.runner import duration, estimate, total_words
 
 GENERAL = ["rank=4", "train.lr=1", "lora.rank=8", "vpt.train.lr=2", "decoder.width=8"]
 

@@ -16,9 +16,7 @@ from lpmoe_bench.cli import app
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.errors import BenchError, DataError, UsageError
 from lpmoe_bench.records.store import write_record
-from lpmoe_bench.sweep.model import Places
-from lpmoe_bench.sweep.planning import SweepRequest, plan_sweep
-from lpmoe_bench.sweep.store import settings_text
+from lpmoe_bench.sweep.plan import Places, SweepRequest, plan_sweep, settings_text
 from method_zoo.errors import ZooError
 from method_zoo.options import list_methods
 
@@ -165,7 +163,7 @@ def test_status_without_a_sweep_is_a_sentence(tmp_path):
 
 
 def test_status_imports_no_torch(tmp_path):
-    from lpmoe_bench.sweep.store import write_sweep
+    from lpmoe_bench.sweep.plan import write_sweep
 
     write_sweep(tmp_path, fake_sweep(fake_cell()))
     code = (
@@ -200,7 +198,7 @@ def test_the_settings_of_every_methods_cell_lead_to_its_fingerprint(datasets, tm
 @pytest.fixture
 def untethered(monkeypatch):
     """The process of the tests is nobody's cell."""
-    monkeypatch.setattr("lpmoe_bench.sweep.tether.tether", lambda parent: None)
+    monkeypatch.setattr("lpmoe_bench.sweep.local.tether", lambda parent: None)
 
 
 def test_a_cell_of_another_fingerprint_is_refused(datasets, untethered, tmp_path):

@@ -14,10 +14,9 @@ from fake_sweeps import fake_cell, fake_sweep, states
 from tiny_sweeps import draw_sets, environment, finish, records, sweep
 
 from lpmoe_bench.errors import ResourceError, UsageError
-from lpmoe_bench.sweep import cluster
-from lpmoe_bench.sweep.cluster import share_of
-from lpmoe_bench.sweep.model import Sweep
-from lpmoe_bench.sweep.store import write_sweep
+from lpmoe_bench.sweep import ray_engine
+from lpmoe_bench.sweep.plan import Sweep, write_sweep
+from lpmoe_bench.sweep.ray_engine import share_of
 
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="the extra ray is not installed"
@@ -112,7 +111,7 @@ def test_a_cluster_is_shared_by_gpus_else_by_cores(nodes, jobs, runtime, expecte
 def test_without_ray_the_command_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UsageError, match=r"pip install 'lpmoe-bench\[ray\]'"):
-        cluster._connect(None)
+        ray_engine._connect(None)
 
 
 @needs_ray
@@ -186,9 +185,9 @@ def test_a_killed_driver_takes_its_cells_along(nodes, tmp_path):
 
 def test_an_address_where_nothing_answers_is_a_sentence():
     with pytest.raises(ResourceError, match=r"no Ray cluster answers at ray://127.0.0.1:1 .*"):
-        cluster._check_answer("ray://127.0.0.1:1")
+        ray_engine._check_answer("ray://127.0.0.1:1")
     for place in ("auto", "local"):
-        cluster._check_answer(place)
+        ray_engine._check_answer(place)
 
 
 @needs_ray

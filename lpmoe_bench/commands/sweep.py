@@ -87,8 +87,7 @@ def sweep(
     from lpmoe_bench.config.settings import read_config_file
     from lpmoe_bench.console import Terminal
     from lpmoe_bench.sweep.command import How, sweep_command
-    from lpmoe_bench.sweep.model import Places
-    from lpmoe_bench.sweep.planning import SweepRequest
+    from lpmoe_bench.sweep.plan import Places, SweepRequest
 
     flags: dict[str, Any] = {
         "backbone": backbone,
@@ -144,7 +143,7 @@ def cell(
     offline: Offline = False,
 ) -> None:
     """Run one cell: `run --config`, refused where its fingerprint is not the planned one."""
-    from lpmoe_bench.sweep.tether import tether
+    from lpmoe_bench.sweep.local import tether
 
     tether(parent)
     from lpmoe_bench import run_command

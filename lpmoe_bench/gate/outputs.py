@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-
 # How a line of an outcome is worded, the same in every form of output.
 
 

@@ -8,15 +8,20 @@ from pathlib import Path
 
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.errors import FailedCellsError, InterruptedRun, UsageError
-from lpmoe_bench.sweep.estimate import Estimate, estimate
 from lpmoe_bench.sweep.local import LocalEngine, shares
-from lpmoe_bench.sweep.model import Attempt, Sweep
-from lpmoe_bench.sweep.planning import SweepRequest, plan_sweep
-from lpmoe_bench.sweep.progress import SweepProgress
-from lpmoe_bench.sweep.runner import Engine, SweepRun, run_cells
-from lpmoe_bench.sweep.show import other_code, show_plan, show_result
+from lpmoe_bench.sweep.plan import (
+    Attempt,
+    Sweep,
+    SweepRequest,
+    now,
+    plan_sweep,
+    sweep_folder,
+    write_attempt,
+    write_sweep,
+)
+from lpmoe_bench.sweep.runner import Engine, Estimate, SweepProgress, SweepRun, estimate, run_cells
 from lpmoe_bench.sweep.state import CellState, Published, published, state_of
-from lpmoe_bench.sweep.store import now, sweep_folder, write_attempt, write_sweep
+from lpmoe_bench.sweep.summary import other_code, show_plan, show_result
 from lpmoe_bench.training.loop import stop_requested
 from method_zoo.errors import unknown
 
@@ -124,7 +129,7 @@ def _jobs(how: How, sweep: Sweep) -> int:
 
 def _engine(how: How, sweep: Sweep, folder: Path, terminal: Terminal) -> Engine:
     if how.engine == "ray":
-        from lpmoe_bench.sweep.cluster import RayEngine
+        from lpmoe_bench.sweep.ray_engine import RayEngine
 
         return RayEngine(sweep, folder, how.jobs, how.address, how.shared, terminal.say)
     made, notes = shares(sweep.cells, how.jobs)

@@ -5,20 +5,20 @@ from __future__ import annotations
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from statistics import fmean
+from typing import NamedTuple, Protocol
 
+from lpmoe_bench.console import Bar, Terminal
 from lpmoe_bench.errors import InterruptedRun
-from lpmoe_bench.sweep import memory
-from lpmoe_bench.sweep.locks import Claims, is_locked
-from lpmoe_bench.sweep.model import Attempt, Cell, Sweep
-from lpmoe_bench.sweep.outcome import Ended, judge
-from lpmoe_bench.sweep.process import Job
-from lpmoe_bench.sweep.progress import SweepProgress
-from lpmoe_bench.sweep.state import MOST_ATTEMPTS, own_record
-from lpmoe_bench.sweep.store import (
+from lpmoe_bench.records.model import Record
+from lpmoe_bench.sweep import process
+from lpmoe_bench.sweep.plan import (
+    Attempt,
+    Cell,
+    Sweep,
     log_file,
     new_stem,
     now,
@@ -26,6 +26,182 @@ from lpmoe_bench.sweep.store import (
     settings_file,
     write_attempt,
 )
+from lpmoe_bench.sweep.process import Ended, Job, judge
+from lpmoe_bench.sweep.state import MOST_ATTEMPTS, Claims, is_locked, own_record
+
+# How long cells will take, by the records of runs that are finished.
+
+
+SAME, LIKE, UNKNOWN = "same settings", "same method", "unknown"
+
+
+class Estimate(NamedTuple):
+    """Seconds of training and scoring, None where nothing tells; `basis` is what tells it."""
+
+    seconds: float | None
+    basis: str
+
+
+def estimate(cell: Cell, records: Iterable[Record]) -> Estimate:
+    """Estimate one cell: by runs of its very settings, else by the speed of its method's.
+
+    Runs of the same method count where backbone and size are the same; the time to start and to
+    compute metrics is not in a record and not in the estimate.
+    """
+    same, like = [], []
+    for record in records:
+        if record.kind != "run" or record.method.name != cell.method:
+            continue
+        seconds = _seconds(cell, record)
+        if seconds is None:
+            continue
+        if record.fingerprint == cell.fingerprint:
+            same.append(seconds)
+        elif all(record.config.get(key) == cell.settings.get(key) for key in ("backbone", "size")):
+            like.append(seconds)
+    if same:
+        return Estimate(fmean(same), SAME)
+    return Estimate(fmean(like), LIKE) if like else Estimate(None, UNKNOWN)
+
+
+def _seconds(cell: Cell, record: Record) -> float | None:
+    """Return what a cell takes: the time of a record of the same settings, else at its speed."""
+    costs = record.costs
+    if record.fingerprint == cell.fingerprint and costs.train_seconds:
+        seconds = costs.train_seconds
+    elif costs.train_images_per_second:
+        seconds = cell.train_images / costs.train_images_per_second
+    else:
+        return None
+    if costs.inference_images_per_second:
+        seconds += cell.test_images / costs.inference_images_per_second
+    return seconds
+
+
+def total_words(estimates: Mapping[str, Estimate], jobs: int) -> str:
+    """Say how long cells take together, and what the figure rests on."""
+    if not estimates:
+        return "nothing is left to run"
+    known = [one.seconds for one in estimates.values() if one.seconds is not None]
+    counts = {b: sum(one.basis == b for one in estimates.values()) for b in (SAME, LIKE)}
+    if not known:
+        return f"time unknown: no record of these methods to go by ({len(estimates)} cells)"
+    basis = ", ".join(f"{n} by records of the {b}" for b, n in counts.items() if n)
+    at_once = f", {jobs} at a time" if jobs > 1 else ""
+    words = f"about {duration(sum(known) / jobs)} for {len(known)} cells{at_once} ({basis})"
+    missing = len(estimates) - len(known)
+    return f"{words}; {missing} cells unknown" if missing else words
+
+
+def duration(seconds: float) -> str:
+    """Write seconds as people say them."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60:02} min"
+
+
+# What people see while a sweep runs: a bar in a terminal, a line for each event in a log.
+
+
+class SweepProgress:
+    """Counts cells and says what happens to them; `estimates` are of the cells still to do."""
+
+    def __init__(
+        self,
+        terminal: Terminal,
+        bar: Bar,
+        total: int,
+        done: int,
+        failed: int,
+        estimates: Mapping[str, Estimate],
+        jobs: int,
+    ):
+        self.terminal, self.bar, self.jobs = terminal, bar, jobs
+        self.total, self.done, self.failed = total, done, failed
+        self.left = {name: one.seconds for name, one in estimates.items()}
+        self.taken: dict[str, list[float]] = {}  # seconds of cells that differ in the seed alone
+
+    def started(self, cell: Cell, changes: Sequence[str]) -> None:
+        with_ = f" with {', '.join(changes)}" if changes else ""
+        self.terminal.say(f"start   {words_of(cell)}{with_}")
+
+    def ended(self, cell: Cell, attempt: Attempt, failures: int, log: Path) -> None:
+        """Say how an attempt ended."""
+        if attempt.outcome == "finished":
+            self.taken.setdefault(_kind(cell.name), []).append(attempt.seconds)
+            self._one_less(cell, done=True)
+            took = duration(attempt.seconds)
+            self.terminal.say(f"done    {words_of(cell)} in {took} ({self.words()})")
+        elif attempt.outcome == "failed":
+            last = failures >= MOST_ATTEMPTS
+            if last:
+                self.failed += 1
+                self._one_less(cell, done=False)
+            tries = f"attempt {failures} of {MOST_ATTEMPTS}"
+            self.terminal.say(f"failed  {words_of(cell)}, {tries}: {attempt.reason}; log: {log}")
+        elif attempt.outcome == "out of memory":
+            self.terminal.say(f"memory  {words_of(cell)}: {attempt.reason}; trying with less")
+        else:
+            self.terminal.say(f"stopped {words_of(cell)}: {attempt.reason}")
+
+    def elsewhere(self, cell: Cell, done: bool) -> None:
+        """Say that another process has finished a cell meanwhile, or given it up."""
+        self.failed += not done
+        self._one_less(cell, done)
+        how = "done   " if done else "failed "
+        self.terminal.say(f"{how} {words_of(cell)} by another process ({self.words()})")
+
+    def stopping(self, running: int) -> None:
+        self.terminal.say(
+            f"stopping: {running} cells save their state; once more ends them at once"
+        )
+
+    @property
+    def is_over(self) -> bool:
+        """Whether every cell is done or given up."""
+        return self.done + self.failed == self.total
+
+    def tick(self, running: Sequence[Cell]) -> None:
+        """Move the bar, where there is a terminal for it."""
+        if self.bar.progress is not None:
+            names = ", ".join(f"{c.method} {c.task} s{c.seed}" for c in running[:3])
+            more = f" and {len(running) - 3} more" if len(running) > 3 else ""
+            failed = f"  {self.failed} failed" if self.failed else ""
+            self.bar.update(self.done, self.total, f"{names}{more}{failed}  {self.time_left()}")
+
+    def words(self) -> str:
+        failed = f", {self.failed} failed" if self.failed else ""
+        left = self.time_left()
+        return f"{self.done} of {self.total} cells done{failed}{', ' + left if left else ''}"
+
+    def time_left(self) -> str:
+        """Estimate the rest by what cells of the same method took here, else by older records."""
+        known = [seconds for seconds in self.left.values() if seconds is not None]
+        known += [fmean(seconds) for seconds in self.taken.values()]
+        if not self.left or not known:
+            return ""
+        total = sum(fmean(known) if s is None else s for s in self.left.values())
+        return f"about {duration(total / self.jobs)} left"
+
+    def _one_less(self, cell: Cell, done: bool) -> None:
+        self.done += done
+        self.left.pop(cell.name, None)
+        for name in self.left:
+            if _kind(name) in self.taken:
+                self.left[name] = fmean(self.taken[_kind(name)])
+
+
+def words_of(cell: Cell) -> str:
+    return f"{cell.method} on {cell.task}, seed {cell.seed}"
+
+
+def _kind(name: str) -> str:
+    """Return a cell's name without its seed."""
+    return name.rpartition("-")[0]
+
 
 POLL_SECONDS = 0.1
 AGAIN_SECONDS = 3.0  # until a cell that another process has is looked at again
@@ -118,7 +294,7 @@ def _later(run: SweepRun, cell: Cell) -> None:
 
 
 def _start(run: SweepRun, cell: Cell) -> None:
-    changes = memory.changes_next(cell, read_attempts(run.folder, cell))
+    changes = process.changes_next(cell, read_attempts(run.folder, cell))
     log = log_file(run.folder, cell, new_stem())
     settings = settings_file(run.folder, cell).resolve()
     job = Job(cell, settings, changes, log, run.runs, run.sweep.places, run.offline)
@@ -143,7 +319,7 @@ def _settle(
     run.refused.discard(cell.name)
     run.active = time.monotonic()
     changes = list(job.changes)
-    if outcome == "out of memory" and changes == memory.ladder(cell)[-1]:
+    if outcome == "out of memory" and changes == process.ladder(cell)[-1]:
         outcome, reason = "failed", f"{reason}; nothing is left that takes less memory"
     attempt = Attempt(
         ended=now(),

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lpmoe_bench.errors import UsageError
-from lpmoe_bench.sweep.show import show_status
+from lpmoe_bench.sweep.plan import SWEEPS, read_sweeps
 from lpmoe_bench.sweep.state import published, state_of
-from lpmoe_bench.sweep.store import SWEEPS, read_sweeps
+from lpmoe_bench.sweep.summary import show_status
 
 
 def status_command(runs: Path, done: Sequence[Path], as_json: bool) -> None:

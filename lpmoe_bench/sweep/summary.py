@@ -10,10 +10,9 @@ from typing import Any
 
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.environment import collect_environment
-from lpmoe_bench.sweep.estimate import Estimate, duration, total_words
-from lpmoe_bench.sweep.model import Sweep
-from lpmoe_bench.sweep.outcome import last_line, tail
-from lpmoe_bench.sweep.progress import words_of
+from lpmoe_bench.sweep.plan import Sweep
+from lpmoe_bench.sweep.process import last_line, tail
+from lpmoe_bench.sweep.runner import Estimate, duration, total_words, words_of
 from lpmoe_bench.sweep.state import MOST_ATTEMPTS, CellState
 
 ORDER = ("done", "running", "partial", "waiting", "failed")
