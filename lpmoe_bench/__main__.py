@@ -1,6 +1,6 @@
 """python -m lpmoe_bench is the console script."""
 
-from lpmoe_bench.cli import main
+from lpmoe_bench.cli.app import main
 
 if __name__ == "__main__":
     main()

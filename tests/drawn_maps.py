@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from typer.testing import CliRunner
 
-from lpmoe_bench.cli import app
+from lpmoe_bench.cli.app import app
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.records.store import read_record, read_rows
 from lpmoe_bench.scoring.plan import ScoreRequest, plan_scores

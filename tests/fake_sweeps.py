@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lpmoe_bench.cli.sweep_command import How, run_planned
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.errors import BenchError
 from lpmoe_bench.records.model import run_folder
-from lpmoe_bench.sweep.command import How, run_planned
 from lpmoe_bench.sweep.local import LocalEngine
 from lpmoe_bench.sweep.plan import (
     Cell,

@@ -6,7 +6,7 @@ import numpy as np
 from records import record
 from typer.testing import CliRunner
 
-from lpmoe_bench.cli import app
+from lpmoe_bench.cli.app import app
 from lpmoe_bench.errors import BenchError
 from lpmoe_bench.gate.cells import gather
 from lpmoe_bench.records.store import StoredRecord, find_records, write_record

@@ -9,7 +9,7 @@ import numpy as np
 from records import PARAMETERS, record
 from typer.testing import CliRunner
 
-from lpmoe_bench.cli import app
+from lpmoe_bench.cli.app import app
 from lpmoe_bench.data.pairs import find_pairs
 from lpmoe_bench.data.splits import Split, make_split
 from lpmoe_bench.records.store import StoredRecord, write_record

@@ -10,7 +10,7 @@ import pytest
 from audit_sets import QUIET, found, lists, look, place, scene
 from typer.testing import CliRunner
 
-from lpmoe_bench.cli import app
+from lpmoe_bench.cli.app import app
 from lpmoe_bench.data.audit import audit as audit_module
 from lpmoe_bench.data.audit.audit import audit_sets
 from lpmoe_bench.data.audit.groups import Audit, Twins

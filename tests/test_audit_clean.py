@@ -10,7 +10,7 @@ from records import record
 from typer.testing import CliRunner
 
 from lpmoe_bench.analysis.clean import as_text, clean_scores
-from lpmoe_bench.cli import app
+from lpmoe_bench.cli.app import app
 from lpmoe_bench.data.audit.groups import Audit, AuditedSplit, SetGroups, Twins
 from lpmoe_bench.records.store import StoredRecord, find_records, write_record
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from lpmoe_bench.cli import app
+from lpmoe_bench.cli.app import app
 from lpmoe_bench.model.budgets import _difference, budget_page, budgets, count
 
 ROOT = Path(__file__).parents[1]

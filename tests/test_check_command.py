@@ -10,7 +10,7 @@ from gate_records import call, cells, draw, pinned, store
 from records import record
 from typer.testing import CliRunner
 
-from lpmoe_bench.cli import app
+from lpmoe_bench.cli.app import app
 from lpmoe_bench.errors import BenchError, UsageError
 from lpmoe_bench.gate.baseline import Policy, read_baseline, write_baseline
 from lpmoe_bench.gate.judge import check

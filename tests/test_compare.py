@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from lpmoe_bench.analysis.comparison import choose, compare_records
 from lpmoe_bench.analysis.samples import samples
-from lpmoe_bench.cli import app
+from lpmoe_bench.cli.app import app
 from lpmoe_bench.errors import DataError, NotComparableError, UsageError
 from lpmoe_bench.records.store import StoredRecord, find_records, write_record
 

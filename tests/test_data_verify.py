@@ -10,7 +10,7 @@ import pytest
 from drawn_files import fill, square_mask, write
 from typer.testing import CliRunner
 
-from lpmoe_bench.cli import app
+from lpmoe_bench.cli.app import app
 from lpmoe_bench.data.library.verify import as_json, as_markdown, as_text, verify_set
 from lpmoe_bench.data.registry import Dataset, load_registry
 from lpmoe_bench.errors import BenchError, DataError

@@ -2,10 +2,10 @@
 
 from drawn_files import noise_image, square_mask, write
 
+from lpmoe_bench.cli.doctor import Finding, examine
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.data.library.add import add_set
 from lpmoe_bench.data.registry import load_registry
-from lpmoe_bench.doctor import Finding, examine
 
 
 def data(root) -> Finding:

@@ -6,7 +6,7 @@ import pytest
 from records import record
 from typer.testing import CliRunner
 
-from lpmoe_bench.cli import app
+from lpmoe_bench.cli.app import app
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.tables.ledger import load_ledger
 from lpmoe_bench.tables.table import build_table

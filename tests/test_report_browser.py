@@ -8,7 +8,7 @@ from http_site import serve
 from report_records import HOSTILE, draw_set, draw_two, report, stored
 from typer.testing import CliRunner
 
-from lpmoe_bench.cli import app
+from lpmoe_bench.cli.app import app
 
 pytestmark = [
     pytest.mark.browser,

@@ -12,7 +12,7 @@ import pytest
 from report_records import IMAGES, draw_maps, draw_set, draw_two, report, stored
 from typer.testing import CliRunner
 
-from lpmoe_bench.cli import app
+from lpmoe_bench.cli.app import app
 from lpmoe_bench.data.pairs import read_pair
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.engine import quick_score

@@ -17,7 +17,7 @@ from drawn_maps import (
     stored,
 )
 
-from lpmoe_bench.cli import app
+from lpmoe_bench.cli.app import app
 from lpmoe_bench.errors import BenchError, DataError, UsageError
 from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.metrics.scorer import Scorer

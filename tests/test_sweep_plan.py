@@ -12,7 +12,7 @@ from records import record
 from tiny_sweeps import REGISTRY, draw_sets, sweep
 from typer.testing import CliRunner
 
-from lpmoe_bench.cli import app
+from lpmoe_bench.cli.app import app
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.errors import BenchError, DataError, UsageError
 from lpmoe_bench.records.store import write_record

@@ -6,13 +6,13 @@ import json
 import pytest
 from fake_sweeps import fake_cell, fake_sweep, run_fake, states
 
+from lpmoe_bench.cli.sweep_command import cell_counts, status_command
 from lpmoe_bench.errors import FailedCellsError
 from lpmoe_bench.records.store import read_record
 from lpmoe_bench.sweep import runner
 from lpmoe_bench.sweep.local import LocalEngine
 from lpmoe_bench.sweep.plan import sweep_folder, write_sweep
 from lpmoe_bench.sweep.state import Claims
-from lpmoe_bench.sweep.status import cell_counts, status_command
 
 
 def trainings(runs, cell) -> int:

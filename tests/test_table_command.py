@@ -8,7 +8,7 @@ import pytest
 from records import record
 from typer.testing import CliRunner
 
-from lpmoe_bench.cli import app
+from lpmoe_bench.cli.app import app
 from lpmoe_bench.records.store import write_record
 from lpmoe_bench.tables.formats import FORMATS, to_markdown
 from lpmoe_bench.tables.parts import COSTS, CellCounts
@@ -40,7 +40,7 @@ def test_declared_and_failed_cells_stand_below():
 
 def test_the_command_asks_the_sweep_where_there_is_one(runs, monkeypatch):
     assert "cells" not in shown(runs)
-    sweep = ModuleType("lpmoe_bench.sweep.status")
+    sweep = ModuleType("lpmoe_bench.cli.sweep_command")
     asked = []
 
     def cell_counts(root, elsewhere):
@@ -48,7 +48,7 @@ def test_the_command_asks_the_sweep_where_there_is_one(runs, monkeypatch):
         return 5, 3, 1
 
     sweep.cell_counts = cell_counts
-    monkeypatch.setitem(sys.modules, "lpmoe_bench.sweep.status", sweep)
+    monkeypatch.setitem(sys.modules, "lpmoe_bench.cli.sweep_command", sweep)
     assert "cells" not in shown(runs)
     plan = runs / "sweeps" / "a1" / "plan.json"
     plan.parent.mkdir(parents=True)

@@ -9,7 +9,7 @@ from records import content
 from typer.testing import CliRunner
 
 from lpmoe_bench.analysis.comparison import compare_records
-from lpmoe_bench.cli import app
+from lpmoe_bench.cli.app import app
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.records.model import Record
 from lpmoe_bench.records.store import StoredRecord, write_record

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from lpmoe_bench.cli import main
+from lpmoe_bench.cli.app import main
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # one device for all: results are compared bit by bit
 QUICK = [

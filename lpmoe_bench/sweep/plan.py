@@ -26,7 +26,6 @@ from method_zoo.errors import ZooError, unknown
 if TYPE_CHECKING:
     from lpmoe_bench.training.plan import Plan, RunRequest, Sources
 
-
 # What a sweep is on disk: its cells as planned, and what became of each attempt.
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lpmoe_bench.commands.options import Quiet
+from lpmoe_bench.cli.options import Quiet
 
 if TYPE_CHECKING:
     from lpmoe_bench.tables.parts import CellCounts
@@ -92,7 +92,7 @@ def _cells(roots: Sequence[Path]) -> CellCounts | None:
     """Return the cells that sweeps under these roots declared; None where there is no sweep."""
     if not any(next(root.glob("sweeps/*/plan.json"), None) for root in roots):
         return None
-    from lpmoe_bench.sweep.status import cell_counts
+    from lpmoe_bench.cli.sweep_command import cell_counts
     from lpmoe_bench.tables.parts import CellCounts
 
     there = [root for root in roots if root.is_dir()]

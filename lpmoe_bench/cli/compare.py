@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lpmoe_bench.commands.options import Json, NoColor, Quiet
+from lpmoe_bench.cli.options import Json, NoColor, Quiet
 
 if TYPE_CHECKING:
     from rich.table import Table

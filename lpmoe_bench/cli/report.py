@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lpmoe_bench.commands.options import DataRoot, Datasets, NoColor, Quiet
+from lpmoe_bench.cli.options import DataRoot, Datasets, NoColor, Quiet
 
 if TYPE_CHECKING:
     from lpmoe_bench.console import Terminal

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lpmoe_bench.commands.options import Json, NoColor, Offline, Quiet
+from lpmoe_bench.cli.options import Json, NoColor, Offline, Quiet
 
 if TYPE_CHECKING:
     from lpmoe_bench.model.merge import Merged

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lpmoe_bench.commands.options import (
+from lpmoe_bench.cli.options import (
     Backbone,
     ConfigFile,
     DataRoot,
@@ -60,7 +60,7 @@ def run(
     offline: Offline = False,
 ) -> None:
     """Train and evaluate one method; writes a record, resumes where it was stopped."""
-    from lpmoe_bench import run_command
+    from lpmoe_bench.cli import run_command
     from lpmoe_bench.config.settings import parse_sets, read_config_file
     from lpmoe_bench.model.weights.resolve import default_cache
     from lpmoe_bench.training.plan import RunRequest

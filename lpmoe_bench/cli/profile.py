@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lpmoe_bench.commands.options import Backbone, DecoderName, Json, NoColor, Quiet
+from lpmoe_bench.cli.options import Backbone, DecoderName, Json, NoColor, Quiet
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lpmoe_bench.commands.options import Json, NoColor, Quiet
+from lpmoe_bench.cli.options import Json, NoColor, Quiet
 from lpmoe_bench.errors import UsageError
 
 if TYPE_CHECKING:

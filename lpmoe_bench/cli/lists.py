@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lpmoe_bench.commands.options import DataRoot, Datasets, Json
+from lpmoe_bench.cli.options import DataRoot, Datasets, Json
 
 
 def list_(
@@ -21,7 +21,7 @@ def list_(
     json: Json = False,
 ) -> None:
     """List methods, tasks, data sets, backbones, decoders, protocols, published tables or runs."""
-    from lpmoe_bench.catalogue import listing
+    from lpmoe_bench.cli.catalogue import listing
     from lpmoe_bench.data.registry import load_registry
 
     _print_pairs(listing(kind, load_registry(datasets), None), json)
@@ -33,7 +33,7 @@ def describe(
     json: Json = False,
 ) -> None:
     """Explain a method, task, data set, backbone, decoder or protocol."""
-    from lpmoe_bench.catalogue import describe as facts
+    from lpmoe_bench.cli.catalogue import describe as facts
     from lpmoe_bench.data.registry import load_registry
 
     _print_pairs(facts(name, load_registry(datasets)), json)
@@ -41,7 +41,7 @@ def describe(
 
 def doctor(data_root: DataRoot = None, json: Json = False) -> None:
     """Say what is installed and found here, and what to do about what is not."""
-    from lpmoe_bench.doctor import examine
+    from lpmoe_bench.cli.doctor import examine
 
     rows = [
         (f.name, f.value + (f"  -> {f.advice}" if f.advice else "")) for f in examine(data_root)

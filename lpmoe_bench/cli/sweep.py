@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lpmoe_bench.commands.options import (
+from lpmoe_bench.cli.options import (
     Backbone,
     ConfigFile,
     DataRoot,
@@ -84,9 +84,9 @@ def sweep(
     """Run methods x tasks x seeds; finished cells are skipped, stopped ones go on."""
     if context.invoked_subcommand is not None:
         return
+    from lpmoe_bench.cli.sweep_command import How, sweep_command
     from lpmoe_bench.config.settings import read_config_file
     from lpmoe_bench.console import Terminal
-    from lpmoe_bench.sweep.command import How, sweep_command
     from lpmoe_bench.sweep.plan import Places, SweepRequest
 
     flags: dict[str, Any] = {
@@ -122,7 +122,7 @@ def status(
     json: Json = False,
 ) -> None:
     """Say how the sweeps of a folder stand: what is done, runs, failed and why."""
-    from lpmoe_bench.sweep.status import status_command
+    from lpmoe_bench.cli.sweep_command import status_command
 
     before = context.parent.params if context.parent else {}  # `sweep --runs DIR status`
     folder: Path = runs or before["runs"]
@@ -146,7 +146,7 @@ def cell(
     from lpmoe_bench.sweep.local import tether
 
     tether(parent)
-    from lpmoe_bench import run_command
+    from lpmoe_bench.cli import run_command
     from lpmoe_bench.config.settings import parse_sets, read_config_file
     from lpmoe_bench.model.weights.resolve import default_cache
     from lpmoe_bench.training.plan import RunRequest

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lpmoe_bench.commands.options import DataRoot, Datasets, Json, NoColor, Quiet, Runs
+from lpmoe_bench.cli.options import DataRoot, Datasets, Json, NoColor, Quiet, Runs
 
 
 def score(
@@ -47,8 +47,8 @@ def score(
     no_color: NoColor = False,
 ) -> None:
     """Score maps that any program made; writes a record for each folder."""
+    from lpmoe_bench.cli.score_command import Wishes, score_command
     from lpmoe_bench.model.weights.resolve import default_cache
-    from lpmoe_bench.score.command import Wishes, score_command
     from lpmoe_bench.scoring.plan import ScoreRequest
 
     request = ScoreRequest(

@@ -6,15 +6,14 @@ import sys
 
 import typer
 
-from lpmoe_bench.commands import (
+from lpmoe_bench.cli import (
     check,
     compare,
     data,
-    evaluate,
+    lists,
     merge,
     predict,
     profile,
-    read,
     report,
     run,
     score,
@@ -69,10 +68,10 @@ def _fail(message: str, code: int) -> None:
 
 
 app.command()(run.run)
-app.command()(evaluate.evaluate)
+app.command()(predict.evaluate)
 for command in (predict.predict, predict.picture):
     app.command()(command)
-for command in (table.table, read.describe, read.doctor, read.publish):
+for command in (table.table, lists.describe, lists.doctor, lists.publish):
     app.command()(command)
 app.command()(compare.compare)
 app.command()(profile.profile)
@@ -80,7 +79,7 @@ app.command()(report.report)
 app.command()(score.score)
 for command in (merge.merge, merge.export):
     app.command()(command)
-app.command("list")(read.list_)
+app.command("list")(lists.list_)
 app.add_typer(data.app, name="data")
 app.add_typer(check.app, name="check")
 app.add_typer(sweep.app, name="sweep")

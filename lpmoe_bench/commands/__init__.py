@@ -1,1 +1,0 @@
-"""The commands by topic: parse, call one function, print."""
