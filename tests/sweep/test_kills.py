@@ -19,7 +19,7 @@ from lpmoe_bench.records.store import read_record, read_rows
 from lpmoe_bench.sweep.plan import Sweep, read_attempts, read_sweeps, sweep_folder, write_sweep
 from lpmoe_bench.sweep.process import PROGRAM
 
-DRIVER = Path(__file__).with_name("fake_sweeps.py")
+DRIVER = Path(__file__).parents[1] / "support/fake_sweeps.py"
 
 
 def drive(runs: Path, program: Sequence[str]) -> subprocess.Popen:

@@ -3,7 +3,7 @@
 import ast
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 WIDTH = 24
 PARTS = [path.parent.name for path in sorted((ROOT / "lpmoe_bench").glob("*/__init__.py"))]
 

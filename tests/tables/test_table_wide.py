@@ -5,7 +5,7 @@ import io
 
 import pytest
 from records import content, record
-from test_table_context import changed
+from test_context import changed
 
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.records.model import Record

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from lpmoe_bench.cli.app import app
 from lpmoe_bench.model.budgets import _difference, budget_page, budgets, count
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # Encoder and decoder on SAM ViT-H: ours, and how far the printed millions are from them.
 SAM_HUGE = {
     "decoder_only": (3_505_536, "0"),

@@ -16,7 +16,7 @@ from lpmoe_bench.metrics.engine import Measured
 from lpmoe_bench.metrics.maps import PreparedMask
 from lpmoe_bench.metrics.protocols import REFERENCE
 
-FILE = Path(__file__).parent / "golden" / "metrics.json"
+FILE = Path(__file__).parents[1] / "golden" / "metrics.json"
 LEVELS = [0, 64, 127, 128, 254, 255]  # of each curve, beside its mean and maximum
 
 

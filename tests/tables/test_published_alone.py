@@ -11,7 +11,7 @@ from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.tables.ledger import load_ledger
 from lpmoe_bench.tables.table import build_table
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from method_zoo.backbones.create import check_backbone_name
 from method_zoo.options import get_method, signature_options
 
 # Maps that another program made have no settings of ours: they lie under scored/.
-PUBLISHED = (Path(__file__).parents[1] / "results" / "records").rglob("run.json")
+PUBLISHED = (Path(__file__).parents[2] / "results" / "records").rglob("run.json")
 RECORDS = sorted(path for path in PUBLISHED if "scored" not in path.parts)
 CPU = {"runtime": {"device": "cpu"}}
 

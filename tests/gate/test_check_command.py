@@ -196,7 +196,7 @@ def test_help_names_the_four_commands():
 def test_workflow_and_make_run_the_same_cell():
     import yaml
 
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     jobs = yaml.safe_load((root / ".github" / "workflows" / "metrics.yml").read_text())["jobs"]
     steps = " ".join(step.get("run", "") for step in jobs["gate"]["steps"])
     make = (root / "Makefile").read_text()

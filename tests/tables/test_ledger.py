@@ -11,7 +11,7 @@ from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.tables.ledger import load_ledger
 from method_zoo.options import list_methods
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def test_names_are_those_of_the_zoo_and_of_the_data_sets():

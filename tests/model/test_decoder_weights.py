@@ -12,7 +12,7 @@ from tiny_runs import call, draw_data, only_run
 from lpmoe_bench.model.trained import load_trained
 from lpmoe_bench.records.store import read_record
 
-PUBLISHED = sorted((Path(__file__).parent.parent / "results/records").rglob("run.json"))
+PUBLISHED = sorted((Path(__file__).parents[2] / "results/records").rglob("run.json"))
 
 
 def arguments(data: Path, runs: Path, *more: str) -> list[str]:

@@ -21,7 +21,7 @@ from lpmoe_bench.sweep.ray_engine import share_of
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="the extra ray is not installed"
 )
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1] / "support"
 
 
 class Nodes:

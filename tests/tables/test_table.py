@@ -13,7 +13,7 @@ from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.tables.formats import format_table, to_csv, to_latex, to_markdown
 from lpmoe_bench.tables.table import build_table
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 def scores(s, e=0.8, w=0.6, mae=0.1):

@@ -17,7 +17,7 @@ from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.metrics.scorer import Scorer
 from lpmoe_bench.records.store import find_records, write_record
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 POLICY = Policy(speed_tolerance=1)
 HEADLINE = ("s_measure", "e_mean", "weighted_f", "mae")
 
