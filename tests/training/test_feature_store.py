@@ -6,7 +6,6 @@ import shutil
 import sys
 from pathlib import Path
 
-import lpmoe_bench.weights
 import pytest
 import torch
 from conftest import tiny_backbone, tiny_image
@@ -16,7 +15,7 @@ from lpmoe_bench.config.settings import build_config
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.model.decoders.names import build_decoder
 from lpmoe_bench.model.segmenter import Segmenter
-from lpmoe_bench.model.weights.resolve import Weights
+from lpmoe_bench.model.weights.resolve import Weights, load_backbone
 from lpmoe_bench.training.feature_files import FeatureFolder, View, feature_key
 from lpmoe_bench.training.features import FromPrefix, pack
 from method_zoo.options import get_method
@@ -183,10 +182,10 @@ def test_other_code_or_packages_change_the_key(monkeypatch, tmp_path):
 
 
 def test_other_code_that_reads_weights_changes_the_key(monkeypatch, tmp_path):
-    before, package = key("decoder_only")["code"], Path(str(lpmoe_bench.weights.__file__)).parent
-    shutil.copytree(package, tmp_path / "weights")
-    monkeypatch.setattr(lpmoe_bench.weights, "__file__", str(tmp_path / "weights/__init__.py"))
+    before, module = key("decoder_only")["code"], sys.modules[load_backbone.__module__]
+    shutil.copytree(Path(str(module.__file__)).parent, tmp_path / "weights")
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "weights/resolve.py"))
     assert key("decoder_only")["code"] == before
-    with open(tmp_path / "weights/sam.py", "a") as file:
+    with open(tmp_path / "weights/checkpoint.py", "a") as file:
         file.write("\n")
     assert key("decoder_only")["code"] != before
