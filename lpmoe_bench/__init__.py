@@ -1,3 +1,46 @@
-"""lpmoe-bench: train, score and compare PEFT methods for object segmentation."""
+"""lpmoe-bench: train, score and compare PEFT methods for object segmentation.
+
+The functions of `lpmoe_bench.api` are offered here and imported when they are first asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lpmoe_bench.api import (
+        Prediction,
+        check,
+        compare,
+        evaluate,
+        load_model,
+        load_records,
+        predict,
+        run,
+        score,
+    )
 
 __version__ = "0.1.0"
+__all__ = [
+    "Prediction",
+    "check",
+    "compare",
+    "evaluate",
+    "load_model",
+    "load_records",
+    "predict",
+    "run",
+    "score",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from lpmoe_bench import api
+
+    return getattr(api, name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,7 +12,6 @@ from lpmoe_bench.errors import UsageError
 
 if TYPE_CHECKING:
     from lpmoe_bench.console import Terminal
-    from lpmoe_bench.gate.baseline import Policy
     from lpmoe_bench.gate.cells import Cell
     from lpmoe_bench.records.store import Found
 
@@ -64,7 +63,7 @@ def pin(
             f"{baseline} exists; change it by check update --reason TEXT, or name another file"
         )
     terminal = Terminal(quiet, no_color)
-    policy = _policy(Policy(), level, floor, cap, speed_tolerance)
+    policy = Policy().changed(level=level, floor=floor, cap=cap, speed_tolerance=speed_tolerance)
     cells = _cells(roots, terminal)
     made = make(cells, policy, reason, _names(metrics))
     write_baseline(baseline, made)
@@ -108,7 +107,9 @@ def check(
     from lpmoe_bench.records.store import find_records
 
     pinned = read_baseline(baseline)
-    policy = _policy(pinned.policy, level, floor, cap, speed_tolerance)
+    policy = pinned.policy.changed(
+        level=level, floor=floor, cap=cap, speed_tolerance=speed_tolerance
+    )
     found = find_records(roots or None)
     outcome = judge(pinned, _gather(found, roots), policy)
     outcome = replace(outcome, notes=(*found.notes, *outcome.notes))
@@ -147,7 +148,7 @@ def explain(
 
     pinned = read_baseline(baseline)
     chosen, key = choose(pinned, cell, metric)
-    policy = _policy(pinned.policy, level, floor, cap, None)
+    policy = pinned.policy.changed(level=level, floor=floor, cap=cap)
     try:
         cells = _cells(roots, Terminal(quiet, no_color))
     except NotComparableError:  # without candidates there is still a limit to explain
@@ -177,7 +178,9 @@ def update(
     from lpmoe_bench.gate.pin import with_history
 
     pinned = read_baseline(baseline)
-    policy = _policy(pinned.policy, level, floor, cap, speed_tolerance)
+    policy = pinned.policy.changed(
+        level=level, floor=floor, cap=cap, speed_tolerance=speed_tolerance
+    )
     cells = _cells(roots, Terminal(quiet, no_color))
     pins, changes = make(pinned, cells, policy, _names(metrics))
     for change in changes:
@@ -212,24 +215,3 @@ def _gather(found: Found, roots: list[Path] | None) -> list[Cell]:
 
 def _names(metrics: str) -> list[str] | None:
     return [name.strip() for name in metrics.split(",") if name.strip()] or None
-
-
-def _policy(
-    policy: Policy,
-    level: float | None,
-    floor: float | None,
-    cap: float | None,
-    speed_tolerance: float | None,
-) -> Policy:
-    """Return the policy with what the command line changes; raises UsageError in one sentence."""
-    from pydantic import ValidationError
-
-    given = {"level": level, "floor": floor, "cap": cap, "speed_tolerance": speed_tolerance}
-    changed: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
-    try:
-        return type(policy).model_validate(policy.model_dump() | changed)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = "--" + str(first["loc"][0]).replace("_", "-") if first["loc"] else "the limits"
-        text = first["msg"].removeprefix("Value error, ")
-        raise UsageError(f"{name}: {text[:1].lower()}{text[1:]}") from None

@@ -11,19 +11,16 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from lpmoe_bench.config.settings import TrainConfig
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.data.tasks import Folders
-from lpmoe_bench.environment import collect_environment
-from lpmoe_bench.errors import InterruptedRun, UsageError
+from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.facts import get_metric
 from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.model.segmenter import check_buildable
 from lpmoe_bench.records.model import Record
-from lpmoe_bench.records.store import read_record
 from lpmoe_bench.training.features import Forecast, forecast
 from lpmoe_bench.training.plan import Plan, RunRequest, make_plan
-from lpmoe_bench.training.run import execute
+from lpmoe_bench.training.run import announce, run_request
 
 
 def run(
@@ -32,25 +29,19 @@ def run(
     """Plan, execute and print one run; errors are those of make_plan and execute."""
     first = os.environ.get("LOCAL_RANK", "0") == "0"  # one process of several speaks
     terminal = Terminal(quiet or not first, no_color)
-    plan = make_plan(request, terminal)
     if dry_run:
+        plan = make_plan(request, terminal)
         check_buildable(plan.config)
-    announce(plan, terminal)
-    if dry_run:
+        announce(plan, terminal)
         if json:
             print(dumps(_planned(plan), indent=2))
         return
-    if (plan.folder / "run.json").exists() and not force:
-        _name_other_code(read_record(plan.folder), plan, terminal)
-    try:
-        record = execute(plan, terminal, force)
-    except KeyboardInterrupt:  # outside of training, which stops after its step
-        raise InterruptedRun("interrupted; the same command goes on where it was") from None
+    folder, record = run_request(request, terminal, force)
     if json:
         print(record.model_dump_json(indent=2))
     else:
         show(record, Console(no_color=no_color))
-    terminal.say(f"record: {plan.folder}")
+    terminal.say(f"record: {folder}")
 
 
 def own_folders(*paths: Path | None) -> Folders | None:
@@ -85,54 +76,6 @@ def _planned(plan: Plan) -> dict[str, Any]:
         "notes": list(plan.notes),
         "config": plan.config.model_dump(),
     }
-
-
-def announce(plan: Plan, terminal: Terminal) -> None:
-    """Say what will run, on what, and everything a reader of the numbers should know."""
-    config, train = plan.config, plan.config.train
-    options = ", ".join(f"{k}={v}" for k, v in config.options.items())
-    terminal.say(f"{plan.method.title} ({options or 'no options'}) on {config.backbone}")
-    terminal.say(
-        f"train {plan.train.label} {len(plan.train_pairs)} images, validation "
-        f"{len(plan.validation.pairs)}, test "
-        + ", ".join(f"{s.label} {len(s.pairs)}" for s in plan.tests)
-    )
-    terminal.say(
-        f"{config.size} px, batch {train.batch}, {_length(train)}, lr {train.lr:g}, "
-        f"{train.precision} on {config.runtime.device}, seed {config.seed}"
-    )
-    if plan.weights.note:
-        terminal.note(f"backbone {config.backbone}: {plan.weights.note}")
-    if plan.decoder_weights.note:
-        terminal.note(f"decoder {config.decoder}: {plan.decoder_weights.note}")
-    for note in plan.notes:
-        terminal.note(note)
-    if mode := config.runtime.cache_features:
-        _announce_features(forecast(plan), mode, terminal)
-    terminal.say(f"run {plan.id}")
-
-
-def _announce_features(expected: Forecast | str, mode: str, terminal: Terminal) -> None:
-    """Say how large the feature cache will be, or why there is none."""
-    if isinstance(expected, str):
-        terminal.note(expected)
-    else:
-        where = "in memory" if mode == "memory" else "on disk"
-        terminal.say(f"features of frozen blocks {where}: {expected}")
-
-
-def _length(train: TrainConfig) -> str:
-    return f"{train.steps} steps" if train.steps else f"{train.epochs} epochs"
-
-
-def _name_other_code(record: Record, plan: Plan, terminal: Terminal) -> None:
-    terminal.note(f"{plan.folder} is finished; showing it (--force runs it again)")
-    here, there = collect_environment(""), record.environment
-    if (here.version, here.git_sha) != (there.version, there.git_sha):
-        terminal.note(
-            f"it was made by version {there.version} at {there.git_sha or 'no commit'}; "
-            f"this is version {here.version} at {here.git_sha or 'no commit'}"
-        )
 
 
 def show(record: Record, console: Console) -> None:

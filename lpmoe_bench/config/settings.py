@@ -158,16 +158,27 @@ def parse_sets(assignments: list[str]) -> dict[str, Any]:
     `rank=8` -> options.rank, `decoder.width=64` -> decoder_options.width, `train.lr=1e-4` and
     `runtime.workers=2` to those sections. Values are read as YAML.
     """
-    layer: dict[str, Any] = {}
+    values = {}
     for text in assignments:
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise UsageError(f"--set got '{text}'; write it as name=value, such as rank=8")
+        values[name] = _read_value(name, value)
+    return nest_settings(values)
+
+
+def nest_settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn values by name into a layer of settings, with names as `--set` takes them.
+
+    Raises UsageError for a dotted name of no section.
+    """
+    layer: dict[str, Any] = {}
+    for name, value in values.items():
         section, dot, rest = name.partition(".")
         if dot and section not in SET_SECTIONS:
             raise UsageError(unknown("section of --set", section, SET_SECTIONS))
         target, key = (SET_SECTIONS[section], rest) if dot else ("options", name)
-        layer.setdefault(target, {})[key] = _read_value(name, value)
+        layer.setdefault(target, {})[key] = value
     return layer
 
 

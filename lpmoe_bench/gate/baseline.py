@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from lpmoe_bench.errors import DataError
+from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.files import write_atomically
 
 BASELINE_VERSION = 1
@@ -44,6 +44,17 @@ class Policy(_Section):
         if self.floor is not None and self.cap is not None and self.cap < self.floor:
             raise ValueError(f"the cap {self.cap:g} lies below the floor {self.floor:g}")
         return self
+
+    def changed(self, **given: float | None) -> Policy:
+        """Return the policy with other limits where they are given; raises UsageError."""
+        changed: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
+        try:
+            return Policy.model_validate(self.model_dump() | changed)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = "--" + str(first["loc"][0]).replace("_", "-") if first["loc"] else "the limits"
+            text = first["msg"].removeprefix("Value error, ")
+            raise UsageError(f"{name}: {text[:1].lower()}{text[1:]}") from None
 
 
 class MetricPin(_Section):

@@ -87,7 +87,7 @@ class Outcome:
                 return verdict
         return "not comparable"  # no line is no pass
 
-    def exit_code(self, strict: bool) -> int:
+    def exit_code(self, strict: bool = False) -> int:
         """Return 10, 5, 11 (strict) or 0: a proven regression weighs more than a missing cell."""
         codes = {"regressed": REGRESSED, "not comparable": NotComparableError.exit_code}
         if strict:

@@ -89,6 +89,25 @@ class Predictor:
         return self.images / self.seconds if self.seconds else 0.0
 
 
+class ProbabilityModel(nn.Module):
+    """A segmenter as one module: images in [0, 1], (B, 3, h, w), to probabilities (B, K, h, w)."""
+
+    def __init__(self, segmenter: nn.Module, size: int):
+        super().__init__()
+        self.segmenter = segmenter
+        self.size = size
+
+    def forward(self, image: Tensor) -> Tensor:
+        shape = image.shape[-2:]
+        if shape != (self.size, self.size):
+            side = (self.size, self.size)
+            image = F.interpolate(image, side, mode="bilinear", antialias=True)
+        probability = torch.sigmoid(self.segmenter(image)[0])
+        if probability.shape[-2:] == shape:
+            return probability
+        return F.interpolate(probability, shape, mode="bilinear", align_corners=False)
+
+
 def to_map(probability: Tensor, shape: tuple[int, ...]) -> np.ndarray:
     """Resize a probability, (1, 1, s, s), bilinearly to (h, w) and round it to 8 bits."""
     resized = F.interpolate(probability, tuple(shape), mode="bilinear", align_corners=False)

@@ -249,7 +249,7 @@ def score(
     chosen = [folder for folder, record in pairs if record is None or request.again]
     found: dict[str, list[Scored]] = {folder.title: [] for folder in chosen}
     for test in plan.sets:
-        for one in _score_set(plan, request, test, chosen, variants, terminal):
+        for one in score_set(plan, request, test, chosen, variants, terminal):
             found[one.title].append(one)
     records, environment = [], collect_environment("cpu")
     for index, (place, record) in enumerate(zip(plan.places, known, strict=True)):
@@ -263,7 +263,7 @@ def score(
     return ScoreOutcome(records, results, [record is None for record in known])
 
 
-def _score_set(
+def score_set(
     plan: ScorePlan,
     request: ScoreRequest,
     test: TestSet,
@@ -271,7 +271,10 @@ def _score_set(
     variants: Sequence[Variant],
     terminal: Terminal,
 ) -> list[Scored]:
-    """Score the maps of one test set and say what is unusual about them."""
+    """Score the maps that folders hold of one test set; `terminal` is told what is unusual.
+
+    Raises DataError naming the files that cannot be scored.
+    """
     folders = [folder for folder in chosen if test.label in folder.matches]
     if not folders:
         return []

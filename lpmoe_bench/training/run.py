@@ -14,11 +14,11 @@ from lightning.fabric import Fabric
 from lightning.fabric.strategies import DDPStrategy
 from safetensors.torch import save
 
-from lpmoe_bench.config.settings import RunConfig
+from lpmoe_bench.config.settings import RunConfig, TrainConfig
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.data.loader import Prefixes
 from lpmoe_bench.environment import Environment, collect_environment
-from lpmoe_bench.errors import DataError, ResourceError
+from lpmoe_bench.errors import DataError, InterruptedRun, ResourceError
 from lpmoe_bench.files import write_atomically
 from lpmoe_bench.inference.predictor import Predictor, evaluate, validation_score
 from lpmoe_bench.metrics.facts import get_metric
@@ -47,10 +47,23 @@ from lpmoe_bench.records.model import (
     SplitFacts,
     Training,
 )
-from lpmoe_bench.records.store import ADAPTER_FILE, STATE_FILE, read_record, write_record
-from lpmoe_bench.training.features import FeatureCache, open_features, wanted_to_test
+from lpmoe_bench.records.store import (
+    ADAPTER_FILE,
+    RECORD,
+    STATE_FILE,
+    StoredRecord,
+    read_record,
+    write_record,
+)
+from lpmoe_bench.training.features import (
+    FeatureCache,
+    Forecast,
+    forecast,
+    open_features,
+    wanted_to_test,
+)
 from lpmoe_bench.training.loop import TrainingRun, train
-from lpmoe_bench.training.plan import Plan
+from lpmoe_bench.training.plan import Plan, RunRequest, make_plan
 from lpmoe_bench.training.state import Progress
 
 
@@ -215,6 +228,69 @@ def _training(facts: RunFacts) -> Training:
 
 
 # One run from its plan to its record: build, train, evaluate, write.
+
+
+def run_request(request: RunRequest, terminal: Terminal, force: bool = False) -> StoredRecord:
+    """Plan a run, say what it is, and train it, or return the finished one unless forced.
+
+    Raises the errors of `make_plan` and `execute`.
+    """
+    plan = make_plan(request, terminal)
+    announce(plan, terminal)
+    if (plan.folder / RECORD).exists() and not force:
+        _name_other_code(read_record(plan.folder), plan, terminal)
+    try:
+        return StoredRecord(plan.folder, execute(plan, terminal, force))
+    except KeyboardInterrupt:  # outside of training, which stops after its step
+        raise InterruptedRun("interrupted; the same command goes on where it was") from None
+
+
+def announce(plan: Plan, terminal: Terminal) -> None:
+    """Say what will run, on what, and everything a reader of the numbers should know."""
+    config, train = plan.config, plan.config.train
+    options = ", ".join(f"{k}={v}" for k, v in config.options.items())
+    terminal.say(f"{plan.method.title} ({options or 'no options'}) on {config.backbone}")
+    terminal.say(
+        f"train {plan.train.label} {len(plan.train_pairs)} images, validation "
+        f"{len(plan.validation.pairs)}, test "
+        + ", ".join(f"{s.label} {len(s.pairs)}" for s in plan.tests)
+    )
+    terminal.say(
+        f"{config.size} px, batch {train.batch}, {_length(train)}, lr {train.lr:g}, "
+        f"{train.precision} on {config.runtime.device}, seed {config.seed}"
+    )
+    if plan.weights.note:
+        terminal.note(f"backbone {config.backbone}: {plan.weights.note}")
+    if plan.decoder_weights.note:
+        terminal.note(f"decoder {config.decoder}: {plan.decoder_weights.note}")
+    for note in plan.notes:
+        terminal.note(note)
+    if mode := config.runtime.cache_features:
+        _announce_features(forecast(plan), mode, terminal)
+    terminal.say(f"run {plan.id}")
+
+
+def _announce_features(expected: Forecast | str, mode: str, terminal: Terminal) -> None:
+    """Say how large the feature cache will be, or why there is none."""
+    if isinstance(expected, str):
+        terminal.note(expected)
+    else:
+        where = "in memory" if mode == "memory" else "on disk"
+        terminal.say(f"features of frozen blocks {where}: {expected}")
+
+
+def _length(train: TrainConfig) -> str:
+    return f"{train.steps} steps" if train.steps else f"{train.epochs} epochs"
+
+
+def _name_other_code(record: Record, plan: Plan, terminal: Terminal) -> None:
+    terminal.note(f"{plan.folder} is finished; showing it (--force runs it again)")
+    here, there = collect_environment(""), record.environment
+    if (here.version, here.git_sha) != (there.version, there.git_sha):
+        terminal.note(
+            f"it was made by version {there.version} at {there.git_sha or 'no commit'}; "
+            f"this is version {here.version} at {here.git_sha or 'no commit'}"
+        )
 
 
 def execute(plan: Plan, terminal: Terminal, force: bool = False) -> Record:

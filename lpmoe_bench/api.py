@@ -1,0 +1,464 @@
+"""The Python API: what the command line does, as functions that return objects.
+
+`import lpmoe_bench` offers all of it and imports none of it: torch, numpy and pandas are loaded by
+the function that needs them.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lpmoe_bench.console import Terminal
+from lpmoe_bench.errors import DataError, UsageError
+from lpmoe_bench.records.frame import load_records
+from lpmoe_bench.records.store import StoredRecord, find_records
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import nn
+
+    from lpmoe_bench.analysis.comparison import Report
+    from lpmoe_bench.gate.judge import Outcome
+    from lpmoe_bench.metrics.scorer import ScoreResult
+
+__all__ = [
+    "Prediction",
+    "check",
+    "compare",
+    "evaluate",
+    "load_model",
+    "load_records",
+    "predict",
+    "run",
+    "score",
+]
+
+Run = StoredRecord | Path | str  # what `run` returned, or the folder of a finished run
+
+
+def score(
+    pred: np.ndarray | Path | str,
+    gt: np.ndarray | Path | str,
+    protocol: str = "cod",
+    extra: Sequence[str] = (),
+    images: np.ndarray | Path | str | None = None,
+) -> dict[str, float | None] | ScoreResult:
+    """Score maps against masks, as `lpmoe-bench score` does.
+
+    Args:
+        pred: one map, as array (h, w), uint8 on 0 to 255 or float in [0, 1], which is rounded to 8
+            bits as in a file; or its file; or a folder of maps.
+        gt: the mask, as array (h, w), bool, uint8 on 0 to 255 or float in [0, 1]; its file; or a
+            folder of masks. It is of the same kind as `pred`.
+        protocol: how maps become scores; `lpmoe-bench list protocols` names them.
+        extra: further metrics, such as "hd95".
+        images: the RGB image (h, w, 3), its file or their folder, for metrics that look at it.
+
+    Returns:
+        For one pair its scores, {metric: value in [0, 1], None where there is none}. For folders an
+        object with `scores` over the data set, `rows` (one a image) and `counts`. Nothing is
+        written.
+
+    Raises:
+        UsageError: an unknown protocol or metric, or `pred` and `gt` of different kinds.
+        DataError: a map or mask that cannot be read or scored, or has no partner.
+
+    Warns:
+        What is suspicious about the maps, such as that they look inverted.
+
+    Example:
+        >>> import numpy as np
+        >>> mask = np.zeros((8, 8), bool)
+        >>> mask[2:6, 2:6] = True
+        >>> score(mask, mask)["mae"]
+        0.0
+    """
+    from lpmoe_bench.metrics.protocols import get_protocol
+    from lpmoe_bench.metrics.scorer import Scorer
+
+    rules = get_protocol(protocol)
+    kind, other = _kind(pred), _kind(gt)
+    if kind != other:
+        raise UsageError(f"pred is {kind} and gt is {other}; give two arrays, files or folders")
+    if kind == "a folder":
+        return _score_folder(Path(str(pred)), Path(str(gt)), protocol, extra, images)
+    if kind == "a file":
+        from lpmoe_bench.data.images import inspect_map, read_mask
+        from lpmoe_bench.scoring.work import fit
+
+        mask = read_mask(Path(str(gt)), rules.mask_threshold)
+        levels = fit(inspect_map(Path(str(pred)))[0], (mask.shape[0], mask.shape[1]))
+    else:
+        mask, levels = _eight_bits(gt, "gt"), _eight_bits(pred, "pred")
+        if levels.size and levels.max() == 1 and rules.normalisation != "minmax":
+            raise UsageError(
+                f"pred holds nothing above 1 of 255, and protocol {rules.name} does not stretch "
+                f"maps; give floats in [0, 1], or 255 for 1"
+            )
+    scorer = Scorer(rules, extra=extra)
+    scorer.add("given", levels, mask, image=_image(images))
+    return scorer.result().scores
+
+
+def _kind(given: object) -> str:
+    if isinstance(given, str | os.PathLike):
+        path = Path(given)
+        if not path.exists():
+            raise DataError(f"{path} does not exist")
+        return "a folder" if path.is_dir() else "a file"
+    return "an array"
+
+
+def _eight_bits(values: Any, name: str) -> np.ndarray:
+    """Return an array (h, w) as uint8 on 0 to 255; raises UsageError for what could mean two
+    things."""
+    import numpy as np
+
+    array = np.asarray(values)
+    if array.ndim != 2:
+        raise UsageError(f"{name} has shape {array.shape}; it must be (height, width)")
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == bool:
+        return array.astype(np.uint8) * 255
+    if np.issubdtype(array.dtype, np.floating):
+        if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
+            raise UsageError(f"{name} holds floats outside of [0, 1]; apply a sigmoid, or divide")
+        return (array * 255 + 0.5).astype(np.uint8)
+    raise UsageError(f"{name} is of {array.dtype}; it must be bool, uint8 or float in [0, 1]")
+
+
+def _image(image: Any) -> np.ndarray | None:
+    if image is None or not isinstance(image, str | os.PathLike):
+        return image
+    from lpmoe_bench.data.images import read_image
+
+    return read_image(Path(image))
+
+
+def _score_folder(
+    pred: Path, gt: Path, protocol: str, extra: Sequence[str], images: Any
+) -> ScoreResult:
+    from lpmoe_bench.model.weights.resolve import default_cache
+    from lpmoe_bench.scoring.plan import ScoreRequest, plan_scores
+    from lpmoe_bench.scoring.scoring import score_set
+
+    if images is not None and not isinstance(images, str | os.PathLike):
+        raise UsageError("images is an array, but pred is a folder; name the folder of images")
+    terminal = Terminal(quiet=True)
+    with tempfile.TemporaryDirectory() as nowhere:  # a place for a record that is never written
+        request = ScoreRequest(
+            folders=[pred],
+            gt=gt,
+            images=Path(images) if images is not None else None,
+            protocol=protocol,
+            extra=extra,
+            cache=default_cache(),
+            runs=Path(nowhere),
+        )
+        plan = plan_scores(request, terminal)
+        (scored,) = score_set(plan, request, plan.sets[0], plan.folders, (), terminal)
+    for note in (*plan.notes, *scored.notes):
+        warnings.warn(note, stacklevel=3)
+    return scored.result
+
+
+def run(
+    config: Mapping[str, Any] | Path | str | None = None,
+    *,
+    runs: Path | str = "runs",
+    data_root: Path | str | None = None,
+    datasets: Path | str | None = None,
+    embedded: bool = False,
+    folders: Sequence[Path | str] | None = None,
+    force: bool = False,
+    offline: bool = False,
+    quiet: bool = False,
+    **settings: Any,
+) -> StoredRecord:
+    """Train and evaluate one method, or return the finished run of these very settings.
+
+    Args:
+        config: settings by name, or a YAML file of them.
+        runs: folder of records.
+        data_root: folder of the real sets; by default the environment's LPMOE_BENCH_DATA.
+        datasets: a YAML file of your own data sets.
+        embedded: use the set drawn in code instead of real images.
+        folders: your own four folders: train images, train masks, test images, test masks.
+        force: train again; the old files are kept under other names.
+        offline: fetch nothing.
+        quiet: no progress and no notes on standard error.
+        settings: as `--set` and the options of `lpmoe-bench run` name them: fields such as
+            `method="lora"`, `size=256`, `train={"lr": 1e-3}`, dotted ones as
+            `**{"train.lr": 1e-3}`, and any other name is an option of the method, such as `rank=8`.
+            They win over `config`.
+
+    Returns:
+        The run's folder and its record.
+
+    Raises:
+        UsageError: a setting is unknown or out of range.
+        DataError: images or weights are missing or broken.
+        ResourceError: memory, disk or device do not suffice.
+        DivergedError: the loss is no number any more.
+    """
+    from lpmoe_bench.config.settings import RunConfig, nest_settings, read_config_file
+    from lpmoe_bench.data.tasks import Folders
+    from lpmoe_bench.model.weights.resolve import default_cache
+    from lpmoe_bench.training.plan import RunRequest
+    from lpmoe_bench.training.run import run_request
+
+    file = read_config_file(Path(config)) if isinstance(config, str | os.PathLike) else config
+    if folders is not None and len(folders) != 4:
+        raise UsageError(f"folders holds {len(folders)} folders; name all four")
+    root = data_root or os.environ.get("LPMOE_BENCH_DATA")
+    request = RunRequest(
+        flags={k: v for k, v in settings.items() if k in RunConfig.model_fields},
+        sets=nest_settings({k: v for k, v in settings.items() if k not in RunConfig.model_fields}),
+        file=dict(file or {}),
+        data_root=Path(root) if root else None,
+        folders=Folders(*map(Path, folders)) if folders else None,
+        embedded=embedded,
+        datasets=Path(datasets) if datasets else None,
+        runs=Path(runs),
+        cache=default_cache(),
+        offline=offline or bool(os.environ.get("LPMOE_BENCH_OFFLINE")),
+    )
+    return run_request(request, Terminal(quiet), force)
+
+
+def evaluate(
+    run: Run,
+    data: str | Sequence[str] = (),
+    *,
+    images: Path | str | None = None,
+    masks: Path | str | None = None,
+    name: str = "test",
+    protocol: str | None = None,
+    data_root: Path | str | None = None,
+    datasets: Path | str | None = None,
+    runs: Path | str | None = None,
+    save_predictions: bool = False,
+    allow_overlap: bool = False,
+    force: bool = False,
+    offline: bool = False,
+    quiet: bool = False,
+) -> dict[str, StoredRecord]:
+    """Score a trained run on other test sets and write a record for each.
+
+    Args:
+        run: what `run` returned, or the folder of a finished run.
+        data: names of test sets: `data set/split`, a data set (its test splits), an embedded set.
+        images: your own folder of images, with `masks`, called own/`name`.
+        masks: the folder of their masks.
+        name: what your own folders are called.
+        protocol: by default the run's.
+        data_root: folder of the real sets; by default the environment's LPMOE_BENCH_DATA.
+        datasets: a YAML file of your own data sets.
+        runs: folder of records; by default that of the run.
+        save_predictions: keep the maps as 8-bit PNG.
+        allow_overlap: also sets with images that the run was trained on, which the record tells.
+        force: score again; the old files are kept.
+        offline: fetch nothing.
+        quiet: no progress and no notes on standard error.
+
+    Returns:
+        {test set: folder and record}.
+
+    Raises:
+        UsageError: an unknown set, or one that the run was trained on.
+        DataError: images, masks or weights are missing or broken.
+    """
+    from lpmoe_bench.inference.evaluation import EvaluationRequest, evaluate_run
+    from lpmoe_bench.model.weights.resolve import default_cache
+
+    root = data_root or os.environ.get("LPMOE_BENCH_DATA")
+    request = EvaluationRequest(
+        run=_folder(run),
+        sets=(data,) if isinstance(data, str) else tuple(data),
+        test_images=Path(images) if images else None,
+        test_masks=Path(masks) if masks else None,
+        name=name,
+        protocol=protocol,
+        data_root=Path(root) if root else None,
+        datasets=Path(datasets) if datasets else None,
+        runs=Path(runs) if runs else None,
+        cache=default_cache(),
+        offline=offline or bool(os.environ.get("LPMOE_BENCH_OFFLINE")),
+        save_predictions=save_predictions,
+        allow_overlap=allow_overlap,
+        force=force,
+    )
+    return evaluate_run(request, Terminal(quiet))
+
+
+def _folder(run: Run) -> Path:
+    return run.folder if isinstance(run, StoredRecord) else Path(run)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a run predicts for one image. probability: float32 (h, w) in [0, 1], at image size.
+
+    image: its file, None for an array.
+    """
+
+    image: Path | None
+    probability: np.ndarray
+
+
+def predict(
+    run: Run,
+    images: Any,
+    *,
+    tile: str = "auto",
+    offline: bool = False,
+) -> list[Prediction]:
+    """Return the probability maps that a trained run gives images of any size.
+
+    `lpmoe-bench predict` writes the same maps, rounded to 8 bits, as files.
+
+    Args:
+        run: what `run` returned, or the folder of a finished run.
+        images: a file, a folder, an RGB array uint8 (h, w, 3), or a list of these.
+        tile: auto cuts images beyond twice the training size into windows; never; always; or a
+            number of pixels.
+        offline: fetch nothing.
+
+    Returns:
+        One prediction an image, in their order; a folder's images are sorted.
+
+    Raises:
+        UsageError: no images are found, or `tile` is none of these.
+        DataError: the run or an image cannot be read.
+    """
+    import numpy as np
+
+    from lpmoe_bench.data.images import read_image
+    from lpmoe_bench.inference.prediction import find_images
+    from lpmoe_bench.inference.predictor import load_predictor, probability_map, side_of
+    from lpmoe_bench.model.weights.resolve import default_cache
+
+    several = images if isinstance(images, list | tuple) else [images]
+    given: list[tuple[Path | None, Any]] = []
+    for one in several:
+        if isinstance(one, str | os.PathLike):
+            found = find_images([Path(one)], Path(os.devnull))
+            given += [(source.file, None) for source in found]
+        else:
+            array = np.asarray(one)
+            if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+                raise UsageError(
+                    f"an image is {array.dtype} {array.shape}; give RGB uint8 (height, width, 3)"
+                )
+            given.append((None, array))
+    side_of(tile, 32)  # a wrong word is said before anything is loaded
+    predictor, config = load_predictor(_folder(run), default_cache(), offline)
+    side = side_of(tile, config.size)
+    return [
+        Prediction(file, probability_map(predictor, read_image(file) if file else array, side)[0])
+        for file, array in given
+    ]
+
+
+def load_model(run: Run, offline: bool = False) -> nn.Module:
+    """Return a trained run as a torch module from image to probability.
+
+    Args:
+        run: what `run` returned, or the folder of a finished run.
+        offline: fetch nothing.
+
+    Returns:
+        A module in eval mode on the CPU. It takes RGB images, float (B, 3, h, w) in [0, 1], resizes
+        them to the training size where they are of another (bilinearly with antialiasing, where
+        `predict` resizes the 8-bit image), and returns probabilities (B, 1, h, w) at their size.
+        Gradients flow through it.
+
+    Raises:
+        DataError: the run's adapter is missing, damaged or of other weights.
+    """
+    from lpmoe_bench.inference.predictor import ProbabilityModel
+    from lpmoe_bench.model.trained import load_trained
+    from lpmoe_bench.model.weights.resolve import default_cache
+
+    segmenter, config = load_trained(_folder(run), default_cache(), offline)
+    return ProbabilityModel(segmenter, config.size).eval()
+
+
+def compare(
+    a: str | Path | StoredRecord | Sequence[StoredRecord],
+    b: str | Path | StoredRecord | Sequence[StoredRecord],
+    *roots: str | Path,
+    metrics: Sequence[str] = (),
+    margin: float = 0.005,
+) -> Report:
+    """Compare two methods, paired over seeds and images: A - B, interval, verdict.
+
+    Args:
+        a: a method or a fingerprint among the records, a folder of runs, or records.
+        b: the one it is compared with.
+        roots: folders of records in which names are looked up; by default `runs/`, else
+            `results/records/`.
+        metrics: by default the protocol's headline.
+        margin: differences below it are equal; in units of the score.
+
+    Returns:
+        An object with `lines`, one for each test set and metric, and `notes`.
+
+    Raises:
+        UsageError: a name is unknown or means several settings.
+        NotComparableError: the records differ in more than the method.
+    """
+    from lpmoe_bench.analysis.comparison import choose, compare_records
+
+    found = find_records([Path(root) for root in roots]) if roots else None
+
+    def records(side: Any) -> list[StoredRecord]:
+        if isinstance(side, StoredRecord):
+            return [side]
+        return choose(str(side), found) if isinstance(side, str | os.PathLike) else list(side)
+
+    keys = list(dict.fromkeys(metrics))  # twice the same would count twice in Holm
+    return compare_records(records(a), records(b), keys, margin)
+
+
+def check(
+    candidate: str | Path | Sequence[str | Path] | None = None,
+    baseline: str | Path = "results/baseline.json",
+    **policy: float,
+) -> Outcome:
+    """Judge candidate records against a pinned baseline, as the gate in CI does.
+
+    Args:
+        candidate: folders of records; by default `runs/`.
+        baseline: the file that `lpmoe-bench check pin` wrote.
+        policy: level, floor, cap or speed_tolerance in place of the baseline's own.
+
+    Returns:
+        An object with a `verdict`, its `lines` and `exit_code()`: 0 pass or improved, 10 regressed,
+        5 not comparable.
+
+    Raises:
+        UsageError: a limit is out of its range.
+        DataError: the baseline cannot be read.
+        NotComparableError: there are no candidates.
+    """
+    from dataclasses import replace
+
+    from lpmoe_bench.gate.baseline import read_baseline
+    from lpmoe_bench.gate.cells import gather
+    from lpmoe_bench.gate.judge import check as judge
+    from lpmoe_bench.records.store import default_roots
+
+    one = isinstance(candidate, str | os.PathLike)
+    roots = [Path(str(candidate))] if one else [Path(root) for root in candidate or ()]
+    pinned, found = read_baseline(Path(baseline)), find_records(roots or None)
+    cells = gather(found, ", ".join(map(str, roots or default_roots())))
+    outcome = judge(pinned, cells, pinned.policy.changed(**policy))
+    return replace(outcome, notes=(*found.notes, *outcome.notes))
