@@ -16,7 +16,7 @@ def test_every_cell_runs():
         resolve_weights("dinov2_small_imgfocus", None, default_cache())
     except DataError as error:
         pytest.skip(f"the default backbone cannot be had here: {error}")
-    cells = [c for c in json.loads(NOTEBOOK.read_text("utf-8"))["cells"]]
+    cells = json.loads(NOTEBOOK.read_text("utf-8"))["cells"]
     sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     assert 6 <= len(sources) <= 10
     assert any('"epochs": 8' in source for source in sources)

@@ -62,7 +62,7 @@ def written(readme: str) -> str:
     for name in BLOCKS:
         new = framed(name, f"\n\n{block(name)}\n\n")
         readme = re.sub(framed(name, ".*?"), lambda _, new=new: new, readme, flags=re.S)
-    return re.sub(r"method_zoo/\n  __init__\.py.*?(?=\n```)", lambda _: tree(), readme, flags=re.S)
+    return re.sub(r"method_zoo/ .*?(?=\n```)", lambda _: tree(), readme, flags=re.S)
 
 
 if __name__ == "__main__":

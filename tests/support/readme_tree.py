@@ -1,11 +1,10 @@
-"""The file tree of the README, from the first line of each module; run it to print the tree."""
+"""The folders of the README with the first line of each; run it to print them."""
 
 import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 WIDTH = 24
-PARTS = [path.parent.name for path in sorted((ROOT / "lpmoe_bench").glob("*/__init__.py"))]
 
 
 def first_line(path: Path) -> str:
@@ -13,17 +12,15 @@ def first_line(path: Path) -> str:
 
 
 def tree() -> str:
-    """One line a file: packages, then their modules with their idea."""
+    """One line a package, and one a module that lies beside the packages of `lpmoe_bench`."""
     lines = []
-    for package in (
-        "method_zoo",
-        "lpmoe_bench",
-        *(f"lpmoe_bench/{name}" for name in PARTS),
-        "benchmarks",
-    ):
-        lines.append(f"{package}/")
-        for path in sorted((ROOT / package).glob("*.py")):
-            lines.append(f"  {path.name:<{WIDTH}} {first_line(path)}")
+    for name in ("method_zoo", "lpmoe_bench"):
+        for folder in sorted(path.parent for path in (ROOT / name).rglob("__init__.py")):
+            places = [(f"{folder.relative_to(ROOT)}/", folder / "__init__.py")]
+            if folder == ROOT / "lpmoe_bench":
+                beside = [path for path in sorted(folder.glob("*.py")) if path.name[0] != "_"]
+                places += [(f"  {path.name}", path) for path in beside]
+            lines += [f"{label:<{WIDTH}} {first_line(path)}" for label, path in places]
     return "\n".join(lines)
 
 
