@@ -18,6 +18,8 @@ test-all: $(READY)  ## all tests, minutes
 lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-logo --no-cache
+	$(BIN)/python tests/house.py
 
 check: lint test  ## what a change has to pass; types need node
 	$(BIN)/pyright

@@ -247,7 +247,7 @@ def _sources(
     weights = resolve_weights(
         config.backbone, config.weights, request.cache, request.offline, terminal.say
     )
-    decoder_weights = resolve_decoder_weights(config.decoder, config.decoder_weights)
+    decoder_weights = resolve_decoder_weights(get_decoder(config.decoder), config.decoder_weights)
     with terminal.bar("preparing data", 1) as bar:
         data = resolve(
             task,

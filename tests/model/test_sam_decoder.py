@@ -7,7 +7,12 @@ from sam_checkpoint import GRID, checkpoint, published
 
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.model.costs import count_parameters
-from lpmoe_bench.model.decoders.decoder import Inputs, load_decoder_weights, resolve_decoder_weights
+from lpmoe_bench.model.decoders.decoder import (
+    Inputs,
+    load_decoder_weights,
+    resolve_decoder_weights,
+)
+from lpmoe_bench.model.decoders.names import get_decoder
 from lpmoe_bench.model.decoders.sam import Sam
 from lpmoe_bench.model.segmenter import Segmenter
 from lpmoe_bench.model.weights.checkpoint import read_checkpoint
@@ -100,7 +105,7 @@ def test_every_class_starts_from_the_single_mask():
 def test_weights_come_from_a_checkpoint(tmp_path, suffix: str):
     path, state = tmp_path / f"sam{suffix}", checkpoint()
     save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
-    weights = resolve_decoder_weights("sam", str(path))
+    weights = resolve_decoder_weights(get_decoder("sam"), str(path))
     assert weights.sha256
     assert not weights.note
     one, other = sam(48, seed=1), sam(48, seed=2)
@@ -128,18 +133,18 @@ def test_other_weights_are_one_sentence_and_change_nothing(tmp_path, change: str
     torch.save(state, path)
     before = {k: v.clone() for k, v in decoder.state_dict().items()}
     with pytest.raises(DataError, match="holds no mask decoder of SAM: ") as caught:
-        load_decoder_weights(decoder, resolve_decoder_weights("sam", str(path)))
+        load_decoder_weights(decoder, resolve_decoder_weights(get_decoder("sam"), str(path)))
     assert "\n" not in str(caught.value)
     assert all(torch.equal(v, before[k]) for k, v in decoder.state_dict().items())
     assert read_checkpoint(path)
 
 
 def test_without_a_checkpoint_it_is_called_random(tmp_path):
-    assert resolve_decoder_weights("sam", None).note == "random decoder"
-    assert resolve_decoder_weights("fpn", None).note == ""
+    assert resolve_decoder_weights(get_decoder("sam"), None).note == "random decoder"
+    assert resolve_decoder_weights(get_decoder("fpn"), None).note == ""
     with pytest.raises(DataError, match="there is no weights file"):
-        resolve_decoder_weights("sam", str(tmp_path / "none.pth"))
+        resolve_decoder_weights(get_decoder("sam"), str(tmp_path / "none.pth"))
     with pytest.raises(UsageError, match="FPN always starts at random"):
-        resolve_decoder_weights("fpn", str(tmp_path / "none.pth"))
+        resolve_decoder_weights(get_decoder("fpn"), str(tmp_path / "none.pth"))
     with pytest.raises(ZooError, match="unknown decoder"):
-        resolve_decoder_weights("smm", None)
+        resolve_decoder_weights(get_decoder("smm"), None)

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.files import sha256_file
-from lpmoe_bench.model.decoders.names import get_decoder
 from lpmoe_bench.model.weights.checkpoint import check_checkpoint_path, read_checkpoint
 from method_zoo.method import Features, Method
 
@@ -88,13 +87,12 @@ class DecoderWeights:
     note: str = ""
 
 
-def resolve_decoder_weights(decoder: str, file: str | None) -> DecoderWeights:
-    """Find and hash the file named by --decoder-weights, if one is.
+def resolve_decoder_weights(kind: type[Decoder], file: str | None) -> DecoderWeights:
+    """Find and hash the file named by --decoder-weights, if one is, for a decoder of that class.
 
-    Raises ZooError for an unknown decoder, UsageError for one without published weights or for
-    another kind of file, DataError for a file that is missing.
+    Raises UsageError for a decoder without published weights or for another kind of file,
+    DataError for a file that is missing.
     """
-    kind = get_decoder(decoder)
     if file is None:
         return DecoderWeights(note=RANDOM_NOTE if kind.published else "")
     if not kind.published:
