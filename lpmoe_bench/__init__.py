@@ -5,6 +5,7 @@ The functions of `lpmoe_bench.api` are offered here and imported when they are f
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -37,9 +38,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from lpmoe_bench import api
-
-    return getattr(api, name)
+    return getattr(import_module("lpmoe_bench.api"), name)
 
 
 def __dir__() -> list[str]:
