@@ -109,7 +109,7 @@ def cpu_seconds(maps: Maps, protocol: Protocol) -> tuple[float, float]:
     first = next(iter(maps.values()))
     score_pair(*first, protocol)  # loads the compiled kernels
     totals = [0.0, 0.0]
-    scorers: list[Callable[..., object]] = [reference.score_pair, score_pair]
+    scorers: list[Callable[..., object]] = [reference.reference_scores, score_pair]
     for index, (pred, mask) in enumerate(
         track(maps.values(), "timing", console=_stderr(), transient=True)
     ):

@@ -9,8 +9,7 @@ from typing import Any
 
 from lpmoe_bench.analysis.samples import COUNTS
 from lpmoe_bench.data.audit.groups import Audit
-from lpmoe_bench.metrics.engine import OF_COUNTS
-from lpmoe_bench.metrics.facts import METRICS
+from lpmoe_bench.metrics.facts import METRICS, OF_COUNTS
 from lpmoe_bench.metrics.formulas import Counts
 from lpmoe_bench.metrics.protocols import PROTOCOLS
 from lpmoe_bench.records.model import Record

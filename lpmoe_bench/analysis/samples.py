@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lpmoe_bench.errors import DataError
-from lpmoe_bench.metrics.facts import METRICS
+from lpmoe_bench.metrics.facts import METRICS, OF_COUNTS
 from lpmoe_bench.records.store import ROWS, StoredRecord, read_rows
 
 COUNTS = ("tp", "fp", "fn", "tn")
@@ -75,7 +75,6 @@ def _of_record(stored: StoredRecord, test: str, metric: str) -> dict[str, float]
 
 def _pseudo_values(rows: Sequence[dict[str, Any]], metric: str) -> np.ndarray | None:
     """Return n * whole - (n - 1) * without image i, for each i: shares of a ratio of counts."""
-    from lpmoe_bench.metrics.engine import OF_COUNTS
     from lpmoe_bench.metrics.formulas import Counts
 
     if metric not in OF_COUNTS:

@@ -14,7 +14,7 @@ from lpmoe_bench.data.registry import Registry
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.extra import known_metrics
 from lpmoe_bench.metrics.facts import refuse_ambiguous
-from lpmoe_bench.metrics.protocols import PROTOCOLS, explain, explain_metric, get_protocol
+from lpmoe_bench.metrics.protocols import PROTOCOLS, explain_metric, explain_protocol, get_protocol
 from lpmoe_bench.model.decoders import names as names_module
 from lpmoe_bench.records.store import find_records
 from lpmoe_bench.tables.ledger import load_ledger
@@ -92,7 +92,7 @@ def describe(name: str, registry: Registry) -> list[tuple[str, str]]:
     if name in registry.datasets:
         found += _fields("data set", registry.datasets[name])
     if name in PROTOCOLS:
-        found += explain(get_protocol(name))
+        found += explain_protocol(get_protocol(name))
     if name in (metrics := known_metrics()):
         found += explain_metric(metrics[name])
     if name in BACKBONES:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache, cached_property
 from typing import Any, NamedTuple
 
@@ -12,15 +12,7 @@ import numpy as np
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.metrics.extra import extra_scores
 from lpmoe_bench.metrics.facts import get_metric
-from lpmoe_bench.metrics.formulas import (
-    EPS,
-    Counts,
-    Quadrant,
-    alignment,
-    f_measure,
-    structure,
-    sum_counts,
-)
+from lpmoe_bench.metrics.formulas import EPS, Counts, Quadrant, alignment, structure, sum_counts
 from lpmoe_bench.metrics.maps import ByteMap, FloatMap, PreparedMask
 from lpmoe_bench.metrics.protocols import COD, DEFAULT, Mode, Protocol, mode_of
 
@@ -69,6 +61,11 @@ class Measured:
         return self.map.counts_over(self.mode.grid)
 
     @property
+    def precision_recall(self) -> np.ndarray:
+        """Precision and recall at the 256 thresholds, (2, 256)."""
+        return np.stack([self.curve.precision, self.curve.recall])
+
+    @property
     def mae(self) -> float:
         return self.map.error
 
@@ -101,7 +98,7 @@ class Measured:
             return self.map.mean if self.mask.foreground else 1 - self.map.mean
         if self.mask.empty_quadrant and self.mode.empty_quadrant == "nan":
             return float("nan")
-        on, off = self.map.spread(True), self.map.spread(False)
+        on, off = self.map.moments(True), self.map.moments(False)
         return structure(on, off, self._quadrants, self.mode.constant_quadrant == "as rounded")
 
     @property
@@ -120,7 +117,7 @@ class Measured:
         missed = object_error(
             places, self.mask.pixels, errors, around.box, around.near, around.nearest, _taps()
         )
-        # An error on the background counts 2 - exp(...), twice less the weight, of itself.
+        # Margolin's weights are 2 - exp(ln(1/2) / 5 * distance), so that far errors count twice.
         wrong = 2 * float(self.map.sums[0]) - self.map.weighted_background() / ONE
         hit = self.mask.foreground - missed
         recall, precision = 1 - missed / self.mask.foreground, hit / (hit + wrong + EPS)
@@ -208,7 +205,8 @@ def score_pair(
     mask holds only 0 and 1.
     """
     pair = _measure(pred, mask, protocol, mode or mode_of(protocol))
-    values = {key: _SCORES[key](pair, protocol) for key in protocol.metrics if key in _SCORES}
+    formulas = {key: get_metric(key).of_pair for key in protocol.metrics}
+    values = {key: formula(pair, protocol) for key, formula in formulas.items() if formula}
     structured = "s_measure" in values
     aligned = any(key.startswith("e_") for key in values)
     flags = [
@@ -223,15 +221,15 @@ def score_pair(
         )
         if holds
     ]
-    more = {}
+    extras = {}
     if extra and protocol.counts_mask(pair.mask.foreground):
-        more = extra_scores(extra, pair.map.normalised, pair.mask.pixels.view(np.bool_), image)
+        extras = extra_scores(extra, pair.map.normalised, pair.mask.pixels.view(np.bool_), image)
     return PairScores(
         values,
         pair.mask.foreground / pair.mask.size,
         tuple(flags),
         pair.binary,
-        more,
+        extras,
         curves_of_pair(pair, protocol) if curves else None,
     )
 
@@ -243,13 +241,14 @@ def quick_score(
 
     Raises UsageError for a metric that only a whole data set has, such as `e_max`.
     """
-    if not get_metric(metric).per_image:
+    facts = get_metric(metric)
+    if not facts.per_image or facts.of_pair is None:
         raise UsageError(
             f"{metric} is defined for a whole data set, not for one image; "
             f"choose another, such as {protocol.primary}"
         )
     pair = _measure(pred, mask, protocol, mode_of(protocol))
-    return float(_SCORES[metric](pair, protocol))
+    return float(facts.of_pair(pair, protocol))
 
 
 def _measure(
@@ -272,56 +271,24 @@ def _check(pred: np.ndarray, mask: np.ndarray) -> None:
         raise DataError(f"map is {pred.dtype} and mask is {mask.dtype}; both must be uint8, 0..255")
 
 
-# A float, or the curve of a metric that the whole data set reduces to one value.
-_SCORES: dict[str, Callable[[Measured, Protocol], Any]] = {
-    "s_measure": lambda pair, _: pair.s_measure,
-    "e_mean": lambda pair, _: float(np.mean(pair.e_curve)),
-    "e_max": lambda pair, _: pair.e_curve,
-    "e_adaptive": lambda pair, _: pair.e_adaptive,
-    "f_mean": lambda pair, protocol: float(np.mean(pair.curve.f(protocol.f_beta2))),
-    "f_max": lambda pair, protocol: pair.curve.f(protocol.f_beta2),
-    "f_adaptive": lambda pair, protocol: pair.adaptive.f(protocol.f_beta2),
-    "weighted_f": lambda pair, _: pair.weighted_f,
-    "mae": lambda pair, _: pair.mae,
-    "ber": lambda pair, _: pair.binary.ber,
-    "dice": lambda pair, _: pair.binary.dice,
-    "iou": lambda pair, _: pair.binary.iou,
-    "iou_from65": lambda pair, _: pair.binary.iou if pair.binary.iou >= 0.65 else 0.0,
-    "accuracy": lambda pair, _: pair.binary.accuracy,
-    "recall": lambda pair, _: pair.binary.recall,
-    "specificity": lambda pair, _: pair.binary.specificity,
-    "dice_mean256": lambda pair, _: float(np.mean(pair.curve.dice)),
-    "iou_mean256": lambda pair, _: float(np.mean(pair.curve.iou)),
-    "dice_max": lambda pair, _: pair.curve.dice,
-    "f_mean_pr": lambda pair, _: np.stack([pair.curve.precision, pair.curve.recall]),
-}
-
-
 # Scores that a data set has but its images have not: of counts and curves of all images.
 
 
-OF_COUNTS: dict[str, Callable[[Counts], float]] = {
-    "ber_dataset": lambda counts: counts.ber,
-    "miss_dataset": lambda counts: 1 - counts.recall,
-    "false_alarm_dataset": lambda counts: 1 - counts.specificity,
-    "accuracy_dataset": lambda counts: counts.accuracy,
-    "iou_dataset": lambda counts: counts.iou,
-    "dice_dataset": lambda counts: counts.dice,
-}
-
-
-def whole_scores(pairs: Sequence[PairScores], protocol: Protocol) -> dict[str, float]:
+def dataset_scores(pairs: Sequence[PairScores], protocol: Protocol) -> dict[str, float]:
     """Return those of the protocol's metrics that are no mean over images; pairs: not empty."""
-    counts = sum_counts([pair.counts for pair in pairs])
-    found = {key: OF_COUNTS[key](counts) for key in protocol.metrics if key in OF_COUNTS}
-    if "f_mean_pr" in protocol.metrics:
-        stacked = np.stack([np.asarray(pair.values["f_mean_pr"]) for pair in pairs])
-        precision, recall = (mean_curve(stacked[:, i]) for i in range(2))
-        found["f_mean_pr"] = float(np.max(f_measure(precision, recall, protocol.f_beta2)))
+    counts, found = sum_counts([pair.counts for pair in pairs]), {}
+    for metric in map(get_metric, protocol.metrics):
+        if metric.of_counts is not None:
+            found[metric.key] = metric.of_counts(counts)
+        elif metric.of_curves is not None:
+            stacked = np.stack([np.asarray(pair.values[metric.key]) for pair in pairs])
+            means = np.stack([mean_curve(stacked[:, row]) for row in range(stacked.shape[1])])
+            found[metric.key] = metric.of_curves(means, protocol)
     return found
 
 
 def mean_curve(curves: Any) -> np.ndarray:
     """Return the mean of curves, (n, 256), over n; each level is summed exactly, then rounded."""
+    # Only an exact sum does not depend on the order in which processes finish their images.
     columns = np.asarray(curves).T.tolist()
     return np.array([math.fsum(column) / len(column) for column in columns])

@@ -83,7 +83,7 @@ def _ratio(part: Any, whole: Any) -> Any:
 EPS = 2.0**-52
 
 
-class Spread(NamedTuple):
+class Moments(NamedTuple):
     """Values of some pixels: their number, mean and sum of squared deviations from it."""
 
     count: int
@@ -109,7 +109,7 @@ class Quadrant(NamedTuple):
 
 
 def structure(
-    foreground: Spread, background: Spread, quadrants: list[Quadrant], as_rounded: bool
+    foreground: Moments, background: Moments, quadrants: list[Quadrant], as_rounded: bool
 ) -> float:
     """Return the S-measure with alpha 0.5 of a mask with both object and background.
 
@@ -124,7 +124,7 @@ def structure(
     return max(0.0, 0.5 * objects + 0.5 * regions)
 
 
-def _likeness(values: Spread) -> float:
+def _likeness(values: Moments) -> float:
     mean = values.mean
     deviation = math.sqrt(values.squares / (values.count - 1)) if values.count > 1 else 0.0
     return 2 * mean / (mean**2 + 1 + deviation + EPS)
@@ -134,6 +134,7 @@ def _similarity(part: Quadrant, as_rounded: bool) -> float:
     if part.constant:
         return 0.0 if as_rounded and part.rounds else 1.0
     free = part.count - 1 + EPS
+    # The SSIM of Wang et al. with one window a quadrant, and without its two constants.
     x, y = part.mean, part.foreground / part.count
     covariance = part.products / free
     mask_squares = part.foreground * (1 - y) ** 2 + (part.count - part.foreground) * y**2
@@ -168,6 +169,8 @@ def alignment(counts: Counts, foreground: int, size: int, as_divided: bool = Fal
     if foreground == size:
         return called / free
     pred_mean, mask_mean = called / size, foreground / size
+    # Map and mask are binary, so less their means each has two values: four kinds of pixels, hit,
+    # false alarm, miss and rejection, with one alignment each. No pixel has to be looked at again.
     total = 0.0
     for count, pred, mask in (
         (counts.tp, 1 - pred_mean, 1 - mask_mean),
@@ -222,6 +225,7 @@ def passed(values: np.ndarray, grid: str, above: bool = False) -> np.ndarray:
     return np.searchsorted(ascending, values, side="left" if above else "right")
 
 
-def curve(counts: np.ndarray) -> np.ndarray:
+def counts_passing(counts: np.ndarray) -> np.ndarray:
     """Turn pixels by thresholds passed, (..., 257), into pixels passing each, (..., 256)."""
+    # What passes the n-th highest threshold is what passed n or more of them from below.
     return counts[..., :0:-1].cumsum(-1)

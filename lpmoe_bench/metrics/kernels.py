@@ -81,6 +81,12 @@ def joint_histogram(pred, mask, row, column):
 
 
 # Kernels that measure distance to the object: weights of the background, and nearest pixels.
+#
+# The distance transform of Felzenszwalb and Huttenlocher (Theory of Computing, 2012): the squared
+# distance to the object is the least, over the columns s of the row, of (x - s)^2 + f(s), f being
+# the squared distance within column s. Each column gives a parabola over the row, and what is
+# sought is their lower envelope: one walk to find it, one to read it. All of it is in integers, so
+# that distances are exact, and the weights of far pixels, which round to 0, are never worked out.
 
 
 REACH = 170  # pixels; farther off, a weight is 0 in fixed point
@@ -142,6 +148,8 @@ def _envelope(away, site, height, start):
         if f == 0 and 0 < x < w - 1 and away[x - 1] == 0 and away[x + 1] == 0:
             continue  # inside the object: of no use to the background
         f, begin = f * f, 0
+        # Parabolas of one width cross once. Where the new one is below the last from before the
+        # last one began, the last one is nowhere the lowest any more.
         while n > 0:
             rise = x * x + f - site[n - 1] * site[n - 1] - height[n - 1]
             begin = np.int64(np.floor(rise * 0.5 / (x - site[n - 1]))) + 1
@@ -162,6 +170,7 @@ def _fill(line, mask, table, n, site, height, start):
     for i in range(n):
         s, f = site[i], height[i]
         begin = max(start[i], s - REACH)
+        # The next square from this one by adding odd numbers, without a product.
         square, step = (begin - s) * (begin - s) + f, 2 * (begin - s) + 1
         for x in range(begin, min(start[i + 1], s + REACH + 1)):
             line[x] = table[np.uint64(square)]
@@ -214,6 +223,11 @@ def nearest_pixels(mask, near, squares, offsets, starts):
 
 
 # Kernels of the weighted F-measure: smoothed errors on the object, and weighted sums.
+#
+# Margolin et al. smooth the errors with a 7 x 7 Gaussian, in which background pixels take the
+# error of their nearest object pixel, and let an object pixel keep the smaller of both errors. The
+# Gaussian is a product, so a row is smoothed once and stays among the last seven until no row below
+# needs it; and only the object's box with a rim of 3 pixels can matter.
 
 
 def gaussian_taps() -> np.ndarray:
@@ -276,7 +290,7 @@ def object_error(pred, mask, errors, box, near, nearest, taps):
     lines, rows = np.zeros((7, right - left + 6)), np.zeros((7, right - left))
     sums, flat = np.zeros(right - left), pred.ravel()
     at = np.searchsorted(near, max(top - 3, 0) * w)
-    for y in range(top - 3, bottom + 3):
+    for y in range(top - 3, bottom + 3):  # rows of the window of row y - 3, which is then complete
         slot = (y - top + 3) % 7
         if 0 <= y < h:
             line = lines[slot]
@@ -293,7 +307,7 @@ def object_error(pred, mask, errors, box, near, nearest, taps):
         if r >= top:
             first = (r - top) % 7
             _collect(rows, taps, first, lines[(first + 3) % 7], mask[r, left:right], sums)
-    total = 0.0
+    total = 0.0  # by column first: the order is part of the result's last bits
     for x in range(len(sums)):
         total += sums[x]
     return total

@@ -10,9 +10,9 @@ import numpy as np
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.metrics.formulas import (
     Counts,
+    Moments,
     Quadrant,
-    Spread,
-    curve,
+    counts_passing,
     leaves_rest,
     passed,
     stretch,
@@ -148,6 +148,8 @@ class ByteMap:
         from lpmoe_bench.metrics.kernels import joint_histogram
 
         self.pred, self.mask = np.ascontiguousarray(pred), mask
+        # 256 levels x object or not x four quadrants: every sum over pixels that a score needs is a
+        # sum over these 2048 numbers, whatever the size of the image.
         self._parts = joint_histogram(self.pred, mask.pixels, *mask.corner)  # (4, 2, 256)
         self._counts = self._parts.sum(0)  # (2, 256): background, object
         used = np.flatnonzero(self._counts.sum(0))
@@ -195,15 +197,15 @@ class ByteMap:
         """Binarise at the 256 thresholds of a grid, from high to low."""
         places = passed(self.values, grid, above)
         counts = np.stack([np.bincount(places, row, 257) for row in self._counts])
-        fp, tp = curve(counts.astype(np.int64))
+        fp, tp = counts_passing(counts.astype(np.int64))
         return Counts.of(tp, fp, self.mask.foreground, self.mask.size)
 
-    def spread(self, foreground: bool) -> Spread:
+    def moments(self, foreground: bool) -> Moments:
         """Values on the object, or on the background; there must be some."""
         counts = self._counts[int(foreground)]
         total = int(counts.sum())
         mean = float(counts @ self.values) / total
-        return Spread(total, mean, float(counts @ (self.values - mean) ** 2))
+        return Moments(total, mean, float(counts @ (self.values - mean) ** 2))
 
     def quadrants(self) -> list[Quadrant]:
         return [self._quadrant(i) for i in range(4) if self._parts[i].any()]
@@ -297,13 +299,13 @@ class FloatMap:
 
     def counts_over(self, grid: str, above: bool = False) -> Counts:
         places = passed(self.values, grid, above) + 257 * self.mask.pixels.astype(np.int64)
-        fp, tp = curve(np.bincount(places.ravel(), minlength=514).reshape(2, 257))
+        fp, tp = counts_passing(np.bincount(places.ravel(), minlength=514).reshape(2, 257))
         return Counts.of(tp, fp, self.mask.foreground, self.mask.size)
 
-    def spread(self, foreground: bool) -> Spread:
+    def moments(self, foreground: bool) -> Moments:
         values = self.values[self._on == foreground]
         mean = float(np.mean(values))
-        return Spread(values.size, mean, float(np.sum((values - mean) ** 2)))
+        return Moments(values.size, mean, float(np.sum((values - mean) ** 2)))
 
     def quadrants(self) -> list[Quadrant]:
         parts = (self.mask.quadrant(index) for index in range(4))

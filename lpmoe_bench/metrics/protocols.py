@@ -54,8 +54,8 @@ class Protocol:
         """SHA-256, in hex, of the canonical JSON of all fields that decide a score."""
         facts = asdict(self)
         # Records hold fractions whatever a table prints, so percent decides no score either.
-        for words in ("title", "source", "headline", "percent"):
-            del facts[words]
+        for field in ("title", "source", "headline", "percent"):
+            del facts[field]
         text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -68,8 +68,6 @@ class Protocol:
         """The protocol as tables print it: name, version and the hash's first digits."""
         return f"{self.name} v{self.version} ({self.hash[:8]})"
 
-
-__all__ = ["COD", "PROTOCOLS", "Protocol", "get_protocol", "list_protocols"]
 
 COD = Protocol(
     name="cod",
@@ -335,7 +333,7 @@ _EMPTY = {
 }
 
 
-def explain(protocol: Protocol) -> list[tuple[str, str]]:
+def explain_protocol(protocol: Protocol) -> list[tuple[str, str]]:
     """Return (field, sentences) that tell all of a protocol, each of its metrics included."""
     named = {key: get_metric(key) for key in protocol.metrics}
     first, *rest = [named[key].label for key in protocol.headline]

@@ -5,21 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from py_sod_metrics import (
-    MAE,
-    BERHandler,
-    DICEHandler,
-    Emeasure,
-    FmeasureHandler,
-    FmeasureV2,
-    IOUHandler,
-    OverallAccuracyHandler,
-    PrecisionHandler,
-    RecallHandler,
-    Smeasure,
-    SpecificityHandler,
-    WeightedFmeasure,
-)
+import py_sod_metrics as sod
 
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.metrics.engine import PairScores
@@ -27,10 +13,10 @@ from lpmoe_bench.metrics.formulas import EPS, Counts
 from lpmoe_bench.metrics.protocols import Protocol
 
 
-def score_pair(pred: np.ndarray, mask: np.ndarray, protocol: Protocol) -> PairScores:
+def reference_scores(pred: np.ndarray, mask: np.ndarray, protocol: Protocol) -> PairScores:
     """Score a map against a mask, both uint8 (h, w) on 0..255, in every metric of the protocol.
 
-    It agrees with the engine's function of the same name to 1e-9, but for an S-measure that the
+    It agrees with the engine's `score_pair` to 1e-9, but for an S-measure that the
     engine flags as `s_unstable`, which rests on rounding here. Its thresholds are the 256 levels
     whatever the protocol's are. Raises DataError where shapes or types differ from that, or the
     mask holds only 0 and 1.
@@ -76,7 +62,7 @@ def _prepare(
 
 
 def _structure(p: np.ndarray, g: np.ndarray, protocol: Protocol) -> dict:
-    measure = Smeasure()
+    measure = sod.Smeasure()
     if not _undefined(g):
         return {"s_measure": float(measure.cal_sm(p, g))}
     region = _region(measure, p, g)
@@ -101,7 +87,7 @@ def _undefined(g: np.ndarray) -> bool:
     return y == g.shape[0] or x == g.shape[1]
 
 
-def _region(measure: Smeasure, p: np.ndarray, g: np.ndarray) -> float:
+def _region(measure: sod.Smeasure, p: np.ndarray, g: np.ndarray) -> float:
     """Return the region term over the quadrants that have pixels, each weighted by its area."""
     y, x = _split(g)
     score = 0.0
@@ -114,7 +100,7 @@ def _region(measure: Smeasure, p: np.ndarray, g: np.ndarray) -> float:
 
 
 def _alignment(p: np.ndarray, g: np.ndarray, protocol: Protocol) -> dict:
-    measure = Emeasure()
+    measure = sod.Emeasure()
     measure.step(p, g, normalize=False)
     # It divides by size - 1 + EPS; one pixel counts as it is.
     scale = EPS if g.size == 1 else 1.0
@@ -125,13 +111,13 @@ def _alignment(p: np.ndarray, g: np.ndarray, protocol: Protocol) -> dict:
 
 def _overlap(p: np.ndarray, g: np.ndarray, protocol: Protocol) -> dict:
     handlers = {
-        "f": FmeasureHandler(True, True, beta=protocol.f_beta2),
-        "dice": DICEHandler(True, False),
-        "iou": IOUHandler(True, False),
-        "precision": PrecisionHandler(True, False),
-        "recall": RecallHandler(True, False),
+        "f": sod.FmeasureHandler(True, True, beta=protocol.f_beta2),
+        "dice": sod.DICEHandler(True, False),
+        "iou": sod.IOUHandler(True, False),
+        "precision": sod.PrecisionHandler(True, False),
+        "recall": sod.RecallHandler(True, False),
     }
-    FmeasureV2(handlers).step(p, g, normalize=False)
+    sod.FmeasureV2(handlers).step(p, g, normalize=False)
     curves = {key: np.asarray(handler.dynamic_results)[0] for key, handler in handlers.items()}
     means = {f"{key}_mean256": float(np.mean(curves[key])) for key in ("dice", "iou")}
     return means | {
@@ -145,28 +131,28 @@ def _overlap(p: np.ndarray, g: np.ndarray, protocol: Protocol) -> dict:
 
 def _binary(p: np.ndarray, g: np.ndarray, protocol: Protocol) -> dict:
     handlers = {
-        "ber": BERHandler(False, False, with_binary=True),
-        "dice": DICEHandler(False, False, with_binary=True),
-        "iou": IOUHandler(False, False, with_binary=True),
-        "accuracy": OverallAccuracyHandler(False, False, with_binary=True),
-        "recall": RecallHandler(False, False, with_binary=True),
-        "specificity": SpecificityHandler(False, False, with_binary=True),
+        "ber": sod.BERHandler(False, False, with_binary=True),
+        "dice": sod.DICEHandler(False, False, with_binary=True),
+        "iou": sod.IOUHandler(False, False, with_binary=True),
+        "accuracy": sod.OverallAccuracyHandler(False, False, with_binary=True),
+        "recall": sod.RecallHandler(False, False, with_binary=True),
+        "specificity": sod.SpecificityHandler(False, False, with_binary=True),
     }
     # They cut at 0.5, so the map is cut at the protocol's threshold first.
     called = (p > protocol.binary_threshold).astype(np.float64)
-    FmeasureV2(handlers).step(called, g, normalize=False)
+    sod.FmeasureV2(handlers).step(called, g, normalize=False)
     values = {key: float(np.asarray(h.binary_results)[0]) for key, h in handlers.items()}
     return values | {"iou_from65": values["iou"] if values["iou"] >= 0.65 else 0.0}
 
 
 def _weighted(p: np.ndarray, g: np.ndarray, protocol: Protocol) -> dict:
-    measure = WeightedFmeasure()
+    measure = sod.WeightedFmeasure()
     measure.step(p, g, normalize=False)
     return {"weighted_f": float(measure.weighted_fms[0])}
 
 
 def _error(p: np.ndarray, g: np.ndarray, protocol: Protocol) -> dict:
-    return {"mae": float(MAE().cal_mae(p, g))}
+    return {"mae": float(sod.MAE().cal_mae(p, g))}
 
 
 _CURVES = ("f_mean", "f_max", "f_adaptive", "f_mean_pr", "dice_mean256", "iou_mean256", "dice_max")

@@ -10,16 +10,10 @@ from typing import Any
 import numpy as np
 
 from lpmoe_bench.errors import DataError
-from lpmoe_bench.metrics.engine import (
-    OF_COUNTS,
-    Curves,
-    PairScores,
-    mean_curve,
-    mean_curves,
-    score_pair,
-    whole_scores,
-)
+from lpmoe_bench.metrics import engine
+from lpmoe_bench.metrics.engine import Curves, PairScores
 from lpmoe_bench.metrics.extra import get_extra
+from lpmoe_bench.metrics.facts import METRICS
 from lpmoe_bench.metrics.formulas import Counts, sum_counts
 from lpmoe_bench.metrics.maps import PreparedMask
 from lpmoe_bench.metrics.protocols import Mode, Protocol, mode_of
@@ -119,7 +113,9 @@ class Scorer:
             raise DataError(f"image {name} was scored twice; names in a data set must differ")
         assert not self._pairs or dataset == self.dataset, "one Scorer scores one data set"
         try:
-            pair = score_pair(pred, mask, self.protocol, self.mode, self.extra, self.curves, image)
+            pair = engine.score_pair(
+                pred, mask, self.protocol, self.mode, self.extra, self.curves, image
+            )
         except DataError as error:
             raise DataError(f"image {name} cannot be scored: {error}") from None
         bad = [key for key, value in pair.values.items() if not _is_finite(value)]
@@ -158,9 +154,9 @@ class Scorer:
             raise DataError(f"{self.dataset or 'the data set'} has no score: {found}")
         settled = dict(zip(scored, self._settle(list(scored.values())), strict=True))
         rows = [self._row(name, pair, settled.get(name)) for name, pair in pairs.items()]
-        whole = whole_scores(list(scored.values()), self.protocol)
+        of_set = engine.dataset_scores(list(scored.values()), self.protocol)
         scores: dict[str, float | None] = {
-            key: whole[key] if key in whole else _mean([row[key] for row in settled.values()])
+            key: of_set[key] if key in of_set else _mean([row[key] for row in settled.values()])
             for key in self.protocol.metrics
         }
         counts = _count(pairs, scored)
@@ -171,7 +167,9 @@ class Scorer:
             counts[f"{key}_undefined"] = len(values) - len(defined)
         pixels = sum_counts([pair.counts for pair in scored.values()])
         curves = [pair.curves for pair in scored.values() if pair.curves is not None]
-        return ScoreResult(scores, rows, counts, pixels, mean_curves(curves) if curves else None)
+        return ScoreResult(
+            scores, rows, counts, pixels, engine.mean_curves(curves) if curves else None
+        )
 
     def _counts(self, pair: PairScores) -> bool:
         return self.protocol.counts_mask("empty_mask" not in pair.flags)
@@ -179,6 +177,7 @@ class Scorer:
     def _settle(self, pairs: Sequence[PairScores]) -> list[dict[str, float]]:
         """Replace curves by their values at the level where the mean curve is highest."""
         curves = {key for key, value in pairs[0].values.items() if np.ndim(value) == 1}
+        # One level for all images: a maximum of each image would choose a threshold by the mask.
         levels = {key: _best_level([pair.values[key] for pair in pairs]) for key in curves}
         return [
             {
@@ -191,7 +190,9 @@ class Scorer:
 
     def _row(self, name: str, pair: PairScores, settled: dict | None) -> dict[str, Any]:
         values: dict[str, Any] = dict.fromkeys(self.protocol.metrics) | (settled or {})
-        if OF_COUNTS.keys() & values.keys():  # of which the data set's scores can be made again
+        if any(
+            METRICS[key].of_counts for key in self.protocol.metrics
+        ):  # of which the data set's scores can be made again
             values |= pair.counts._asdict()
         values |= dict.fromkeys(self.extra) | pair.extra
         facts = {"foreground_share": pair.foreground_share, "flags": ";".join(pair.flags)}
@@ -199,7 +200,7 @@ class Scorer:
 
 
 def _best_level(curves: Sequence[Any]) -> int:
-    return int(np.argmax(mean_curve(curves)))
+    return int(np.argmax(engine.mean_curve(curves)))
 
 
 def _is_finite(value: float | np.ndarray) -> bool:

@@ -65,7 +65,7 @@ def verify(
     worst: dict[str, float] = {}
     for done, name in enumerate(names, start=1):
         pred, mask = load(name)
-        theirs = reference.score_pair(pred, mask, kept)
+        theirs = reference.reference_scores(pred, mask, kept)
         found = _differences(usable[name], score_pair(pred, mask, kept), theirs)
         if "s_unstable" in usable[name]["flags"].split(";") and "s_measure" in found:
             del found["s_measure"]

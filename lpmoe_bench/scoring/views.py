@@ -14,9 +14,9 @@ from lpmoe_bench.console import Terminal
 from lpmoe_bench.data.pictures import CELL, GAP, INK, TITLE, grid
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.files import write_atomically
-from lpmoe_bench.metrics.engine import OF_COUNTS, Curves
+from lpmoe_bench.metrics.engine import Curves
 from lpmoe_bench.metrics.extra import known_metrics
-from lpmoe_bench.metrics.facts import Metric, get_metric
+from lpmoe_bench.metrics.facts import OF_COUNTS, Metric, get_metric
 from lpmoe_bench.metrics.formulas import Counts
 from lpmoe_bench.metrics.protocols import Protocol
 from lpmoe_bench.records.store import ROWS, read_rows

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from lpmoe_bench.errors import UsageError
-from lpmoe_bench.metrics.engine import OF_COUNTS, quick_score, score_pair
-from lpmoe_bench.metrics.facts import METRICS, get_metric, refuse_ambiguous
-from lpmoe_bench.metrics.protocols import PROTOCOLS, explain, explain_metric, get_protocol
+from lpmoe_bench.metrics.engine import quick_score, score_pair
+from lpmoe_bench.metrics.facts import METRICS, OF_COUNTS, get_metric, refuse_ambiguous
+from lpmoe_bench.metrics.protocols import PROTOCOLS, explain_metric, explain_protocol, get_protocol
 from lpmoe_bench.metrics.scorer import Scorer
 
 HALF = np.array([[255, 255], [0, 0]], np.uint8)
@@ -168,7 +168,7 @@ def test_protocols_are_sound():
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_every_protocol_is_told_in_sentences(name):
     protocol = PROTOCOLS[name]
-    told = dict(explain(protocol))
+    told = dict(explain_protocol(protocol))
     text = " ".join(told.values())
     assert protocol.hash in text
     assert protocol.source in told["source"]

@@ -1,5 +1,6 @@
 """Extra metrics: on numbers worked by hand, against PySODMetrics, and averaged by a scorer."""
 
+import dataclasses
 import math
 import pickle
 import warnings
@@ -9,8 +10,15 @@ import py_sod_metrics as sod
 import pytest
 
 from lpmoe_bench.errors import DataError, UsageError
-from lpmoe_bench.metrics.extra import EXTRA, boundary_iou, extra_scores, get_extra, hausdorff95
-from lpmoe_bench.metrics.facts import METRICS
+from lpmoe_bench.metrics.extra import (
+    EXTRA,
+    Extra,
+    boundary_iou,
+    extra_scores,
+    get_extra,
+    hausdorff95,
+)
+from lpmoe_bench.metrics.facts import METRICS, Metric
 from lpmoe_bench.metrics.protocols import explain_metric, get_protocol
 from lpmoe_bench.metrics.scorer import Scorer
 
@@ -223,3 +231,46 @@ def test_no_value_at_all_is_none():
         scorer.merge(Scorer(COD))
     with pytest.raises(UsageError, match="did you mean 'si_mae'"):
         Scorer(COD, extra=["si_mea"])
+
+
+def test_a_new_metric_is_one_entry(monkeypatch):
+    def darkness(prediction, mask, image):
+        calls.append(prediction.shape)
+        return {"dark": float(1 - prediction.mean()), "object_share": float(mask.mean())}
+
+    calls = []
+    for key in ("dark", "object_share"):  # of one computation, done once
+        extra = Extra(key, key, key, False, "a test", source="s", hazard="h", compute=darkness)
+        monkeypatch.setitem(EXTRA, key, extra)
+    scorer = Scorer(COD, extra=["dark", "object_share"])
+    mask = box((8, 8), (0, 4), (0, 8)).astype(np.uint8) * 255
+    scorer.add("a", mask, mask)
+    assert len(calls) == 1
+    assert {key: scorer.result().scores[key] for key in ("dark", "object_share")} == {
+        "dark": 0.5,
+        "object_share": 0.5,
+    }
+    assert ("note", "off by default; ask with --extra dark") in explain_metric(get_extra("dark"))
+
+
+def test_a_new_metric_of_a_protocol_is_one_entry(monkeypatch):
+    of_pair = Metric("hits", "Hits", "Hits", True, "a test", lambda pair, _: float(pair.binary.tp))
+    of_set = Metric(
+        *("rate", "Rate", "Rate", True, "a test"),
+        per_image=False,
+        of_counts=lambda counts: counts.tp / (counts.tp + counts.fp),
+    )
+    least = Metric(
+        *("least", "Least", "Least", True, "a test", lambda pair, _: pair.precision_recall),
+        per_image=False,
+        of_curves=lambda curves, _: float(curves.min()),
+    )
+    for metric in (of_pair, of_set, least):
+        monkeypatch.setitem(METRICS, metric.key, metric)
+    protocol = dataclasses.replace(COD, name="own", metrics=("hits", "rate", "least"))
+    scorer = Scorer(protocol)
+    mask = box((8, 8), (0, 4), (0, 8)).astype(np.uint8) * 255
+    scorer.add("a", mask, mask)
+    scorer.add("b", np.full_like(mask, 255), mask)
+    assert scorer.result().scores == {"hits": 32, "rate": 64 / 96, "least": 0.5}
+    assert [row["tp"] for row in scorer.result().rows] == [32, 32]

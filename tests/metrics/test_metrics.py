@@ -221,14 +221,15 @@ def test_protocols_are_pinned():
 
 
 def test_facts_load_without_numpy():
-    code = "import sys; from lpmoe_bench.metrics import get_protocol; get_protocol('cod').hash"
-    code += "; print('numpy' in sys.modules)"
+    code = "import sys; from lpmoe_bench.metrics.protocols import get_protocol"
+    code += "; get_protocol('cod').hash; print('numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
 
 def test_what_does_not_compute_does_not_wait_for_numba():
-    code = "import sys; from lpmoe_bench.metrics import Scorer, get_protocol, quick_score"
+    code = "import sys; from lpmoe_bench.metrics.protocols import get_protocol"
+    code += "; from lpmoe_bench.metrics.scorer import Scorer"
     code += "; Scorer(get_protocol('cod')); print({'numba', 'py_sod_metrics'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

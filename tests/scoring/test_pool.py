@@ -99,9 +99,9 @@ def wait(done, total):
     time.sleep(600)
 
 if __name__ == "__main__":
-    from lpmoe_bench.metrics import get_protocol
-    from lpmoe_bench.score.pool import score_all
-    from lpmoe_bench.score.work import Item, Job, Variant
+    from lpmoe_bench.metrics.protocols import get_protocol
+    from lpmoe_bench.scoring.scoring import score_all
+    from lpmoe_bench.scoring.work import Item, Job, Variant
 
     masks = sorted(Path(sys.argv[1], "masks").iterdir())
     items = [Item(path.stem, path, (Path(sys.argv[1], "A", path.name),)) for path in masks]
