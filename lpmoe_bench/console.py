@@ -1,23 +1,22 @@
-"""What people see on standard error: notes, warnings and progress bars."""
+"""What people see on standard error: notes, warnings and progress bars.
+
+rich is imported where something is shown: whoever only names the type of a callback stays light.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
 
-FIRST = TaskID(0)
+OnProgress = Callable[[int, int], None]
+"""Told, again and again, how many steps of how many are done."""
+
 PLAIN_SECONDS = 5.0  # between two lines of progress where there is no terminal
 
 
@@ -25,6 +24,8 @@ class Terminal:
     """Standard error: styled in a terminal, a line now and then in a log, silent when quiet."""
 
     def __init__(self, quiet: bool = False, no_color: bool = False):
+        from rich.console import Console
+
         self.console = Console(stderr=True, quiet=quiet, no_color=no_color, soft_wrap=True)
 
     def say(self, text: str) -> None:
@@ -37,16 +38,18 @@ class Terminal:
     def bar(self, title: str, total: int) -> Iterator[Bar]:
         """Show progress while the block runs."""
         if self.console.is_terminal and not self.console.quiet:
+            from rich import progress as shown
+
             columns = [
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[about]}"),
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
+                shown.TextColumn("{task.description}"),
+                shown.BarColumn(),
+                shown.MofNCompleteColumn(),
+                shown.TextColumn("{task.fields[about]}"),
+                shown.TimeElapsedColumn(),
+                shown.TextColumn("left"),
+                shown.TimeRemainingColumn(),
             ]
-            with Progress(*columns, console=self.console) as progress:
+            with shown.Progress(*columns, console=self.console) as progress:
                 task = progress.add_task(title, total=total, about="")
                 yield Bar(title, self.console, progress, task)
         else:
@@ -61,14 +64,14 @@ class Bar:
         title: str,
         console: Console,
         progress: Progress | None = None,
-        task: TaskID = FIRST,
+        task: TaskID | None = None,
     ):
         self.title, self.console, self.progress, self.task = title, console, progress, task
         self.shown = time.monotonic()
 
     def update(self, done: int, total: int, about: str = "") -> None:
         """Show that `done` of `total` are finished."""
-        if self.progress is not None:
+        if self.progress is not None and self.task is not None:
             self.progress.update(self.task, completed=done, total=total, about=about)
         elif time.monotonic() - self.shown >= PLAIN_SECONDS:
             self.shown = time.monotonic()

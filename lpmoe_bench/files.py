@@ -1,9 +1,10 @@
-"""Writing files so that a kill or a full disk never leaves half of one."""
+"""Files that a kill or a full disk never leaves half written, and locks that a kill never leaves."""
 
 import errno
 import hashlib
 import os
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 from lpmoe_bench.errors import ResourceError
@@ -48,3 +49,51 @@ def sha256_file(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, in hex."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hold_lock(path: Path) -> ExitStack | None:
+    """Take the lock of a file, and wait for nobody; the file and its folder are made.
+
+    The system gives the lock back when the process ends, however it ends: a file that is left
+    behind locks nothing.
+
+    Returns:
+        What gives the lock back on `close()` or at the end of a `with`; None where another
+        process, or another holder in this one, has it.
+
+    Raises:
+        ResourceError: the file cannot be written.
+    """
+    return _take_lock(path, seconds=0.0)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether somebody holds the lock of that file; False too where it cannot be opened."""
+    if not path.exists():
+        return False
+    try:
+        # Who asks holds the lock for an instant. Asking for a little longer than that keeps two
+        # processes that ask at once from taking each other for the holder.
+        asked = _take_lock(path, seconds=0.05)
+    except ResourceError:
+        return False
+    if asked is not None:
+        asked.close()
+    return asked is None
+
+
+def _take_lock(path: Path, seconds: float) -> ExitStack | None:
+    from filelock import FileLock, Timeout
+
+    # Not bound to a thread: sweeps take the lock of a cell in one and release it in another.
+    lock = FileLock(path, thread_local=False)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=seconds, poll_interval=0.01)
+    except Timeout:
+        return None
+    except OSError as error:
+        raise ResourceError(write_failure(path, error)) from error
+    held = ExitStack()
+    held.callback(lock.release)
+    return held

@@ -41,6 +41,11 @@ class Metric:
     of_curves: Callable[[Any, Any], float] | None = None
     of_counts: Callable[[Any], Any] | None = None
 
+    @property
+    def arrow(self) -> str:
+        """Return which way is better, as heads of tables show it."""
+        return "↑" if self.higher_is_better else "↓"
+
 
 def _of_data_set(
     name: str, label: str, higher: bool, definition: str, ratio: Callable[[Any], Any]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lpmoe_bench.errors import DataError, ResourceError, UsageError
-from lpmoe_bench.files import write_atomically
+from lpmoe_bench.errors import DataError, UsageError
+from lpmoe_bench.files import hold_lock, write_atomically
 from lpmoe_bench.records.model import Record, record_folder
 from lpmoe_bench.records.store import ADAPTER_FILE, CURVE, RECORD, ROWS, STATE_FILE, read_record
 
@@ -40,16 +39,10 @@ def only_one(folder: Path) -> Iterator[None]:
     if os.environ.get("LOCAL_RANK", "0") != "0":
         yield
         return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = open(folder / ".lock", "w")  # noqa: SIM115
-    except OSError as error:
-        raise ResourceError(f"{folder} cannot be written ({error.strerror}); use --runs") from None
+    lock = hold_lock(folder / ".lock")
+    if lock is None:
+        raise UsageError(f"another process is working on {folder}; wait for it")
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"another process is working on {folder}; wait for it") from None
         yield
 
 

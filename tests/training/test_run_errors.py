@@ -1,6 +1,5 @@
 """Wrong input to a run: one line, a documented exit code, no traceback."""
 
-import fcntl
 import json
 from pathlib import Path
 
@@ -8,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 from tiny_runs import arguments, call, draw_data
+
+from lpmoe_bench.files import hold_lock
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +84,9 @@ def test_memory_that_runs_out_is_one_line_and_a_code(data, tmp_path, monkeypatch
 def test_second_process_on_the_same_run_is_refused(data, tmp_path):
     dry = call(arguments(data, tmp_path, "--dry-run"))
     folder = tmp_path / next(x for x in dry.stderr.splitlines() if x.startswith("run "))[4:]
-    folder.mkdir(parents=True)
-    with open(folder / ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    lock = hold_lock(folder / ".lock")
+    assert lock
+    with lock:
         second = call(arguments(data, tmp_path))
     assert second.code == 2
     assert "another process" in second.stderr
