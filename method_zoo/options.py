@@ -31,7 +31,7 @@ NO_METHODS = ("errors", "method", "options")  # files of this package that are n
 
 def list_methods() -> list[str]:
     """Return the names of all methods: the files of this package, less what they are built on."""
-    return names_in(sys.modules[__package__], NO_METHODS)
+    return names_in(sys.modules[__name__.rpartition(".")[0]], NO_METHODS)
 
 
 def method_name(name: str) -> str:
@@ -50,7 +50,7 @@ def get_method(name: str) -> type[Method]:
         raise ZooError(unknown("method", name, list_methods()))
     from .method import Method
 
-    return class_in(sys.modules[__package__], name, Method)
+    return class_in(sys.modules[__name__.rpartition(".")[0]], name, Method)
 
 
 def names_in(package: ModuleType, without: Iterable[str] = ()) -> list[str]:

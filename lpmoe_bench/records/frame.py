@@ -72,13 +72,14 @@ def _keep(frame: pd.DataFrame, name: str, wanted: Any) -> pd.DataFrame:
     one = isinstance(wanted, str) or not isinstance(wanted, Iterable)
     values = [wanted] if one else list(wanted)
     column = frame[name]
+    present = set(column.dropna())
     for value in values:
-        if not (column == value).any():
+        if value not in present:
             there = sorted({str(v) for v in column.dropna().map(str)})
             if isinstance(value, str):
                 raise UsageError(unknown(f"{name} among these records", value, there))
             raise UsageError(f"no record has {name}={value!r}; there is {', '.join(there[:8])}")
-    return frame[column.isin(values)]
+    return frame.loc[column.isin(values)]
 
 
 def _long_rows(stored: StoredRecord) -> Iterable[dict[str, Any]]:

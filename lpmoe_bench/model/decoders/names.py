@@ -21,7 +21,7 @@ NO_DECODERS = ("decoder", "names")  # files of this package that are none
 
 def list_decoders() -> list[str]:
     """Return the names of all decoders: the files of this package, less what they are built on."""
-    return names_in(sys.modules[__package__], NO_DECODERS)
+    return names_in(sys.modules[__name__.rpartition(".")[0]], NO_DECODERS)
 
 
 def get_decoder(name: str) -> type[Decoder]:
@@ -30,7 +30,7 @@ def get_decoder(name: str) -> type[Decoder]:
         raise ZooError(unknown("decoder", name, list_decoders()))
     from lpmoe_bench.model.decoders.decoder import Decoder
 
-    return class_in(sys.modules[__package__], name, Decoder)
+    return class_in(sys.modules[__name__.rpartition(".")[0]], name, Decoder)
 
 
 def build_decoder(
