@@ -203,7 +203,8 @@ def test_predictions_and_the_model_are_those_that_were_scored(trained):
         lpmoe_bench.score(one.probability, cv2.imread(str(folders[3] / one.image.name), 0))["mae"]
         for one in found
     ]
-    assert np.mean(mae) == pytest.approx(made.record.scores["own/test"]["mae"], abs=1e-12)
+    # Alone, not in a batch, an image may differ in the last bit: in a level of one pixel at most.
+    assert np.mean(mae) == pytest.approx(made.record.scores["own/test"]["mae"], abs=1 / 4800 / 255)
     image = np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
     model = lpmoe_bench.load_model(made)
     batch = torch.tensor(image).permute(2, 0, 1)[None] / 255
