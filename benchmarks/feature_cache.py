@@ -30,7 +30,8 @@ from lpmoe_bench.model.segmenter import blueprint, build_segmenter
 from lpmoe_bench.model.weights.resolve import default_cache
 from lpmoe_bench.training.features import MIB, idle_because, open_features
 from lpmoe_bench.training.loop import train
-from lpmoe_bench.training.plan import Plan, RunRequest, make_plan
+from lpmoe_bench.training.plan import Plan, make_plan
+from lpmoe_bench.training.request import RunRequest
 from lpmoe_bench.training.run import make_fabric, make_training
 from method_zoo.options import list_methods
 

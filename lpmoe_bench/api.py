@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.records.frame import load_records
-from lpmoe_bench.records.store import StoredRecord, find_records
+from lpmoe_bench.records.store import Found, StoredRecord, find_records
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
     from lpmoe_bench.analysis.comparison import Report
+    from lpmoe_bench.gate.baseline import Baseline
     from lpmoe_bench.gate.judge import Outcome
     from lpmoe_bench.metrics.scorer import ScoreResult
 
@@ -211,8 +212,7 @@ def run(
     from lpmoe_bench.config.settings import RunConfig, nest_settings, read_config_file
     from lpmoe_bench.data.tasks import Folders
     from lpmoe_bench.model.weights.resolve import default_cache
-    from lpmoe_bench.training.plan import RunRequest
-    from lpmoe_bench.training.run import run_request
+    from lpmoe_bench.training.request import RunRequest, refuse_early
 
     file = read_config_file(Path(config)) if isinstance(config, str | os.PathLike) else config
     if folders is not None and len(folders) != 4:
@@ -230,6 +230,9 @@ def run(
         cache=default_cache(),
         offline=offline or bool(os.environ.get("LPMOE_BENCH_OFFLINE")),
     )
+    refuse_early(request)  # before torch is imported
+    from lpmoe_bench.training.run import run_request
+
     return run_request(request, Terminal(quiet), force)
 
 
@@ -395,6 +398,7 @@ def compare(
     a: str | Path | StoredRecord | Sequence[StoredRecord],
     b: str | Path | StoredRecord | Sequence[StoredRecord],
     *roots: str | Path,
+    records: Found | None = None,
     metrics: Sequence[str] = (),
     margin: float = 0.005,
 ) -> Report:
@@ -405,6 +409,7 @@ def compare(
         b: the one it is compared with.
         roots: folders of records in which names are looked up; by default `runs/`, else
             `results/records/`.
+        records: what `find_records` found, in place of roots.
         metrics: by default the protocol's headline.
         margin: differences below it are equal; in units of the score.
 
@@ -417,27 +422,32 @@ def compare(
     """
     from lpmoe_bench.analysis.comparison import choose, compare_records
 
-    found = find_records([Path(root) for root in roots]) if roots else None
+    found = records
+    if found is None and roots:
+        found = find_records([Path(root) for root in roots])
 
-    def records(side: Any) -> list[StoredRecord]:
+    def chosen(side: Any) -> list[StoredRecord]:
         if isinstance(side, StoredRecord):
             return [side]
         return choose(str(side), found) if isinstance(side, str | os.PathLike) else list(side)
 
     keys = list(dict.fromkeys(metrics))  # twice the same would count twice in Holm
-    return compare_records(records(a), records(b), keys, margin)
+    return compare_records(chosen(a), chosen(b), keys, margin)
 
 
 def check(
     candidate: str | Path | Sequence[str | Path] | None = None,
-    baseline: str | Path = "results/baseline.json",
-    **policy: float,
+    baseline: str | Path | Baseline = "results/baseline.json",
+    *,
+    records: Found | None = None,
+    **policy: float | None,
 ) -> Outcome:
     """Judge candidate records against a pinned baseline, as the gate in CI does.
 
     Args:
         candidate: folders of records; by default `runs/`.
-        baseline: the file that `lpmoe-bench check pin` wrote.
+        baseline: the file that `lpmoe-bench check pin` wrote, or what `read_baseline` read.
+        records: what `find_records` found in these folders, in place of all that is there.
         policy: level, floor, cap or speed_tolerance in place of the baseline's own.
 
     Returns:
@@ -458,7 +468,8 @@ def check(
 
     one = isinstance(candidate, str | os.PathLike)
     roots = [Path(str(candidate))] if one else [Path(root) for root in candidate or ()]
-    pinned, found = read_baseline(Path(baseline)), find_records(roots or None)
+    pinned = read_baseline(Path(baseline)) if isinstance(baseline, str | os.PathLike) else baseline
+    found = find_records(roots or None) if records is None else records
     cells = gather(found, ", ".join(map(str, roots or default_roots())))
     outcome = judge(pinned, cells, pinned.policy.changed(**policy))
     return replace(outcome, notes=(*found.notes, *outcome.notes))

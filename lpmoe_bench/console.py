@@ -5,6 +5,7 @@ rich is imported where something is shown: whoever only names the type of a call
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -76,3 +77,23 @@ class Bar:
         elif time.monotonic() - self.shown >= PLAIN_SECONDS:
             self.shown = time.monotonic()
             self.console.print(f"{self.title} {done}/{total} {about}".rstrip(), highlight=False)
+
+
+@contextmanager
+def stop_requested() -> Iterator[Callable[[], bool]]:
+    """Turn the first SIGINT or SIGTERM into a request to stop after the step; the next one acts."""
+    requests: list[int] = []
+    previous = {}
+
+    def ask(number: int, frame: object) -> None:
+        requests.append(number)
+        for known, handler in previous.items():
+            signal.signal(known, handler)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        previous[number] = signal.signal(number, ask)
+    try:
+        yield lambda: bool(requests)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""Files that a kill or a full disk never leaves half written, and locks that a kill never leaves."""
+"""Files that no kill or full disk leaves half written, and locks that end with their process."""
 
 import errno
 import hashlib

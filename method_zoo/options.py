@@ -5,14 +5,17 @@ A class's signature is its config. Names are read from files, so nothing is impo
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import math
 import pkgutil
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from .errors import ZooError, unknown
 
@@ -80,12 +83,91 @@ def signature_options(cls: type) -> dict[str, object]:
     return {p.name: p.default for p in parameters if p.default is not p.empty}
 
 
+class SourceFacts(NamedTuple):
+    """What the source of a class says, read without importing it.
+
+    options: its parameters that have a default. attributes: the class attributes that are plain
+    values, its bases' too.
+    """
+
+    options: dict[str, object]
+    attributes: dict[str, Any]
+
+
+def read_source(package: ModuleType, name: str, base: str = "Method") -> SourceFacts:
+    """Read the class of a file of a package, `base` or derived from it, without torch.
+
+    A misspelt option can so be refused at once. What computes takes the class itself; a test holds
+    both against each other.
+    """
+    chain = _bases(Path(package.__path__[0]), package.__name__, name, base)
+    attributes: dict[str, Any] = {}
+    options: dict[str, object] | None = None
+    for cls in chain:  # the most derived one first: what it says holds
+        for node in cls.body:
+            target, value = _assignment(node)
+            if target and value is not None:
+                with suppress(ValueError):
+                    attributes.setdefault(target, ast.literal_eval(value))
+            if isinstance(node, ast.FunctionDef) and node.name == "__init__" and options is None:
+                options = _defaults(node.args)
+    return SourceFacts(options or {}, attributes)
+
+
+def _bases(folder: Path, package: str, name: str, base: str) -> list[ast.ClassDef]:
+    """Return a file's class of the line of `base`, and its bases up to that, in this order."""
+    tree = ast.parse((folder / f"{name}.py").read_text(encoding="utf-8"))
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    places = {
+        alias.name: (node.module or "").rpartition(".")[2]
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and (node.level == 1 or node.module)
+        for alias in node.names
+        if node.level == 1 or str(node.module).startswith(package)
+    }
+
+    def line(cls: ast.ClassDef) -> list[ast.ClassDef] | None:
+        if cls.name == base:
+            return [cls]
+        for parent in cls.bases:
+            known = parent.id if isinstance(parent, ast.Name) else ""
+            if known in classes and (above := line(classes[known])):
+                return [cls, *above]
+            if places.get(known):
+                return [cls, *_bases(folder, package, places[known], base)]
+        return None
+
+    return next((found for cls in classes.values() if (found := line(cls))), [])
+
+
+def _assignment(node: ast.stmt) -> tuple[str, ast.expr | None]:
+    if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+        return node.targets[0].id, node.value
+    if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+        return node.target.id, node.value
+    return "", None
+
+
+def _defaults(args: ast.arguments) -> dict[str, object]:
+    named = [*args.posonlyargs, *args.args]
+    with_default = named[len(named) - len(args.defaults) :] if args.defaults else []
+    pairs = [*zip(with_default, args.defaults, strict=True)]
+    pairs += [(a, d) for a, d in zip(args.kwonlyargs, args.kw_defaults, strict=True) if d]
+    return {arg.arg: ast.literal_eval(default) for arg, default in pairs}
+
+
 def check_options(cls: type, title: str, options: dict[str, object]) -> dict[str, object]:
-    """Fill the defaults in and return all options; raises ZooError for unknown or mistyped ones.
+    """Fill the defaults of a class in and return all options; raises as `check_values`."""
+    return check_values(signature_options(cls), title, options)
+
+
+def check_values(
+    known: dict[str, object], title: str, options: dict[str, object]
+) -> dict[str, object]:
+    """Fill the known defaults in; raises ZooError for unknown or mistyped options.
 
     A number must be finite: nan passes every comparison with a limit that it should fail.
     """
-    known = signature_options(cls)
     for name, value in options.items():
         if name not in known:
             raise ZooError(unknown(f"option of {title}", name, known))

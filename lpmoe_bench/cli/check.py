@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lpmoe_bench.cli.options import Json, NoColor, Quiet
+from lpmoe_bench.cli import options
 from lpmoe_bench.errors import UsageError
 
 if TYPE_CHECKING:
     from lpmoe_bench.console import Terminal
+    from lpmoe_bench.gate.baseline import Baseline
     from lpmoe_bench.gate.cells import Cell
     from lpmoe_bench.records.store import Found
 
@@ -22,9 +23,6 @@ app = typer.Typer(
     "11 inconclusive with --strict, 3 a baseline that cannot be read.",
 )
 
-Roots = Annotated[
-    list[Path] | None, typer.Argument(metavar="[ROOTS]...", help="Folders of records; else runs.")
-]
 BaselineFile = Annotated[Path, typer.Option("--baseline", help="The file of pinned cells.")]
 Level = Annotated[
     float | None, typer.Option(help="Chance of a false alarm in a call; the baseline's, else 0.05.")
@@ -35,28 +33,33 @@ Speed = Annotated[
     float | None,
     typer.Option(help="Share of images/s that may be lost on the same hardware; 1: any."),
 ]
-Metrics = Annotated[str, typer.Option(help="Names with commas; else the headline.")]
 PINNED = Path("results/baseline.json")
 
 
 @app.command()
 def pin(
-    roots: Roots = None,
+    roots: options.Roots = None,
+    task: options.Tasks = None,
+    test_set: options.TestSets = None,
+    method: options.Methods = None,
+    only: options.Only = None,
     baseline: BaselineFile = PINNED,
-    metrics: Metrics = "",
+    metrics: options.Metrics = None,
     reason: Annotated[str, typer.Option(help="Kept in the baseline's history.")] = "first pin",
     level: Level = None,
     floor: Floor = None,
     cap: Cap = None,
     speed_tolerance: Speed = None,
-    quiet: Quiet = False,
-    no_color: NoColor = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    no_color: options.NoColor = False,
 ) -> None:
     """Write a baseline from records: scores of every seed, spread, parameters, FLOPs, speed."""
     from lpmoe_bench.console import Terminal
     from lpmoe_bench.gate.baseline import Policy, write_baseline
     from lpmoe_bench.gate.pin import pin as make
     from lpmoe_bench.gate.pin import tells_speed
+    from lpmoe_bench.records.store import find_records
 
     if baseline.exists():
         raise UsageError(
@@ -64,22 +67,32 @@ def pin(
         )
     terminal = Terminal(quiet, no_color)
     policy = Policy().changed(level=level, floor=floor, cap=cap, speed_tolerance=speed_tolerance)
-    cells = _cells(roots, terminal)
-    made = make(cells, policy, reason, _names(metrics))
+    found = options.narrowed(find_records(roots or None), only, task, method, test_set)
+    cells = _cells(found, roots, terminal)
+    made = make(cells, policy, reason, options.names(metrics) or None)
     write_baseline(baseline, made)
     for cell, pinned in zip(cells, made.cells, strict=True):
         seeds = len(cell.seeds)
-        print(f"{cell.name}: {seeds} seed{'s' if seeds > 1 else ''}")
+        if not json:
+            print(f"{cell.name}: {seeds} seed{'s' if seeds > 1 else ''}")
         if seeds < 3:
             terminal.note(f"{cell.name}: limits from {seeds} seeds are wide or none; pin 5")
         if pinned.speed is None and tells_speed(cell):
             terminal.note(f"{cell.name}: no speed is pinned, its seeds ran on unlike hardware")
-    print(baseline)
+    if json:
+        seeds = {cell.name: [str(seed) for seed in cell.seeds] for cell in cells}
+        options.print_json({"baseline": str(baseline), "cells": seeds})
+    else:
+        print(baseline)
 
 
 @app.command()
 def check(
-    roots: Roots = None,
+    roots: options.Roots = None,
+    task: options.Tasks = None,
+    test_set: options.TestSets = None,
+    method: options.Methods = None,
+    only: options.Only = None,
     baseline: BaselineFile = PINNED,
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML.")] = None,
     summary: Annotated[
@@ -90,34 +103,37 @@ def check(
     floor: Floor = None,
     cap: Cap = None,
     speed_tolerance: Speed = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    no_color: NoColor = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    no_color: options.NoColor = False,
 ) -> None:
     """Judge candidate records: pass, improved, inconclusive, not comparable or regressed."""
     from dataclasses import replace
-    from json import dumps
 
     from rich.console import Console
 
+    from lpmoe_bench import api
     from lpmoe_bench.files import write_atomically
     from lpmoe_bench.gate.baseline import read_baseline
-    from lpmoe_bench.gate.judge import check as judge
     from lpmoe_bench.gate.outputs import show, to_junit, write_summary
     from lpmoe_bench.records.store import find_records
 
-    pinned = read_baseline(baseline)
-    policy = pinned.policy.changed(
-        level=level, floor=floor, cap=cap, speed_tolerance=speed_tolerance
+    pinned = _narrowed(read_baseline(baseline), only, task, method, test_set)
+    found = options.narrowed(find_records(roots or None), only, task, method, test_set)
+    outcome = api.check(
+        roots,
+        pinned,
+        records=found,
+        level=level,
+        floor=floor,
+        cap=cap,
+        speed_tolerance=speed_tolerance,
     )
-    found = find_records(roots or None)
-    outcome = judge(pinned, _gather(found, roots), policy)
-    outcome = replace(outcome, notes=(*found.notes, *outcome.notes))
     if junit is not None:
         write_atomically(junit, to_junit(outcome, strict))
     write_summary(outcome, summary)
     if json:
-        print(dumps(outcome.as_json(strict), indent=2, ensure_ascii=False))
+        options.print_json(outcome.as_json(strict))
     else:
         show(replace(outcome, notes=()) if quiet else outcome, Console(no_color=no_color))
     raise typer.Exit(outcome.exit_code(strict))
@@ -125,93 +141,118 @@ def check(
 
 @app.command()
 def explain(
-    roots: Roots = None,
+    roots: options.Roots = None,
+    task: options.Tasks = None,
+    test_set: options.TestSets = None,
+    method: options.Methods = None,
+    only: options.Only = None,
     baseline: BaselineFile = PINNED,
     cell: Annotated[str, typer.Option(help="A part of the cell's name; needed for several.")] = "",
     metric: Annotated[str, typer.Option(help="Its metric; else the first one pinned.")] = "",
     level: Level = None,
     floor: Floor = None,
     cap: Cap = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    no_color: NoColor = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    no_color: options.NoColor = False,
 ) -> None:
     """Say in sentences where the limit of one score comes from, and what would settle it."""
-    from json import dumps
-
     from lpmoe_bench.console import Terminal
     from lpmoe_bench.errors import NotComparableError
     from lpmoe_bench.gate.baseline import read_baseline
     from lpmoe_bench.gate.explain import choose
     from lpmoe_bench.gate.explain import explain as sentences
     from lpmoe_bench.gate.judge import check as judge
+    from lpmoe_bench.records.store import find_records
 
     pinned = read_baseline(baseline)
     chosen, key = choose(pinned, cell, metric)
     policy = pinned.policy.changed(level=level, floor=floor, cap=cap)
+    found = options.narrowed(find_records(roots or None), only, task, method, test_set)
     try:
-        cells = _cells(roots, Terminal(quiet, no_color))
+        cells = _cells(found, roots, Terminal(quiet, no_color))
     except NotComparableError:  # without candidates there is still a limit to explain
         cells = []
     outcome = judge(pinned, cells, policy) if cells else None
     said = sentences(chosen, key, policy, outcome, cells)
-    print(dumps(said, indent=2, ensure_ascii=False) if json else "\n".join(said))
+    options.print_json(said) if json else print("\n".join(said))
 
 
 @app.command()
 def update(
-    roots: Roots = None,
+    roots: options.Roots = None,
+    task: options.Tasks = None,
+    test_set: options.TestSets = None,
+    method: options.Methods = None,
+    only: options.Only = None,
     baseline: BaselineFile = PINNED,
     reason: Annotated[str, typer.Option(help="Why; kept in the history. Without: a preview.")] = "",
-    metrics: Metrics = "",
+    metrics: options.Metrics = None,
     level: Level = None,
     floor: Floor = None,
     cap: Cap = None,
     speed_tolerance: Speed = None,
-    quiet: Quiet = False,
-    no_color: NoColor = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    no_color: options.NoColor = False,
 ) -> None:
     """Show what new records change in the baseline and, with a reason, pin them."""
     from lpmoe_bench.console import Terminal
     from lpmoe_bench.gate.baseline import read_baseline, write_baseline
     from lpmoe_bench.gate.pin import update as make
     from lpmoe_bench.gate.pin import with_history
+    from lpmoe_bench.records.store import find_records
 
     pinned = read_baseline(baseline)
     policy = pinned.policy.changed(
         level=level, floor=floor, cap=cap, speed_tolerance=speed_tolerance
     )
-    cells = _cells(roots, Terminal(quiet, no_color))
-    pins, changes = make(pinned, cells, policy, _names(metrics))
+    found = options.narrowed(find_records(roots or None), only, task, method, test_set)
+    cells = _cells(found, roots, Terminal(quiet, no_color))
+    pins, changes = make(pinned, cells, policy, options.names(metrics) or None)
+    writes = bool(changes and reason.strip())
+    if writes:
+        write_baseline(baseline, with_history(pinned, pins, policy, cells, reason.strip(), changes))
+    if json:
+        told = [str(change) for change in changes]
+        options.print_json({"baseline": str(baseline), "changes": told, "written": writes})
+        return
     for change in changes:
         print(change)
     if not changes:
         print(f"{baseline} stays as it is: these records change nothing")
-        return
-    if not reason.strip():
-        raise UsageError(
-            f"{baseline} was not written: say why it should change with --reason TEXT, which is "
-            f"kept in its history"
+    elif writes:
+        print(baseline)
+    else:
+        print(
+            f"{baseline} was not written, this is a preview: say why it should change with "
+            f"--reason TEXT, which is kept in its history"
         )
-    write_baseline(baseline, with_history(pinned, pins, policy, cells, reason.strip(), changes))
-    print(baseline)
 
 
-def _cells(roots: list[Path] | None, terminal: Terminal) -> list[Cell]:
-    from lpmoe_bench.records.store import find_records
-
-    found = find_records(roots or None)
-    for note in found.notes:
-        terminal.note(note)
-    return _gather(found, roots)
-
-
-def _gather(found: Found, roots: list[Path] | None) -> list[Cell]:
+def _cells(found: Found, roots: list[Path] | None, terminal: Terminal) -> list[Cell]:
     from lpmoe_bench.gate.cells import gather
     from lpmoe_bench.records.store import default_roots
 
+    for note in found.notes:
+        terminal.note(note)
     return gather(found, ", ".join(str(root) for root in roots or default_roots()))
 
 
-def _names(metrics: str) -> list[str] | None:
-    return [name.strip() for name in metrics.split(",") if name.strip()] or None
+def _narrowed(
+    baseline: Baseline,
+    only: list[str] | None,
+    tasks: list[str] | None,
+    methods: list[str] | None,
+    test_sets: list[str] | None,
+) -> Baseline:
+    """Return the pins that filters leave; raises UsageError where they leave none."""
+    from lpmoe_bench.records.context import parse_only
+
+    kept = baseline.narrowed(
+        parse_only(only or ()), *map(options.names, (tasks, methods, test_sets))
+    )
+    if baseline.cells and not kept.cells:
+        names = ", ".join(pin.name for pin in baseline.cells[:5])
+        raise UsageError(f"no pinned cell is left by these filters; pinned are {names}")
+    return kept

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lpmoe_bench.cli.options import Json, NoColor, Quiet
+from lpmoe_bench.cli import options
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,30 +22,33 @@ def compare(
         str, typer.Argument(help="A method or fingerprint among the records, or a folder of runs.")
     ],
     b: Annotated[str, typer.Argument(help="The one it is compared with.")],
-    root: Annotated[list[Path] | None, typer.Option(help="Where to look for them.")] = None,
-    metrics: Annotated[str, typer.Option(help="Names with commas; else the headline.")] = "",
+    records: Annotated[
+        list[Path] | None, typer.Option("--records", help="Folders of records to look in.")
+    ] = None,
+    task: options.Tasks = None,
+    test_set: options.TestSets = None,
+    only: options.Only = None,
+    metrics: options.Metrics = None,
     margin: Annotated[
         float, typer.Option(help="Differences below this are equal.", min=0, max=1)
     ] = 0.005,
-    json: Json = False,
-    quiet: Quiet = False,
-    no_color: NoColor = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    no_color: options.NoColor = False,
 ) -> None:
     """Compare two methods, paired over seeds and images: A - B, interval, verdict."""
-    from json import dumps
+    from dataclasses import asdict
 
-    from lpmoe_bench.analysis.comparison import choose, compare_records
+    from lpmoe_bench import api
     from lpmoe_bench.console import Terminal
     from lpmoe_bench.records.store import find_records
 
-    found = find_records(root) if root else None
-    named = (name.strip() for name in metrics.split(","))
-    keys = list(dict.fromkeys(filter(None, named)))  # twice the same would count twice in Holm
-    report = compare_records(choose(a, found), choose(b, found), keys, margin)
+    found = options.narrowed(find_records(records), only, task, None, test_set)
+    report = api.compare(a, b, records=found, metrics=options.names(metrics), margin=margin)
     for note in report.notes:
         Terminal(quiet, no_color).note(note)
     if json:
-        print(dumps(asdict(report) | {"margin": margin}, indent=2))
+        options.print_json(asdict(report) | {"margin": margin})
     else:
         _show(report, margin, no_color)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lpmoe_bench.cli.options import DataRoot, Datasets, Json, NoColor, Offline, Quiet
+from lpmoe_bench.cli import options
 from lpmoe_bench.errors import DataError
 
 # The `data audit` command: images in two places, and scores without them.
@@ -25,17 +25,14 @@ def audit(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the report as Markdown.")
     ] = None,
-    data_root: DataRoot = None,
-    datasets: Datasets = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    no_color: NoColor = False,
-    offline: Offline = False,
+    data_root: options.DataRoot = None,
+    datasets: options.Datasets = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    no_color: options.NoColor = False,
+    offline: options.Offline = False,
 ) -> None:
     """Find images that lie in two splits or two sets, exactly or nearly; groups apart."""
-    import os
-    from json import dumps
-
     from lpmoe_bench.analysis import clean
     from lpmoe_bench.console import Terminal
     from lpmoe_bench.data.audit import report
@@ -51,7 +48,7 @@ def audit(
     registry, cache = load_registry(datasets), default_cache()
     chosen = [registry.dataset(name) for name in dict.fromkeys(names)]
     stored = find_records(records).stored if records else []
-    offline = offline or bool(os.environ.get("LPMOE_BENCH_OFFLINE"))
+    offline = options.offline_too(offline)
     bars = Terminal(quiet, no_color)
     features, why_not = None, "--no-features"
     if not no_features:
@@ -60,7 +57,7 @@ def audit(
     scores = clean.clean_scores(stored, found)
     if json:
         extra = {"clean_subset": clean.as_json(scores)} if records else {}
-        print(dumps(report.as_json(found) | extra, indent=2, ensure_ascii=False))
+        options.print_json(report.as_json(found) | extra)
     else:
         print(report.as_text(found))
         protocols = {one.record.id: one.record.protocol.name for one in stored}
@@ -88,28 +85,35 @@ Object = Annotated[
 
 @app.command("list")
 def list_(
-    task: Annotated[str | None, typer.Option("--task", "-t", help="Only of this task.")] = None,
-    data_root: DataRoot = None,
-    datasets: Datasets = None,
-    json: Json = False,
+    task: options.Tasks = None,
+    data_root: options.DataRoot = None,
+    datasets: options.Datasets = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    no_color: options.NoColor = False,
 ) -> None:
     """List the data sets of the field: found, partly found or missing, and how to get them."""
     from lpmoe_bench.data.library.listing import overview, state_of
     from lpmoe_bench.data.registry import load_registry
 
     registry = load_registry(datasets)
-    wanted = None if task is None else registry.task(task).name
-    chosen = [d for d in registry.datasets.values() if wanted in (None, d.task)]
+    wanted = [registry.task(name).name for name in options.names(task)]
+    chosen = [d for d in registry.datasets.values() if not wanted or d.task in wanted]
     states = [state_of(dataset, _folder(data_root)) for dataset in chosen]
     if json:
-        _print_json([state.as_json() for state in states])
+        options.print_json([state.as_json() for state in states])
     else:
-        _print_rows(overview(states))
+        options.print_pairs(overview(states), json, no_color)
 
 
 @app.command()
 def show(
-    name: SetName, data_root: DataRoot = None, datasets: Datasets = None, json: Json = False
+    name: SetName,
+    data_root: options.DataRoot = None,
+    datasets: options.Datasets = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    no_color: options.NoColor = False,
 ) -> None:
     """Say all that is known of one data set: splits, official counts, page, licence, how to get."""
     from lpmoe_bench.data.library.listing import details, state_of
@@ -117,9 +121,9 @@ def show(
 
     state = state_of(load_registry(datasets).dataset(name), _folder(data_root))
     if json:
-        _print_json(state.as_json())
+        options.print_json(state.as_json())
     else:
-        _print_rows(details(state, data_root))
+        options.print_pairs(details(state, data_root), json, no_color)
 
 
 @app.command()
@@ -130,11 +134,11 @@ def verify(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the report as Markdown.")
     ] = None,
-    data_root: DataRoot = None,
-    datasets: Datasets = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    no_color: NoColor = False,
+    data_root: options.DataRoot = None,
+    datasets: options.Datasets = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    no_color: options.NoColor = False,
 ) -> None:
     """Read every file of data sets: pairs, sizes, mask values, counts, checksum of the content."""
     from lpmoe_bench.console import Terminal
@@ -152,7 +156,7 @@ def verify(
     terminal, cache = Terminal(quiet, no_color), default_cache() / MANIFESTS
     found = [one for dataset in chosen for one in verify_set(dataset, root, cache, terminal)]
     if json:
-        _print_json(as_json(found))
+        options.print_json(as_json(found))
     else:
         print(as_text(found))
     if output is not None:
@@ -168,15 +172,14 @@ def fetch(
     replace: Replace = False,
     skip_broken: SkipBroken = False,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the archives afterwards.")] = False,
-    data_root: DataRoot = None,
-    datasets: Datasets = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    no_color: NoColor = False,
-    offline: Offline = False,
+    data_root: options.DataRoot = None,
+    datasets: options.Datasets = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    no_color: options.NoColor = False,
+    offline: options.Offline = False,
 ) -> None:
     """Download, check and unpack a data set that has direct archives; else say where to get it."""
-    import os
 
     from lpmoe_bench.console import Terminal
     from lpmoe_bench.data.library.fetch import fetch_set
@@ -186,7 +189,7 @@ def fetch(
     dataset, terminal = load_registry(datasets).dataset(name), Terminal(quiet, no_color)
     if not dataset.archives:
         raise DataError(f"{name} has no direct archive; {how_to_get(dataset)}")
-    offline = offline or bool(os.environ.get("LPMOE_BENCH_OFFLINE"))
+    offline = options.offline_too(offline)
     if offline:
         raise DataError(f"{name} cannot be fetched offline; {dataset.page} has it")
     added = fetch_set(
@@ -207,11 +210,11 @@ def add(
     object_: Object = "",
     replace: Replace = False,
     skip_broken: SkipBroken = False,
-    data_root: DataRoot = None,
-    datasets: Datasets = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    no_color: NoColor = False,
+    data_root: options.DataRoot = None,
+    datasets: options.Datasets = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    no_color: options.NoColor = False,
 ) -> None:
     """Take in what you downloaded: recognise its layout, verify it, copy it to the data folder."""
     from lpmoe_bench.console import Terminal
@@ -237,8 +240,9 @@ def generate(
     size: Annotated[int, typer.Option(help="Longer side in pixels.")] = 352,
     seed: Annotated[int, typer.Option(help="Seed.")] = 0,
     empty: Annotated[float, typer.Option(help="Part of the scenes without any object.")] = 0.0,
-    quiet: Quiet = False,
-    no_color: NoColor = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    no_color: options.NoColor = False,
 ) -> None:
     """Draw scenes of a task in code: images, masks and lists in a new folder."""
     from lpmoe_bench.console import Terminal
@@ -246,7 +250,8 @@ def generate(
 
     folder = output or Path(f"generated_{task}")
     with Terminal(quiet, no_color).bar("drawing scenes", count) as bar:
-        print(draw(task, folder, count, size, seed, empty, bar.update))
+        made = draw(task, folder, count, size, seed, empty, bar.update)
+    options.print_json({"output": str(made)}) if json else print(made)
 
 
 def _folder(root: Path | None) -> Path | None:
@@ -266,18 +271,6 @@ def _writable(root: Path | None) -> Path:
 
 def _print_added(added: Any, json: bool) -> None:
     if json:
-        _print_json(added.as_json())
+        options.print_json(added.as_json())
     else:
         print(added.words)
-
-
-def _print_json(value: Any) -> None:
-    from json import dumps
-
-    print(dumps(value, indent=2, ensure_ascii=False))
-
-
-def _print_rows(rows: list[tuple[str, str]]) -> None:
-    width = max((len(name) for name, _ in rows), default=0)
-    for name, text in rows:
-        print(f"{name:<{width}}  " + text.replace("\n", "\n" + " " * (width + 2)))

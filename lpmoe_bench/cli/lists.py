@@ -1,4 +1,4 @@
-"""Commands that only read: lists, descriptions, doctor, publish."""
+"""Commands that only read or copy: lists, descriptions, doctor, publish."""
 
 from __future__ import annotations
 
@@ -7,46 +7,53 @@ from typing import Annotated
 
 import typer
 
-from lpmoe_bench.cli.options import DataRoot, Datasets, Json
+from lpmoe_bench.cli import options
 
 
 def list_(
     kind: Annotated[
-        str,
-        typer.Argument(
-            help="methods, tasks, datasets, backbones, decoders, protocols, published, runs."
-        ),
-    ],
-    datasets: Datasets = None,
-    json: Json = False,
+        str | None, typer.Argument(help="methods, tasks, metrics, settings, ...; none: the lists.")
+    ] = None,
+    datasets: options.Datasets = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    no_color: options.NoColor = False,
 ) -> None:
-    """List methods, tasks, data sets, backbones, decoders, protocols, published tables or runs."""
-    from lpmoe_bench.cli.catalogue import listing
+    """List what there is to choose from; without a kind, which lists there are."""
+    from lpmoe_bench.cli.catalogue import KINDS, listing
     from lpmoe_bench.data.registry import load_registry
 
-    _print_pairs(listing(kind, load_registry(datasets), None), json)
+    rows = list(KINDS.items()) if kind is None else listing(kind, load_registry(datasets), None)
+    options.print_pairs(rows, json, no_color)
 
 
 def describe(
-    name: Annotated[str, typer.Argument(help="A method, task, data set, protocol, ...")],
-    datasets: Datasets = None,
-    json: Json = False,
+    name: Annotated[str, typer.Argument(help="A method, task, data set, setting, metric, ...")],
+    datasets: options.Datasets = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    no_color: options.NoColor = False,
 ) -> None:
-    """Explain a method, task, data set, backbone, decoder or protocol."""
+    """Explain a method, task, data set, backbone, decoder, protocol, metric, setting or loss."""
     from lpmoe_bench.cli.catalogue import describe as facts
     from lpmoe_bench.data.registry import load_registry
 
-    _print_pairs(facts(name, load_registry(datasets)), json)
+    options.print_pairs(facts(name, load_registry(datasets)), json, no_color)
 
 
-def doctor(data_root: DataRoot = None, json: Json = False) -> None:
+def doctor(
+    data_root: options.DataRoot = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    no_color: options.NoColor = False,
+) -> None:
     """Say what is installed and found here, and what to do about what is not."""
     from lpmoe_bench.cli.doctor import examine
 
     rows = [
         (f.name, f.value + (f"  -> {f.advice}" if f.advice else "")) for f in examine(data_root)
     ]
-    _print_pairs(rows, json)
+    options.print_pairs(rows, json, no_color)
 
 
 def publish(
@@ -55,20 +62,17 @@ def publish(
         "results/records"
     ),
     allow_dirty: Annotated[bool, typer.Option(help="Also records of uncommitted code.")] = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    no_color: options.NoColor = False,
 ) -> None:
     """Copy the records of runs, never weights or images, to the published results."""
-    from lpmoe_bench.records.folder import publish as copy
+    from lpmoe_bench.records import folder as run_folder
 
+    made = []
     for folder in folders:
-        print(copy(folder, results, allow_dirty))
-
-
-def _print_pairs(rows: list[tuple[str, str]], json: bool) -> None:
+        made.append(str(run_folder.publish(folder, results, allow_dirty)))
+        if not json:
+            print(made[-1])
     if json:
-        from json import dumps
-
-        print(dumps([list(row) for row in rows], indent=2, ensure_ascii=False))
-        return
-    width = max((len(name) for name, _ in rows), default=0)
-    for name, text in rows:
-        print(f"{name:<{width}}  " + text.replace("\n", "\n" + " " * (width + 2)))
+        options.print_json({"published": made})

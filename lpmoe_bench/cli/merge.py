@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lpmoe_bench.cli.options import Json, NoColor, Offline, Quiet
+from lpmoe_bench.cli import options
 
 if TYPE_CHECKING:
     from lpmoe_bench.model.merge import Merged
@@ -21,10 +21,10 @@ def merge(
     backbone: Annotated[str | None, typer.Option(help="Of a LoRA in peft's format.")] = None,
     weights: Annotated[str | None, typer.Option(help="... its weights, as for run.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the output.")] = False,
-    json: Json = False,
-    quiet: Quiet = False,
-    no_color: NoColor = False,
-    offline: Offline = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    no_color: options.NoColor = False,
+    offline: options.Offline = False,
 ) -> None:
     """Fold a method into plain backbone weights and prove that the features stay the same."""
     from lpmoe_bench.console import Terminal
@@ -54,9 +54,10 @@ def export(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run of lora or late_lora.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder.")],
     force: Annotated[bool, typer.Option("--force", help="Overwrite an adapter there.")] = False,
-    quiet: Quiet = False,
-    no_color: NoColor = False,
-    offline: Offline = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    no_color: options.NoColor = False,
+    offline: options.Offline = False,
 ) -> None:
     """Write a run's LoRA in the format of Hugging Face peft."""
     from lpmoe_bench.console import Terminal
@@ -64,7 +65,10 @@ def export(
     from lpmoe_bench.model.weights.resolve import default_cache
 
     backbone = export_run(run, output, default_cache(), offline, force)
-    print(output)
+    if json:
+        options.print_json({"output": str(output), "backbone": backbone})
+    else:
+        print(output)
     Terminal(quiet, no_color).note(
         f"load it with PeftModel.from_pretrained around timm's {backbone} with the weights "
         f"that the run was trained on; "

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lpmoe_bench.cli.options import DataRoot, Datasets, Json, NoColor, Offline, Quiet
+from lpmoe_bench.cli import options
 
 if TYPE_CHECKING:
     from lpmoe_bench.records.store import StoredRecord
@@ -30,10 +29,10 @@ def predict(
         float | None,
         typer.Option(help="Write masks: 255 above this probability.", min=0, max=1),
     ] = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    no_color: NoColor = False,
-    offline: Offline = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    no_color: options.NoColor = False,
+    offline: options.Offline = False,
 ) -> None:
     """Write the maps and overlays that a trained run predicts for images of any size."""
     from dataclasses import asdict
@@ -70,10 +69,11 @@ def picture(
     runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs of one task.")],
     images: Annotated[int, typer.Option(help="How many scenes of the embedded set.", min=1)] = 4,
     output: Annotated[Path, typer.Option("--output", "-o", help="File.")] = Path("picture.png"),
-    datasets: Datasets = None,
-    quiet: Quiet = False,
-    no_color: NoColor = False,
-    offline: Offline = False,
+    datasets: options.Datasets = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    no_color: options.NoColor = False,
+    offline: options.Offline = False,
 ) -> None:
     """Draw image, mask and every run's prediction side by side, on scenes of the runs' task."""
     from lpmoe_bench.console import Terminal
@@ -88,8 +88,12 @@ def picture(
         data = resolve(task, registry, None, None, True, cache, bar.update)
     pairs = data.tests[0].pairs
     step = max(1, len(pairs) // images)
-    side_by_side(runs, pairs[::step][:images], output, cache, offline)
-    print(output)
+    shown = pairs[::step][:images]
+    side_by_side(runs, shown, output, cache, options.offline_too(offline))
+    if json:
+        options.print_json({"output": str(output), "images": [pair.name for pair in shown]})
+    else:
+        print(output)
 
 
 # The command line of `evaluate`.
@@ -97,16 +101,18 @@ def picture(
 
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Folder of a trained run.")],
-    data: Annotated[
+    test_set: Annotated[
         list[str] | None,
-        typer.Option(help="data set/split, a data set (its test splits), or an embedded set."),
+        typer.Option(
+            "--test-set", help="data set/split, a data set (its test splits), or an embedded set."
+        ),
     ] = None,
-    protocol: Annotated[str | None, typer.Option(help="Protocol; by default the run's.")] = None,
+    protocol: options.ProtocolName = None,
     test_images: Annotated[Path | None, typer.Option(help="Your own folders: images.")] = None,
     test_masks: Annotated[Path | None, typer.Option(help="... their masks.")] = None,
     name: Annotated[str, typer.Option(help="... what to call them: own/NAME.")] = "test",
-    data_root: DataRoot = None,
-    datasets: Datasets = None,
+    data_root: options.DataRoot = None,
+    datasets: options.Datasets = None,
     runs: Annotated[
         Path | None, typer.Option(help="Folder of records; by default that of the run.")
     ] = None,
@@ -117,10 +123,10 @@ def evaluate(
         bool, typer.Option("--allow-overlap", help="Also sets with images of the training list.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Again; old files are kept.")] = False,
-    json: Json = False,
-    quiet: Quiet = False,
-    no_color: NoColor = False,
-    offline: Offline = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    no_color: options.NoColor = False,
+    offline: options.Offline = False,
 ) -> None:
     """Score a trained run on another test set; writes a record for each set."""
     from lpmoe_bench.console import Terminal
@@ -130,7 +136,7 @@ def evaluate(
 
     request = EvaluationRequest(
         run=run,
-        sets=tuple(data or ()),
+        sets=tuple(options.names(test_set)),
         test_images=test_images,
         test_masks=test_masks,
         name=name,
@@ -139,7 +145,7 @@ def evaluate(
         datasets=datasets,
         runs=runs,
         cache=default_cache(),
-        offline=offline or bool(os.environ.get("LPMOE_BENCH_OFFLINE")),
+        offline=options.offline_too(offline),
         save_predictions=save_predictions,
         allow_overlap=allow_overlap,
         force=force,
@@ -162,7 +168,7 @@ def evaluate(
 def _show(made: dict[str, StoredRecord], no_color: bool) -> None:
     from rich.console import Console
 
-    from lpmoe_bench.cli.run_command import show_scores
+    from lpmoe_bench.cli.run import show_scores
 
     scores = {label: one.record.scores[label] for label, one in made.items()}
     any_record = next(iter(made.values())).record  # all have one method and one protocol

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lpmoe_bench.cli.options import Backbone, DecoderName, Json, NoColor, Quiet
+from lpmoe_bench.cli import options
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
 def profile(
-    method: Annotated[str | None, typer.Option("--method", "-m", help="Method.")] = None,
-    backbone: Backbone = None,
-    decoder: DecoderName = None,
+    method: options.MethodName = None,
+    backbone: options.Backbone = None,
+    decoder: options.DecoderName = None,
     size: Annotated[int | None, typer.Option(help="Image side; else the backbone's own.")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="rank=8, decoder.width=64, train.batch=2.")
@@ -34,13 +34,11 @@ def profile(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="File of the budget table.")
     ] = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    no_color: NoColor = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    no_color: options.NoColor = False,
 ) -> None:
     """Count parameters and FLOPs, measure speed and memory; downloads nothing."""
-    from json import dumps
-
     from rich.console import Console
 
     from lpmoe_bench.config.settings import parse_sets
@@ -51,16 +49,20 @@ def profile(
     if budget_table:
         _budgets("json" if json else format, output)
         return
+    from lpmoe_bench.training.request import RunRequest, refuse_early
+
+    sets, given = parse_sets(set_ or []), {k: v for k, v in flags.items() if v is not None}
+    refuse_early(RunRequest(given, sets))
     from lpmoe_bench.training.profile import profile as examine
 
     found = examine(
-        parse_sets(set_ or []),
-        {key: value for key, value in flags.items() if value is not None},
+        sets,
+        given,
         measured=measure,
         terminal=Terminal(quiet, no_color),
     )
     if json:
-        print(dumps(found, indent=2))
+        options.print_json(found)
         return
     Console(no_color=no_color).print(_table(found))
 

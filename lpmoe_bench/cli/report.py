@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lpmoe_bench.cli.options import DataRoot, Datasets, NoColor, Quiet
+from lpmoe_bench.cli import options
 
 if TYPE_CHECKING:
     from lpmoe_bench.console import Terminal
@@ -16,17 +16,19 @@ if TYPE_CHECKING:
 
 
 def report(
-    roots: Annotated[list[Path] | None, typer.Argument(help="Folders of records.")] = None,
+    roots: options.Roots = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of index.html.")] = Path(
         "report"
     ),
     title: Annotated[str, typer.Option(help="Title of the page.")] = "lpmoe-bench report",
-    task: Annotated[str | None, typer.Option(help="Only this task.")] = None,
-    test_set: Annotated[str | None, typer.Option(help="Only this test set.")] = None,
-    only: Annotated[
-        list[str] | None, typer.Option(help="Only records of this setting: train.limit_train=150.")
+    task: options.Tasks = None,
+    test_set: options.TestSets = None,
+    method: options.Methods = None,
+    only: options.Only = None,
+    metric: Annotated[
+        str | None,
+        typer.Option("--metrics", "--metric", help="Score of the plots; else the primary one."),
     ] = None,
-    metric: Annotated[str | None, typer.Option(help="Score of plots; else the primary.")] = None,
     across: Annotated[str, typer.Option(help="Mix these in one table: decoder.")] = "",
     pareto: Annotated[
         Path | None, typer.Option(help="Write this plot alone: a file .svg or .png.")
@@ -39,10 +41,11 @@ def report(
     maps: Annotated[
         list[str] | None, typer.Option(help="Maps of scored records: NAME=FOLDER.")
     ] = None,
-    data_root: DataRoot = None,
-    datasets: Datasets = None,
-    quiet: Quiet = False,
-    no_color: NoColor = False,
+    data_root: options.DataRoot = None,
+    datasets: options.Datasets = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    no_color: options.NoColor = False,
 ) -> None:
     """Write one HTML file of records: tables, plots, verdicts, disputed images; opens offline."""
     from lpmoe_bench.console import Terminal
@@ -50,15 +53,18 @@ def report(
     from lpmoe_bench.records.store import find_records
     from lpmoe_bench.report.contents import Choice, gather
 
+    tasks, tests = options.names(task), options.names(test_set)
     choice = Choice(
-        task,
-        test_set,
+        tasks[0] if len(tasks) == 1 else None,
+        tests[0] if len(tests) == 1 else None,
         metric,
         tuple(across.split(",")) if across else (),
         parse_only(only or ()),
     )
     terminal = Terminal(quiet, no_color)
-    material = gather(find_records(roots or None), choice)
+    several = (tasks if len(tasks) > 1 else (), method, tests if len(tests) > 1 else ())
+    found = options.narrowed(find_records(roots or None), None, *several)
+    material = gather(found, choice)
     for note in material.notes:
         terminal.note(note)
     if pareto is not None:
@@ -66,10 +72,11 @@ def report(
 
         for note in write_pareto(material, x, pareto):
             terminal.note(note)
-        print(pareto)
+        options.print_json({"output": str(pareto)}) if json else print(pareto)
         return
     gallery = _gallery(images, no_images, maps or [], data_root, datasets)
-    print(_write(material, title, output, gallery, terminal))
+    page = _write(material, title, output, gallery, terminal)
+    options.print_json({"output": str(page)}) if json else print(page)
 
 
 def _gallery(

@@ -1,69 +1,57 @@
-"""The command line of `run`."""
+"""The `run` command: train and evaluate one method, print its scores."""
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lpmoe_bench.cli.options import (
-    Backbone,
-    ConfigFile,
-    DataRoot,
-    Datasets,
-    DecoderName,
-    DecoderWeights,
-    DryRun,
-    Json,
-    Label,
-    NoColor,
-    Offline,
-    Quiet,
-    Recipe,
-    Runs,
-    Size,
-    WeightsFile,
-)
+from lpmoe_bench.cli import options
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lpmoe_bench.console import Terminal
+    from lpmoe_bench.data.tasks import Folders
+    from lpmoe_bench.records.model import Record
+    from lpmoe_bench.training.plan import Plan
+    from lpmoe_bench.training.request import RunRequest
 
 
 def run(
-    method: Annotated[str | None, typer.Option("--method", "-m", help="Method.")] = None,
-    task: Annotated[str | None, typer.Option("--task", "-t", help="Task.")] = None,
-    backbone: Backbone = None,
-    weights: WeightsFile = None,
-    decoder: DecoderName = None,
-    decoder_weights: DecoderWeights = None,
-    size: Size = None,
-    recipe: Recipe = None,
-    seed: Annotated[int | None, typer.Option(help="Seed.")] = None,
-    label: Label = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="rank=8, decoder.width=64, train.lr=1e-4, runtime.workers=2."),
-    ] = None,
-    config: ConfigFile = None,
+    method: options.MethodName = None,
+    task: options.TaskName = None,
+    backbone: options.Backbone = None,
+    weights: options.WeightsFile = None,
+    decoder: options.DecoderName = None,
+    decoder_weights: options.DecoderWeights = None,
+    size: options.Size = None,
+    recipe: options.Recipe = None,
+    seed: options.Seed = None,
+    label: options.Label = None,
+    set_: options.Sets = None,
+    config: options.ConfigFile = None,
     train_images: Annotated[Path | None, typer.Option(help="Your own folders: images.")] = None,
     train_masks: Annotated[Path | None, typer.Option(help="... their masks.")] = None,
     test_images: Annotated[Path | None, typer.Option(help="... test images.")] = None,
     test_masks: Annotated[Path | None, typer.Option(help="... their masks.")] = None,
-    data_root: DataRoot = None,
-    datasets: Datasets = None,
-    embedded: Annotated[bool, typer.Option("--embedded", help="Use the embedded set.")] = False,
-    runs: Runs = Path("runs"),
+    data_root: options.DataRoot = None,
+    datasets: options.Datasets = None,
+    embedded: options.Embedded = False,
+    runs: options.Runs = Path("runs"),
     force: Annotated[bool, typer.Option("--force", help="Rerun; old files are kept.")] = False,
-    dry_run: DryRun = False,
-    json: Json = False,
-    quiet: Quiet = False,
-    no_color: NoColor = False,
-    offline: Offline = False,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    no_color: options.NoColor = False,
+    offline: options.Offline = False,
 ) -> None:
     """Train and evaluate one method; writes a record, resumes where it was stopped."""
-    from lpmoe_bench.cli import run_command
     from lpmoe_bench.config.settings import parse_sets, read_config_file
     from lpmoe_bench.model.weights.resolve import default_cache
-    from lpmoe_bench.training.plan import RunRequest
+    from lpmoe_bench.training.request import RunRequest
 
     flags: dict[str, Any] = {
         "method": method,
@@ -82,11 +70,131 @@ def run(
         sets=parse_sets(set_ or []),
         file=read_config_file(config) if config else {},
         data_root=data_root,
-        folders=run_command.own_folders(train_images, train_masks, test_images, test_masks),
+        folders=_own_folders(train_images, train_masks, test_images, test_masks),
         embedded=embedded,
         datasets=datasets,
         runs=runs,
         cache=default_cache(),
-        offline=offline or bool(os.environ.get("LPMOE_BENCH_OFFLINE")),
+        offline=options.offline_too(offline),
     )
-    run_command.run(request, force, dry_run, json, quiet, no_color)
+    run_and_print(request, force, dry_run, json, quiet, no_color)
+
+
+def run_and_print(
+    request: RunRequest, force: bool, dry_run: bool, json: bool, quiet: bool, no_color: bool
+) -> None:
+    """Refuse what settings alone can refuse, then train, or only plan, and print."""
+    import os
+
+    from lpmoe_bench.console import Terminal
+    from lpmoe_bench.training.request import refuse_early
+
+    refuse_early(request)
+    first = os.environ.get("LOCAL_RANK", "0") == "0"  # one process of several speaks
+    terminal = Terminal(quiet or not first, no_color)
+    if dry_run:
+        return _show_plan(request, terminal, json)
+    from rich.console import Console
+
+    from lpmoe_bench.training.run import run_request
+
+    folder, record = run_request(request, terminal, force)
+    if json:
+        print(record.model_dump_json(indent=2))
+    else:
+        _show(record, Console(no_color=no_color))
+    terminal.say(f"record: {folder}")
+    return None
+
+
+def _own_folders(*paths: Path | None) -> Folders | None:
+    """Return a user's own four folders, None where none is named; raises UsageError for some."""
+    from lpmoe_bench.data.tasks import Folders
+    from lpmoe_bench.errors import UsageError
+
+    given = [path for path in paths if path is not None]
+    if not given:
+        return None
+    if len(given) < 4:
+        raise UsageError(
+            "your own folders need all four: --train-images, --train-masks, --test-images, "
+            f"--test-masks; got {len(given)}"
+        )
+    return Folders(*given)
+
+
+def _show_plan(request: RunRequest, terminal: Terminal, json: bool) -> None:
+    """Resolve everything, build the model on shapes, and say what would run."""
+    from lpmoe_bench.model.segmenter import check_buildable
+    from lpmoe_bench.training.plan import make_plan
+    from lpmoe_bench.training.run import announce
+
+    plan = make_plan(request, terminal)
+    check_buildable(plan.config)
+    announce(plan, terminal)
+    if json:
+        options.print_json(_planned(plan))
+
+
+def _planned(plan: Plan) -> dict[str, Any]:
+    """Return what would run, for machines."""
+    from lpmoe_bench.training.features import Forecast, forecast
+
+    features = forecast(plan) if plan.config.runtime.cache_features else None
+    known = isinstance(features, Forecast)
+    sizes = {"views": features.views, "bytes": features.bytes} if known else None
+    return {
+        "id": plan.id,
+        "fingerprint": plan.fingerprint,
+        "folder": str(plan.folder),
+        "finished": (plan.folder / "run.json").exists(),
+        "images": {
+            "train": len(plan.train_pairs),
+            "validation": len(plan.validation.pairs),
+            "tests": {split.label: len(split.pairs) for split in plan.tests},
+        },
+        "features": sizes,
+        "notes": list(plan.notes),
+        "config": plan.config.model_dump(),
+    }
+
+
+def _show(record: Record, console: Console) -> None:
+    """Print the scores of a run, and what it cost."""
+    show_scores(record, record.scores, console)
+    console.print(_cost_line(record), highlight=False, soft_wrap=True)
+
+
+def show_scores(
+    record: Record, scores: Mapping[str, Mapping[str, float | None]], console: Console
+) -> None:
+    """Print scores by test set, one column each; method and protocol are those of the record."""
+    from rich.table import Table
+
+    from lpmoe_bench.metrics.facts import get_metric
+    from lpmoe_bench.metrics.protocols import get_protocol
+
+    protocol = get_protocol(record.protocol.name)
+    console.print(f"{record.method.title}, protocol {protocol.label}", highlight=False)
+    table = Table()
+    table.add_column("metric")
+    for label in scores:
+        table.add_column(label, justify="right")
+    for key in protocol.metrics:
+        arrow = get_metric(key).arrow
+        values = [of_set[key] for of_set in scores.values()]
+        cells = ["-" if value is None else f"{value:.3f}" for value in values]
+        table.add_row(f"{get_metric(key).label} {arrow}", *cells)
+    console.print(table)
+
+
+def _cost_line(record: Record) -> str:
+    count, costs = record.parameters, record.costs
+    assert count is not None
+    return (
+        f"trainable {count.method:,} in the method ({count.share_of_backbone:.2%} of the backbone) "
+        f"+ {count.decoder:,} in the decoder; "
+        f"{costs.train_images_per_second or 0:.1f} images/s training, "
+        f"{costs.inference_images_per_second or 0:.1f} inference; "
+        f"peak memory {(costs.peak_memory_bytes or 0) / 2**30:.2f} GiB"
+    )

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lpmoe_bench.cli.options import DataRoot, Datasets, Json, NoColor, Quiet, Runs
+from lpmoe_bench.cli import options
 
 
 def score(
@@ -15,10 +15,10 @@ def score(
     gt: Annotated[Path | None, typer.Option(help="Folder of masks.")] = None,
     images: Annotated[Path | None, typer.Option(help="Images of --gt, as a run has them.")] = None,
     task: Annotated[str | None, typer.Option("--task", "-t", help="Task.")] = None,
-    set_: Annotated[
-        str | None, typer.Option("--set", help="Test set of the task, such as camo/test.")
+    test_set: Annotated[
+        str | None, typer.Option("--test-set", help="Test set of the task, such as camo/test.")
     ] = None,
-    protocol: Annotated[str | None, typer.Option(help="Protocol; the task names one.")] = None,
+    protocol: options.ProtocolName = None,
     name: Annotated[
         list[str] | None, typer.Option(help="Method's name, once a folder; else the folder's.")
     ] = None,
@@ -37,14 +37,14 @@ def score(
         list[str] | None, typer.Option(help="Extra metrics, with commas, such as hd95.")
     ] = None,
     jobs: Annotated[int | None, typer.Option(help="Processes; as cores allow.", min=1)] = None,
-    data_root: DataRoot = None,
-    datasets: Datasets = None,
-    embedded: Annotated[bool, typer.Option("--embedded", help="Use the embedded set.")] = False,
-    runs: Runs = Path("runs"),
+    data_root: options.DataRoot = None,
+    datasets: options.Datasets = None,
+    embedded: options.Embedded = False,
+    runs: options.Runs = Path("runs"),
     force: Annotated[bool, typer.Option("--force", help="Score again; old ones are kept.")] = False,
-    json: Json = False,
-    quiet: Quiet = False,
-    no_color: NoColor = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    no_color: options.NoColor = False,
 ) -> None:
     """Score maps that any program made; writes a record for each folder."""
     from lpmoe_bench.cli.score_command import Wishes, score_command
@@ -57,7 +57,7 @@ def score(
         gt=gt,
         images=images,
         task=task,
-        test_set=set_,
+        test_set=test_set,
         protocol=protocol,
         datasets=datasets,
         data_root=data_root,

@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from lpmoe_bench.cli.options import (
-    Backbone,
-    ConfigFile,
-    DataRoot,
-    Datasets,
-    DecoderName,
-    DecoderWeights,
-    DryRun,
-    Json,
-    Label,
-    NoColor,
-    Offline,
-    Quiet,
-    Recipe,
-    Runs,
-    Size,
-    WeightsFile,
-)
+from lpmoe_bench.cli import options
 from lpmoe_bench.errors import UsageError
 
 app = typer.Typer(
+    cls=options.Group,
     invoke_without_command=True,
     help="Run methods x tasks x seeds, each in a process of its own; `sweep status` any time.",
     epilog="Exit codes: 0 ok, 4 some cells failed, 130 interrupted (the same command resumes).",
@@ -46,24 +29,32 @@ Done = Annotated[
 @app.callback()
 def sweep(
     context: typer.Context,
-    methods: Annotated[str | None, typer.Option("--methods", "-m", help="With commas.")] = None,
-    tasks: Annotated[
-        str | None, typer.Option("--tasks", "-t", help="With commas; cod by default.")
+    method: Annotated[
+        list[str] | None, typer.Option("--method", "-m", help="Methods; repeat, or with commas.")
     ] = None,
-    seeds: Annotated[str | None, typer.Option(help="With commas; 0,1,2 by default.")] = None,
-    backbone: Backbone = None,
-    weights: WeightsFile = None,
-    decoder: DecoderName = None,
-    decoder_weights: DecoderWeights = None,
-    size: Size = None,
-    recipe: Recipe = None,
-    label: Label = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option("--task", "-t", help="Tasks; repeat, or with commas.", show_default="cod"),
+    ] = None,
+    seed: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--seeds", "--seed", help="Seeds; repeat, or with commas.", show_default="0,1,2"
+        ),
+    ] = None,
+    backbone: options.Backbone = None,
+    weights: options.WeightsFile = None,
+    decoder: options.DecoderName = None,
+    decoder_weights: options.DecoderWeights = None,
+    size: options.Size = None,
+    recipe: options.Recipe = None,
+    label: options.Label = None,
     set_: Set = None,
-    config: ConfigFile = None,
-    data_root: DataRoot = None,
-    datasets: Datasets = None,
-    embedded: Annotated[bool, typer.Option("--embedded", help="Use the embedded sets.")] = False,
-    runs: Runs = Path("runs"),
+    config: options.ConfigFile = None,
+    data_root: options.DataRoot = None,
+    datasets: options.Datasets = None,
+    embedded: options.Embedded = False,
+    runs: options.Runs = Path("runs"),
     done: Done = None,
     engine: Annotated[str, typer.Option(help="local, or ray for many machines.")] = "local",
     jobs: Annotated[
@@ -75,18 +66,18 @@ def sweep(
         typer.Option("--shared/--streamed", help="Whether Ray's workers see the runs folder."),
     ] = None,
     retry: Annotated[bool, typer.Option("--retry", help="Failed cells get new tries.")] = False,
-    dry_run: DryRun = False,
-    json: Json = False,
-    quiet: Quiet = False,
-    no_color: NoColor = False,
-    offline: Offline = False,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    no_color: options.NoColor = False,
+    offline: options.Offline = False,
 ) -> None:
     """Run methods x tasks x seeds; finished cells are skipped, stopped ones go on."""
     if context.invoked_subcommand is not None:
         return
-    from lpmoe_bench.cli.sweep_command import How, sweep_command
     from lpmoe_bench.config.settings import read_config_file
     from lpmoe_bench.console import Terminal
+    from lpmoe_bench.sweep.execute import SweepMode, run_sweep
     from lpmoe_bench.sweep.plan import Places, SweepRequest
 
     flags: dict[str, Any] = {
@@ -100,18 +91,18 @@ def sweep(
     }
     file = read_config_file(config) if config else {}
     request = SweepRequest(
-        methods=_names(_text(methods, file, "method", "")),
-        tasks=_names(_text(tasks, file, "task", "cod")),
-        seeds=_numbers(_text(seeds, file, "seed", "0,1,2")),
+        methods=_names(method, file, "method", ""),
+        tasks=_names(task, file, "task", "cod"),
+        seeds=_numbers(_names(seed, file, "seed", "0,1,2")),
         flags={k: v for k, v in flags.items() if v is not None},
         sets=set_ or [],
         file=file,
         places=Places(data_root=_whole(data_root), datasets=_whole(datasets), embedded=embedded),
         runs=runs.resolve(),
-        offline=offline or bool(os.environ.get("LPMOE_BENCH_OFFLINE")),
+        offline=options.offline_too(offline),
     )
-    how = How(engine, jobs, address, shared, retry, done or [])
-    sweep_command(request, how, dry_run, json, Terminal(quiet, no_color))
+    how = SweepMode(engine, jobs, address, shared, retry, done or [])
+    run_sweep(request, how, dry_run, json, Terminal(quiet, no_color))
 
 
 @app.command()
@@ -119,14 +110,16 @@ def status(
     context: typer.Context,
     runs: Annotated[Path | None, typer.Option("--runs", help="Folder of run records.")] = None,
     done: Done = None,
-    json: Json = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    no_color: options.NoColor = False,
 ) -> None:
     """Say how the sweeps of a folder stand: what is done, runs, failed and why."""
-    from lpmoe_bench.cli.sweep_command import status_command
+    from lpmoe_bench.sweep.execute import print_status
 
     before = context.parent.params if context.parent else {}  # `sweep --runs DIR status`
     folder: Path = runs or before["runs"]
-    status_command(folder.resolve(), done or before["done"] or [], json or before["json"])
+    print_status(folder.resolve(), done or before["done"] or [], json or before["json"])
 
 
 @app.command(hidden=True)
@@ -134,22 +127,22 @@ def cell(
     config: Annotated[Path, typer.Option(help="The cell's settings.")],
     expect: Annotated[str, typer.Option(help="The fingerprint that was planned.")],
     parent: Annotated[int, typer.Option(help="Process to end with.")],
-    runs: Runs = Path("runs"),
+    runs: options.Runs = Path("runs"),
     note: Annotated[list[str] | None, typer.Option(help="A sentence for the record.")] = None,
     set_: Set = None,
-    data_root: DataRoot = None,
-    datasets: Datasets = None,
-    embedded: Annotated[bool, typer.Option("--embedded")] = False,
-    offline: Offline = False,
+    data_root: options.DataRoot = None,
+    datasets: options.Datasets = None,
+    embedded: options.Embedded = False,
+    offline: options.Offline = False,
 ) -> None:
     """Run one cell: `run --config`, refused where its fingerprint is not the planned one."""
     from lpmoe_bench.sweep.local import tether
 
     tether(parent)
-    from lpmoe_bench.cli import run_command
+    from lpmoe_bench.cli.run import run_and_print
     from lpmoe_bench.config.settings import parse_sets, read_config_file
     from lpmoe_bench.model.weights.resolve import default_cache
-    from lpmoe_bench.training.plan import RunRequest
+    from lpmoe_bench.training.request import RunRequest
 
     request = RunRequest(
         flags={},
@@ -164,20 +157,15 @@ def cell(
         expect=expect,
         extra_notes=tuple(note or []),
     )
-    run_command.run(request, force=False, dry_run=False, json=True, quiet=False, no_color=True)
+    run_and_print(request, force=False, dry_run=False, json=True, quiet=False, no_color=True)
 
 
-def _text(flag: str | None, file: dict[str, Any], setting: str, default: str) -> str:
-    """Return what a flag says, else the setting of the file that it would win over."""
-    return str(file.get(setting, default)) if flag is None else flag
+def _names(given: list[str] | None, file: dict[str, Any], setting: str, default: str) -> list[str]:
+    """Return the names of an option, else those of the setting of the file that it wins over."""
+    return options.names([str(file.get(setting, default))] if given is None else given)
 
 
-def _names(text: str) -> list[str]:
-    return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-
-
-def _numbers(text: str) -> list[int]:
-    names = _names(text)
+def _numbers(names: list[str]) -> list[int]:
     wrong = [name for name in names if not name.isdecimal() or int(name) >= 2**62]
     if wrong:
         raise UsageError(

@@ -8,24 +8,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lpmoe_bench.cli.options import Quiet
+from lpmoe_bench.cli import options
 
 if TYPE_CHECKING:
     from lpmoe_bench.tables.parts import CellCounts
 
 
 def table(
-    roots: Annotated[list[Path] | None, typer.Argument(help="Folders of records.")] = None,
+    roots: options.Roots = None,
     format: Annotated[
-        str, typer.Option("--format", "-f", help="markdown, latex, csv or html.")
+        str, typer.Option("--format", "-f", help="markdown, latex, csv, html or json.")
     ] = "markdown",
-    task: Annotated[str | None, typer.Option(help="Only this task.")] = None,
-    method: Annotated[list[str] | None, typer.Option(help="Only these methods.")] = None,
-    test_set: Annotated[str | None, typer.Option(help="Only this test set.")] = None,
-    only: Annotated[
-        list[str] | None, typer.Option(help="Only records of this setting: train.limit_train=150.")
+    task: options.Tasks = None,
+    method: options.Methods = None,
+    test_set: options.TestSets = None,
+    only: options.Only = None,
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option("--metrics", "--metric", help="all, or names with commas."),
     ] = None,
-    metrics: Annotated[str, typer.Option(help="all, or names with commas.")] = "",
     columns: Annotated[str, typer.Option(help="Cost columns, with commas, or all.")] = "",
     sort: Annotated[str | None, typer.Option(help="Order rows by this column.")] = None,
     across: Annotated[str, typer.Option(help="Mix these in one table: decoder.")] = "",
@@ -48,24 +49,29 @@ def table(
         Path | None, typer.Option(help="Speeds from benchmarks/methods.py --json, as columns.")
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File.")] = None,
-    quiet: Quiet = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    no_color: options.NoColor = False,
 ) -> None:
     """Print a comparison table of records: Markdown, LaTeX, CSV or HTML."""
     from lpmoe_bench.console import Terminal
     from lpmoe_bench.files import write_atomically
-    from lpmoe_bench.records.context import keep_only, parse_only
+    from lpmoe_bench.records.context import keep_only, narrow, parse_only
     from lpmoe_bench.records.store import default_roots, find_records
     from lpmoe_bench.tables.formats import format_table
     from lpmoe_bench.tables.table import build_table, read_speeds
 
+    tasks, tests = options.names(task), options.names(test_set)
     found = find_records(roots or None)
     stored = keep_only(found.stored, parse_only(only or ()))
+    if len(tasks) > 1 or len(tests) > 1:
+        stored = narrow(found._replace(stored=stored), (), tasks, (), tests).stored
     made = build_table(
         [one.record for one in stored],
-        task=task,
-        methods=method,
-        test_set=test_set,
-        metrics=metrics.split(",") if metrics else None,
+        task=tasks[0] if len(tasks) == 1 else None,
+        methods=options.names(method) or None,
+        test_set=tests[0] if len(tests) == 1 else None,
+        metrics=options.names(metrics) or None,
         columns=columns.split(",") if columns else (),
         sort=sort,
         across=across.split(",") if across else (),
@@ -79,9 +85,9 @@ def table(
         from lpmoe_bench.tables.verdicts import with_verdicts
 
         made = with_verdicts(made, stored, against, margin)
-    text = format_table(made, format)
+    text = format_table(made, "json" if json else format)
     for note in (*found.notes, *made.notes):
-        Terminal(quiet).note(note)
+        Terminal(quiet, no_color).note(note)
     if output is None:
         print(text, end="")
     else:
@@ -92,7 +98,7 @@ def _cells(roots: Sequence[Path]) -> CellCounts | None:
     """Return the cells that sweeps under these roots declared; None where there is no sweep."""
     if not any(next(root.glob("sweeps/*/plan.json"), None) for root in roots):
         return None
-    from lpmoe_bench.cli.sweep_command import cell_counts
+    from lpmoe_bench.sweep.execute import cell_counts
     from lpmoe_bench.tables.parts import CellCounts
 
     there = [root for root in roots if root.is_dir()]

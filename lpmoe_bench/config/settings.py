@@ -18,6 +18,13 @@ from method_zoo.errors import unknown
 DEFAULT_BACKBONE = "dinov2_small_imgfocus"
 SECTIONS = ("train", "runtime", "options", "decoder_options")
 SET_SECTIONS = {"decoder": "decoder_options", "train": "train", "runtime": "runtime"}  # of --set
+# Losses by name; lpmoe_bench.model.losses has their formulas.
+LOSSES = {
+    "structure": "weighted BCE + weighted IoU of PraNet, as released code computes it",
+    "structure_intended": "the same with the pixel weights that its formula means",
+    "bce_dice": "binary cross-entropy + Dice",
+    "balanced_bce": "binary cross-entropy, classes weighted by their shares of the pixels",
+}
 ROLES = ("recipe", "protocol", "runtime", "label")
 
 
@@ -216,6 +223,11 @@ def fields_by_role() -> dict[str, str]:
 def later_fields() -> dict[str, Any]:
     """Return the default of each field that came later: records without it mean that."""
     return {name: info.default for name, info in _fields() if _extra(info).get("later")}
+
+
+def setting_fields() -> dict[str, FieldInfo]:
+    """Return every field by its dotted name: description, default, limits and role."""
+    return dict(_fields())
 
 
 def _fields() -> Iterator[tuple[str, FieldInfo]]:

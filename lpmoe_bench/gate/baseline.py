@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.files import write_atomically
+from lpmoe_bench.records.context import plain
 
 BASELINE_VERSION = 1
 DEFAULT_FLOOR = 0.001  # no table prints a smaller difference
@@ -139,6 +141,31 @@ class Baseline(_Section):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"cell {twice[0]} is there twice")
         return self
+
+    def narrowed(
+        self,
+        only: Sequence[tuple[str, str]] = (),
+        tasks: Sequence[str] = (),
+        methods: Sequence[str] = (),
+        test_sets: Sequence[str] = (),
+    ) -> Baseline:
+        """Return the pins that a check of these records alone is held against.
+
+        A pin is left out where it is known to be of another task, method, test set or setting.
+        """
+        names = {"task": tasks, "method": methods, "test_set": test_sets}
+
+        def fits(pin: CellPin) -> bool:
+            if any(wanted and pin.identity.get(key) not in wanted for key, wanted in names.items()):
+                return False
+            for name, text in only:
+                keys = (f"setting {name}", name, name.removeprefix("train."))
+                known = [pin.identity[key] for key in keys if key in pin.identity]
+                if known and plain(known[0]) != text.lower():
+                    return False
+            return True
+
+        return self.model_copy(update={"cells": [pin for pin in self.cells if fits(pin)]})
 
 
 def parse_baseline(content: Any, source: Path) -> Baseline:

@@ -10,8 +10,9 @@ from typing import Any
 from lpmoe_bench.config.settings import fields_by_role, later_fields
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.records.model import Record, SplitFacts
-from lpmoe_bench.records.store import StoredRecord
+from lpmoe_bench.records.store import Found, StoredRecord
 from method_zoo.errors import unknown
+from method_zoo.options import method_name
 
 # What records must have in common to share a table, and how a caption says it.
 
@@ -253,3 +254,38 @@ def keep_only(
 def _settings(record: Record) -> dict[str, str]:
     """Return a record's settings, its seed among them, as `--only` writes them."""
     return {key: plain(value) for key, value in flat(record.config).items()}
+
+
+def narrow(
+    found: Found,
+    only: Sequence[tuple[str, str]] = (),
+    tasks: Sequence[str] = (),
+    methods: Sequence[str] = (),
+    test_sets: Sequence[str] = (),
+) -> Found:
+    """Return the records of these settings, tasks and methods, with scores of these test sets.
+
+    An empty list leaves all. Raises UsageError where a name is of none of the records.
+    """
+    if not (only or tasks or methods or test_sets):
+        return found
+    stored = keep_only(found.stored, only)
+    wanted = [method_name(name) for name in methods]
+    for kind, given, known in (
+        ("task", tasks, {one.record.task for one in stored}),
+        ("method", wanted, {one.record.method.name for one in stored}),
+        ("test set", test_sets, {test for one in stored for test in one.record.scores}),
+    ):
+        for name in given:
+            if name not in known:
+                raise UsageError(unknown(f"{kind} among these records", name, known))
+    kept = []
+    for one in stored:
+        tests = [test for test in one.record.scores if not test_sets or test in test_sets]
+        fits = (not tasks or one.record.task in tasks) and (
+            not wanted or one.record.method.name in wanted
+        )
+        if fits and tests:
+            scores = {test: one.record.scores[test] for test in tests}
+            kept.append(one._replace(record=one.record.model_copy(update={"scores": scores})))
+    return Found(kept, found.notes)

@@ -18,6 +18,7 @@ from lpmoe_bench.records.model import Record, parse_record
 RECORD, ROWS, CURVE = "run.json", "per_image.csv", "curve.csv"
 ADAPTER_FILE = "adapter.safetensors"
 STATE_FILE = "resume.safetensors"  # of a run that is not finished
+SAID_EACH = 3  # of one fault; more of them are said together
 TEXT_COLUMNS = ("dataset", "image", "flags")
 
 
@@ -100,7 +101,7 @@ def find_records(roots: Iterable[Path] | None = None) -> Found:
 
     A record that cannot be read becomes a note; raises UsageError for a root that does not exist.
     """
-    found = Found([], [])
+    found, broken = Found([], []), dict[str, list[tuple[Path, str]]]()
     for root in default_roots() if roots is None else roots:
         if roots is not None and not root.is_dir():
             raise UsageError(f"{root} is no folder; name one that holds records, such as runs")
@@ -108,7 +109,17 @@ def find_records(roots: Iterable[Path] | None = None) -> Found:
             try:
                 found.stored.append(StoredRecord(folder, read_record(folder)))
             except DataError as error:
-                found.notes.append(f"left out: {error}")
+                # One kind of fault may be in hundreds of files: it is said once.
+                kind = str(error).replace(str(folder), "")
+                broken.setdefault(kind, []).append((folder, str(error)))
+    for faults in broken.values():
+        if len(faults) <= SAID_EACH:
+            found.notes.extend(f"left out: {text}" for _, text in faults)
+        else:
+            first = ", ".join(str(folder) for folder, _ in faults[:SAID_EACH])
+            found.notes.append(
+                f"left out: {len(faults)} records for one reason, such as {first}: {faults[0][1]}"
+            )
     return found
 
 

@@ -24,7 +24,8 @@ from lpmoe_bench.records.model import run_folder
 from method_zoo.errors import ZooError, unknown
 
 if TYPE_CHECKING:
-    from lpmoe_bench.training.plan import Plan, RunRequest, Sources
+    from lpmoe_bench.training.plan import Plan, Sources
+    from lpmoe_bench.training.request import RunRequest
 
 # What a sweep is on disk: its cells as planned, and what became of each attempt.
 
@@ -217,14 +218,18 @@ def plan_sweep(request: SweepRequest, terminal: Terminal) -> Sweep:
     Cells go seed by seed, so that a sweep that is stopped early has all methods at some seeds.
     Errors are those of make_plan and of building the models: nothing runs unless every cell can.
     """
-    from lpmoe_bench.training.plan import make_plan
+    from lpmoe_bench.training.request import refuse_early
 
-    for name, values in (("methods", request.methods), ("tasks", request.tasks)):
+    for name, values in (("method", request.methods), ("task", request.tasks)):
         if not values:
             raise UsageError(f"--{name} is empty; name at least one, with commas between them")
     if not request.seeds:
         raise UsageError("--seeds is empty; give whole numbers with commas, such as 0,1,2")
     combinations = [(task, method) for task in request.tasks for method in request.methods]
+    for task, method in combinations:  # all that settings alone can refuse, before torch is there
+        refuse_early(_request(request, task, method))
+    from lpmoe_bench.training.plan import make_plan
+
     known: dict[tuple, Sources] = {}
     notes: dict[str, None] = {}
     plans, built = [], set()
@@ -249,7 +254,7 @@ def plan_sweep(request: SweepRequest, terminal: Terminal) -> Sweep:
 
 
 def _request(request: SweepRequest, task: str, method: str) -> RunRequest:
-    from lpmoe_bench.training.plan import RunRequest
+    from lpmoe_bench.training.request import RunRequest
 
     return RunRequest(
         flags={**request.flags, "task": task, "method": method, "seed": request.seeds[0]},

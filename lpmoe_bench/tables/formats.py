@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 
 from lpmoe_bench.errors import UsageError
-from lpmoe_bench.tables.html import html_page, to_html
+from lpmoe_bench.tables.html import html_page
 from lpmoe_bench.tables.parts import (
     Cell,
     Column,
@@ -41,6 +42,16 @@ def to_csv(table: Table) -> str:
     writer.writeheader()
     writer.writerows(lines)
     return text.getvalue()
+
+
+def to_json(table: Table) -> str:
+    """One object: captions and footers, with the rows of `to_csv`, and the notes."""
+    tables = [
+        {"caption": group.caption, "rows": [*_group_lines(group)], "below": list(group.below)}
+        for group in table.groups
+    ]
+    found = {"tables": tables, "notes": list(table.notes)}
+    return json.dumps(found, indent=2, ensure_ascii=False) + "\n"
 
 
 def _group_lines(group: Group) -> Iterable[dict[str, object]]:
@@ -183,9 +194,6 @@ def latex_text(text: str) -> str:
 # Tables as text of a kind: Markdown, LaTeX, CSV, HTML.
 
 
-__all__ = ["FORMATS", "format_table", "to_csv", "to_html", "to_latex", "to_markdown"]
-
-
 def format_table(table: Table, kind: str) -> str:
     """Return the table as text of a kind in FORMATS; raises UsageError for another."""
     if kind not in FORMATS:
@@ -245,4 +253,5 @@ FORMATS: dict[str, Callable[[Table], str]] = {
     "latex": to_latex,
     "csv": to_csv,
     "html": html_page,
+    "json": to_json,
 }

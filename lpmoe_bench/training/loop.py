@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from lpmoe_bench.config.settings import RunConfig, TrainConfig
+from lpmoe_bench.console import stop_requested
 from lpmoe_bench.data.loader import PairDataset, epoch_batches, loader
 from lpmoe_bench.errors import DivergedError, InterruptedRun, UsageError
 from lpmoe_bench.model.costs import peak_memory_bytes
@@ -31,26 +30,6 @@ from lpmoe_bench.training.state import (
 )
 
 # Ctrl-C and `kill` as a request to stop after the current step.
-
-
-@contextmanager
-def stop_requested() -> Iterator[Callable[[], bool]]:
-    """Turn the first SIGINT or SIGTERM into a request to stop after the step; the next one acts."""
-    requests: list[int] = []
-    previous = {}
-
-    def ask(number: int, frame: object) -> None:
-        requests.append(number)
-        for known, handler in previous.items():
-            signal.signal(known, handler)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        previous[number] = signal.signal(number, ask)
-    try:
-        yield lambda: bool(requests)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 CURVE_ROWS = 200

@@ -2,74 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
-from lpmoe_bench.config.recipes import recipe_layers, recipe_notes
+from lpmoe_bench.config.recipes import recipe_notes
 from lpmoe_bench.config.settings import RunConfig, RuntimeConfig, build_config, fingerprint
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.data.loader import PairDataset, Prefixes, carve_validation, subset
 from lpmoe_bench.data.pairs import Pair
 from lpmoe_bench.data.registry import Registry, Task, load_registry
 from lpmoe_bench.data.splits import Split, check_pairs, make_split
-from lpmoe_bench.data.tasks import MANIFESTS, Folders, TaskData, resolve
+from lpmoe_bench.data.tasks import MANIFESTS, TaskData, resolve
 from lpmoe_bench.errors import DataError, ResourceError, UsageError
-from lpmoe_bench.metrics.facts import get_metric
 from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.model.decoders.decoder import DecoderWeights, resolve_decoder_weights
 from lpmoe_bench.model.decoders.names import get_decoder
-from lpmoe_bench.model.losses import get_loss
 from lpmoe_bench.model.weights.resolve import Weights, resolve_weights
 from lpmoe_bench.records.model import run_folder
+from lpmoe_bench.training.request import (
+    RunRequest,
+    check_settings,
+    layers_of,
+    preset_layer,
+    vars_of,
+)
 from method_zoo.method import Method
-from method_zoo.options import check_options, get_method, method_name
+from method_zoo.options import get_method, signature_options
 
 # A configuration completed: names checked, defaults filled in, `auto` settled, misfits refused.
 
 
-def preset_layer(method: type[Method]) -> dict[str, Any]:
-    """Return the settings that a method prefers: its decoder, its rates."""
-    return {"decoder": method.decoder, "train": dict(method.preset)}
-
-
 def complete_config(config: RunConfig, method: type[Method]) -> RunConfig:
     """Check names, fill in the defaults of method and decoder, and settle `auto`."""
-    get_loss(config.train.loss)
-    get_protocol(config.protocol)
-    if not get_metric(config.train.select).per_image:
-        raise UsageError(
-            f"train.select is {config.train.select}, which only a whole data set has; "
-            f"choose one that an image has, such as {get_protocol(config.protocol).primary}"
-        )
     decoder = get_decoder(config.decoder)
+    options, of_decoder = signature_options(method), signature_options(decoder)
+    config = check_settings(config, vars_of(method), options, decoder.title, of_decoder)
     precision, device = config.train.precision, _device(config.runtime)
     _check_batch_statistics(config, method, device)
-    _check_features(config)
     if precision == "auto":
         bf16 = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         precision = "bf16-mixed" if bf16 else "32-true"
     return config.model_copy(
         update={
-            "method": method_name(config.method),
-            "options": _options(method, config.options),
-            "decoder_options": check_options(
-                decoder, f"decoder {decoder.title}", config.decoder_options
-            ),
             "train": config.train.model_copy(update={"precision": precision}),
             "runtime": config.runtime.model_copy(update={"device": device}),
         }
     )
-
-
-def _options(method: type[Method], given: dict[str, Any]) -> dict[str, Any]:
-    """Return all options of a method, less later ones at the value that older records mean."""
-    options = check_options(method, method.title, given)
-    later = method.later_options
-    return {k: v for k, v in options.items() if k not in later or later[k] != v}
 
 
 def _device(runtime: RuntimeConfig) -> str:
@@ -83,23 +64,6 @@ def _device(runtime: RuntimeConfig) -> str:
     return device
 
 
-def _check_features(config: RunConfig) -> None:
-    """Refuse a feature cache where it would not serve; raises UsageError."""
-    runtime, train = config.runtime, config.train
-    if runtime.cache_test and runtime.cache_features != "disk":
-        raise UsageError("runtime.cache_test needs runtime.cache_features=disk: a run tests once")
-    if runtime.cache_features and (train.scale or train.photometric):
-        raise UsageError(
-            "runtime.cache_features keeps each image as it is and mirrored, but train.scale and "
-            "train.photometric make every view of it new; leave one or the other out"
-        )
-    if runtime.cache_features == "memory" and runtime.devices > 1:
-        raise UsageError(
-            f"runtime.cache_features is memory, of which {runtime.devices} processes would each "
-            f"need all; use disk, which they share"
-        )
-
-
 def _check_batch_statistics(config: RunConfig, method: type[Method], device: str) -> None:
     """Refuse what would change the statistics of a batch behind the fingerprint's back."""
     if not method.batch_statistics:
@@ -111,28 +75,6 @@ def _check_batch_statistics(config: RunConfig, method: type[Method], device: str
             f"{method.title} normalises over the batch, which micro-batches and several CPU "
             f"processes divide; use --set runtime.checkpointing=true to save memory"
         )
-
-
-@dataclass(frozen=True)
-class RunRequest:
-    """What a user asked for, as it came from flags, `--set` and `--config`.
-
-    `expect`: the fingerprint that was planned before; any other is refused. `extra_notes` are
-    sentences for the record.
-    """
-
-    flags: Mapping[str, Any]
-    sets: Mapping[str, Any] = field(default_factory=dict)
-    file: Mapping[str, Any] = field(default_factory=dict)
-    data_root: Path | None = None
-    folders: Folders | None = None
-    embedded: bool = False
-    datasets: Path | None = None
-    runs: Path = Path("runs")
-    cache: Path = Path("cache")
-    offline: bool = False
-    expect: str = ""
-    extra_notes: tuple[str, ...] = ()
 
 
 class Sources(NamedTuple):
@@ -186,14 +128,12 @@ def make_plan(
     if "results" in request.runs.resolve().parts[-2:]:
         raise UsageError(f"--runs {request.runs} holds published records; run into another folder")
     registry = load_registry(request.datasets)
-    asked = (request.file, request.sets, request.flags)
-    recipe = _pick("recipe", asked)
-    task = registry.task(_pick("task", asked))
-    layers = (*recipe_layers(recipe, task.name, asked), *asked)
-    method = get_method(_pick("method", layers))
-    config = build_config(_task_layer(task), preset_layer(method), *layers)
+    asked = layers_of(request, registry)
+    method = get_method(asked.method)
+    config = build_config(asked.task_layer, preset_layer(vars_of(method)), *asked.layers)
     config = complete_config(config, method)
     known = {} if known is None else known
+    task = asked.task
     key = (task.name, config.backbone, config.weights, config.decoder, config.decoder_weights)
     if key not in known:
         known[key] = _sources(config, task, registry, request, terminal)
@@ -213,7 +153,7 @@ def make_plan(
             data.train, f"{data.train.name}-validation", val_pairs, request.cache / MANIFESTS
         ),
         tests=tuple(data.tests),
-        notes=(*recipe_notes(recipe), *data.notes, *request.extra_notes),
+        notes=(*recipe_notes(asked.recipe), *data.notes, *request.extra_notes),
         fingerprint=print_,
         folder=request.runs / place,
         cache=request.cache,
@@ -263,14 +203,3 @@ def _sources(
             for note in check_pairs(split, bar.update, request.cache / MANIFESTS):
                 terminal.note(note)
     return Sources(weights, decoder_weights, data)
-
-
-def _pick(name: str, layers: tuple[Mapping[str, Any], ...]) -> str:
-    """Return the strongest value of a setting that decides other defaults."""
-    default = RunConfig.model_fields[name].default
-    return next((str(layer[name]) for layer in reversed(layers) if name in layer), default)
-
-
-def _task_layer(task: Task) -> dict[str, Any]:
-    train = {"loss": task.loss, "select": task.select} | task.recipe.get("train", {})
-    return {"protocol": task.protocol} | task.recipe | {"train": train}

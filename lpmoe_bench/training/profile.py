@@ -27,7 +27,8 @@ from lpmoe_bench.model.costs import (
 from lpmoe_bench.model.losses import get_loss
 from lpmoe_bench.model.segmenter import blueprint, build_segmenter, native_size
 from lpmoe_bench.model.weights.resolve import RANDOM, resolve_weights
-from lpmoe_bench.training.plan import complete_config, preset_layer
+from lpmoe_bench.training.plan import complete_config
+from lpmoe_bench.training.request import preset_layer, vars_of
 from method_zoo.options import get_method
 
 REPEATS = 15
@@ -70,7 +71,7 @@ def profile_config(*layers: Mapping[str, Any]) -> RunConfig:
     if not named:
         raise UsageError("profile needs a method; name it with --method, such as --method lora")
     method = get_method(named[-1])
-    config = build_config(preset_layer(method), *layers)
+    config = build_config(preset_layer(vars_of(method)), *layers)
     if not any("size" in layer for layer in layers):
         config = config.model_copy(update={"size": native_size(config.backbone)})
     return complete_config(config, method)

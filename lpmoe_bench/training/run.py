@@ -63,7 +63,8 @@ from lpmoe_bench.training.features import (
     wanted_to_test,
 )
 from lpmoe_bench.training.loop import TrainingRun, train
-from lpmoe_bench.training.plan import Plan, RunRequest, make_plan
+from lpmoe_bench.training.plan import Plan, make_plan
+from lpmoe_bench.training.request import RunRequest
 from lpmoe_bench.training.state import Progress
 
 

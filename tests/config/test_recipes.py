@@ -20,7 +20,8 @@ from lpmoe_bench.errors import UsageError
 from lpmoe_bench.model.decoders.names import get_decoder
 from lpmoe_bench.model.losses import get_loss
 from lpmoe_bench.records.store import read_record
-from lpmoe_bench.training.plan import complete_config, preset_layer
+from lpmoe_bench.training.plan import complete_config
+from lpmoe_bench.training.request import preset_layer, vars_of
 from method_zoo.backbones.create import check_backbone_name
 from method_zoo.options import get_method, signature_options
 
@@ -38,7 +39,7 @@ def test_a_recipe_fits_what_there_is(name):
         assert task in registry.tasks
         layers = recipe_layers(name, task, [])
         method = get_method(layers[0]["method"])
-        config = complete_config(build_config(preset_layer(method), *layers, CPU), method)
+        config = complete_config(build_config(preset_layer(vars_of(method)), *layers, CPU), method)
         check_backbone_name(config.backbone)
         get_decoder(config.decoder)
         get_loss(config.train.loss)

@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lpmoe_bench.cli.sweep_command import How, run_planned
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.errors import BenchError
 from lpmoe_bench.records.model import run_folder
+from lpmoe_bench.sweep.execute import SweepMode, run_planned
 from lpmoe_bench.sweep.local import LocalEngine
 from lpmoe_bench.sweep.plan import (
     Cell,
@@ -56,7 +56,7 @@ def fake_sweep(*cells: Cell) -> Sweep:
 def run_fake(sweep: Sweep, runs: Path, jobs: int = 1, retry: bool = False, program=FAKE) -> None:
     """Run a sweep in this process, silently."""
     engine = LocalEngine([{} for _ in range(jobs)], program)
-    how = How(retry=retry)
+    how = SweepMode(retry=retry)
     run_planned(sweep, runs, False, how, False, Terminal(quiet=True), {}, engine)
 
 
@@ -84,7 +84,7 @@ def run_as_program(runs: Path, jobs: str, program: Sequence[str]) -> None:
         if jobs.isdecimal()
         else ray_engine(sweep, runs, jobs, program)
     )
-    run_planned(sweep, runs, False, How(), False, Terminal(), {}, engine)
+    run_planned(sweep, runs, False, SweepMode(), False, Terminal(), {}, engine)
 
 
 if __name__ == "__main__":

@@ -176,7 +176,8 @@ def test_status_imports_no_torch(tmp_path):
 
 def test_the_settings_of_every_methods_cell_lead_to_its_fingerprint(datasets, tmp_path):
     from lpmoe_bench.config.settings import read_config_file
-    from lpmoe_bench.training.plan import RunRequest, make_plan
+    from lpmoe_bench.training.plan import make_plan
+    from lpmoe_bench.training.request import RunRequest
 
     terminal, known = Terminal(quiet=True), {}
     places = Places(datasets=datasets)

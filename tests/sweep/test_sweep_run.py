@@ -6,10 +6,10 @@ import json
 import pytest
 from fake_sweeps import fake_cell, fake_sweep, run_fake, states
 
-from lpmoe_bench.cli.sweep_command import cell_counts, status_command
 from lpmoe_bench.errors import FailedCellsError
 from lpmoe_bench.records.store import read_record
 from lpmoe_bench.sweep import runner
+from lpmoe_bench.sweep.execute import cell_counts, print_status
 from lpmoe_bench.sweep.local import LocalEngine
 from lpmoe_bench.sweep.plan import sweep_folder, write_sweep
 from lpmoe_bench.sweep.state import Claims
@@ -167,19 +167,19 @@ def test_a_run_by_hand_is_waited_for_and_never_a_failure(tmp_path, monkeypatch):
 def test_status_tells_every_cell_to_people_and_machines(tmp_path, capsys):
     sweep = fake_sweep(fake_cell("fail=9"), fake_cell(seed=1), fake_cell(seed=2))
     write_sweep(tmp_path, sweep)
-    status_command(tmp_path, [], False)
+    print_status(tmp_path, [], False)
     assert "3 cells: 3 waiting" in capsys.readouterr().out
     with pytest.raises(FailedCellsError):
         run_fake(sweep, tmp_path)
     (tmp_path / sweep.cells[2].folder / "run.json").unlink()
     (tmp_path / sweep.cells[2].folder / "resume.safetensors").touch()
     capsys.readouterr()
-    status_command(tmp_path, [], False)
+    print_status(tmp_path, [], False)
     text = capsys.readouterr().out
     assert "3 cells: 1 done, 1 partly done, 1 failed" in text
     assert "3 of 3 attempts failed: training diverged at step 1; log: " in text
     assert "1 of 1 finished cells were made by other code (efefefefefef)" in text
-    status_command(tmp_path, [], True)
+    print_status(tmp_path, [], True)
     cells = json.loads(capsys.readouterr().out)[0]["cells"]
     assert [cell["state"] for cell in cells] == ["failed", "done", "partial"]
 
@@ -191,12 +191,12 @@ def test_status_tells_the_last_words_of_what_runs(tmp_path, capsys):
     claims = Claims(tmp_path)
     assert claims.take(sweep.cells[0])
     capsys.readouterr()
-    status_command(tmp_path, [], False)
+    print_status(tmp_path, [], False)
     assert "seed 0: error: training diverged at step 1\n" in capsys.readouterr().out
     log = states(sweep, tmp_path)["cod-lora-s0"].log
     assert log is not None
     log.write_text(log.read_text().splitlines()[0] + "\n")
-    status_command(tmp_path, [], False)
+    print_status(tmp_path, [], False)
     assert "lora on cod, seed 0: starting\n" in capsys.readouterr().out
     claims.release(sweep.cells[0])
 

@@ -40,7 +40,7 @@ def test_declared_and_failed_cells_stand_below():
 
 def test_the_command_asks_the_sweep_where_there_is_one(runs, monkeypatch):
     assert "cells" not in shown(runs)
-    sweep = ModuleType("lpmoe_bench.cli.sweep_command")
+    sweep = ModuleType("lpmoe_bench.sweep.execute")
     asked = []
 
     def cell_counts(root, elsewhere):
@@ -48,7 +48,7 @@ def test_the_command_asks_the_sweep_where_there_is_one(runs, monkeypatch):
         return 5, 3, 1
 
     sweep.cell_counts = cell_counts
-    monkeypatch.setitem(sys.modules, "lpmoe_bench.cli.sweep_command", sweep)
+    monkeypatch.setitem(sys.modules, "lpmoe_bench.sweep.execute", sweep)
     assert "cells" not in shown(runs)
     plan = runs / "sweeps" / "a1" / "plan.json"
     plan.parent.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The `sweep` command: plan, show what is there, run what is missing, say what became of it."""
+"""A sweep from its plan to its end: show what is there, run what is missing, say what became."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lpmoe_bench.console import Terminal
+from lpmoe_bench.console import Terminal, stop_requested
 from lpmoe_bench.errors import FailedCellsError, InterruptedRun, UsageError
 from lpmoe_bench.sweep.local import LocalEngine, shares
 from lpmoe_bench.sweep.plan import (
@@ -24,13 +24,10 @@ from lpmoe_bench.sweep.plan import (
 from lpmoe_bench.sweep.runner import Engine, Estimate, SweepProgress, SweepRun, estimate, run_cells
 from lpmoe_bench.sweep.state import CellState, Published, published, state_of
 from lpmoe_bench.sweep.summary import other_code, show_plan, show_result, show_status
-from lpmoe_bench.training.loop import stop_requested
 from method_zoo.errors import unknown
 
-# The `sweep status` command: how all sweeps of a folder stand, from any shell at any time.
 
-
-def status_command(runs: Path, done: Sequence[Path], as_json: bool) -> None:
+def print_status(runs: Path, done: Sequence[Path], as_json: bool) -> None:
     """Print how sweeps stand; nothing is changed. Raises UsageError where there is none."""
     sweeps = read_sweeps(runs)
     if not sweeps:
@@ -63,7 +60,7 @@ ENGINES = ("local", "ray")
 
 
 @dataclass(frozen=True)
-class How:
+class SweepMode:
     """How a sweep is to be run. shared: whether workers of Ray see this folder of runs, None: ask
     them; done: roots of records that count as done too."""
 
@@ -75,8 +72,8 @@ class How:
     done: Sequence[Path] = ()
 
 
-def sweep_command(
-    request: SweepRequest, how: How, dry_run: bool, as_json: bool, terminal: Terminal
+def run_sweep(
+    request: SweepRequest, how: SweepMode, dry_run: bool, as_json: bool, terminal: Terminal
 ) -> None:
     """Plan and run; raises FailedCellsError when cells failed, and the errors of the plan."""
     if how.engine not in ENGINES:
@@ -91,7 +88,7 @@ def sweep_command(
 
 
 def _sweep(
-    request: SweepRequest, how: How, dry_run: bool, as_json: bool, terminal: Terminal
+    request: SweepRequest, how: SweepMode, dry_run: bool, as_json: bool, terminal: Terminal
 ) -> None:
     elsewhere = published(how.done)
     sweep = plan_sweep(request, terminal)
@@ -108,7 +105,7 @@ def run_planned(
     sweep: Sweep,
     runs: Path,
     offline: bool,
-    how: How,
+    how: SweepMode,
     as_json: bool,
     terminal: Terminal,
     elsewhere: Published,
@@ -154,14 +151,14 @@ def _estimates(
     return {cell.name: estimate(cell, records) for cell in left}
 
 
-def _jobs(how: How, sweep: Sweep) -> int:
+def _jobs(how: SweepMode, sweep: Sweep) -> int:
     """Return how many cells would run at a time; one where only the cluster could tell."""
     if how.engine == "ray":
         return how.jobs or 1
     return len(shares(sweep.cells, how.jobs)[0])
 
 
-def _engine(how: How, sweep: Sweep, folder: Path, terminal: Terminal) -> Engine:
+def _engine(how: SweepMode, sweep: Sweep, folder: Path, terminal: Terminal) -> Engine:
     if how.engine == "ray":
         from lpmoe_bench.sweep.ray_engine import RayEngine
 

@@ -1,0 +1,158 @@
+"""What a user asked for, merged and checked as far as settings alone can tell; imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import method_zoo
+from lpmoe_bench.config.recipes import recipe_layers
+from lpmoe_bench.config.settings import LOSSES, RunConfig, build_config
+from lpmoe_bench.data.registry import Registry, Task, load_registry
+from lpmoe_bench.data.tasks import Folders
+from lpmoe_bench.errors import UsageError
+from lpmoe_bench.metrics.facts import get_metric
+from lpmoe_bench.metrics.protocols import get_protocol
+from lpmoe_bench.model import decoders
+from lpmoe_bench.model.decoders.names import list_decoders
+from method_zoo import list_methods, method_name, unknown
+from method_zoo.errors import ZooError
+from method_zoo.options import check_values, read_source
+
+Facts = Mapping[str, Any]  # class attributes of a method: title, preset, decoder, ...
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What a user asked for, as it came from flags, `--set` and `--config`.
+
+    `expect`: the fingerprint that was planned before; any other is refused. `extra_notes` are
+    sentences for the record.
+    """
+
+    flags: Mapping[str, Any]
+    sets: Mapping[str, Any] = field(default_factory=dict)
+    file: Mapping[str, Any] = field(default_factory=dict)
+    data_root: Path | None = None
+    folders: Folders | None = None
+    embedded: bool = False
+    datasets: Path | None = None
+    runs: Path = Path("runs")
+    cache: Path = Path("cache")
+    offline: bool = False
+    expect: str = ""
+    extra_notes: tuple[str, ...] = ()
+
+
+class Asked(NamedTuple):
+    """A request by layers of settings, weakest first; task, method and recipe are the strongest."""
+
+    task: Task
+    method: str
+    recipe: str
+    task_layer: dict[str, Any]
+    layers: tuple[Mapping[str, Any], ...]
+
+
+def layers_of(request: RunRequest, registry: Registry) -> Asked:
+    """Return the layers of a request; raises UsageError for an unknown task or recipe."""
+    asked = (request.file, request.sets, request.flags)
+    recipe = _pick("recipe", asked)
+    task = registry.task(_pick("task", asked))
+    layers = (*recipe_layers(recipe, task.name, asked), *asked)
+    return Asked(task, _pick("method", layers), recipe, _task_layer(task), layers)
+
+
+def refuse_early(request: RunRequest) -> RunConfig:
+    """Return the settings of a request, or raise what settings alone can refuse.
+
+    Method and decoder are read from their source, so that a misspelt name is told at once: to
+    import torch takes seconds. `complete_config` does the same with the classes themselves.
+
+    Raises:
+        UsageError: an unknown task, recipe, setting, loss or protocol, or a value out of range.
+        ZooError: an unknown method, decoder or option of theirs.
+    """
+    asked = layers_of(request, load_registry(request.datasets))
+    name = method_name(asked.method)
+    if name not in list_methods():
+        raise ZooError(unknown("method", name, list_methods()))
+    options, facts = read_source(method_zoo, name)
+    config = build_config(asked.task_layer, preset_layer(facts), *asked.layers)
+    if config.decoder not in list_decoders():
+        raise ZooError(unknown("decoder", config.decoder, list_decoders()))
+    decoder = read_source(decoders, config.decoder, "Decoder")
+    return check_settings(
+        config, facts, options, decoder.attributes.get("title", config.decoder), decoder.options
+    )
+
+
+def preset_layer(method: Facts) -> dict[str, Any]:
+    """Return the settings that a method prefers: its decoder, its rates."""
+    return {"decoder": method["decoder"], "train": dict(method["preset"])}
+
+
+def vars_of(method: type) -> dict[str, Any]:
+    """Return the class attributes of a method, as `read_source` reads them from its file."""
+    return {name: value for cls in reversed(method.__mro__) for name, value in vars(cls).items()}
+
+
+def check_settings(
+    config: RunConfig,
+    method: Facts,
+    options: Mapping[str, Any],
+    decoder_title: str,
+    decoder_options: Mapping[str, Any],
+) -> RunConfig:
+    """Fill the options of method and decoder in, and refuse what does not go together.
+
+    options, decoder_options: the known ones with their defaults. Raises UsageError and ZooError.
+    """
+    if config.train.loss not in LOSSES:
+        raise UsageError(unknown("loss", config.train.loss, LOSSES))
+    get_protocol(config.protocol)
+    if not get_metric(config.train.select).per_image:
+        raise UsageError(
+            f"train.select is {config.train.select}, which only a whole data set has; "
+            f"choose one that an image has, such as {get_protocol(config.protocol).primary}"
+        )
+    _check_features(config)
+    found = check_values(dict(options), method["title"], config.options)
+    # An option that came later is not hashed at the value that older records mean.
+    later = method["later_options"]
+    own = {k: v for k, v in found.items() if k not in later or later[k] != v}
+    of_decoder = check_values(
+        dict(decoder_options), f"decoder {decoder_title}", config.decoder_options
+    )
+    name = method_name(config.method)
+    return config.model_copy(update={"method": name, "options": own, "decoder_options": of_decoder})
+
+
+def _check_features(config: RunConfig) -> None:
+    """Refuse a feature cache where it would not serve; raises UsageError."""
+    runtime, train = config.runtime, config.train
+    if runtime.cache_test and runtime.cache_features != "disk":
+        raise UsageError("runtime.cache_test needs runtime.cache_features=disk: a run tests once")
+    if runtime.cache_features and (train.scale or train.photometric):
+        raise UsageError(
+            "runtime.cache_features keeps each image as it is and mirrored, but train.scale and "
+            "train.photometric make every view of it new; leave one or the other out"
+        )
+    if runtime.cache_features == "memory" and runtime.devices > 1:
+        raise UsageError(
+            f"runtime.cache_features is memory, of which {runtime.devices} processes would each "
+            f"need all; use disk, which they share"
+        )
+
+
+def _pick(name: str, layers: tuple[Mapping[str, Any], ...]) -> str:
+    """Return the strongest value of a setting that decides other defaults."""
+    default = RunConfig.model_fields[name].default
+    return next((str(layer[name]) for layer in reversed(layers) if name in layer), default)
+
+
+def _task_layer(task: Task) -> dict[str, Any]:
+    train = {"loss": task.loss, "select": task.select} | task.recipe.get("train", {})
+    return {"protocol": task.protocol} | task.recipe | {"train": train}
