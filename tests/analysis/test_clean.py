@@ -6,7 +6,7 @@ import json
 
 import pytest
 from audit_sets import lists, look, place, scene
-from records import record
+from sample_records import record
 from typer.testing import CliRunner
 
 from lpmoe_bench.analysis.clean import as_text, clean_scores

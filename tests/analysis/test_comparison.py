@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from records import record
+from sample_records import record
 from typer.testing import CliRunner
 
 from lpmoe_bench.analysis.comparison import choose, compare_records

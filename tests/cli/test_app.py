@@ -1,13 +1,18 @@
-"""The command line: help in time, lists, descriptions, one-line errors, base install."""
+"""Command line."""
 
 import json
 import subprocess
 import sys
 
 import pytest
+from drawn_files import noise_image, square_mask, write
 from typer.testing import CliRunner
 
 from lpmoe_bench.cli.app import app
+from lpmoe_bench.cli.doctor import Finding, examine
+from lpmoe_bench.console import Terminal
+from lpmoe_bench.data.library.add import add_set
+from lpmoe_bench.data.registry import load_registry
 from lpmoe_bench.errors import BenchError, UsageError
 
 COMMANDS = (
@@ -101,3 +106,29 @@ def test_help_imports_neither_torch_nor_anything_else_slow():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+# What doctor finds of the data: sets in every layout, parts of sets, broken ones.
+
+
+def data(root) -> Finding:
+    (found,) = [finding for finding in examine(root) if finding.name == "data"]
+    return found
+
+
+def test_sets_that_data_add_took_in_are_found(tmp_path):
+    for kind, pixels in (("image", noise_image()), ("mask", square_mask())):
+        write(tmp_path / "down" / "train" / kind / "a.png", pixels)
+    root = tmp_path / "root"
+    add_set(load_registry().dataset("gdd"), tmp_path / "down", root, Terminal(quiet=True))
+    write(root / "mine" / "images" / "a.png", noise_image())
+    assert data(root) == Finding("data", f"{root}: gdd (partly), mine")
+    (root / "gdd/train/masks/a.png").unlink()
+    broken = data(root)
+    assert broken.value == f"{root}: gdd (broken), mine"
+    assert broken.advice == "lpmoe-bench data verify gdd"
+
+
+def test_a_folder_without_sets(tmp_path):
+    assert data(tmp_path).value == f"{tmp_path}: no sets"
+    assert "does not exist" in data(tmp_path / "none").value

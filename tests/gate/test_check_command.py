@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import pytest
 from gate_records import METRICS as KEYS
 from gate_records import call, cells, draw, pinned, store
-from records import record
+from sample_records import record
 from typer.testing import CliRunner
 
 from lpmoe_bench.cli.app import app

@@ -7,7 +7,7 @@ from unittest import mock
 import cv2
 import numpy as np
 import pytest
-from records import record
+from sample_records import record
 
 from lpmoe_bench.gate.baseline import Policy, read_baseline
 from lpmoe_bench.gate.cells import gather

@@ -6,25 +6,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import tiny_backbone, tiny_image
-from reference import assert_reference, needs_reference, reference
+from hand_backbone import on_grid, set_all
+from reference_tensors import assert_reference, needs_reference, reference
 
-from method_zoo.backbones.backbone import Tokens
 from method_zoo.convpass import Bypass
 from method_zoo.errors import ZooError
 from method_zoo.mona import MonaAdapter
 from method_zoo.options import get_method
 from method_zoo.parts.layers import Bottleneck
-
-
-def set_all(module: torch.nn.Module, **values: list) -> None:
-    """Fill parameters by name, written with __ for the dots."""
-    with torch.no_grad():
-        for name, value in values.items():
-            module.get_parameter(name.replace("__", ".")).copy_(torch.tensor(value))
-
-
-def on_grid(x: torch.Tensor, prefix: int, height: int, width: int) -> Tokens:
-    return Tokens(x, prefix, (height, width), None, torch.zeros(()))
 
 
 def test_bottleneck_by_hand():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import tiny_backbone, tiny_image
 from counts import adaroute_center, adaroute_module
-from test_adapters import on_grid, set_all
+from hand_backbone import on_grid, set_all
 
 from method_zoo.adaroute import Center, DynamicAdapter
 from method_zoo.backbones.create import create_backbone

@@ -1,69 +1,24 @@
-"""The opened backbone computes what its own library computes, bit for bit; what a backbone is."""
+"""Backbones: opened, they equal their libraries bit for bit."""
 
 from __future__ import annotations
+
+import copy
 
 import pytest
 import timm
 import torch
 import torch.nn.functional as F
+import torch.utils._pytree as pytree
 from conftest import EVA, FAMILIES, PLAIN, SIZE, WHOLE, tiny_backbone, tiny_image
-from timm.layers import resample_abs_pos_embed
-from torch import Tensor, nn
+from opened import Recorder, image_of, native, opened, rebuilt
 
-from method_zoo.backbones.backbone import Backbone
+from method_zoo.backbones.backbone import Backbone, Tokens
 from method_zoo.backbones.create import create_backbone
-from method_zoo.backbones.linear import Wrapped
-from method_zoo.backbones.sam import META_SAM, meta_encoder
 from method_zoo.errors import ZooError
 
 NATIVE = 64  # pixels: four by four patches in every family but BEiT
 DYNAMIC = [*PLAIN, *EVA]
 OTHERS = [(64, 96), (96, 64), (32, 32), (128, 160)]
-
-
-def image_of(height: int, width: int) -> Tensor:
-    return torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0))
-
-
-def opened(backbone: Backbone, image: Tensor) -> Tensor:
-    """All tokens after the final norm, or SAM's map after its neck, through the verbs."""
-    with torch.no_grad():
-        t = backbone.embed(image)
-        for i in range(backbone.depth):
-            t = backbone.block(i, t)
-        t = backbone.norm(t)
-        return backbone.neck(t) if hasattr(backbone.vit, "neck") else t.x
-
-
-def native(backbone: Backbone, vit: nn.Module, image: Tensor) -> Tensor:
-    """The same through the model's own forward, on the input that the backbone derives."""
-    patch = backbone.vit.patch_embed.patch_size[0]
-    size = [side // 16 * patch for side in image.shape[-2:]]
-    image = backbone.normalise(image)
-    if patch != 16:
-        image = F.interpolate(image, size, mode="bilinear", antialias=True)
-    with torch.no_grad():
-        return getattr(vit.eval(), "forward_features", vit)(image)
-
-
-def rebuilt(family: str, backbone: Backbone, **kwargs) -> nn.Module:
-    """A model as its library builds it, with the same weights and other arguments."""
-    name, size = FAMILIES[family]
-    if name in META_SAM:
-        vit = meta_encoder(name, **(size | kwargs))
-    else:
-        vit = timm.create_model(name, num_classes=0, global_pool="", **(size | kwargs))
-    state = backbone.state()
-    if vit.pos_embed is not None and vit.pos_embed.shape != state["pos_embed"].shape:
-        state["pos_embed"] = resample_abs_pos_embed(
-            state["pos_embed"],
-            new_size=list(vit.patch_embed.grid_size),
-            old_size=list(backbone.vit.patch_embed.grid_size),
-            num_prefix_tokens=0 if vit.no_embed_class else vit.num_prefix_tokens,
-            antialias=backbone.pos_antialias,
-        )
-    vit.load_state_dict(state)
-    return vit
 
 
 # Equality --------------------------------------------------------------------------------------
@@ -213,14 +168,6 @@ def test_reset_draws_every_weight_anew_from_its_seed(family):
     assert not torch.equal(first.state()[weight], other.state()[weight])
 
 
-class Recorder(Wrapped):
-    """Passes through, with an auxiliary loss of one, and notes what it is told."""
-
-    def forward_aux(self, x, prefix, grid):
-        self.told = (x.shape[1], prefix, grid)
-        return self.base(x), torch.ones(())
-
-
 @pytest.mark.parametrize("name", ["attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"])
 @pytest.mark.parametrize("family", WHOLE)
 def test_wrapped_layers_know_the_grid_and_their_loss_travels(family, name):
@@ -245,3 +192,116 @@ def test_wrapped_layers_know_the_grid_and_their_loss_travels(family, name):
 def test_a_side_that_is_no_multiple_of_32(backbone, height, width):
     with pytest.raises(ZooError, match=f"{height} x {width}.*multiples of 32"):
         backbone.embed(image_of(height, width))
+
+
+# Tokens: every verb keeps the prefix in front and the patches in reading order.
+
+
+def tokens() -> Tokens:
+    """Two prefix tokens and a grid of 2 x 3, token n filled with n: (1, 8, 4)."""
+    x = torch.arange(8.0).view(1, 8, 1).expand(1, 8, 4).clone()
+    return Tokens(x, 2, (2, 3), None, torch.zeros(()))
+
+
+def values(t: Tokens) -> list[float]:
+    return t.x[0, :, 0].tolist()
+
+
+def test_patches_and_map():
+    t = tokens()
+    assert t.patches[0, :, 0].tolist() == [2, 3, 4, 5, 6, 7]
+    assert t.map().shape == (1, 4, 2, 3)
+    assert t.map()[0, 0].tolist() == [[2, 3, 4], [5, 6, 7]]
+
+
+def test_with_patches_keeps_the_prefix():
+    t = tokens().with_patches(torch.full((1, 6, 4), 9.0))
+    assert values(t) == [0, 1, 9, 9, 9, 9, 9, 9]
+
+
+def test_insert_goes_behind_the_prefix_and_drop_takes_it_away():
+    t = tokens().insert(torch.full((2, 4), 9.0))
+    assert values(t) == [0, 1, 9, 9, 2, 3, 4, 5, 6, 7]
+    assert (t.prefix, t.grid) == (4, (2, 3))
+    assert torch.equal(t.patches, tokens().patches)
+    back = t.drop(2)
+    assert values(back) == values(tokens())
+    assert back.prefix == 2
+
+
+def test_insert_takes_one_prompt_per_image():
+    t = tokens()._replace(x=tokens().x.repeat(2, 1, 1))
+    prompts = torch.tensor([10.0, 20.0]).view(2, 1, 1).expand(2, 1, 4)
+    inserted = t.insert(prompts)
+    assert inserted.x[:, 2, 0].tolist() == [10, 20]
+
+
+def test_insert_follows_the_precision_of_the_tokens():
+    t = tokens()._replace(x=tokens().x.bfloat16())
+    assert t.insert(torch.zeros(1, 4)).x.dtype is torch.bfloat16
+
+
+def test_drop_takes_the_last_of_the_prefix():
+    assert values(tokens().drop(1)) == [0, 2, 3, 4, 5, 6, 7]
+
+
+def test_add_sums_tokens_and_auxiliary_loss():
+    t = tokens()._replace(aux=torch.tensor(0.5))
+    total = t.add(t._replace(aux=torch.tensor(0.25)))
+    assert values(total) == [0, 2, 4, 6, 8, 10, 12, 14]
+    assert float(total.aux) == 0.75
+
+
+def test_no_verb_writes_to_its_tokens():
+    t, before = tokens(), tokens().x
+    for changed in (t.with_patches(t.patches + 1), t.insert(t.x[0]), t.drop(1), t.add(t)):
+        changed.x.add_(1)
+    assert torch.equal(t.x, before)
+
+
+def test_tokens_are_a_pytree():
+    leaves = pytree.tree_leaves(tokens())
+    assert sum(isinstance(leaf, torch.Tensor) for leaf in leaves) == 2
+
+
+# A timm name to a backbone: what is loaded, and one sentence for what cannot be opened.
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("resnet18", "ResNet is not a plain"),
+        ("swin_tiny_patch4_window7_224", "SwinTransformer is not a plain"),
+        ("vgg11", "VGG is not a plain"),
+        ("vit_tiny_r_s16_p8_224", "not a plain"),
+        ("deit_tiny_distilled_patch16_224", "cannot be opened"),
+        ("vit_small_patch16_18x2_224", "ParallelThingsBlock cannot be opened"),
+        ("vit_tiny_patch16_224.of_nobody", "no pretrained weights 'of_nobody'; closest: vit_tiny_"),
+        ("vit_tinny_patch16_224", "unknown backbone .*closest: vit_tiny_patch16_224"),
+        ("", "unknown backbone"),
+    ],
+)
+def test_models_that_cannot_be_opened(name, sentence):
+    with torch.device("meta"), pytest.raises(ZooError, match=sentence):
+        create_backbone(name)
+
+
+def test_a_subclass_of_the_plain_vit_is_refused():
+    # It may add tokens, or read them otherwise; silently leaving that out would be wrong.
+    vit = timm.create_model("vit_tiny_patch16_224", **SIZE)
+    vit.__class__ = type("Subclass", (type(vit),), {})
+    with pytest.raises(ZooError, match="Subclass is not a plain"):
+        Backbone(vit)
+
+
+def test_weights_of_another_model_are_refused():
+    state = tiny_backbone().vit.state_dict()
+    name, size = FAMILIES["plain"]
+    restored = create_backbone(name, copy.deepcopy(state), **size)
+    assert torch.equal(restored.vit.cls_token, state["cls_token"])
+    with pytest.raises(ZooError, match=r"1 tensors missing \['cls_token'\]"):
+        create_backbone(name, {n: t for n, t in state.items() if n != "cls_token"}, **size)
+    with pytest.raises(ZooError, match=r"1 unknown \['head.weight'\]"):
+        create_backbone(name, state | {"head.weight": torch.zeros(1)}, **size)
+    with pytest.raises(ZooError, match=r"1 of another shape \['norm.bias'\]"):
+        create_backbone(name, state | {"norm.bias": torch.zeros(7)}, **size)

@@ -6,8 +6,8 @@ import pytest
 import timm
 import torch
 from conftest import SIZE, tiny_backbone, tiny_image
+from opened import image_of, native, opened
 from safetensors.torch import save_file
-from test_backbone import image_of, native, opened
 
 from lpmoe_bench.config.settings import RunConfig
 from lpmoe_bench.errors import DataError

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import tiny_backbone, tiny_image
-from reference import assert_reference, needs_reference, reference
+from reference_tensors import assert_reference, needs_reference, reference
 from torch import nn
 
 from method_zoo.conv_lora import ConvLoRALinear, Expert, Experts, Gate, _kept

@@ -8,7 +8,7 @@ import pytest
 import timm
 import torch
 from conftest import EVA, SIZE, tiny_backbone, tiny_image
-from test_backbone import image_of, native, opened
+from opened import image_of, native, opened
 
 from method_zoo.backbones.backbone import Backbone
 from method_zoo.backbones.create import create_backbone

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from conftest import EVA, tiny_backbone
-from test_backbone import image_of, opened
+from opened import image_of, opened
 from torch import nn
 
 from method_zoo.backbones.linear import Joined, Qkv, rewrite

@@ -1,17 +1,14 @@
 """Sampling, cosine-aligned attention and the Haar transform, on numbers worked by hand."""
 
-import math
-
 import pytest
 import torch
+from hand_backbone import HAND, hand_module
 
 from method_zoo.backbones.create import create_backbone
 from method_zoo.options import get_method
 from method_zoo.parts import deformable
 from method_zoo.parts.deformable import CosineDeformableAttention, aligned_logits, places, sample
 from method_zoo.parts.local_prior import haar, inverse_haar
-
-LOG2 = math.log(2)
 
 
 def literal(query, features, weight):
@@ -36,33 +33,6 @@ def test_both_bracketings_of_the_cosine_branch_agree():
         torch.testing.assert_close(a, b)
     single = aligned_logits(query, features, weight)
     assert (single - ours).abs().max() < 1e-5 * ours.abs().max()
-
-
-def hand_module(offset: float, **options) -> CosineDeformableAttention:
-    """Two points: the first stays, the second moves `offset` cells right; values as given."""
-    module = CosineDeformableAttention(2, heads=1, levels=1, points=2, ratio=1.0, **options)
-    with torch.no_grad():
-        module.offsets.bias.copy_(torch.tensor([0, 0, offset, 0]))
-        module.weights.weight.copy_(torch.tensor([[LOG2, 0], [0, 0]]))
-        module.value.weight.copy_(torch.eye(2))
-        module.output.weight.copy_(torch.eye(2))
-    return module
-
-
-# One query (1, 0) on the left of two cells that hold (3, 0) and (0, 4): the cosines are 1 and 0, so
-# u = (3, 0). Direct weights: softmax(log 2, 0) = (2/3, 1/3); aligned: softmax(3 log 2, 0) =
-# (8/9, 1/9); their product: (16/27, 1/27).
-HAND = {
-    "half a cell right": (0.5, {}, (16 / 27 * 3 + 1 / 27 * 1.5, 1 / 27 * 2)),
-    "half outside": (-0.5, {}, (16 / 27 * 3 + 1 / 27 * 1.5, 0)),
-    "outside": (-1.0, {}, (16 / 27 * 3, 0)),
-    "renormalised": (1.0, {"renormalise": True}, (16 / 17 * 3, 1 / 17 * 4)),
-    "mean": (
-        1.0,
-        {"cosine": "mean"},  # aligned softmax(1.5 log 2, 0)
-        (2 / 3 * 3 * 2**1.5 / (1 + 2**1.5), 1 / 3 * 4 / (1 + 2**1.5)),
-    ),
-}
 
 
 @pytest.mark.parametrize("case", HAND)

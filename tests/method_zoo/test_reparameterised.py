@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from conftest import tiny_backbone, tiny_image
-from reference import assert_reference, needs_reference, reference
+from reference_tensors import assert_reference, needs_reference, reference
 from torch import nn
 
 from method_zoo.dora import DoRALinear

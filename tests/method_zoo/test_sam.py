@@ -8,7 +8,7 @@ import pytest
 import timm
 import torch
 from conftest import FAMILIES, SAM, SIZE, tiny_backbone
-from test_backbone import Recorder, image_of, native, opened
+from opened import Recorder, image_of, native, opened
 from timm.layers import resample_abs_pos_embed_nhwc
 from timm.models.vision_transformer_sam import Block, checkpoint_filter_fn
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import tiny_backbone, tiny_image
-from reference import assert_reference, needs_reference, reference
+from reference_tensors import assert_reference, needs_reference, reference
 
 from method_zoo.errors import ZooError
 from method_zoo.options import get_method

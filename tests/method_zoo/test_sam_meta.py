@@ -8,8 +8,8 @@ from functools import partial
 import pytest
 import torch
 from conftest import FAMILIES, tiny_backbone
+from opened import image_of, native, opened, rebuilt
 from safetensors.torch import save_file
-from test_backbone import image_of, native, opened, rebuilt
 from timm.layers import resample_abs_pos_embed_nhwc
 from timm.models.vision_transformer_sam import checkpoint_filter_fn
 from torch import nn

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from conftest import tiny_backbone, tiny_image
-from test_adapters import on_grid, set_all
+from hand_backbone import on_grid, set_all
 
 import method_zoo
 from lpmoe_bench.cli.catalogue import _first_lines

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import tiny_backbone, tiny_image
 from counts import vfm_adapter
-from test_adapters import on_grid, set_all
+from hand_backbone import on_grid, set_all
 from torch.nn import functional as F
 
 from method_zoo.backbones.create import create_backbone

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from reference import needs_reference, reference
+from reference_tensors import needs_reference, reference
 
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.model.losses import get_loss

@@ -1,17 +1,29 @@
-"""Weights by name: random, local files, and what identifies them."""
+"""Weights."""
 
 from __future__ import annotations
 
+import collections
+import errno
 import hashlib
+import os
+import pickle
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from tiny_weights import TIMM, save_tiny
+from safetensors.torch import save_file
+from tiny_weights import DEPTH, GRID, TIMM, WIDTH, drop, save_tiny, tiny_onnx, tiny_tensors
+from torch import nn
 
-from lpmoe_bench.errors import DataError, UsageError
+from lpmoe_bench.errors import DataError, ResourceError, UsageError
 from lpmoe_bench.model.weights import default_backbone
+from lpmoe_bench.model.weights import hub as hub_module
+from lpmoe_bench.model.weights.checkpoint import read_checkpoint
+from lpmoe_bench.model.weights.default_backbone import dinov2_state
 from lpmoe_bench.model.weights.resolve import default_cache, load_backbone, resolve_weights
+from method_zoo.backbones.create import create_backbone
 from method_zoo.errors import ZooError
 
 DEFAULT = default_backbone.NAME
@@ -127,3 +139,216 @@ def test_cache_folder_comes_from_the_environment(monkeypatch, tmp_path):
     assert default_cache() == tmp_path
     monkeypatch.delenv("LPMOE_BENCH_CACHE")
     assert default_cache() == Path.home() / ".cache" / "lpmoe-bench"
+
+
+# Weights from outside: tensors come back, code never runs, damage is one sentence.
+
+
+STATE = {"mask_decoder.iou_token.weight": torch.arange(6.0).view(1, 6), "b": torch.ones(2)}
+
+
+def refused(path) -> str:
+    """The sentence a file is refused with."""
+    with pytest.raises(DataError) as caught:
+        read_checkpoint(path)
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["pth", "pt", "old pth", "parameters", "safetensors"])
+def test_tensors_come_back(tmp_path, kind: str):
+    path = tmp_path / f"sam.{kind.split()[-1].replace('parameters', 'pth')}"
+    if kind == "safetensors":
+        save_file(STATE, path)
+    elif kind == "parameters":
+        torch.save({name: nn.Parameter(t) for name, t in STATE.items()}, path)
+    else:  # Meta's files are ordered dicts; those before torch 1.6 are no zip archives
+        zipped = kind != "old pth"
+        state = collections.OrderedDict(STATE)
+        torch.save(state, path, _use_new_zipfile_serialization=zipped)
+    found = read_checkpoint(path)
+    assert found.keys() == STATE.keys()
+    assert all(torch.equal(found[name], STATE[name]) for name in STATE)
+    assert not any(t.requires_grad for t in found.values())
+
+
+class Hostile:
+    """Runs a command when a trusting reader unpickles it."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.mark}",)
+
+
+@pytest.mark.parametrize("kind", ["plain pickle", "old", "zip", "named by a tensor"])
+def test_code_in_a_checkpoint_never_runs(tmp_path, kind: str, monkeypatch):
+    # The switch by which torch can be talked into trusting a file must not reach here.
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    path, mark = tmp_path / "sam.pth", tmp_path / "ran"
+    content = STATE | {"x": Hostile(mark)}
+    if kind == "plain pickle":
+        path.write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=kind != "old")
+    assert "could be code" in refused(path)
+    assert not mark.exists()
+    pickle.loads(pickle.dumps(Hostile(mark)))
+    assert mark.exists(), "the hostile file is harmless, so this test shows nothing"
+
+
+def test_damage_is_one_sentence(tmp_path):
+    path = tmp_path / "sam.pth"
+    torch.save(STATE, path)
+    whole = path.read_bytes()
+    for part in (b"", whole[:1], whole[:100], whole[: len(whole) // 2], whole[:-30], b"nonsense"):
+        path.write_bytes(part)
+        assert "fetch it again" in refused(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("other.txt", "a zip of something else")
+    assert "fetch it again" in refused(path)
+    cut = tmp_path / "sam.safetensors"
+    save_file(STATE, cut)
+    cut.write_bytes(cut.read_bytes()[:-4])
+    assert "safetensors" in refused(cut)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ([torch.zeros(1)], "no tensors by name"),
+        ({}, "no tensors by name"),
+        ({"model": STATE}, "no tensor but dict under 'model'"),
+        (STATE | {"epoch": 3}, "no tensor but int under 'epoch'"),
+        ({3: torch.zeros(1)}, "which is no text"),
+        ({"a": torch.eye(3).to_sparse()}, "no plain dense tensor under 'a'"),
+        ({"a": torch.zeros(2, device="meta")}, "no plain dense tensor under 'a'"),
+    ],
+)
+def test_what_is_no_state_dict_is_refused(tmp_path, content, sentence: str):
+    path = tmp_path / "sam.pth"
+    torch.save(content, path)
+    assert sentence in refused(path)
+
+
+def test_wrong_paths_are_sentences(tmp_path):
+    assert "there is no weights file" in refused(tmp_path / "none.pth")
+    with pytest.raises(UsageError, match=r"use a \.safetensors or a \.pth file"):
+        read_checkpoint(tmp_path / "weights.zip")
+
+
+# Conversion: every tensor of the ONNX graph arrives under its timm name, or a sentence.
+
+
+def test_conversion_gives_every_tensor_under_its_timm_name():
+    state = tiny_tensors()
+    converted = dinov2_state(tiny_onnx(state).graph)
+    assert converted.keys() == state.keys()
+    for name, tensor in state.items():
+        np.testing.assert_array_equal(converted[name], tensor, err_msg=name)
+    tensors = {name: torch.from_numpy(t.copy()) for name, t in converted.items()}
+    size = {"embed_dim": WIDTH, "depth": DEPTH, "num_heads": 2, "img_size": GRID * 14}
+    backbone = create_backbone(default_backbone.TIMM_NAME, tensors, False, **size)
+    assert torch.equal(backbone.vit.blocks[2].attn.qkv.bias, tensors["blocks.2.attn.qkv.bias"])
+
+
+@pytest.mark.parametrize(
+    ("gone", "sentence"),
+    [
+        ("onnx::Reshape_9", "no position table in two parts"),
+        ("onnx::MatMul_0", "no encoder.layer.0.attention.attention.key.weight"),
+        ("backbone.encoder.layer.1.attention.attention.value.bias", "attention.value"),
+        ("onnx::MatMul_7", "no weight for blocks.0.attn.proj.bias"),
+    ],
+)
+def test_incomplete_graph_is_refused(gone, sentence):
+    with pytest.raises(DataError, match=sentence):
+        dinov2_state(drop(tiny_onnx(tiny_tensors()), gone).graph)
+
+
+# Weights of the Hugging Face hub, with the hub's functions replaced: no network.
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """The hub's functions, replaced: `fetch` answers, `cached` is what lies on the disk."""
+
+    class Hub:
+        cached: Path | None = None
+        asked: list[str] = []
+
+        @staticmethod
+        def fetch() -> Path:
+            raise AssertionError("the hub must not be asked")
+
+    def download(repository, filename, revision=None):
+        assert filename == "model.safetensors"
+        Hub.asked.append(repository)
+        return str(Hub.fetch())
+
+    import huggingface_hub
+
+    Hub.asked = []
+    found = lambda *args, **kwargs: str(Hub.cached) if Hub.cached else None  # noqa: E731
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", found)
+    return Hub
+
+
+def test_pretrained_weights_come_from_the_repository_timm_names(hub, tmp_path):
+    folder = tmp_path / "c0ffee"
+    folder.mkdir()
+    hub.fetch = lambda: save_tiny(folder / "model.safetensors")
+    told: list[str] = []
+    weights = resolve_weights(TIMM, None, tmp_path, progress=told.append)
+    repository = "timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k"
+    assert hub.asked == [repository]
+    assert weights.source == f"hf:{repository}@c0ffee/model.safetensors"
+    assert weights.licence == "apache-2.0"
+    assert len(told) == 1
+    assert bool((load_backbone(weights).vit.cls_token == 0.25).all())
+    hub.cached = weights.path
+    assert resolve_weights(TIMM, None, tmp_path, offline=True) == weights
+    assert len(hub.asked) == 1
+
+
+def test_pretrained_weights_offline(hub, tmp_path):
+    with pytest.raises(DataError, match=r"--weights file.safetensors or --weights random"):
+        resolve_weights(TIMM, None, tmp_path, offline=True)
+
+
+@pytest.mark.parametrize(
+    ("failure", "error", "sentence"),
+    [
+        (FileNotFoundError("nothing cached"), DataError, "cannot be reached.*--weights random"),
+        (PermissionError("401 gated\nmore"), DataError, r"\(401 gated\).*--weights random"),
+        (OSError(errno.ENOSPC, "full"), ResourceError, "HF_HOME"),
+    ],
+)
+def test_hub_that_fails(hub, tmp_path, failure, error, sentence):
+    def fetch():
+        raise failure
+
+    hub.fetch = fetch
+    with pytest.raises(error, match=sentence):
+        resolve_weights(TIMM, None, tmp_path)
+
+
+def test_nothing_is_fetched_for_a_model_that_cannot_be_opened(hub, tmp_path):
+    for name in ("resnet18", "deit_tiny_distilled_patch16_224", "vgg11"):
+        with pytest.raises(ZooError, match="vit_"):
+            resolve_weights(name, None, tmp_path)
+
+
+def test_model_without_weights_on_the_hub(hub, tmp_path):
+    with pytest.raises(UsageError, match=r"no pretrained weights on the hub.*--weights random"):
+        resolve_weights("vit_huge_patch14_gap_224.in1k_ijepa", None, tmp_path)
+
+
+def test_hub_weights_of_every_named_head_are_dropped():
+    vit = create_backbone(TIMM).vit
+    state = vit.state_dict()
+    heads = {f"{head}weight": torch.zeros(1) for head in hub_module.HEADS}
+    assert hub_module.timm_state(state | heads, vit, TIMM).keys() == state.keys()

@@ -1,21 +1,24 @@
-"""Records: written completely or not at all, read back exactly, found without a crash."""
+"""Records."""
 
 import errno
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
 
 import pytest
-from records import content, record
+from sample_records import changed, content, record
 
 from lpmoe_bench import environment, files
 from lpmoe_bench.errors import DataError, ResourceError, UsageError
+from lpmoe_bench.records.folder import publish
 from lpmoe_bench.records.model import SCHEMA_VERSION, parse_record, record_folder, run_folder
 from lpmoe_bench.records.store import find_records, read_record, read_rows, write_record
+from lpmoe_bench.tables.table import build_table
 
 ROWS = [
     {"dataset": "CAMO", "image": "b, with comma", "s_measure": 0.1 + 0.2, "flags": ""},
@@ -196,3 +199,97 @@ def _is_installed(name):
         return bool(metadata.version(name))
     except metadata.PackageNotFoundError:
         return False
+
+
+# What may share a table: records that differ in anything that decides a score never do.
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "word"),
+    [
+        (("task",), "polyp", None),
+        (("data", "tests", 0, "digest"), "33" * 32, r"test digest \(\w{8}, 33333333\)"),
+        (("data", "train", "digest"), "33" * 32, "train digest"),
+        (("data", "train", "label"), "other", "train set"),
+        (("protocol", "hash"), "33" * 32, "protocol hash"),
+        (("backbone", "name"), "large", "backbone"),
+        (("backbone", "weights_sha256"), "33" * 32, "backbone weights"),
+        (("decoder", "name"), "linear", r"decoder \(fpn \(width 64\), linear \(width 64\)\)"),
+        (("decoder", "options"), {"width": 32}, r"decoder \(fpn \(width 32\), fpn \(width 64\)\)"),
+        (("decoder", "options"), {}, r"decoder \(fpn \(width 64\), fpn\)"),
+        (("config", "size"), 512, r"size \(256, 512\)"),
+        (("config", "train", "epochs"), 4, "epochs"),
+        (("config", "train", "batch"), 16, "batch"),
+        (("config", "train", "limit_train"), 200, r"limit train \(200, all\)"),
+        (("config", "train", "loss"), "bce", "loss"),
+    ],
+)
+def test_records_that_are_not_comparable_never_share_a_table(path, value, word):
+    table = build_table([record("lora"), changed(path, value)])
+    assert [len(group.rows) for group in table.groups] == [1, 1]
+    if word:
+        assert re.search(rf"^CAMO: 2 tables.* {word}", table.notes[0])
+
+
+@pytest.mark.parametrize("path", [("config", "label"), ("config", "runtime", "device"), ("label",)])
+def test_what_changes_no_result_changes_no_table(path):
+    (group,) = build_table([record("lora"), changed(path, "other")]).groups
+    assert len(group.rows) == 2
+    assert not [line for line in group.footer if "other" in line]
+
+
+def test_a_limit_beyond_the_set_is_no_part_of_it():
+    for limit, words in ((150, "CAMO-train (150 of 996 images"), (5000, "CAMO-train (996 images")):
+        (group,) = build_table([record(train={"limit_train": limit})]).groups
+        assert words in group.caption
+
+
+# Publishing copies numbers only, once, and only what others can rerun.
+
+
+ONE_ROW = [{"dataset": "CAMO", "image": "a", "s_measure": 0.5}]
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = tmp_path / "runs" / "x"
+    write_record(folder, record(), ONE_ROW, [{"step": 1, "loss": 0.5}])
+    (folder / "adapter.safetensors").write_bytes(b"weights")
+    (folder / "predictions").mkdir()
+    (folder / "predictions" / "a.png").write_bytes(b"image")
+    return folder
+
+
+def test_copies_the_numbers_and_nothing_else(run, tmp_path):
+    target = publish(run, tmp_path / "records")
+    assert target == tmp_path / "records" / "cod" / "lora" / "small" / "lora00000000-s0"
+    assert sorted(p.name for p in target.iterdir()) == ["curve.csv", "per_image.csv", "run.json"]
+    for path in target.iterdir():
+        assert path.read_bytes() == (run / path.name).read_bytes()
+
+
+def test_same_record_again_is_accepted_another_is_refused(run, tmp_path):
+    target = publish(run, tmp_path / "records")
+    assert publish(run, tmp_path / "records") == target
+    write_record(run, record(created="2026-02-02T00:00:00+00:00"), ONE_ROW)
+    with pytest.raises(UsageError, match=r"made 2026-01-02.*yours was made 2026-02-02"):
+        publish(run, tmp_path / "records")
+    assert read_record(target) == record()
+
+
+def test_a_dirty_tree_is_refused_unless_allowed(tmp_path):
+    dirty = content()["environment"] | {"git_dirty": True}
+    write_record(tmp_path / "run", record(environment=dirty), ONE_ROW)
+    with pytest.raises(UsageError, match="code that differs from its commit efefefefefef"):
+        publish(tmp_path / "run", tmp_path / "records")
+    assert not (tmp_path / "records").exists()
+    assert publish(tmp_path / "run", tmp_path / "records", allow_dirty=True).is_dir()
+
+
+def test_an_unfinished_or_incomplete_run_is_refused(run, tmp_path):
+    (run / "per_image.csv").unlink()
+    with pytest.raises(DataError, match=r"per_image\.csv could not be read"):
+        publish(run, tmp_path / "records")
+    (run / "run.json").unlink()
+    with pytest.raises(DataError, match="no finished run is there"):
+        publish(run, tmp_path / "records")

@@ -8,8 +8,8 @@ import xml.dom.minidom
 import cv2
 import numpy as np
 import pytest
-from records import record
 from report_records import IMAGES, stored
+from sample_records import record
 
 from lpmoe_bench.analysis.comparison import choose, compare_records
 from lpmoe_bench.analysis.significance import holm

@@ -1,4 +1,4 @@
-"""`score`: records of folders of maps, the same bits for any number of processes, or nothing."""
+"""Scoring folders of maps: records, scores of the command, tables."""
 
 import json
 import math
@@ -16,12 +16,17 @@ from drawn_maps import (
     score_folders,
     stored,
 )
+from sample_records import record as run_record
+from tiny_runs import arguments, call, draw_data, only_run
 
 from lpmoe_bench.cli.app import app
 from lpmoe_bench.errors import BenchError, DataError, UsageError
 from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.metrics.scorer import Scorer
-from lpmoe_bench.records.store import find_records
+from lpmoe_bench.records.folder import publish
+from lpmoe_bench.records.store import find_records, read_record, read_rows
+from lpmoe_bench.tables.formats import FORMATS, format_table
+from lpmoe_bench.tables.table import build_table
 
 COD = get_protocol("cod")
 
@@ -204,3 +209,199 @@ def test_scores_are_fsum_means_of_rows(tmp_path):
     record, rows = stored(outcome)
     values = [row["weighted_f"] for row in rows]
     assert record.scores[label(tmp_path)]["weighted_f"] == math.fsum(values) / 5
+
+
+# Scores of a run's saved maps are the run's own; a task's sets are found by name.
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    root = tmp_path_factory.mktemp("run")
+    data = draw_data(root / "data")
+    more = ("--set", "runtime.save_predictions=true", "--set", "train.epochs=1")
+    done = call(arguments(data, root / "runs", *more))
+    assert done.code == 0, done.stderr
+    return root, only_run(root / "runs")
+
+
+def test_saved_maps_score_what_the_run_scored(run):
+    """Bit for bit: a run scores the very 8-bit maps that it saves."""
+    root, folder = run
+    done = call(
+        [
+            *("score", str(folder / "predictions"), "--name", "Saved", "--task", "cod"),
+            *("--gt", str(root / "data" / "test" / "masks"), "--jobs", "1"),
+            *("--images", str(root / "data" / "test" / "images"), "--runs", str(root / "scored")),
+        ]
+    )
+    assert done.code == 0, done.stderr
+    place = only_run(root / "scored")
+    assert read_rows(place / "per_image.csv") == read_rows(folder / "per_image.csv")
+    ran, scored = read_record(folder), read_record(place)
+    assert scored.scores == ran.scores
+    (group,) = build_table([ran, scored]).groups
+    assert [row.label for row in group.rows] == ["LoRA", "Saved"]
+
+
+SETS = """
+tasks:
+  toy:
+    title: Toys
+    protocol: glass
+    loss: structure
+    select: iou
+    train: [one/train]
+    test: [one/test, two/all]
+datasets:
+  one: {title: One, task: toy, folder: one, splits: {train: train.txt, test: test.txt}}
+  two: {title: Two, task: toy, folder: two}
+"""
+
+
+@pytest.fixture
+def task(tmp_path):
+    (tmp_path / "sets.yaml").write_text(SETS)
+    for name, letter in (("one", "p"), ("two", "q")):
+        for seed in range(3):
+            save(tmp_path / name / "images" / f"{letter}{seed}.png", draw_map(seed))
+            save(tmp_path / name / "masks" / f"{letter}{seed}.png", draw_mask(seed))
+            save(tmp_path / "maps" / name / f"{letter}{seed}.png", draw_map(seed))
+    for split in ("train", "test"):
+        (tmp_path / "one" / f"{split}.txt").write_text("p0\np1\np2\n")
+    options = {"gt": None, "protocol": None, "task": "toy", "data_root": tmp_path}
+    return tmp_path, options | {"datasets": tmp_path / "sets.yaml", "cache": tmp_path / "cache"}
+
+
+def test_a_tasks_sets_are_scored_under_its_protocol(task):
+    root, options = task
+    outcome, _, plan = score_folders(root, "maps", **options)
+    record, rows = stored(outcome)
+    assert (record.task, record.protocol.name) == ("toy", "glass")
+    assert list(record.scores) == ["one/test", "two/all"]
+    assert [row["dataset"] for row in rows] == ["one/test"] * 3 + ["two/all"] * 3
+    assert plan.places[0].parts[-4:-1] == ("scored", "toy", "maps")
+
+
+def test_one_set_is_told_by_name_or_by_its_files(task):
+    root, options = task
+    outcome, _, _ = score_folders(root, "maps", **options, test_set="two/all")
+    assert list(stored(outcome)[0].scores) == ["two/all"]
+    outcome, _, _ = score_folders(root, "maps/one", **options)
+    assert list(stored(outcome)[0].scores) == ["one/test"]
+
+
+def test_sets_that_are_not_there(task):
+    root, options = task
+    here = root / "elsewhere" / "sets.yaml"  # a file finds the sets beside it
+    here.parent.mkdir()
+    here.write_text(SETS)
+    (root / "nothing").mkdir()
+    with pytest.raises(DataError, match=r"one/test, two/all is not found under .*--embedded"):
+        score_folders(root, "maps", **options | {"data_root": root / "nothing", "datasets": here})
+    with pytest.raises(UsageError, match="did you mean 'two'"):
+        score_folders(root, "maps", **options, test_set="twoo/all")
+
+
+def test_sub_folders_answer_to_several_names(task):
+    root, options = task
+    for name in ("ONE_test", "One"):
+        (root / "maps" / "one").rename(root / "maps" / name)
+        outcome, _, _ = score_folders(root, "maps", **options, force=True)
+        assert list(stored(outcome)[0].scores) == ["one/test", "two/all"]
+        (root / "maps" / name).rename(root / "maps" / "one")
+
+
+def test_maps_of_a_set_without_masks_are_noted(task):
+    root, options = task
+    (root / "two").rename(root / "gone")
+    outcome, notes, _ = score_folders(root, "maps", **options)
+    assert list(stored(outcome)[0].scores) == ["one/test"]
+    assert any("maps has maps of two/all in two, but no masks" in note for note in notes)
+
+
+def test_folders_with_other_sets_share_one_call(task):
+    root, options = task
+    (root / "maps" / "two").rename(root / "second")
+    draw_folders(root / "unused", 1)
+    outcome, notes, _ = score_folders(root, "maps", "second", **options)
+    assert [list(stored(outcome, i)[0].scores) for i in (0, 1)] == [["one/test"], ["two/all"]]
+    assert any("maps has no sub-folder for two/all" in note for note in notes)
+
+
+# Scored maps in tables: beside runs, with their coverage, their name as plain text, published.
+
+
+@pytest.fixture
+def partial(tmp_path):
+    draw_folders(tmp_path, 4)
+    (tmp_path / "A" / "p3.png").unlink()
+    outcome, notes, _ = score_folders(tmp_path, "A", "B", allow_missing=True)
+    return tmp_path, outcome, notes
+
+
+def test_a_partial_folder_shows_its_coverage_and_wins_nothing(partial):
+    root, outcome, notes = partial
+    assert any("1 of 4 masks" in note and "(p3)" in note for note in notes)
+    record, rows = stored(outcome)
+    counts = record.counts[label(root)]
+    assert (counts["images"], counts["expected"], len(rows)) == (3, 4, 3)
+    (group,) = build_table([one.record for one in outcome.records]).groups
+    rows = {row.label: row for row in group.rows}
+    assert set(rows) == {"A (3/4 images)", "B"}
+    assert {cell.mark for cell in rows["A (3/4 images)"].cells} == {""}
+    assert any("take no part in bold" in line for line in group.footer)
+
+
+def test_scored_maps_stand_beside_runs_on_the_same_set(tmp_path):
+    outcome, _, _ = score_folders(draw_folders(tmp_path, 3))
+    maps = outcome.records[0].record
+    test, protocol = maps.data.tests[0], maps.protocol.model_dump()
+
+    def run(name, digest=test.digest, **changes):
+        made = run_record(name, task="own", **{"protocol": protocol} | changes)
+        made = made.model_dump() | {
+            "scores": {test.label: maps.scores[test.label]},
+            "data": {"tests": [test.model_dump() | {"digest": digest}]},
+        }
+        return type(maps).model_validate(made)
+
+    table = build_table([run("lora"), maps, run("vpt", backbone={"name": "other"})])
+    labels = sorted([row.label for row in group.rows] for group in table.groups)
+    assert labels == [["LoRA", "A"], ["VPT", "A"]]
+    for kind in FORMATS:
+        assert "A" in format_table(table, kind)
+    text = format_table(table, "markdown")
+    assert "| A | - | - | - |" in text
+    assert "Maps from a folder" in text
+    assert "lr:" not in text  # what nobody knows of maps is no difference
+    for other in (
+        run("lora", digest="0" * 64),
+        run("lora", protocol=protocol | {"hash": "1" * 64}),
+    ):
+        assert [len(group.rows) for group in build_table([other, maps]).groups] == [1, 1]
+
+
+def test_publish_copies_a_scored_record(tmp_path):
+    _, _, plan = score_folders(draw_folders(tmp_path, 3))
+    target = publish(plan.places[0], tmp_path / "records", allow_dirty=True)
+    assert target == tmp_path / "records" / plan.places[0].relative_to(tmp_path / "runs")
+    assert sorted(path.name for path in target.iterdir()) == ["per_image.csv", "run.json"]
+    with pytest.raises(UsageError, match="holds published records"):
+        score_folders(tmp_path, runs=tmp_path / "results" / "records")
+
+
+NAME = r"../..\[bold]_x_|$&%#{}<b>`~^"
+
+
+def test_a_name_is_text_everywhere(tmp_path):
+    outcome, _, plan = score_folders(draw_folders(tmp_path, 3), names=[NAME])
+    assert (tmp_path / "runs").resolve() in plan.places[0].resolve().parents
+    record, _ = stored(outcome)
+    assert record.method.title == NAME
+    table = build_table([record])
+    text = format_table(table, "markdown")
+    assert r"../..\\\[bold\]\_x\_\|$&amp;%#{}&lt;b&gt;\`\~^" in text
+    latex = format_table(table, "latex")
+    assert r"../..\textbackslash{}[bold]\_x\_\textbar{}\$\&\%\#\{\}\textless{}b" in latex
+    shown = out(tmp_path, "--name", NAME)
+    assert NAME in shown.stdout.replace("\n", "")

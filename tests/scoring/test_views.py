@@ -5,7 +5,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
-from test_engine import draw_pairs
+from adversarial import draw_pairs
 
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.protocols import PROTOCOLS, get_protocol

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-from records import record
+from sample_records import record
 from typer.testing import CliRunner
 
 from lpmoe_bench.cli.app import app

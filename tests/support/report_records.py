@@ -6,7 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from records import PARAMETERS, record
+from sample_records import PARAMETERS, record
 from typer.testing import CliRunner
 
 from lpmoe_bench.cli.app import app

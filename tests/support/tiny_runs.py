@@ -13,8 +13,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 
 from lpmoe_bench.cli.app import main
+from lpmoe_bench.records.store import read_record, read_rows
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # one device for all: results are compared bit by bit
 QUICK = [
@@ -87,3 +89,14 @@ def only_run(runs: Path) -> Path:
     found = [path.parent for path in runs.rglob("run.json")]
     assert len(found) == 1
     return found[0]
+
+
+def assert_same_result(one: Path, other: Path) -> None:
+    first, second = load_file(one / "adapter.safetensors"), load_file(other / "adapter.safetensors")
+    assert first.keys() == second.keys()
+    assert all(np.array_equal(first[k], second[k]) for k in first)
+    assert read_record(one).scores == read_record(other).scores
+    assert (one / "per_image.csv").read_bytes() == (other / "per_image.csv").read_bytes()
+    columns = ("step", "loss", "learning_rate", "validation")
+    curves = [[[r[c] for c in columns] for r in read_rows(f / "curve.csv")] for f in (one, other)]
+    assert curves[0] == curves[1]

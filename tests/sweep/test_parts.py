@@ -2,7 +2,7 @@
 
 import pytest
 from fake_sweeps import fake_cell
-from records import record
+from sample_records import record
 
 from lpmoe_bench.sweep.local import shares
 from lpmoe_bench.sweep.plan import Attempt, Places, sets_of, sweep_id

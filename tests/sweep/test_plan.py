@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from fake_sweeps import fake_cell, fake_sweep
-from records import record
+from sample_records import record
 from tiny_sweeps import REGISTRY, draw_sets, sweep
 from typer.testing import CliRunner
 

@@ -1,17 +1,19 @@
-"""Tables: what may stand side by side, how it is counted, marked, named and written."""
+"""The table of records: rows, order, units, speeds, and what it says where nothing can be shown."""
 
 import csv
 import io
+import json
 import re
 import statistics
 from pathlib import Path
 
 import pytest
-from records import content, record
+from readme_tree import ROOT
+from sample_records import content, record
 
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.tables.formats import format_table, to_csv, to_latex, to_markdown
-from lpmoe_bench.tables.table import build_table
+from lpmoe_bench.tables.table import build_table, read_speeds
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -216,3 +218,113 @@ def test_special_characters_are_escaped():
     assert r"&lt;z&gt;\\ \| \*t\* |" in markdown
     rows = [line for line in markdown.splitlines() if line.startswith("|")]
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in rows} == {9}
+
+
+# Tables in another order, and tables that mix decoders when asked.
+
+
+def test_rows_are_sorted_by_a_column_the_best_first():
+    rows = [
+        record(name, scores={"s_measure": s, "mae": m})
+        for name, s, m in (("lora", 0.7, 0.2), ("vpt", 0.8, 0.1), ("decoder_only", 0.6, 0.3))
+    ]
+    for key, order in (
+        ("s_measure", ["VPT", "LoRA", "Decoder only"]),
+        ("mae", ["VPT", "LoRA", "Decoder only"]),
+        ("method_parameters", ["LoRA", "VPT", "Decoder only"]),
+    ):
+        (group,) = build_table(rows, metrics=["s_measure", "mae"], sort=key).groups
+        assert [row.label for row in group.rows] == order, key
+    with pytest.raises(UsageError, match="did you mean 's_measure'"):
+        build_table(rows, sort="s_mesure")
+
+
+def test_decoders_share_a_table_only_when_asked():
+    rows = [record("lora"), record("vpt", decoder={"name": "linear", "options": {}})]
+    assert len(build_table(rows).groups) == 2
+    (group,) = build_table(rows, across=["decoder"]).groups
+    assert [row.label for row in group.rows] == ["VPT (decoder linear)", "LoRA"]
+    assert "Decoder fpn (width 64) where a row names none." in group.footer
+    with pytest.raises(UsageError, match="unknown thing a table may mix 'backbone'"):
+        build_table(rows, across=["backbone"])
+
+
+# Tables of values that are no fractions, and of fractions that the papers print in percent.
+
+
+def test_values_beyond_one_and_percent_are_printed_as_they_should():
+    shadow = {"name": "shadow_per_image", "version": 1, "hash": "cd" * 32}
+    records = [
+        record(name, protocol=shadow, scores={"ber": ber, "hd95": far, "hce": effort, "iou": 0.5})
+        for name, ber, far, effort in (
+            ("lora", 0.0254, 38.0634, 1204.0),
+            ("vpt", 0.0311, 4.5, 73.66),
+        )
+    ]
+    table = build_table(records, metrics=["all"])
+    assert cells(table, "hd95") == {"LoRA": ("38.06", "second"), "VPT": ("4.50", "best")}
+    assert cells(table, "hce") == {"LoRA": ("1204.0", "second"), "VPT": ("73.7", "best")}
+    text = to_markdown(table)
+    assert "BER@.5 (%) ↓" in text
+    assert "| **2.54** | <u>38.06</u> | <u>1204.0</u> | **0.500** |" in text
+    assert "BER@.5 (\\%)" in to_latex(table)
+    assert "HD95@.5 (px) ↓" in text
+    (line, _) = csv.DictReader(io.StringIO(to_csv(table)))
+    assert float(line["ber_mean"]) in (0.0254, 0.0311)  # a fraction
+    assert "2.54" in to_markdown(build_table(records))  # the protocol's headline
+
+
+# Speeds measured apart stand beside the scores of the very models that were measured.
+
+
+KEYS = ("measured_train_images_per_second", "step_over_forward")
+
+
+def written(tmp_path, **changes):
+    row = {"method": "lora", "parameters": 147456, "peak_bytes": 2**20}
+    row |= {"step_seconds": 0.5, "forward_seconds": 0.25, "time_ratio": 2.0}
+    content = {"torch": "2.15", "threads": 1, "cpu": "Some CPU", "backbone": "small"}
+    content |= {"size": 256, "batch": 4, "rows": [row]}
+    path = tmp_path / "speeds.json"
+    path.write_text(json.dumps(content | changes))
+    return path
+
+
+def means(records, path):
+    (group,) = build_table(records, speeds=read_speeds(path)).groups
+    places = [[column.key for column in group.columns].index(key) for key in KEYS]
+    return {row.label: [row.cells[place].mean for place in places] for row in group.rows}, group
+
+
+def test_images_a_second_are_the_batch_over_the_step(tmp_path):
+    found, group = means([record("lora"), record("vpt")], written(tmp_path))
+    assert found == {"LoRA": [8.0, 2.0], "VPT": [None, None]}
+    assert "one core of Some CPU" in group.footer[-1]
+
+
+@pytest.mark.parametrize("changes", [{"backbone": "large"}, {"size": 512}, {"rows": []}])
+def test_other_work_than_was_measured_stays_empty(tmp_path, changes):
+    found, _ = means([record("lora")], written(tmp_path, **changes))
+    assert found == {"LoRA": [None, None]}
+
+
+def test_other_parameters_are_another_model(tmp_path):
+    one = record("lora")
+    assert one.parameters is not None
+    wider = one.parameters.model_copy(update={"method": 2 * one.parameters.method})
+    found, _ = means([one.model_copy(update={"parameters": wider})], written(tmp_path))
+    assert found == {"LoRA": [None, None]}
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"torch": 1}', '{"rows": NaN}'])
+def test_a_file_of_something_else_is_refused_in_a_sentence(tmp_path, text):
+    path = tmp_path / "speeds.json"
+    path.write_text(text)
+    with pytest.raises(DataError, match="is not what benchmarks/methods"):
+        read_speeds(path)
+    with pytest.raises(DataError, match="could not be read"):
+        read_speeds(tmp_path / "missing.json")
+
+
+def test_the_published_speeds_can_be_read():
+    assert len(read_speeds(ROOT / "results" / "speed" / "cpu.json").rows) >= 26

@@ -5,7 +5,7 @@ import sys
 from types import ModuleType
 
 import pytest
-from records import record
+from sample_records import record
 from typer.testing import CliRunner
 
 from lpmoe_bench.cli.app import app

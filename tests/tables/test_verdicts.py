@@ -5,7 +5,7 @@ import io
 
 import numpy as np
 import pytest
-from records import content
+from sample_records import content
 from typer.testing import CliRunner
 
 from lpmoe_bench.analysis.comparison import compare_records

@@ -1,4 +1,4 @@
-"""A run end to end on a tiny random backbone: record, resume after a kill, divergence."""
+"""One run from plan to record, and its errors."""
 
 import errno
 import json
@@ -12,9 +12,11 @@ from unittest import mock
 import cv2
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
-from tiny_runs import arguments, call, draw_data, only_run, start
+from tiny_runs import arguments, assert_same_result, call, draw_data, only_run, start
 
+from lpmoe_bench.files import hold_lock
 from lpmoe_bench.model.segmenter import Segmenter
 from lpmoe_bench.records.store import read_record, read_rows
 
@@ -60,17 +62,6 @@ def test_finished_run_is_returned_not_repeated(data, finished):
     assert json.loads(done.stdout) == json.loads(before)
     assert (finished / "run.json").read_bytes() == before
     assert "is finished" in done.stderr
-
-
-def assert_same_result(one: Path, other: Path) -> None:
-    first, second = load_file(one / "adapter.safetensors"), load_file(other / "adapter.safetensors")
-    assert first.keys() == second.keys()
-    assert all(np.array_equal(first[k], second[k]) for k in first)
-    assert read_record(one).scores == read_record(other).scores
-    assert (one / "per_image.csv").read_bytes() == (other / "per_image.csv").read_bytes()
-    columns = ("step", "loss", "learning_rate", "validation")
-    curves = [[[r[c] for c in columns] for r in read_rows(f / "curve.csv")] for f in (one, other)]
-    assert curves[0] == curves[1]
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
@@ -192,3 +183,82 @@ def test_lpmoe_resumes_from_any_step(data, tmp_path_factory, tmp_path, stop, mon
     assert stopped.code == 130, stopped.stderr
     assert call(arguments(data, parts, *more)).code == 0
     assert_same_result(only_run(whole), only_run(parts))
+
+
+# Wrong input to a run: one line, a documented exit code, no traceback.
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "sentence"),
+    [
+        (["--method", "lroa"], 2, "did you mean 'lora'"),
+        (["--task", "codd"], 2, "did you mean 'cod'"),
+        (["--backbone", "vit_tiny_patch16_223"], 2, "unknown backbone"),
+        (["--decoder", "fpm"], 2, "did you mean 'fpn'"),
+        (["--size", "250"], 2, "multiple of 32"),
+        (["--set", "rnak=8"], 2, "did you mean 'rank'"),
+        (["--set", "rank=eight"], 2, "it takes a whole number, such as 8"),
+        (["--set", "train.loss=dice"], 2, "unknown loss"),
+        (["--set", "runtime.device=cuda"], 6, "no GPU"),
+        (["--train-images", "nowhere"], 3, "nowhere"),
+        (["--set", "decoder.width=-8"], 2, "positive multiple of 8"),
+        (["--set", "decoder.classes=3"], 2, "unknown option"),
+        (["--set", "train.select=e_max"], 2, "only a whole data set has"),
+        (["--set", "train.clip=.inf"], 2, "train.clip"),
+        (["--seed", "99999999999999999999999"], 2, "seed is"),
+        (["--method", "lpmoe", "--set", "runtime.micro_batch=2"], 2, "normalises over the batch"),
+        (["--method", "lpmoe", "--set", "train.batch=1"], 2, "train.batch must be 2"),
+        (["--runs", "results/records"], 2, "published records"),
+    ],
+)
+def test_wrong_input_is_one_line_and_a_code(data, tmp_path, more, code, sentence):
+    done = call(arguments(data, tmp_path, *more))
+    assert done.code == code, done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert sentence in errors[0]
+    assert "Traceback" not in done.stderr
+
+
+def test_dry_run_tells_machines_what_would_run(data, tmp_path):
+    done = call(arguments(data, tmp_path, "--dry-run", "--json"))
+    plan = json.loads(done.stdout)
+    assert plan["images"] == {"train": 22, "validation": 2, "tests": {"own/test": 6}}
+    assert plan["config"]["options"] == {"rank": 8, "alpha": 8.0}
+    assert not plan["finished"]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (("--set", "rank=0"), "rank is 0; it must be at least 1"),
+        (("--decoder", "mask2former"), "this method gives 16, 16, 16, 16; use lpmoe"),
+    ],
+)
+def test_dry_run_refuses_a_model_that_cannot_be_built(data, tmp_path, more, sentence):
+    done = call(arguments(data, tmp_path, *more, "--dry-run"))
+    assert done.code == 2
+    assert sentence in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "take", [lambda: torch.empty(10**15), lambda: np.empty(10**15)], ids=["torch", "numpy"]
+)
+def test_memory_that_runs_out_is_one_line_and_a_code(data, tmp_path, monkeypatch, take):
+    monkeypatch.setattr("lpmoe_bench.training.run.train", lambda run: take())
+    done = call(arguments(data, tmp_path))
+    assert done.code == 6, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: out of memory at batch 4, size 64; use")
+
+
+def test_second_process_on_the_same_run_is_refused(data, tmp_path):
+    dry = call(arguments(data, tmp_path, "--dry-run"))
+    folder = tmp_path / next(x for x in dry.stderr.splitlines() if x.startswith("run "))[4:]
+    lock = hold_lock(folder / ".lock")
+    assert lock
+    with lock:
+        second = call(arguments(data, tmp_path))
+    assert second.code == 2
+    assert "another process" in second.stderr

@@ -1,22 +1,30 @@
-"""The audit on drawn sets: planted copies of every kind, look-alikes, groups, what is kept."""
+"""The audit: images in two sets, found by likeness."""
 
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from audit_sets import QUIET, found, lists, look, place, scene
+from drawn_files import write
 from typer.testing import CliRunner
 
 from lpmoe_bench.cli.app import app
+from lpmoe_bench.console import Terminal
 from lpmoe_bench.data.audit import audit as audit_module
 from lpmoe_bench.data.audit.audit import audit_sets
 from lpmoe_bench.data.audit.groups import Audit, Twins
-from lpmoe_bench.data.audit.likeness import FeatureLikeness
+from lpmoe_bench.data.audit.likeness import FeatureLikeness, Question
 from lpmoe_bench.data.audit.report import as_json, as_markdown, as_text
+from lpmoe_bench.data.registry import Dataset, load_registry
 from lpmoe_bench.errors import DataError
+from lpmoe_bench.model import likeness
+from lpmoe_bench.model.likeness import default_features, feature_likeness
+from lpmoe_bench.model.weights.resolve import resolve_weights
 
 
 def cropped(pixels: np.ndarray, part: float, x: float = 0.3) -> np.ndarray:
@@ -190,3 +198,158 @@ def test_markdown_names_every_finding():
     text = as_markdown(Audit(splits=[], twins=[twins]))
     assert text.startswith("1 duplicate between splits or sets.")
     assert "- a/x (train) = b/y (all): near, mirrored, structure 0.90" in text
+
+
+# Likeness in a backbone's features, on drawn scenes, and what is said where there is none.
+
+
+@pytest.fixture(scope="module")
+def weights():
+    return resolve_weights("vit_tiny_patch16_224", "random", Path())
+
+
+def test_copies_are_alike_and_other_scenes_are_not(tmp_path, weights):
+    one = write(tmp_path / "a.png", scene(0))
+    turned = write(tmp_path / "b.png", np.ascontiguousarray(scene(0)[:, ::-1]))
+    other = write(tmp_path / "c.png", scene(1))
+    told = []
+    asked = [(one, one, False), (one, turned, True), (one, turned, False), (one, other, False)]
+    same, mirrored, unturned, unlike = feature_likeness(
+        weights, [Question(*q) for q in asked], lambda done, total: told.append((done, total))
+    )
+    assert same == pytest.approx(1, abs=1e-5)
+    assert mirrored == pytest.approx(1, abs=1e-3)
+    assert max(unturned, unlike) < mirrored
+    assert told == [(k, 4) for k in range(1, 5)]
+
+
+def test_an_image_that_went_missing_is_a_sentence(tmp_path, weights):
+    one = write(tmp_path / "a.png", scene(0))
+    with pytest.raises(DataError, match=r"b\.png does not exist"):
+        feature_likeness(weights, [Question(one, tmp_path / "b.png", False)])
+
+
+def test_without_torch_or_weights_the_reason_is_said(tmp_path, monkeypatch):
+    found, why = default_features(tmp_path, offline=True)
+    assert found is None
+    assert "offline" in why
+    monkeypatch.setattr(likeness, "find_spec", lambda name: None)
+    assert default_features(tmp_path, offline=False) == (None, "torch is not installed")
+
+
+# Groups in an audit: frames and lesions are reported apart, by table, by number or by likeness.
+
+
+def grouped(dataset: Dataset, **rule) -> Dataset:
+    return Dataset.model_validate(dataset.model_dump() | {"groups": {"what": "sequence"} | rule})
+
+
+def frames(root: Path) -> Dataset:
+    """Frames 1 and 2 are alike, so are 3 and 4; a list divides the first two."""
+    for name, seed, noise in (("1", 0, 0), ("2", 0, 1), ("3", 1, 0), ("4", 1, 2), ("5", 2, 0)):
+        grain = np.random.default_rng(noise).normal(0, 3 * bool(noise), (150, 200, 3))
+        place(root, "film", name, (scene(seed) + grain).clip(0, 255).astype(np.uint8))
+    return lists(root, "film", train="1 3 4", test="2 5")
+
+
+@pytest.mark.parametrize("kind", ["starts", "table"])
+def test_known_groups_are_reported_apart(tmp_path, kind):
+    film = frames(tmp_path)
+    if kind == "table":
+        text = "stem,sequence\n1,x\n2,x\n3,y\n4,y\n5,z\n"
+        (tmp_path / "film/sequences.csv").write_text(text)
+        film = grouped(film, table=["sequences.csv", "stem", "sequence"], starts=[1], last=9)
+    else:
+        film = grouped(film, starts=[1, 3, 5], last=5)
+    audit = look(tmp_path, film)
+    assert (audit.leaks, audit.repeats, len(audit.grouped)) == ([], [], 2)
+    (groups,) = audit.groups
+    (shared,) = groups.shared.values()
+    assert (groups.count, groups.images, shared) == (
+        2,
+        4,
+        {"film/train": ["1"], "film/test": ["2"]},
+    )
+    assert "2 near duplicates within groups, by nature" in as_text(audit)
+    assert "not confirmed" in groups.source
+
+
+def test_near_duplicates_of_no_known_group_are_one_where_the_registry_says_so(tmp_path):
+    film = grouped(frames(tmp_path), table=["none.csv", "a", "b"], alike=True)
+    audit = look(tmp_path, film)
+    assert (audit.leaks, len(audit.grouped)) == ([], 2)
+    assert "none.csv is not there" in audit.groups[0].source
+    assert list(audit.groups[0].shared) == ["film: like 1"]
+
+
+def test_a_table_that_is_broken(tmp_path):
+    (tmp_path / "film").mkdir()
+    (tmp_path / "film/sequences.csv").write_text("a,b\n1,2\n")
+    film = grouped(frames(tmp_path), table=["sequences.csv", "stem", "sequence"])
+    with pytest.raises(DataError, match="must have rows with the columns stem and sequence"):
+        look(tmp_path, film)
+
+
+# The audit of the real sets: what is known to be in two places is found, and nothing else.
+
+
+@pytest.fixture(scope="module")
+def audit_of(tmp_path_factory):
+    root = os.environ.get("LPMOE_BENCH_DATA")
+    if not root or not (Path(root) / "kvasir_seg").is_dir():
+        pytest.skip("LPMOE_BENCH_DATA names no folder with kvasir_seg")
+
+    cache = tmp_path_factory.mktemp("cache")  # of its own: a report that is kept proves nothing
+
+    def audit(*names: str) -> Audit:
+        sets = [load_registry().dataset(name) for name in names]
+        return audit_sets(sets, Path(root), cache, Terminal(quiet=True), None, "a test")
+
+    return audit
+
+
+def places(audit: Audit) -> list[tuple[str, str]]:
+    return [(twins.one, twins.other) for twins in audit.leaks]
+
+
+@pytest.mark.data
+def test_the_known_pair_of_kvasir_and_no_other(audit_of):
+    assert places(audit_of("kvasir_seg")) == [("kvasir_seg/test_0016", "kvasir_seg/train_0222")]
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["camo", "ecssd"])
+def test_sets_without_duplicates(audit_of, name):
+    assert places(audit_of(name)) == []
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_leaves_of_one_shape_are_no_duplicates(audit_of):
+    assert audit_of("coffee_leaf").twins == []
+
+
+@pytest.mark.data
+def test_one_photograph_of_camo_is_in_train_and_test_in_two_framings(audit_of):
+    (twins,) = audit_of("camo").reframed
+    assert (twins.one, twins.other) == ("camo/camourflage_00120", "camo/camourflage_00419")
+    assert twins.between == [("camo/train", "camo/test")]
+
+
+@pytest.mark.data
+def test_sets_share_photographs(audit_of):
+    audit = audit_of("camo", "cod10k_mini62", "ecssd")
+    sets = [{one.partition("/")[0], other.partition("/")[0]} for one, other in places(audit)]
+    assert sets.count({"camo", "ecssd"}) == 74
+    assert sets.count({"camo", "cod10k_mini62"}) == 1
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_frames_and_lesions_are_groups(audit_of):
+    film = audit_of("cvc_clinicdb")
+    assert film.leaks == []
+    assert (len(film.grouped) > 90, film.groups[0].count, film.groups[0].shared) == (True, 29, {})
+    skin = audit_of("ham10000_small")
+    assert (skin.leaks, skin.reframed, skin.repeats) == ([], [], [])
+    assert len(skin.grouped) > 2

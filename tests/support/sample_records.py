@@ -60,3 +60,14 @@ def content(name="lora", seed=0, **changes):
 def record(name="lora", seed=0, **changes):
     """A record; see `content`."""
     return Record.model_validate(content(name, seed, **changes))
+
+
+def changed(path, value):
+    """A record of another method that differs in one field of its content."""
+    other = content("vpt")
+    *parents, leaf = path
+    place = other
+    for key in parents:
+        place = place[key]
+    place[leaf] = value
+    return record("vpt", **{path[0]: other[path[0]]})
