@@ -28,10 +28,11 @@ from rich.progress import track
 from rich.table import Table
 
 from lpmoe_bench.config.settings import RunConfig
-from lpmoe_bench.data.loader import PairDataset, cores, default_workers, epoch_batches, loader
+from lpmoe_bench.data.loader import PairDataset, default_workers, epoch_batches, loader
 from lpmoe_bench.data.pairs import Pair, read_pair
 from lpmoe_bench.data.registry import load_registry
 from lpmoe_bench.data.tasks import resolve
+from lpmoe_bench.environment import usable_cores
 from lpmoe_bench.model.losses import structure_loss
 from lpmoe_bench.model.segmenter import build_segmenter
 from lpmoe_bench.model.weights.resolve import default_cache, resolve_weights
@@ -116,7 +117,7 @@ def measure(pairs: list[Pair], size: int, rounds: int, given: float | None) -> d
 
 
 def show(label: str, rates: dict[str, float]) -> None:
-    table = Table(title=f"{label}, {cores()} cores, {torch.get_num_threads()} threads")
+    table = Table(title=f"{label}, {usable_cores()} cores, {torch.get_num_threads()} threads")
     table.add_column("part")
     for column in ("images/s", "of decode", "of step"):
         table.add_column(column, justify="right")
@@ -146,7 +147,11 @@ def main() -> None:
     label, pairs = pairs_of(options.images)
     rates = measure(pairs, options.size, options.rounds, options.step_rate)
     if options.json:
-        print(json.dumps({"set": label, "cores": cores(), "images_per_second": rates}, indent=2))
+        print(
+            json.dumps(
+                {"set": label, "cores": usable_cores(), "images_per_second": rates}, indent=2
+            )
+        )
     else:
         show(label, rates)
 

@@ -40,6 +40,7 @@ from rich.table import Table
 from lpmoe_bench.data.registry import load_registry
 from lpmoe_bench.data.splits import Split
 from lpmoe_bench.data.tasks import Folders, open_split, resolve
+from lpmoe_bench.environment import usable_cores
 from lpmoe_bench.errors import BenchError, DataError, UsageError
 from lpmoe_bench.inference.predictor import Predictor
 from lpmoe_bench.metrics import reference
@@ -50,7 +51,7 @@ from lpmoe_bench.model.trained import load_trained
 from lpmoe_bench.model.weights.resolve import default_cache
 from lpmoe_bench.records.model import Record, SplitFacts
 from lpmoe_bench.records.store import ROWS, read_record, read_rows
-from lpmoe_bench.scoring.verify import verify
+from lpmoe_bench.scoring.robustness import verify_scores
 
 # Before numpy is loaded: one thread, or the comparison is of thread pools.
 os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
@@ -153,7 +154,7 @@ def measure(folder: Path, places: Places, threads: int) -> Iterator[dict[str, An
         for name, (pred, mask) in maps.items():
             scorer.add(name, pred, mask, facts.label)
         result = scorer.result()
-        checked = verify(result.rows, maps.__getitem__, protocol, len(maps))
+        checked = verify_scores(result.rows, maps.__getitem__, protocol, len(maps))
         theirs, ours = cpu_seconds(maps, protocol)
         stored = [row for row in rows if row["dataset"] == facts.label]
         scores = record.scores[facts.label]
@@ -200,10 +201,6 @@ def _stderr() -> Console:
     return Console(stderr=True)
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("runs", nargs="*", type=Path, help="folders of finished runs")
@@ -212,7 +209,9 @@ def main() -> None:
     parser.add_argument("--datasets", type=Path, help="your own YAML of data sets")
     parser.add_argument("--test-images", type=Path, help="of runs on own folders")
     parser.add_argument("--test-masks", type=Path)
-    parser.add_argument("--threads", type=int, default=_cores(), help="for predicting, as the runs")
+    parser.add_argument(
+        "--threads", type=int, default=usable_cores(), help="for predicting, as the runs"
+    )
     parser.add_argument("--json", action="store_true", help="machine output on stdout")
     args = parser.parse_args()
     cv2.setNumThreads(1)

@@ -75,6 +75,13 @@ def _version(name: str) -> str | None:
     return next(lines, "").removeprefix("Version:").strip() or found.version
 
 
+def usable_cores() -> int:
+    """Return how many processor cores this process may use: fewer than there are in a container."""
+    if hasattr(os, "sched_getaffinity"):  # not on Windows, nor on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def processor_name() -> str:
     """Return the processor's model name, or its architecture where the system tells no more."""
     try:

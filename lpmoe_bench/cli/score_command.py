@@ -17,11 +17,20 @@ from lpmoe_bench.environment import collect_environment
 from lpmoe_bench.errors import InterruptedRun
 from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.records.model import Record
-from lpmoe_bench.scoring.folders import MapFolder
-from lpmoe_bench.scoring.plan import ScorePlan, ScoreRequest, plan_scores
-from lpmoe_bench.scoring.scoring import ScoreOutcome, score
-from lpmoe_bench.scoring.vary import Line, compare_variants, turn_sentences, variants_of
-from lpmoe_bench.scoring.views import make_curves, make_verification, make_worst, verification_words
+from lpmoe_bench.scoring.plan import MapFolder, ScorePlan, ScoreRequest, plan_scores
+from lpmoe_bench.scoring.robustness import (
+    VariantScores,
+    compare_variants,
+    turn_sentences,
+    variants_of,
+)
+from lpmoe_bench.scoring.scoring import ScoreOutcome, score_folders
+from lpmoe_bench.scoring.views import (
+    make_curves,
+    make_verification,
+    make_worst,
+    verification_sentences,
+)
 from lpmoe_bench.scoring.work import Variant
 from lpmoe_bench.tables.parts import Column, metric_columns
 
@@ -56,7 +65,7 @@ def _coverage(record: Record, test: str) -> str:
     return str(images) if images == expected else f"[bold red]{images}/{expected}[/]"
 
 
-def show_lines(test: str, lines: Sequence[Line], console: Console) -> None:
+def show_lines(test: str, lines: Sequence[VariantScores], console: Console) -> None:
     """Print every way to every score, then where the order of methods turns."""
     methods = list(lines[0].values) if lines else []
     _say(console, f"{test}, every protocol")
@@ -100,7 +109,7 @@ class Wishes:
 def score_command(
     request: ScoreRequest, wishes: Wishes, as_json: bool, quiet: bool, no_color: bool
 ) -> None:
-    """Score and print; errors are those of plan_scores and score."""
+    """Score and print; errors are those of plan_scores and score_folders."""
     terminal, console = Terminal(quiet, no_color), Console(no_color=no_color)
     try:
         _score(request, wishes, as_json, terminal, console)
@@ -119,7 +128,7 @@ def _score(
     for note in plan.notes:
         terminal.note(note)
     variants = variants_of(plan.protocol) if wishes.vary else []
-    outcome = score(plan, request, terminal, variants)
+    outcome = score_folders(plan, request, terminal, variants)
     _name_old(outcome, terminal)
     records = [stored.record for stored in outcome.records]
     shown: dict[str, Any] = {"records": [record.model_dump(mode="json") for record in records]}
@@ -174,7 +183,7 @@ def _vary(
 ) -> dict[str, Any]:
     shown = {}
     for test, results in outcome.results.items():
-        lines: list[Line] = compare_variants([Variant(plan.protocol), *variants], results)
+        lines: list[VariantScores] = compare_variants([Variant(plan.protocol), *variants], results)
         if console is not None:
             show_lines(test, lines, console)
         shown[test] = {
@@ -211,7 +220,7 @@ def _verify(
     say: Say,
 ) -> dict[str, Any]:
     found = make_verification(plan, place, folder, test, count, terminal)
-    for line in verification_words(folder.title, test, found):
+    for line in verification_sentences(folder.title, test, found):
         say(line)
     facts = {**found._asdict(), "largest": found.largest}
     return {"method": folder.title, "test_set": test, **facts}

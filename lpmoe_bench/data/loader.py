@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 
 import cv2
@@ -15,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lpmoe_bench.data.images import THRESHOLD, read_mask
 from lpmoe_bench.data.pairs import Pair, read_pair
+from lpmoe_bench.environment import usable_cores
 from lpmoe_bench.errors import DataError, UsageError
 
 # Training images varied at random: resized and cropped, and distorted in brightness and colour.
@@ -251,15 +251,8 @@ def default_workers(device: str, world: int = 1) -> int:
     training would wait while it decodes by itself.
     """
     if device == "cpu":
-        return max(0, min(MOST_WORKERS, cores() - 2))
-    return max(1, min(MOST_WORKERS, cores() // world))
-
-
-def cores() -> int:
-    """Return how many processor cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        return max(0, min(MOST_WORKERS, usable_cores() - 2))
+    return max(1, min(MOST_WORKERS, usable_cores() // world))
 
 
 def eval_items(

@@ -180,7 +180,7 @@ class Split:
 
     @property
     def label(self) -> str:
-        return f"{self.dataset}/{self.name}"
+        return "/".join(part for part in (self.dataset, self.name) if part)
 
     @property
     def facts(self) -> dict[str, Any]:

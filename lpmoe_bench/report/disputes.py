@@ -15,6 +15,7 @@ from lpmoe_bench.data.pairs import Pair, read_pair
 from lpmoe_bench.data.registry import Registry
 from lpmoe_bench.data.splits import Split
 from lpmoe_bench.data.tasks import MANIFESTS, open_split, resolve
+from lpmoe_bench.data.test_sets import find_files
 from lpmoe_bench.errors import BenchError, DataError, UsageError
 from lpmoe_bench.metrics.engine import quick_score
 from lpmoe_bench.metrics.facts import METRICS
@@ -25,7 +26,7 @@ from lpmoe_bench.records.store import StoredRecord
 from lpmoe_bench.report.contents import Chapter, Entry
 from lpmoe_bench.report.image_scores import ChapterScores, Disputed, ImageScores, most_disputed
 from lpmoe_bench.report.page import Child, Head, Markup, Value, sortable, tag
-from lpmoe_bench.scoring.folders import find_files, match
+from lpmoe_bench.scoring.plan import match_maps
 from lpmoe_bench.scoring.views import error_picture
 from lpmoe_bench.scoring.work import fit
 
@@ -63,7 +64,7 @@ def find_maps(
             if not folder.is_dir():
                 continue
             try:
-                files = match(names, find_files(folder)).files
+                files = match_maps(names, find_files(folder)).files
             except BenchError:  # an empty folder, or names that nobody can tell apart
                 continue
             if files:

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -14,20 +14,20 @@ from datetime import UTC, datetime
 from multiprocessing.context import BaseContext
 from pathlib import Path
 
-from lpmoe_bench.console import Terminal
+from lpmoe_bench.console import OnProgress, Terminal
 from lpmoe_bench.data.pairs import shown
-from lpmoe_bench.environment import Environment, collect_environment
+from lpmoe_bench.data.test_sets import TestSet
+from lpmoe_bench.environment import Environment, collect_environment, usable_cores
 from lpmoe_bench.errors import DataError, InterruptedRun, ResourceError, UsageError
 from lpmoe_bench.metrics.extra import get_extra
 from lpmoe_bench.metrics.scorer import Scorer, ScoreResult
 from lpmoe_bench.records.model import DataFacts, MethodFacts, ProtocolFacts, Record, SplitFacts
 from lpmoe_bench.records.store import RECORD, ROWS, StoredRecord, read_record, write_record
-from lpmoe_bench.scoring.folders import MapFolder, TestSet
-from lpmoe_bench.scoring.plan import ScorePlan, ScoreRequest
+from lpmoe_bench.scoring.plan import MapFolder, ScorePlan, ScoreRequest
 from lpmoe_bench.scoring.work import (
     Item,
-    Job,
     Part,
+    ScoringJob,
     Variant,
     check_counts,
     look_swapped,
@@ -40,8 +40,6 @@ from lpmoe_bench.scoring.work import (
 # Scoring over several processes: the same bits for any number of them, or one sentence.
 
 
-Report = Callable[[int, int], None]
-
 CHUNK = 8  # items a task: few, so that the bar moves and no process waits long for the last
 WORTH = 200  # maps a process: with fewer, its start costs more than it saves
 # What every process needs and functions import only when they are called.
@@ -49,14 +47,14 @@ PRELOAD = ["lpmoe_bench.metrics.kernels"]
 
 
 def score_all(
-    job: Job, items: Sequence[Item], folders: int, jobs: int | None, report: Report
+    job: ScoringJob, items: Sequence[Item], folders: int, jobs: int | None, on_progress: OnProgress
 ) -> Part:
-    """Score all items, by default with a process for each core; `report` is told (done, all).
+    """Score all items, by default with a process for each core; `on_progress` is told (done, all).
 
     Raises ResourceError when a process is killed and InterruptedRun on Ctrl-C.
     """
     maps = len(items) * folders * len(job.variants)
-    count = jobs or max(1, min(_cores(), maps // WORTH))
+    count = jobs or max(1, min(usable_cores(), maps // WORTH))
     chunks = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
     count = min(count, len(chunks))
     total, done = Part.empty(job, folders), 0
@@ -67,7 +65,7 @@ def score_all(
         for part, size in parts:
             total.take(part)
             done += size
-            report(done, len(items))
+            on_progress(done, len(items))
     except KeyboardInterrupt:
         raise InterruptedRun(
             f"interrupted after {done} of {len(items)} images; nothing was written, the same "
@@ -81,19 +79,15 @@ def score_all(
     return total.sort()
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _in_turn(
-    job: Job, chunks: Sequence[Sequence[Item]], folders: int
+    job: ScoringJob, chunks: Sequence[Sequence[Item]], folders: int
 ) -> Iterator[tuple[Part, int]]:
     for chunk in chunks:
         yield score_items(job, chunk, folders), len(chunk)
 
 
 def _side_by_side(
-    job: Job, chunks: Sequence[Sequence[Item]], folders: int, count: int
+    job: ScoringJob, chunks: Sequence[Sequence[Item]], folders: int, count: int
 ) -> Iterator[tuple[Part, int]]:
     """Yield parts as they are finished; few are waiting, so that no data set is held twice."""
     pool = ProcessPoolExecutor(count, _context(), initializer=_prepare)
@@ -233,7 +227,7 @@ class ScoreOutcome:
     fresh: list[bool]
 
 
-def score(
+def score_folders(
     plan: ScorePlan, request: ScoreRequest, terminal: Terminal, variants: Sequence[Variant] = ()
 ) -> ScoreOutcome:
     """Score what has no record yet and write the records; all are returned.
@@ -278,7 +272,7 @@ def score_set(
     folders = [folder for folder in chosen if test.label in folder.matches]
     if not folders:
         return []
-    job = Job(test.label, (Variant(plan.protocol), *variants), plan.extra, request.curves)
+    job = ScoringJob(test.label, (Variant(plan.protocol), *variants), plan.extra, request.curves)
     items = _items(plan, test, folders)
     with terminal.bar(f"scoring {test.label}", len(items)) as bar:
         part = score_all(job, items, len(folders), request.jobs, bar.update)
@@ -298,7 +292,7 @@ def score_set(
         first, *others = part.scorers[index]
         results = [first.result(), *map(_result, others)]
         checks, notes = part.checks[index], (*notes, *of_masks)
-        scored.append(Scored(folder.title, test.facts, results, checks, notes))
+        scored.append(Scored(folder.title, SplitFacts(**test.facts), results, checks, notes))
     return scored
 
 

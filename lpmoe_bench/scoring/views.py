@@ -20,10 +20,9 @@ from lpmoe_bench.metrics.facts import OF_COUNTS, Metric, get_metric
 from lpmoe_bench.metrics.formulas import Counts
 from lpmoe_bench.metrics.protocols import Protocol
 from lpmoe_bench.records.store import ROWS, read_rows
-from lpmoe_bench.scoring.folders import MapFolder
-from lpmoe_bench.scoring.plan import ScorePlan
+from lpmoe_bench.scoring.plan import MapFolder, ScorePlan
+from lpmoe_bench.scoring.robustness import Verification, verify_scores
 from lpmoe_bench.scoring.scoring import ScoreOutcome
-from lpmoe_bench.scoring.verify import Verification, verify
 
 # A sheet of pictures: image, mask, map and error of some images, each with its score.
 
@@ -107,9 +106,6 @@ def _cut(text: str, keep: int) -> str:
 
 
 # The images that a method segments worst, as a list or as a sheet of pictures.
-
-
-__all__ = ["Views", "Worst", "image_metric", "image_value", "worst_images", "write_worst"]
 
 
 class Worst(NamedTuple):
@@ -304,7 +300,9 @@ def make_verification(
     """Score some images of a method again by PySODMetrics."""
     rows = rows_of(place, test)
     with terminal.bar(f"verifying {folder.title}", count) as bar:
-        return verify(rows, plan.load(folder, test), plan.protocol, count, report=bar.update)
+        return verify_scores(
+            rows, plan.load(folder, test), plan.protocol, count, on_progress=bar.update
+        )
 
 
 def make_curves(plan: ScorePlan, outcome: ScoreOutcome, folder: Path) -> list[Path]:
@@ -318,14 +316,14 @@ def make_curves(plan: ScorePlan, outcome: ScoreOutcome, folder: Path) -> list[Pa
     return files
 
 
-def verification_words(title: str, test: str, found: Verification) -> Sequence[str]:
+def verification_sentences(title: str, test: str, found: Verification) -> Sequence[str]:
     """Say what a verification found."""
     metric = max(found.differences, key=lambda key: found.differences[key], default="nothing")
-    words = [
+    said = [
         f"{title}, {test}: {len(found.images)} images scored again by PySODMetrics; largest "
         f"difference {found.largest:.1e} ({metric})"
     ]
     if found.skipped:
         reasons = (f"{key}: {why}" for key, why in found.skipped.items())
-        words.append(f"not compared: {'; '.join(reasons)}")
-    return words
+        said.append(f"not compared: {'; '.join(reasons)}")
+    return said

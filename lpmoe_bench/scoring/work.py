@@ -133,7 +133,7 @@ class Item(NamedTuple):
     image: Path | None = None
 
 
-class Job(NamedTuple):
+class ScoringJob(NamedTuple):
     """What to score of every item: the first variant is what counts, with `extra` metrics and,
     if asked for, curves. dataset: the label of the test set."""
 
@@ -162,7 +162,7 @@ class Part:
     problems: list[str] = field(default_factory=list)
 
     @classmethod
-    def empty(cls, job: Job, folders: int) -> Part:
+    def empty(cls, job: ScoringJob, folders: int) -> Part:
         return cls([job.scorers() for _ in range(folders)], [{} for _ in range(folders)])
 
     def take(self, other: Part) -> None:
@@ -190,7 +190,7 @@ def _join(ours: dict[str, list[str]], theirs: dict[str, list[str]]) -> None:
         ours.setdefault(key, []).extend(names)
 
 
-def score_items(job: Job, items: Iterable[Item], folders: int) -> Part:
+def score_items(job: ScoringJob, items: Iterable[Item], folders: int) -> Part:
     """Score items; files that cannot be are problems, all of them, rather than an error."""
     part = Part.empty(job, folders)
     for item in items:
@@ -209,7 +209,7 @@ def score_items(job: Job, items: Iterable[Item], folders: int) -> Part:
     return part
 
 
-def _masks(job: Job, item: Item, part: Part) -> dict[int, PreparedMask]:
+def _masks(job: ScoringJob, item: Item, part: Part) -> dict[int, PreparedMask]:
     """Return the mask by threshold; most jobs have one."""
     masks: dict[int, PreparedMask] = {}
     for protocol in (variant.protocol for variant in job.variants):
@@ -222,7 +222,7 @@ def _masks(job: Job, item: Item, part: Part) -> dict[int, PreparedMask]:
 
 
 def _score(
-    job: Job,
+    job: ScoringJob,
     name: str,
     path: Path,
     masks: dict[int, PreparedMask],

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Sequence
 
+from lpmoe_bench.environment import usable_cores
 from lpmoe_bench.sweep.plan import Cell
 from lpmoe_bench.sweep.process import PROGRAM, CellProcess, Ended, Job
 
@@ -79,7 +80,7 @@ def shares(cells: Sequence[Cell], jobs: int | None) -> tuple[list[Environment], 
     count = jobs or 1
     if count == 1 or "OMP_NUM_THREADS" in os.environ:
         return [{} for _ in range(count)], []
-    threads = str(max(1, _cores() // count))
+    threads = str(max(1, usable_cores() // count))
     return [{"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads} for _ in range(count)], []
 
 
@@ -91,12 +92,6 @@ def visible_gpus() -> list[str]:
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = named.split(",") if named else [str(k) for k in range(count)]
     return [name.strip() for name in names][:count]
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 # A process that ends with the one that started it, and heeds its signals.

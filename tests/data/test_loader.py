@@ -204,5 +204,5 @@ def test_eval_items_keep_masks_at_their_own_size(tmp_path):
 def test_workers_leave_the_cores_to_training_on_a_cpu_and_use_them_beside_a_gpu(
     monkeypatch, cores, device, world, workers
 ):
-    monkeypatch.setattr("lpmoe_bench.data.loader.cores", lambda: cores)
+    monkeypatch.setattr("lpmoe_bench.data.loader.usable_cores", lambda: cores)
     assert default_workers(device, world) == workers

@@ -10,7 +10,7 @@ import pytest
 from tiny_runs import arguments, call, draw_pairs, only_run
 
 from lpmoe_bench.data.registry import load_registry
-from lpmoe_bench.inference.test_sets import training_images
+from lpmoe_bench.inference.evaluation import training_images
 from lpmoe_bench.records.model import Record, record_folder
 from lpmoe_bench.records.store import find_records, read_record, read_rows
 from lpmoe_bench.tables.table import build_table

@@ -5,15 +5,9 @@ from pathlib import Path
 import pytest
 from drawn_maps import draw_map, draw_mask, save
 
+from lpmoe_bench.data.test_sets import files_digest, find_files, folder_set
 from lpmoe_bench.errors import DataError, UsageError
-from lpmoe_bench.scoring.folders import (
-    digest_of,
-    find_files,
-    folder_set,
-    match,
-    open_folder,
-    titles_of,
-)
+from lpmoe_bench.scoring.plan import match_maps, open_folder, titles_of
 
 
 def files(*names: str) -> dict[str, Path]:
@@ -41,7 +35,7 @@ def files(*names: str) -> dict[str, Path]:
     ],
 )
 def test_rules_in_order(names, found, pairs, note):
-    result = match(names, files(*found))
+    result = match_maps(names, files(*found))
     assert {name: path.with_suffix("").as_posix() for name, path in result.files.items()} == pairs
     assert sorted(result.missing) == sorted(set(names) - set(pairs))
     assert sorted(result.extra) == sorted(set(found) - set(pairs.values()))
@@ -49,7 +43,7 @@ def test_rules_in_order(names, found, pairs, note):
 
 
 def test_overlays_of_predict_are_no_maps():
-    result = match(["a"], files("a", "a_overlay", "b_overlay"))
+    result = match_maps(["a"], files("a", "a_overlay", "b_overlay"))
     assert (list(result.files), result.extra) == (["a"], ("b_overlay",))
     assert "1 overlays beside a map" in result.notes[0]
 
@@ -73,7 +67,7 @@ def test_accents_in_two_spellings_are_one_name(tmp_path):
     save(tmp_path / "masks" / "e\u0301.png", draw_mask(0))
     save(tmp_path / "maps" / "\u00e9.png", draw_map(0))
     test = folder_set(tmp_path / "masks", None, tmp_path)
-    assert list(match(test.masks, find_files(tmp_path / "maps")).files) == ["\u00e9"]
+    assert list(match_maps(test.masks, find_files(tmp_path / "maps")).files) == ["\u00e9"]
 
 
 def test_names_of_methods(tmp_path):
@@ -142,6 +136,6 @@ def test_a_sub_folder_for_each_test_set(masks, tmp_path):
 def test_the_digest_is_of_content_and_names(tmp_path):
     one = {"a": save(tmp_path / "1" / "a.png", draw_map(0))}
     same = {"a": save(tmp_path / "2" / "z.png", draw_map(0))}
-    assert digest_of(one) == digest_of(same)
-    assert digest_of(one) != digest_of({"b": one["a"]})
-    assert digest_of(one) != digest_of({"a": save(tmp_path / "3.png", draw_map(1))})
+    assert files_digest(one) == files_digest(same)
+    assert files_digest(one) != files_digest({"b": one["a"]})
+    assert files_digest(one) != files_digest({"a": save(tmp_path / "3.png", draw_map(1))})

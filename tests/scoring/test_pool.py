@@ -14,10 +14,10 @@ from drawn_maps import draw_folders
 from lpmoe_bench.errors import InterruptedRun, ResourceError
 from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.scoring.scoring import CHUNK, score_all
-from lpmoe_bench.scoring.work import Item, Job, Variant
+from lpmoe_bench.scoring.work import Item, ScoringJob, Variant
 
 COUNT = 5 * CHUNK + 3
-JOB = Job("set", (Variant(get_protocol("cod")),), curves=True)
+JOB = ScoringJob("set", (Variant(get_protocol("cod")),), curves=True)
 
 
 @pytest.fixture(scope="module")
@@ -101,11 +101,11 @@ def wait(done, total):
 if __name__ == "__main__":
     from lpmoe_bench.metrics.protocols import get_protocol
     from lpmoe_bench.scoring.scoring import score_all
-    from lpmoe_bench.scoring.work import Item, Job, Variant
+    from lpmoe_bench.scoring.work import Item, ScoringJob, Variant
 
     masks = sorted(Path(sys.argv[1], "masks").iterdir())
     items = [Item(path.stem, path, (Path(sys.argv[1], "A", path.name),)) for path in masks]
-    score_all(Job("set", (Variant(get_protocol("cod")),)), items, 1, 2, wait)
+    score_all(ScoringJob("set", (Variant(get_protocol("cod")),)), items, 1, 2, wait)
 """
 
 

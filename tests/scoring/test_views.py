@@ -10,7 +10,7 @@ from adversarial import draw_pairs
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.protocols import PROTOCOLS, get_protocol
 from lpmoe_bench.metrics.scorer import Scorer
-from lpmoe_bench.scoring.verify import COUNTS, verify
+from lpmoe_bench.scoring.robustness import COUNTS, verify_scores
 from lpmoe_bench.scoring.views import Views, error_picture, worst_images, write_curves, write_worst
 
 COD = get_protocol("cod")
@@ -144,7 +144,9 @@ def test_pysodmetrics_agrees_under_every_protocol(name):
     protocol = PROTOCOLS[name]
     result = score(protocol).result()
     seen = []
-    found = verify(result.rows, PAIRS.__getitem__, protocol, 12, report=lambda *at: seen.append(at))
+    found = verify_scores(
+        result.rows, PAIRS.__getitem__, protocol, 12, on_progress=lambda *at: seen.append(at)
+    )
     assert seen[-1] == (12, 12)
     assert len(found.images) == 12
     assert found.largest <= 1e-9
@@ -163,27 +165,27 @@ def test_a_wrong_row_is_noticed():
     for row in rows:
         if row["mae"] is not None:
             row["mae"] += 1e-6
-    found = verify(rows, PAIRS.__getitem__, COD, 3)
+    found = verify_scores(rows, PAIRS.__getitem__, COD, 3)
     assert found.differences["mae"] == pytest.approx(1e-6)
     assert found.differences["iou"] == 0
     shadow = get_protocol("shadow_sbu")
     rows = score(shadow).result().rows
     for row in rows:
         row["tp"] += 2
-    assert verify(rows, PAIRS.__getitem__, shadow, 3).differences["counts"] == 2
+    assert verify_scores(rows, PAIRS.__getitem__, shadow, 3).differences["counts"] == 2
 
 
 def test_images_are_drawn_by_seed():
     rows = score(COD).result().rows
     first, again, other = (
-        verify(rows, PAIRS.__getitem__, COD, 5, seed).images for seed in (0, 0, 1)
+        verify_scores(rows, PAIRS.__getitem__, COD, 5, seed).images for seed in (0, 0, 1)
     )
     assert first == again == tuple(sorted(first))
     assert other != first
     left_out = {row["image"] for row in rows if "empty_mask" in row["flags"]}
-    everything = verify(rows, PAIRS.__getitem__, COD, 1000)
+    everything = verify_scores(rows, PAIRS.__getitem__, COD, 1000)
     assert left_out
     assert set(everything.images) == PAIRS.keys() - left_out
     assert any(key.startswith("s_measure of ") for key in everything.skipped)
     with pytest.raises(UsageError, match="ask for 1 or more"):
-        verify(rows, PAIRS.__getitem__, COD, 0)
+        verify_scores(rows, PAIRS.__getitem__, COD, 0)

@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 from lpmoe_bench.cli.app import app
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.records.store import read_record, read_rows
+from lpmoe_bench.scoring import scoring
 from lpmoe_bench.scoring.plan import ScoreRequest, plan_scores
-from lpmoe_bench.scoring.scoring import score
 
 runner = CliRunner()
 
@@ -63,7 +63,7 @@ def score_folders(root: Path, *methods: str, **options):
     options["folders"] = [root / method for method in methods or ("A",)]
     request, terminal = ScoreRequest(**options), Notes()
     plan = plan_scores(request, terminal)
-    return score(plan, request, terminal), [*plan.notes, *terminal.notes], plan
+    return scoring.score_folders(plan, request, terminal), [*plan.notes, *terminal.notes], plan
 
 
 def stored(outcome, index: int = 0):

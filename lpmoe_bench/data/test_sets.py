@@ -1,0 +1,220 @@
+"""Test sets: what names, a task, a user's own folders or a folder of masks alone mean."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lpmoe_bench.console import OnProgress, Terminal
+from lpmoe_bench.data.library.listing import how_to_get
+from lpmoe_bench.data.pairs import SUFFIXES, check_root, find_pairs, shown
+from lpmoe_bench.data.registry import NAME, Registry, Task
+from lpmoe_bench.data.scenes.generate import SETS
+from lpmoe_bench.data.splits import Split, make_split
+from lpmoe_bench.data.tasks import MANIFESTS, open_split, resolve
+from lpmoe_bench.errors import DataError, UsageError
+from lpmoe_bench.files import sha256_file
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """Images or masks that something is tested on.
+
+    split: its label, digest and note; its pairs, none where there are masks alone. masks, images:
+    files by name. protocol: of the task it belongs to, empty for a user's own folders. by_name: it
+    was named itself, and not as one of the splits of a data set.
+    """
+
+    split: Split
+    masks: Mapping[str, Path]
+    images: Mapping[str, Path]
+    protocol: str = ""
+    by_name: bool = False
+
+    @classmethod
+    def of(cls, split: Split, protocol: str = "", by_name: bool = False) -> TestSet:
+        """Return the test set of a split's pairs."""
+        masks = {pair.name: pair.mask for pair in split.pairs}
+        images = {pair.name: pair.image for pair in split.pairs}
+        return cls(split, masks, images, protocol, by_name)
+
+    @property
+    def label(self) -> str:
+        return self.split.label
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a record says of it."""
+        return self.split.facts | {"images": len(self.masks)}
+
+
+# Test sets to run a model on: each has its images.
+
+
+def own_set(images: Path | None, masks: Path | None, name: str, cache: Path) -> TestSet:
+    """Return a user's own folders as own/NAME; raises UsageError for half of them, DataError."""
+    if images is None or masks is None:
+        raise UsageError("your own folders need both: --test-images and --test-masks")
+    if not re.match(NAME, name):
+        raise UsageError(f"--name is '{name}'; use letters, digits, dots, dashes and underscores")
+    pairs = find_pairs(images, masks)
+    split = make_split(Split("own", name, (), ""), name, pairs, cache / MANIFESTS)
+    return TestSet.of(split, by_name=True)
+
+
+def named_sets(
+    names: Sequence[str], registry: Registry, root: Path | None, cache: Path, terminal: Terminal
+) -> list[TestSet]:
+    """Return the test sets that names mean, each once: `data set/split`, all test splits of a data
+    set, or an embedded set.
+
+    Raises UsageError for an unknown name, DataError where what it means is not found or is broken.
+    """
+    check_root(root)
+    found: dict[str, TestSet] = {}
+    for name in names:
+        if name.removesuffix("/test") in SETS:
+            sets = [_embedded(name.removesuffix("/test"), registry, cache, terminal)]
+        else:
+            sets = _of_registry(name, registry, root, cache, terminal)
+        for one in sets:
+            found.setdefault(one.label, one)
+    return list(found.values())
+
+
+def _of_registry(
+    name: str, registry: Registry, root: Path | None, cache: Path, terminal: Terminal
+) -> list[TestSet]:
+    by_name = "/" in name
+    if by_name:
+        dataset, split = registry.split(name)
+        wanted = [split]
+    else:
+        dataset = registry.dataset(name)
+        wanted = [s for s in dataset.split_names if dataset.role(s) == "test"]
+        if not wanted:
+            raise UsageError(
+                f"{name} has no test split, only {', '.join(dataset.split_names)}; name one of "
+                f"them as {name}/{dataset.split_names[0]}"
+            )
+    splits = {split: open_split(dataset, split, root, cache / MANIFESTS) for split in wanted}
+    missing = [f"{dataset.name}/{split}" for split, found in splits.items() if found is None]
+    if len(missing) == len(wanted):
+        where = f"not found under {root}" if root else "not found: LPMOE_BENCH_DATA is not set"
+        raise DataError(f"{', '.join(missing)} is {where}; to get it: {how_to_get(dataset)}")
+    for label in missing:
+        terminal.note(f"{label} is not in the data folder and is left out")
+    protocol = registry.task(dataset.task).protocol
+    return [TestSet.of(split, protocol, by_name) for split in splits.values() if split is not None]
+
+
+def _embedded(name: str, registry: Registry, cache: Path, terminal: Terminal) -> TestSet:
+    task = next(task for task in registry.tasks.values() if task.embedded == name)
+    with terminal.bar("drawing scenes", 1) as bar:
+        data = resolve(task, registry, None, None, True, cache, bar.update)
+    return TestSet.of(data.tests[0], task.protocol, by_name=True)
+
+
+# Test sets to score maps against: their masks are enough.
+
+
+def task_sets(
+    task: Task,
+    registry: Registry,
+    root: Path | None,
+    wanted: str | None,
+    embedded: bool,
+    cache: Path,
+    on_progress: OnProgress,
+) -> tuple[list[TestSet], list[str]]:
+    """Return a task's test sets that are found, and the names of those that are not.
+
+    Args:
+        task: whose sets are looked for.
+        registry: where they are described.
+        root: the folder of data sets.
+        wanted: a `data set/split` that is taken in place of the task's own.
+        embedded: take the task's set drawn in code, which is kept in `cache`.
+        cache: for what was drawn and what was read of files.
+        on_progress: told (scenes drawn, all scenes).
+
+    Raises:
+        UsageError: for an unknown name.
+        DataError: where nothing is found, or a set is broken.
+    """
+    if embedded:
+        drawn = resolve(task, registry, root, None, True, cache, on_progress)
+        return [TestSet.of(split) for split in drawn.tests], []
+    references = [wanted] if wanted else [*task.test, *task.stand_in.test]
+    found = [open_split(*registry.split(name), root, cache / MANIFESTS) for name in references]
+    sets = [TestSet.of(split) for split in found if split is not None]
+    if not sets:
+        where = f"under {root}" if root else "anywhere: LPMOE_BENCH_DATA is not set"
+        raise DataError(
+            f"{', '.join(references)} is not found {where}; name a folder of masks with --gt, or "
+            f"say --embedded for the set drawn in code"
+        )
+    labels = {test.label for test in sets}
+    return sets, [name for name in references if name not in labels]
+
+
+def folder_set(masks: Path, images: Path | None, cache: Path) -> TestSet:
+    """Return a folder of masks as a test set; raises DataError.
+
+    With their images it is the same test set as that of a run on these two folders, own/test.
+    """
+    if images is not None:
+        own = Split("own", "test", (), "")
+        return TestSet.of(make_split(own, "test", find_pairs(images, masks), cache / MANIFESTS))
+    files, place = find_files(masks), masks.resolve()
+    note = "masks of a folder, without their images"
+    return TestSet(Split(place.parent.name, place.name, (), files_digest(files), note), files, {})
+
+
+def find_files(folder: Path) -> dict[str, Path]:
+    """Return the image files below a folder by their path in it, less the suffix.
+
+    Hidden files and folders are ignored. Raises DataError for a folder that is missing or holds no
+    image, and for two files of one name.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder} is no folder; name one that holds image files")
+    found: dict[str, Path] = {}
+    doubles = []
+    for place, inner, files in os.walk(folder):
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        for file in sorted(files):
+            path = Path(place, file)
+            if path.suffix.lower() not in SUFFIXES or file.startswith("."):
+                continue
+            name = path.relative_to(folder).with_suffix("").as_posix()
+            # Some systems store an accent as a letter of its own: one spelling for all.
+            other = found.setdefault(unicodedata.normalize("NFC", name), path)
+            if other is not path:
+                doubles.append(f"{other.name} and {path.name}")
+    if doubles:
+        raise DataError(
+            f"{len(doubles)} names in {folder} belong to two files: {shown(doubles)}; keep one each"
+        )
+    if not found:
+        raise DataError(f"folder {folder} holds no image files ({', '.join(SUFFIXES)})")
+    return found
+
+
+def files_digest(files: Mapping[str, Path]) -> str:
+    """Return 64 hex digits of what the files hold and which name each has, whatever their place."""
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        try:
+            hashes = list(pool.map(sha256_file, files.values()))
+        except OSError as error:
+            raise DataError(f"{error.filename} cannot be read ({error.strerror})") from None
+    # Sorted: neither the order of a folder nor that of threads may move the digest.
+    lines = sorted(f"{name}\0{value}\n" for name, value in zip(files, hashes, strict=True))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

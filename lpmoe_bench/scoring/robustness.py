@@ -1,0 +1,218 @@
+"""Whether scores hold: the same maps under every protocol, and by PySODMetrics."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from lpmoe_bench.console import OnProgress
+from lpmoe_bench.errors import UsageError
+from lpmoe_bench.metrics.engine import PairScores, score_pair
+from lpmoe_bench.metrics.extra import known_metrics
+from lpmoe_bench.metrics.facts import get_metric
+from lpmoe_bench.metrics.protocols import PROTOCOLS, Protocol
+from lpmoe_bench.metrics.scorer import ScoreResult
+from lpmoe_bench.scoring.work import Variant
+
+# The same maps under every protocol, and where the choice of one turns the order of methods.
+
+
+RESIZE = {"bicubic": cv2.INTER_CUBIC, "nearest": cv2.INTER_NEAREST}
+
+
+@dataclass(frozen=True)
+class VariantScores:
+    """One way to a score: the metric, every protocol that gives these very values, and values by
+    method. turns: pairs of methods whose order differs from that of the family's first line."""
+
+    family: str
+    metric: str
+    protocols: tuple[str, ...]
+    values: Mapping[str, float]
+    turns: tuple[tuple[str, str], ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "metric": self.metric,
+            "protocols": list(self.protocols),
+            "values": dict(self.values),
+            "turns": [list(pair) for pair in self.turns],
+        }
+
+
+def variants_of(protocol: Protocol) -> list[Variant]:
+    """Return every other protocol, and this one with one rule changed at a time."""
+    stretch = "none" if protocol.normalisation == "minmax" else "minmax"
+    how = {"none": "not stretched", "minmax": "stretched"}[stretch]
+    empty = "score" if protocol.empty_masks == "skip" else "skip"
+    other = {"score": "with empty masks", "skip": "without empty masks"}[empty]
+    return [
+        *(Variant(one) for name, one in PROTOCOLS.items() if name != protocol.name),
+        Variant(_named(protocol, how, normalisation=stretch)),
+        Variant(_named(protocol, other, empty_masks=empty)),
+        *(Variant(_named(protocol, f"resized {name}"), code) for name, code in RESIZE.items()),
+    ]
+
+
+def _named(protocol: Protocol, rule: str, **change: Any) -> Protocol:
+    return replace(protocol, name=f"{protocol.name} ({rule})", **change)
+
+
+def compare_variants(
+    variants: Sequence[Variant], results: Mapping[str, Sequence[ScoreResult | None]]
+) -> list[VariantScores]:
+    """Return a line for each different way to each metric, families together.
+
+    results: {method: its result by each of the variants}, which start with the protocol that
+    counts. Ways that give all methods the same values share a line; a changed rule of that protocol
+    is named only where it changes a value. A way that some method has no score by is left out.
+    """
+    base = variants[0].protocol.name
+    lines: dict[tuple[str, tuple[float, ...]], VariantScores] = {}
+    for index, variant in enumerate(variants):
+        found = {method: each[index] for method, each in results.items()}
+        name = variant.protocol.name
+        for metric in variant.protocol.metrics:
+            values = {m: r.scores[metric] for m, r in found.items() if r is not None}
+            usable = {m: v for m, v in values.items() if v is not None}
+            if len(usable) == len(found):
+                key = (metric, tuple(usable.values()))
+                line = lines.get(key, VariantScores(family(metric), metric, (), usable))
+                if not (name.startswith(f"{base} (") and base in line.protocols):
+                    lines[key] = replace(line, protocols=(*line.protocols, name))
+    ordered = list(lines.values())
+    first = {line.family: line for line in reversed(ordered)}
+    places = list(dict.fromkeys(line.family for line in ordered))
+    ordered.sort(key=lambda line: places.index(line.family))
+    return [replace(line, turns=_turns(first[line.family], line)) for line in ordered]
+
+
+def family(metric: str) -> str:
+    """Return what papers call the metric without saying which: e of e_mean and e_max, ..."""
+    return metric.partition("_")[0]
+
+
+def _turns(first: VariantScores, line: VariantScores) -> tuple[tuple[str, str], ...]:
+    """Return the pairs (ahead by the first line, ahead by this one)."""
+    facts = known_metrics()
+    old, new = (1 if facts[one.metric].higher_is_better else -1 for one in (first, line))
+    turned = []
+    for a, b in combinations(line.values, 2):
+        before = old * (first.values[a] - first.values[b])
+        after = new * (line.values[a] - line.values[b])
+        if before * after < 0:
+            turned.append((a, b) if before > 0 else (b, a))
+    return tuple(turned)
+
+
+def turn_sentences(lines: Sequence[VariantScores]) -> list[str]:
+    """Say where the order of two methods turns, a sentence for each family and pair."""
+    facts, said = known_metrics(), []
+    first = {line.family: line for line in reversed(lines)}
+    turned: dict[tuple[str, str, str], list[VariantScores]] = {}
+    for line in lines:
+        for pair in line.turns:
+            turned.setdefault((line.family, *pair), []).append(line)
+    for (kind, ahead, behind), others in turned.items():
+        start = first[kind]
+        ways = "; ".join(f"{facts[o.metric].label} of {', '.join(o.protocols)}" for o in others)
+        said.append(
+            f"{ahead} is ahead of {behind} by {facts[start.metric].label} of "
+            f"{', '.join(start.protocols)}, but behind by {ways}"
+        )
+    return said
+
+
+# Scores of a few images computed again by PySODMetrics, with the largest difference.
+
+
+Load = Callable[[str], tuple[np.ndarray, np.ndarray]]
+COUNTS = ("tp", "fp", "fn", "tn")
+
+
+class Verification(NamedTuple):
+    """What was compared.
+
+    images: names, sorted. differences: the largest of each metric over the images; for metrics of
+    the data set's counts that of the images' counts, in pixels, as `counts`. skipped: {metric or
+    metric of an image: why it was not compared}.
+    """
+
+    images: tuple[str, ...]
+    differences: dict[str, float]
+    skipped: dict[str, str]
+
+    @property
+    def largest(self) -> float:
+        """The largest difference of any metric; 0 where nothing was compared."""
+        return max(self.differences.values(), default=0.0)
+
+
+def verify_scores(
+    rows: Sequence[Mapping[str, Any]],
+    load: Load,
+    protocol: Protocol,
+    count: int,
+    seed: int = 0,
+    on_progress: OnProgress = lambda done, total: None,
+) -> Verification:
+    """Score `count` randomly drawn images again by PySODMetrics and compare with their rows.
+
+    `rows` are `ScoreResult.rows`; all images are taken where there are fewer, and none that the
+    protocol leaves out. `load` returns a name's map and mask as they were scored: uint8 (h, w) of
+    one size. Curves, of which a row holds one level, are compared at all 256 levels.
+    `on_progress` is told after each image. Raises UsageError for a count below 1.
+    """
+    if count < 1:
+        raise UsageError(f"{count} images cannot be verified; ask for 1 or more")
+    from lpmoe_bench.metrics.reference import reference_scores
+
+    usable = {row["image"]: row for row in rows if _scored(row, protocol)}
+    names = sorted(random.Random(seed).sample(sorted(usable), min(count, len(usable))))
+    skipped = _without_counterpart(protocol)
+    kept = replace(protocol, metrics=tuple(k for k in protocol.metrics if k not in skipped))
+    worst: dict[str, float] = {}
+    for done, name in enumerate(names, start=1):
+        pred, mask = load(name)
+        theirs = reference_scores(pred, mask, kept)
+        found = _differences(usable[name], score_pair(pred, mask, kept), theirs)
+        if "s_unstable" in usable[name]["flags"].split(";") and "s_measure" in found:
+            del found["s_measure"]
+            skipped[f"s_measure of {name}"] = "it rests on rounding in PySODMetrics"
+        worst |= {key: max(value, worst.get(key, 0.0)) for key, value in found.items()}
+        on_progress(done, len(names))
+    return Verification(tuple(names), worst, skipped)
+
+
+def _scored(row: Mapping[str, Any], protocol: Protocol) -> bool:
+    keys = {*protocol.metrics, *COUNTS} & row.keys()
+    return any(row[key] is not None for key in keys) and protocol.counts_mask(
+        "empty_mask" not in row["flags"].split(";")
+    )
+
+
+def _without_counterpart(protocol: Protocol) -> dict[str, str]:
+    """Return the metrics that PySODMetrics does not compute as the protocol says, and why."""
+    if protocol.thresholds == "256 levels, at least":
+        return {}
+    over = [k for k in protocol.metrics if k.endswith(("_mean", "_max", "_mean256", "_mean_pr"))]
+    if protocol.thresholds.endswith("E above"):
+        over += [key for key in protocol.metrics if key == "e_adaptive"]
+    return dict.fromkeys(over, "PySODMetrics has not MATLAB's thresholds")
+
+
+def _differences(row: Mapping[str, Any], ours: PairScores, theirs: PairScores) -> dict[str, float]:
+    found = {}
+    for key, value in theirs.values.items():
+        own = row[key] if np.ndim(value) == 0 and get_metric(key).per_image else ours.values[key]
+        found[key] = float(np.max(np.abs(np.asarray(own) - np.asarray(value))))
+    if all(row.get(key) is not None for key in COUNTS):
+        pairs = zip(COUNTS, theirs.counts, strict=True)
+        found["counts"] = float(max(abs(row[key] - value) for key, value in pairs))
+    return found
