@@ -7,9 +7,9 @@ import pytest
 from drawn_maps import Notes, draw_folders, draw_map, out, save, score_folders
 
 from lpmoe_bench.metrics.protocols import PROTOCOLS, get_protocol
+from lpmoe_bench.scoring import scoring
 from lpmoe_bench.scoring.plan import ScoreRequest, plan_scores
 from lpmoe_bench.scoring.robustness import compare_variants, turn_sentences, variants_of
-from lpmoe_bench.scoring.scoring import score_folders
 from lpmoe_bench.scoring.work import Variant
 
 COD = get_protocol("cod")
@@ -43,7 +43,7 @@ def vary(root, *methods, protocol="cod"):
         jobs=1,
         again=True,
     )
-    outcome = score_folders(plan_scores(request, Notes()), request, Notes(), variants)
+    outcome = scoring.score_folders(plan_scores(request, Notes()), request, Notes(), variants)
     (results,) = outcome.results.values()
     return compare_variants([Variant(get_protocol(protocol)), *variants], results)
 
