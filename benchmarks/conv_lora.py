@@ -3,7 +3,7 @@
 Literal, as the paper's released code describes it: rows are sorted by expert through `nonzero`,
 every expert resizes whole maps bicubically and convolves them, and results are put together through
 log(sum(exp)); on a GPU the host waits several times a layer. Ours is
-`method_zoo._conv_lora_experts`. Both run forward and backward in this process on one thread, turn
+`method_zoo.conv_lora`. Both run forward and backward in this process on one thread, turn
 by turn; medians. Maps are spread over the experts evenly.
 
     python benchmarks/conv_lora.py [--json] [--repeats 7]

@@ -18,7 +18,7 @@ from lpmoe_bench.files import write_atomically
 from lpmoe_bench.records.store import CURVE, RECORD, ROWS
 from lpmoe_bench.sweep.plan import PLAN, Cell, Sweep, settings_text
 from lpmoe_bench.sweep.process import PATIENT_SECONDS, PROGRAM, CellProcess, Ended, Job
-from lpmoe_bench.sweep.state import locked
+from lpmoe_bench.sweep.state import wait_for_lock
 
 # One cell on another machine: run there, in the shared folder or streamed back in pieces.
 
@@ -109,7 +109,7 @@ def receive(job: Job, result: Result) -> None:
     folder = job.runs / job.cell.folder
     if not result.files:
         return
-    with locked(folder):
+    with wait_for_lock(folder):
         if (folder / RECORD).exists():
             return
         for name in sorted(result.files, key=lambda name: name == RECORD):

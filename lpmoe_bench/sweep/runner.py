@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 
 from lpmoe_bench.console import Bar, Terminal
 from lpmoe_bench.errors import InterruptedRun
+from lpmoe_bench.files import is_locked
 from lpmoe_bench.records.model import Record
 from lpmoe_bench.sweep import process
 from lpmoe_bench.sweep.plan import (
@@ -27,7 +28,7 @@ from lpmoe_bench.sweep.plan import (
     write_attempt,
 )
 from lpmoe_bench.sweep.process import Ended, Job, judge
-from lpmoe_bench.sweep.state import MOST_ATTEMPTS, Claims, is_locked, own_record
+from lpmoe_bench.sweep.state import MOST_ATTEMPTS, Claims, own_record
 
 # How long cells will take, by the records of runs that are finished.
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lpmoe_bench.errors import DataError, ResourceError
-from lpmoe_bench.files import write_failure
+from lpmoe_bench.errors import DataError
+from lpmoe_bench.files import hold_lock, is_locked
 from lpmoe_bench.records.model import Record
 from lpmoe_bench.records.store import RECORD, StoredRecord, find_records, read_record
 from lpmoe_bench.sweep.plan import SWEEPS, Attempt, Cell, last_log, read_attempts
@@ -33,26 +31,17 @@ class Claims:
 
     def __init__(self, runs: Path):
         self.runs = runs
-        self.held: dict[str, int] = {}
+        self.held: dict[str, ExitStack] = {}
 
     def take(self, cell: Cell) -> bool:
         """Claim a cell; False where another process has it."""
-        path = claim_file(self.runs, cell)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
-        except OSError as error:
-            raise ResourceError(write_failure(path, error)) from error
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-            return False
-        self.held[cell.name] = handle
-        return True
+        lock = hold_lock(claim_file(self.runs, cell))
+        if lock is not None:
+            self.held[cell.name] = lock
+        return lock is not None
 
     def release(self, cell: Cell) -> None:
-        os.close(self.held.pop(cell.name))
+        self.held.pop(cell.name).close()
 
 
 def is_running(runs: Path, cell: Cell) -> bool:
@@ -60,32 +49,12 @@ def is_running(runs: Path, cell: Cell) -> bool:
     return is_locked(claim_file(runs, cell)) or is_locked(runs / cell.folder / ".lock")
 
 
-def is_locked(path: Path) -> bool:
-    """Whether a process holds the lock of that file.
-
-    Who asks holds the lock for an instant; a sweep that is refused just then tries again.
-    """
-    try:
-        with open(path) as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
-
-
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def wait_for_lock(folder: Path) -> Iterator[None]:
     """Hold a run's lock, waiting for it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as lock:
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                time.sleep(0.2)
+    while (lock := hold_lock(folder / ".lock")) is None:
+        time.sleep(0.2)
+    with lock:
         yield
 
 

@@ -219,7 +219,8 @@ def test_own_folders_that_are_wrong(tmp_path, root):
 
 def test_registry_needs_no_torch():
     code = (
-        "import sys; sys.modules['torch'] = None; from lpmoe_bench.registry import load_registry;"
+        "import sys; sys.modules['torch'] = None;"
+        "from lpmoe_bench.data.registry import load_registry;"
         "load_registry().task('cod')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -14,7 +14,6 @@ from timm.layers import resample_abs_pos_embed_nhwc
 from timm.models.vision_transformer_sam import checkpoint_filter_fn
 from torch import nn
 
-import method_zoo
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.model.weights import checkpoint as checkpoint_module
 from lpmoe_bench.model.weights.resolve import load_backbone, resolve_weights
@@ -124,7 +123,7 @@ def checkpoint(tmp_path, monkeypatch):
     """A checkpoint as Meta publishes it, of a tiny encoder, and `sam_vit_b` of that size."""
     create = create_backbone
     tiny = lambda *args, **kwargs: create(*args, **(TINY | kwargs))  # noqa: E731
-    monkeypatch.setattr(method_zoo, "create_backbone", tiny)
+    monkeypatch.setattr("method_zoo.backbones.create.create_backbone", tiny)
     state = {f"image_encoder.{n}": t for n, t in tiny_backbone("sam_meta").state().items()}
     state["mask_decoder.iou_token.weight"] = torch.zeros(1, 256)
     state["prompt_encoder.no_mask_embed.weight"] = torch.zeros(1, 256)

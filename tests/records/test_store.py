@@ -179,7 +179,9 @@ def test_environment_takes_the_device_in_words():
     assert found.torch == found.packages.get("torch")
 
 
-@pytest.mark.parametrize("module", ["record", "environment", "publish", "tables.formats"])
+@pytest.mark.parametrize(
+    "module", ["records.store", "environment", "records.context", "tables.formats"]
+)
 def test_reading_records_needs_no_heavy_package(module):
     heavy = "{'torch', 'pandas', 'numpy', 'scipy', 'cv2'}"
     code = f"import sys, lpmoe_bench.{module}; print({heavy} & set(sys.modules))"

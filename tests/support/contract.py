@@ -13,6 +13,7 @@ import re
 
 import pytest
 import torch
+from contract_frozen import check_frozen_blocks, check_frozen_stays_frozen
 from observe import (
     Build,
     assert_close,
@@ -232,5 +233,6 @@ def check_errors(build: Build, image: Tensor) -> None:
         check_options(build.method, build.method.title, {"no_such_option": 1})
 
 
+OF_THE_FROZEN = (check_frozen_blocks, check_frozen_stays_frozen)
 CHECKS = {n.removeprefix("check_"): f for n, f in list(globals().items()) if n.startswith("check_")}
 del CHECKS["options"]  # of the zoo: what checks options, not a check of a method

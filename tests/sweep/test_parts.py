@@ -120,7 +120,7 @@ def test_an_estimate_is_of_the_same_settings_else_of_the_methods_speed():
 def test_jobs_divide_the_cores_or_have_a_gpu_each(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("lpmoe_bench.sweep.local.visible_gpus", lambda: [])
-    monkeypatch.setattr("lpmoe_bench.sweep.local._cores", lambda: 8)
+    monkeypatch.setattr("lpmoe_bench.sweep.local.usable_cores", lambda: 8)
     assert shares([fake_cell()], None) == ([{}], [])
     assert [env["OMP_NUM_THREADS"] for env in shares([fake_cell()], 3)[0]] == ["2", "2", "2"]
     monkeypatch.setattr("lpmoe_bench.sweep.local.visible_gpus", lambda: ["2", "5", "6"])

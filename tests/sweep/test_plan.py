@@ -52,7 +52,7 @@ def planned(datasets: Path, runs: Path, *more: str) -> dict:
 
 
 def test_cells_are_methods_by_tasks_by_seeds_and_a_dry_run_writes_nothing(datasets, tmp_path):
-    plan = planned(datasets, tmp_path, "--methods", "lora,bitfit,lora", "--seeds", "0,2")
+    plan = planned(datasets, tmp_path, "--method", "lora,bitfit,lora", "--seeds", "0,2")
     names = [cell["name"] for cell in plan["cells"]]
     assert names == ["tiny-lora-s0", "tiny-bitfit-s0", "tiny-lora-s2", "tiny-bitfit-s2"]
     prints = [cell["fingerprint"] for cell in plan["cells"]]
@@ -73,14 +73,14 @@ def test_a_file_says_what_flags_do_not(datasets, tmp_path):
 
 def test_tasks_of_like_names_keep_cells_of_their_own(datasets, tmp_path):
     file = name_tasks(datasets, "ti.ny", "ti-ny", "ti_ny")
-    cells = planned(file, tmp_path, "--tasks", "ti.ny,ti-ny,ti_ny")["cells"]
+    cells = planned(file, tmp_path, "--task", "ti.ny,ti-ny,ti_ny")["cells"]
     assert len({cell["name"] for cell in cells}) == 3
 
 
 def test_a_cell_has_the_fingerprint_of_its_run(datasets, tmp_path):
     cell = planned(datasets, tmp_path, "--set", "lora.rank=4")["cells"][0]
     words = sweep(datasets, tmp_path, "--dry-run", "--json", "--quiet")[4:]
-    plain = {"--tasks": "--task", "--methods": "--method", "--seeds": "--seed"}
+    plain = {"--task": "--task", "--method": "--method", "--seeds": "--seed"}
     alone = runner.invoke(app, ["run", *(plain.get(w, w) for w in words), "--set", "rank=4"])
     assert json.loads(alone.stdout)["fingerprint"] == cell["fingerprint"]
 
@@ -95,11 +95,11 @@ def test_the_id_follows_settings_but_not_how_it_is_run(datasets, tmp_path):
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
-        (["--methods", "lora,lroa"], "did you mean 'lora'"),
-        (["--methods", ","], "--methods is empty"),
+        (["--method", "lora,lroa"], "did you mean 'lora'"),
+        (["--method", ","], "--method is empty"),
         (["--seeds", "0,one"], "--seeds got 'one'"),
         (["--seeds", "-1"], "--seeds got '-1'"),
-        (["--tasks", "tinny"], "did you mean 'tiny'"),
+        (["--task", "tinny"], "did you mean 'tiny'"),
         (["--engine", "rya"], "did you mean 'ray'"),
         (["--seeds", "4611686018427387904"], "whole numbers below 2^62"),
         (["--set", "bitfit.rank=4"], "of --set 'bitfit'; known: decoder, lora, runtime, train"),
@@ -108,7 +108,7 @@ def test_the_id_follows_settings_but_not_how_it_is_run(datasets, tmp_path):
         (["--address", "auto"], "--address is for --engine ray"),
         (["--done", "nowhere"], "nowhere is no folder"),
         (["--runs", "results/records"], "published records"),
-        (["--methods", "bitfit,lora", "--set", "lora.rank=0"], "lora cannot be built: rank is 0"),
+        (["--method", "bitfit,lora", "--set", "lora.rank=0"], "lora cannot be built: rank is 0"),
         (["--backbone", "swin_tiny_patch4_window7_224"], "lora cannot be built: SwinTransformer"),
         (["--decoder", "mask2former"], "lora cannot be built: decoder mask2former reads maps"),
     ],
@@ -126,7 +126,7 @@ def test_each_model_is_built_once_on_shapes(datasets, tmp_path, monkeypatch):
     monkeypatch.setattr(
         "lpmoe_bench.model.segmenter.check_buildable", lambda c: built.append(c.method)
     )
-    words = ("--tasks", "tiny,twin", "--methods", "lora,bitfit", "--seeds", "0,1")
+    words = ("--task", "tiny,twin", "--method", "lora,bitfit", "--seeds", "0,1")
     assert len(planned(name_tasks(datasets, "twin"), tmp_path, *words)["cells"]) == 8
     assert built == ["lora", "bitfit"]
 
@@ -167,8 +167,8 @@ def test_status_imports_no_torch(tmp_path):
 
     write_sweep(tmp_path, fake_sweep(fake_cell()))
     code = (
-        "import sys; from lpmoe_bench.sweep.status import status_command; from pathlib import Path;"
-        "status_command(Path(sys.argv[1]), [], False); sys.exit('torch' in sys.modules)"
+        "import sys; from lpmoe_bench.sweep.execute import print_status; from pathlib import Path;"
+        "print_status(Path(sys.argv[1]), [], False); sys.exit('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True)
     assert done.returncode == 0, done.stderr

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +25,13 @@ from lpmoe_bench.data.pairs import SOURCE, LonelyError, Pair, shown, split_pairs
 from lpmoe_bench.data.registry import Dataset
 from lpmoe_bench.data.splits import Facts, Split, checked
 from lpmoe_bench.errors import BenchError, DataError, ResourceError, UsageError
-from lpmoe_bench.files import sha256_file, write_atomically, write_failure
+from lpmoe_bench.files import (
+    hold_lock,
+    is_locked,
+    sha256_file,
+    write_atomically,
+    write_failure,
+)
 from method_zoo.errors import unknown
 
 
@@ -373,9 +378,11 @@ def staging(root: Path, name: str) -> Iterator[Path]:
     _remove_left(root)
     folder = Path(tempfile.mkdtemp(prefix=f".adding-{name}-", dir=root))
     try:
-        with open(folder / OWNER, "wb") as owner:
-            with suppress(OSError):  # some network disks know no locks: then age alone counts
-                fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        (folder / OWNER).touch()
+        lock = None
+        with suppress(ResourceError):  # some network disks know no locks
+            lock = hold_lock(folder / OWNER)
+        with lock or nullcontext():
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -390,14 +397,6 @@ def _remove_left(root: Path) -> None:
 
 def _is_left(folder: Path) -> bool:
     """Whether no program holds the lock of a folder."""
-    try:
-        handle = os.open(folder / OWNER, os.O_RDONLY)
-    except FileNotFoundError:
+    if not (folder / OWNER).exists():
         return time.time() - folder.stat().st_mtime > YOUNG_SECONDS
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(handle)
+    return not is_locked(folder / OWNER)

@@ -147,7 +147,7 @@ def test_what_a_killed_program_left_is_removed_by_the_next(tmp_path, pranet):
     root = tmp_path / "root"
     code = (
         "import sys, time; from pathlib import Path\n"
-        "from lpmoe_bench.datasets.staging import staging\n"
+        "from lpmoe_bench.data.library.add import staging\n"
         "with staging(Path(sys.argv[1]), 'gdd') as folder:\n"
         "    (folder / 'half.png').write_bytes(b'half')\n"
         "    print(folder, flush=True); time.sleep(600)\n"

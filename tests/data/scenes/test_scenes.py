@@ -82,7 +82,8 @@ def test_other_settings_have_other_folders(tmp_path):
 
 
 SCRIPT = (
-    "import sys; from pathlib import Path; from lpmoe_bench.generated import ensure_generated;"
+    "import sys; from pathlib import Path;"
+    "from lpmoe_bench.data.scenes.generate import ensure_generated;"
     "print(ensure_generated('generated_cod', Path(sys.argv[1]), shape=(48, 64),"
     " counts={'train': int(sys.argv[2]), 'test': 1}))"
 )
