@@ -24,7 +24,7 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor, nn
 
-from method_zoo.conv_lora import Expert, Experts
+from method_zoo.conv_lora import Experts, ScaleExpert
 
 RANK, EXPERTS = 3, 8
 # Name, maps at once, side of a map: a batch of images of a plain ViT, SAM's windows and images.
@@ -36,7 +36,7 @@ CASES = [
 ]
 
 
-def literal_expert(expert: Expert, a: Tensor) -> Tensor:
+def literal_expert(expert: ScaleExpert, a: Tensor) -> Tensor:
     """Enlarge, convolve, GELU, reduce: whole maps."""
     if expert.scale == 1:
         return F.gelu(expert.conv(a))

@@ -98,7 +98,7 @@ BALANCE = 0.01
 LEAST_DEVIATION = 0.01
 
 
-class Choice(NamedTuple):
+class GateChoice(NamedTuple):
     """index: (B,), the chosen expert. share: (B,), its softmax share. loss: scalar."""
 
     index: Tensor
@@ -114,7 +114,7 @@ class Gate(nn.Module):
         self.weight = nn.Parameter(torch.zeros(rank, experts))
         self.noise = nn.Parameter(torch.zeros(rank, experts))
 
-    def forward(self, a: Tensor) -> Choice:
+    def forward(self, a: Tensor) -> GateChoice:
         """Low-rank maps a, (B, r, H, W), to the choice for each of them."""
         pooled = a.mean((2, 3)).float()
         clean = _project(pooled, self.weight)
@@ -130,7 +130,7 @@ class Gate(nn.Module):
             load = _probability_of_top(clean, logits, deviation)
         loss = BALANCE * (_variation(importance.sum(0)) + _variation(load.sum(0)))
         share = logits.softmax(1).gather(1, index[:, None])[:, 0]
-        return Choice(index, share, loss)
+        return GateChoice(index, share, loss)
 
 
 def _project(pooled: Tensor, weight: Tensor) -> Tensor:
@@ -172,7 +172,7 @@ class Experts(nn.ModuleList):
     one_of = True  # who counts work where the choice is not known divides by the number of experts
 
     def __init__(self, rank: int, count: int):
-        super().__init__(Expert(rank, scale + 1) for scale in range(count))
+        super().__init__(ScaleExpert(rank, scale + 1) for scale in range(count))
 
     def forward(self, a: Tensor, index: Tensor) -> Tensor:
         """Maps a, (B, r, H, W), and the chosen experts, (B,), to E_index(a), (B, r, H, W)."""
@@ -188,7 +188,7 @@ class Experts(nn.ModuleList):
         return done[sorted(range(len(order)), key=order.__getitem__)]
 
 
-class Expert(nn.Module):
+class ScaleExpert(nn.Module):
     """A convolution that sees the map `scale` times larger."""
 
     def __init__(self, rank: int, scale: int):

@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from .backbones.backbone import Backbone
 from .errors import ZooError
 from .method import Features, Method
-from .parts.deformable import CosineDeformableAttention, Grids, Places, places
+from .parts.deformable import CosineDeformableAttention, Grids, TokenPlaces, places
 from .parts.local_prior import PriorExtractor
 
 STRIDES = [4, 8, 16, 32]
@@ -199,8 +199,8 @@ class ScaleEnhancement(nn.Module):
 class Layout(NamedTuple):
     """Where ViT tokens and prior tokens lie in the image; the same for all stages."""
 
-    tokens: Places  # one grid, stride 16
-    prior: Places  # strides 8, 16, 32
+    tokens: TokenPlaces  # one grid, stride 16
+    prior: TokenPlaces  # strides 8, 16, 32
 
     @classmethod
     def of(cls, grid: tuple[int, int], like: Tensor) -> Layout:

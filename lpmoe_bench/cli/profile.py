@@ -53,9 +53,9 @@ def profile(
 
     sets, given = parse_sets(set_ or []), {k: v for k, v in flags.items() if v is not None}
     refuse_early(RunRequest(given, sets))
-    from lpmoe_bench.training.profile import profile as examine
+    from lpmoe_bench.training.profile import profile_method
 
-    found = examine(
+    found = profile_method(
         sets,
         given,
         measured=measure,

@@ -78,7 +78,7 @@ def sweep(
     from lpmoe_bench.config.settings import read_config_file
     from lpmoe_bench.console import Terminal
     from lpmoe_bench.sweep.execute import SweepMode, run_sweep
-    from lpmoe_bench.sweep.plan import Places, SweepRequest
+    from lpmoe_bench.sweep.plan import DataPlaces, SweepRequest
 
     flags: dict[str, Any] = {
         "backbone": backbone,
@@ -97,7 +97,9 @@ def sweep(
         flags={k: v for k, v in flags.items() if v is not None},
         sets=set_ or [],
         file=file,
-        places=Places(data_root=_whole(data_root), datasets=_whole(datasets), embedded=embedded),
+        places=DataPlaces(
+            data_root=_whole(data_root), datasets=_whole(datasets), embedded=embedded
+        ),
         runs=runs.resolve(),
         offline=options.offline_too(offline),
     )

@@ -178,7 +178,7 @@ class EvaluationRequest:
 
 
 @dataclass(frozen=True)
-class Job:
+class EvaluationJob:
     """One test set to score a run on, and where its record goes. notes: what that must say."""
 
     run: Record
@@ -216,7 +216,7 @@ def evaluate_run(request: EvaluationRequest, terminal: Terminal) -> dict[str, St
     return made
 
 
-def plan_jobs(request: EvaluationRequest, terminal: Terminal) -> list[Job]:
+def plan_jobs(request: EvaluationRequest, terminal: Terminal) -> list[EvaluationJob]:
     """Return what is to be scored, all of it known and allowed; raises as `evaluate_run`."""
     run = read_record(request.run)
     if run.kind != "run":
@@ -232,7 +232,7 @@ def plan_jobs(request: EvaluationRequest, terminal: Terminal) -> list[Job]:
                 f"{test.protocol}: --protocol {test.protocol}"
             )
         place = root / place_of(run, test.split, protocol)
-        jobs.append(Job(run, test.split, protocol, tuple(notes), place))
+        jobs.append(EvaluationJob(run, test.split, protocol, tuple(notes), place))
     if not jobs:
         raise UsageError("no set is left that this run was not trained on; name another one")
     return jobs
@@ -307,14 +307,14 @@ def _untrained(
         yield test, notes
 
 
-def _is_own(job: Job) -> bool:
+def _is_own(job: EvaluationJob) -> bool:
     """Whether the run's own record has these scores."""
     digests = {facts.label: facts.digest for facts in job.run.data.tests}
     same_rules = job.run.protocol.hash == get_protocol(job.protocol).hash
     return same_rules and digests.get(job.split.label) == job.split.digest
 
 
-def _finished(job: Job, terminal: Terminal) -> Record | None:
+def _finished(job: EvaluationJob, terminal: Terminal) -> Record | None:
     """Return the record that is there for this very model and set.
 
     Raises UsageError for one of other images.
@@ -335,7 +335,7 @@ def _finished(job: Job, terminal: Terminal) -> Record | None:
 
 
 def _score(
-    job: Job, predictor: Predictor, request: EvaluationRequest, terminal: Terminal
+    job: EvaluationJob, predictor: Predictor, request: EvaluationRequest, terminal: Terminal
 ) -> Record:
     """Score one set and write its record; one that stood there keeps its files."""
     split, place = job.split, job.place

@@ -26,14 +26,14 @@ from lpmoe_bench.records.store import read_record
 # Which images files and folders mean, and what the outputs of each are called.
 
 
-class Source(NamedTuple):
+class ImageSource(NamedTuple):
     """An image file, and the relative path of its outputs, without their suffix."""
 
     file: Path
     name: Path
 
 
-def find_images(places: Sequence[Path], output: Path) -> list[Source]:
+def find_images(places: Sequence[Path], output: Path) -> list[ImageSource]:
     """Return the images that files and folders mean, sorted, each once.
 
     Folders are searched with all that is below them, less hidden files and what lies in `output`.
@@ -54,14 +54,14 @@ def find_images(places: Sequence[Path], output: Path) -> list[Source]:
     plain = {file: file.relative_to(root).with_suffix("") for file in sorted(files)}
     shared = Counter(plain.values())
     found = [
-        Source(file, name if shared[name] == 1 else name.with_name(file.name))
+        ImageSource(file, name if shared[name] == 1 else name.with_name(file.name))
         for file, name in plain.items()
     ]
     _check_outputs(found, output)
     return found
 
 
-def _check_outputs(sources: list[Source], output: Path) -> None:
+def _check_outputs(sources: list[ImageSource], output: Path) -> None:
     """Raise UsageError where a map would lie in the place of an image or of another map."""
     place = output.resolve()
     files = {source.file.resolve(): source.file for source in sources}
@@ -106,7 +106,7 @@ class Written:
 
 def predict_images(
     predictor: Predictor,
-    sources: Sequence[Source],
+    sources: Sequence[ImageSource],
     output: Path,
     side: int | None,
     threshold: float | None,
@@ -160,7 +160,7 @@ def _binary(pred: np.ndarray, threshold: float | None) -> np.ndarray:
     return pred if threshold is None else (pred > threshold * 255).astype(np.uint8) * 255
 
 
-def _write(source: Source, output: Path, image: np.ndarray, pred: np.ndarray) -> Written:
+def _write(source: ImageSource, output: Path, image: np.ndarray, pred: np.ndarray) -> Written:
     stem = output / source.name
     suffix = ".png" if max(pred.shape) > JPEG_SIDE else ".jpg"
     made = Written(

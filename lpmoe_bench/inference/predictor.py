@@ -124,7 +124,7 @@ def validation_score(
     return math.fsum(values) / len(values)
 
 
-def evaluate(
+def score_split(
     predictor: Predictor,
     split: Split,
     protocol: str,

@@ -40,7 +40,7 @@ def _published() -> Path:
 def _rows(table: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for row in table["rows"]:
         merged = {key: table[key] for key in ("backbone", "decoder") if key in table} | row
-        ours = count(merged)
+        ours = count_trainable(merged)
         share = 100 * ours / table["share_of"] if "share_of" in table else None
         found = merged | {"ours": ours, "share_percent": share, "difference": None}
         if "printed" in row:
@@ -55,7 +55,7 @@ def _difference(ours: int, printed: str) -> str:
     return f"{difference:+.{places}f}" if abs(difference) > 1e-9 else "0"
 
 
-def count(row: Mapping[str, Any]) -> int:
+def count_trainable(row: Mapping[str, Any]) -> int:
     """Count what trains in the model of a row; its decoder too where the row names one."""
     if "stages" in row:
         return _adaroute_in_stages(**row["stages"])
@@ -89,7 +89,8 @@ def _grid(grid: Mapping[str, Any]) -> dict[str, Any]:
     rows = []
     for row in grid["rows"]:
         counts = {
-            label: count(row | {"backbone": name}) for label, name in grid["backbones"].items()
+            label: count_trainable(row | {"backbone": name})
+            for label, name in grid["backbones"].items()
         }
         rows.append(row | {"ours": counts})
     printed = []

@@ -63,8 +63,10 @@ def peak_memory_bytes(device: torch.device) -> int:
                 return int(line.split()[1]) * 1024
     except OSError:
         pass
-    import resource  # there is none on Windows
-
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows has none, and no other way without a further package
+        return 0
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

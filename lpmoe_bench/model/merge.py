@@ -87,7 +87,7 @@ def features(method: Method, images: list[Tensor], step: Callable[[], None]) -> 
     return found
 
 
-def compare(expected: list[Maps], got: list[Maps]) -> Proof:
+def prove(expected: list[Maps], got: list[Maps]) -> Proof:
     """Compare what `features` returned for a method and for its merged backbone."""
     single, double = expected
     images = len(single)
@@ -219,7 +219,7 @@ def write_merged(
     draft = output.with_name(f".{output.stem}.unproven{SUFFIX}")
     try:
         write_atomically(draft, save(state, metadata={ABOUT: json.dumps(header)}))
-        proof = compare(expected, features(_read_back(config, draft, cache, title), images, step))
+        proof = prove(expected, features(_read_back(config, draft, cache, title), images, step))
         if not proof.holds:
             raise BenchError(_refusal(title, proof))
         os.replace(draft, output)

@@ -22,7 +22,7 @@ from lpmoe_bench.sweep.plan import (
     write_sweep,
 )
 from lpmoe_bench.sweep.runner import Engine, Estimate, SweepProgress, SweepRun, estimate, run_cells
-from lpmoe_bench.sweep.state import CellState, Published, published, state_of
+from lpmoe_bench.sweep.state import CellState, Published, cell_state, published
 from lpmoe_bench.sweep.summary import other_code, show_plan, show_result, show_status
 from method_zoo.errors import unknown
 
@@ -35,7 +35,7 @@ def print_status(runs: Path, done: Sequence[Path], as_json: bool) -> None:
     elsewhere = published(done)
     show_status(
         [
-            (folder, sweep, [state_of(runs, folder, cell, elsewhere) for cell in sweep.cells])
+            (folder, sweep, [cell_state(runs, folder, cell, elsewhere) for cell in sweep.cells])
             for folder, sweep in sweeps
         ],
         as_json,
@@ -51,7 +51,7 @@ def cell_counts(runs: Path, elsewhere: Iterable[Path] = ()) -> tuple[int, int, i
     states: dict[tuple[str, int], str] = {}
     for folder, sweep in read_sweeps(runs):
         for cell in sweep.cells:
-            states[cell.fingerprint, cell.seed] = state_of(runs, folder, cell, known).state
+            states[cell.fingerprint, cell.seed] = cell_state(runs, folder, cell, known).state
     found = list(states.values())
     return len(found), found.count("done"), found.count("failed")
 
@@ -137,7 +137,7 @@ def run_planned(
 
 
 def _states(runs: Path, folder: Path, sweep: Sweep, elsewhere: Published) -> list[CellState]:
-    return [state_of(runs, folder, cell, elsewhere) for cell in sweep.cells]
+    return [cell_state(runs, folder, cell, elsewhere) for cell in sweep.cells]
 
 
 def _estimates(

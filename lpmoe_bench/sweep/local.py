@@ -12,10 +12,10 @@ from collections.abc import Sequence
 
 from lpmoe_bench.environment import usable_cores
 from lpmoe_bench.sweep.plan import Cell
-from lpmoe_bench.sweep.process import PROGRAM, CellProcess, Ended, Job
+from lpmoe_bench.sweep.process import PROGRAM, CellJob, CellProcess, Ended
 
 Environment = dict[str, str]
-Result = tuple[Job, Ended, float]
+Result = tuple[CellJob, Ended, float]
 
 
 class LocalEngine:
@@ -31,7 +31,7 @@ class LocalEngine:
         """Whether one more cell can be started."""
         return bool(self.free_shares)
 
-    def start(self, job: Job) -> None:
+    def start(self, job: CellJob) -> None:
         share = self.free_shares.pop(0)
         self.running.append((CellProcess(job, share, self.program), share))
 

@@ -58,7 +58,7 @@ class Cell(_Frozen):
     test_images: int = 0
 
 
-class Places(_Frozen):
+class DataPlaces(_Frozen):
     """Where the data of a sweep is; absolute paths."""
 
     data_root: Path | None = None
@@ -74,7 +74,7 @@ class Sweep(_Frozen):
     created: str  # UTC, ISO 8601
     version: str
     git_sha: str | None = None
-    places: Places
+    places: DataPlaces
     cells: list[Cell]
 
 
@@ -95,7 +95,7 @@ class Attempt(_Frozen):
     log: str = ""
 
 
-def sweep_id(cells: list[Cell], places: Places) -> str:
+def sweep_id(cells: list[Cell], places: DataPlaces) -> str:
     """Return 12 hex digits that change with any setting, fingerprint, seed or place."""
     content = [places.model_dump(mode="json"), *(cell.model_dump(mode="json") for cell in cells)]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
@@ -207,7 +207,7 @@ class SweepRequest:
     flags: Mapping[str, Any] = field(default_factory=dict)
     sets: Sequence[str] = ()
     file: Mapping[str, Any] = field(default_factory=dict)
-    places: Places = field(default_factory=Places)
+    places: DataPlaces = field(default_factory=DataPlaces)
     runs: Path = Path("runs")
     offline: bool = False
 

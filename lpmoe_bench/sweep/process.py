@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lpmoe_bench.errors import InterruptedRun, ResourceError, UsageError
 from lpmoe_bench.files import write_failure
-from lpmoe_bench.sweep.plan import Attempt, Cell, Outcome, Places
+from lpmoe_bench.sweep.plan import Attempt, Cell, DataPlaces, Outcome
 
 # What became of a process: finished, failed and why, out of memory, interrupted or busy.
 
@@ -42,7 +42,7 @@ class Ended:
     host: str = ""
 
 
-def judge(ended: Ended, has_record: bool, stopping: bool) -> tuple[Outcome, str]:
+def outcome_of(ended: Ended, has_record: bool, stopping: bool) -> tuple[Outcome, str]:
     """Return the outcome and, unless it is finished, the reason in one line.
 
     `has_record`: the run's own record is there. `stopping`: the sweep asked the process to stop.
@@ -162,7 +162,7 @@ POLITE_SECONDS, PATIENT_SECONDS = 60.0, 75.0
 
 
 @dataclass(frozen=True)
-class Job:
+class CellJob:
     """An attempt to be made: a cell, its settings file, what memory made necessary, its log."""
 
     cell: Cell
@@ -170,11 +170,11 @@ class Job:
     changes: Sequence[str]
     log: Path
     runs: Path
-    places: Places
+    places: DataPlaces
     offline: bool = False
 
 
-def arguments(job: Job) -> list[str]:
+def arguments(job: CellJob) -> list[str]:
     """Return what `lpmoe-bench run` takes for a job."""
     words = ["--config", str(job.settings), "--runs", str(job.runs)]
     if job.places.data_root:
@@ -191,7 +191,9 @@ def arguments(job: Job) -> list[str]:
 class CellProcess:
     """A started cell: watched, stopped, and gone when this process is gone."""
 
-    def __init__(self, job: Job, environment: Mapping[str, str], program: Sequence[str] = PROGRAM):
+    def __init__(
+        self, job: CellJob, environment: Mapping[str, str], program: Sequence[str] = PROGRAM
+    ):
         self.job, self.started, self.kills = job, time.monotonic(), kernel_kills()
         self.asked: float | None = None
         words = arguments(job)

@@ -17,7 +17,7 @@ from lpmoe_bench.errors import ResourceError, UsageError
 from lpmoe_bench.files import write_atomically
 from lpmoe_bench.records.store import CURVE, RECORD, ROWS
 from lpmoe_bench.sweep.plan import PLAN, Cell, Sweep, settings_text
-from lpmoe_bench.sweep.process import PATIENT_SECONDS, PROGRAM, CellProcess, Ended, Job
+from lpmoe_bench.sweep.process import PATIENT_SECONDS, PROGRAM, CellJob, CellProcess, Ended
 from lpmoe_bench.sweep.state import wait_for_lock
 
 # One cell on another machine: run there, in the shared folder or streamed back in pieces.
@@ -28,13 +28,13 @@ POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
-class Task:
+class CellTask:
     """What a worker needs: the job with the paths of the sweep's machine, and its settings.
 
     shared: whether those paths are this machine's too; None: look.
     """
 
-    job: Job
+    job: CellJob
     sweep: str
     folder: Path
     settings: str
@@ -53,7 +53,7 @@ class Result:
     log: bytes = b""
 
 
-def run_task(task: Task) -> Result:
+def run_task(task: CellTask) -> Result:
     """Run a cell in a process of its own; this is what Ray calls on the worker."""
     host = _here()
     if task.version != __version__:
@@ -72,7 +72,7 @@ def run_task(task: Task) -> Result:
     return Result(ended, process.seconds, collect(job), job.log.read_bytes())
 
 
-def sees(task: Task) -> bool:
+def sees(task: CellTask) -> bool:
     """Whether the folder of the sweep is the same one here: its plan is there, and it can write."""
     plan = task.folder / PLAN
     try:
@@ -82,7 +82,7 @@ def sees(task: Task) -> bool:
     return known and os.access(task.folder, os.W_OK)
 
 
-def local_job(task: Task) -> Job:
+def local_job(task: CellTask) -> CellJob:
     """Return the job with folders of this machine; a later attempt here finds its saved state."""
     base = Path(tempfile.gettempdir()) / f"lpmoe-bench-{os.getuid()}" / f"sweep-{task.sweep}"
     settings = base / "cells" / task.job.settings.name
@@ -92,7 +92,7 @@ def local_job(task: Task) -> Job:
     return replace(task.job, settings=settings, runs=base / "runs", log=log)
 
 
-def collect(job: Job) -> dict[str, bytes]:
+def collect(job: CellJob) -> dict[str, bytes]:
     """Return the files of a finished run by their names; none where it is not finished."""
     folder = job.runs / job.cell.folder
     if not (folder / RECORD).exists():
@@ -102,7 +102,7 @@ def collect(job: Job) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in paths if p.exists()}
 
 
-def receive(job: Job, result: Result) -> None:
+def receive(job: CellJob, result: Result) -> None:
     """Write what was streamed back, the record last; a finished run that is there stays."""
     if result.log:
         write_atomically(job.log, result.log)
@@ -173,7 +173,7 @@ class RayEngine:
         self.remote = self.ray.remote(run_task).options(
             num_cpus=share.cpus, num_gpus=share.gpus, max_retries=0, scheduling_strategy="SPREAD"
         )
-        self.running: dict[Any, tuple[Job, float]] = {}
+        self.running: dict[Any, tuple[CellJob, float]] = {}
         self.asked: float | None = None
         gpus = f" and {share.gpus} GPUs" if share.gpus else ""
         say(
@@ -184,8 +184,8 @@ class RayEngine:
     def free(self) -> bool:
         return len(self.running) < self.jobs
 
-    def start(self, job: Job) -> None:
-        task = Task(
+    def start(self, job: CellJob) -> None:
+        task = CellTask(
             job=job,
             sweep=self.sweep.id,
             folder=self.folder,
@@ -196,7 +196,7 @@ class RayEngine:
         )
         self.running[self.remote.remote(task)] = (job, time.monotonic())
 
-    def ended(self) -> list[tuple[Job, Ended, float]]:
+    def ended(self) -> list[tuple[CellJob, Ended, float]]:
         """Return (job, how it ended, seconds) of tasks that ended; streamed files are written."""
         if not self.running:
             return []
@@ -218,7 +218,7 @@ class RayEngine:
         self.running = {}
         self.ray.shutdown()
 
-    def _result(self, reference: Any) -> tuple[Job, Ended, float]:
+    def _result(self, reference: Any) -> tuple[CellJob, Ended, float]:
         job, started = self.running.pop(reference)
         seconds = time.monotonic() - started
         try:

@@ -27,7 +27,7 @@ from lpmoe_bench.sweep.plan import (
     settings_file,
     write_attempt,
 )
-from lpmoe_bench.sweep.process import Ended, Job, judge
+from lpmoe_bench.sweep.process import CellJob, Ended, outcome_of
 from lpmoe_bench.sweep.state import MOST_ATTEMPTS, Claims, own_record
 
 # How long cells will take, by the records of runs that are finished.
@@ -215,8 +215,8 @@ class Engine(Protocol):
     jobs: int
 
     def free(self) -> bool: ...
-    def start(self, job: Job) -> None: ...
-    def ended(self) -> list[tuple[Job, Ended, float]]: ...
+    def start(self, job: CellJob) -> None: ...
+    def ended(self) -> list[tuple[CellJob, Ended, float]]: ...
     def stop(self) -> None: ...
     def close(self) -> None: ...
 
@@ -298,18 +298,18 @@ def _start(run: SweepRun, cell: Cell) -> None:
     changes = process.changes_next(cell, read_attempts(run.folder, cell))
     log = log_file(run.folder, cell, new_stem())
     settings = settings_file(run.folder, cell).resolve()
-    job = Job(cell, settings, changes, log, run.runs, run.sweep.places, run.offline)
+    job = CellJob(cell, settings, changes, log, run.runs, run.sweep.places, run.offline)
     run.running[cell.name] = cell
     run.progress.started(cell, changes)
     run.engine.start(job)
 
 
 def _settle(
-    run: SweepRun, claims: Claims, job: Job, ended: Ended, seconds: float, stopping: bool
+    run: SweepRun, claims: Claims, job: CellJob, ended: Ended, seconds: float, stopping: bool
 ) -> None:
     """Keep what became of an attempt and decide whether the cell is tried again."""
     cell = job.cell
-    outcome, reason = judge(ended, own_record(run.runs, cell) is not None, stopping)
+    outcome, reason = outcome_of(ended, own_record(run.runs, cell) is not None, stopping)
     del run.running[cell.name]
     if outcome == "busy":
         run.refused.add(cell.name)

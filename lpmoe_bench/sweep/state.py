@@ -106,7 +106,7 @@ def published(roots: Iterable[Path]) -> Published:
     }
 
 
-def state_of(runs: Path, folder: Path, cell: Cell, elsewhere: Published) -> CellState:
+def cell_state(runs: Path, folder: Path, cell: Cell, elsewhere: Published) -> CellState:
     """Return how a cell of the sweep in `folder` stands."""
     attempts = read_attempts(folder, cell)
     record = own_record(runs, cell)

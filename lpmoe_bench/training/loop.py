@@ -23,7 +23,7 @@ from lpmoe_bench.model.segmenter import Segmenter
 from lpmoe_bench.training.state import (
     Progress,
     Saver,
-    load_state,
+    load_training_state,
     note_process,
     restore,
     running_statistics,
@@ -66,7 +66,7 @@ def train(run: TrainingRun) -> Progress:
     config, fabric, segmenter = run.config.train, run.fabric, run.segmenter
     segmenter.to(fabric.device)
     optimizer = AdamW(_parameter_groups(segmenter, config))
-    progress, best = load_state(run.folder, run.id, segmenter, optimizer)
+    progress, best = load_training_state(run.folder, run.id, segmenter, optimizer)
     model, optimizer = fabric.setup(run.model, optimizer)
     per_epoch = len(_epoch(run, 0))
     if per_epoch == 0:

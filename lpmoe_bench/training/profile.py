@@ -36,7 +36,7 @@ SECONDS = 15.0  # for the timings of training, and again for those of inference
 CPU_STEP_FLOPS = 2e12  # a training step beyond this takes a processor half a minute or more
 
 
-def profile(
+def profile_method(
     *layers: Mapping[str, Any], measured: bool | None = None, terminal: Terminal
 ) -> dict[str, Any]:
     """Count and measure the model of these settings, the weakest layer first.
@@ -185,7 +185,7 @@ def _rates(
     return dict(zip(names, (low, median, high), strict=True)) | {"timings": len(rates)}
 
 
-def main() -> None:
+def _main() -> None:
     asked = json.load(sys.stdin)
     torch.manual_seed(0)
     config = RunConfig.model_validate(asked["config"])
@@ -193,4 +193,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    _main()

@@ -20,7 +20,7 @@ from lpmoe_bench.data.loader import Prefixes
 from lpmoe_bench.environment import Environment, collect_environment
 from lpmoe_bench.errors import DataError, InterruptedRun, ResourceError
 from lpmoe_bench.files import write_atomically
-from lpmoe_bench.inference.predictor import Predictor, evaluate, validation_score
+from lpmoe_bench.inference.predictor import Predictor, score_split, validation_score
 from lpmoe_bench.metrics.facts import get_metric
 from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.metrics.scorer import ScoreResult
@@ -397,7 +397,7 @@ def _evaluate(plan: Plan, predictor: Predictor, terminal: Terminal, index: int) 
     split = plan.tests[index]
     keep = plan.folder / "predictions" / split.label.replace("/", "-")
     with terminal.bar(f"scoring {split.label}", len(split.pairs)) as bar:
-        return evaluate(
+        return score_split(
             predictor,
             split,
             plan.config.protocol,

@@ -38,7 +38,7 @@ class Progress:
     curve: list[dict[str, float | int | None]] = field(default_factory=list)
 
 
-def save_state(
+def save_training_state(
     folder: Path,
     run_id: str,
     segmenter: Segmenter,
@@ -56,10 +56,10 @@ def save_state(
     write_atomically(folder / STATE_FILE, save(tensors, metadata=about))
 
 
-def load_state(
+def load_training_state(
     folder: Path, run_id: str, segmenter: Segmenter, optimizer: Optimizer
 ) -> tuple[Progress, dict[str, Tensor]]:
-    """Load what save_state wrote; a fresh Progress and an empty best state where there is none.
+    """Load what save_training_state wrote; a fresh Progress and an empty best state where there is none.
 
     Raises DataError when the file is damaged or belongs to another run.
     """
@@ -134,6 +134,8 @@ class Saver:
     def save(self, best: dict[str, Tensor], progress: Progress) -> None:
         """Save now, whether it is due or not."""
         started = time.monotonic()
-        save_state(self.folder, self.run_id, self.segmenter, self.optimizer, best, progress)
+        save_training_state(
+            self.folder, self.run_id, self.segmenter, self.optimizer, best, progress
+        )
         self.saved = time.monotonic()
         self.pause = max(self.seconds, 20 * (self.saved - started))

@@ -66,7 +66,9 @@ class Tokens(NamedTuple):
 # Weights into an opened model, under the names that they have outside.
 
 
-def load_state(vit: nn.Module, native: Mapping[str, str], state: Mapping[str, Tensor]) -> None:
+def load_native_state(
+    vit: nn.Module, native: Mapping[str, str], state: Mapping[str, Tensor]
+) -> None:
     """Load strictly; `native` gives the outside name of each tensor of `vit`.
 
     A merged backbone has biases where the model has none; such a layer is given one.
@@ -292,7 +294,7 @@ class Backbone(nn.Module):
         A merged backbone has biases where the model has none; a layer is given one for it.
         Raises ZooError naming what does not fit.
         """
-        load_state(self.vit, self._native, state)
+        load_native_state(self.vit, self._native, state)
 
     def reset(self, seed: int) -> None:
         """Re-initialise every weight as timm does for training from scratch."""

@@ -26,7 +26,7 @@ from ..errors import ZooError
 Grids = Sequence[tuple[int, int]]
 
 
-class Places(NamedTuple):
+class TokenPlaces(NamedTuple):
     """Where the tokens of one or more grids lie; x before y, each 0 to 1 over the image."""
 
     grids: Grids  # (height, width) of each level
@@ -34,7 +34,7 @@ class Places(NamedTuple):
     cells: Tensor  # (L, 2), the size of one cell of each level
 
 
-def places(grids: Grids, like: Tensor) -> Places:
+def places(grids: Grids, like: Tensor) -> TokenPlaces:
     """Return the places of grids on the device of `like`, in float32.
 
     Made from ranges on the device itself, without a copy between devices: once a forward pass this
@@ -46,7 +46,7 @@ def places(grids: Grids, like: Tensor) -> Places:
         x = (torch.arange(width, device=like.device, dtype=torch.float32) + 0.5) / width
         points.append(torch.stack([x.repeat(height), y.repeat_interleave(width)], dim=-1))
         cells += [x[0] * 2, y[0] * 2]  # the first centre lies half a cell from the edge
-    return Places(grids, torch.cat(points), torch.stack(cells).view(-1, 2))
+    return TokenPlaces(grids, torch.cat(points), torch.stack(cells).view(-1, 2))
 
 
 def star(heads: int, levels: int, points: int) -> Tensor:
@@ -112,7 +112,7 @@ class CosineDeformableAttention(nn.Module):
         renormalise: bool = False,
     ):
         super().__init__()
-        inner = check_sizes(dim, heads, points, ratio)
+        inner = value_width(dim, heads, points, ratio)
         if cosine not in ("sum", "mean"):
             raise ZooError(f"cosine is {cosine!r}; allowed are 'sum' (as in the paper) and 'mean'")
         self.shape = (heads, levels, points)
@@ -135,7 +135,9 @@ class CosineDeformableAttention(nn.Module):
             nn.init.xavier_uniform_(linear.weight)
             nn.init.zeros_(linear.bias)
 
-    def forward(self, query: Tensor, features: Tensor, points: Tensor, source: Places) -> Tensor:
+    def forward(
+        self, query: Tensor, features: Tensor, points: Tensor, source: TokenPlaces
+    ) -> Tensor:
         """Return the update of the queries, (B, Q, C).
 
         query: (B, Q, C), at the points (Q, 2). features: (B, T, C), at the places `source`.
@@ -180,7 +182,7 @@ def aligned_logits(query: Tensor, features: Tensor, weight: Tensor) -> Tensor:
     return (query @ summary) / query_norm
 
 
-def check_sizes(dim: int, heads: int, points: int, ratio: float) -> int:
+def value_width(dim: int, heads: int, points: int, ratio: float) -> int:
     """Return the width of the values; raises ZooError where heads, points or ratio do not fit."""
     if points < 1:
         raise ZooError(f"points is {points}; it must be at least 1")

@@ -117,7 +117,7 @@ def wavelet(channels: int, kernel: int, norms: int) -> nn.Module:
     return Unit(WaveletConv(channels, kernel), channels, norms)
 
 
-class Expert(nn.Module):
+class PriorExpert(nn.Module):
     """The skeleton all four experts share, around branches of one kind."""
 
     def __init__(self, branch: Branch, width: int, norms: int):
@@ -145,7 +145,7 @@ class Mixture(nn.Module):
     def __init__(self, width: int, norms: int):
         super().__init__()
         kinds = (depthwise, atrous, asymmetric, wavelet)
-        self.experts = nn.ModuleList(Expert(kind, width, norms) for kind in kinds)
+        self.experts = nn.ModuleList(PriorExpert(kind, width, norms) for kind in kinds)
         self.gate = nn.Linear(width, len(kinds))
 
     def weigh(self, u: Tensor) -> Tensor:

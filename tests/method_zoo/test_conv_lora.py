@@ -10,7 +10,7 @@ from conftest import tiny_backbone, tiny_image
 from reference_tensors import assert_reference, needs_reference, reference
 from torch import nn
 
-from method_zoo.conv_lora import ConvLoRALinear, Expert, Experts, Gate, _kept
+from method_zoo.conv_lora import ConvLoRALinear, Experts, Gate, ScaleExpert, _kept
 from method_zoo.errors import ZooError
 from method_zoo.options import get_method
 
@@ -44,7 +44,7 @@ def test_conv_lora_by_hand():
 @pytest.mark.parametrize("scale", range(1, 9))
 def test_an_expert_is_the_literal_resize_and_convolve(scale):
     torch.manual_seed(scale)
-    expert, a = Expert(3, scale), torch.randn(2, 3, 5, 7)
+    expert, a = ScaleExpert(3, scale), torch.randn(2, 3, 5, 7)
     nn.init.normal_(expert.conv.bias)
     with torch.no_grad():
         large = F.interpolate(a, scale_factor=scale, mode="bicubic") if scale > 1 else a

@@ -13,7 +13,7 @@ from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.model.costs import count_parameters
 from lpmoe_bench.model.decoders.decoder import Inputs, load_decoder_weights, resolve_decoder_weights
 from lpmoe_bench.model.decoders.names import get_decoder
-from lpmoe_bench.model.decoders.sam import Sam
+from lpmoe_bench.model.decoders.sam import SamDecoder
 from lpmoe_bench.model.segmenter import Segmenter
 from lpmoe_bench.model.trained import load_trained
 from lpmoe_bench.model.weights.checkpoint import read_checkpoint
@@ -26,9 +26,9 @@ from method_zoo.options import get_method
 FULL, PROMPTS, IOU_HEAD = 4_058_340, 6_220, 132_612
 
 
-def sam(channels: int = 256, classes: int = 1, seed: int = 0) -> Sam:
+def sam(channels: int = 256, classes: int = 1, seed: int = 0) -> SamDecoder:
     torch.manual_seed(seed)
-    return Sam(Inputs([channels], [16], channels), classes).eval()
+    return SamDecoder(Inputs([channels], [16], channels), classes).eval()
 
 
 def features(channels: int = 256) -> Features:

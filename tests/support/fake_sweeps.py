@@ -15,14 +15,14 @@ from lpmoe_bench.sweep.execute import SweepMode, run_planned
 from lpmoe_bench.sweep.local import LocalEngine
 from lpmoe_bench.sweep.plan import (
     Cell,
-    Places,
+    DataPlaces,
     Sweep,
     read_sweeps,
     sweep_folder,
     sweep_id,
     write_sweep,
 )
-from lpmoe_bench.sweep.state import CellState, state_of
+from lpmoe_bench.sweep.state import CellState, cell_state
 
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_cell.py")))
 
@@ -45,10 +45,10 @@ def fake_cell(label: str = "", method: str = "lora", seed: int = 0, **more) -> C
 
 def fake_sweep(*cells: Cell) -> Sweep:
     return Sweep(
-        id=sweep_id(list(cells), Places()),
+        id=sweep_id(list(cells), DataPlaces()),
         created="2026-01-02T03:04:05+00:00",
         version="0",
-        places=Places(),
+        places=DataPlaces(),
         cells=list(cells),
     )
 
@@ -62,7 +62,7 @@ def run_fake(sweep: Sweep, runs: Path, jobs: int = 1, retry: bool = False, progr
 
 def states(sweep: Sweep, runs: Path) -> dict[str, CellState]:
     folder = sweep_folder(runs, sweep)
-    return {cell.name: state_of(runs, folder, cell, {}) for cell in sweep.cells}
+    return {cell.name: cell_state(runs, folder, cell, {}) for cell in sweep.cells}
 
 
 def ray_engine(sweep: Sweep, runs: Path, where: str, program=FAKE):

@@ -5,7 +5,7 @@ from fake_sweeps import fake_cell
 from sample_records import record
 
 from lpmoe_bench.sweep.local import shares
-from lpmoe_bench.sweep.plan import Attempt, Places, sets_of, sweep_id
+from lpmoe_bench.sweep.plan import Attempt, DataPlaces, sets_of, sweep_id
 from lpmoe_bench.sweep.process import Ended, changes_next, judge, ladder
 from lpmoe_bench.sweep.runner import duration, estimate, total_words
 
@@ -22,11 +22,11 @@ def test_settings_of_a_method_are_for_it_alone_and_win():
 def test_any_setting_or_place_changes_the_id():
     cell = fake_cell()
     ids = {
-        sweep_id([cell], Places()),
-        sweep_id([fake_cell(seed=1)], Places()),
-        sweep_id([fake_cell("other words")], Places()),
-        sweep_id([cell], Places(embedded=True)),
-        sweep_id([cell, fake_cell(seed=1)], Places()),
+        sweep_id([cell], DataPlaces()),
+        sweep_id([fake_cell(seed=1)], DataPlaces()),
+        sweep_id([fake_cell("other words")], DataPlaces()),
+        sweep_id([cell], DataPlaces(embedded=True)),
+        sweep_id([cell, fake_cell(seed=1)], DataPlaces()),
     }
     assert len(ids) == 5
 

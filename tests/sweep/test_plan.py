@@ -16,7 +16,7 @@ from lpmoe_bench.cli.app import app
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.errors import BenchError, DataError, UsageError
 from lpmoe_bench.records.store import write_record
-from lpmoe_bench.sweep.plan import Places, SweepRequest, plan_sweep, settings_text
+from lpmoe_bench.sweep.plan import DataPlaces, SweepRequest, plan_sweep, settings_text
 from method_zoo.errors import ZooError
 from method_zoo.options import list_methods
 
@@ -180,7 +180,7 @@ def test_the_settings_of_every_methods_cell_lead_to_its_fingerprint(datasets, tm
     from lpmoe_bench.training.request import RunRequest
 
     terminal, known = Terminal(quiet=True), {}
-    places = Places(datasets=datasets)
+    places = DataPlaces(datasets=datasets)
     flags = {"backbone": "vit_tiny_patch16_224", "weights": "random:3", "size": 64}
     base = SweepRequest(list_methods(), ["tiny"], [5], flags, places=places, runs=tmp_path)
     paper = replace(base, methods=["conv_lora"], flags=flags | {"recipe": "conv_lora_paper"})

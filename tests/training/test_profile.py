@@ -16,7 +16,7 @@ from lpmoe_bench.model.segmenter import build_segmenter, native_size
 from lpmoe_bench.model.weights import resolve
 from lpmoe_bench.model.weights.resolve import resolve_weights
 from lpmoe_bench.training import profile as profile_module
-from lpmoe_bench.training.profile import _rates, measure, profile, profile_config
+from lpmoe_bench.training.profile import _rates, measure, profile_config, profile_method
 
 TINY = {"method": "lora", "backbone": "vit_tiny_patch16_224", "size": 64}
 SMALL = {"decoder_options": {"width": 8}, "train": {"batch": 2}, "runtime": {"device": "cpu"}}
@@ -32,7 +32,7 @@ def nothing_is_fetched(monkeypatch):
 
 
 def test_counts_are_those_of_the_built_model(tmp_path):
-    found = profile(SMALL, TINY, measured=False, terminal=Terminal(quiet=True))
+    found = profile_method(SMALL, TINY, measured=False, terminal=Terminal(quiet=True))
     built = build_segmenter(
         profile_config(SMALL, TINY), resolve_weights(TINY["backbone"], "random", tmp_path)
     )
@@ -100,7 +100,7 @@ def test_a_process_without_memory_is_an_error_in_one_sentence(monkeypatch):
     killed = subprocess.CompletedProcess([], -9, "", "")
     monkeypatch.setattr(profile_module.subprocess, "run", lambda *a, **k: killed)
     with pytest.raises(ResourceError, match=r"out of memory at batch 2, size 64"):
-        profile(SMALL, TINY, measured=True, terminal=Terminal(quiet=True))
+        profile_method(SMALL, TINY, measured=True, terminal=Terminal(quiet=True))
 
 
 @pytest.mark.parametrize(
@@ -139,6 +139,6 @@ def test_peak_memory_is_not_inherited():
 
 @pytest.mark.slow
 def test_a_process_of_its_own_measures():
-    found = profile(SMALL, TINY, measured=True, terminal=Terminal(quiet=True))
+    found = profile_method(SMALL, TINY, measured=True, terminal=Terminal(quiet=True))
     assert found["not_measured"] is None
     assert found["measured"]["training"]["timings"] >= 3

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.model.decoders.decoder import Decoder, Inputs, full_precision
 from method_zoo.method import Features
-from method_zoo.parts.deformable import Places, places, precise, sample, star
+from method_zoo.parts.deformable import TokenPlaces, places, precise, sample, star
 
 # Mask2Former: queries with a label and a mask each, 64 wide as in Controllable-LPMoE.
 #
@@ -156,12 +156,12 @@ class DeformableLayer(nn.Module):
             nn.init.xavier_uniform_(linear.weight)
             nn.init.zeros_(linear.bias)
 
-    def forward(self, x: Tensor, position: Tensor, where: Places) -> Tensor:
+    def forward(self, x: Tensor, position: Tensor, where: TokenPlaces) -> Tensor:
         """x: (B, T, C), all tokens. position: (T, C)."""
         x = self.norm1(x + self._attention(x + position, x, where))
         return self.norm2(x + self.mlp(x))
 
-    def _attention(self, query: Tensor, x: Tensor, where: Places) -> Tensor:
+    def _attention(self, query: Tensor, x: Tensor, where: TokenPlaces) -> Tensor:
         value = self.value(x).unflatten(2, (HEADS, -1))
         offsets = self.offsets(query).unflatten(2, (HEADS, LEVELS, POINTS, 2))
         weights = self.weights(query).unflatten(2, (HEADS, LEVELS * POINTS))

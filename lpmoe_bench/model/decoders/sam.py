@@ -22,7 +22,7 @@ PROMPTS, MASKS = "prompt_encoder.", "mask_decoder."
 TOKENS, HYPERNETWORKS = "mask_tokens.weight", "output_hypernetworks_mlps."
 
 
-class Sam(Decoder):
+class SamDecoder(Decoder):
     """Logits at stride 4. Two-way transformer, tokens, upscaler and hypernetwork are trained.
 
     Of SAM's four mask tokens and hypernetworks the first ones, those for a single mask, serve every

@@ -106,7 +106,7 @@ HUGGING_FACE = "vision_encoder."
 PAGE = "github.com/facebookresearch/segment-anything"
 
 
-def how_to_get(name: str) -> str:
+def where_to_get_sam(name: str) -> str:
     """Return the sentence that says where the checkpoint of a backbone is to be had."""
     return (
         f"{name} has no weights to fetch from the hub: download {NAMES[name][1]} from {PAGE} and "

@@ -89,7 +89,7 @@ def resolve_weights(
         licence, note = default_backbone.LICENCE, default_backbone.NOTE
         return Weights(backbone, timm_name, path, sha256, source, licence, note, antialias, None)
     if is_meta:
-        raise UsageError(checkpoint_module.how_to_get(timm_name))
+        raise UsageError(checkpoint_module.where_to_get_sam(timm_name))
     hub = fetch_from_hub(timm_name, offline, progress)
     sha256 = sha256_file(hub.path)
     return Weights(
