@@ -15,7 +15,7 @@ from lpmoe_bench.data.tasks import MANIFESTS, open_split
 from lpmoe_bench.data.test_sets import TestSet, named_sets, own_set
 from lpmoe_bench.environment import collect_environment
 from lpmoe_bench.errors import ResourceError, UsageError
-from lpmoe_bench.inference.predictor import Predictor, evaluate, load_predictor
+from lpmoe_bench.inference.predictor import Predictor, load_predictor, score_split
 from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.metrics.scorer import ScoreResult
 from lpmoe_bench.model.costs import device_name, is_out_of_memory, peak_memory_bytes
@@ -350,7 +350,7 @@ def _score(
     save_to = keep if request.save_predictions else None
     try:
         with terminal.bar(f"scoring {split.label}", len(split.pairs)) as bar:
-            result = evaluate(predictor, split, job.protocol, bar.update, save_to)
+            result = score_split(predictor, split, job.protocol, bar.update, save_to)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

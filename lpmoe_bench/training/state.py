@@ -59,7 +59,7 @@ def save_training_state(
 def load_training_state(
     folder: Path, run_id: str, segmenter: Segmenter, optimizer: Optimizer
 ) -> tuple[Progress, dict[str, Tensor]]:
-    """Load what save_training_state wrote; a fresh Progress and an empty best state where there is none.
+    """Load what save_training_state wrote; a fresh Progress and no best state where there is none.
 
     Raises DataError when the file is damaged or belongs to another run.
     """
