@@ -26,10 +26,12 @@ def draw_sets(root: Path) -> Path:
 
 
 def sweep(datasets: Path, runs: Path, *more: str) -> list[str]:
-    """The command line of a sweep; the last of a repeated option counts."""
+    """The command line of a sweep; what `more` names of methods, tasks, seeds is alone."""
+    usual = {"--task": "tiny", "--method": "lora", "--seeds": "0"}
     return [
         *(sys.executable, "-m", "lpmoe_bench", "sweep", "--datasets", str(datasets)),
-        *("--tasks", "tiny", "--methods", "lora", "--seeds", "0", "--runs", str(runs)),
+        *(word for name in usual if name not in more for word in (name, usual[name])),
+        *("--runs", str(runs)),
         *("--backbone", "vit_tiny_patch16_224", "--weights", "random:3", "--size", "64"),
         *("--set", "train.batch=4", "--set", "train.epochs=2", "--set", "decoder.width=8"),
         *more,
