@@ -46,7 +46,7 @@ def trained(task: str, args: argparse.Namespace) -> dict[str, Any]:
 
     from lpmoe_bench.config.settings import parse_sets
     from lpmoe_bench.inference.predictor import Predictor
-    from lpmoe_bench.model.trained import load_trained
+    from lpmoe_bench.model.segmenter import load_trained
     from lpmoe_bench.model.weights.resolve import default_cache
     from lpmoe_bench.training.plan import make_plan
     from lpmoe_bench.training.request import RunRequest

@@ -47,7 +47,7 @@ from lpmoe_bench.metrics import reference
 from lpmoe_bench.metrics.engine import score_pair
 from lpmoe_bench.metrics.protocols import Protocol, get_protocol
 from lpmoe_bench.metrics.scorer import Scorer
-from lpmoe_bench.model.trained import load_trained
+from lpmoe_bench.model.segmenter import load_trained
 from lpmoe_bench.model.weights.resolve import default_cache
 from lpmoe_bench.records.model import Record, SplitFacts
 from lpmoe_bench.records.store import ROWS, read_record, read_rows

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
         compare,
         evaluate,
         load_model,
-        load_records,
         predict,
         run,
         score,
     )
+    from lpmoe_bench.records.frame import load_records
 
 __version__ = "0.1.0"
 __all__ = [

@@ -387,7 +387,7 @@ def load_model(run: Run, offline: bool = False) -> nn.Module:
         DataError: the run's adapter is missing, damaged or of other weights.
     """
     from lpmoe_bench.inference.predictor import ProbabilityModel
-    from lpmoe_bench.model.trained import load_trained
+    from lpmoe_bench.model.segmenter import load_trained
     from lpmoe_bench.model.weights.resolve import default_cache
 
     segmenter, config = load_trained(_folder(run), default_cache(), offline)
@@ -420,7 +420,7 @@ def compare(
         UsageError: a name is unknown or means several settings.
         NotComparableError: the records differ in more than the method.
     """
-    from lpmoe_bench.analysis.comparison import choose, compare_records
+    from lpmoe_bench.analysis.comparison import choose_records, compare_records
 
     found = records
     if found is None and roots:
@@ -429,7 +429,9 @@ def compare(
     def chosen(side: Any) -> list[StoredRecord]:
         if isinstance(side, StoredRecord):
             return [side]
-        return choose(str(side), found) if isinstance(side, str | os.PathLike) else list(side)
+        return (
+            choose_records(str(side), found) if isinstance(side, str | os.PathLike) else list(side)
+        )
 
     keys = list(dict.fromkeys(metrics))  # twice the same would count twice in Holm
     return compare_records(chosen(a), chosen(b), keys, margin)
@@ -462,14 +464,14 @@ def check(
     from dataclasses import replace
 
     from lpmoe_bench.gate.baseline import read_baseline
-    from lpmoe_bench.gate.cells import gather
-    from lpmoe_bench.gate.judge import check as judge
+    from lpmoe_bench.gate.judge import judge_cells as judge
+    from lpmoe_bench.gate.pin import gather_cells
     from lpmoe_bench.records.store import default_roots
 
     one = isinstance(candidate, str | os.PathLike)
     roots = [Path(str(candidate))] if one else [Path(root) for root in candidate or ()]
     pinned = read_baseline(Path(baseline)) if isinstance(baseline, str | os.PathLike) else baseline
     found = find_records(roots or None) if records is None else records
-    cells = gather(found, ", ".join(map(str, roots or default_roots())))
+    cells = gather_cells(found, ", ".join(map(str, roots or default_roots())))
     outcome = judge(pinned, cells, pinned.policy.changed(**policy))
     return replace(outcome, notes=(*found.notes, *outcome.notes))

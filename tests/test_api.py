@@ -17,7 +17,7 @@ from tiny_runs import draw_data
 import lpmoe_bench
 from lpmoe_bench import api
 from lpmoe_bench.errors import DataError, UsageError
-from method_zoo import ZooError
+from method_zoo.errors import ZooError
 
 RECORDS = "results/records"
 COST = """

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import product
 from typing import Any
 
-from lpmoe_bench.analysis.samples import COUNTS
+from lpmoe_bench.analysis.significance import COUNTS
 from lpmoe_bench.data.audit.groups import Audit
 from lpmoe_bench.metrics.facts import METRICS, OF_COUNTS
 from lpmoe_bench.metrics.formulas import Counts
@@ -128,11 +128,11 @@ def _value(rows: Sequence[dict[str, Any]], metric: str) -> Any:
     return OF_COUNTS[metric](Counts(*(sum(row[key] for row in counted) for key in COUNTS)))
 
 
-def as_json(found: Sequence[Clean]) -> list[dict[str, Any]]:
+def clean_json(found: Sequence[Clean]) -> list[dict[str, Any]]:
     return [asdict(one) for one in found]
 
 
-def as_text(found: Sequence[Clean], protocols: dict[str, str]) -> str:
+def clean_text(found: Sequence[Clean], protocols: dict[str, str]) -> str:
     """Return the headline scores; protocols: {record: name of its protocol}."""
     lines = []
     for one in found:

@@ -6,8 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from lpmoe_bench.analysis.samples import Samples, samples
-from lpmoe_bench.analysis.significance import Comparison, Spread, compare, spread_of
+from lpmoe_bench.analysis.significance import (
+    Comparison,
+    Samples,
+    Spread,
+    compare_paired,
+    samples,
+    spread_of,
+)
 from lpmoe_bench.errors import DataError, NotComparableError, UsageError
 from lpmoe_bench.metrics.facts import METRICS, refuse_ambiguous
 from lpmoe_bench.metrics.protocols import PROTOCOLS
@@ -19,7 +25,7 @@ FEWEST_DIGITS = 6  # of a fingerprint that stands for a name
 
 
 @dataclass(frozen=True)
-class Line:
+class ComparisonLine:
     """One metric on one test set: means of A and of B, and the comparison A - B.
 
     a_sd, b_sd: standard deviations over the seeds in common, n - 1; None for one seed.
@@ -41,11 +47,11 @@ class Report:
     a: str
     b: str
     seeds: tuple[int, ...]
-    lines: tuple[Line, ...]
+    lines: tuple[ComparisonLine, ...]
     notes: tuple[str, ...]
 
 
-def choose(name: str, found: Found | None) -> list[StoredRecord]:
+def choose_records(name: str, found: Found | None) -> list[StoredRecord]:
     """Return the records that a name means: a folder of them, or a method among those found.
 
     A fingerprint, or six digits of it or more, means one setting of a method. Raises UsageError for
@@ -125,9 +131,9 @@ def compare_records(
     seeds = tuple(sorted({seed for _, common, _, _ in sides for seed in common}))
     spreads = [spread for *_, spread in pairs]
     ups = [METRICS[key].higher_is_better for _, key, *_ in pairs]
-    results = compare(spreads, margin, higher_is_better=ups, models=not seeds)
+    results = compare_paired(spreads, margin, higher_is_better=ups, models=not seeds)
     lines = tuple(
-        Line(test, key, x.mean, y.mean, x.sd, y.sd, result)
+        ComparisonLine(test, key, x.mean, y.mean, x.sd, y.sd, result)
         for (test, key, x, y, _), result in zip(pairs, results, strict=True)
     )
     left_out = _left_out(a, b, seeds)
@@ -252,7 +258,7 @@ def _notes(
     a: Sequence[StoredRecord],
     b: Sequence[StoredRecord],
     seeds: tuple[int, ...],
-    lines: Sequence[Line],
+    lines: Sequence[ComparisonLine],
 ) -> Iterator[str]:
     if len(seeds) == 1:
         yield "one seed: intervals and p are of these very models on other images of this kind"

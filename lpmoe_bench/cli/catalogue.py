@@ -89,7 +89,7 @@ def listing(kind: str, registry: Registry, roots: list[Path] | None) -> list[tup
     raise UsageError(unknown("kind to list", kind, KINDS))
 
 
-def describe(name: str, registry: Registry) -> list[tuple[str, str]]:
+def description(name: str, registry: Registry) -> list[tuple[str, str]]:
     """Return (field, text) about a method, task, data set, protocol, metric or recipe.
 
     Raises UsageError for an unknown name, and for a metric's name that means several.

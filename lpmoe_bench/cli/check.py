@@ -13,7 +13,7 @@ from lpmoe_bench.errors import UsageError
 if TYPE_CHECKING:
     from lpmoe_bench.console import Terminal
     from lpmoe_bench.gate.baseline import Baseline
-    from lpmoe_bench.gate.cells import Cell
+    from lpmoe_bench.gate.pin import GateCell
     from lpmoe_bench.records.store import Found
 
 app = typer.Typer(
@@ -57,7 +57,7 @@ def pin(
     """Write a baseline from records: scores of every seed, spread, parameters, FLOPs, speed."""
     from lpmoe_bench.console import Terminal
     from lpmoe_bench.gate.baseline import Policy, write_baseline
-    from lpmoe_bench.gate.pin import pin as make
+    from lpmoe_bench.gate.pin import pin_cells as make
     from lpmoe_bench.gate.pin import tells_speed
     from lpmoe_bench.records.store import find_records
 
@@ -115,7 +115,7 @@ def check(
     from lpmoe_bench import api
     from lpmoe_bench.files import write_atomically
     from lpmoe_bench.gate.baseline import read_baseline
-    from lpmoe_bench.gate.outputs import show, to_junit, write_summary
+    from lpmoe_bench.gate.outputs import show_outcome, to_junit, write_summary
     from lpmoe_bench.records.store import find_records
 
     pinned = _narrowed(read_baseline(baseline), only, task, method, test_set)
@@ -135,7 +135,7 @@ def check(
     if json:
         options.print_json(outcome.as_json(strict))
     else:
-        show(replace(outcome, notes=()) if quiet else outcome, Console(no_color=no_color))
+        show_outcome(replace(outcome, notes=()) if quiet else outcome, Console(no_color=no_color))
     raise typer.Exit(outcome.exit_code(strict))
 
 
@@ -160,13 +160,13 @@ def explain(
     from lpmoe_bench.console import Terminal
     from lpmoe_bench.errors import NotComparableError
     from lpmoe_bench.gate.baseline import read_baseline
-    from lpmoe_bench.gate.explain import choose
-    from lpmoe_bench.gate.explain import explain as sentences
-    from lpmoe_bench.gate.judge import check as judge
+    from lpmoe_bench.gate.explain import choose_pin
+    from lpmoe_bench.gate.explain import explain_limit as sentences
+    from lpmoe_bench.gate.judge import judge_cells as judge
     from lpmoe_bench.records.store import find_records
 
     pinned = read_baseline(baseline)
-    chosen, key = choose(pinned, cell, metric)
+    chosen, key = choose_pin(pinned, cell, metric)
     policy = pinned.policy.changed(level=level, floor=floor, cap=cap)
     found = options.narrowed(find_records(roots or None), only, task, method, test_set)
     try:
@@ -199,7 +199,7 @@ def update(
     """Show what new records change in the baseline and, with a reason, pin them."""
     from lpmoe_bench.console import Terminal
     from lpmoe_bench.gate.baseline import read_baseline, write_baseline
-    from lpmoe_bench.gate.pin import update as make
+    from lpmoe_bench.gate.pin import update_pins as make
     from lpmoe_bench.gate.pin import with_history
     from lpmoe_bench.records.store import find_records
 
@@ -230,13 +230,13 @@ def update(
         )
 
 
-def _cells(found: Found, roots: list[Path] | None, terminal: Terminal) -> list[Cell]:
-    from lpmoe_bench.gate.cells import gather
+def _cells(found: Found, roots: list[Path] | None, terminal: Terminal) -> list[GateCell]:
+    from lpmoe_bench.gate.pin import gather_cells
     from lpmoe_bench.records.store import default_roots
 
     for note in found.notes:
         terminal.note(note)
-    return gather(found, ", ".join(str(root) for root in roots or default_roots()))
+    return gather_cells(found, ", ".join(str(root) for root in roots or default_roots()))
 
 
 def _narrowed(

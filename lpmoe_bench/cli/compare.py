@@ -12,7 +12,7 @@ from lpmoe_bench.cli import options
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from lpmoe_bench.analysis.comparison import Line, Report
+    from lpmoe_bench.analysis.comparison import ComparisonLine, Report
 
 COLOURS = {"better": "green", "worse": "red", "equal": "cyan", "inconclusive": "yellow"}
 
@@ -74,7 +74,7 @@ def _show(report: Report, margin: float, no_color: bool) -> None:
     console.print(words, highlight=False, soft_wrap=True)
 
 
-def _table(test_set: str, lines: list[Line]) -> Table:
+def _table(test_set: str, lines: list[ComparisonLine]) -> Table:
     from rich import box
     from rich.markup import escape
     from rich.table import Table
@@ -113,7 +113,7 @@ def _label(metric: str) -> str:
     return f"{fact.label} {'↑' if fact.higher_is_better else '↓'}"
 
 
-def _reason(line: Line) -> str:
+def _reason(line: ComparisonLine) -> str:
     """Say what would settle an inconclusive line; empty where it is settled."""
     from lpmoe_bench.analysis.significance import settling
 

@@ -35,7 +35,7 @@ def audit(
     """Find images that lie in two splits or two sets, exactly or nearly; groups apart."""
     from lpmoe_bench.analysis import clean
     from lpmoe_bench.console import Terminal
-    from lpmoe_bench.data.audit import report
+    from lpmoe_bench.data.audit import audit as audit_module
     from lpmoe_bench.data.audit.audit import audit_sets
     from lpmoe_bench.data.pairs import check_root
     from lpmoe_bench.data.registry import load_registry
@@ -56,15 +56,15 @@ def audit(
     found = audit_sets(chosen, data_root, cache, bars, features, why_not)
     scores = clean.clean_scores(stored, found)
     if json:
-        extra = {"clean_subset": clean.as_json(scores)} if records else {}
-        options.print_json(report.as_json(found) | extra)
+        extra = {"clean_subset": clean.clean_json(scores)} if records else {}
+        options.print_json(audit_module.audit_json(found) | extra)
     else:
-        print(report.as_text(found))
+        print(audit_module.audit_text(found))
         protocols = {one.record.id: one.record.protocol.name for one in stored}
         if records:
-            print("\n" + (clean.as_text(scores, protocols) or "No record was tested on these."))
+            print("\n" + (clean.clean_text(scores, protocols) or "No record was tested on these."))
     if output is not None:
-        write_atomically(output, report.as_markdown(found))
+        write_atomically(output, audit_module.audit_markdown(found))
 
 
 # Commands about data sets: list, show, verify, fetch, add, generate; audit is next door.
@@ -93,13 +93,13 @@ def list_(
     no_color: options.NoColor = False,
 ) -> None:
     """List the data sets of the field: found, partly found or missing, and how to get them."""
-    from lpmoe_bench.data.library.listing import overview, state_of
+    from lpmoe_bench.data.library.listing import overview, set_state
     from lpmoe_bench.data.registry import load_registry
 
     registry = load_registry(datasets)
     wanted = [registry.task(name).name for name in options.names(task)]
     chosen = [d for d in registry.datasets.values() if not wanted or d.task in wanted]
-    states = [state_of(dataset, _folder(data_root)) for dataset in chosen]
+    states = [set_state(dataset, _folder(data_root)) for dataset in chosen]
     if json:
         options.print_json([state.as_json() for state in states])
     else:
@@ -116,10 +116,10 @@ def show(
     no_color: options.NoColor = False,
 ) -> None:
     """Say all that is known of one data set: splits, official counts, page, licence, how to get."""
-    from lpmoe_bench.data.library.listing import details, state_of
+    from lpmoe_bench.data.library.listing import details, set_state
     from lpmoe_bench.data.registry import load_registry
 
-    state = state_of(load_registry(datasets).dataset(name), _folder(data_root))
+    state = set_state(load_registry(datasets).dataset(name), _folder(data_root))
     if json:
         options.print_json(state.as_json())
     else:
@@ -142,7 +142,12 @@ def verify(
 ) -> None:
     """Read every file of data sets: pairs, sizes, mask values, counts, checksum of the content."""
     from lpmoe_bench.console import Terminal
-    from lpmoe_bench.data.library.verify import as_json, as_markdown, as_text, verify_set
+    from lpmoe_bench.data.library.verify import (
+        verification_json,
+        verification_markdown,
+        verification_text,
+        verify_set,
+    )
     from lpmoe_bench.data.registry import load_registry
     from lpmoe_bench.data.tasks import MANIFESTS
     from lpmoe_bench.files import write_atomically
@@ -156,11 +161,11 @@ def verify(
     terminal, cache = Terminal(quiet, no_color), default_cache() / MANIFESTS
     found = [one for dataset in chosen for one in verify_set(dataset, root, cache, terminal)]
     if json:
-        options.print_json(as_json(found))
+        options.print_json(verification_json(found))
     else:
-        print(as_text(found))
+        print(verification_text(found))
     if output is not None:
-        write_atomically(output, as_markdown(found))
+        write_atomically(output, verification_markdown(found))
     unsound = [one.label for one in found if one.problems]
     if unsound:
         raise DataError(f"{', '.join(unsound)} failed verification; see the report above")
@@ -246,7 +251,7 @@ def generate(
 ) -> None:
     """Draw scenes of a task in code: images, masks and lists in a new folder."""
     from lpmoe_bench.console import Terminal
-    from lpmoe_bench.data.scenes.generate import generate as draw
+    from lpmoe_bench.data.scenes.generate import generate_folder as draw
 
     folder = output or Path(f"generated_{task}")
     with Terminal(quiet, no_color).bar("drawing scenes", count) as bar:

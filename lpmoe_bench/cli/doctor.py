@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from lpmoe_bench.data.library.listing import state_of
+from lpmoe_bench.data.library.listing import set_state
 from lpmoe_bench.data.registry import load_registry
 from lpmoe_bench.environment import collect_environment
 from lpmoe_bench.model.weights import default_backbone
@@ -94,7 +94,7 @@ def _data(root: Path | None) -> Finding:
         return Finding("data", "LPMOE_BENCH_DATA is not set", advice)
     if not root.is_dir():
         return Finding("data", f"{root} does not exist", "set LPMOE_BENCH_DATA to your data folder")
-    states = [state_of(dataset, root) for dataset in load_registry().datasets.values()]
+    states = [set_state(dataset, root) for dataset in load_registry().datasets.values()]
     found = [s.dataset.name if s.word == "found" else f"{s.dataset.name} ({s.word})" for s in states
              if s.word != "missing"]  # fmt: skip
     known = {state.dataset.folder for state in states}

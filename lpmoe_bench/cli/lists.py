@@ -35,7 +35,7 @@ def describe(
     no_color: options.NoColor = False,
 ) -> None:
     """Explain a method, task, data set, backbone, decoder, protocol, metric, setting or loss."""
-    from lpmoe_bench.cli.catalogue import describe as facts
+    from lpmoe_bench.cli.catalogue import description as facts
     from lpmoe_bench.data.registry import load_registry
 
     options.print_pairs(facts(name, load_registry(datasets)), json, no_color)
@@ -67,11 +67,11 @@ def publish(
     no_color: options.NoColor = False,
 ) -> None:
     """Copy the records of runs, never weights or images, to the published results."""
-    from lpmoe_bench.records import folder as run_folder
+    from lpmoe_bench.records import store
 
     made = []
     for folder in folders:
-        made.append(str(run_folder.publish(folder, results, allow_dirty)))
+        made.append(str(store.publish(folder, results, allow_dirty)))
         if not json:
             print(made[-1])
     if json:

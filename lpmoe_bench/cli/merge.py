@@ -61,7 +61,7 @@ def export(
 ) -> None:
     """Write a run's LoRA in the format of Hugging Face peft."""
     from lpmoe_bench.console import Terminal
-    from lpmoe_bench.model.peft_format import export_run
+    from lpmoe_bench.model.merge import export_run
     from lpmoe_bench.model.weights.resolve import default_cache
 
     backbone = export_run(run, output, default_cache(), offline, force)

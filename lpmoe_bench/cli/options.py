@@ -44,7 +44,7 @@ class Command(TyperCommand):
         return super().parse_args(ctx, renamed(str(self.name), args))
 
 
-class Group(TyperGroup):
+class CommandGroup(TyperGroup):
     """A group of commands whose own options may have older names."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -54,7 +54,7 @@ class Group(TyperGroup):
 
 
 def _methods(incomplete: str) -> list[str]:
-    from method_zoo import list_methods
+    from method_zoo.options import list_methods
 
     return _completed(incomplete, list_methods())
 

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lpmoe_bench.cli import options
+from lpmoe_bench.cli import options as options_module
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
 def profile(
-    method: options.MethodName = None,
-    backbone: options.Backbone = None,
-    decoder: options.DecoderName = None,
+    method: options_module.MethodName = None,
+    backbone: options_module.Backbone = None,
+    decoder: options_module.DecoderName = None,
     size: Annotated[int | None, typer.Option(help="Image side; else the backbone's own.")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="rank=8, decoder.width=64, train.batch=2.")
@@ -34,9 +34,9 @@ def profile(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="File of the budget table.")
     ] = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    no_color: options.NoColor = False,
+    json: options_module.Json = False,
+    quiet: options_module.Quiet = False,
+    no_color: options_module.NoColor = False,
 ) -> None:
     """Count parameters and FLOPs, measure speed and memory; downloads nothing."""
     from rich.console import Console
@@ -62,7 +62,7 @@ def profile(
         terminal=Terminal(quiet, no_color),
     )
     if json:
-        options.print_json(found)
+        options_module.print_json(found)
         return
     Console(no_color=no_color).print(_table(found))
 
@@ -81,7 +81,7 @@ def _check_together(table: bool, of_one: list[Any], output: Path | None, format:
 
 def _budgets(format: str, output: Path | None) -> None:
     from lpmoe_bench.files import write_atomically
-    from lpmoe_bench.model.budgets import budget_page, budgets, check_format
+    from lpmoe_bench.model.costs import budget_page, budgets, check_format
 
     check_format(format)
     text = budget_page(budgets(), format)

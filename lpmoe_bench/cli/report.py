@@ -11,8 +11,8 @@ from lpmoe_bench.cli import options
 
 if TYPE_CHECKING:
     from lpmoe_bench.console import Terminal
-    from lpmoe_bench.report.contents import Material
-    from lpmoe_bench.report.disputes import Gallery
+    from lpmoe_bench.report.contents import ReportContents
+    from lpmoe_bench.report.disputes import PictureSources
 
 
 def report(
@@ -51,10 +51,10 @@ def report(
     from lpmoe_bench.console import Terminal
     from lpmoe_bench.records.context import parse_only
     from lpmoe_bench.records.store import find_records
-    from lpmoe_bench.report.contents import Choice, gather
+    from lpmoe_bench.report.contents import Selection, gather_contents
 
     tasks, tests = options.names(task), options.names(test_set)
-    choice = Choice(
+    choice = Selection(
         tasks[0] if len(tasks) == 1 else None,
         tests[0] if len(tests) == 1 else None,
         metric,
@@ -64,7 +64,7 @@ def report(
     terminal = Terminal(quiet, no_color)
     several = (tasks if len(tasks) > 1 else (), method, tests if len(tests) > 1 else ())
     found = options.narrowed(find_records(roots or None), None, *several)
-    material = gather(found, choice)
+    material = gather_contents(found, choice)
     for note in material.notes:
         terminal.note(note)
     if pareto is not None:
@@ -81,17 +81,17 @@ def report(
 
 def _gallery(
     count: int, no_images: bool, maps: list[str], data_root: Path | None, datasets: Path | None
-) -> Gallery:
+) -> PictureSources:
     from lpmoe_bench.data.registry import load_registry
     from lpmoe_bench.model.weights.resolve import default_cache
-    from lpmoe_bench.report.disputes import Gallery, Source, parse_maps
+    from lpmoe_bench.report.disputes import PictureSources, TestImages, parse_maps
 
-    source = None if no_images else Source(load_registry(datasets), data_root, default_cache())
-    return Gallery(source, parse_maps(maps), count)
+    source = None if no_images else TestImages(load_registry(datasets), data_root, default_cache())
+    return PictureSources(source, parse_maps(maps), count)
 
 
 def _write(
-    material: Material, title: str, folder: Path, gallery: Gallery, terminal: Terminal
+    material: ReportContents, title: str, folder: Path, gallery: PictureSources, terminal: Terminal
 ) -> Path:
     from lpmoe_bench.files import write_atomically
     from lpmoe_bench.report.build import build_page

@@ -37,7 +37,7 @@ from lpmoe_bench.tables.parts import Column, metric_columns
 # What `score` prints: scores of all folders side by side, and the order under other protocols.
 
 
-def show_scores(records: Sequence[Record], console: Console) -> None:
+def show_map_scores(records: Sequence[Record], console: Console) -> None:
     """Print a table for each test set: a row for each metric, a column for each method."""
     for test in dict.fromkeys(test for record in records for test in record.scores):
         having = [record for record in records if test in record.scores]
@@ -97,7 +97,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Wishes:
+class ScoreExtras:
     """What is wanted besides records. worst, verify: numbers of images, 0 for none."""
 
     vary: bool = False
@@ -107,7 +107,7 @@ class Wishes:
 
 
 def score_command(
-    request: ScoreRequest, wishes: Wishes, as_json: bool, quiet: bool, no_color: bool
+    request: ScoreRequest, wishes: ScoreExtras, as_json: bool, quiet: bool, no_color: bool
 ) -> None:
     """Score and print; errors are those of plan_scores and score_folders."""
     terminal, console = Terminal(quiet, no_color), Console(no_color=no_color)
@@ -120,7 +120,7 @@ def score_command(
 
 
 def _score(
-    request: ScoreRequest, wishes: Wishes, as_json: bool, terminal: Terminal, console: Console
+    request: ScoreRequest, wishes: ScoreExtras, as_json: bool, terminal: Terminal, console: Console
 ) -> None:
     drawn = wishes.curves is not None
     request = replace(request, curves=drawn, again=drawn or wishes.vary)
@@ -133,7 +133,7 @@ def _score(
     records = [stored.record for stored in outcome.records]
     shown: dict[str, Any] = {"records": [record.model_dump(mode="json") for record in records]}
     if not as_json:
-        show_scores(records, console)
+        show_map_scores(records, console)
     if wishes.vary:
         shown["vary"] = _vary(plan, outcome, variants, None if as_json else console)
     pairs = [

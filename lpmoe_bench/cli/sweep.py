@@ -11,7 +11,7 @@ from lpmoe_bench.cli import options
 from lpmoe_bench.errors import UsageError
 
 app = typer.Typer(
-    cls=options.Group,
+    cls=options.CommandGroup,
     invoke_without_command=True,
     help="Run methods x tasks x seeds, each in a process of its own; `sweep status` any time.",
     epilog="Exit codes: 0 ok, 4 some cells failed, 130 interrupted (the same command resumes).",

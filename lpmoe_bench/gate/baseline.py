@@ -212,10 +212,10 @@ def read_baseline(path: Path) -> Baseline:
 
 def write_baseline(path: Path, baseline: Baseline) -> None:
     """Write a baseline by rename; equal content gives equal bytes. Raises ResourceError."""
-    write_atomically(path, as_text(baseline))
+    write_atomically(path, baseline_text(baseline))
 
 
-def as_text(baseline: Baseline) -> str:
+def baseline_text(baseline: Baseline) -> str:
     """Return the file's text: keys in the order of the schema, a list of numbers on one line."""
     text = json.dumps(baseline.model_dump(), indent=1, ensure_ascii=False, allow_nan=False)
     # A list without texts, lists or objects inside; a text cannot hold a bare line break.

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.gate.baseline import Baseline, CellPin, MetricPin, Policy
-from lpmoe_bench.gate.cells import Cell, differences
-from lpmoe_bench.gate.judge import Judgement, Line, Outcome
+from lpmoe_bench.gate.judge import JudgedLine, Judgement, Outcome
 from lpmoe_bench.gate.limits import (
     GOOD_SEEDS,
     floor_of,
@@ -17,11 +16,12 @@ from lpmoe_bench.gate.limits import (
     seeds_needed,
     tolerance,
 )
+from lpmoe_bench.gate.pin import GateCell, differences
 from lpmoe_bench.metrics.facts import METRICS
 from method_zoo.errors import unknown
 
 
-def choose(baseline: Baseline, cell: str, metric: str) -> tuple[CellPin, str]:
+def choose_pin(baseline: Baseline, cell: str, metric: str) -> tuple[CellPin, str]:
     """Return the pin and the metric that two texts mean; a part of a cell's name is enough.
 
     Raises UsageError where none, or more than one, is meant.
@@ -42,8 +42,8 @@ def choose(baseline: Baseline, cell: str, metric: str) -> tuple[CellPin, str]:
     return fitting[0], key
 
 
-def explain(
-    pin: CellPin, metric: str, policy: Policy, outcome: Outcome | None, cells: Sequence[Cell]
+def explain_limit(
+    pin: CellPin, metric: str, policy: Policy, outcome: Outcome | None, cells: Sequence[GateCell]
 ) -> list[str]:
     """Explain one limit; with an outcome also the verdict, else for as many seeds as are pinned."""
     line = _line_of(outcome, pin.name, metric) if outcome else None
@@ -67,7 +67,7 @@ def explain(
     return said
 
 
-def _line_of(outcome: Outcome, cell: str, metric: str) -> Line | None:
+def _line_of(outcome: Outcome, cell: str, metric: str) -> JudgedLine | None:
     lines = (one for one in outcome.lines if one.kind == "quality")
     return next((one for one in lines if (one.cell, one.name) == (cell, metric)), None)
 
@@ -125,7 +125,7 @@ def _limit(
     yield f"So the limit is {limit:.4f}: a score {'below' if up else 'above'} it is a regression."
 
 
-def _verdict(line: Line, judgement: Judgement, policy: Policy) -> Iterator[str]:
+def _verdict(line: JudgedLine, judgement: Judgement, policy: Policy) -> Iterator[str]:
     seeds = f"{judgement.seeds} seeds" if judgement.seeds > 1 else "one seed"
     words = f"The candidate scores {line.candidate:.4f} over {seeds}"
     p = "" if judgement.p is None else f" (one-sided p {judgement.p:.3g})"
@@ -145,7 +145,7 @@ def _way(drop: float) -> str:
 
 
 def _same_seeds(
-    pin: CellPin, found: MetricPin, cells: Sequence[Cell], metric: str
+    pin: CellPin, found: MetricPin, cells: Sequence[GateCell], metric: str
 ) -> Iterator[str]:
     """Show the seeds that both sides have, one by one: for reading, they decide nothing."""
     cell = next((c for c in cells if not differences(pin.identity, c.identity)), None)

@@ -9,10 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
-from lpmoe_bench.analysis.samples import samples
+from lpmoe_bench.analysis.significance import samples
 from lpmoe_bench.errors import DataError, NotComparableError
 from lpmoe_bench.gate.baseline import Baseline, CellPin, MetricPin, Policy
-from lpmoe_bench.gate.cells import Cell, differences, family_of, images_of
 from lpmoe_bench.gate.limits import (
     Reference,
     floor_of,
@@ -22,7 +21,15 @@ from lpmoe_bench.gate.limits import (
     seeds_needed,
     tolerance,
 )
-from lpmoe_bench.gate.pin import counts_of, digest_of, hardware_of
+from lpmoe_bench.gate.pin import (
+    GateCell,
+    counts_of,
+    differences,
+    family_of,
+    hardware_of,
+    images_of,
+    rows_digest,
+)
 from lpmoe_bench.metrics.facts import METRICS
 
 # What the gate says: a line for each thing judged, the outcome of a call, its exit code.
@@ -57,7 +64,7 @@ class Judgement:
 
 
 @dataclass(frozen=True)
-class Line:
+class JudgedLine:
     """One thing judged. name: of a metric by its key, else in words. reason: a clause, not a
     sentence; it says why the verdict is not a plain pass."""
 
@@ -75,7 +82,7 @@ class Line:
 class Outcome:
     """All lines of a call; `notes` say what was not judged."""
 
-    lines: tuple[Line, ...]
+    lines: tuple[JudgedLine, ...]
     notes: tuple[str, ...]
     policy: Policy
 
@@ -116,7 +123,7 @@ class Outcome:
 WORDS = {"train": "training images/s", "inference": "inference images/s"}
 
 
-def count_lines(pin: CellPin, cell: Cell) -> Iterator[Line]:
+def judge_counts(pin: CellPin, cell: GateCell) -> Iterator[JudgedLine]:
     """Yield one line for each pinned count: any difference is a regression until it is re-pinned,
     since a smaller model that nobody meant to change is as wrong as a larger one."""
     found = [counts_of(stored.record) for stored in cell.stored]
@@ -126,15 +133,15 @@ def count_lines(pin: CellPin, cell: Cell) -> Iterator[Line]:
         wrong = [value for value in values if value is not None and value != expected]
         if None in values:
             reason = "the candidate does not tell it"
-            yield Line(pin.name, "count", name, "not comparable", reason, expected)
+            yield JudgedLine(pin.name, "count", name, "not comparable", reason, expected)
         elif wrong:
             reason = f"{wrong[0]:,} against {expected:,}, which must be equal"
-            yield Line(pin.name, "count", name, "regressed", reason, expected, wrong[0])
+            yield JudgedLine(pin.name, "count", name, "regressed", reason, expected, wrong[0])
         else:
-            yield Line(pin.name, "count", name, "pass", "", expected, expected)
+            yield JudgedLine(pin.name, "count", name, "pass", "", expected, expected)
 
 
-def speed_lines(pin: CellPin, cell: Cell, policy: Policy) -> Iterator[Line]:
+def speed_lines(pin: CellPin, cell: GateCell, policy: Policy) -> Iterator[JudgedLine]:
     """Yield training and inference speed where both sides ran on the same hardware."""
     if policy.speed_tolerance >= 1 or pin.speed is None or _unlike(pin, cell):
         return
@@ -148,12 +155,12 @@ def speed_lines(pin: CellPin, cell: Cell, policy: Policy) -> Iterator[Line]:
         share = new / old
         if share < 1 - policy.speed_tolerance:
             reason = f"{share:.0%} of the baseline's, {1 - policy.speed_tolerance:.0%} is the limit"
-            yield Line(pin.name, "speed", words, "regressed", reason, old, new)
+            yield JudgedLine(pin.name, "speed", words, "regressed", reason, old, new)
         else:
-            yield Line(pin.name, "speed", words, "pass", f"{share:.0%}", old, new)
+            yield JudgedLine(pin.name, "speed", words, "pass", f"{share:.0%}", old, new)
 
 
-def speed_note(pin: CellPin, cell: Cell, policy: Policy) -> list[str]:
+def speed_note(pin: CellPin, cell: GateCell, policy: Policy) -> list[str]:
     """Say that speed was not judged, where it was pinned on other hardware."""
     if policy.speed_tolerance >= 1 or pin.speed is None or not _unlike(pin, cell):
         return []
@@ -162,7 +169,7 @@ def speed_note(pin: CellPin, cell: Cell, policy: Policy) -> list[str]:
     return [words]
 
 
-def _unlike(pin: CellPin, cell: Cell) -> bool:
+def _unlike(pin: CellPin, cell: GateCell) -> bool:
     assert pin.speed is not None
     return any(hardware_of(stored.record) != pin.speed.hardware for stored in cell.stored)
 
@@ -187,7 +194,7 @@ class Score:
         return 0.0 if self.identical else sign * (self.reference.mean - self.candidate)
 
 
-def check(baseline: Baseline, cells: Sequence[Cell], policy: Policy) -> Outcome:
+def judge_cells(baseline: Baseline, cells: Sequence[GateCell], policy: Policy) -> Outcome:
     """Judge every pinned cell; candidates that are not pinned are named in the notes."""
     scores: list[Score] = []
     lines, notes, used, missing = [], [], set[str](), set[str]()
@@ -200,8 +207,8 @@ def check(baseline: Baseline, cells: Sequence[Cell], policy: Policy) -> Outcome:
         used.add(cell.name)
         found = list(_scores(pin, cell))
         scores += [one for one in found if isinstance(one, Score)]
-        lines += [one for one in found if isinstance(one, Line)]
-        lines += count_lines(pin, cell)
+        lines += [one for one in found if isinstance(one, JudgedLine)]
+        lines += judge_counts(pin, cell)
         lines += speed_lines(pin, cell, policy)
         notes += [*speed_note(pin, cell, policy), *_moved(pin, cell, policy)]
     told = {family_of(pin.identity) for pin in baseline.cells if pin.name in missing}
@@ -213,7 +220,7 @@ def check(baseline: Baseline, cells: Sequence[Cell], policy: Policy) -> Outcome:
     return Outcome(tuple(everything), tuple(notes), policy)
 
 
-def _missing(pin: CellPin, cells: Sequence[Cell]) -> Line:
+def _missing(pin: CellPin, cells: Sequence[GateCell]) -> JudgedLine:
     """Say why a pinned cell has no candidate: what nearly is one differs, or there is none."""
     near = [cell for cell in cells if cell.family == family_of(pin.identity)]
     if not near:
@@ -223,26 +230,26 @@ def _missing(pin: CellPin, cells: Sequence[Cell]) -> Line:
         reason += "; ".join(differences(pin.identity, near[0].identity)[:3])
     else:
         reason = "; ".join(differences(pin.identity, near[0].identity))
-    return Line(pin.name, "cell", "cell", "not comparable", reason)
+    return JudgedLine(pin.name, "cell", "cell", "not comparable", reason)
 
 
-def _scores(pin: CellPin, cell: Cell) -> Iterator[Score | Line]:
+def _scores(pin: CellPin, cell: GateCell) -> Iterator[Score | JudgedLine]:
     """Yield each pinned metric of a cell as something to judge, or the line that says why not."""
     for stored in cell.stored:
         count = images_of(stored.record, cell.test_set)
         if count != pin.images:
             reason = f"{stored.folder.name} scored {count} images, the baseline {pin.images}"
-            yield Line(pin.name, "cell", "images", "not comparable", reason)
+            yield JudgedLine(pin.name, "cell", "images", "not comparable", reason)
             return
     for key, metric in pin.metrics.items():
         values = [one.record.scores[cell.test_set].get(key) for one in cell.stored]
         if key not in METRICS or any(v is None or not math.isfinite(v) for v in values):
             lacking = "this lpmoe-bench knows no such metric"
             reason = "the candidate has no such score" if key in METRICS else lacking
-            yield Line(pin.name, "quality", key, "not comparable", reason)
+            yield JudgedLine(pin.name, "quality", key, "not comparable", reason)
             continue
         if reason := _other_images(pin, cell, key):
-            yield Line(pin.name, "quality", key, "not comparable", reason)
+            yield JudgedLine(pin.name, "quality", key, "not comparable", reason)
             continue
         numbers = [value for value in values if value is not None]
         yield Score(
@@ -255,13 +262,13 @@ def _scores(pin: CellPin, cell: Cell) -> Iterator[Score | Line]:
         )
 
 
-def _identical(pin: CellPin, metric: MetricPin, cell: Cell, values: Sequence[float]) -> bool:
+def _identical(pin: CellPin, metric: MetricPin, cell: GateCell, values: Sequence[float]) -> bool:
     """Whether every candidate seed is a pinned one with the same score, to the last bit."""
     pinned = dict(zip(pin.seeds, metric.scores, strict=True))
     return all(pinned.get(s) == value for s, value in zip(cell.seeds, values, strict=True))
 
 
-def _moved(pin: CellPin, cell: Cell, policy: Policy) -> Iterator[str]:
+def _moved(pin: CellPin, cell: GateCell, policy: Policy) -> Iterator[str]:
     """Say that pinned seeds score otherwise now: no verdict, but a change that is not neutral."""
     most, what = 0.0, ""
     for key, metric in pin.metrics.items():
@@ -277,19 +284,19 @@ def _moved(pin: CellPin, cell: Cell, policy: Policy) -> Iterator[str]:
         )
 
 
-def _other_images(pin: CellPin, cell: Cell, key: str) -> str:
+def _other_images(pin: CellPin, cell: GateCell, key: str) -> str:
     """Say that rows are of other images than the pinned ones; empty where they are the same."""
     try:
         names = samples(cell.stored, cell.test_set, key).images
     except DataError as error:
         return str(error)
-    found = digest_of(names)
+    found = rows_digest(names)
     if found is None or pin.image_digest is None or found == pin.image_digest:
         return ""
     return f"the rows are of {len(names)} images that are not those of the baseline"
 
 
-def judge_scores(scores: Sequence[Score], policy: Policy) -> list[Line]:
+def judge_scores(scores: Sequence[Score], policy: Policy) -> list[JudgedLine]:
     """Judge all scores of a call: Holm over the drops for regressions, over the gains apart."""
     worse = _judgements(scores, policy, 1)
     better = _judgements(scores, policy, -1)
@@ -325,8 +332,8 @@ def _judgements(scores: Sequence[Score], policy: Policy, sign: int) -> list[Judg
     return found
 
 
-def _line(score: Score, down: Judgement, up: Judgement, policy: Policy) -> Line:
-    line = Line(
+def _line(score: Score, down: Judgement, up: Judgement, policy: Policy) -> JudgedLine:
+    line = JudgedLine(
         score.cell,
         "quality",
         score.metric,

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 from lpmoe_bench.errors import ResourceError
 from lpmoe_bench.files import write_atomically, write_failure
-from lpmoe_bench.gate.judge import Line, Outcome
+from lpmoe_bench.gate.judge import JudgedLine, Outcome
 from lpmoe_bench.metrics.facts import METRICS
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # How a line of an outcome is worded, the same in every form of output.
 
 
-def label(line: Line) -> str:
+def label(line: JudgedLine) -> str:
     """Return the name of what is judged; a metric's with its direction."""
     if line.kind != "quality" or line.name not in METRICS:
         return line.name
@@ -29,7 +29,7 @@ def label(line: Line) -> str:
     return f"{fact.label} {'↑' if fact.higher_is_better else '↓'}"
 
 
-def number(line: Line, value: float | None) -> str:
+def number_text(line: JudgedLine, value: float | None) -> str:
     """Return a value with the digits that its kind deserves."""
     if value is None:
         return "-"
@@ -38,17 +38,19 @@ def number(line: Line, value: float | None) -> str:
     return f"{value:.1f}" if line.kind == "speed" else f"{value:.4f}"
 
 
-def limit(line: Line) -> str:
+def limit(line: JudgedLine) -> str:
     """Return the limit of a score, a dash where there is none."""
     judgement = line.judgement
-    return number(line, judgement.limit if judgement else None)
+    return number_text(line, judgement.limit if judgement else None)
 
 
-def sentence(line: Line) -> str:
+def sentence(line: JudgedLine) -> str:
     """Say a line in one sentence."""
     said = f"{label(line)} is {line.verdict}"
     if line.candidate is not None:
-        said += f": {number(line, line.candidate)}, baseline {number(line, line.baseline)}"
+        said += (
+            f": {number_text(line, line.candidate)}, baseline {number_text(line, line.baseline)}"
+        )
     if line.judgement and line.judgement.limit is not None:
         said += f", limit {limit(line)}"
     return f"{said}; {line.reason}" if line.reason else said
@@ -66,7 +68,7 @@ COLOURS = {
 }
 
 
-def show(outcome: Outcome, console: Console) -> None:
+def show_outcome(outcome: Outcome, console: Console) -> None:
     """Print a table a cell, the reasons below it, and the verdict of the call last.
 
     Counts that are equal share one line.
@@ -92,7 +94,7 @@ def show(outcome: Outcome, console: Console) -> None:
     console.print(Text("gate: ").append_text(verdict).append(f" ({outcome.summary()})"))
 
 
-def _table(lines: list[Line]) -> Table:
+def _table(lines: list[JudgedLine]) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -106,8 +108,8 @@ def _table(lines: list[Line]) -> Table:
         judged = line.judgement
         table.add_row(
             Text(label(line)),
-            number(line, line.baseline),
-            number(line, line.candidate),
+            number_text(line, line.baseline),
+            number_text(line, line.candidate),
             limit(line),
             f"{judged.p:.2g}" if judged and judged.p is not None else "",
             Text(line.verdict, COLOURS[line.verdict]),
@@ -144,7 +146,9 @@ def to_junit(outcome: Outcome, strict: bool) -> str:
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{text}\n'
 
 
-def _case(suite: ElementTree.Element, line: Line, failing: set[str], skipped: set[str]) -> None:
+def _case(
+    suite: ElementTree.Element, line: JudgedLine, failing: set[str], skipped: set[str]
+) -> None:
     names = {"classname": _clean(line.cell), "name": _clean(label(line))}
     case = ElementTree.SubElement(suite, "testcase", names)
     said = _clean(sentence(line))
@@ -172,7 +176,7 @@ MARKS = {
 VARIABLE = "GITHUB_STEP_SUMMARY"
 
 
-def to_markdown(outcome: Outcome) -> str:
+def summary_markdown(outcome: Outcome) -> str:
     """Return a heading with the verdict and a table a cell; whatever comes from records is text."""
     blocks = [
         f"## Gate: {MARKS[outcome.verdict]} {outcome.verdict}",
@@ -180,31 +184,31 @@ def to_markdown(outcome: Outcome) -> str:
     ]
     for cell in dict.fromkeys(line.cell for line in outcome.lines):
         lines = [line for line in outcome.lines if line.cell == cell]
-        blocks += [f"### {plain(cell)}", _markdown_table(lines)]
-    blocks += [f"- {plain(note)}" for note in outcome.notes]
+        blocks += [f"### {plain_markdown(cell)}", _markdown_table(lines)]
+    blocks += [f"- {plain_markdown(note)}" for note in outcome.notes]
     return "\n\n".join(blocks) + "\n"
 
 
 def write_summary(outcome: Outcome, path: Path | None) -> None:
     """Write to a file; without one, append to the summary of the GitHub step, if this is one."""
     if path is not None:
-        write_atomically(path, to_markdown(outcome))
+        write_atomically(path, summary_markdown(outcome))
     elif own := os.environ.get(VARIABLE):
         try:
             with open(own, "a", encoding="utf-8") as file:
-                file.write(to_markdown(outcome))
+                file.write(summary_markdown(outcome))
         except OSError as error:
             raise ResourceError(write_failure(Path(own), error)) from error
 
 
-def plain(text: str) -> str:
+def plain_markdown(text: str) -> str:
     """Return text that Markdown and HTML show as it is: no markup, link, mention or line break."""
     text = "".join(c if c.isprintable() else " " for c in text)
     text = html.escape(" ".join(text.split()), quote=False)
     return re.sub(r"([\\`*_{}\[\]()#+!|~@:-])", lambda match: f"&#{ord(match[0])};", text)
 
 
-def _markdown_table(lines: list[Line]) -> str:
+def _markdown_table(lines: list[JudgedLine]) -> str:
     rows = [
         "| | what | baseline | candidate | limit | verdict | why |",
         "|---|---|---:|---:|---:|---|---|",
@@ -212,12 +216,12 @@ def _markdown_table(lines: list[Line]) -> str:
     for line in lines:
         cells = [
             MARKS[line.verdict],
-            plain(label(line)),
-            number(line, line.baseline),
-            number(line, line.candidate),
+            plain_markdown(label(line)),
+            number_text(line, line.baseline),
+            number_text(line, line.candidate),
             limit(line),
             line.verdict,
-            plain(line.reason),
+            plain_markdown(line.reason),
         ]
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)

@@ -1,4 +1,4 @@
-"""Cells turned into pins: scores a seed, their spread, counts, speed."""
+"""Records grouped into cells, and cells turned into pins: scores a seed, spread, counts, speed."""
 
 from __future__ import annotations
 
@@ -6,29 +6,161 @@ import hashlib
 import json
 import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from lpmoe_bench.analysis.samples import samples
-from lpmoe_bench.analysis.significance import spread_of
-from lpmoe_bench.errors import DataError, UsageError
+from lpmoe_bench.analysis.significance import samples, spread_of
+from lpmoe_bench.errors import DataError, NotComparableError, UsageError
 from lpmoe_bench.gate.baseline import Baseline, CellPin, Change, MetricPin, Policy, SpeedPin
-from lpmoe_bench.gate.cells import Cell, differences, family_of, images_of, newest
 from lpmoe_bench.gate.limits import reference_of, tolerance
 from lpmoe_bench.metrics.facts import METRICS, refuse_ambiguous
 from lpmoe_bench.metrics.protocols import PROTOCOLS
+from lpmoe_bench.records.context import context_of, own_settings
 from lpmoe_bench.records.model import Record
+from lpmoe_bench.records.store import Found, StoredRecord
 from method_zoo.errors import unknown
+
+# Candidate records grouped into cells: one method with its settings on one test set.
+
+
+DIGITS = 12  # of a digest, in sentences
+
+
+@dataclass(frozen=True)
+class GateCell:
+    """Records that differ in nothing but the seed; `stored` in the order of `seeds`.
+
+    A seed is a number, or for maps of no known seed the first digits of their digest.
+    """
+
+    name: str
+    test_set: str
+    identity: Mapping[str, Any]
+    seeds: tuple[int | str, ...]
+    stored: tuple[StoredRecord, ...]
+
+    @property
+    def family(self) -> tuple[str, ...]:
+        return family_of(self.identity)
+
+
+def gather_cells(found: Found, where: str) -> list[GateCell]:
+    """Group the records of a search, by name; those that are superseded take no part.
+
+    Raises NotComparableError where there is none, UsageError where one seed of one cell is there
+    twice with different scores, since nobody knows which of the two is meant.
+    """
+    groups: dict[tuple[str, str], list[StoredRecord]] = {}
+    for stored in found.stored:
+        if stored.record.superseded_by:
+            continue
+        for test in stored.record.scores:
+            key = json.dumps(identity_of(stored.record, test), sort_keys=True, default=str)
+            groups.setdefault((key, test), []).append(stored)
+    if not groups:
+        raise NotComparableError(
+            f"no record is found under {where}, so there is nothing to judge; run the cell first, "
+            f"or name the folder of its records"
+        )
+    cells = [_cell(stored, test) for (_, test), stored in groups.items()]
+    return sorted(cells, key=lambda cell: cell.name)
+
+
+def identity_of(record: Record, test: str) -> dict[str, Any]:
+    """Return all that must agree between baseline and candidate, by name, in order of names.
+
+    Maps from elsewhere have another digest whenever they change, so it identifies a seed of them
+    and not the cell.
+    """
+    facts: dict[str, Any] = {"kind": record.kind, "method": record.method.name}
+    facts |= asdict(context_of(record, test))
+    facts |= {f"options.{key}": value for key, value in record.method.options.items()}
+    facts |= {f"setting {key}": value for key, value in own_settings(record).items()}
+    facts |= {"fingerprint": "" if record.kind == "score" else record.fingerprint}
+    return dict(sorted(json.loads(json.dumps(facts, default=str)).items()))
+
+
+def family_of(identity: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what says that two cells of different settings are meant to be the same one."""
+    names = ("kind", "task", "method", "backbone", "test_set")
+    return tuple(str(identity.get(name)) for name in names)
+
+
+def differences(pinned: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """Say what differs between two identities; the fingerprint only where nothing else does."""
+    names = [n for n in sorted({*pinned, *found}) if pinned.get(n) != found.get(n)]
+    told = [n for n in names if n != "fingerprint"] or names
+    return [f"{n.replace('_', ' ')} {_word(pinned, n)} against {_word(found, n)}" for n in told]
+
+
+def images_of(record: Record, test: str) -> int:
+    """Return how many images of a test set were scored."""
+    counts = record.counts.get(test, {})
+    return counts.get("scored", counts.get("images", 0))
+
+
+def _cell(stored: Sequence[StoredRecord], test: str) -> GateCell:
+    seeds: dict[int | str, StoredRecord] = {}
+    for one in sorted(stored, key=lambda one: (one.record.seed or 0, one.record.fingerprint)):
+        seed = _seed(one.record)
+        if seed in seeds:
+            _check_copy(seeds[seed], one, seed)
+        else:
+            seeds[seed] = one
+    first = stored[0].record
+    return GateCell(
+        _name(first, test), test, identity_of(first, test), tuple(seeds), tuple(seeds.values())
+    )
+
+
+def _check_copy(a: StoredRecord, b: StoredRecord, seed: int | str) -> None:
+    if a.record.scores != b.record.scores:
+        raise UsageError(
+            f"seed {seed} of {a.record.id} is there twice with different scores, in {a.folder} and "
+            f"in {b.folder}; name the folder that is meant, or a fresh one"
+        )
+
+
+def _seed(record: Record) -> int | str:
+    return record.fingerprint[:DIGITS] if record.seed is None else record.seed
+
+
+def _name(record: Record, test: str) -> str:
+    parts = [record.task, record.method.name, *([record.backbone.name] if record.backbone else [])]
+    if record.kind != "score":
+        parts.append(record.fingerprint[:DIGITS])
+    kind = f"{record.kind}: " if record.kind == "evaluation" else ""
+    return f"{kind}{'/'.join(parts)} on {test} by {record.protocol.name}"
+
+
+def _word(identity: Mapping[str, Any], name: str) -> str:
+    value = identity.get(name)
+    text = "nothing" if value is None or value == "" else str(value)
+    return text[:DIGITS] if len(text) in (40, 64) else text
+
+
+def newest_record(cells: Sequence[GateCell]) -> Record:
+    """Return the newest record of all, which dates a pin: the clock would change its bytes."""
+    return max(_records(cells), key=lambda record: (record.created, record.id))
+
+
+def _records(cells: Sequence[GateCell]) -> Iterator[Record]:
+    return (stored.record for cell in cells for stored in cell.stored)
+
+
+# Cells turned into pins: scores a seed, their spread, counts, speed.
+
 
 COUNTS = ("method", "decoder", "trainable", "frozen", "total")
 FLOPS = ("forward_flops", "training_flops")
 
 
-def pin(
-    cells: Sequence[Cell], policy: Policy, reason: str, metrics: Sequence[str] | None = None
+def pin_cells(
+    cells: Sequence[GateCell], policy: Policy, reason: str, metrics: Sequence[str] | None = None
 ) -> Baseline:
     """Return a baseline of cells; `metrics` as in `pin_cell`."""
-    record = newest(cells)
+    record = newest_record(cells)
     pins = [pin_cell(cell, policy, metrics) for cell in cells]
     return Baseline(policy=policy, cells=pins, history=[change_of(record, reason, [])])
 
@@ -45,7 +177,7 @@ def change_of(record: Record, reason: str, changes: Sequence[str]) -> Change:
     )
 
 
-def pin_cell(cell: Cell, policy: Policy, metrics: Sequence[str] | None = None) -> CellPin:
+def pin_cell(cell: GateCell, policy: Policy, metrics: Sequence[str] | None = None) -> CellPin:
     """Pin one cell; by default the headline of its protocol, as far as the cell has it.
 
     Raises UsageError for a metric that it lacks, DataError where seeds scored different images.
@@ -63,7 +195,7 @@ def pin_cell(cell: Cell, policy: Policy, metrics: Sequence[str] | None = None) -
         identity=dict(cell.identity),
         seeds=list(cell.seeds),
         images=count,
-        image_digest=digest_of(names),
+        image_digest=rows_digest(names),
         metrics={
             key: metric_pin(
                 [float(one.record.scores[cell.test_set][key] or 0.0) for one in cell.stored],
@@ -91,7 +223,7 @@ def metric_pin(scores: Sequence[float], rows: Any | None, images: int, policy: P
     return bare.model_copy(update={"tolerance": limit})
 
 
-def digest_of(names: Sequence[str]) -> str | None:
+def rows_digest(names: Sequence[str]) -> str | None:
     """Return the SHA-256 of the names of scored images, None where no row names one."""
     text = json.dumps(sorted(names), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest() if names else None
@@ -106,7 +238,7 @@ def counts_of(record: Record) -> dict[str, int]:
     return found | {key: value for key, value in flops.items() if value is not None}
 
 
-def speed_of(cell: Cell) -> SpeedPin | None:
+def speed_of(cell: GateCell) -> SpeedPin | None:
     """Return the images a second of every seed; None where the seeds ran on unlike hardware."""
     hardware = {hardware_of(stored.record) for stored in cell.stored}
     if len(hardware) > 1 or not tells_speed(cell):
@@ -121,7 +253,7 @@ def speed_of(cell: Cell) -> SpeedPin | None:
     )
 
 
-def tells_speed(cell: Cell) -> bool:
+def tells_speed(cell: GateCell) -> bool:
     """Whether any seed has images a second, which maps from elsewhere have not."""
     costs = [stored.record.costs for stored in cell.stored]
     return any(c.train_images_per_second or c.inference_images_per_second for c in costs)
@@ -132,7 +264,7 @@ def hardware_of(record: Record) -> str:
     return f"{record.environment.cpu}; {record.environment.device}"
 
 
-def _metrics(cell: Cell, asked: Sequence[str] | None) -> Iterator[str]:
+def _metrics(cell: GateCell, asked: Sequence[str] | None) -> Iterator[str]:
     record = cell.stored[0].record
     present = [key for key in record.scores[cell.test_set] if key in METRICS]
     present = [
@@ -155,8 +287,8 @@ def _metrics(cell: Cell, asked: Sequence[str] | None) -> Iterator[str]:
 # A baseline pinned again: what changes, in sentences, and the file with its history.
 
 
-def update(
-    baseline: Baseline, cells: Sequence[Cell], policy: Policy, metrics: Sequence[str] | None
+def update_pins(
+    baseline: Baseline, cells: Sequence[GateCell], policy: Policy, metrics: Sequence[str] | None
 ) -> tuple[list[CellPin], list[str]]:
     """Return the cells after an update and what changed; cells without new records stay.
 
@@ -185,12 +317,12 @@ def with_history(
     baseline: Baseline,
     pins: Sequence[CellPin],
     policy: Policy,
-    cells: Sequence[Cell],
+    cells: Sequence[GateCell],
     reason: str,
     changes: Sequence[str],
 ) -> Baseline:
     """Return the new baseline, whose history says why and what."""
-    entry = change_of(newest(cells), reason, changes)
+    entry = change_of(newest_record(cells), reason, changes)
     return Baseline(policy=policy, cells=list(pins), history=[*baseline.history, entry])
 
 
@@ -224,7 +356,7 @@ def _metric(old: CellPin, new: CellPin, key: str) -> list[str]:
     return [f"{label} {before.mean:.4f}{sds[0]} -> {after.mean:.4f}{sds[1]}"]
 
 
-def _place(pins: Sequence[CellPin], cell: Cell, cells: Sequence[Cell]) -> int | None:
+def _place(pins: Sequence[CellPin], cell: GateCell, cells: Sequence[GateCell]) -> int | None:
     for index, pin in enumerate(pins):
         if not differences(pin.identity, cell.identity):
             return index

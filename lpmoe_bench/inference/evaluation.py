@@ -19,7 +19,6 @@ from lpmoe_bench.inference.predictor import Predictor, load_predictor, score_spl
 from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.metrics.scorer import ScoreResult
 from lpmoe_bench.model.costs import device_name, is_out_of_memory, peak_memory_bytes
-from lpmoe_bench.records.folder import OPENED_FILE, count_opening, only_one, set_aside
 from lpmoe_bench.records.model import (
     Costs,
     DataFacts,
@@ -30,7 +29,16 @@ from lpmoe_bench.records.model import (
     record_folder,
     run_folder,
 )
-from lpmoe_bench.records.store import RECORD, StoredRecord, read_record, write_record
+from lpmoe_bench.records.store import (
+    OPENED_FILE,
+    RECORD,
+    StoredRecord,
+    count_opening,
+    only_one,
+    read_record,
+    set_aside,
+    write_record,
+)
 
 # The record of an evaluation: the run's own facts, and those of the scores on another set.
 

@@ -15,9 +15,8 @@ import numpy as np
 from rich.markup import escape
 
 from lpmoe_bench.console import Bar, Terminal
-from lpmoe_bench.data.images import read_image
+from lpmoe_bench.data.images import grid, overlay, read_image
 from lpmoe_bench.data.pairs import SUFFIXES, Pair, read_pair
-from lpmoe_bench.data.pictures import grid, overlay
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.files import write_atomically
 from lpmoe_bench.inference.predictor import Predictor, eight_bits, load_predictor, probability_map

@@ -27,7 +27,7 @@ from lpmoe_bench.files import write_atomically
 from lpmoe_bench.metrics.engine import quick_score
 from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.metrics.scorer import Scorer, ScoreResult
-from lpmoe_bench.model.trained import load_trained
+from lpmoe_bench.model.segmenter import load_trained
 
 
 @dataclass

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lpmoe_bench.data.audit.likeness import FeatureLikeness, Question
+from lpmoe_bench.data.audit.search import FeatureLikeness, Question
 from lpmoe_bench.errors import BenchError
 
 if TYPE_CHECKING:

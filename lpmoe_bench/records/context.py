@@ -87,7 +87,7 @@ def shared(context: Context, across: Sequence[str]) -> Context:
     return context
 
 
-def decoder_words(record: Record) -> str:
+def decoder_text(record: Record) -> str:
     """Return the decoder's name, options and note, such as `fpn (width 64)`."""
     if record.decoder is None:
         return ""
@@ -130,11 +130,11 @@ def caption(context: Context, record: Record, tests: Sequence[str] = ()) -> str:
     sentences = [f"Task {context.task}, test set{'s' if len(names) > 1 else ''} {words}."]
     if train:
         sentences.append(f"Trained on {_set(train.label, train, context.limit_train)}.")
-    words = settings_words(context, record)
+    words = settings_caption(context, record)
     return " ".join([*sentences, words] if words else sentences)
 
 
-def data_words(context: Context, record: Record) -> str:
+def data_text(context: Context, record: Record) -> str:
     """Say what one test set is, and what was trained on for it with which loss, in a line."""
     train = record.data.train
     words = _set(context.test_set, test_facts(record, context.test_set))
@@ -142,11 +142,11 @@ def data_words(context: Context, record: Record) -> str:
     return words + (f", loss {context.loss}." if context.loss else ".")
 
 
-def settings_words(context: Context, record: Record) -> str:
+def settings_caption(context: Context, record: Record) -> str:
     """Say backbone, decoder, size and budget in a sentence; empty where nothing is known."""
     facts = (
         ("backbone {}", context.backbone),
-        ("decoder {}", decoder_words(record) if context.decoder else None),
+        ("decoder {}", decoder_text(record) if context.decoder else None),
         ("{} px", context.size),
         ("{} epochs" if context.epochs != 1 else "{} epoch", context.epochs),
         ("{} steps", context.steps),
@@ -173,7 +173,7 @@ def splits(contexts: Sequence[Context]) -> Iterator[str]:
         alike = [c for c in contexts if (c.task, c.test_set) == (task, test)]
         if len(alike) < 2:
             continue
-        facts = [in_words(context) for context in alike]
+        facts = [context_text(context) for context in alike]
         reasons = [
             f"{name} ({', '.join(dict.fromkeys(one[name] for one in facts))})"
             for name in facts[0]
@@ -182,7 +182,7 @@ def splits(contexts: Sequence[Context]) -> Iterator[str]:
         yield f"{test}: {len(alike)} tables, for these are not comparable: {'; '.join(reasons)}"
 
 
-def in_words(context: Context) -> dict[str, str]:
+def context_text(context: Context) -> dict[str, str]:
     """Return the facts of a context by name, both as sentences have them; digests shortened.
 
     The options of a decoder stand with its name.

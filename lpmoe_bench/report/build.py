@@ -8,13 +8,12 @@ from collections.abc import Callable, Iterable, Sequence
 from lpmoe_bench import __version__
 from lpmoe_bench.metrics.facts import METRICS
 from lpmoe_bench.metrics.protocols import PROTOCOLS
-from lpmoe_bench.records.context import decoder_words, in_words
+from lpmoe_bench.records.context import context_text, decoder_text
 from lpmoe_bench.records.model import Record, SplitFacts
-from lpmoe_bench.report.contents import Chapter, Material
-from lpmoe_bench.report.disputes import Gallery, dispute_section
+from lpmoe_bench.report.contents import ReportContents, ReportTable
+from lpmoe_bench.report.disputes import PictureSources, dispute_section
 from lpmoe_bench.report.drawing import Drawing
 from lpmoe_bench.report.files import to_shared, to_svg
-from lpmoe_bench.report.image_scores import ChapterScores, read_chapter
 from lpmoe_bench.report.page import (
     Child,
     Head,
@@ -29,22 +28,22 @@ from lpmoe_bench.report.page import (
     tag,
 )
 from lpmoe_bench.report.pareto import COSTS, draw_pareto, plane
-from lpmoe_bench.report.sizes import Sizes, by_size, draw_sizes
-from lpmoe_bench.report.training import Lesson, Trained, draw_training, read_lessons
-from lpmoe_bench.report.verdicts import judge, verdict_section
+from lpmoe_bench.report.sizes import Sizes, TableScores, by_size, draw_sizes, read_table_scores
+from lpmoe_bench.report.training import Trained, TrainingCurves, draw_training, read_training
+from lpmoe_bench.report.verdicts import judge_rows, verdict_section
 from lpmoe_bench.tables.rows import counted
 
 MOST_NOTES = 40
 
 
-def overview(material: Material) -> Markup:
+def overview_section(material: ReportContents) -> Markup:
     """Return the facts of all records as a list of terms, each value with its count."""
     records = material.records
     tests = [facts for r in records for facts in r.data.tests if facts.label in r.scores]
     facts = (
         ("Protocols", Counter(_protocol(r) for r in records)),
         ("Backbones", Counter(_backbone(r) for r in records if r.backbone)),
-        ("Decoders", Counter(decoder_words(r) for r in records if r.decoder)),
+        ("Decoders", Counter(decoder_text(r) for r in records if r.decoder)),
         ("Trained on", Counter(_split(r.data.train) for r in records if r.data.train)),
         ("Tested on", Counter(map(_split, tests))),
         ("Code", Counter(_code(r) for r in records)),
@@ -95,7 +94,7 @@ def _code(record: Record) -> str:
     return f"lpmoe-bench {facts.version}, {sha}{changed}"
 
 
-def warnings(material: Material) -> list[str]:
+def warnings(material: ReportContents) -> list[str]:
     """Return what a reader must know before believing the numbers."""
     records = material.records
     sets = [s for r in records for s in (r.data.train, *r.data.tests) if s]
@@ -128,7 +127,7 @@ def _is_limited(note: str) -> bool:
     return any(word in note.lower() for word in ("local split", "resized", "officially", "stand"))
 
 
-def notes_list(material: Material) -> list[str]:
+def notes_list(material: ReportContents) -> list[str]:
     """Return every distinct note of search, tables and records, with how many records say it."""
     said = Counter(note for record in material.records for note in record.notes)
     of_records = [f"{note} ({counted(n, 'record')})" for note, n in said.most_common()]
@@ -137,7 +136,7 @@ def notes_list(material: Material) -> list[str]:
     return found[:MOST_NOTES] + ([f"and {more} more notes; the records have them"] * (more > 0))
 
 
-def record_list(material: Material) -> Markup:
+def record_list(material: ReportContents) -> Markup:
     """Return a table with a line for every record."""
     heads = [
         Head("Record"),
@@ -193,7 +192,7 @@ MOST_NAMES = 12
 TRAINING = {"loss": "loss", "validation": "validation score"}
 
 
-def pareto_figures(chapter: Chapter) -> list[Markup]:
+def pareto_figures(chapter: ReportTable) -> list[Markup]:
     """Return a plot for each cost that two rows have, with what is not seen in it below."""
     if len(chapter.entries) < 2:
         return [tag("p", "One row: its costs stand in the table.", class_="soft")]
@@ -218,7 +217,7 @@ def pareto_figures(chapter: Chapter) -> list[Markup]:
     return [tag("div", figures, class_="figures")]
 
 
-def training_figures(lesson: Lesson, number: int) -> list[Child]:
+def training_figures(lesson: TrainingCurves, number: int) -> list[Child]:
     """Return the small plots of one lesson, the `number`th: losses, then validation scores."""
     found: list[Child] = []
     for kind, words in TRAINING.items():
@@ -239,7 +238,7 @@ def _small(one: Trained, drawing: Drawing) -> Markup:
     return tag("figure", tag("figcaption", label), to_svg(drawing), class_="small", data_name=name)
 
 
-def _selection(lesson: Lesson) -> str:
+def _selection(lesson: TrainingCurves) -> str:
     """Return the label of the score that validation is about, where all agree."""
     names = {
         record.config.get("train", {}).get("select")
@@ -250,7 +249,7 @@ def _selection(lesson: Lesson) -> str:
     return METRICS[key].label if key in METRICS else "score"
 
 
-def size_figures(chapter: Chapter, scores: ChapterScores | None) -> list[Child]:
+def size_figures(chapter: ReportTable, scores: TableScores | None) -> list[Child]:
     """Return the plot of score against foreground share, and its numbers as a table."""
     if scores is None:
         return [tag("p", "This score is of the whole set: no image has it.", class_="soft")]
@@ -267,7 +266,7 @@ def size_figures(chapter: Chapter, scores: ChapterScores | None) -> list[Child]:
     ]
 
 
-def _size_table(chapter: Chapter, scores: ChapterScores, sizes: Sizes) -> Markup:
+def _size_table(chapter: ReportTable, scores: TableScores, sizes: Sizes) -> Markup:
     first = "down" if scores.higher_is_better else "up"
     heads = [Head("Method"), *(Head(label, first, True) for label in sizes.bins)]
     rows = []
@@ -291,7 +290,9 @@ def _names(names: list[str], between: str = ", ") -> str:
 Report = Callable[[int, int, str], None]
 
 
-def build_page(material: Material, title: str, gallery: Gallery, report: Report) -> str:
+def build_page(
+    material: ReportContents, title: str, gallery: PictureSources, report: Report
+) -> str:
     """Return the HTML of a report. report: told (done, all, which) as tables are worked on.
 
     The gallery's `embedded` says afterwards of which test sets images stand in the page.
@@ -302,7 +303,7 @@ def build_page(material: Material, title: str, gallery: Gallery, report: Report)
     for number, chapter in enumerate(material.chapters, start=1):
         chapters.append(_chapter(chapter, titles[number - 1], gallery))
         report(number, total, chapter.test)
-    read = enumerate(read_lessons(material.chapters), start=1)
+    read = enumerate(read_training(material.chapters), start=1)
     lessons = [_lesson(n, lesson, titles, material) for n, lesson in read]
     tasks = list(dict.fromkeys(chapter.group.context.task for chapter in material.chapters))
     tests = list(dict.fromkeys(chapter.test for chapter in material.chapters))
@@ -321,7 +322,7 @@ def build_page(material: Material, title: str, gallery: Gallery, report: Report)
     return page(title, contents, parts)
 
 
-def _titles(material: Material) -> list[str]:
+def _titles(material: ReportContents) -> list[str]:
     """Return a title a chapter; those of one test set are told apart by what differs."""
     names = [f"{c.group.context.task} · {c.test}" for c in material.chapters]
     many = Counter(names)
@@ -331,22 +332,22 @@ def _titles(material: Material) -> list[str]:
     ]
 
 
-def _difference(chapter: Chapter, material: Material) -> str:
+def _difference(chapter: ReportTable, material: ReportContents) -> str:
     own = chapter.group.context
     alike = [
-        in_words(other.group.context)
+        context_text(other.group.context)
         for other in material.chapters
         if (other.group.context.task, other.test) == (own.task, chapter.test)
     ]
     words = [
         f"{name} {value}"
-        for name, value in in_words(own).items()
+        for name, value in context_text(own).items()
         if len({other[name] for other in alike}) > 1
     ]
     return f" ({', '.join(words)})" if words else ""
 
 
-def _about(material: Material, gallery: Gallery) -> Markup:
+def _about(material: ReportContents, gallery: PictureSources) -> Markup:
     records = material.records
     methods = {record.method.name for record in records}
     tests = {test for record in records for test in record.scores}
@@ -373,12 +374,17 @@ def _about(material: Material, gallery: Gallery) -> Markup:
         "details", tag("summary", counted(len(notes), "note")), tag("ul", notes), class_="notes"
     )
     return section(
-        "about", "About", tag("p", words), warned, overview(material), folded if notes else None
+        "about",
+        "About",
+        tag("p", words),
+        warned,
+        overview_section(material),
+        folded if notes else None,
     )
 
 
-def _chapter(chapter: Chapter, title: str, gallery: Gallery) -> Markup:
-    group, scores = chapter.group, read_chapter(chapter)
+def _chapter(chapter: ReportTable, title: str, gallery: PictureSources) -> Markup:
+    group, scores = chapter.group, read_table_scores(chapter)
     below = tag("ul", [tag("li", line) for line in group.footer], class_="footer")
     return section(
         chapter.anchor,
@@ -386,7 +392,7 @@ def _chapter(chapter: Chapter, title: str, gallery: Gallery) -> Markup:
         tag("p", group.caption, class_="caption"),
         score_table(chapter),
         tag("details", tag("summary", "Below this table"), below, class_="notes"),
-        part("Who is better, and how sure", verdict_section(chapter, judge(chapter))),
+        part("Who is better, and how sure", verdict_section(chapter, judge_rows(chapter))),
         part("Score against cost", pareto_figures(chapter)),
         part("Score against the size of the object", size_figures(chapter, scores)),
         part("Images that methods disagree on most", dispute_section(chapter, scores, gallery)),
@@ -396,7 +402,9 @@ def _chapter(chapter: Chapter, title: str, gallery: Gallery) -> Markup:
     )
 
 
-def _lesson(number: int, lesson: Lesson, titles: list[str], material: Material) -> Markup:
+def _lesson(
+    number: int, lesson: TrainingCurves, titles: list[str], material: ReportContents
+) -> Markup:
     places = [material.chapters.index(chapter) for chapter in lesson.chapters]
     first = lesson.chapters[0].group.context
     facts = [

@@ -15,7 +15,7 @@ from method_zoo.errors import unknown
 
 
 @dataclass(frozen=True)
-class Choice:
+class Selection:
     """Which records a report shows, and by which score: by default each protocol's primary one.
 
     only: settings that records must have, as the words of their values, such as train.limit_train.
@@ -29,7 +29,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Entry:
+class ReportRow:
     """A row of a table, and where its records lie; `stored` are its seeds, in their order."""
 
     row: Row
@@ -46,23 +46,23 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Chapter:
+class ReportTable:
     """One table and its rows; `score` is the column that plots show, `anchor` its name in links."""
 
     anchor: str
     group: Group
-    entries: tuple[Entry, ...]
+    entries: tuple[ReportRow, ...]
     score: Column
 
     @property
     def test(self) -> str:
         return self.group.context.test_set
 
-    def mean(self, entry: Entry) -> float | None:
+    def mean(self, entry: ReportRow) -> float | None:
         """Return the mean score of a row over its seeds, as a fraction."""
         return entry.row.cells[self.group.columns.index(self.score)].mean
 
-    def sd(self, entry: Entry) -> float | None:
+    def sd(self, entry: ReportRow) -> float | None:
         return entry.row.cells[self.group.columns.index(self.score)].sd
 
     def shown(self, value: float | None, sign: str = "") -> str:
@@ -77,10 +77,10 @@ class Chapter:
 
 
 @dataclass(frozen=True)
-class Material:
+class ReportContents:
     """All chapters, the records in them, and a sentence for each thing worth saying."""
 
-    chapters: tuple[Chapter, ...]
+    chapters: tuple[ReportTable, ...]
     stored: tuple[StoredRecord, ...]
     notes: tuple[str, ...]
 
@@ -89,7 +89,7 @@ class Material:
         return [one.record for one in self.stored]
 
 
-def gather(found: Found, choice: Choice) -> Material:
+def gather_contents(found: Found, choice: Selection) -> ReportContents:
     """Arrange found records as tables; raises DataError where there is none, UsageError where the
     choice leaves none."""
     stored = keep_only(found.stored, choice.only)
@@ -105,12 +105,15 @@ def gather(found: Found, choice: Choice) -> Material:
     chapters = []
     for number, group in enumerate(table.groups, start=1):
         entries = tuple(
-            Entry(row, tuple(places[id(record)] for record in row.records)) for row in group.rows
+            ReportRow(row, tuple(places[id(record)] for record in row.records))
+            for row in group.rows
         )
-        chapters.append(Chapter(f"table-{number}", group, entries, _score(group, choice.metric)))
+        chapters.append(
+            ReportTable(f"table-{number}", group, entries, _score(group, choice.metric))
+        )
     used = {id(one) for chapter in chapters for entry in chapter.entries for one in entry.stored}
     kept = tuple(one for one in stored if id(one) in used)
-    return Material(tuple(chapters), kept, (*found.notes, *table.notes))
+    return ReportContents(tuple(chapters), kept, (*found.notes, *table.notes))
 
 
 def is_headline(group: Group, column: Column) -> bool:

@@ -23,9 +23,9 @@ from lpmoe_bench.metrics.protocols import PROTOCOLS, Protocol
 from lpmoe_bench.records.context import test_facts
 from lpmoe_bench.records.model import Record
 from lpmoe_bench.records.store import StoredRecord
-from lpmoe_bench.report.contents import Chapter, Entry
-from lpmoe_bench.report.image_scores import ChapterScores, Disputed, ImageScores, most_disputed
+from lpmoe_bench.report.contents import ReportRow, ReportTable
 from lpmoe_bench.report.page import Child, Head, Markup, Value, sortable, tag
+from lpmoe_bench.report.sizes import Disputed, ImageScores, TableScores, most_disputed
 from lpmoe_bench.scoring.plan import match_maps
 from lpmoe_bench.scoring.views import error_picture
 from lpmoe_bench.scoring.work import fit
@@ -52,7 +52,7 @@ def parse_maps(texts: Sequence[str]) -> dict[str, Path]:
 
 
 def find_maps(
-    chapter: Chapter, entry: Entry, names: Collection[str], given: Mapping[str, Path]
+    chapter: ReportTable, entry: ReportRow, names: Collection[str], given: Mapping[str, Path]
 ) -> tuple[StoredRecord, dict[str, Path]] | None:
     """Return the first of a row's records whose maps are found, and these by image; else None."""
     for one in entry.stored:
@@ -83,7 +83,7 @@ def _given(folder: Path | None, test: str) -> list[Path]:
 
 
 @dataclass(frozen=True)
-class Source:
+class TestImages:
     """Where images are looked for: the data root, the registry, the cache of drawn sets."""
 
     registry: Registry
@@ -91,7 +91,7 @@ class Source:
     cache: Path
 
 
-def find_test_images(source: Source, record: Record, test: str) -> dict[str, Pair]:
+def find_test_images(source: TestImages, record: Record, test: str) -> dict[str, Pair]:
     """Return the pairs of a record's test set by name.
 
     Raises DataError, in one sentence, where they are not here or are not those of the record.
@@ -114,7 +114,7 @@ def find_test_images(source: Source, record: Record, test: str) -> dict[str, Pai
     return {pair.name: pair for pair in split.pairs}
 
 
-def _open(source: Source, record: Record, test: str, generated: bool) -> Split | None:
+def _open(source: TestImages, record: Record, test: str, generated: bool) -> Split | None:
     if generated:
         task = source.registry.task(record.task)
         drawn = resolve(task, source.registry, None, None, True, source.cache)
@@ -135,7 +135,7 @@ SIDE = 160  # pixels, of the longer side
 JPEG_QUALITY = 82
 
 
-def picture(pixels: np.ndarray, words: str) -> Markup:
+def embedded_picture(pixels: np.ndarray, words: str) -> Markup:
     """Return an image element that holds its picture: RGB (h, w, 3) or grey (h, w), uint8.
 
     words: what is seen, for those who do not see it.
@@ -178,20 +178,20 @@ Maps = dict[int, tuple[StoredRecord, dict[str, Path]]]
 
 
 @dataclass
-class Gallery:
+class PictureSources:
     """What pictures are made from. source: None for no pictures. maps: folders that a user named.
 
     embedded: labels of the data sets whose images stand in the page, filled as they are.
     """
 
-    source: Source | None
+    source: TestImages | None
     maps: Mapping[str, Path]
     count: int
     embedded: list[str] = field(default_factory=list)
 
 
 def dispute_section(
-    chapter: Chapter, scores: ChapterScores | None, gallery: Gallery
+    chapter: ReportTable, scores: TableScores | None, gallery: PictureSources
 ) -> list[Child]:
     """Return the images that rows disagree on: pictures where image, mask and maps are found."""
     disputed = most_disputed(scores, gallery.count) if scores else []
@@ -223,7 +223,7 @@ def dispute_section(
 
 
 def _pictures(
-    chapter: Chapter, scores: ChapterScores, disputed: list[Disputed], gallery: Gallery
+    chapter: ReportTable, scores: TableScores, disputed: list[Disputed], gallery: PictureSources
 ) -> tuple[list[Markup], Child]:
     """Return a grid for each image, and why there are none or fewer than rows."""
     if gallery.source is None:
@@ -274,7 +274,7 @@ def _how_to(labels: list[str]) -> list[Child]:
 
 
 def _grid(
-    scores: ChapterScores, one: Disputed, maps: Maps, pair: Pair, protocol: Protocol | None
+    scores: TableScores, one: Disputed, maps: Maps, pair: Pair, protocol: Protocol | None
 ) -> Markup:
     """Return image, mask, and map above errors of the rows that have a map, the best first."""
     try:
@@ -282,8 +282,8 @@ def _grid(
     except BenchError as error:
         return tag("p", str(error), class_="soft")
     cells = [
-        _cell("image", picture(image, f"image {one.image}")),
-        _cell("mask", picture(mask, f"mask of {one.image}")),
+        _cell("image", embedded_picture(image, f"image {one.image}")),
+        _cell("mask", embedded_picture(mask, f"mask of {one.image}")),
     ]
     places = {id(row): place for place, row in enumerate(scores.rows)}
     ranked = [row for row, _ in one.scores if places[id(row)] in maps]
@@ -304,7 +304,7 @@ def _spread_out(ranked: list[ImageScores]) -> list[ImageScores]:
 
 
 def _map_cell(
-    scores: ChapterScores,
+    scores: TableScores,
     row: ImageScores,
     stored: StoredRecord,
     path: Path,
@@ -321,12 +321,15 @@ def _map_cell(
     words = "" if value is None else f"{scores.label} {value:.{scores.decimals}f}"
     words += f"{', ' * bool(words)}seed {seed}" if len(row.entry.stored) > 1 else ""
     words += _doubt(scores, value, pred, mask, protocol)
-    both = [picture(pred, f"map of {label}"), picture(errors, f"errors of {label}")]
+    both = [
+        embedded_picture(pred, f"map of {label}"),
+        embedded_picture(errors, f"errors of {label}"),
+    ]
     return _cell(label, both, words, row.entry.name)
 
 
 def _doubt(
-    scores: ChapterScores,
+    scores: TableScores,
     value: float | None,
     pred: np.ndarray,
     mask: np.ndarray,
@@ -349,7 +352,7 @@ def _cell(title: str, pictures: Child, words: str = "", name: str | None = None)
     )
 
 
-def _list(scores: ChapterScores, disputed: list[Disputed]) -> Markup:
+def _list(scores: TableScores, disputed: list[Disputed]) -> Markup:
     first = "down" if scores.higher_is_better else "up"
     heads = [
         Head("Image"),

@@ -158,11 +158,11 @@ def logarithmic(values: Sequence[float], start: float, end: float, gap: float = 
 def ticks(scale: Scale, count: int = 5) -> list[tuple[float, str]]:
     """Return values along an axis and how they are written, about `count` of them."""
     values = _log_ticks(scale) if scale.log else _round_ticks(scale, count)
-    named = [(value, number(value, values)) for value in values]
+    named = [(value, tick_text(value, values)) for value in values]
     return named if scale.zero is None else [(0.0, "0"), *named]
 
 
-def number(value: float, among: Sequence[float] = ()) -> str:
+def tick_text(value: float, among: Sequence[float] = ()) -> str:
     """Write a value shortly: 0.05, 12, 3k, 1.5M, with as many digits as `among` needs."""
     size = max((abs(one) for one in (*among, value)), default=0) if among else abs(value)
     if size >= 1e4 or (size >= 1e3 and not among):

@@ -8,7 +8,7 @@ from typing import Any
 
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.report.drawing import Again, Dot, Drawing, Line, Mark, Shape, Words
-from lpmoe_bench.report.page import Markup, join, tag
+from lpmoe_bench.report.page import Markup, join_markup, tag
 
 # A drawing as SVG: inside a page, or as a file of its own.
 
@@ -54,7 +54,7 @@ def _svg(
 
 def _shape(shape: Shape) -> Markup:
     if isinstance(shape, Mark):
-        inner = join([_shape(one) for one in shape.shapes])
+        inner = join_markup([_shape(one) for one in shape.shapes])
         return tag("g", tag("title", shape.title), inner, class_="mark", data_name=shape.name)
     if isinstance(shape, Line):
         return _line(shape)

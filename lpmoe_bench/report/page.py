@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lpmoe_bench.report.contents import Chapter, is_headline
+from lpmoe_bench.report.contents import ReportTable, is_headline
 from lpmoe_bench.tables.parts import PARAMETERS, Cell, Column
 
 # HTML and SVG elements as text: whatever is not markup already is escaped.
@@ -43,10 +43,10 @@ def tag(name: str, /, *children: Child, **attributes: str | int | float | bool |
         elif value is not None and value is not False:
             parts.append(f'{key}="{escape(value)}"')
     start = f"<{' '.join(parts)}>"
-    return Markup(start if name in _VOID else f"{start}{join(children)}</{name}>")
+    return Markup(start if name in _VOID else f"{start}{join_markup(children)}</{name}>")
 
 
-def join(children: Iterable[Child]) -> Markup:
+def join_markup(children: Iterable[Child]) -> Markup:
     """Return children one after another, each escaped unless it is Markup."""
     parts: list[str] = []
     for child in children:
@@ -55,7 +55,7 @@ def join(children: Iterable[Child]) -> Markup:
         elif isinstance(child, str | int | float):
             parts.append(escape(child))
         elif child is not None:
-            parts.append(join(child))
+            parts.append(join_markup(child))
     return Markup("".join(parts))
 
 
@@ -217,7 +217,7 @@ def _class(head: Head) -> str | None:
     return " ".join(names) or None
 
 
-def score_table(chapter: Chapter) -> Markup:
+def score_table(chapter: ReportTable) -> Markup:
     """Return the table of a chapter: every metric and cost, those a table shows unasked at once."""
     group = chapter.group
     heads = [Head("Method"), Head("n", "down", True, hint="seeds")]
@@ -233,7 +233,7 @@ def score_table(chapter: Chapter) -> Markup:
     return sortable(f"Scores on {chapter.test}", heads, rows)
 
 
-def _column(chapter: Chapter, column: Column) -> Head:
+def _column(chapter: ReportTable, column: Column) -> Head:
     arrow = {True: " ↑", False: " ↓", None: ""}[column.higher_is_better]
     plain = column in PARAMETERS or column.key in SHOWN_COSTS
     shown = is_headline(chapter.group, column) if column.is_score else plain

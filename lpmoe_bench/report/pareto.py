@@ -11,7 +11,7 @@ from pathlib import Path
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.files import write_atomically
 from lpmoe_bench.records.model import Record
-from lpmoe_bench.report.contents import Chapter, Entry, Material
+from lpmoe_bench.report.contents import ReportContents, ReportRow, ReportTable
 from lpmoe_bench.report.drawing import (
     FRONT,
     INK,
@@ -26,9 +26,9 @@ from lpmoe_bench.report.drawing import (
     draw_frame,
     linear,
     logarithmic,
-    number,
     place,
     shorten,
+    tick_text,
 )
 from lpmoe_bench.report.drawing import Dot as Circle
 from lpmoe_bench.report.files import to_png, to_svg_file
@@ -79,10 +79,10 @@ COSTS = {
 
 
 @dataclass(frozen=True)
-class Dot:
+class ParetoPoint:
     """A row in the plane of cost and score, both as they are written; sd is None for one seed."""
 
-    entry: Entry
+    entry: ReportRow
     x: float
     y: float
     sd: float | None
@@ -93,17 +93,17 @@ class Dot:
 class Plane:
     """The rows that have a cost, the front marked; absent: labels of those without."""
 
-    chapter: Chapter
+    chapter: ReportTable
     cost: Cost
-    dots: tuple[Dot, ...]
+    dots: tuple[ParetoPoint, ...]
     absent: tuple[str, ...]
 
     @property
-    def front(self) -> list[Dot]:
+    def front(self) -> list[ParetoPoint]:
         return sorted((dot for dot in self.dots if dot.on_front), key=lambda dot: dot.x)
 
 
-def plane(chapter: Chapter, cost: Cost) -> Plane:
+def plane(chapter: ReportTable, cost: Cost) -> Plane:
     """Place a chapter's rows; rows that lack images of the test set are never on the front."""
     found, absent = [], []
     scale = chapter.score.scale
@@ -112,11 +112,11 @@ def plane(chapter: Chapter, cost: Cost) -> Plane:
         if x is None or y is None:
             absent.append(entry.label)
         else:
-            found.append(Dot(entry, x, y * scale, None if sd is None else sd * scale))
+            found.append(ParetoPoint(entry, x, y * scale, None if sd is None else sd * scale))
     better = chapter.score.higher_is_better
     fair = [d for d in found if not any(is_partial(r, chapter.test) for r in d.entry.row.records)]
     dots = tuple(
-        Dot(
+        ParetoPoint(
             d.entry,
             d.x,
             d.y,
@@ -128,18 +128,18 @@ def plane(chapter: Chapter, cost: Cost) -> Plane:
     return Plane(chapter, cost, dots, tuple(absent))
 
 
-def _beaten(dot: Dot, others: list[Dot], cost: Cost, better: bool) -> bool:
+def _beaten(dot: ParetoPoint, others: list[ParetoPoint], cost: Cost, better: bool) -> bool:
     """Whether another is no worse in both and better in one."""
     own = _signed(dot, cost, better)
     rivals = (_signed(other, cost, better) for other in others)
     return any(x >= own[0] and y >= own[1] and (x, y) != own for x, y in rivals)
 
 
-def _signed(dot: Dot, cost: Cost, better: bool) -> tuple[float, float]:
+def _signed(dot: ParetoPoint, cost: Cost, better: bool) -> tuple[float, float]:
     return (-dot.x if cost.less_is_better else dot.x, dot.y if better else -dot.y)
 
 
-def _mean(entry: Entry, cost: Cost) -> float | None:
+def _mean(entry: ReportRow, cost: Cost) -> float | None:
     values = [cost.value(record) for record in entry.row.records]
     usable = [value for value in values if value is not None and math.isfinite(value)]
     return cost.scale * math.fsum(usable) / len(usable) if usable else None
@@ -195,7 +195,12 @@ def _draw_front(drawing: Drawing, plane: Plane, places: list[tuple[float, float]
 
 
 def _mark(
-    plane: Plane, dot: Dot, at: tuple[float, float], reach: float, name: str, label: Label | None
+    plane: Plane,
+    dot: ParetoPoint,
+    at: tuple[float, float],
+    reach: float,
+    name: str,
+    label: Label | None,
 ) -> Mark:
     x, y = at
     colour = FRONT if dot.on_front else OTHER
@@ -213,13 +218,13 @@ def _mark(
     return Mark(tuple(shapes), _title(plane, dot), dot.entry.name)
 
 
-def _title(plane: Plane, dot: Dot) -> str:
+def _title(plane: Plane, dot: ParetoPoint) -> str:
     chapter, decimals = plane.chapter, plane.chapter.score.decimals
     spread = "" if dot.sd is None else f" ± {dot.sd:.{decimals}f}"
     seeds = len(dot.entry.stored)
     return (
         f"{dot.entry.label}: {chapter.score.label} {dot.y:.{decimals}f}{spread} "
-        f"({seeds} seed{'s' * (seeds != 1)}), {number(dot.x)} {plane.cost.label}"
+        f"({seeds} seed{'s' * (seeds != 1)}), {tick_text(dot.x)} {plane.cost.label}"
         f"{', on the front' if dot.on_front else ''}"
     )
 
@@ -243,7 +248,7 @@ def _legend(drawing: Drawing, bars: bool) -> None:
 FORMATS = (".svg", ".png")
 
 
-def write_pareto(material: Material, cost: str, path: Path) -> list[str]:
+def write_pareto(material: ReportContents, cost: str, path: Path) -> list[str]:
     """Write the plot of the one table that was chosen, and return what its reader should know.
 
     Raises UsageError for an unknown cost or ending and for several tables, DataError where no row

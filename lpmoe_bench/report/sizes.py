@@ -1,11 +1,14 @@
-"""A plot of score against foreground share: a line a row, the best ones in colour."""
+"""Scores of single images: where rows disagree, and how scores go with the size of the object."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lpmoe_bench.report.contents import Chapter
+from lpmoe_bench.errors import BenchError
+from lpmoe_bench.records.store import ROWS, read_rows
+from lpmoe_bench.report.contents import ReportRow, ReportTable
 from lpmoe_bench.report.drawing import (
     COLOURS,
     DASHES,
@@ -21,7 +24,119 @@ from lpmoe_bench.report.drawing import (
     linear,
     shorten,
 )
-from lpmoe_bench.report.image_scores import ChapterScores, ImageScores
+from lpmoe_bench.scoring.views import image_metric, image_value
+
+# Scores of single images: of each row of a table, the mean over its seeds.
+
+
+@dataclass(frozen=True)
+class ImageScores:
+    """A row's scores by image; by_seed: the same of each of its records, in their order."""
+
+    entry: ReportRow
+    mean: dict[str, float]
+    by_seed: tuple[dict[str, float], ...]
+
+
+@dataclass(frozen=True)
+class TableScores:
+    """Images of a test set: scores of the rows that have them, and each image's foreground share.
+
+    key, label: of the score, which may be an image's own where the table's is of the whole set.
+    missing: a sentence for each row without such scores.
+    """
+
+    key: str
+    label: str
+    decimals: int
+    higher_is_better: bool
+    rows: tuple[ImageScores, ...]
+    shares: dict[str, float]
+    missing: tuple[str, ...]
+
+
+def read_table_scores(chapter: ReportTable) -> TableScores | None:
+    """Read the image scores of a chapter's rows; None for a score that no image has."""
+    try:
+        metric = image_metric(chapter.score.key)
+    except BenchError:
+        return None
+    shares: dict[str, float] = {}
+    rows, missing = [], []
+    for entry in chapter.entries:
+        try:
+            by_seed = [
+                _read(chapter, one.folder / ROWS, metric.key, shares) for one in entry.stored
+            ]
+        except BenchError as error:
+            missing.append(f"{entry.label}: {error}")
+            continue
+        means = _means(by_seed)
+        if means:
+            rows.append(ImageScores(entry, means, tuple(by_seed)))
+        else:
+            missing.append(f"{entry.label}: no image has a value of {metric.label}")
+    better = metric.higher_is_better
+    return TableScores(
+        metric.key, metric.label, metric.decimals, better, tuple(rows), shares, tuple(missing)
+    )
+
+
+def _read(chapter: ReportTable, path, key: str, shares: dict[str, float]) -> dict[str, float]:
+    values = {}
+    for row in read_rows(path):
+        if row.get("dataset") != chapter.test or not row.get("image"):
+            continue
+        value, share = image_value(row, key), row.get("foreground_share")
+        if value is not None:
+            values[row["image"]] = value
+        if share is not None:
+            shares[row["image"]] = share
+    return values
+
+
+def _means(by_seed: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Return means over seeds of the images that all seeds have."""
+    common = set.intersection(*(set(values) for values in by_seed))
+    return {
+        image: math.fsum(values[image] for values in by_seed) / len(by_seed)
+        for image in sorted(common)
+    }
+
+
+# The images on which the rows of a table disagree most: the largest spread of their scores.
+
+
+@dataclass(frozen=True)
+class Disputed:
+    """An image and its scores by row, the best first; spread: best less worst."""
+
+    image: str
+    spread: float
+    share: float | None
+    scores: tuple[tuple[ImageScores, float], ...]
+
+
+def most_disputed(scores: TableScores, count: int) -> list[Disputed]:
+    """Return the images of the largest spreads among those that all rows have; two rows or more."""
+    if len(scores.rows) < 2:
+        return []
+    common = set.intersection(*(set(row.mean) for row in scores.rows))
+    found = []
+    for image in common:
+        ranked = sorted(
+            ((row, row.mean[image]) for row in scores.rows),
+            key=lambda pair: pair[1],
+            reverse=scores.higher_is_better,
+        )
+        spread = abs(ranked[0][1] - ranked[-1][1])
+        found.append(Disputed(image, spread, scores.shares.get(image), tuple(ranked)))
+    found.sort(key=lambda one: (-one.spread, one.image))
+    return found[:count]
+
+
+# A plot of score against foreground share: a line a row, the best ones in colour.
+
 
 # Score against the size of the object: means over images of like foreground share.
 
@@ -41,7 +156,7 @@ class Sizes:
     rows: tuple[tuple[ImageScores, tuple[float | None, ...], tuple[int, ...]], ...]
 
 
-def by_size(scores: ChapterScores) -> Sizes:
+def by_size(scores: TableScores) -> Sizes:
     """Bin a chapter's images; a share on an edge belongs to the bin below."""
     scored = {image for row in scores.rows for image in row.mean}
     bin_of = {i: _bin(share) for i, share in scores.shares.items() if i in scored}
@@ -76,7 +191,7 @@ FEW = 5  # images, below which a mean is drawn hollow
 NAMES = WIDTH - AREA.right - 44  # pixels for a name at the right
 
 
-def draw_sizes(chapter: Chapter, scores: ChapterScores, sizes: Sizes) -> Drawing:
+def draw_sizes(chapter: ReportTable, scores: TableScores, sizes: Sizes) -> Drawing:
     """Draw binned means; of many rows only as many are coloured as there are colours."""
     values = [mean for _, means, _ in sizes.rows for mean in means if mean is not None]
     y = linear(values, AREA.bottom - 6, AREA.top + 6)
@@ -110,7 +225,7 @@ def draw_sizes(chapter: Chapter, scores: ChapterScores, sizes: Sizes) -> Drawing
     return drawing
 
 
-def _ranked(chapter: Chapter, sizes: Sizes) -> list[int]:
+def _ranked(chapter: ReportTable, sizes: Sizes) -> list[int]:
     """Return the places of the rows, the best score first."""
     sign = -1 if chapter.score.higher_is_better else 1
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from lpmoe_bench.errors import BenchError
 from lpmoe_bench.records.store import CURVE, StoredRecord, read_rows
-from lpmoe_bench.report.contents import Chapter, Entry
+from lpmoe_bench.report.contents import ReportRow, ReportTable
 from lpmoe_bench.report.drawing import (
     FRONT,
     SOFT,
@@ -23,7 +23,7 @@ from lpmoe_bench.report.drawing import (
     Words,
     draw_levels,
     linear,
-    number,
+    tick_text,
     ticks,
 )
 
@@ -36,27 +36,27 @@ Curve = list[tuple[float, float]]
 class Trained:
     """A row's curves: (step, value) of each seed, and their mean over the steps all seeds have."""
 
-    entry: Entry
+    entry: ReportRow
     loss: tuple[Curve, ...]
     validation: tuple[Curve, ...]
 
     def mean(self, kind: str) -> Curve:
         curves: tuple[Curve, ...] = getattr(self, kind)
-        return mean_curve([curve for curve in curves if curve])
+        return mean_of_seeds([curve for curve in curves if curve])
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TrainingCurves:
     """Rows that trained alike, whatever they were tested on; missing: labels without curves."""
 
-    chapters: tuple[Chapter, ...]
+    chapters: tuple[ReportTable, ...]
     trained: tuple[Trained, ...]
     missing: tuple[str, ...]
 
 
-def read_lessons(chapters: Sequence[Chapter]) -> list[Lesson]:
+def read_training(chapters: Sequence[ReportTable]) -> list[TrainingCurves]:
     """Read the curves of all runs once, though their tables may be several: one a test set."""
-    by_runs: dict[frozenset[int], list[Chapter]] = {}
+    by_runs: dict[frozenset[int], list[ReportTable]] = {}
     for chapter in chapters:
         stored = frozenset(id(one) for e in chapter.entries for one in e.stored if _is_run(one))
         if stored:
@@ -64,7 +64,7 @@ def read_lessons(chapters: Sequence[Chapter]) -> list[Lesson]:
     return [_lesson(alike) for alike in by_runs.values()]
 
 
-def _lesson(chapters: list[Chapter]) -> Lesson:
+def _lesson(chapters: list[ReportTable]) -> TrainingCurves:
     trained, missing = [], []
     for entry in chapters[0].entries:
         if not _is_run(entry.stored[0]):
@@ -72,14 +72,14 @@ def _lesson(chapters: list[Chapter]) -> Lesson:
         rows = [_rows(one) for one in entry.stored]
         curves = Trained(
             entry,
-            tuple(curve(part, "loss") for part in rows),
-            tuple(curve(part, "validation") for part in rows),
+            tuple(seed_curve(part, "loss") for part in rows),
+            tuple(seed_curve(part, "validation") for part in rows),
         )
         if any(curves.loss) or any(curves.validation):
             trained.append(curves)
         else:
             missing.append(entry.label)
-    return Lesson(tuple(chapters), tuple(trained), tuple(missing))
+    return TrainingCurves(tuple(chapters), tuple(trained), tuple(missing))
 
 
 def _is_run(stored: StoredRecord) -> bool:
@@ -93,7 +93,7 @@ def _rows(stored: StoredRecord) -> list[dict[str, Any]]:
         return []
 
 
-def curve(rows: Iterable[dict[str, Any]], key: str) -> Curve:
+def seed_curve(rows: Iterable[dict[str, Any]], key: str) -> Curve:
     """Return the steps that have a value; of a long curve the means of equal parts."""
     found = [
         (row["step"], row[key])
@@ -107,7 +107,7 @@ def curve(rows: Iterable[dict[str, Any]], key: str) -> Curve:
     return [(part[-1][0], math.fsum(value for _, value in part) / len(part)) for part in parts]
 
 
-def mean_curve(curves: Sequence[Curve]) -> Curve:
+def mean_of_seeds(curves: Sequence[Curve]) -> Curve:
     """Return the mean at each step that all curves have."""
     if not curves:
         return []
@@ -134,7 +134,7 @@ class Panels:
     drawings: tuple[tuple[Trained, Drawing], ...]
 
 
-def draw_training(lesson: Lesson, kind: str, label: str, name: str) -> Panels | None:
+def draw_training(lesson: TrainingCurves, kind: str, label: str, name: str) -> Panels | None:
     """Draw `loss` or `validation` of each row that has it; `name` is that of the shared lines."""
     having = [one for one in lesson.trained if any(getattr(one, kind))]
     points = [point for one in having for curve in getattr(one, kind) for point in curve]
@@ -166,7 +166,7 @@ def _draw(one: Trained, kind: str, label: str, scales: tuple[Scale, Scale], behi
         shapes.append(Line(_path(mean, x, y), FRONT, 2.2))
         if len(mean) <= 12:  # validation scores: a few
             shapes += [Dot(px, py, 2.2, FRONT, FRONT) for px, py in _path(mean, x, y)]
-    last = f", {label} {number(mean[-1][1])} at step {mean[-1][0]:.0f}" if mean else ""
+    last = f", {label} {tick_text(mean[-1][1])} at step {mean[-1][0]:.0f}" if mean else ""
     drawing.shapes.append(Mark(tuple(shapes), f"{name}: {len(curves)} seed(s){last}", ""))
     return drawing
 

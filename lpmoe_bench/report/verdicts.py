@@ -9,11 +9,18 @@ from itertools import combinations
 
 import numpy as np
 
-from lpmoe_bench.analysis.samples import Samples, samples
-from lpmoe_bench.analysis.significance import Comparison, Spread, compare, settling, spread_of
+from lpmoe_bench.analysis.significance import (
+    Comparison,
+    Samples,
+    Spread,
+    compare_paired,
+    samples,
+    settling,
+    spread_of,
+)
 from lpmoe_bench.errors import BenchError
 from lpmoe_bench.metrics.facts import METRICS
-from lpmoe_bench.report.contents import Chapter, Entry
+from lpmoe_bench.report.contents import ReportRow, ReportTable
 from lpmoe_bench.report.page import Markup, tag
 from lpmoe_bench.tables.rows import counted
 
@@ -31,12 +38,12 @@ class Verdicts:
     notes: what a reader must know, such as rows that could not be compared.
     """
 
-    entries: tuple[Entry, ...]
+    entries: tuple[ReportRow, ...]
     pairs: dict[tuple[int, int], Comparison]
     notes: tuple[str, ...]
 
 
-def judge(chapter: Chapter, margin: float = MARGIN) -> Verdicts:
+def judge_rows(chapter: ReportTable, margin: float = MARGIN) -> Verdicts:
     """Compare every pair of rows that share two seeds or more, corrected over all these pairs."""
     notes: list[str] = []
     metric = METRICS.get(chapter.score.key)
@@ -52,7 +59,7 @@ def judge(chapter: Chapter, margin: float = MARGIN) -> Verdicts:
         notes.append(f"Only the {MOST_ROWS} best of {len(several)} rows are compared")
     usable = _read(chapter, several[:MOST_ROWS], notes)
     spreads = _spreads([found for _, found in usable], notes, [e.label for e, _ in usable])
-    results = compare(
+    results = compare_paired(
         list(spreads.values()), margin, higher_is_better=[metric.higher_is_better] * len(spreads)
     )
     if any(spread.seeds == 2 for spread in spreads.values()):
@@ -62,8 +69,8 @@ def judge(chapter: Chapter, margin: float = MARGIN) -> Verdicts:
 
 
 def _read(
-    chapter: Chapter, entries: Sequence[Entry], notes: list[str]
-) -> list[tuple[Entry, Samples]]:
+    chapter: ReportTable, entries: Sequence[ReportRow], notes: list[str]
+) -> list[tuple[ReportRow, Samples]]:
     usable = []
     for entry in entries:
         try:
@@ -100,7 +107,7 @@ TURNED = {"better": "worse", "worse": "better"}
 MOST_NOTES = 6
 
 
-def verdict_section(chapter: Chapter, verdicts: Verdicts) -> list[Markup]:
+def verdict_section(chapter: ReportTable, verdicts: Verdicts) -> list[Markup]:
     """Return the matrix with what it says in words; a sentence alone where nothing is compared."""
     notes = [*verdicts.notes[:MOST_NOTES]]
     if len(verdicts.notes) > MOST_NOTES:
@@ -121,7 +128,7 @@ def verdict_section(chapter: Chapter, verdicts: Verdicts) -> list[Markup]:
     ]
 
 
-def _summary(chapter: Chapter, verdicts: Verdicts) -> str:
+def _summary(chapter: ReportTable, verdicts: Verdicts) -> str:
     found = Counter(result.verdict for result in verdicts.pairs.values())
     settled = found["better"] + found["worse"]
     margin = f"{MARGIN * chapter.score.scale:g}"
@@ -140,7 +147,7 @@ def _summary(chapter: Chapter, verdicts: Verdicts) -> str:
     return words
 
 
-def _matrix(chapter: Chapter, verdicts: Verdicts) -> Markup:
+def _matrix(chapter: ReportTable, verdicts: Verdicts) -> Markup:
     labels = [entry.label for entry in verdicts.entries]
     corner = tag("th", "row less column", scope="col", class_="soft")
     head = tag("tr", corner, [tag("th", label, scope="col") for label in labels])
@@ -152,7 +159,7 @@ def _matrix(chapter: Chapter, verdicts: Verdicts) -> Markup:
     return tag("table", caption, tag("thead", head), tag("tbody", body), class_="matrix")
 
 
-def _cell(chapter: Chapter, verdicts: Verdicts, a: int, b: int) -> Markup:
+def _cell(chapter: ReportTable, verdicts: Verdicts, a: int, b: int) -> Markup:
     result = verdicts.pairs.get((min(a, b), max(a, b)))
     if a == b or result is None:
         return tag("td", "" if a == b else "-", class_="none")

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from lpmoe_bench.console import Terminal
-from lpmoe_bench.data.pictures import CELL, GAP, INK, TITLE, grid
+from lpmoe_bench.data.images import CELL, GAP, INK, TITLE, grid
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.files import write_atomically
 from lpmoe_bench.metrics.engine import Curves

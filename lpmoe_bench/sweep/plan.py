@@ -38,7 +38,7 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
-class Cell(_Frozen):
+class SweepCell(_Frozen):
     """One run of a sweep: a method on a task with a seed, all its settings resolved.
 
     folder: of the run, below the folder of all runs. settings: what `run --config` takes, the
@@ -75,7 +75,7 @@ class Sweep(_Frozen):
     version: str
     git_sha: str | None = None
     places: DataPlaces
-    cells: list[Cell]
+    cells: list[SweepCell]
 
 
 class Attempt(_Frozen):
@@ -95,7 +95,7 @@ class Attempt(_Frozen):
     log: str = ""
 
 
-def sweep_id(cells: list[Cell], places: DataPlaces) -> str:
+def sweep_id(cells: list[SweepCell], places: DataPlaces) -> str:
     """Return 12 hex digits that change with any setting, fingerprint, seed or place."""
     content = [places.model_dump(mode="json"), *(cell.model_dump(mode="json") for cell in cells)]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
@@ -112,7 +112,7 @@ def sweep_folder(runs: Path, sweep: Sweep) -> Path:
     return runs / SWEEPS / sweep.id
 
 
-def settings_file(folder: Path, cell: Cell) -> Path:
+def settings_file(folder: Path, cell: SweepCell) -> Path:
     """Return the file of a cell's settings, which `run --config` takes."""
     return folder / "cells" / f"{cell.name}.yaml"
 
@@ -127,7 +127,7 @@ def write_sweep(runs: Path, sweep: Sweep) -> Path:
     return folder
 
 
-def settings_text(cell: Cell) -> str:
+def settings_text(cell: SweepCell) -> str:
     """Return the settings of a cell as YAML."""
     return yaml.safe_dump(cell.settings, sort_keys=False, allow_unicode=True)
 
@@ -139,14 +139,14 @@ def read_sweeps(runs: Path) -> list[tuple[Path, Sweep]]:
     return sorted(found, key=lambda item: (item[1].created, item[1].id))
 
 
-def write_attempt(folder: Path, cell: Cell, attempt: Attempt, stem: str = "") -> None:
+def write_attempt(folder: Path, cell: SweepCell, attempt: Attempt, stem: str = "") -> None:
     """Keep an attempt in a file of its own."""
     write_atomically(
         _attempts(folder, cell) / f"{stem or new_stem()}.json", attempt.model_dump_json(indent=1)
     )
 
 
-def read_attempts(folder: Path, cell: Cell) -> list[Attempt]:
+def read_attempts(folder: Path, cell: SweepCell) -> list[Attempt]:
     """Return the attempts of a cell since it was last reset, the oldest first."""
     paths = sorted(_attempts(folder, cell).glob("*.json"))
     attempts = [_read(path, Attempt) for path in paths]
@@ -154,7 +154,7 @@ def read_attempts(folder: Path, cell: Cell) -> list[Attempt]:
     return attempts[resets[-1] + 1 :] if resets else attempts
 
 
-def log_file(folder: Path, cell: Cell, stem: str) -> Path:
+def log_file(folder: Path, cell: SweepCell, stem: str) -> Path:
     """Return the log of an attempt, in a folder that exists."""
     path = _attempts(folder, cell) / f"{stem}.log"
     try:
@@ -164,7 +164,7 @@ def log_file(folder: Path, cell: Cell, stem: str) -> Path:
     return path
 
 
-def last_log(folder: Path, cell: Cell) -> Path | None:
+def last_log(folder: Path, cell: SweepCell) -> Path | None:
     """Return the log of the latest attempt, ended or not."""
     return max(_attempts(folder, cell).glob("*.log"), default=None)
 
@@ -178,7 +178,7 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _attempts(folder: Path, cell: Cell) -> Path:
+def _attempts(folder: Path, cell: SweepCell) -> Path:
     return folder / "attempts" / cell.name
 
 
@@ -310,7 +310,7 @@ def _asked_device(request: RunRequest) -> str:
     return "auto"
 
 
-def _cell(plan: Plan, device: str, seed: int) -> Cell:
+def _cell(plan: Plan, device: str, seed: int) -> SweepCell:
     config = plan.config.model_copy(update={"seed": seed})
     settings = config.model_dump(mode="json")
     settings["runtime"]["device"] = device
@@ -319,7 +319,7 @@ def _cell(plan: Plan, device: str, seed: int) -> Cell:
     train = config.train
     whole = train.epochs * len(plan.train_pairs)
     folder = run_folder(config.task, config.method, config.backbone, plan.fingerprint, seed)
-    return Cell(
+    return SweepCell(
         name=f"{config.task}-{config.method}-s{seed}",
         task=config.task,
         method=config.method,

@@ -16,8 +16,8 @@ from lpmoe_bench import __version__
 from lpmoe_bench.errors import ResourceError, UsageError
 from lpmoe_bench.files import write_atomically
 from lpmoe_bench.records.store import CURVE, RECORD, ROWS
-from lpmoe_bench.sweep.plan import PLAN, Cell, Sweep, settings_text
-from lpmoe_bench.sweep.process import PATIENT_SECONDS, PROGRAM, CellJob, CellProcess, Ended
+from lpmoe_bench.sweep.local import PATIENT_SECONDS, PROGRAM, CellJob, CellProcess, Ended
+from lpmoe_bench.sweep.plan import PLAN, Sweep, SweepCell, settings_text
 from lpmoe_bench.sweep.state import wait_for_lock
 
 # One cell on another machine: run there, in the shared folder or streamed back in pieces.
@@ -264,7 +264,7 @@ def _no_cluster(place: str, error: Exception) -> ResourceError:
     )
 
 
-def share_of(cells: list[Cell], nodes: list[dict[str, float]], jobs: int | None) -> Share:
+def share_of(cells: list[SweepCell], nodes: list[dict[str, float]], jobs: int | None) -> Share:
     """Return how a cluster is shared: a cell has its GPUs, or an equal part of a machine's cores.
 
     nodes: the resources of each machine, as Ray counts them; one that lends no core, as a head that

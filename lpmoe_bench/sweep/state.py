@@ -13,7 +13,7 @@ from lpmoe_bench.errors import DataError
 from lpmoe_bench.files import hold_lock, is_locked
 from lpmoe_bench.records.model import Record
 from lpmoe_bench.records.store import RECORD, StoredRecord, find_records, read_record
-from lpmoe_bench.sweep.plan import SWEEPS, Attempt, Cell, last_log, read_attempts
+from lpmoe_bench.sweep.plan import SWEEPS, Attempt, SweepCell, last_log, read_attempts
 
 # Who runs which cell now: locks that the system takes back from a process that dies.
 
@@ -21,7 +21,7 @@ from lpmoe_bench.sweep.plan import SWEEPS, Attempt, Cell, last_log, read_attempt
 CLAIMS = ".claims"
 
 
-def claim_file(runs: Path, cell: Cell) -> Path:
+def claim_file(runs: Path, cell: SweepCell) -> Path:
     """Return the lock of a cell: of the run, not of the sweep, so that two sweeps share it."""
     return runs / SWEEPS / CLAIMS / f"{cell.fingerprint[:12]}-s{cell.seed}"
 
@@ -33,18 +33,18 @@ class Claims:
         self.runs = runs
         self.held: dict[str, ExitStack] = {}
 
-    def take(self, cell: Cell) -> bool:
+    def take(self, cell: SweepCell) -> bool:
         """Claim a cell; False where another process has it."""
         lock = hold_lock(claim_file(self.runs, cell))
         if lock is not None:
             self.held[cell.name] = lock
         return lock is not None
 
-    def release(self, cell: Cell) -> None:
+    def release(self, cell: SweepCell) -> None:
         self.held.pop(cell.name).close()
 
 
-def is_running(runs: Path, cell: Cell) -> bool:
+def is_running(runs: Path, cell: SweepCell) -> bool:
     """Whether a sweep, or a run by hand, works on a cell now."""
     return is_locked(claim_file(runs, cell)) or is_locked(runs / cell.folder / ".lock")
 
@@ -71,7 +71,7 @@ class CellState:
     partial: it has a saved state to go on from. failed: it will not be tried again by itself.
     """
 
-    cell: Cell
+    cell: SweepCell
     state: State
     attempts: list[Attempt]
     record: Record | None = None
@@ -106,7 +106,7 @@ def published(roots: Iterable[Path]) -> Published:
     }
 
 
-def cell_state(runs: Path, folder: Path, cell: Cell, elsewhere: Published) -> CellState:
+def cell_state(runs: Path, folder: Path, cell: SweepCell, elsewhere: Published) -> CellState:
     """Return how a cell of the sweep in `folder` stands."""
     attempts = read_attempts(folder, cell)
     record = own_record(runs, cell)
@@ -125,7 +125,7 @@ def cell_state(runs: Path, folder: Path, cell: Cell, elsewhere: Published) -> Ce
     return CellState(cell, "partial" if partial else "waiting", attempts, log=log)
 
 
-def own_record(runs: Path, cell: Cell) -> Record | None:
+def own_record(runs: Path, cell: SweepCell) -> Record | None:
     """Return the finished record of a cell; None where there is none, or another run's."""
     if not (runs / cell.folder / RECORD).exists():
         return None

@@ -20,7 +20,7 @@ from lpmoe_bench.tables.ledger import (
 )
 from lpmoe_bench.tables.parts import COSTS, Cell, Column, Group, Origin, Printed, Row
 from lpmoe_bench.tables.rows import is_partial, make_cell
-from lpmoe_bench.tables.wide import join
+from lpmoe_bench.tables.wide import join_groups
 
 # Published figures as cells and words: digits as printed, marks, legends.
 
@@ -49,7 +49,7 @@ def figure(table: PublishedTable, row: PublishedRow, column: str) -> Cell:
     return Cell((row.values[column],), printed=printed)
 
 
-def count(table: PublishedTable, row: PublishedRow, column: str) -> Cell:
+def published_count(table: PublishedTable, row: PublishedRow, column: str) -> Cell:
     """Return the cell of a parameter column, empty where the source counts something else."""
     if row.parameters_millions and column == COUNTED.get(table.parameters):
         text, factor, digits = row.parameters_millions, 1e6, -6
@@ -111,7 +111,7 @@ def flag_lines(
 LOCAL = "local"  # the note of weights from a file, such as Meta's SAM, which comes in no other way
 
 
-def barrier(
+def why_not_comparable(
     context: Context,
     own: Sequence[Row],
     images: PublishedSet,
@@ -254,10 +254,16 @@ def _row(
     cells = []
     for index, column in enumerate(group.columns):
         key = one.columns.get(column.key, "") if column.is_score else ""
-        cell = figure(one.table, one.row, key) if key else count(one.table, one.row, column.key)
+        cell = (
+            figure(one.table, one.row, key)
+            if key
+            else published_count(one.table, one.row, column.key)
+        )
         mean = own[0].cells[index].mean if own else None
         if key and cell.values and mean is not None:
-            why = barrier(group.context, own, ledger.sets[one.set], one.table, one.row, key)
+            why = why_not_comparable(
+                group.context, own, ledger.sets[one.set], one.table, one.row, key
+            )
             if why:
                 reasons.setdefault(why, []).append(number)
             cell = _against(cell, None if why else mean)
@@ -355,7 +361,7 @@ def _printed(
 ) -> Group:
     parts = [_part(ledger, table, name, rows) for name in names]
     words = f"Published: {table.title}. {table.source} ({LEVELS[table.level]})."
-    wide = join(parts, [ledger.sets[name].title for name in names], words)
+    wide = join_groups(parts, [ledger.sets[name].title for name in names], words)
     lines = [conditions(table), *_meanings(table, names)]
     for name in names:
         note = ledger.sets[name].note
@@ -373,7 +379,8 @@ def _part(ledger: Ledger, table: PublishedTable, name: str, rows: Sequence[Publi
         published_row(
             table,
             row,
-            [count(table, row, c.key) for c in counts] + [figure(table, row, k) for k in keys],
+            [published_count(table, row, c.key) for c in counts]
+            + [figure(table, row, k) for k in keys],
         )
         for row in rows
     ]

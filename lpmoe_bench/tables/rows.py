@@ -9,14 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from lpmoe_bench.errors import UsageError
-from lpmoe_bench.records.context import (
-    Context,
-    decoder_words,
-    flat,
-    own_settings,
-    plain,
-    test_facts,
-)
+from lpmoe_bench.records.context import Context, decoder_text, flat, own_settings, plain, test_facts
 from lpmoe_bench.records.model import Record
 from lpmoe_bench.tables.parts import Cell, Column, Group, Row
 from method_zoo.errors import unknown
@@ -24,7 +17,7 @@ from method_zoo.errors import unknown
 # Rows of scored maps: in the tables of the runs that they compare with, or in one of their own.
 
 
-def seat(by_context: Mapping[Context, Sequence[Record]]) -> dict[Context, list[Record]]:
+def place_map_rows(by_context: Mapping[Context, Sequence[Record]]) -> dict[Context, list[Record]]:
     """Put records of scored maps beside all runs on the same test set under the same protocol.
 
     How maps were made is not known, so that nothing else can agree; test set and protocol are equal
@@ -64,7 +57,7 @@ def host(records: Sequence[Record]) -> Record:
     return next((record for record in records if record.kind != "score"), records[0])
 
 
-def guest_lines(rows: Iterable[tuple[str, Sequence[Record]]], test: str) -> list[str]:
+def map_row_notes(rows: Iterable[tuple[str, Sequence[Record]]], test: str) -> list[str]:
     """Return what must be said below a table with scored maps."""
     rows = list(rows)
     maps = [label for label, records in rows if records[0].kind == "score"]
@@ -91,14 +84,14 @@ def row_labels(records: Sequence[Record]) -> list[str]:
     usual = _usual_decoder(records)
     labels = [_label(record, records) for record in records]
     return [
-        f"{label} (decoder {own})" if (own := decoder_words(record)) not in ("", usual) else label
+        f"{label} (decoder {own})" if (own := decoder_text(record)) not in ("", usual) else label
         for label, record in zip(labels, records, strict=True)
     ]
 
 
 def _usual_decoder(records: Sequence[Record]) -> str:
     """Return the decoder that most records have, the first of equals by name."""
-    counted = Counter(sorted(filter(None, map(decoder_words, records))))
+    counted = Counter(sorted(filter(None, map(decoder_text, records))))
     return counted.most_common(1)[0][0] if counted else ""
 
 
@@ -138,7 +131,7 @@ def footer(context: Context, rows: NamedRows, dropped: int, speeds: bool) -> lis
     """Return the lines below a table: protocol, weights, records and whatever is unusual."""
     records = [record for _, seeds in rows for record in seeds]
     lines = [*_made_by(context, records), _counted(rows, records)]
-    if len({decoder_words(record) for record in records if record.decoder}) > 1:
+    if len({decoder_text(record) for record in records if record.decoder}) > 1:
         lines.append(f"Decoder {_usual_decoder(records)} where a row names none.")
     lines += _settings(rows)
     lines += _unusual(context, records)

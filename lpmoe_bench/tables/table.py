@@ -28,12 +28,12 @@ from lpmoe_bench.tables.published import add_published, printed_tables
 from lpmoe_bench.tables.rows import (
     counted_cells,
     footer,
-    guest_lines,
     host,
     make_rows,
+    map_row_notes,
     mark_best,
     newest,
-    seat,
+    place_map_rows,
     sort_each,
 )
 from lpmoe_bench.tables.wide import metrics_each, stack, widen
@@ -170,7 +170,7 @@ def build_table(
         return Table(tuple(sort_each(printed, sort)), ())
     wanted = _recorded(records, methods) if published else methods
     chosen, notes = _choose(records, task, wanted, test_set)
-    by_context = seat(_by_context(chosen, test_set, across))
+    by_context = place_map_rows(_by_context(chosen, test_set, across))
     contexts = sorted(by_context, key=lambda context: context.order)
     costs = cost_columns(columns)
     measured = speed_columns(speeds) if speeds else []
@@ -271,6 +271,6 @@ def _group(
     ]
     named = [(row.label, list(row.records)) for row in rows]
     below = footer(context, named, len(records) - len(kept), bool(costs))
-    below += guest_lines(named, context.test_set)
+    below += map_row_notes(named, context.test_set)
     marked = mark_best(rows, columns, context.test_set)
     return Group(context, columns, marked, caption(context, host(kept)), (*below, *missing))

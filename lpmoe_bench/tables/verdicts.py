@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from lpmoe_bench.analysis.comparison import common_seeds, paired
-from lpmoe_bench.analysis.significance import Comparison, Spread, compare
+from lpmoe_bench.analysis.significance import Comparison, Spread, compare_paired
 from lpmoe_bench.errors import DataError, NotComparableError, UsageError
 from lpmoe_bench.metrics.facts import METRICS
 from lpmoe_bench.metrics.protocols import PROTOCOLS
@@ -100,7 +100,7 @@ def _judge(group: Group, reference: Row, folders: Folders, margin: float) -> _Ju
     ups, spreads = [up for _, _, up, _, _ in pairs], [spread for *_, spread in pairs]
     found = {}
     for (row, test, _, seeded, _), result in zip(
-        pairs, compare(spreads, margin, higher_is_better=ups), strict=True
+        pairs, compare_paired(spreads, margin, higher_is_better=ups), strict=True
     ):
         # Maps of no known seed: the very models are compared, so that one of each is enough.
         models = replace(result, verdict=result.of_models, seeds_needed=None)

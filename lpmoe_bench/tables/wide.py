@@ -9,7 +9,7 @@ from dataclasses import replace
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.extra import known_metrics
 from lpmoe_bench.metrics.facts import refuse_ambiguous
-from lpmoe_bench.records.context import Context, caption, data_words, settings_words
+from lpmoe_bench.records.context import Context, caption, data_text, settings_caption
 from lpmoe_bench.records.model import Record
 from lpmoe_bench.tables.parts import AGAINST, Band, Cell, Column, Group, Row, Span
 from lpmoe_bench.tables.rows import host, is_partial, row_labels, trainable
@@ -53,7 +53,7 @@ def _own(parts: Sequence[Group]) -> Group:
     tests = [part.context.test_set for part in parts]
     records = [record for part in parts for row in part.rows for record in row.records]
     words = caption(parts[0].context, host(records), tests)
-    wide = join(parts, tests, words)
+    wide = join_groups(parts, tests, words)
     own = [row for row in wide.rows if row.origin is None]
     labels = row_labels([row.records[0] for row in own])
     own = [replace(row, label=label) for row, label in zip(own, labels, strict=True)]
@@ -62,7 +62,7 @@ def _own(parts: Sequence[Group]) -> Group:
     return replace(wide, rows=rows, footer=(*wide.footer, *_gaps(own, parts)))
 
 
-def join(parts: Sequence[Group], titles: Sequence[str], words: str) -> Group:
+def join_groups(parts: Sequence[Group], titles: Sequence[str], words: str) -> Group:
     """Put tables side by side under a head each; columns that are no scores stand once.
 
     A row of one table is that of another where method and fingerprint agree, or source and label;
@@ -237,7 +237,7 @@ def _stacked(parts: Sequence[Group]) -> Group:
         replace(budget, task=", ".join(tasks), test_set=", ".join(titles)),
         tuple(columns),
         tuple(_aligned(row, part.columns, columns) for part in parts for row in part.rows),
-        words + settings_words(budget, _host_of(parts[0])),
+        words + settings_caption(budget, _host_of(parts[0])),
         footer,
         parts=tuple(parts),
         sources=tuple(dict.fromkeys(line for part in parts for line in part.sources)),
@@ -257,7 +257,7 @@ def _names(parts: Sequence[Group]) -> list[str]:
 
 
 def _data_lines(parts: Sequence[Group]) -> Iterable[str]:
-    return dict.fromkeys(data_words(part.context, _host_of(part)) for part in parts)
+    return dict.fromkeys(data_text(part.context, _host_of(part)) for part in parts)
 
 
 def _union(parts: Sequence[Group]) -> list[Column]:

@@ -17,9 +17,8 @@ from lpmoe_bench.metrics.facts import get_metric
 from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.model import decoders
 from lpmoe_bench.model.decoders.names import list_decoders
-from method_zoo import list_methods, method_name, unknown
-from method_zoo.errors import ZooError
-from method_zoo.options import check_values, read_source
+from method_zoo.errors import ZooError, unknown
+from method_zoo.options import check_values, list_methods, method_name, read_source
 
 Facts = Mapping[str, Any]  # class attributes of a method: title, preset, decoder, ...
 

@@ -32,9 +32,7 @@ from lpmoe_bench.model.costs import (
     is_out_of_memory,
     peak_memory_bytes,
 )
-from lpmoe_bench.model.segmenter import Segmenter, blueprint, build_segmenter
-from lpmoe_bench.model.trained import ADAPTER_FORMAT
-from lpmoe_bench.records.folder import OPENED_FILE, count_opening, only_one, set_aside
+from lpmoe_bench.model.segmenter import ADAPTER_FORMAT, Segmenter, blueprint, build_segmenter
 from lpmoe_bench.records.model import (
     BackboneFacts,
     Costs,
@@ -49,10 +47,14 @@ from lpmoe_bench.records.model import (
 )
 from lpmoe_bench.records.store import (
     ADAPTER_FILE,
+    OPENED_FILE,
     RECORD,
     STATE_FILE,
     StoredRecord,
+    count_opening,
+    only_one,
     read_record,
+    set_aside,
     write_record,
 )
 from lpmoe_bench.training.features import (
@@ -62,10 +64,9 @@ from lpmoe_bench.training.features import (
     open_features,
     wanted_to_test,
 )
-from lpmoe_bench.training.loop import TrainingRun, train
+from lpmoe_bench.training.loop import Progress, TrainingRun, train
 from lpmoe_bench.training.plan import Plan, make_plan
 from lpmoe_bench.training.request import RunRequest
-from lpmoe_bench.training.state import Progress
 
 
 @dataclass(frozen=True)

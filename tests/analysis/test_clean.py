@@ -9,7 +9,7 @@ from audit_sets import lists, look, place, scene
 from sample_records import record
 from typer.testing import CliRunner
 
-from lpmoe_bench.analysis.clean import as_text, clean_scores
+from lpmoe_bench.analysis.clean import clean_scores, clean_text
 from lpmoe_bench.cli.app import app
 from lpmoe_bench.data.audit.groups import Audit, AuditedSplit, SetGroups, Twins
 from lpmoe_bench.records.store import StoredRecord, find_records, write_record
@@ -52,7 +52,7 @@ def test_by_hand(tmp_path):
     assert (one.removed, one.grouped, one.images) == (["b"], 0, 4)
     assert one.official == pytest.approx({"s_measure": 0.5, "mae": 0.25, "iou_dataset": 12 / 20})
     assert one.clean == pytest.approx({"s_measure": 0.4, "mae": 0.3, "iou_dataset": 6 / 12})
-    text = as_text([one], {one.record: "cod"})
+    text = clean_text([one], {one.record: "cod"})
     assert "4 images; 3 without the 1 seen" in text
     assert "0.5000 -> 0.4000 (-0.1000)" in text
     assert "its validation part included" in text
@@ -79,7 +79,7 @@ def test_other_data_has_no_clean_score(tmp_path, train, test, note):
     (one,) = clean_scores(stored(tmp_path / "run", data=data), audit())
     assert note in one.note
     assert one.clean == {}
-    assert note in as_text([one], {one.record: "cod"})
+    assert note in clean_text([one], {one.record: "cod"})
 
 
 def test_maps_of_unknown_origin_and_joined_training_sets(tmp_path):

@@ -8,8 +8,8 @@ import pytest
 from sample_records import record
 from typer.testing import CliRunner
 
-from lpmoe_bench.analysis.comparison import choose, compare_records
-from lpmoe_bench.analysis.samples import samples
+from lpmoe_bench.analysis.comparison import choose_records, compare_records
+from lpmoe_bench.analysis.significance import samples
 from lpmoe_bench.cli.app import app
 from lpmoe_bench.errors import DataError, NotComparableError, UsageError
 from lpmoe_bench.records.store import StoredRecord, find_records, write_record
@@ -123,18 +123,22 @@ def test_rows_of_other_images_among_seeds_are_refused(tmp_path):
 def test_names_mean_methods_or_folders(tmp_path):
     stored(tmp_path, "lora")
     found = find_records([tmp_path])
-    assert len(choose("lora", found)) == len(choose(str(tmp_path / "lora-0"), found)) == 1
+    assert (
+        len(choose_records("lora", found))
+        == len(choose_records(str(tmp_path / "lora-0"), found))
+        == 1
+    )
     with pytest.raises(UsageError, match="did you mean 'lora'"):
-        choose("lroa", found)
+        choose_records("lroa", found)
     stored(tmp_path, "lora", 1, fingerprint="f" * 64)
     found = find_records([tmp_path])
     with pytest.raises(
         UsageError, match=r"2 different settings \(ffffffffffff on cod, lora00000000"
     ):
-        choose("lora", found)
-    assert [one.record.seed for one in choose("ffffff", found)] == [1]
+        choose_records("lora", found)
+    assert [one.record.seed for one in choose_records("ffffff", found)] == [1]
     with pytest.raises(UsageError, match="unknown method"):
-        choose("fffff", found)
+        choose_records("fffff", found)
 
 
 def test_evaluations_stand_beside_their_run(tmp_path):
@@ -147,7 +151,7 @@ def test_evaluations_stand_beside_their_run(tmp_path):
         later = "2027-01-02T03:04:05+00:00"
         changes = {"kind": "evaluation", "protocol": other, "created": later}
         stored(tmp_path / "evaluations", name, 0, -shift, **changes)
-        sides.append(choose(name, find_records([tmp_path])))
+        sides.append(choose_records(name, find_records([tmp_path])))
     assert [len(side) for side in sides] == [4, 4]
     report = compare_records(*sides, ["mae"])
     assert report.seeds == (0, 1, 2)

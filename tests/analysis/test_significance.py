@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lpmoe_bench.analysis.significance import compare, half_width, holm, settling, spread_of
+from lpmoe_bench.analysis.significance import compare_paired, half_width, holm, settling, spread_of
 
 
 def test_two_seeds_and_two_images_by_hand():
@@ -24,7 +24,7 @@ def test_two_seeds_and_two_images_by_hand():
 def test_one_seed_is_the_paired_t_test_over_images():
     rng = np.random.default_rng(0)
     d = rng.normal(0.02, 0.1, (1, 40))
-    (result,) = compare([spread_of(d)])
+    (result,) = compare_paired([spread_of(d)])
     assert result.p == pytest.approx(stats.ttest_1samp(d[0], 0).pvalue)
     low, high = stats.ttest_1samp(d[0], 0).confidence_interval(0.95)
     assert (result.low, result.high) == pytest.approx((low, high))
@@ -33,7 +33,7 @@ def test_one_seed_is_the_paired_t_test_over_images():
 
 def test_without_images_it_is_the_paired_t_test_over_seeds():
     d = np.array([[0.01], [0.03], [0.02], [0.05]])
-    (result,) = compare([spread_of(d)])
+    (result,) = compare_paired([spread_of(d)])
     assert result.p == pytest.approx(stats.ttest_1samp(d[:, 0], 0).pvalue)
 
 
@@ -55,29 +55,29 @@ def test_holm_by_hand():
 )
 def test_verdicts(mean, sd, margin, up, verdict):
     d = np.random.default_rng(1).normal(0, sd, (3, 200))
-    (result,) = compare([spread_of(d - d.mean() + mean)], margin, higher_is_better=[up])
+    (result,) = compare_paired([spread_of(d - d.mean() + mean)], margin, higher_is_better=[up])
     assert result.verdict == verdict
 
 
 def test_identical_methods_are_equal_with_a_margin_and_never_better():
     zero = spread_of(np.zeros((3, 5)))
-    assert compare([zero], 0.005)[0].verdict == "equal"
-    assert compare([zero])[0].verdict == "inconclusive"
+    assert compare_paired([zero], 0.005)[0].verdict == "equal"
+    assert compare_paired([zero])[0].verdict == "inconclusive"
 
 
 def test_a_family_is_harder_to_win_than_one_line():
     d = np.random.default_rng(2).normal(0, 0.1, (3, 60))
     weak = spread_of(d - d.mean() + 1.05 * half_width(spread_of(d)))
-    assert compare([weak])[0].verdict == "better"
+    assert compare_paired([weak])[0].verdict == "better"
     noise = [spread_of(np.random.default_rng(s).normal(0, 0.1, (3, 60))) for s in range(9)]
-    assert compare([weak, *noise])[0].verdict == "inconclusive"
+    assert compare_paired([weak, *noise])[0].verdict == "inconclusive"
 
 
 def test_seeds_needed_by_hand():
     # Seeds at 1 and 7 on images that never differ: mean 4, sd 4.243 over seeds, two of them.
     # 4 > t(n - 1) 4.243 / sqrt(n) first holds at n = 7: 2.447 x 1.604 = 3.92; n = 6 gives 4.45.
     spread = spread_of([[1, 1, 1], [7, 7, 7]])
-    (result,) = compare([spread])
+    (result,) = compare_paired([spread])
     assert result.verdict == "inconclusive"
     assert result.seeds_needed == 7
     assert settling(result) == "about 5 more seeds would settle it, 7 in all"
@@ -88,8 +88,8 @@ def test_seeds_needed_count_with_holm():
     # t at 0.9875 is 2.84 for n = 8, 2.84 x 1.5 = 4.26, and 2.75 for n = 9, 2.75 x 1.414 = 3.89.
     unsettled, clear = spread_of([[1, 1, 1], [7, 7, 7]]), spread_of([[4, 4, 4], [4.01, 4.01, 4.01]])
     noise = spread_of([[-1, -1, -1], [1.5, 1.5, 1.5]])
-    assert compare([unsettled, noise])[0].seeds_needed == 9
-    found = compare([unsettled, clear])
+    assert compare_paired([unsettled, noise])[0].seeds_needed == 9
+    found = compare_paired([unsettled, clear])
     assert [result.verdict for result in found] == ["inconclusive", "better"]
     assert found[0].seeds_needed == 7  # what is settled takes no part of the level
 
@@ -97,7 +97,7 @@ def test_seeds_needed_count_with_holm():
 def test_images_alone_can_stand_in_the_way():
     image = np.random.default_rng(0).normal(0, 1, (1, 30))
     d = image - image.mean() + 0.01 + np.random.default_rng(1).normal(0, 1e-4, (3, 30))
-    (result,) = compare([spread_of(d)])
+    (result,) = compare_paired([spread_of(d)])
     assert result.seeds_needed is None
     assert settling(result) == "more seeds alone would not settle it; more test images may"
 
@@ -130,5 +130,5 @@ def test_false_alarms_stay_at_the_stated_level():
     for _ in range(trials):
         noise = rng.normal(0, 0.01, (4, 3, 1)) + rng.normal(0, 0.1, (4, 3, 60))
         family = [spread_of(d + rng.normal(0, 0.1, (1, 60))) for d in noise]
-        alarms += any(result.verdict in ("better", "worse") for result in compare(family))
+        alarms += any(result.verdict in ("better", "worse") for result in compare_paired(family))
     assert alarms / trials <= 0.065  # 5 % and three standard errors; without Holm about 17 %

@@ -7,9 +7,17 @@ import pytest
 from drawn_files import noise_image, saved, square_mask, write
 from PIL import Image, ImageOps
 
-from lpmoe_bench.data import pictures
-from lpmoe_bench.data.images import inspect_mask, read_image, read_mask
-from lpmoe_bench.data.pictures import CELL, GAP, TITLE, grid, overlay
+from lpmoe_bench.data import images
+from lpmoe_bench.data.images import (
+    CELL,
+    GAP,
+    TITLE,
+    grid,
+    inspect_mask,
+    overlay,
+    read_image,
+    read_mask,
+)
 from lpmoe_bench.errors import DataError
 
 
@@ -347,5 +355,5 @@ def test_overlay_in_bands_is_the_overlay(monkeypatch):
     pred = random.integers(0, 256, (31, 17)).astype(np.uint8)
     whole = overlay(image, pred)
     for pixels in (1, 50, 17 * 31):
-        monkeypatch.setattr(pictures, "BAND", pixels)
+        monkeypatch.setattr(images, "BAND", pixels)
         assert (overlay(image, pred) == whole).all()

@@ -7,7 +7,7 @@ from gate_records import METRICS as KEYS
 from gate_records import call, pinned, store
 
 from lpmoe_bench.errors import DataError, UsageError
-from lpmoe_bench.gate.baseline import as_text, read_baseline
+from lpmoe_bench.gate.baseline import baseline_text, read_baseline
 
 METRICS = ",".join(KEYS)
 
@@ -25,7 +25,7 @@ def test_equal_records_give_equal_bytes_whatever_the_order(base, tmp_path):
     call("pin", tmp_path / "again", "--baseline", other, "--metrics", METRICS)
     assert other.read_bytes() == file.read_bytes()
     read = read_baseline(file)
-    assert as_text(read) == file.read_text()
+    assert baseline_text(read) == file.read_text()
     assert '"seeds": [0, 1, 2, 3, 4]' in file.read_text()  # a list of numbers is one line
 
 

@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 from lpmoe_bench.cli.app import app
 from lpmoe_bench.errors import BenchError
 from lpmoe_bench.gate.baseline import Policy, read_baseline, write_baseline
-from lpmoe_bench.gate.judge import check
-from lpmoe_bench.gate.outputs import plain, to_junit, to_markdown
-from lpmoe_bench.gate.pin import pin
+from lpmoe_bench.gate.judge import judge_cells
+from lpmoe_bench.gate.outputs import plain_markdown, summary_markdown, to_junit
+from lpmoe_bench.gate.pin import pin_cells
 
 METRICS = ",".join(KEYS)
 
@@ -85,10 +85,10 @@ def test_names_cannot_write_into_what_others_read(tmp_path):
     for seed in range(2):
         store(tmp_path, seed, "lora", **made)
     found = cells(tmp_path)
-    outcome = check(pin(found, Policy(), "x", ["mae"]), found, Policy())
+    outcome = judge_cells(pin_cells(found, Policy(), "x", ["mae"]), found, Policy())
     root = ElementTree.fromstring(to_junit(outcome, strict=True).encode())
     assert "<b>&\"'|`*_[x](http://x)" in root[0][0].attrib["classname"]
-    text = to_markdown(outcome)
+    text = summary_markdown(outcome)
     assert "<b>" not in text
     assert "[x]" not in text
     assert "@me" not in text
@@ -98,16 +98,16 @@ def test_names_cannot_write_into_what_others_read(tmp_path):
 
 
 def test_a_cell_of_a_table_stays_one_cell():
-    assert "|" not in plain("a|b")
-    assert "\n" not in plain("a\nb")
-    assert plain("plain words 1.5") == "plain words 1.5"
+    assert "|" not in plain_markdown("a|b")
+    assert "\n" not in plain_markdown("a\nb")
+    assert plain_markdown("plain words 1.5") == "plain words 1.5"
 
 
 def test_strict_makes_a_doubt_a_failure_in_junit(tmp_path):
     store(tmp_path / "one", 0)
-    baseline = pin(cells(tmp_path / "one"), Policy(), "x", ["mae"])
+    baseline = pin_cells(cells(tmp_path / "one"), Policy(), "x", ["mae"])
     store(tmp_path / "new", 1)
-    outcome = check(baseline, cells(tmp_path / "new"), Policy())
+    outcome = judge_cells(baseline, cells(tmp_path / "new"), Policy())
     for strict, failures, skipped in ((False, "0", "1"), (True, "1", "0")):
         suite = ElementTree.fromstring(to_junit(outcome, strict).encode())[0]
         assert (suite.attrib["failures"], suite.attrib["skipped"]) == (failures, skipped)

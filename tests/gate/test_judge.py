@@ -8,8 +8,8 @@ from gate_records import cells, draw, store
 
 from lpmoe_bench.errors import DataError, NotComparableError, UsageError
 from lpmoe_bench.gate.baseline import Policy
-from lpmoe_bench.gate.judge import check
-from lpmoe_bench.gate.pin import pin
+from lpmoe_bench.gate.judge import judge_cells
+from lpmoe_bench.gate.pin import pin_cells
 
 POLICY = Policy(speed_tolerance=1)
 METRICS = ["s_measure", "mae"]
@@ -18,11 +18,11 @@ METRICS = ["s_measure", "mae"]
 def pinned(root, policy=POLICY, seeds=range(5), **changes):
     for seed in seeds:
         store(root / "base", seed, **changes)
-    return pin(cells(root / "base"), policy, "first pin", METRICS)
+    return pin_cells(cells(root / "base"), policy, "first pin", METRICS)
 
 
 def judged(baseline, root, policy=None):
-    outcome = check(baseline, cells(root), policy or baseline.policy)
+    outcome = judge_cells(baseline, cells(root), policy or baseline.policy)
     return outcome, {line.name: line for line in outcome.lines}
 
 
@@ -42,8 +42,8 @@ def test_an_identical_rerun_of_one_pinned_seed_passes_whatever_its_luck(tmp_path
     store(tmp_path / "new", worst)
     outcome, _ = judged(baseline, tmp_path / "new")
     assert outcome.verdict == "pass"
-    single = pin(cells(tmp_path / "new"), POLICY, "one", METRICS)  # one seed, no spread
-    assert check(single, cells(tmp_path / "new"), POLICY).verdict == "pass"
+    single = pin_cells(cells(tmp_path / "new"), POLICY, "one", METRICS)  # one seed, no spread
+    assert judge_cells(single, cells(tmp_path / "new"), POLICY).verdict == "pass"
 
 
 def test_other_seeds_of_the_same_cell_pass(tmp_path):
@@ -220,21 +220,23 @@ def test_maps_of_no_known_seed_are_draws_of_one_cell(tmp_path):
         (made.folder / "run.json").write_text(json.dumps(content))
     (cell,) = cells(tmp_path)
     assert cell.seeds == ("0" * 12, "1" * 12, "2" * 12)
-    baseline = pin([cell], POLICY, "first", METRICS)
+    baseline = pin_cells([cell], POLICY, "first", METRICS)
     assert baseline.cells[0].name == "cod/lora on CAMO by cod"
-    assert check(baseline, [cell], POLICY).verdict == "pass"
+    assert judge_cells(baseline, [cell], POLICY).verdict == "pass"
 
 
 def test_pins_say_what_a_cell_lacks(tmp_path):
     store(tmp_path, 0)
     with pytest.raises(UsageError, match="did you mean 'mae'"):
-        pin(cells(tmp_path), POLICY, "x", ["maee"])
+        pin_cells(cells(tmp_path), POLICY, "x", ["maee"])
     with pytest.raises(UsageError, match="means different things"):
-        pin(cells(tmp_path), POLICY, "x", ["mDice"])
-    assert list(pin(cells(tmp_path), POLICY, "x").cells[0].metrics) == METRICS  # of the headline
+        pin_cells(cells(tmp_path), POLICY, "x", ["mDice"])
+    assert (
+        list(pin_cells(cells(tmp_path), POLICY, "x").cells[0].metrics) == METRICS
+    )  # of the headline
     store(tmp_path, 1, values=draw(1)[:30])
     with pytest.raises(DataError, match="scored 30, 40 images"):
-        pin(cells(tmp_path), POLICY, "x")
+        pin_cells(cells(tmp_path), POLICY, "x")
 
 
 def test_the_rows_of_a_pin_are_nested_in_its_seeds(tmp_path):

@@ -10,9 +10,8 @@ import pytest
 from sample_records import record
 
 from lpmoe_bench.gate.baseline import Policy, read_baseline
-from lpmoe_bench.gate.cells import gather
-from lpmoe_bench.gate.judge import check
-from lpmoe_bench.gate.pin import pin
+from lpmoe_bench.gate.judge import judge_cells
+from lpmoe_bench.gate.pin import gather_cells, pin_cells
 from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.metrics.scorer import Scorer
 from lpmoe_bench.records.store import find_records, write_record
@@ -68,7 +67,7 @@ def write(root, seed, make=as_map, images=24):
 
 
 def cells(root):
-    return gather(find_records([root]), str(root))
+    return gather_cells(find_records([root]), str(root))
 
 
 @pytest.fixture(scope="module")
@@ -76,14 +75,14 @@ def baseline(tmp_path_factory):
     root = tmp_path_factory.mktemp("base")
     for seed in range(5):
         write(root, seed)
-    return pin(cells(root), POLICY, "first pin", HEADLINE)
+    return pin_cells(cells(root), POLICY, "first pin", HEADLINE)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_in_the_maps_is_caught(baseline, tmp_path, fault):
     for seed in (0, 1):
         write(tmp_path, seed, FAULTS[fault])
-    outcome = check(baseline, cells(tmp_path), POLICY)
+    outcome = judge_cells(baseline, cells(tmp_path), POLICY)
     assert outcome.verdict == "regressed"
     assert outcome.exit_code(strict=False) == 10
 
@@ -91,7 +90,7 @@ def test_a_fault_in_the_maps_is_caught(baseline, tmp_path, fault):
 def test_new_seeds_without_a_fault_do_not_regress(baseline, tmp_path):
     for seed in (10, 11, 12):
         write(tmp_path, seed)
-    assert check(baseline, cells(tmp_path), POLICY).exit_code(strict=False) == 0
+    assert judge_cells(baseline, cells(tmp_path), POLICY).exit_code(strict=False) == 0
 
 
 def test_a_training_that_is_shorter_on_purpose_is_another_cell(baseline, tmp_path):
@@ -101,7 +100,7 @@ def test_a_training_that_is_shorter_on_purpose_is_another_cell(baseline, tmp_pat
     config = made.config | {"train": made.config["train"] | {"epochs": 1}}
     changed = made.model_copy(update={"config": config, "fingerprint": "9" * 64})
     (folder / "run.json").write_text(changed.model_dump_json())
-    outcome = check(baseline, cells(tmp_path), POLICY)
+    outcome = judge_cells(baseline, cells(tmp_path), POLICY)
     assert outcome.exit_code(strict=False) == 5
     assert "epochs 3 against 1" in outcome.lines[0].reason
 
@@ -136,7 +135,7 @@ def smoke(runs, seed=0):
         ]
     )
     assert done.code == 0, done.stderr
-    return check(pinned(), cells(runs), pinned().policy)
+    return judge_cells(pinned(), cells(runs), pinned().policy)
 
 
 def pinned():

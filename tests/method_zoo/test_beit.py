@@ -109,10 +109,10 @@ def test_lpmoe_leaves_the_token_stream_while_its_gate_is_zero():
 @pytest.fixture
 def checkpoint(tmp_path, monkeypatch):
     """A file of BEiT at 64 px, and its name with tiny blocks behind it."""
-    from method_zoo.backbones import create as module
+    from method_zoo.backbones import create as create_module
 
-    create = module.create_backbone
-    monkeypatch.setattr(module, "create_backbone", lambda *a, **k: create(*a, **(SIZE | k)))
+    create = create_module.create_backbone
+    monkeypatch.setattr(create_module, "create_backbone", lambda *a, **k: create(*a, **(SIZE | k)))
     state = moved(img_size=64, use_shared_rel_pos_bias=False).state()
     for i in range(4):  # a bias that grows along the columns, whatever the row
         columns = torch.arange(-3.0, 4.0)[None, :, None].expand(7, 7, 3)

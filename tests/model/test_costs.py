@@ -12,8 +12,14 @@ from typer.testing import CliRunner
 from lpmoe_bench.cli.app import app
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.model import costs
-from lpmoe_bench.model.budgets import _difference, budget_page, budgets, count
-from lpmoe_bench.model.costs import check_counter, count_flops
+from lpmoe_bench.model.costs import (
+    _difference,
+    budget_page,
+    budgets,
+    check_counter,
+    count,
+    count_flops,
+)
 from method_zoo.backbones.create import create_backbone
 from method_zoo.options import get_method, list_methods
 

@@ -8,7 +8,7 @@ from conftest import tiny_backbone
 from torch import Tensor
 from torch.optim import AdamW
 
-from lpmoe_bench.cli.catalogue import describe, listing
+from lpmoe_bench.cli.catalogue import description, listing
 from lpmoe_bench.data.registry import load_registry
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.model.decoders.decoder import Decoder
@@ -58,7 +58,7 @@ def test_it_describes_itself(name: str):
     decoder = get_decoder(name)
     assert decoder.reads in ("maps", "final")
     assert decoder.title
-    facts = describe(name, load_registry())
+    facts = description(name, load_registry())
     named = dict(facts)
     assert (named["decoder"], named["title"], named["fidelity"]) == (
         name,

@@ -21,7 +21,7 @@ from lpmoe_bench.model.merge import (
     merge_run,
     proof_images,
 )
-from lpmoe_bench.model.trained import load_trained
+from lpmoe_bench.model.segmenter import load_trained
 from lpmoe_bench.model.weights.resolve import default_cache
 from lpmoe_bench.records.store import read_record
 from method_zoo.backbones.create import create_backbone

@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from tiny_runs import arguments, call, draw_data, only_run
 
 from lpmoe_bench.errors import DataError, UsageError
-from lpmoe_bench.model.peft_format import CONFIG, TENSORS, read_peft, write_peft
-from lpmoe_bench.model.trained import load_trained
+from lpmoe_bench.model.merge import CONFIG, TENSORS, read_peft, write_peft
+from lpmoe_bench.model.segmenter import load_trained
 from lpmoe_bench.model.weights.resolve import default_cache
 from method_zoo.backbones.create import create_backbone
 from method_zoo.errors import ZooError

@@ -14,8 +14,7 @@ from lpmoe_bench.model.costs import count_parameters
 from lpmoe_bench.model.decoders.decoder import Inputs, load_decoder_weights, resolve_decoder_weights
 from lpmoe_bench.model.decoders.names import get_decoder
 from lpmoe_bench.model.decoders.sam import SamDecoder
-from lpmoe_bench.model.segmenter import Segmenter
-from lpmoe_bench.model.trained import load_trained
+from lpmoe_bench.model.segmenter import Segmenter, load_trained
 from lpmoe_bench.model.weights.checkpoint import read_checkpoint
 from lpmoe_bench.records.store import read_record
 from method_zoo.backbones.create import create_backbone

@@ -18,8 +18,7 @@ from tiny_weights import DEPTH, GRID, TIMM, WIDTH, drop, save_tiny, tiny_onnx, t
 from torch import nn
 
 from lpmoe_bench.errors import DataError, ResourceError, UsageError
-from lpmoe_bench.model.weights import default_backbone
-from lpmoe_bench.model.weights import hub as hub_module
+from lpmoe_bench.model.weights import default_backbone, resolve
 from lpmoe_bench.model.weights.checkpoint import read_checkpoint
 from lpmoe_bench.model.weights.default_backbone import dinov2_state
 from lpmoe_bench.model.weights.resolve import default_cache, load_backbone, resolve_weights
@@ -350,5 +349,5 @@ def test_model_without_weights_on_the_hub(hub, tmp_path):
 def test_hub_weights_of_every_named_head_are_dropped():
     vit = create_backbone(TIMM).vit
     state = vit.state_dict()
-    heads = {f"{head}weight": torch.zeros(1) for head in hub_module.HEADS}
-    assert hub_module.timm_state(state | heads, vit, TIMM).keys() == state.keys()
+    heads = {f"{head}weight": torch.zeros(1) for head in resolve.HEADS}
+    assert resolve.timm_state(state | heads, vit, TIMM).keys() == state.keys()

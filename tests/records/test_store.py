@@ -15,9 +15,8 @@ from sample_records import changed, content, record
 
 from lpmoe_bench import environment, files
 from lpmoe_bench.errors import DataError, ResourceError, UsageError
-from lpmoe_bench.records.folder import publish
 from lpmoe_bench.records.model import SCHEMA_VERSION, parse_record, record_folder, run_folder
-from lpmoe_bench.records.store import find_records, read_record, read_rows, write_record
+from lpmoe_bench.records.store import find_records, publish, read_record, read_rows, write_record
 from lpmoe_bench.tables.table import build_table
 
 ROWS = [

@@ -22,7 +22,7 @@ from lpmoe_bench.metrics.engine import quick_score
 from lpmoe_bench.metrics.protocols import COD
 from lpmoe_bench.records.context import keep_only, parse_only
 from lpmoe_bench.records.store import find_records, read_record, read_rows, write_record
-from lpmoe_bench.report.contents import Choice, gather
+from lpmoe_bench.report.contents import Selection, gather_contents
 from lpmoe_bench.report.page import Markup, clean, escape, tag
 
 
@@ -180,10 +180,16 @@ def test_choices_narrow_the_records(tmp_path):
     stored(tmp_path, "vpt")
     stored(tmp_path, "decoder_only", task="sod", test="ecssd")
     found = find_records([tmp_path])
-    assert [c.test for c in gather(found, Choice()).chapters] == ["CAMO", "CAMO", "ecssd"]
-    few = gather(found, Choice(only=parse_only(["train.limit_train=150"])))
+    assert [c.test for c in gather_contents(found, Selection()).chapters] == [
+        "CAMO",
+        "CAMO",
+        "ecssd",
+    ]
+    few = gather_contents(found, Selection(only=parse_only(["train.limit_train=150"])))
     assert [record.method.name for record in few.records] == ["lora"]
-    none = gather(found, Choice(task="cod", only=parse_only(["train.limit_train=none"])))
+    none = gather_contents(
+        found, Selection(task="cod", only=parse_only(["train.limit_train=none"]))
+    )
     assert [record.method.name for record in none.records] == ["vpt"]
     maps = [
         stored(tmp_path, "vpt", 5 + n, kind="score", test=t) for n, t in ((0, "CAMO"), (1, "SBU"))
@@ -191,19 +197,19 @@ def test_choices_narrow_the_records(tmp_path):
     with_maps = keep_only([*found.stored, *maps], parse_only(["train.limit_train=150"]))
     assert [one.record.kind for one in with_maps] == ["run", "score"]
     assert [one.record.seed for one in with_maps] == [0, 5]
-    assert gather(found, Choice(metric="mae")).chapters[0].score.key == "mae"
+    assert gather_contents(found, Selection(metric="mae")).chapters[0].score.key == "mae"
     for choice, words in (
-        (Choice(only=(("train.limit_trian", "1"),)), "did you mean 'train.limit_train'"),
-        (Choice(only=(("train.limit_train", "7"),)), "there is 150, none"),
-        (Choice(metric="maee"), "did you mean 'mae'"),
-        (Choice(task="codd"), "did you mean 'cod'"),
+        (Selection(only=(("train.limit_trian", "1"),)), "did you mean 'train.limit_train'"),
+        (Selection(only=(("train.limit_train", "7"),)), "there is 150, none"),
+        (Selection(metric="maee"), "did you mean 'mae'"),
+        (Selection(task="codd"), "did you mean 'cod'"),
     ):
         with pytest.raises(UsageError, match=words):
-            gather(found, choice)
+            gather_contents(found, choice)
     with pytest.raises(UsageError, match="write it as name=value"):
         parse_only(["rank"])
     with pytest.raises(DataError, match="there is no record"):
-        gather(find_records([]), Choice())
+        gather_contents(find_records([]), Selection())
 
 
 # The disputed images of the report: shown only where they are proven to be those scored.

@@ -11,31 +11,30 @@ import pytest
 from report_records import IMAGES, stored
 from sample_records import record
 
-from lpmoe_bench.analysis.comparison import choose, compare_records
+from lpmoe_bench.analysis.comparison import choose_records, compare_records
 from lpmoe_bench.analysis.significance import holm
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.records.store import Found, find_records
-from lpmoe_bench.report.contents import Choice, gather
+from lpmoe_bench.report.contents import Selection, gather_contents
 from lpmoe_bench.report.drawing import (
     HEIGHT,
     Box,
     Scale,
     linear,
     logarithmic,
-    number,
     place,
     text_width,
+    tick_text,
     ticks,
 )
-from lpmoe_bench.report.image_scores import most_disputed, read_chapter
 from lpmoe_bench.report.pareto import COSTS, plane, write_pareto
-from lpmoe_bench.report.sizes import by_size
-from lpmoe_bench.report.training import curve, mean_curve, read_lessons
-from lpmoe_bench.report.verdicts import judge
+from lpmoe_bench.report.sizes import by_size, most_disputed, read_table_scores
+from lpmoe_bench.report.training import mean_of_seeds, read_training, seed_curve
+from lpmoe_bench.report.verdicts import judge_rows
 
 
 def chapters(root, **choice):
-    return gather(find_records([root]), Choice(**choice)).chapters
+    return gather_contents(find_records([root]), Selection(**choice)).chapters
 
 
 def costed(root, name, score, parameters, speed):
@@ -95,7 +94,7 @@ def test_seeds_are_a_mean_and_a_spread(tmp_path):
 
 
 def test_plots_as_files(tmp_path, five):
-    material = gather(Found(list(five_records(five)), []), Choice())
+    material = gather_contents(Found(list(five_records(five)), []), Selection())
     assert write_pareto(material, "parameters", tmp_path / "p.svg") == []
     assert write_pareto(material, "images_per_second", tmp_path / "s.png") == [
         "no images_per_second for e"
@@ -122,7 +121,7 @@ def five_records(chapter):
 def test_one_plot_shows_one_table(tmp_path):
     stored(tmp_path, "lora")
     stored(tmp_path, "vpt", train={"limit_train": 9})
-    material = gather(find_records([tmp_path]), Choice())
+    material = gather_contents(find_records([tmp_path]), Selection())
     with pytest.raises(UsageError, match="make 2 tables"):
         write_pareto(material, "parameters", tmp_path / "p.svg")
 
@@ -159,19 +158,19 @@ def test_axes_by_hand():
     assert [text for _, text in ticks(logarithmic([27_648], 0, 100))] == ["25k", "30k"]
     one = linear([0.5], 10, 20)  # a single value lies in the middle
     assert one.at(0.5) == pytest.approx(15)
-    assert [number(v) for v in (0, 0.05, 17000, 22056000, 3.2e9)] == [
+    assert [tick_text(v) for v in (0, 0.05, 17000, 22056000, 3.2e9)] == [
         *("0", "0.05", "17k", "22.1M", "3.2G")
     ]
 
 
 def test_long_curves_keep_their_means_and_seeds_meet_at_common_steps():
     rows = [{"step": float(s), "loss": float(s % 2), "validation": None} for s in range(1, 1001)]
-    short = curve(rows, "loss")
+    short = seed_curve(rows, "loss")
     assert len(short) <= 120
     assert short[-1][0] == 1000
     assert np.mean([value for _, value in short]) == pytest.approx(0.5, abs=0.01)
-    assert curve(rows, "validation") == []
-    assert mean_curve([[(1, 2.0), (2, 4.0)], [(2, 6.0), (3, 0.0)]]) == [(2, 5.0)]
+    assert seed_curve(rows, "validation") == []
+    assert mean_of_seeds([[(1, 2.0), (2, 4.0)], [(2, 6.0), (3, 0.0)]]) == [(2, 5.0)]
 
 
 def test_a_run_of_two_test_sets_trains_once(tmp_path):
@@ -182,7 +181,7 @@ def test_a_run_of_two_test_sets_trains_once(tmp_path):
     (made.folder / "run.json").write_text(run.model_dump_json())
     read = chapters(tmp_path)
     assert len(read) == 2
-    (lesson,) = read_lessons(read)
+    (lesson,) = read_training(read)
     assert len(lesson.chapters) == 2
     assert [len(lesson.trained[0].loss[0]), len(lesson.trained[0].validation[0])] == [20, 4]
 
@@ -190,7 +189,7 @@ def test_a_run_of_two_test_sets_trains_once(tmp_path):
 def test_sizes_by_hand(tmp_path):
     stored(tmp_path, "lora")
     (chapter,) = chapters(tmp_path)
-    scores = read_chapter(chapter)
+    scores = read_table_scores(chapter)
     sizes = by_size(scores)
     shares = [0.004 * 1.6**n for n in range(IMAGES)]
     inside = [sum(low < s <= high for s in shares) for low, high in ((0, 0.01), (0.05, 0.1))]
@@ -210,7 +209,7 @@ def test_the_most_disputed_images_by_hand(tmp_path):
         lines = [f"CAMO,i{n},{value}" for n, value in enumerate(values)]
         (one.folder / "per_image.csv").write_text("\n".join(["dataset,image,s_measure", *lines]))
     (chapter,) = chapters(tmp_path)
-    found = most_disputed(read_chapter(chapter), 2)
+    found = most_disputed(read_table_scores(chapter), 2)
     assert [(one.image, round(one.spread, 6)) for one in found] == [("i0", 0.8), ("i2", 0.5)]
     assert [row.entry.label for row, _ in found[1].scores] == ["VPT", "LoRA"]
 
@@ -221,12 +220,12 @@ def test_verdicts_are_those_of_compare_with_holm_over_all_pairs(tmp_path):
         stored(tmp_path, "vpt", seed)
         stored(tmp_path, "decoder_only", seed, 0.002)
     found = find_records([tmp_path])
-    verdicts = judge(chapters(tmp_path)[0])
+    verdicts = judge_rows(chapters(tmp_path)[0])
     names = [entry.row.records[0].method.name for entry in verdicts.entries]
     assert names[0] == "lora"
     single = {}
     for (a, b), result in verdicts.pairs.items():
-        own, other = (choose(names[place], found) for place in (a, b))
+        own, other = (choose_records(names[place], found) for place in (a, b))
         (line,) = compare_records(own, other, ["s_measure"], 0.005).lines
         assert (result.low, result.high) == (line.result.low, line.result.high)
         single[a, b] = line.result.p
@@ -238,9 +237,9 @@ def test_rows_of_one_seed_and_without_rows_are_not_judged(tmp_path):
     for seed in range(2):
         stored(tmp_path, "lora", seed)
     stored(tmp_path, "vpt", 0)
-    assert judge(chapters(tmp_path)[0]).pairs == {}
+    assert judge_rows(chapters(tmp_path)[0]).pairs == {}
     stored(tmp_path, "vpt", 1)
     stored(tmp_path, "decoder_only", 7)
-    verdicts = judge(chapters(tmp_path)[0])
+    verdicts = judge_rows(chapters(tmp_path)[0])
     assert set(verdicts.pairs) == {(0, 1)}
     assert "1 row of one seed or none: not compared" in verdicts.notes

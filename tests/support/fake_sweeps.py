@@ -14,9 +14,9 @@ from lpmoe_bench.records.model import run_folder
 from lpmoe_bench.sweep.execute import SweepMode, run_planned
 from lpmoe_bench.sweep.local import LocalEngine
 from lpmoe_bench.sweep.plan import (
-    Cell,
     DataPlaces,
     Sweep,
+    SweepCell,
     read_sweeps,
     sweep_folder,
     sweep_id,
@@ -27,11 +27,11 @@ from lpmoe_bench.sweep.state import CellState, cell_state
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_cell.py")))
 
 
-def fake_cell(label: str = "", method: str = "lora", seed: int = 0, **more) -> Cell:
+def fake_cell(label: str = "", method: str = "lora", seed: int = 0, **more) -> SweepCell:
     fingerprint = f"{method:0<64}"
     settings = {"task": "cod", "method": method, "backbone": "small", "seed": seed, "label": label}
     train, runtime = {"batch": 8}, {"devices": 1, "checkpointing": False, "micro_batch": None}
-    return Cell(
+    return SweepCell(
         name=f"cod-{method}-s{seed}",
         task="cod",
         method=method,
@@ -43,7 +43,7 @@ def fake_cell(label: str = "", method: str = "lora", seed: int = 0, **more) -> C
     )
 
 
-def fake_sweep(*cells: Cell) -> Sweep:
+def fake_sweep(*cells: SweepCell) -> Sweep:
     return Sweep(
         id=sweep_id(list(cells), DataPlaces()),
         created="2026-01-02T03:04:05+00:00",

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from lpmoe_bench.cli.app import app
 from lpmoe_bench.errors import BenchError
-from lpmoe_bench.gate.cells import gather
+from lpmoe_bench.gate.pin import gather_cells
 from lpmoe_bench.records.store import StoredRecord, find_records, write_record
 
 METRICS = ("s_measure", "mae")
@@ -37,7 +37,7 @@ def store(root: Path, seed=0, name="lora", values=None, **changes) -> StoredReco
 
 
 def cells(root: Path):
-    return gather(find_records([root]), str(root))
+    return gather_cells(find_records([root]), str(root))
 
 
 def call(*arguments, code=0):

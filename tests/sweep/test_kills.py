@@ -16,8 +16,8 @@ from fake_sweeps import FAKE, fake_cell, fake_sweep
 from tiny_sweeps import draw_sets, environment, finish, records, start, sweep
 
 from lpmoe_bench.records.store import read_record, read_rows
+from lpmoe_bench.sweep.local import PROGRAM
 from lpmoe_bench.sweep.plan import Sweep, read_attempts, read_sweeps, sweep_folder, write_sweep
-from lpmoe_bench.sweep.process import PROGRAM
 
 DRIVER = Path(__file__).parents[1] / "support/fake_sweeps.py"
 

@@ -4,9 +4,8 @@ import pytest
 from fake_sweeps import fake_cell
 from sample_records import record
 
-from lpmoe_bench.sweep.local import shares
+from lpmoe_bench.sweep.local import Ended, changes_next, judge, ladder, shares
 from lpmoe_bench.sweep.plan import Attempt, DataPlaces, sets_of, sweep_id
-from lpmoe_bench.sweep.process import Ended, changes_next, judge, ladder
 from lpmoe_bench.sweep.runner import duration, estimate, total_words
 
 GENERAL = ["rank=4", "train.lr=1", "lora.rank=8", "vpt.train.lr=2", "decoder.width=8"]

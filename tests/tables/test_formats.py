@@ -11,8 +11,7 @@ from test_table import nasty, three_methods
 from test_verdicts import judged, three
 from test_wide import BOTH, of_two
 
-from lpmoe_bench.tables.formats import format_table, to_latex
-from lpmoe_bench.tables.html import to_html
+from lpmoe_bench.tables.formats import format_table, to_html, to_latex
 from lpmoe_bench.tables.ledger import load_ledger
 from lpmoe_bench.tables.parts import CellCounts
 from lpmoe_bench.tables.table import build_table

@@ -12,8 +12,7 @@ from typer.testing import CliRunner
 from lpmoe_bench.cli.app import app
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.metrics.protocols import PROTOCOLS
-from lpmoe_bench.tables.formats import FORMATS, format_table, to_csv, to_markdown
-from lpmoe_bench.tables.html import to_html
+from lpmoe_bench.tables.formats import FORMATS, format_table, to_csv, to_html, to_markdown
 from lpmoe_bench.tables.ledger import load_ledger
 from lpmoe_bench.tables.table import build_table
 

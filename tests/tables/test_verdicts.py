@@ -13,8 +13,7 @@ from lpmoe_bench.cli.app import app
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.records.model import Record
 from lpmoe_bench.records.store import StoredRecord, write_record
-from lpmoe_bench.tables.formats import to_csv, to_latex, to_markdown
-from lpmoe_bench.tables.html import to_html
+from lpmoe_bench.tables.formats import to_csv, to_html, to_latex, to_markdown
 from lpmoe_bench.tables.parts import CellCounts
 from lpmoe_bench.tables.table import build_table
 from lpmoe_bench.tables.verdicts import with_verdicts

@@ -8,8 +8,7 @@ from sample_records import changed, content, record
 
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.records.model import Record
-from lpmoe_bench.tables.formats import to_csv, to_latex, to_markdown
-from lpmoe_bench.tables.html import to_html
+from lpmoe_bench.tables.formats import to_csv, to_html, to_latex, to_markdown
 from lpmoe_bench.tables.table import build_table
 
 

@@ -15,7 +15,7 @@ from lpmoe_bench.model.costs import count_parameters, peak_memory_bytes
 from lpmoe_bench.model.segmenter import build_segmenter, native_size
 from lpmoe_bench.model.weights import resolve
 from lpmoe_bench.model.weights.resolve import resolve_weights
-from lpmoe_bench.training import profile as profile_module
+from lpmoe_bench.training import profile
 from lpmoe_bench.training.profile import _rates, measure, profile_config, profile_method
 
 TINY = {"method": "lora", "backbone": "vit_tiny_patch16_224", "size": 64}
@@ -98,7 +98,7 @@ def test_rates_are_images_over_seconds(monkeypatch):
 
 def test_a_process_without_memory_is_an_error_in_one_sentence(monkeypatch):
     killed = subprocess.CompletedProcess([], -9, "", "")
-    monkeypatch.setattr(profile_module.subprocess, "run", lambda *a, **k: killed)
+    monkeypatch.setattr(profile.subprocess, "run", lambda *a, **k: killed)
     with pytest.raises(ResourceError, match=r"out of memory at batch 2, size 64"):
         profile_method(SMALL, TINY, measured=True, terminal=Terminal(quiet=True))
 

@@ -203,7 +203,7 @@ class Gathered:
     groups: str
 
 
-def gather(dataset: Dataset, root: Path | None, cache: Path | None) -> Gathered:
+def gather_images(dataset: Dataset, root: Path | None, cache: Path | None) -> Gathered:
     """List the images of all splits of a set that are there; raises DataError when none is."""
     place = dataset.location(root)
     names = dataset.split_names if place else []

@@ -20,22 +20,16 @@ from lpmoe_bench.console import Terminal
 from lpmoe_bench.data.images import decode, read_whole
 from lpmoe_bench.data.library.archives import is_archive, unpack
 from lpmoe_bench.data.library.recognise import recognise
-from lpmoe_bench.data.library.verify import Verified, judge
+from lpmoe_bench.data.library.verify import Verified, judge_pairs
 from lpmoe_bench.data.pairs import SOURCE, LonelyError, Pair, shown, split_pairs
 from lpmoe_bench.data.registry import Dataset
 from lpmoe_bench.data.splits import Facts, Split, checked
 from lpmoe_bench.errors import BenchError, DataError, ResourceError, UsageError
-from lpmoe_bench.files import (
-    hold_lock,
-    is_locked,
-    sha256_file,
-    write_atomically,
-    write_failure,
-)
+from lpmoe_bench.files import hold_lock, is_locked, sha256_file, write_atomically, write_failure
 from method_zoo.errors import unknown
 
 
-class Source(NamedTuple):
+class SplitSource(NamedTuple):
     """An archive or a folder, and the folder that an archive's content goes into."""
 
     path: Path
@@ -119,12 +113,12 @@ def add_set(
             f"{source} is neither a folder nor a zip or tar archive; unpack it yourself and give "
             f"the folder"
         )
-    return add_sources(dataset, [Source(source)], root, terminal, replace=replace, skip=skip)
+    return add_sources(dataset, [SplitSource(source)], root, terminal, replace=replace, skip=skip)
 
 
 def add_sources(
     dataset: Dataset,
-    sources: list[Source],
+    sources: list[SplitSource],
     root: Path,
     terminal: Terminal,
     *,
@@ -186,7 +180,7 @@ def _is_present(dataset: Dataset, root: Path, split: str) -> bool:
 
 
 @contextmanager
-def _named_after(sources: list[Source], tree: Path, own: bool) -> Iterator[None]:
+def _named_after(sources: list[SplitSource], tree: Path, own: bool) -> Iterator[None]:
     """Let errors name the archives that a folder was unpacked from, since it will be gone."""
     try:
         yield
@@ -199,7 +193,7 @@ def _named_after(sources: list[Source], tree: Path, own: bool) -> Iterator[None]
         raise DataError(text + hint) from None
 
 
-def _tree(sources: list[Source], folder: Path, terminal: Terminal) -> Path:
+def _tree(sources: list[SplitSource], folder: Path, terminal: Terminal) -> Path:
     """Return the folder to look into: the user's own, or what archives were unpacked to."""
     if sources[0].path.is_dir():
         return Path(os.path.abspath(sources[0].path))  # its own name counts, and "." has none
@@ -233,7 +227,7 @@ def _install(draft: Path, place: Path) -> list[str]:
     return aside
 
 
-def _origin(sources: list[Source]) -> list[str]:
+def _origin(sources: list[SplitSource]) -> list[str]:
     return [
         f"Taken from {source.path.name}, sha256 {sha256_file(source.path)}."
         if source.path.is_file()
@@ -304,7 +298,7 @@ def draft_split(
             pair.image.unlink()
             pair.mask.unlink()
     left_out = [f"{dataset.name}/{name}: {text}" for text in broken.values()]
-    return Draft(place, judge(dataset, name, place, read, []), left_out)
+    return Draft(place, judge_pairs(dataset, name, place, read, []), left_out)
 
 
 def _judge_broken(split: Split, broken: dict[str, str], total: int, left: bool, skip: bool) -> None:

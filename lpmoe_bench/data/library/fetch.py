@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lpmoe_bench.console import Terminal
-from lpmoe_bench.data.library.add import Added, Source, add_sources, refuse_present
+from lpmoe_bench.data.library.add import Added, SplitSource, add_sources, refuse_present
 from lpmoe_bench.data.library.archives import ArchiveError, is_archive
 from lpmoe_bench.data.registry import Archive, Dataset
 from lpmoe_bench.errors import DataError, ResourceError
@@ -57,7 +57,7 @@ def fetch_set(
         fetch_archive(dataset, archive, name, root, folder, terminal)
         for archive, name in zip(dataset.archives, file_names(dataset), strict=True)
     ]
-    sources = [Source(f.path, a.folder) for f, a in zip(files, dataset.archives, strict=True)]
+    sources = [SplitSource(f.path, a.folder) for f, a in zip(files, dataset.archives, strict=True)]
     try:
         added = add_sources(dataset, sources, root, terminal, replace=replace, skip=skip)
     except ArchiveError as error:

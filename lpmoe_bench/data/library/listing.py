@@ -83,7 +83,7 @@ class SetState:
         }
 
 
-def state_of(dataset: Dataset, root: Path | None) -> SetState:
+def set_state(dataset: Dataset, root: Path | None) -> SetState:
     """Look for the splits of a set under the data root; names are matched, no file is read."""
     place = dataset.location(root)
     return SetState(dataset, place, [_split(dataset, place, name) for name in dataset.split_names])

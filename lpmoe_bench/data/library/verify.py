@@ -134,10 +134,10 @@ def verify_pairs(
         read.append(one)
         if report is not None:
             report(done, len(pairs))
-    return judge(dataset, name, place, read, broken)
+    return judge_pairs(dataset, name, place, read, broken)
 
 
-def judge(
+def judge_pairs(
     dataset: Dataset, name: str, place: Path, read: list[tuple[Pair, Facts]], broken: list[str]
 ) -> Verified:
     """Say what pairs that were read afresh amount to; broken: what is wrong with some of them."""
@@ -205,12 +205,12 @@ def _sizes(facts: list[Facts]) -> tuple[str, str] | None:
 SHOWN = 10  # problems of one split in text; JSON has them all
 
 
-def as_json(found: Sequence[Verified]) -> dict[str, Any]:
+def verification_json(found: Sequence[Verified]) -> dict[str, Any]:
     """Return what was verified, and whether all of it is sound."""
     return {"sound": not any(one.problems for one in found), "splits": [asdict(v) for v in found]}
 
 
-def as_text(found: Sequence[Verified]) -> str:
+def verification_text(found: Sequence[Verified]) -> str:
     """Return a few lines for each split."""
     lines = []
     for one in found:
@@ -219,7 +219,7 @@ def as_text(found: Sequence[Verified]) -> str:
     return "\n".join(lines)
 
 
-def as_markdown(found: Sequence[Verified]) -> str:
+def verification_markdown(found: Sequence[Verified]) -> str:
     """Return one table row for each split, then what is wrong and how to repair it."""
     lines = [
         "| split | sound | pairs | official | sizes | masks | content sha256 |",

@@ -150,7 +150,7 @@ def turned(points: Array, angle: float) -> Array:
     return points @ np.array([(cos, sin), (-sin, cos)])
 
 
-def curve(start: Array, end: Array, bend: float, steps: int = 17) -> Array:
+def curved_line(start: Array, end: Array, bend: float, steps: int = 17) -> Array:
     """Points on a parabola from start to end whose middle lies aside by `bend` of its length."""
     t = np.linspace(0, 1, steps)[:, None]
     across = np.array([start[1] - end[1], end[0] - start[0]])

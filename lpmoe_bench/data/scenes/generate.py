@@ -51,7 +51,7 @@ TEST_PART = 2 / 7  # as in the embedded sets: 64 of 224
 SIZES = (32, 4096)
 
 
-def generate(
+def generate_folder(
     task: str,
     output: Path,
     count: int = 224,

@@ -37,7 +37,7 @@ from lpmoe_bench.data.scenes.embedded import EmbeddedSet
 RIMS = ((52, 48, 46), (206, 204, 198), (120, 82, 52), (150, 154, 160), (34, 60, 58))
 
 
-def surface(draw: Draw, shape: Shape) -> Array:
+def pane_surface(draw: Draw, shape: Shape) -> Array:
     """A wall, floor or cover, RGB (h, w, 3)."""
     side, palette = min(shape), vivid(draw, 0.4) if draw.real(0, 1) < 0.5 else draw.pick(PALETTES)
     field = draw.pick(TEXTURES)(draw, shape, draw.real(0.02, 0.06) * side, draw.real(0, np.pi))
@@ -50,7 +50,7 @@ def room(draw: Draw, shape: Shape) -> Array:
     """A wall, a floor and many things before them, RGB (h, w, 3)."""
     height, width = shape
     side, light = min(shape), draw.real(0, 2 * np.pi)
-    covers = [surface(draw, shape) for _ in range(4)]
+    covers = [pane_surface(draw, shape) for _ in range(4)]
     y = frame(shape, draw.real(-0.1, 0.1))[1]
     image = blend(covers[0], covers[1], np.clip(y - draw.real(0.5, 0.85) * height, 0, 1))
     for _ in range(draw.pick((8, 11, 14))):
@@ -118,7 +118,7 @@ def draw_scene(draw: Draw, shape: Shape) -> tuple[Array, Array]:
     for _ in range(draw.pick((0, 1, 1, 2))):  # open frames and framed pictures
         corners = quad(draw, shape, 0.25, 0.55)
         if draw.real(0, 1) < 0.5:
-            image = blend(image, surface(draw, shape), area(shape, corners))
+            image = blend(image, pane_surface(draw, shape), area(shape, corners))
         image = rim(draw, shape, image, corners)
     mask = np.zeros(shape)
     for _ in range(draw.pick((1, 1, 2))):

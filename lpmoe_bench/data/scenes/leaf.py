@@ -14,7 +14,7 @@ from lpmoe_bench.data.scenes.drawing import (
     area,
     blend,
     blob,
-    curve,
+    curved_line,
     fill,
     litter,
     noise,
@@ -50,7 +50,7 @@ def soil(draw: Draw, shape: Shape) -> Array:
     for _ in range(5):
         a, b = draw.array(0, 1, (2, 2)) * (shape[1], shape[0])
         a = b + (a - b) * 0.4
-        fill(image, ribbon(curve(a, b, draw.real(-0.1, 0.1)), 0.012 * side), (70, 50, 36))
+        fill(image, ribbon(curved_line(a, b, draw.real(-0.1, 0.1)), 0.012 * side), (70, 50, 36))
     return soft(image, 0.003 * side) * (1 + 0.1 * noise(draw, shape, 0.015 * side))[..., None]
 
 
@@ -71,7 +71,9 @@ def blade(draw: Draw, length: float) -> tuple[Array, list[Array]]:
             end = np.array([x[k] + 0.9 * abs(reach), reach])
             veins.append(
                 ribbon(
-                    curve(np.array([x[k], 0]), end, -0.08 * flank), 0.009 * length, 0.003 * length
+                    curved_line(np.array([x[k], 0]), end, -0.08 * flank),
+                    0.009 * length,
+                    0.003 * length,
                 )
             )
     return outline, veins

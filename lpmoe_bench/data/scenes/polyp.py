@@ -15,7 +15,7 @@ from lpmoe_bench.data.scenes.drawing import (
     area,
     blend,
     blob,
-    curve,
+    curved_line,
     dome,
     frame,
     noise,
@@ -62,7 +62,7 @@ def vessels(draw: Draw, shape: Shape) -> Array:
         for length in (0.35, 0.22, 0.15):
             turn = draw.real(0, 2 * np.pi)
             end = start + length * min(shape) * np.array([np.cos(turn), np.sin(turn)])
-            points = curve(start, end, draw.real(-0.3, 0.3))
+            points = curved_line(start, end, draw.real(-0.3, 0.3))
             lines.append(ribbon(points, 0.02 * length * min(shape), 0.5))
             start = points[8]
     return soft(area(shape, *lines), 0.004 * min(shape))
@@ -116,7 +116,7 @@ def draw_scene(draw: Draw, shape: Shape) -> tuple[Array, Array]:
     return _finish(draw, shape, mask, size)
 
 
-def draw_healthy(draw: Draw, shape: Shape) -> tuple[Array, Array]:
+def draw_clear(draw: Draw, shape: Shape) -> tuple[Array, Array]:
     return _finish(draw, shape, np.zeros(shape), 0.1 * min(shape))
 
 
@@ -134,5 +134,5 @@ SET = EmbeddedSet(
     shapes=((288, 352), (288, 352), (352, 352), (264, 352)),
     shares=(0.015, 0.45),
     draw=draw_scene,
-    draw_empty=draw_healthy,
+    draw_empty=draw_clear,
 )

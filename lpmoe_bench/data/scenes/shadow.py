@@ -17,7 +17,7 @@ from lpmoe_bench.data.scenes.drawing import (
     blend,
     blob,
     body,
-    curve,
+    curved_line,
     dome,
     frame,
     noise,
@@ -95,12 +95,12 @@ def tree(draw: Draw, shape: Shape) -> Array:
     root = np.array([draw.real(0, shape[1]), draw.real(0, shape[0])])
     turn = np.arctan2(shape[0] / 2 - root[1], shape[1] / 2 - root[0])
     tip = root + draw.real(0.5, 0.9) * side * np.array([np.cos(turn), np.sin(turn)])
-    trunk = curve(root, tip, draw.real(-0.1, 0.1))
+    trunk = curved_line(root, tip, draw.real(-0.1, 0.1))
     outlines.append(ribbon(trunk, 0.09 * side, 0.03 * side))
     leafy = draw.pick((0, 1))
     for k in range(5, 17, 2):
         end = trunk[k] + side * draw.array(-0.28, 0.28, (2,))
-        outlines.append(ribbon(curve(trunk[k], end, 0.1), 0.03 * side, 0.014 * side))
+        outlines.append(ribbon(curved_line(trunk[k], end, 0.1), 0.03 * side, 0.014 * side))
         if leafy:
             outlines += [
                 blob(draw, end[0], end[1], draw.real(0.05, 0.11) * side, 0.3) for _ in range(2)

@@ -15,7 +15,7 @@ from lpmoe_bench.data.scenes.drawing import (
     area,
     blend,
     blob,
-    curve,
+    curved_line,
     fill,
     frame,
     noise,
@@ -85,7 +85,9 @@ def hairs(draw: Draw, shape: Shape) -> Array:
         start = np.array([draw.real(-0.1, 1.1) * shape[1], draw.real(-0.1, 1.1) * shape[0]])
         turn, length = lean + draw.real(-0.6, 0.6), draw.real(0.3, 0.9) * side
         end = start + length * np.array([np.cos(turn), np.sin(turn)])
-        lines.append(ribbon(curve(start, end, draw.real(-0.15, 0.15)), 0.009 * side, 0.003 * side))
+        lines.append(
+            ribbon(curved_line(start, end, draw.real(-0.15, 0.15)), 0.009 * side, 0.003 * side)
+        )
     return soft(area(shape, *lines), 0.5)
 
 

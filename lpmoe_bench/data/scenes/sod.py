@@ -34,7 +34,7 @@ from lpmoe_bench.data.scenes.drawing import (
 from lpmoe_bench.data.scenes.embedded import EmbeddedSet
 
 
-def surface(draw: Draw, shape: Shape, wavelength: float, palette: tuple) -> Array:
+def thing_surface(draw: Draw, shape: Shape, wavelength: float, palette: tuple) -> Array:
     """A textured material, RGB (h, w, 3)."""
     field = draw.pick(TEXTURES)(draw, shape, wavelength, draw.real(0, np.pi))
     field = field + draw.real(0.2, 0.6) * noise(draw, shape, 0.4 * min(shape))
@@ -61,12 +61,14 @@ def backdrop(draw: Draw, shape: Shape, palettes: list, light: float) -> Array:
     """What lies behind: ground and distance, with clutter of all palettes, out of focus."""
     height, width = shape
     side = min(shape)
-    ground = surface(draw, shape, draw.real(0.03, 0.07) * side, palettes[0])
-    behind = surface(draw, shape, draw.real(0.05, 0.12) * side, palettes[1])
+    ground = thing_surface(draw, shape, draw.real(0.03, 0.07) * side, palettes[0])
+    behind = thing_surface(draw, shape, draw.real(0.05, 0.12) * side, palettes[1])
     y = frame(shape, draw.real(-0.08, 0.08))[1]
     horizon = draw.real(0.15, 0.7) * height
     image = blend(ground, behind, np.clip((horizon - y) / (0.02 * side) + 0.5, 0, 1))
-    skins = [surface(draw, shape, draw.real(0.02, 0.06) * side, each) for each in palettes[1:]]
+    skins = [
+        thing_surface(draw, shape, draw.real(0.02, 0.06) * side, each) for each in palettes[1:]
+    ]
     for _ in range(draw.pick((4, 5, 6, 7, 8))):
         radius = draw.real(0.05, 0.14) * side
         outlines = thing(draw, draw.real(0, width), draw.real(0.1, 1) * height, radius)
@@ -91,11 +93,15 @@ def draw_scene(draw: Draw, shape: Shape) -> tuple[Array, Array]:
     else:
         x, y = draw.real(0.2, 0.8) * shape[1], draw.real(0.25, 0.75) * shape[0]
         mask = area(shape, *thing(draw, x, y, draw.real(0.17, 0.34) * side))
-    skin = surface(draw, shape, draw.real(0.02, 0.06) * side, palettes[2 + draw.pick((0, 0, 1))])
+    skin = thing_surface(
+        draw, shape, draw.real(0.02, 0.06) * side, palettes[2 + draw.pick((0, 0, 1))]
+    )
     mottled = area(shape, *(
         blob(draw, draw.real(0, shape[1]), draw.real(0, shape[0]), 0.12 * side) for _ in range(6)
     ))  # fmt: skip
-    skin = blend(skin, surface(draw, shape, 0.04 * side, draw.pick(palettes)), soft(mottled, 1.0))
+    skin = blend(
+        skin, thing_surface(draw, shape, 0.04 * side, draw.pick(palettes)), soft(mottled, 1.0)
+    )
     lit = relief(1.2 * soft(dome(mask, 0.12 * side), 0.01 * side) * 0.12 * side, light)
     skin = skin * (1.05 + 0.4 * lit)[..., None]
     image = image * (1 - 0.45 * thrown(mask, light, 0.05 * side, 0.02 * side))[..., None]

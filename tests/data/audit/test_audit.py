@@ -16,10 +16,9 @@ from typer.testing import CliRunner
 from lpmoe_bench.cli.app import app
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.data.audit import audit as audit_module
-from lpmoe_bench.data.audit.audit import audit_sets
+from lpmoe_bench.data.audit.audit import audit_json, audit_markdown, audit_sets, audit_text
 from lpmoe_bench.data.audit.groups import Audit, Twins
-from lpmoe_bench.data.audit.likeness import FeatureLikeness, Question
-from lpmoe_bench.data.audit.report import as_json, as_markdown, as_text
+from lpmoe_bench.data.audit.search import FeatureLikeness, Question
 from lpmoe_bench.data.registry import Dataset, load_registry
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.model import likeness
@@ -85,7 +84,7 @@ def test_another_framing_is_told_from_a_copy(tmp_path):
     audit = look(tmp_path, lists(tmp_path, "mine", train="a", test="b"))
     assert found(audit) == {("mine/a", "mine/b", "reframed", False)}
     assert audit.leaks == []
-    assert "1 picture in two framings" in as_text(audit)
+    assert "1 picture in two framings" in audit_text(audit)
 
 
 def hard_negatives() -> dict[str, np.ndarray]:
@@ -108,7 +107,7 @@ def test_hard_negatives_are_candidates_and_no_more(tmp_path):
     audit = look(tmp_path, lists(tmp_path, "mine", train="v0 v1 v2 v3", test="v4 v5 v6 v7"))
     assert audit.candidates > 0  # else they would not be hard
     assert audit.twins == []
-    assert as_text(audit).splitlines()[3] == "No duplicate between splits or sets."
+    assert audit_text(audit).splitlines()[3] == "No duplicate between splits or sets."
 
 
 def test_across_sets_and_within_one_split(tmp_path):
@@ -121,7 +120,7 @@ def test_across_sets_and_within_one_split(tmp_path):
     (leak,), (repeat,) = audit.leaks, audit.repeats
     assert (leak.one, leak.other, leak.between) == ("one/b", "two/a", [("one/all", "two/train")])
     assert (repeat.one, repeat.other, repeat.between) == ("two/b", "two/c", [])
-    assert as_json(audit)["leaks"] == as_json(audit)["repeats"] == 1
+    assert audit_json(audit)["leaks"] == audit_json(audit)["repeats"] == 1
 
 
 def test_lists_that_overlap_and_lists_that_hold_others(tmp_path):
@@ -195,7 +194,7 @@ def test_markdown_names_every_finding():
     twins = Twins(one="a/x", one_splits=["a/train"], other="b/y", other_splits=["b/all"],
                   kind="near", mirrored=True, likeness=0.9,
                   between=[("a/train", "b/all")])  # fmt: skip
-    text = as_markdown(Audit(splits=[], twins=[twins]))
+    text = audit_markdown(Audit(splits=[], twins=[twins]))
     assert text.startswith("1 duplicate between splits or sets.")
     assert "- a/x (train) = b/y (all): near, mirrored, structure 0.90" in text
 
@@ -270,7 +269,7 @@ def test_known_groups_are_reported_apart(tmp_path, kind):
         4,
         {"film/train": ["1"], "film/test": ["2"]},
     )
-    assert "2 near duplicates within groups, by nature" in as_text(audit)
+    assert "2 near duplicates within groups, by nature" in audit_text(audit)
     assert "not confirmed" in groups.source
 
 

@@ -11,7 +11,12 @@ from drawn_files import fill, square_mask, write
 from typer.testing import CliRunner
 
 from lpmoe_bench.cli.app import app
-from lpmoe_bench.data.library.verify import as_json, as_markdown, as_text, verify_set
+from lpmoe_bench.data.library.verify import (
+    verification_json,
+    verification_markdown,
+    verification_text,
+    verify_set,
+)
 from lpmoe_bench.data.registry import Dataset, load_registry
 from lpmoe_bench.errors import BenchError, DataError
 
@@ -38,8 +43,8 @@ def test_a_sound_set(root):
     assert found.sizes == ("30 x 20", "30 x 20")
     assert found.masks == {}
     assert len(found.checksum) == len(found.digest) == 64
-    assert "mine/all: sound" in as_text([found])
-    assert as_json([found])["sound"] is True
+    assert "mine/all: sound" in verification_text([found])
+    assert verification_json([found])["sound"] is True
 
 
 def test_the_checksum_follows_content_not_names_or_dates(root):
@@ -70,7 +75,7 @@ def test_every_fault_is_named_with_its_repair(root):
     write(place / "masks/c.png", square_mask((20, 30)) // 100)
     found = one(root, archives=[{"url": "http://host/a.zip"}])
     assert len(found.problems) == 3
-    text = as_text([found])
+    text = verification_text([found])
     for words in ("a.jpg is truncated", "b.png is 31 x 20", "c.png holds values from 0 to 2 only"):
         assert words in text
     assert found.repairs == [
@@ -79,7 +84,7 @@ def test_every_fault_is_named_with_its_repair(root):
         f"(everything but 0 becomes object, saved as 255)",
     ]
     assert found.checksum == ""
-    assert "- repair: lpmoe-bench data fetch mine --replace" in as_markdown([found])
+    assert "- repair: lpmoe-bench data fetch mine --replace" in verification_markdown([found])
 
 
 def test_a_repair_can_be_run_as_it_is_printed(call, tmp_path, monkeypatch):
@@ -117,7 +122,7 @@ def test_counts_are_compared_with_the_official_ones(root):
     assert found.remarks[0] == "3 pairs counted, officially 9 (not confirmed)"
     assert "local split" in found.remarks[1]
     assert found.repairs == ["lpmoe-bench data fetch mine --replace"]
-    assert "9 (not confirmed)" in as_markdown([found])
+    assert "9 (not confirmed)" in verification_markdown([found])
 
 
 def test_pairs_that_do_not_match_are_a_problem_of_their_split(root):
@@ -152,8 +157,8 @@ def test_many_problems_are_cut_in_text_and_whole_in_json(root):
     for name in names:
         (root / f"mine/images/{name}.jpg").write_bytes(b"")
     found = one(root)
-    assert "and 4 more" in as_text([found])
-    assert len(as_json([found])["splits"][0]["problems"]) == 14
+    assert "and 4 more" in verification_text([found])
+    assert len(verification_json([found])["splits"][0]["problems"]) == 14
 
 
 # --- the commands

@@ -15,7 +15,7 @@ from lpmoe_bench.data.images import read_image, read_mask
 from lpmoe_bench.data.pairs import find_pairs, read_stems
 from lpmoe_bench.data.scenes import cod
 from lpmoe_bench.data.scenes.embedded import EmbeddedSet
-from lpmoe_bench.data.scenes.generate import SETS, ensure_generated, generate
+from lpmoe_bench.data.scenes.generate import SETS, ensure_generated, generate_folder
 from lpmoe_bench.errors import ResourceError, UsageError
 
 SMALL = (132, 176)
@@ -144,7 +144,7 @@ def test_unknown_set(tmp_path):
 
 def test_a_folder_with_images_masks_and_lists(tmp_path):
     told = []
-    folder = generate("road", tmp_path / "new" / "roads", 7, 64, 3,
+    folder = generate_folder("road", tmp_path / "new" / "roads", 7, 64, 3,
                       report=lambda done, total: told.append((done, total)))  # fmt: skip
     assert told[-1] == (7, 7)
     lists = {split: read_stems(folder / f"{split}.txt") for split in ("train", "test")}
@@ -157,14 +157,14 @@ def test_a_folder_with_images_masks_and_lists(tmp_path):
 
 
 def test_more_scenes_are_the_same_scenes_and_more(tmp_path):
-    few, many = (generate("leaf", tmp_path / str(n), n, 48, empty=0.5) for n in (4, 8))
+    few, many = (generate_folder("leaf", tmp_path / str(n), n, 48, empty=0.5) for n in (4, 8))
     for path in sorted((few / "images").iterdir()):
         assert path.read_bytes() == (many / "images" / path.name).read_bytes()
 
 
 def test_an_empty_folder_may_be_there(tmp_path):
     (tmp_path / "here").mkdir()
-    assert len(list((generate("cod", tmp_path / "here", 2, 32) / "masks").iterdir())) == 2
+    assert len(list((generate_folder("cod", tmp_path / "here", 2, 32) / "masks").iterdir())) == 2
 
 
 @pytest.mark.parametrize(
@@ -180,12 +180,12 @@ def test_an_empty_folder_may_be_there(tmp_path):
 )
 def test_refusals(tmp_path, wrong, sentence):
     with pytest.raises(UsageError, match=sentence):
-        generate(**({"task": "sod", "output": tmp_path / "new"} | wrong))
+        generate_folder(**({"task": "sod", "output": tmp_path / "new"} | wrong))
     assert not list(tmp_path.iterdir())
 
 
 def test_what_is_there_is_not_touched(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(UsageError, match="exists already; choose a new folder"):
-        generate("cod", tmp_path, 2, 32)
+        generate_folder("cod", tmp_path, 2, 32)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
