@@ -84,19 +84,21 @@ def _program(
     """Train, score and compare parameter-efficient fine-tuning methods for segmentation."""
 
 
-app.command(no_args_is_help=True)(run.run)
-app.command(cls=Command)(predict.evaluate)
-for command in (predict.predict, predict.picture):
-    app.command()(command)
-for command in (table.table, lists.describe, lists.doctor, lists.publish):
-    app.command()(command)
-app.command(cls=Command)(compare.compare)
-app.command()(profile.profile)
-app.command()(report.report)
-app.command(cls=Command)(score.score)
-for command in (merge.merge, merge.export):
-    app.command()(command)
-app.command("list")(lists.list_)
+app.command("run", no_args_is_help=True)(run.run_command)
+app.command("evaluate", cls=Command)(predict.evaluate_command)
+app.command("predict")(predict.predict_command)
+app.command("picture")(predict.picture_command)
+app.command("table")(table.table_command)
+app.command("describe")(lists.describe_command)
+app.command("doctor")(lists.doctor_command)
+app.command("publish")(lists.publish_command)
+app.command("compare", cls=Command)(compare.compare_command)
+app.command("profile")(profile.profile_command)
+app.command("report")(report.report_command)
+app.command("score", cls=Command)(score.score_command)
+app.command("merge")(merge.merge_command)
+app.command("export")(merge.export_command)
+app.command("list")(lists.list_command)
 app.add_typer(data.app, name="data")
 app.add_typer(check.app, name="check")
 app.add_typer(sweep.app, name="sweep")

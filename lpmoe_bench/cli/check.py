@@ -36,8 +36,8 @@ Speed = Annotated[
 PINNED = Path("results/baseline.json")
 
 
-@app.command()
-def pin(
+@app.command("pin")
+def check_pin_command(
     roots: options.Roots = None,
     task: options.Tasks = None,
     test_set: options.TestSets = None,
@@ -86,8 +86,8 @@ def pin(
         print(baseline)
 
 
-@app.command()
-def check(
+@app.command("check")
+def check_command(
     roots: options.Roots = None,
     task: options.Tasks = None,
     test_set: options.TestSets = None,
@@ -139,8 +139,8 @@ def check(
     raise typer.Exit(outcome.exit_code(strict))
 
 
-@app.command()
-def explain(
+@app.command("explain")
+def check_explain_command(
     roots: options.Roots = None,
     task: options.Tasks = None,
     test_set: options.TestSets = None,
@@ -178,8 +178,8 @@ def explain(
     options.print_json(said) if json else print("\n".join(said))
 
 
-@app.command()
-def update(
+@app.command("update")
+def check_update_command(
     roots: options.Roots = None,
     task: options.Tasks = None,
     test_set: options.TestSets = None,

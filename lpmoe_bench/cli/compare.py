@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 COLOURS = {"better": "green", "worse": "red", "equal": "cyan", "inconclusive": "yellow"}
 
 
-def compare(
+def compare_command(
     a: Annotated[
         str, typer.Argument(help="A method or fingerprint among the records, or a folder of runs.")
     ],

@@ -13,7 +13,7 @@ from lpmoe_bench.errors import DataError
 # The `data audit` command: images in two places, and scores without them.
 
 
-def audit(
+def data_audit_command(
     names: Annotated[list[str], typer.Argument(metavar="SET...", help="Data sets to compare.")],
     records: Annotated[
         list[Path] | None,
@@ -71,7 +71,7 @@ def audit(
 
 
 app = typer.Typer(no_args_is_help=True, help="Data sets: what is there, where to get the rest.")
-app.command()(audit)
+app.command("audit")(data_audit_command)
 
 SetName = Annotated[str, typer.Argument(metavar="SET", help="Data set of the registry.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Put aside what is there already.")]
@@ -84,7 +84,7 @@ Object = Annotated[
 
 
 @app.command("list")
-def list_(
+def data_list_command(
     task: options.Tasks = None,
     data_root: options.DataRoot = None,
     datasets: options.Datasets = None,
@@ -106,8 +106,8 @@ def list_(
         options.print_pairs(overview(states), json, no_color)
 
 
-@app.command()
-def show(
+@app.command("show")
+def data_show_command(
     name: SetName,
     data_root: options.DataRoot = None,
     datasets: options.Datasets = None,
@@ -126,8 +126,8 @@ def show(
         options.print_pairs(details(state, data_root), json, no_color)
 
 
-@app.command()
-def verify(
+@app.command("verify")
+def data_verify_command(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[SET]...", help="Data sets; all by default.")
     ] = None,
@@ -171,8 +171,8 @@ def verify(
         raise DataError(f"{', '.join(unsound)} failed verification; see the report above")
 
 
-@app.command()
-def fetch(
+@app.command("fetch")
+def data_fetch_command(
     name: SetName,
     replace: Replace = False,
     skip_broken: SkipBroken = False,
@@ -203,8 +203,8 @@ def fetch(
     _print_added(added, json)
 
 
-@app.command()
-def add(
+@app.command("add")
+def data_add_command(
     name: SetName,
     source: Annotated[Path, typer.Argument(help="Archive (zip, tar) or folder.")],
     split: Annotated[
@@ -235,8 +235,8 @@ def add(
     _print_added(added, json)
 
 
-@app.command()
-def generate(
+@app.command("generate")
+def data_generate_command(
     task: Annotated[str, typer.Argument(metavar="TASK", help="cod, polyp, road, ...")],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="New folder; generated_TASK by default.")

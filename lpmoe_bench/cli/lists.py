@@ -10,7 +10,7 @@ import typer
 from lpmoe_bench.cli import options
 
 
-def list_(
+def list_command(
     kind: Annotated[
         str | None, typer.Argument(help="methods, tasks, metrics, settings, ...; none: the lists.")
     ] = None,
@@ -27,7 +27,7 @@ def list_(
     options.print_pairs(rows, json, no_color)
 
 
-def describe(
+def describe_command(
     name: Annotated[str, typer.Argument(help="A method, task, data set, setting, metric, ...")],
     datasets: options.Datasets = None,
     json: options.Json = False,
@@ -41,7 +41,7 @@ def describe(
     options.print_pairs(facts(name, load_registry(datasets)), json, no_color)
 
 
-def doctor(
+def doctor_command(
     data_root: options.DataRoot = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -56,7 +56,7 @@ def doctor(
     options.print_pairs(rows, json, no_color)
 
 
-def publish(
+def publish_command(
     folders: Annotated[list[Path], typer.Argument(help="Run folders.")],
     results: Annotated[Path, typer.Option(help="Root of published records.")] = Path(
         "results/records"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lpmoe_bench.model.merge import Merged
 
 
-def merge(
+def merge_command(
     source: Annotated[
         Path, typer.Argument(help="Folder of a finished run, or of a LoRA in peft's format.")
     ],
@@ -50,7 +50,7 @@ def merge(
     )
 
 
-def export(
+def export_command(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run of lora or late_lora.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder.")],
     force: Annotated[bool, typer.Option("--force", help="Overwrite an adapter there.")] = False,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lpmoe_bench.records.store import StoredRecord
 
 
-def predict(
+def predict_command(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     images: Annotated[list[Path], typer.Argument(help="Image files or folders.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder.")] = Path("predictions"),
@@ -65,7 +65,7 @@ def predict(
         )
 
 
-def picture(
+def picture_command(
     runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs of one task.")],
     images: Annotated[int, typer.Option(help="How many scenes of the embedded set.", min=1)] = 4,
     output: Annotated[Path, typer.Option("--output", "-o", help="File.")] = Path("picture.png"),
@@ -99,7 +99,7 @@ def picture(
 # The command line of `evaluate`.
 
 
-def evaluate(
+def evaluate_command(
     run: Annotated[Path, typer.Argument(help="Folder of a trained run.")],
     test_set: Annotated[
         list[str] | None,

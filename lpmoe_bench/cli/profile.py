@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-def profile(
+def profile_command(
     method: options_module.MethodName = None,
     backbone: options_module.Backbone = None,
     decoder: options_module.DecoderName = None,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lpmoe_bench.report.disputes import PictureSources
 
 
-def report(
+def report_command(
     roots: options.Roots = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of index.html.")] = Path(
         "report"

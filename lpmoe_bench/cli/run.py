@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lpmoe_bench.training.request import RunRequest
 
 
-def run(
+def run_command(
     method: options.MethodName = None,
     task: options.TaskName = None,
     backbone: options.Backbone = None,

@@ -10,7 +10,7 @@ import typer
 from lpmoe_bench.cli import options
 
 
-def score(
+def score_command(
     folders: Annotated[list[Path], typer.Argument(help="Folders of maps, one a method.")],
     gt: Annotated[Path | None, typer.Option(help="Folder of masks.")] = None,
     images: Annotated[Path | None, typer.Option(help="Images of --gt, as a run has them.")] = None,
@@ -47,7 +47,7 @@ def score(
     no_color: options.NoColor = False,
 ) -> None:
     """Score maps that any program made; writes a record for each folder."""
-    from lpmoe_bench.cli.score_command import ScoreExtras, score_command
+    from lpmoe_bench.cli.score_command import ScoreExtras, score_and_print
     from lpmoe_bench.model.weights.resolve import default_cache
     from lpmoe_bench.scoring.plan import ScoreRequest
 
@@ -69,4 +69,4 @@ def score(
         jobs=jobs,
         extra=[key for text in extra or () for key in text.split(",") if key],
     )
-    score_command(request, ScoreExtras(vary, worst, verify, curves), json, quiet, no_color)
+    score_and_print(request, ScoreExtras(vary, worst, verify, curves), json, quiet, no_color)

@@ -106,7 +106,7 @@ class ScoreExtras:
     curves: Path | None = None
 
 
-def score_command(
+def score_and_print(
     request: ScoreRequest, wishes: ScoreExtras, as_json: bool, quiet: bool, no_color: bool
 ) -> None:
     """Score and print; errors are those of plan_scores and score_folders."""

@@ -27,7 +27,7 @@ Done = Annotated[
 
 
 @app.callback()
-def sweep(
+def sweep_command(
     context: typer.Context,
     method: Annotated[
         list[str] | None, typer.Option("--method", "-m", help="Methods; repeat, or with commas.")
@@ -107,8 +107,8 @@ def sweep(
     run_sweep(request, how, dry_run, json, Terminal(quiet, no_color))
 
 
-@app.command()
-def status(
+@app.command("status")
+def sweep_status_command(
     context: typer.Context,
     runs: Annotated[Path | None, typer.Option("--runs", help="Folder of run records.")] = None,
     done: Done = None,
@@ -124,8 +124,8 @@ def status(
     print_status(folder.resolve(), done or before["done"] or [], json or before["json"])
 
 
-@app.command(hidden=True)
-def cell(
+@app.command("cell", hidden=True)
+def sweep_cell_command(
     config: Annotated[Path, typer.Option(help="The cell's settings.")],
     expect: Annotated[str, typer.Option(help="The fingerprint that was planned.")],
     parent: Annotated[int, typer.Option(help="Process to end with.")],

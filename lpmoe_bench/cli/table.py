@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lpmoe_bench.tables.parts import CellCounts
 
 
-def table(
+def table_command(
     roots: options.Roots = None,
     format: Annotated[
         str, typer.Option("--format", "-f", help="markdown, latex, csv, html or json.")
