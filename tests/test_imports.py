@@ -6,7 +6,7 @@ import sys
 import house
 
 HEAVY = ("lpmoe_bench.model", "lpmoe_bench.training", "lpmoe_bench.inference")
-HEAVY += ("lpmoe_bench.data.loader", "lpmoe_bench.cli.run_command", "lpmoe_bench.sweep.execute")
+HEAVY += ("lpmoe_bench.data.loader",)
 EXTRA = """
 torch torchvision timm lightning safetensors onnx huggingface_hub segment_anything ray
 """

@@ -11,8 +11,8 @@ from safetensors import safe_open
 from method_zoo.lpmoe import ScaleEnhancement
 from method_zoo.parts.deformable import CosineDeformableAttention, places
 from method_zoo.parts.local_prior import (
-    Expert,
     Mixture,
+    PriorExpert,
     PriorExtractor,
     asymmetric,
     atrous,
@@ -136,7 +136,7 @@ def test_reference_points_are_those_of_the_authors():
 @pytest.mark.parametrize("kind", list(EXPERTS))
 def test_expert_on_an_odd_size(kind):
     ref, _ = read("experts_and_mixture", kind)
-    expert = Expert(BRANCHES[kind], 64, 1)
+    expert = PriorExpert(BRANCHES[kind], 64, 1)
     expert.load_state_dict(expert_state(inside(ref, "state/"), kind))
     close(expert.eval()(ref["x"]), ref["out_eval"])
     close(expert.train()(ref["x"]), ref["out_train"])

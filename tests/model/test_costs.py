@@ -17,8 +17,8 @@ from lpmoe_bench.model.costs import (
     budget_page,
     budgets,
     check_counter,
-    count,
     count_flops,
+    count_trainable,
 )
 from method_zoo.backbones.create import create_backbone
 from method_zoo.options import get_method, list_methods
@@ -230,7 +230,7 @@ def test_differences_round_as_the_source_rounds(ours, printed, difference):
 
 def test_options_reach_the_model():
     row = {"method": "lora", "backbone": "vit_tiny_patch16_224", "options": {"rank": 1}}
-    assert count(row) == 12 * 4 * 192
+    assert count_trainable(row) == 12 * 4 * 192
 
 
 def test_a_format_that_is_none():

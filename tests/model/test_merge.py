@@ -16,10 +16,10 @@ from lpmoe_bench.model.merge import (
     Proof,
     check_mergeable,
     check_output,
-    compare,
     features,
     merge_run,
     proof_images,
+    prove,
 )
 from lpmoe_bench.model.segmenter import load_trained
 from lpmoe_bench.model.weights.resolve import default_cache
@@ -155,7 +155,7 @@ def test_single_precision_weights_stand_for_the_method(name, family):
     }
     plain = tiny_backbone(family)
     plain.load(state)
-    proof = compare(expected, features(get_method("decoder_only")(plain), [image], lambda: None))
+    proof = prove(expected, features(get_method("decoder_only")(plain), [image], lambda: None))
     assert proof.holds, proof
 
 
@@ -166,7 +166,7 @@ def test_a_wrong_fold_is_seen():
     merged = method.merge()
     merged.vit.blocks[3].mlp.fc2.bias[0] += 1e-4
     got = features(get_method("decoder_only")(merged), [image], lambda: None)
-    proof = compare(expected, got)
+    proof = prove(expected, got)
     assert proof.largest > 1e-5
     assert not proof.holds
 
@@ -174,15 +174,15 @@ def test_a_wrong_fold_is_seen():
 def test_the_proof_by_hand():
     single, double = [[torch.tensor([1.0, 2.0])]], [[torch.tensor([1.5, 2.0])]]
     merged = [[torch.tensor([1.0, -1.0])]], [[torch.tensor([1.5, 2.25])]]
-    assert compare([single, double], list(merged)) == Proof(1, 0.25, 3.0, 0.5)
+    assert prove([single, double], list(merged)) == Proof(1, 0.25, 3.0, 0.5)
 
 
 def test_what_is_not_a_number_proves_nothing():
     good, broken = [[torch.ones(2)]], [[torch.tensor([1.0, torch.nan])]]
-    assert compare([good, good], [good, good]) == Proof(1, 0.0, 0.0, 0.0)
-    assert compare([good, good], [good, good]).holds
-    assert not compare([good, good], [good, broken]).holds
-    assert not compare([good, good], [broken, good]).holds
+    assert prove([good, good], [good, good]) == Proof(1, 0.0, 0.0, 0.0)
+    assert prove([good, good], [good, good]).holds
+    assert not prove([good, good], [good, broken]).holds
+    assert not prove([good, good], [broken, good]).holds
 
 
 def test_proof_images_are_the_same_every_time():

@@ -1,4 +1,4 @@
-"""TODO"""
+"""Adversarial pairs of map and mask, scored by the engine and by PySODMetrics."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""TODO"""
+"""Opened backbones beside the same model as its own library runs it."""
 
 from __future__ import annotations
 

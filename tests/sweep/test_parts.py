@@ -4,7 +4,7 @@ import pytest
 from fake_sweeps import fake_cell
 from sample_records import record
 
-from lpmoe_bench.sweep.local import Ended, changes_next, judge, ladder, shares
+from lpmoe_bench.sweep.local import Ended, changes_next, ladder, outcome_of, shares
 from lpmoe_bench.sweep.plan import Attempt, DataPlaces, sets_of, sweep_id
 from lpmoe_bench.sweep.runner import duration, estimate, total_words
 
@@ -90,7 +90,7 @@ TRACE = "Traceback (most recent call last):\n  File x\nRuntimeError: CUDA error:
     ],
 )
 def test_outcomes(ended, has_record, stopping, outcome):
-    found, reason = judge(ended, has_record, stopping)
+    found, reason = outcome_of(ended, has_record, stopping)
     assert found == outcome
     assert (reason == "") == (outcome == "finished")
     assert "\n" not in reason

@@ -6,10 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 from sample_records import record
-from test_published import own
-from test_table import nasty, three_methods
-from test_verdicts import judged, three
-from test_wide import BOTH, of_two
+from table_samples import BOTH, judged, nasty, of_two, own, three, three_methods
 
 from lpmoe_bench.tables.formats import format_table, to_html, to_latex
 from lpmoe_bench.tables.ledger import load_ledger

@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from sample_records import content, record
+from sample_records import record
+from table_samples import CAMO, COD, SCORES, own
 from typer.testing import CliRunner
 
 from lpmoe_bench.cli.app import app
@@ -15,21 +16,6 @@ from lpmoe_bench.metrics.protocols import PROTOCOLS
 from lpmoe_bench.tables.formats import FORMATS, format_table, to_csv, to_html, to_markdown
 from lpmoe_bench.tables.ledger import load_ledger
 from lpmoe_bench.tables.table import build_table
-
-CAMO = "sinet_cod/test_camo"
-COD = {"name": "cod", "version": 1, "hash": PROTOCOLS["cod"].hash}
-SCORES = {"s_measure": 0.9, "e_mean": 0.9, "weighted_f": 0.8, "mae": 0.05}
-
-
-def own(name="lora", seed=0, label=CAMO, images=250, scores=SCORES, **changes):
-    """A record on the complete test set of CAMO, at its original size, with a paper's weights."""
-    split = {"label": label, "digest": "22" * 32, "images": images}
-    split |= changes.pop("split", {})
-    counts = changes.pop("counts", {"images": images})
-    made = content(name, seed, **{"protocol": COD, "backbone": {"name": "vit"}} | changes)
-    made |= {"scores": {label: scores}, "counts": {label: counts}}
-    made["data"] = made["data"] | {"tests": [split]}
-    return type(record()).model_validate(made)
 
 
 def published(*records, **options):

@@ -10,26 +10,13 @@ from pathlib import Path
 import pytest
 from readme_tree import ROOT
 from sample_records import content, record
+from table_samples import nasty, scores, three_methods
 
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.tables.formats import format_table, to_csv, to_latex, to_markdown
 from lpmoe_bench.tables.table import build_table, read_speeds
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-
-
-def scores(s, e=0.8, w=0.6, mae=0.1):
-    return {"s_measure": s, "e_mean": e, "weighted_f": w, "mae": mae}
-
-
-def three_methods():
-    """Decoder only and VPT with one seed, LoRA with two."""
-    return [
-        record("vpt", scores=scores(0.7412, 0.81, 0.56, 0.125), train={"lr": 5e-3}),
-        record("lora", 1, scores=scores(0.7600, 0.83, 0.57, 0.120)),
-        record("decoder_only", scores=scores(0.697, 0.77, 0.477, 0.155)),
-        record("lora", 0, scores=scores(0.7500, 0.82, 0.58, 0.123)),
-    ]
 
 
 def cells(table, key):
@@ -194,11 +181,6 @@ def test_no_record_and_unknown_format():
         build_table([])
     with pytest.raises(UsageError, match="did you mean 'latex'"):
         format_table(build_table([record()]), "latx")
-
-
-def nasty():
-    method = {"name": "lora", "title": r"A_b & 50% {x} #1 $y^2~<z>\ | *t*"}
-    return build_table([record(method=method), record("vpt")])
 
 
 def test_csv_is_full_precision_and_plain():

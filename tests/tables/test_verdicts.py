@@ -3,56 +3,17 @@
 import csv
 import io
 
-import numpy as np
 import pytest
-from sample_records import content
+from table_samples import judged, stored, three
 from typer.testing import CliRunner
 
 from lpmoe_bench.analysis.comparison import compare_records
 from lpmoe_bench.cli.app import app
 from lpmoe_bench.errors import UsageError
-from lpmoe_bench.records.model import Record
-from lpmoe_bench.records.store import StoredRecord, write_record
 from lpmoe_bench.tables.formats import to_csv, to_html, to_latex, to_markdown
 from lpmoe_bench.tables.parts import CellCounts
-from lpmoe_bench.tables.table import build_table
-from lpmoe_bench.tables.verdicts import with_verdicts
 
 SETS = ("CAMO", "Other")
-
-
-def stored(root, name="lora", seed=0, shift=0.0, sets=SETS, images=8, **changes):
-    """A written record whose rows average to its scores, on each test set."""
-    rng = np.random.default_rng([seed or 0, images, len(name)])
-    rows, scores = [], {}
-    for label in sets:
-        base = np.random.default_rng([images, len(label)]).random(images)
-        values = 0.6 + 0.1 * base + shift + 0.01 * rng.random(images)
-        scores[label] = {"s_measure": float(values.mean()), "mae": float(1 - values.mean())}
-        rows += [
-            {"dataset": label, "image": f"i{n}", "s_measure": v, "mae": 1 - v, "flags": ""}
-            for n, v in enumerate(values.tolist())
-        ]
-    made = content(name, seed, **changes)
-    tests = [made["data"]["tests"][0] | {"label": label, "digest": label * 8} for label in sets]
-    made |= {"scores": scores, "counts": {}, "data": made["data"] | {"tests": tests}}
-    record = Record.model_validate(made)
-    folder = root / f"{record.fingerprint[:9]}-{seed}-{'+'.join(sets)}"
-    write_record(folder, record, rows)
-    return StoredRecord(folder, record)
-
-
-def three(root, seeds=(0, 1, 2), **changes):
-    return [
-        stored(root, name, seed, shift, **changes)
-        for name, shift in (("lora", 0.0), ("vpt", 0.05), ("decoder_only", -0.05))
-        for seed in seeds
-    ]
-
-
-def judged(found, against="lora", margin=0.005, **options):
-    table = build_table([one.record for one in found], metrics=["s_measure", "mae"], **options)
-    return with_verdicts(table, found, against, margin)
 
 
 def verdicts(group):

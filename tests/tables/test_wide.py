@@ -5,25 +5,12 @@ import io
 
 import pytest
 from sample_records import changed, content, record
+from table_samples import BOTH, SETS, of_two
 
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.records.model import Record
 from lpmoe_bench.tables.formats import to_csv, to_html, to_latex, to_markdown
 from lpmoe_bench.tables.table import build_table
-
-
-def shadow(name="lora", seed=0, ber=0.2):
-    """A record of another task: other test set, training set, protocol and loss; BER alone."""
-    made = content(name, seed, task="shadow", train={"loss": "balanced_bce"})
-    tests = [made["data"]["tests"][0] | {"label": "SBU", "digest": "77" * 32}]
-    made["data"] = {"train": made["data"]["train"] | {"label": "SBU-train"}, "tests": tests}
-    made["protocol"] = {"name": "shadow_sbu", "version": 1, "hash": "77" * 32}
-    return Record.model_validate(
-        made | {"scores": {"SBU": {"ber_dataset": ber}}, "counts": {"SBU": {"images": 90}}}
-    )
-
-
-BOTH = [record("vpt"), record("lora"), shadow("vpt", ber=0.1), shadow("lora")]
 
 
 def stacked(*records, **options):
@@ -132,21 +119,6 @@ def test_one_metric_is_one_column_in_percent_where_any_protocol_has_it_so():
 
 
 # Wide tables: test sets side by side for rows that share everything else, and no others.
-
-
-SETS = ("CAMO", "Other")
-
-
-def of_two(name="lora", seed=0, values=(0.7, 0.8), **changes):
-    """A record with scores on two test sets, S as given."""
-    made = content(name, seed, **changes)
-    tests = [made["data"]["tests"][0] | {"label": label, "digest": label * 8} for label in SETS]
-    made["data"] = made["data"] | {"tests": tests}
-    made["scores"] = {
-        label: {"s_measure": value, "mae": 0.1} for label, value in zip(SETS, values, strict=True)
-    }
-    made["counts"] = {label: {"images": 248} for label in SETS}
-    return Record.model_validate(made)
 
 
 def wide(*records, **options):
