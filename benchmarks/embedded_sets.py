@@ -20,8 +20,12 @@ from rich.console import Console
 from rich.table import Table
 
 from lpmoe_bench.console import Terminal
-from lpmoe_bench.data.scenes.generate import COUNTS, SETS
-from lpmoe_bench.data.scenes.priors import best_centred_ellipse, best_colour_threshold
+from lpmoe_bench.data.scenes.generate import (
+    COUNTS,
+    SETS,
+    best_centred_ellipse,
+    best_colour_threshold,
+)
 from lpmoe_bench.files import write_atomically
 
 ENOUGH = 0.2  # IoU by which the lora must be better than both

@@ -30,7 +30,7 @@ from lpmoe_bench.model.costs import count_parameters, peak_memory_bytes
 from lpmoe_bench.model.losses import structure_loss
 from lpmoe_bench.model.segmenter import build_segmenter
 from lpmoe_bench.model.weights.resolve import load_backbone, resolve_weights
-from lpmoe_bench.training.profile import profile_config
+from lpmoe_bench.training.profiling import profile_config
 from method_zoo.options import list_methods
 
 MIB = 2**20

@@ -21,7 +21,7 @@ from .backbones.backbone import Backbone
 from .errors import ZooError
 from .method import Features, Method
 from .parts.deformable import CosineDeformableAttention, Grids, TokenPlaces, places
-from .parts.local_prior import PriorExtractor
+from .parts.layers import PriorExtractor
 
 STRIDES = [4, 8, 16, 32]
 

@@ -15,7 +15,7 @@ from lpmoe_bench.cli import (
     lists,
     merge,
     predict,
-    profile,
+    profiling,
     report,
     run,
     score,
@@ -93,7 +93,7 @@ app.command("describe")(lists.describe_command)
 app.command("doctor")(lists.doctor_command)
 app.command("publish")(lists.publish_command)
 app.command("compare", cls=Command)(compare.compare_command)
-app.command("profile")(profile.profile_command)
+app.command("profile")(profiling.profile_command)
 app.command("report")(report.report_command)
 app.command("score", cls=Command)(score.score_command)
 app.command("merge")(merge.merge_command)

@@ -35,7 +35,7 @@ def data_audit_command(
     """Find images that lie in two splits or two sets, exactly or nearly; groups apart."""
     from lpmoe_bench.analysis import clean
     from lpmoe_bench.console import Terminal
-    from lpmoe_bench.data.audit import audit as audit_module
+    from lpmoe_bench.data.audit import audit
     from lpmoe_bench.data.audit.audit import audit_sets
     from lpmoe_bench.data.pairs import check_root
     from lpmoe_bench.data.registry import load_registry
@@ -57,14 +57,14 @@ def data_audit_command(
     scores = clean.clean_scores(stored, found)
     if json:
         extra = {"clean_subset": clean.clean_json(scores)} if records else {}
-        options.print_json(audit_module.audit_json(found) | extra)
+        options.print_json(audit.audit_json(found) | extra)
     else:
-        print(audit_module.audit_text(found))
+        print(audit.audit_text(found))
         protocols = {one.record.id: one.record.protocol.name for one in stored}
         if records:
             print("\n" + (clean.clean_text(scores, protocols) or "No record was tested on these."))
     if output is not None:
-        write_atomically(output, audit_module.audit_markdown(found))
+        write_atomically(output, audit.audit_markdown(found))
 
 
 # Commands about data sets: list, show, verify, fetch, add, generate; audit is next door.

@@ -12,8 +12,7 @@ from lpmoe_bench.records.context import context_text, decoder_text
 from lpmoe_bench.records.model import Record, SplitFacts
 from lpmoe_bench.report.contents import ReportContents, ReportTable
 from lpmoe_bench.report.disputes import PictureSources, dispute_section
-from lpmoe_bench.report.drawing import Drawing
-from lpmoe_bench.report.files import to_shared, to_svg
+from lpmoe_bench.report.drawing import Drawing, to_shared, to_svg
 from lpmoe_bench.report.page import (
     Child,
     Head,

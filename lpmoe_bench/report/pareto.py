@@ -29,9 +29,10 @@ from lpmoe_bench.report.drawing import (
     place,
     shorten,
     tick_text,
+    to_png,
+    to_svg_file,
 )
 from lpmoe_bench.report.drawing import Dot as Circle
-from lpmoe_bench.report.files import to_png, to_svg_file
 from lpmoe_bench.tables.rows import is_partial
 from method_zoo.errors import unknown
 

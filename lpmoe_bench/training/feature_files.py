@@ -8,6 +8,7 @@ import sys
 import zlib
 from collections.abc import Mapping
 from importlib import metadata
+from inspect import getfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,7 +77,7 @@ def _shared_code() -> set[Path]:
     """Return the files that read images and weights, and those that all methods share."""
     reading = {Path(sys.modules[f.__module__].__file__ or "") for f in (read_image, image_tensor)}
     weights = Path(sys.modules[load_backbone.__module__].__file__ or "").parent.glob("*.py")
-    zoo = Path(method_zoo.__file__ or "").parent
+    zoo = Path(getfile(method_zoo)).parent
     shared = [zoo / "method.py", *(zoo / "backbones").glob("*.py"), *(zoo / "parts").glob("*.py")]
     return {*reading, *weights, *shared}
 

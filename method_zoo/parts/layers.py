@@ -1,12 +1,17 @@
-"""The bottleneck of adapters: down to a few channels and up again, its output zero at the start."""
+"""Layers that several methods share, and those that a paper's model is made of."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from ..errors import ZooError
+
+# The bottleneck of adapters: down to a few channels and up again, its output zero at the start.
 
 
 class Bottleneck(nn.Module):
@@ -41,3 +46,200 @@ def convolve_each(maps: Tensor, kernels: Tensor) -> Tensor:
         groups=batch * channels // kernels.shape[2],
     )
     return joined[0].unflatten(0, (batch, -1))
+
+
+# The mixture of four heterogeneous convolution experts of Controllable-LPMoE, gated per image.
+#
+# M(u) = sum over e of g_e expert_e(u), g = softmax(W mean(u) + b). Each expert: z = unit(u), a3 =
+# K3(z), a5 = K5(z + a3), a7 = K7(z + a5), out = unit([a3, a5, a7, z]); the experts differ in K.
+
+
+# One-level Haar wavelet convolution: depthwise kernels on four half-resolution bands.
+#
+# out = base(x) + H^-1(k * H(x)) with the orthonormal 2 x 2 Haar transform H (WTConv, Finder et al.,
+# ECCV 2024, arXiv 2407.05848, with one level).
+
+
+class WaveletConv(nn.Module):
+    """Depthwise convolution of an image and of its Haar bands; both carry a learnt scale."""
+
+    def __init__(self, channels: int, kernel: int):
+        super().__init__()
+        pad, bands = kernel // 2, 4 * channels
+        self.base = nn.Conv2d(channels, channels, kernel, padding=pad, groups=channels)
+        self.base_scale = nn.Parameter(torch.ones(1, channels, 1, 1))
+        self.bands = nn.Conv2d(bands, bands, kernel, padding=pad, groups=bands, bias=False)
+        self.bands_scale = nn.Parameter(torch.full((1, bands, 1, 1), 0.1))
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W), odd sides too
+        height, width = x.shape[-2:]
+        bands = haar(F.pad(x, (0, width % 2, 0, height % 2)))
+        detail = inverse_haar(_scaled(self.bands, self.bands_scale, bands))
+        return _scaled(self.base, self.base_scale, x) + detail[..., :height, :width]
+
+
+def haar(x: Tensor) -> Tensor:
+    """Return the bands of an even-sized map: (B, C, H, W) -> (B, 4 C, H / 2, W / 2).
+
+    Channel c becomes 4 c to 4 c + 3: average, vertical, horizontal and diagonal difference.
+    """
+    return _butterfly(F.pixel_unshuffle(x, 2))
+
+
+def inverse_haar(bands: Tensor) -> Tensor:
+    """Undo `haar`: the transform is its own inverse."""
+    return F.pixel_shuffle(_butterfly(bands), 2)
+
+
+def _butterfly(x: Tensor) -> Tensor:
+    """Apply the symmetric orthonormal 4 x 4 Haar matrix to each group of four channels."""
+    a, b, c, d = (x * 0.5).unflatten(1, (-1, 4)).unbind(2)
+    top, bottom, left, right = a + b, c + d, a - b, c - d
+    mixed = torch.stack([top + bottom, top - bottom, left + right, left - right], dim=2)
+    return mixed.flatten(1, 2)
+
+
+def _scaled(conv: nn.Conv2d, scale: Tensor, x: Tensor) -> Tensor:
+    """Run conv(x) * scale with the scale multiplied into the small kernel instead of the map."""
+    weight = conv.weight * scale.view(-1, 1, 1, 1)
+    bias = None if conv.bias is None else conv.bias * scale.flatten()
+    return F.conv2d(x, weight, bias, padding=conv.padding, groups=conv.groups)  # type: ignore[arg-type]
+
+
+KERNELS = (3, 5, 7)
+
+
+class Unit(nn.Module):
+    """A convolution, BatchNorm and ReLU; `norms` copies of the norm serve different scales."""
+
+    def __init__(self, conv: nn.Module, channels: int, norms: int = 1):
+        super().__init__()
+        self.conv = conv
+        self.norms = nn.ModuleList(nn.BatchNorm2d(channels) for _ in range(norms))
+
+    def forward(self, x: Tensor, scale: int = 0) -> Tensor:
+        return self.norms[scale % len(self.norms)](self.conv(x)).relu_()
+
+
+class Chain(nn.ModuleList):
+    """Units run one after the other."""
+
+    def forward(self, x: Tensor, scale: int = 0) -> Tensor:
+        for unit in self:
+            x = unit(x, scale)
+        return x
+
+
+Branch = Callable[[int, int, int], nn.Module]
+
+
+def depthwise(channels: int, kernel: int, norms: int) -> nn.Module:
+    """Expert 0: one kernel a channel."""
+    conv = nn.Conv2d(channels, channels, kernel, padding=kernel // 2, groups=channels)
+    return Unit(conv, channels, norms)
+
+
+def atrous(channels: int, kernel: int, norms: int) -> nn.Module:
+    """Expert 1: 3 x 3 kernels whose taps lie `kernel` pixels apart."""
+    conv = nn.Conv2d(channels, channels, 3, padding=kernel, dilation=kernel)
+    return Unit(conv, channels, norms)
+
+
+def asymmetric(channels: int, kernel: int, norms: int) -> nn.Module:
+    """Expert 2: a row kernel, then a column kernel."""
+    row = nn.Conv2d(channels, channels, (1, kernel), padding=(0, kernel // 2))
+    column = nn.Conv2d(channels, channels, (kernel, 1), padding=(kernel // 2, 0))
+    return Chain([Unit(row, channels, norms), Unit(column, channels, norms)])
+
+
+def wavelet(channels: int, kernel: int, norms: int) -> nn.Module:
+    """Expert 3: kernels on the image and on its Haar bands."""
+    return Unit(WaveletConv(channels, kernel), channels, norms)
+
+
+class PriorExpert(nn.Module):
+    """The skeleton all four experts share, around branches of one kind."""
+
+    def __init__(self, branch: Branch, width: int, norms: int):
+        super().__init__()
+        inner = width // 4
+        self.enter = Unit(nn.Conv2d(width, inner, 1), inner, norms)
+        self.branches = nn.ModuleList(branch(inner, kernel, norms) for kernel in KERNELS)
+        self.leave = Unit(nn.Conv2d(4 * inner, width, 1), width, norms)
+
+    def forward(self, u: Tensor, scale: int = 0) -> Tensor:
+        z = self.enter(u, scale)
+        outputs: list[Tensor] = []
+        for branch in self.branches:
+            outputs.append(branch(z + outputs[-1] if outputs else z, scale))
+        return self.leave(torch.cat([*outputs, z], dim=1), scale)
+
+
+class Mixture(nn.Module):
+    """All four experts, always evaluated, weighted by one gate per image and scale.
+
+    There is no top-k, noise, temperature or balance loss (spec, section 1). norms: 1 for BatchNorm
+    shared by the scales as the authors have it, or one copy per scale.
+    """
+
+    def __init__(self, width: int, norms: int):
+        super().__init__()
+        kinds = (depthwise, atrous, asymmetric, wavelet)
+        self.experts = nn.ModuleList(PriorExpert(kind, width, norms) for kind in kinds)
+        self.gate = nn.Linear(width, len(kinds))
+
+    def weigh(self, u: Tensor) -> Tensor:
+        """Return the weight of each expert for each image, (B, 4)."""
+        return self.gate(u.mean((2, 3))).softmax(-1)
+
+    def forward(self, u: Tensor, scale: int = 0) -> Tensor:
+        weights = self.weigh(u)[:, :, None, None, None].unbind(1)
+        total = None
+        for weight, expert in zip(weights, self.experts, strict=True):
+            part = weight * expert(u, scale)
+            total = part if total is None else total + part
+        assert total is not None
+        return total
+
+
+# The dynamic mixed local-prior extractor of Controllable-LPMoE: an image to four prior maps.
+#
+# u_1 = pool(unit(image)), u_k = unit(u'_{k-1}) with stride 2; u'_k = u_k + M(u_k); p_k = W u'_k.
+# The mixture M and the projection W are the same for all four scales.
+
+
+SCALES = 4
+
+
+class PriorExtractor(nn.Module):
+    """A small convolutional network beside the backbone (spec, section 1).
+
+    width: its channels at every scale. norm: "shared" BatchNorm in the mixture, as the authors have
+    it, or "per_scale": a copy of each BatchNorm for each scale, the other weights shared.
+    """
+
+    def __init__(self, dim: int, width: int = 64, norm: str = "shared"):
+        super().__init__()
+        if width < 4 or width % 4:
+            raise ZooError(f"width is {width}; it must be a positive multiple of 4")
+        if norm not in ("shared", "per_scale"):
+            raise ZooError(f"norm is {norm!r}; allowed are 'shared' (as in the paper), 'per_scale'")
+        self.stem = Unit(nn.Conv2d(3, width, 3, stride=2, padding=1), width)
+        self.downs = nn.ModuleList(
+            Unit(nn.Conv2d(width, width, 3, stride=2, padding=1), width) for _ in range(SCALES - 1)
+        )
+        self.mixture = Mixture(width, SCALES if norm == "per_scale" else 1)
+        self.project = nn.Conv2d(width, dim, 1)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Normalised image, (B, 3, h, w), to maps (B, C, ., .) at strides 4, 8, 16, 32."""
+        # Channels last throughout: the maps become tokens, and meet tokens, without a copy.
+        image = image.contiguous(memory_format=torch.channels_last)
+        u = F.max_pool2d(self.stem(image), 3, stride=2, padding=1)
+        maps = []
+        for scale in range(SCALES):
+            if scale > 0:
+                u = self.downs[scale - 1](u)
+            u = u + self.mixture(u, scale)
+            maps.append(self.project(u))
+        return maps

@@ -8,7 +8,7 @@ from method_zoo.backbones.create import create_backbone
 from method_zoo.options import get_method
 from method_zoo.parts import deformable
 from method_zoo.parts.deformable import CosineDeformableAttention, aligned_logits, places, sample
-from method_zoo.parts.local_prior import haar, inverse_haar
+from method_zoo.parts.layers import haar, inverse_haar
 
 
 def literal(query, features, weight):

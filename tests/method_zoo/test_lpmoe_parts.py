@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 from method_zoo.lpmoe import ScaleEnhancement
 from method_zoo.parts.deformable import CosineDeformableAttention, places
-from method_zoo.parts.local_prior import (
+from method_zoo.parts.layers import (
     Mixture,
     PriorExpert,
     PriorExtractor,

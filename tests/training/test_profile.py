@@ -15,8 +15,8 @@ from lpmoe_bench.model.costs import count_parameters, peak_memory_bytes
 from lpmoe_bench.model.segmenter import build_segmenter, native_size
 from lpmoe_bench.model.weights import resolve
 from lpmoe_bench.model.weights.resolve import resolve_weights
-from lpmoe_bench.training import profile
-from lpmoe_bench.training.profile import _rates, measure, profile_config, profile_method
+from lpmoe_bench.training import profiling
+from lpmoe_bench.training.profiling import _rates, measure, profile_config, profile_method
 
 TINY = {"method": "lora", "backbone": "vit_tiny_patch16_224", "size": 64}
 SMALL = {"decoder_options": {"width": 8}, "train": {"batch": 2}, "runtime": {"device": "cpu"}}
@@ -91,14 +91,14 @@ def test_measuring():
 
 def test_rates_are_images_over_seconds(monkeypatch):
     clock = iter([0.0, 0.0, 9.0, 9.0, 10.0, 10.0, 12.0, 12.0, 16.0])  # warm-up, then 1, 2, 4 s
-    monkeypatch.setattr("lpmoe_bench.training.profile.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("lpmoe_bench.training.profiling.time.perf_counter", lambda: next(clock))
     found = _rates(lambda: None, 8, torch.device("cpu"), 3, 100)
     assert found == {"lower_quartile": 3.0, "median": 4.0, "upper_quartile": 6.0, "timings": 3}
 
 
 def test_a_process_without_memory_is_an_error_in_one_sentence(monkeypatch):
     killed = subprocess.CompletedProcess([], -9, "", "")
-    monkeypatch.setattr(profile.subprocess, "run", lambda *a, **k: killed)
+    monkeypatch.setattr(profiling.subprocess, "run", lambda *a, **k: killed)
     with pytest.raises(ResourceError, match=r"out of memory at batch 2, size 64"):
         profile_method(SMALL, TINY, measured=True, terminal=Terminal(quiet=True))
 

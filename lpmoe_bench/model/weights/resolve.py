@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from method_zoo.backbones.backbone import Backbone
 
-
 # The pretrained weights that timm names, from the Hugging Face hub, under the names of timm.
 
 

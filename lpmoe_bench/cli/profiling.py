@@ -53,7 +53,7 @@ def profile_command(
 
     sets, given = parse_sets(set_ or []), {k: v for k, v in flags.items() if v is not None}
     refuse_early(RunRequest(given, sets))
-    from lpmoe_bench.training.profile import profile_method
+    from lpmoe_bench.training.profiling import profile_method
 
     found = profile_method(
         sets,

@@ -95,7 +95,7 @@ def _measure(config: RunConfig, terminal: Terminal) -> dict[str, Any]:
     terminal.say(f"measuring {config.method} at batch {config.train.batch}, random weights")
     asked = {"config": config.model_dump(), "repeats": REPEATS, "seconds": SECONDS}
     done = subprocess.run(
-        [sys.executable, "-m", "lpmoe_bench.training.profile"],
+        [sys.executable, "-m", "lpmoe_bench.training.profiling"],
         input=json.dumps(asked),
         capture_output=True,
         text=True,
