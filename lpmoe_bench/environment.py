@@ -1,7 +1,5 @@
 """Where a result was made: Python, processor, package versions, the code's git state."""
 
-from __future__ import annotations
-
 import os
 import platform
 import subprocess

@@ -7,8 +7,6 @@ the experts of a center that many blocks share: A = sum_g p_g A_g, p = softmax(R
 Prefix tokens pass.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -6,8 +6,6 @@ image, or per window where the backbone attends in windows. Prefix tokens take t
 starts at zero: training starts at the frozen model.
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 from typing import NamedTuple
 

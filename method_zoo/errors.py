@@ -1,7 +1,5 @@
 """Expected errors of the zoo, each one sentence, and the "did you mean" sentence."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from difflib import get_close_matches
 

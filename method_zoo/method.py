@@ -1,7 +1,5 @@
 """Method: what every fine-tuning method shares: the default loop, wrap, unfreeze, state, merge."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 

@@ -5,8 +5,6 @@ Before block i the patches get x <- x + Up(GELU(Lin_i(e + f))): e = Lin(patch em
 blocks. After EVP (Liu et al., CVPR 2023, arXiv 2303.10883).
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -7,8 +7,6 @@ attentions and one for all MLPs. A prefix token sees the centre of W. Up starts 
 starts at the frozen model.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -1,7 +1,5 @@
 """Scores of a record on its clean subset: the test images that training has not seen."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import product

@@ -1,7 +1,5 @@
 """Two methods' records, paired over seeds and images: differences, intervals, verdicts."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Scores of several seeds as one matrix, and intervals and verdicts for a paired difference."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

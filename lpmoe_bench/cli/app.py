@@ -1,7 +1,5 @@
 """The command line: parse, call one function, print."""
 
-from __future__ import annotations
-
 import sys
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """What there is to choose from: names with one line each, and longer descriptions."""
 
-from __future__ import annotations
-
 import ast
 import inspect
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Commands about data sets: list, show, verify, fetch, add, generate, audit."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any
 

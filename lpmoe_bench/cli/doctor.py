@@ -1,7 +1,5 @@
 """What is installed, found and writable here, and what to do about what is not."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import os

@@ -1,7 +1,5 @@
 """Commands that only read or copy: lists, descriptions, doctor, publish."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

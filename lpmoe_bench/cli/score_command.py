@@ -1,7 +1,5 @@
 """The `score` command: plan, score, print, and make what else was asked for."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Named recipes: the training settings of a paper, their sources, and what is left out of them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path

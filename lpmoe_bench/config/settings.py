@@ -1,7 +1,5 @@
 """RunConfig: everything a run is asked for, the role of each field, and its fingerprint."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """Image and mask files to arrays, as a person sees them, and arrays side by side as pictures."""
 
-from __future__ import annotations
-
 import stat
 from collections.abc import Sequence
 from pathlib import Path

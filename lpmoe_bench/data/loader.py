@@ -1,7 +1,5 @@
 """Pairs to tensors: squashed, flipped and batched by seed and key, never by global state."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 

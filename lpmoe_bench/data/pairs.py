@@ -1,7 +1,5 @@
 """Images and their masks, matched by name, and where the splits of a data set keep them."""
 
-from __future__ import annotations
-
 import csv
 import gc
 import unicodedata

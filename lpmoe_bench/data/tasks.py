@@ -1,7 +1,5 @@
 """From a task to verified lists of image and mask files: found sets, own folders or drawn ones."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Sentences on where one limit comes from: spread, quantile, floor, cap, Holm."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 

@@ -1,7 +1,5 @@
 """Candidates against the baseline: one verdict for each score, count and speed."""
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections import Counter

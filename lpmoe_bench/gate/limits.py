@@ -25,8 +25,6 @@ harmless change draws random numbers in another order. Scores that are equal to 
 by seed, pass before any statistics.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

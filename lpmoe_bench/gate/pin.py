@@ -1,7 +1,5 @@
 """Records grouped into cells, and cells turned into pins: scores a seed, spread, counts, speed."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

@@ -1,7 +1,5 @@
 """A run's evaluation from its request to its records: one for each test set."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime

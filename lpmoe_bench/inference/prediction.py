@@ -1,7 +1,5 @@
 """Maps and overlays of images as files; a broken image costs its own outputs alone."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence

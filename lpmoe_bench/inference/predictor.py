@@ -1,7 +1,5 @@
 """Predict at the size of each mask and score; validation and test go through the same code."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import time

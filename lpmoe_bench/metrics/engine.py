@@ -1,7 +1,5 @@
 """Scores of one pair under a protocol: what validation, evaluation and tests call."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from functools import cache, cached_property

@@ -5,8 +5,6 @@ A new metric is one entry of `_ALL`, which a protocol then names, and its case i
 list and to explain metrics takes no time.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

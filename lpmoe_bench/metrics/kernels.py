@@ -1,7 +1,5 @@
 """Compiled kernels: counts by line and level, distances to the object, smoothed errors."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

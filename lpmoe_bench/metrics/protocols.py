@@ -1,7 +1,5 @@
 """The protocols: what the papers of each task print, and exactly how it comes about."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from dataclasses import asdict, dataclass, replace

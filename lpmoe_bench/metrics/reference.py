@@ -1,7 +1,5 @@
 """The engine's oracle: scores of one pair, computed by PySODMetrics 1.6.2."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

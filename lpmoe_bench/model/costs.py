@@ -1,7 +1,5 @@
 """What a model takes: parameters, operations, bytes of its state, peak memory."""
 
-from __future__ import annotations
-
 import copy
 import json
 import sys

@@ -1,7 +1,5 @@
 """Segmentation losses on logits: structure loss in both variants, BCE + Dice, balanced BCE."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -1,7 +1,5 @@
 """A trained method as plain backbone weights, or a LoRA in the format of Hugging Face peft."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import math

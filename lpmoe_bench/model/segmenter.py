@@ -1,7 +1,5 @@
 """Segmenter: a method and a decoder as one model from image to logits."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """What records must have in common to share a table, how a caption says it, and which are kept."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace

@@ -1,7 +1,5 @@
 """What a record says: the fields of run.json, schema version 1."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path

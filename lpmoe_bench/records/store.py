@@ -1,7 +1,5 @@
 """Records on disk: run.json, per_image.csv, curve.csv; the lock of a run, and what is published."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

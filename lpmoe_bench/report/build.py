@@ -1,7 +1,5 @@
 """The head of the page: what is in it, how it was made, and what to beware of."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 

@@ -1,7 +1,5 @@
 """What a report is made of: tables of comparable records, each row with its records' folders."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from lpmoe_bench.errors import UsageError

@@ -1,7 +1,5 @@
 """The most disputed images on the page: as pictures where they can be had, else as a list."""
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """The page: markup, the file around the sections, tables that sort."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import html

@@ -1,7 +1,5 @@
 """A plot of score against cost: the front in blue, rows that another beats hollow and grey."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

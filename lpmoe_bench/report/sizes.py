@@ -1,7 +1,5 @@
 """Scores of single images: where rows disagree, and how scores go with the size of the object."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Training curves: loss and validation score by step, of each seed and their mean."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Verdicts as a matrix: the row's score less the column's, and whether that is sure."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass

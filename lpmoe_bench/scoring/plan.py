@@ -1,7 +1,5 @@
 """A request to score maps, resolved before anything is scored: folders, masks, protocol."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import unicodedata

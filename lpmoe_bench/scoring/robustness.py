@@ -1,7 +1,5 @@
 """Whether scores hold: the same maps under every protocol, and by PySODMetrics."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Scores of anybody's maps: from folders to records, each mask read once for all folders."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal

@@ -1,7 +1,5 @@
 """What maps look like beside their scores: the worst images, the curves, a second opinion."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path

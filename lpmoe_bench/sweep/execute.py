@@ -1,7 +1,5 @@
 """A sweep from its plan to its end: show what is there, run what is missing, say what became."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """One cell as a process, and the engine that runs so many of them on this machine."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import shlex

@@ -1,7 +1,5 @@
 """The engine `ray`: cells as tasks of a Ray cluster, here or on many machines."""
 
-from __future__ import annotations
-
 import logging
 import os
 import socket

@@ -1,7 +1,5 @@
 """The loop of a sweep: which cell is next, what became of it, whether it is tried again."""
 
-from __future__ import annotations
-
 import socket
 import time
 from collections import deque

@@ -1,7 +1,5 @@
 """How a cell stands, read off what is on disk: its run's folder, its attempts, its locks."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager

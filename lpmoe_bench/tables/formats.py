@@ -1,7 +1,5 @@
 """Tables as text: Markdown, LaTeX, CSV, HTML, JSON."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

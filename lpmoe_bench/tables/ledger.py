@@ -1,7 +1,5 @@
 """The ledger of published figures: results/published/*.yaml, checked on the way in."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache

@@ -1,7 +1,5 @@
 """Published figures: beside own records with a difference where allowed, or alone."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 

@@ -1,7 +1,5 @@
 """The rows of a table: a method's seeds together, their labels, their cells and marks."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence

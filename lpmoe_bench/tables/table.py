@@ -1,7 +1,5 @@
 """Tables of records: one for each context, a row for each method, a cell for each number."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path

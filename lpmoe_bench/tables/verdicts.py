@@ -1,7 +1,5 @@
 """Verdicts in a table: every row against one reference row, by the primary metric."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar

@@ -1,7 +1,5 @@
 """Test sets side by side for rows that share everything else, or one below the other."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Features on disk: what a file of them is known by, and how it is kept and checked."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import sys

@@ -5,8 +5,6 @@ which images stand together in a batch, on which run computed a feature, or on w
 Without a cache features are computed in batches, which may move the last bits of a float32.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import time

@@ -1,7 +1,5 @@
 """The training loop, readable top to bottom; it never sees a test image."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math

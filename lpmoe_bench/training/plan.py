@@ -1,7 +1,5 @@
 """A run resolved to its last fact before anything trains: config, data, weights, fingerprint."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """What a method costs before it is trained: counts on shapes alone, then speed and memory here."""
 
-from __future__ import annotations
-
 import json
 import statistics
 import subprocess

@@ -1,7 +1,5 @@
 """What a user asked for, merged and checked as far as settings alone can tell; imports no torch."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

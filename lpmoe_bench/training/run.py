@@ -1,7 +1,5 @@
 """The facts of a finished training and evaluation, as the record that proves them."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable

@@ -3,8 +3,6 @@
 BEiT, Bao et al., ICLR 2022, arXiv 2106.08254, and BEiT v2; the model is timm's class `Beit`.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from timm.models.beit import Beit as TimmBeit

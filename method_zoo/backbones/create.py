@@ -1,7 +1,5 @@
 """A backbone's name, timm's or that of one of Meta's SAM encoders, to a frozen backbone."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from difflib import get_close_matches
 

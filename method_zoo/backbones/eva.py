@@ -3,8 +3,6 @@
 EVA-02, Fang et al., 2023, arXiv 2303.11331; DINOv3, Siméoni et al., 2025, arXiv 2508.10104.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """Frozen linear layers as methods see them: one a place, wrapped by a layer that trains."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

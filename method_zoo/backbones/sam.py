@@ -5,8 +5,6 @@ the encoder of Meta's `segment_anything`. The blocks of timm's norm with an epsi
 of Meta's with 1e-6, each as its native forward does.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

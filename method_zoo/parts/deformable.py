@@ -4,8 +4,6 @@ a = softmax(W q), b = softmax(W u) with u_i = sum_j cos(q_i, f_j) f_j and the sa
 out = W_o sum over levels and points of a * b * (W_v f at reference + offset(q)).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Layers that several methods share, and those that a paper's model is made of."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """The audit: every image of the sets compared with every other, exact and near, groups apart."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress

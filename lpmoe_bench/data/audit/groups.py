@@ -1,7 +1,5 @@
 """What an audit looks at and what it found: images, splits, groups."""
 
-from __future__ import annotations
-
 import csv
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """The search for images that show the same: equal pixels, then close hashes that are confirmed."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import os

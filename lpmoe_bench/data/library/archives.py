@@ -1,7 +1,5 @@
 """Safe unpacking of archives from strangers: nothing outside the target, no links, no bombs."""
 
-from __future__ import annotations
-
 import errno
 import lzma
 import os

@@ -1,7 +1,5 @@
 """One file over HTTP: resumed where it broke off, limited in size, given up when it stalls."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -1,7 +1,5 @@
 """What of the registry is there, what is missing, and where to get it, in plain words."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Recognise a data set in a folder tree: its known layouts at any depth, else an obvious one."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable
 from pathlib import Path

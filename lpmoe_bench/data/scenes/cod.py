@@ -4,8 +4,6 @@ The texture's tones and colours have the distribution of the surroundings; a fai
 the body. Lengths are fractions of the shorter side, so a scene looks alike at any size.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from scipy import ndimage
 

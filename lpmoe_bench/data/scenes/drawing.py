@@ -1,7 +1,5 @@
 """What scenes are drawn with: textures, outlines, palettes, light and lens, all seeded."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

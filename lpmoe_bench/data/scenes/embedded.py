@@ -3,8 +3,6 @@
 A kill leaves nothing that is used, and two processes do not disturb each other.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil

@@ -1,7 +1,5 @@
 """What colour alone or the image's middle alone would score: the priors a drawn set must defeat."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -4,8 +4,6 @@ Behind it the same room goes on, a little displaced, tinted and dimmed; on it li
 images and slanting streaks. Open frames and framed pictures have the same rims, but no glass.
 """
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 from scipy import ndimage

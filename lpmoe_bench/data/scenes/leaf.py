@@ -3,8 +3,6 @@
 Only what is on the leaf counts: soil, dry leaves and twigs below it have every colour of a lesion.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from lpmoe_bench.data.scenes.drawing import (

@@ -4,8 +4,6 @@ Light sits beside the lens: near tissue is bright, the lumen dark, wet spots tha
 shine white. Folds have the polyp's colours and its shading, but run on as ridges.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from lpmoe_bench.data.scenes.drawing import (

@@ -3,8 +3,6 @@
 What tells a road from a flat roof or a parking lot is that it is long, narrow and goes on.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from scipy import ndimage
 

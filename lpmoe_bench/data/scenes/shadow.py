@@ -4,8 +4,6 @@ The ground is made of light and dark materials; a shadow dims whatever lies belo
 factor, a little bluish, with a soft edge. Dark things, dark paving and wet patches are no shadow.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from lpmoe_bench.data.scenes.drawing import (

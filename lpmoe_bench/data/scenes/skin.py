@@ -4,8 +4,6 @@ Pigment takes away light in proportion, so the same lesion is pale on light skin
 skin; ink, hairs, the corners of the lens and small moles are as dark as it is.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from lpmoe_bench.data.scenes.drawing import (

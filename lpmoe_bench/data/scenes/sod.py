@@ -4,8 +4,6 @@ Saliency is relative: the same colour, texture or size belongs to the object of 
 the clutter of the next; only what stands out in this picture, in focus, counts.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from lpmoe_bench.data.scenes.drawing import (

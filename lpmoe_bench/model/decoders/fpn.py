@@ -3,8 +3,6 @@
 Follows the top-down path of Lin et al., CVPR 2017, arXiv 1612.03144, with group norm.
 """
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 

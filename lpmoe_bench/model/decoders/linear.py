@@ -4,8 +4,6 @@ logits = W x + b at stride 16, for each patch by itself; the segmenter resizes t
 the image. Without a batch norm before it, as in the probes of VPT (arXiv 2203.12119).
 """
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from lpmoe_bench.model.decoders.decoder import Decoder, Inputs

@@ -4,8 +4,6 @@ Cheng et al., CVPR 2022, arXiv 2112.01527, with the multi-scale deformable atten
 DETR, arXiv 2010.04159.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -5,8 +5,6 @@ automatic mode of Conv-LoRA (Zhong et al., ICLR 2024, arXiv 2401.17868): no poin
 learnt no-mask vector added everywhere, positions made for the grid at hand.
 """
 
-from __future__ import annotations
-
 import copy
 
 import torch
