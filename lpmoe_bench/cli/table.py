@@ -62,7 +62,9 @@ def table_command(
     from lpmoe_bench.tables.table import build_table, read_speeds
 
     tasks, tests = options.names(task), options.names(test_set)
-    found = find_records(roots or None)
+    found, terminal = find_records(roots or None), Terminal(quiet, no_color)
+    for note in found.notes:
+        terminal.note(note)
     stored = keep_only(found.stored, parse_only(only or ()))
     if len(tasks) > 1 or len(tests) > 1:
         stored = narrow(found._replace(stored=stored), (), tasks, (), tests).stored
@@ -86,8 +88,8 @@ def table_command(
 
         made = with_verdicts(made, stored, against, margin)
     text = format_table(made, "json" if json else format)
-    for note in (*found.notes, *made.notes):
-        Terminal(quiet, no_color).note(note)
+    for note in made.notes:
+        terminal.note(note)
     if output is None:
         print(text, end="")
     else:
