@@ -3,6 +3,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 READY := .venv/.ready
 GATE_SEEDS ?= 0 1
+# A process for each core; PARALLEL= runs all tests in one.
+PARALLEL ?= -n auto --dist worksteal
 
 .PHONY: run test test-all lint check gate bench clean
 
@@ -10,10 +12,10 @@ run: $(READY)  ## train and score Controllable-LPMoE on the embedded camouflage 
 	$(BIN)/lpmoe-bench run --method lpmoe --task cod --embedded
 
 test: $(READY)  ## the tests that take seconds
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL)
 
 test-all: $(READY)  ## all tests, minutes
-	$(BIN)/pytest -m "slow or not slow"
+	$(BIN)/pytest $(PARALLEL) -m "slow or not slow"
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

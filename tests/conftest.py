@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import copy
+import os
 from functools import cache
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # a process for each core, so a thread for each process
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch, and for the processes of tests
 
 import pytest
 import torch
