@@ -160,9 +160,9 @@ def check_explain_command(
     from lpmoe_bench.console import Terminal
     from lpmoe_bench.errors import NotComparableError
     from lpmoe_bench.gate.baseline import read_baseline
-    from lpmoe_bench.gate.explain import choose_pin
-    from lpmoe_bench.gate.explain import explain_limit as sentences
     from lpmoe_bench.gate.judge import judge_cells as judge
+    from lpmoe_bench.gate.outputs import choose_pin
+    from lpmoe_bench.gate.outputs import explain_limit as sentences
     from lpmoe_bench.records.store import find_records
 
     pinned = read_baseline(baseline)
