@@ -76,6 +76,7 @@ def choose_records(name: str, found: Found | None) -> list[StoredRecord]:
     if len(prints) > 1:
         settings = sorted({(s.record.task, s.record.fingerprint[:12]) for s in stored})
         several = ", ".join(f"{print_} on {task}" for task, print_ in settings[:8])
+        several += f" and {len(settings) - 8} more" if len(settings) > 8 else ""
         raise UsageError(
             f"{name} means {len(prints)} different settings ({several}), which differ in "
             f"{_differences(stored)}; choose by --only NAME=VALUE or --task, or name a fingerprint"
@@ -93,7 +94,13 @@ def _differences(stored: Sequence[StoredRecord]) -> str:
     by_print = {s.record.fingerprint: flat(s.record.config) for s in stored}
     names = dict.fromkeys(name for config in by_print.values() for name in config)
     values = {
-        name: list(dict.fromkeys(plain(config.get(name)) for config in by_print.values()))
+        # Older records lack a setting that is an empty text in newer ones.
+        name: list(
+            dict.fromkeys(
+                plain(None if config.get(name) == "" else config.get(name))
+                for config in by_print.values()
+            )
+        )
         for name in names
         if name not in ("seed", "label")
     }

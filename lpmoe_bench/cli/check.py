@@ -110,8 +110,6 @@ def check_command(
     """Judge candidate records: pass, improved, inconclusive, not comparable or regressed."""
     from dataclasses import replace
 
-    from rich.console import Console
-
     from lpmoe_bench import api
     from lpmoe_bench.files import write_atomically
     from lpmoe_bench.gate.baseline import read_baseline
@@ -135,7 +133,7 @@ def check_command(
     if json:
         options.print_json(outcome.as_json(strict))
     else:
-        show_outcome(replace(outcome, notes=()) if quiet else outcome, Console(no_color=no_color))
+        show_outcome(replace(outcome, notes=()) if quiet else outcome, options.console(no_color))
     raise typer.Exit(outcome.exit_code(strict))
 
 

@@ -27,6 +27,7 @@ def compare_command(
     ] = None,
     task: options.Tasks = None,
     test_set: options.TestSets = None,
+    method: options.Methods = None,
     only: options.Only = None,
     metrics: options.Metrics = None,
     margin: Annotated[
@@ -41,9 +42,8 @@ def compare_command(
 
     from lpmoe_bench import api
     from lpmoe_bench.console import Terminal
-    from lpmoe_bench.records.store import find_records
 
-    found = options.narrowed(find_records(records), only, task, None, test_set)
+    found = options.narrowed(options.readable_records(records), only, task, method, test_set)
     report = api.compare(a, b, records=found, metrics=options.names(metrics), margin=margin)
     for note in report.notes:
         Terminal(quiet, no_color).note(note)
@@ -54,9 +54,7 @@ def compare_command(
 
 
 def _show(report: Report, margin: float, no_color: bool) -> None:
-    from rich.console import Console
-
-    console = Console(no_color=no_color)
+    console = options.console(no_color)
     title = f"A = {report.a}, B = {report.b}, "
     title += f"seeds {', '.join(map(str, report.seeds))}" if report.seeds else "of no known seed"
     console.print(title, highlight=False, markup=False)

@@ -60,6 +60,7 @@ def export_command(
     offline: options.Offline = False,
 ) -> None:
     """Write a run's LoRA in the format of Hugging Face peft."""
+    options.refuse_no_run(run)
     from lpmoe_bench.console import Terminal
     from lpmoe_bench.model.merge import export_run
     from lpmoe_bench.model.weights.resolve import default_cache

@@ -6,6 +6,7 @@ One thing has one name everywhere: records (ROOTS or `--records`), test sets (`-
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,12 +16,16 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from lpmoe_bench.records.store import Found
 
 # Older spellings of an option, by command; they go with the next version.
 RENAMED = {
     "compare": {"--root": "--records"},
     "evaluate": {"--data": "--test-set"},
+    "picture": {"--images": "--count"},
+    "report": {"--images": "--count"},
     "score": {"--set": "--test-set"},
     "sweep": {"--methods": "--method", "--tasks": "--task"},
 }
@@ -83,7 +88,8 @@ def _protocols(incomplete: str) -> list[str]:
     return _completed(incomplete, PROTOCOLS)
 
 
-def _metrics(incomplete: str) -> list[str]:
+def complete_metrics(incomplete: str) -> list[str]:
+    """Return the metrics that a word may become."""
     from lpmoe_bench.metrics.extra import known_metrics
 
     return _completed(incomplete, known_metrics())
@@ -166,7 +172,7 @@ TestSets = Annotated[list[str] | None, typer.Option("--test-set", help="Only the
 Metrics = Annotated[
     list[str] | None,
     typer.Option(
-        "--metrics", "--metric", help="Metrics; else the headline.", autocompletion=_metrics
+        "--metrics", "--metric", help="Metrics; else the headline.", autocompletion=complete_metrics
     ),
 ]
 ProtocolName = Annotated[str | None, typer.Option(help="Protocol.", autocompletion=_protocols)]
@@ -176,6 +182,27 @@ def names(texts: Iterable[str] | None) -> list[str]:
     """Return the names of a repeatable option, each of which may hold several with commas."""
     found = (name.strip() for text in texts or () for name in text.split(","))
     return list(dict.fromkeys(filter(None, found)))
+
+
+def readable_records(roots: Sequence[Path] | None) -> Found:
+    """Find records; raises DataError where there are some and none of them can be read."""
+    from lpmoe_bench.errors import DataError
+    from lpmoe_bench.records.store import find_records
+
+    found = find_records(roots or None)
+    if (
+        found.notes and not found.stored
+    ):  # to say that there are none would send people off to train
+        raise DataError(f"no record can be read; {'; '.join(found.notes)}")
+    return found
+
+
+def refuse_no_run(*folders: Path) -> None:
+    """Raise DataError for a folder without a record, before torch is imported to load it."""
+    from lpmoe_bench.records.store import read_record
+
+    for folder in folders:
+        read_record(folder)
 
 
 def narrowed(
@@ -198,6 +225,21 @@ def offline_too(offline: bool) -> bool:
     return offline or bool(os.environ.get("LPMOE_BENCH_OFFLINE"))
 
 
+def plain_asked(no_color: bool) -> bool:
+    """Whether output has to be plain: by option, or by the variable that all programs share."""
+    import os
+
+    return no_color or bool(os.environ.get("NO_COLOR"))
+
+
+def console(no_color: bool) -> Console:
+    """Return standard output as rich writes it; plain means no bold and no italics either."""
+    from rich.console import Console
+
+    plain = plain_asked(no_color)
+    return Console(no_color=plain, color_system=None if plain else "auto", highlight=False)
+
+
 def print_json(value: Any) -> None:
     """Print one object for machines."""
     from json import dumps
@@ -211,7 +253,6 @@ def print_pairs(rows: Sequence[tuple[str, str]], json: bool, no_color: bool = Fa
         return print_json([list(row) for row in rows])
     width = max((len(name) for name, _ in rows), default=0)
     if sys.stdout.isatty():
-        from rich.console import Console
         from rich.table import Table
         from rich.text import Text
 
@@ -219,8 +260,13 @@ def print_pairs(rows: Sequence[tuple[str, str]], json: bool, no_color: bool = Fa
         table.add_column(no_wrap=True)
         table.add_column(overflow="fold")
         for name, text in rows:
-            table.add_row(Text(name, "bold"), Text(text))
-        return Console(no_color=no_color, highlight=False).print(table)
+            table.add_row(Text(name, "bold"), Text(_joined(text)))
+        return console(no_color).print(table)
     for name, text in rows:
         print(f"{name:<{width}}  " + text.replace("\n", "\n" + " " * (width + 2)))
     return None
+
+
+def _joined(text: str) -> str:
+    """Join the lines of a paragraph, that a terminal breaks them where it ends; others stay."""
+    return re.sub(r"(?<=[^\n])\n(?=[^\s*-])", " ", text)

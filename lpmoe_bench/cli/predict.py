@@ -38,6 +38,7 @@ def predict_command(
     from dataclasses import asdict
     from json import dumps
 
+    options.refuse_no_run(run)
     from lpmoe_bench.console import Terminal
     from lpmoe_bench.errors import DataError, InterruptedRun
     from lpmoe_bench.inference.prediction import find_images, predict_images
@@ -67,7 +68,7 @@ def predict_command(
 
 def picture_command(
     runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs of one task.")],
-    images: Annotated[int, typer.Option(help="How many scenes of the embedded set.", min=1)] = 4,
+    count: Annotated[int, typer.Option(help="How many scenes of the embedded set.", min=1)] = 4,
     output: Annotated[Path, typer.Option("--output", "-o", help="File.")] = Path("picture.png"),
     datasets: options.Datasets = None,
     json: options.Json = False,
@@ -76,6 +77,7 @@ def picture_command(
     offline: options.Offline = False,
 ) -> None:
     """Draw image, mask and every run's prediction side by side, on scenes of the runs' task."""
+    options.refuse_no_run(*runs)
     from lpmoe_bench.console import Terminal
     from lpmoe_bench.data.registry import load_registry
     from lpmoe_bench.data.tasks import resolve
@@ -87,8 +89,8 @@ def picture_command(
     with Terminal(quiet, no_color).bar("drawing scenes", 1) as bar:
         data = resolve(task, registry, None, None, True, cache, bar.update)
     pairs = data.tests[0].pairs
-    step = max(1, len(pairs) // images)
-    shown = pairs[::step][:images]
+    step = max(1, len(pairs) // count)
+    shown = pairs[::step][:count]
     side_by_side(runs, shown, output, cache, options.offline_too(offline))
     if json:
         options.print_json({"output": str(output), "images": [pair.name for pair in shown]})
@@ -129,6 +131,7 @@ def evaluate_command(
     offline: options.Offline = False,
 ) -> None:
     """Score a trained run on another test set; writes a record for each set."""
+    options.refuse_no_run(run)
     from lpmoe_bench.console import Terminal
     from lpmoe_bench.errors import InterruptedRun
     from lpmoe_bench.inference.evaluation import EvaluationRequest, evaluate_run
@@ -166,10 +169,8 @@ def evaluate_command(
 
 
 def _show(made: dict[str, StoredRecord], no_color: bool) -> None:
-    from rich.console import Console
-
     from lpmoe_bench.cli.run import show_scores
 
     scores = {label: one.record.scores[label] for label, one in made.items()}
     any_record = next(iter(made.values())).record  # all have one method and one protocol
-    show_scores(any_record, scores, Console(no_color=no_color))
+    show_scores(any_record, scores, options.console(no_color))

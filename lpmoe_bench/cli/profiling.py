@@ -39,8 +39,6 @@ def profile_command(
     no_color: options_module.NoColor = False,
 ) -> None:
     """Count parameters and FLOPs, measure speed and memory; downloads nothing."""
-    from rich.console import Console
-
     from lpmoe_bench.config.settings import parse_sets
     from lpmoe_bench.console import Terminal
 
@@ -64,7 +62,7 @@ def profile_command(
     if json:
         options_module.print_json(found)
         return
-    Console(no_color=no_color).print(_table(found))
+    options_module.console(no_color).print(_table(found))
 
 
 def _check_together(table: bool, of_one: list[Any], output: Path | None, format: str) -> None:

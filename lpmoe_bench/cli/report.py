@@ -36,7 +36,7 @@ def report_command(
     x: Annotated[str, typer.Option(help="Its cost: parameters, images_per_second, memory, ...")] = (
         "parameters"
     ),
-    images: Annotated[int, typer.Option(help="How many disputed images.", min=1)] = 8,
+    count: Annotated[int, typer.Option(help="How many disputed images.", min=1)] = 8,
     no_images: Annotated[bool, typer.Option("--no-images", help="No picture of a set.")] = False,
     maps: Annotated[
         list[str] | None, typer.Option(help="Maps of scored records: NAME=FOLDER.")
@@ -50,7 +50,6 @@ def report_command(
     """Write one HTML file of records: tables, plots, verdicts, disputed images; opens offline."""
     from lpmoe_bench.console import Terminal
     from lpmoe_bench.records.context import parse_only
-    from lpmoe_bench.records.store import find_records
     from lpmoe_bench.report.contents import Selection, gather_contents
 
     tasks, tests = options.names(task), options.names(test_set)
@@ -63,7 +62,7 @@ def report_command(
     )
     terminal = Terminal(quiet, no_color)
     several = (tasks if len(tasks) > 1 else (), method, tests if len(tests) > 1 else ())
-    found = options.narrowed(find_records(roots or None), None, *several)
+    found = options.narrowed(options.readable_records(roots), None, *several)
     material = gather_contents(found, choice)
     for note in material.notes:
         terminal.note(note)
@@ -74,7 +73,7 @@ def report_command(
             terminal.note(note)
         options.print_json({"output": str(pareto)}) if json else print(pareto)
         return
-    gallery = _gallery(images, no_images, maps or [], data_root, datasets)
+    gallery = _gallery(count, no_images, maps or [], data_root, datasets)
     page = _write(material, title, output, gallery, terminal)
     options.print_json({"output": str(page)}) if json else print(page)
 

@@ -94,15 +94,13 @@ def run_and_print(
     terminal = Terminal(quiet or not first, no_color)
     if dry_run:
         return _show_plan(request, terminal, json)
-    from rich.console import Console
-
     from lpmoe_bench.training.run import run_request
 
     folder, record = run_request(request, terminal, force)
     if json:
         print(record.model_dump_json(indent=2))
     else:
-        _show(record, Console(no_color=no_color))
+        _show(record, options.console(no_color))
     terminal.say(f"record: {folder}")
     return None
 

@@ -25,7 +25,12 @@ def table_command(
     only: options.Only = None,
     metrics: Annotated[
         list[str] | None,
-        typer.Option("--metrics", "--metric", help="all, or names with commas."),
+        typer.Option(
+            "--metrics",
+            "--metric",
+            help="all, or names with commas.",
+            autocompletion=options.complete_metrics,
+        ),
     ] = None,
     columns: Annotated[str, typer.Option(help="Cost columns, with commas, or all.")] = "",
     sort: Annotated[str | None, typer.Option(help="Order rows by this column.")] = None,
@@ -62,7 +67,9 @@ def table_command(
     from lpmoe_bench.tables.table import build_table, read_speeds
 
     tasks, tests = options.names(task), options.names(test_set)
-    found, terminal = find_records(roots or None), Terminal(quiet, no_color)
+    terminal = Terminal(quiet, no_color)
+    # A published table alone needs no record.
+    found = find_records(roots or None) if source else options.readable_records(roots)
     for note in found.notes:
         terminal.note(note)
     stored = keep_only(found.stored, parse_only(only or ()))

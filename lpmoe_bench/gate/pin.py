@@ -57,9 +57,10 @@ def gather_cells(found: Found, where: str) -> list[GateCell]:
             key = json.dumps(identity_of(stored.record, test), sort_keys=True, default=str)
             groups.setdefault((key, test), []).append(stored)
     if not groups:
+        unread = f" ({'; '.join(found.notes)})" if found.notes else ""
         raise NotComparableError(
-            f"no record is found under {where}, so there is nothing to judge; run the cell first, "
-            f"or name the folder of its records"
+            f"no record is found under {where}, so there is nothing to judge{unread}; run the "
+            f"cell first, or name the folder of its records"
         )
     cells = [_cell(stored, test) for (_, test), stored in groups.items()]
     return sorted(cells, key=lambda cell: cell.name)

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +21,14 @@ from lpmoe_bench.errors import DataError, InterruptedRun, ResourceError, UsageEr
 from lpmoe_bench.metrics.extra import get_extra
 from lpmoe_bench.metrics.scorer import Scorer, ScoreResult
 from lpmoe_bench.records.model import DataFacts, MethodFacts, ProtocolFacts, Record, SplitFacts
-from lpmoe_bench.records.store import RECORD, ROWS, StoredRecord, read_record, write_record
+from lpmoe_bench.records.store import (
+    RECORD,
+    ROWS,
+    SAID_EACH,
+    StoredRecord,
+    read_record,
+    write_record,
+)
 from lpmoe_bench.scoring.plan import MapFolder, ScorePlan, ScoreRequest
 from lpmoe_bench.scoring.work import (
     Item,
@@ -203,6 +211,22 @@ def _notes(scored: Sequence[Scored]) -> list[str]:
     return [f"{one.facts.label}: {note}" for one in scored for note in one.notes]
 
 
+def _grouped(problems: Sequence[str]) -> list[str]:
+    """Say once what more than three files have; a sentence begins with the path of its file."""
+    kinds: dict[str, list[str]] = {}
+    for problem in problems:
+        found = re.match(r".+?\.\w+ (.+)", problem, re.DOTALL)
+        kinds.setdefault(found[1] if found else problem, []).append(problem)
+    said: list[str] = []
+    for kind, found in kinds.items():
+        if len(found) <= SAID_EACH:
+            said += found
+        else:
+            names = ", ".join(problem.removesuffix(f" {kind}") for problem in found[:SAID_EACH])
+            said.append(f"{len(found)} of them, such as {names}: each {kind}")
+    return said
+
+
 def _set_aside(place: Path) -> None:
     """Rename a finished record's files, so that scoring again loses nothing."""
     number = 1 + len(list(place.glob(f"superseded-*-{RECORD}")))
@@ -277,7 +301,7 @@ def score_set(
     if part.problems:
         raise DataError(
             f"{len(part.problems)} files of {test.label} and its maps cannot be scored: "
-            f"{shown(part.problems, '; ')}"
+            f"{shown(_grouped(part.problems), '; ')}"
         )
     of_masks = mask_sentences(part.mask_flags, len(items))
     for note in of_masks:

@@ -3,13 +3,17 @@
 import json
 import subprocess
 import sys
+from collections import defaultdict
+from typing import get_args
 
 import pytest
 import typer
+from drawn_files import square_mask, write
 from typer.testing import CliRunner
 
 import method_zoo
 from lpmoe_bench.cli.app import app
+from lpmoe_bench.cli.options import RENAMED
 from lpmoe_bench.config.settings import LOSSES, RunConfig, setting_fields
 from lpmoe_bench.model import decoders
 from lpmoe_bench.model.decoders.names import get_decoder, list_decoders
@@ -31,6 +35,8 @@ REFUSED = {
     "unknown recipe 'x'": ["run", "--recipe", "x"],
     "unknown method 'lpmo'": ["sweep", "--method", "lora,lpmo", "--task", "cod"],
     "size is 33": ["profile", "--method", "lora", "--size", "33"],
+    "holds no run.json": ["predict", "tests", "image.png"],
+    "tests holds no run.json": ["evaluate", "tests", "--test-set", "camo/test"],
 }
 EARLY = """
 import json, sys
@@ -69,7 +75,37 @@ def test_one_name_means_one_thing():
             assert name in ("run", "profile")  # a setting, as in `sweep`
     for name in ("table", "report", "compare", "check check", "check pin", "check update"):
         options = {text for p in ALL[name].params for text in p.opts}
-        assert {"--only", "--task", "--test-set"} <= options, name
+        assert {"--only", "--task", "--test-set", "--method"} <= options, name
+
+
+def test_no_option_is_a_number_here_and_a_path_there():
+    kinds = defaultdict(lambda: defaultdict(list))
+    for name, command in ALL.items():
+        for text, parameter in ((text, p) for p in command.params for text in p.opts):
+            annotation = parameter.type_descriptor.annotation
+            kind = next(iter(get_args(annotation)), annotation)
+            kinds[text][kind].append(name)
+    several = {text: dict(found) for text, found in kinds.items() if len(found) > 1}
+    # Images of `data add` are a folder's name inside another one.
+    assert several.keys() == {"--images"}, several
+
+
+def test_older_names_lead_to_options_that_exist():
+    for name, renamed in RENAMED.items():
+        if name in ALL:  # sweep is a group
+            known = {text for p in ALL[name].params for text in p.opts}
+            assert set(renamed.values()) <= known
+            assert not renamed.keys() & known
+
+
+def test_plain_means_no_escapes_at_all(monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    words = ("compare", "41d3b80aaace", "84d0a33ab675", "--records", "results/records")
+    assert "\x1b[" in call(*words).stdout
+    assert "\x1b[" not in call(*words, "--no-color").stdout
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[" not in call(*words).stdout
 
 
 def test_what_settings_alone_can_refuse_does_not_wait_for_torch():
@@ -150,9 +186,22 @@ def test_a_fault_of_many_records_is_said_once(tmp_path):
     for k in range(30):
         (tmp_path / f"r{k}").mkdir()
         (tmp_path / f"r{k}/run.json").write_text("half")
-    done = CliRunner().invoke(app, ["table", str(tmp_path)])
-    assert "left out: 30 records for one reason" in done.stderr
-    assert done.stderr.count("left out") == 1
+    for words in (["table"], ["report"], ["compare", "lora", "vpt", "--records"]):
+        error = str(CliRunner().invoke(app, [*words, str(tmp_path)]).exception)
+        assert error.startswith("no record can be read; left out: 30 records for one reason")
+        assert error.count("not valid JSON") == 1
+
+
+def test_a_fault_of_many_maps_is_said_once(tmp_path):
+    for folder in ("maps", "masks"):
+        for k in range(5):
+            write(tmp_path / folder / f"{k}.png", square_mask())
+    for path in (tmp_path / "maps").iterdir():
+        path.write_bytes(b"no image")
+    where = ("--gt", str(tmp_path / "masks"), "--runs", str(tmp_path / "runs"), "--jobs", "1")
+    error = str(CliRunner().invoke(app, ["score", str(tmp_path / "maps"), *where]).exception)
+    assert "5 of them, such as" in error
+    assert error.count("cannot be decoded") == 1
 
 
 def test_filters_narrow_baseline_and_candidates_alike(tmp_path):

@@ -184,7 +184,7 @@ def test_picture_is_of_the_runs_own_task(run, tmp_path, monkeypatch):
     text = (other / "run.json").read_text().replace('"task": "cod"', '"task": "leaf"')
     (other / "run.json").write_text(text)
     for folder, task in ((run, "cod"), (other, "leaf")):
-        done = call(["picture", str(folder), "--images", "2", "-o", str(tmp_path / "p.png")])
+        done = call(["picture", str(folder), "--count", "2", "-o", str(tmp_path / "p.png")])
         assert done.code == 0, done.stderr
         assert asked.pop() == (task, True)
         assert shape(tmp_path / "p.png")[:2] == (24 + 2 * 182 + 6, 3 * 182 + 6)

@@ -229,7 +229,7 @@ def pictured(tmp_path, drawn, digest: str | None = None, *more: str) -> str:
 
 
 def test_pictures_stand_in_the_page_with_a_warning(tmp_path, drawn):
-    text = pictured(tmp_path, drawn, None, "--images", "3")
+    text = pictured(tmp_path, drawn, None, "--count", "3")
     sources = re.findall(r'<img src="data:image/(jpeg|png);base64,([^"]+)"', text)
     assert len(sources) == 3 * (2 + 2 * 2)  # image and mask, a map and its errors of two methods
     pixels = [

@@ -182,7 +182,7 @@ def test_pictures_are_seen_and_stand_in_the_page_itself(tmp_path):
     own, split = draw_set(tmp_path)
     draw_two(tmp_path / "runs", split.digest)
     place = ["--data-root", str(tmp_path / "data"), "--datasets", str(own)]
-    report(tmp_path / "runs", tmp_path / "report", *place, "--images", "3")
+    report(tmp_path / "runs", tmp_path / "report", *place, "--count", "3")
     (tmp_path / "browser").mkdir()
     with chromium(tmp_path / "browser") as browser:
         browser.open(tmp_path / "report" / "index.html")
