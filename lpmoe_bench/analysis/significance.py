@@ -1,7 +1,7 @@
 """Scores of several seeds as one matrix, and intervals and verdicts for a paired difference."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -194,12 +194,34 @@ def compare_paired(
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return p values adjusted by Holm's step-down procedure, in the order given."""
-    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
     adjusted, highest = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(order):
+    for rank, index in _ascending(p_values):
         highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = highest
     return adjusted
+
+
+def holm_levels(p_values: Sequence[float], level: float) -> list[float]:
+    """Return the level at which Holm's procedure judges each of a family, in the order given.
+
+    Of m, the k-th smallest (from 0) is tested at level / (m - k) as long as all before it are
+    findings; from the first that is none on, all stand at that one's level. So a p value is a
+    finding exactly where it is below its own level here, which is where `holm` puts it below
+    `level`.
+    """
+    found, stopped = [level] * len(p_values), False
+    current = level
+    for rank, index in _ascending(p_values):
+        if not stopped:
+            current = level / (len(p_values) - rank)
+            stopped = p_values[index] >= current
+        found[index] = current
+    return found
+
+
+def _ascending(p_values: Sequence[float]) -> Iterator[tuple[int, int]]:
+    """Yield the rank and the index of each p value, the smallest first: the steps of Holm."""
+    yield from enumerate(sorted(range(len(p_values)), key=lambda index: p_values[index]))
 
 
 def half_width(spread: Spread, level: float = LEVEL) -> float:

@@ -108,7 +108,7 @@ def _label(metric: str) -> str:
     from lpmoe_bench.metrics.facts import get_metric
 
     fact = get_metric(metric)
-    return f"{fact.label} {'↑' if fact.higher_is_better else '↓'}"
+    return f"{fact.label} {fact.arrow}"
 
 
 def _reason(line: ComparisonLine) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard, TypeVar
 
+from lpmoe_bench.console import OnProgress
 from lpmoe_bench.data.images import inspect_mask, read_image, read_mask
 from lpmoe_bench.data.pairs import Pair, check_sizes, shown, uncollected
 from lpmoe_bench.errors import DataError, ResourceError
@@ -155,7 +156,6 @@ def _is_row(row: Any) -> TypeGuard[list[Any]]:
     )
 
 
-Report = Callable[[int, int], None]
 Item = TypeVar("Item")
 Value = TypeVar("Value")
 UNUSUAL = {  # what check_pairs says about flags of inspect_mask
@@ -242,7 +242,9 @@ def _manifest(
     return Manifest.of(cache, pairs, content.__name__), content
 
 
-def check_pairs(split: Split, report: Report | None = None, cache: Path | None = None) -> list[str]:
+def check_pairs(
+    split: Split, report: OnProgress | None = None, cache: Path | None = None
+) -> list[str]:
     """Decode every image and mask once, so that a broken file is known before training starts.
 
     Returns one note for each unusual kind of mask. Raises DataError for all broken files at once:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lpmoe_bench.data.pairs import Pair, check_root, find_pairs, read_stems, split_pairs
 from lpmoe_bench.data.registry import Dataset, Registry, Task, load_registry
-from lpmoe_bench.data.splits import Report, Split, check_pairs, make_split
+from lpmoe_bench.data.splits import OnProgress, Split, check_pairs, make_split
 from lpmoe_bench.errors import DataError, UsageError
 
 MANIFESTS = "manifests"  # folder of the cache: see manifest.py
@@ -53,7 +53,7 @@ def resolve(
     folders: Folders | None = None,
     embedded: bool = False,
     generated_root: Path = Path("cache"),
-    report: Report | None = None,
+    report: OnProgress | None = None,
 ) -> TaskData:
     """Return the train and test splits of a task.
 
@@ -178,7 +178,9 @@ def _label(split: Split) -> tuple[str, str]:
     return split.dataset, split.name
 
 
-def _drawn(task: Task, why: str, place: Path, report: Report | None) -> tuple[Split, Split, str]:
+def _drawn(
+    task: Task, why: str, place: Path, report: OnProgress | None
+) -> tuple[Split, Split, str]:
     """Return the train and test split of a task's embedded set, and what to say about it."""
     if not task.embedded:
         raise DataError(

@@ -7,13 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
-from lpmoe_bench.analysis.significance import samples
+from lpmoe_bench.analysis.significance import holm_levels, samples
 from lpmoe_bench.errors import DataError, NotComparableError
 from lpmoe_bench.gate.baseline import Baseline, CellPin, MetricPin, Policy
 from lpmoe_bench.gate.limits import (
     Reference,
     floor_of,
-    levels,
     p_value,
     reference_of,
     seeds_needed,
@@ -307,7 +306,7 @@ def judge_scores(scores: Sequence[Score], policy: Policy) -> list[JudgedLine]:
 def _judgements(scores: Sequence[Score], policy: Policy, sign: int) -> list[Judgement]:
     chances = [p_value(s.reference, sign * s.drop, s.seeds, policy) for s in scores]
     known = [p for p in chances if p is not None]
-    steps = iter(levels(known, policy.level))
+    steps = iter(holm_levels(known, policy.level))
     found = []
     for score, p in zip(scores, chances, strict=True):
         level = policy.level if p is None else next(steps)

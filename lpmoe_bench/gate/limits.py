@@ -26,7 +26,6 @@ by seed, pass before any statistics.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lpmoe_bench.gate.baseline import DEFAULT_FLOOR, MetricPin, Policy
@@ -99,24 +98,6 @@ def p_value(reference: Reference, drop: float, seeds: int, policy: Policy) -> fl
         return 0.0
     t = drop / (reference.sd * math.sqrt(1 / seeds + 1 / reference.seeds))
     return float(special.stdtr(reference.seeds - 1, -t))
-
-
-def levels(p_values: Sequence[float], level: float) -> list[float]:
-    """Return the level at which Holm's procedure judges each of a family, in the order given.
-
-    Of m, the k-th smallest (from 0) is tested at level / (m - k) as long as all before it are
-    findings; from the first that is none on, all stand at that one's level. So a p value is a
-    finding of Holm's procedure exactly where it is below its own level here.
-    """
-    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
-    found, stopped = [level] * len(p_values), False
-    current = level
-    for rank, index in enumerate(order):
-        if not stopped:
-            current = level / (len(p_values) - rank)
-            stopped = p_values[index] >= current
-        found[index] = current
-    return found
 
 
 def seeds_needed(reference: Reference, drop: float, level: float) -> tuple[int, bool] | None:

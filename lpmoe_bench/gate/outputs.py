@@ -43,7 +43,7 @@ def label(line: JudgedLine) -> str:
     if line.kind != "quality" or line.name not in METRICS:
         return line.name
     fact = METRICS[line.name]
-    return f"{fact.label} {'↑' if fact.higher_is_better else '↓'}"
+    return f"{fact.label} {fact.arrow}"
 
 
 def number_text(line: JudgedLine, value: float | None) -> str:

@@ -16,6 +16,7 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from lpmoe_bench.config.settings import RunConfig
+from lpmoe_bench.console import OnProgress
 from lpmoe_bench.data.images import THRESHOLD
 from lpmoe_bench.data.loader import Prefixes, eval_items, image_tensor
 from lpmoe_bench.data.pairs import Pair
@@ -211,12 +212,14 @@ def windows(length: int, side: int | None) -> list[Window]:
 # The probability map of an image of any size: seen whole, or in windows that are blended.
 
 
-Report = Callable[[int, int], None]
 Item = TypeVar("Item")
 
 
 def probability_map(
-    predictor: Predictor, image: np.ndarray, side: int | None = None, report: Report | None = None
+    predictor: Predictor,
+    image: np.ndarray,
+    side: int | None = None,
+    report: OnProgress | None = None,
 ) -> np.ndarray:
     """Return the probabilities (K, h, w), float32, that a model gives an RGB image uint8 (h, w, 3).
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from lpmoe_bench import __version__
 from lpmoe_bench.config.settings import RunConfig, build_config
+from lpmoe_bench.console import OnProgress
 from lpmoe_bench.data.scenes.generate import SETS
 from lpmoe_bench.errors import BenchError, DataError, UsageError
 from lpmoe_bench.files import sha256_file, write_atomically
@@ -263,8 +264,6 @@ SUFFIX = ".safetensors"
 PEFT_SIZE = 128  # pixels: an adapter has no image side of its own
 ABOUT = "lpmoe_bench"  # one entry of metadata: the order of several is not kept, nor their digest
 
-Report = Callable[[int, int], None]
-
 
 @dataclass(frozen=True)
 class Merged:
@@ -278,7 +277,7 @@ class Merged:
 
 
 def merge_run(
-    run: Path, output: Path, cache: Path, offline: bool, force: bool, report: Report
+    run: Path, output: Path, cache: Path, offline: bool, force: bool, report: OnProgress
 ) -> Merged:
     """Fold a finished run's method into its backbone and write that under the model's own names.
 
@@ -312,7 +311,7 @@ def merge_peft(
     cache: Path,
     offline: bool,
     force: bool,
-    report: Report,
+    report: OnProgress,
 ) -> Merged:
     """Do the same for a LoRA in Hugging Face peft's format, on the backbone it was trained on.
 
@@ -356,7 +355,7 @@ def write_merged(
     output: Path,
     cache: Path,
     about: Mapping[str, object],
-    report: Report,
+    report: OnProgress,
 ) -> Merged:
     """Merge a method, write the file, read it back and prove it; `method` is used up.
 

@@ -23,10 +23,10 @@ from lpmoe_bench.metrics.scorer import Scorer, ScoreResult
 from lpmoe_bench.records.model import DataFacts, MethodFacts, ProtocolFacts, Record, SplitFacts
 from lpmoe_bench.records.store import (
     RECORD,
-    ROWS,
     SAID_EACH,
     StoredRecord,
     read_record,
+    set_aside,
     write_record,
 )
 from lpmoe_bench.scoring.plan import MapFolder, ScorePlan, ScoreRequest
@@ -202,7 +202,7 @@ def write_scored(
         data=DataFacts(tests=[one.facts for one in scored]),
         notes=[*folder.notes, *_notes(scored)],
     )
-    _set_aside(place)
+    set_aside(place)
     write_record(place, record, [row for one in scored for row in one.result.rows])
     return record
 
@@ -225,14 +225,6 @@ def _grouped(problems: Sequence[str]) -> list[str]:
             names = ", ".join(problem.removesuffix(f" {kind}") for problem in found[:SAID_EACH])
             said.append(f"{len(found)} of them, such as {names}: each {kind}")
     return said
-
-
-def _set_aside(place: Path) -> None:
-    """Rename a finished record's files, so that scoring again loses nothing."""
-    number = 1 + len(list(place.glob(f"superseded-*-{RECORD}")))
-    for name in (RECORD, ROWS):
-        if (place / name).exists():
-            (place / name).rename(place / f"superseded-{number}-{name}")
 
 
 # {test set: {method: its result by each variant, None where a variant has none}}

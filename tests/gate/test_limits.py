@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lpmoe_bench.analysis.significance import holm
+from lpmoe_bench.analysis.significance import holm, holm_levels
 from lpmoe_bench.gate.baseline import MetricPin, Policy
 from lpmoe_bench.gate.judge import Score, judge_scores
-from lpmoe_bench.gate.limits import learnt, levels, p_value, reference_of, seeds_needed, tolerance
+from lpmoe_bench.gate.limits import learnt, p_value, reference_of, seeds_needed, tolerance
 from lpmoe_bench.gate.pin import metric_pin
 
 POLICY = Policy()
@@ -77,7 +77,7 @@ def test_one_seed_has_the_limit_that_is_given_and_no_other():
 def test_levels_find_exactly_what_holm_finds(seed):
     p = (np.random.default_rng(seed).random(6) ** 4).tolist()
     adjusted = holm(p)
-    found = [value < level for value, level in zip(p, levels(p, 0.05), strict=True)]
+    found = [value < level for value, level in zip(p, holm_levels(p, 0.05), strict=True)]
     assert found == [value < 0.05 for value in adjusted]
 
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from lpmoe_bench.console import OnProgress
 from lpmoe_bench.data.audit.groups import Image
 from lpmoe_bench.data.images import read_image
 from lpmoe_bench.data.library.verify import Bars
@@ -159,7 +160,6 @@ class FeatureLikeness(NamedTuple):
 
 
 SIDE = 64  # of a thumbnail: enough for texture, and 50,000 of them are 200 MB
-Report = Callable[[int, int], None]
 
 
 class Signatures(NamedTuple):
@@ -176,7 +176,7 @@ def signatures(
     paths: Sequence[Path],
     contents: Sequence[str],
     cache: Path | None = None,
-    report: Report | None = None,
+    report: OnProgress | None = None,
 ) -> Signatures:
     """Read images, or take what is kept of files with these checksums under `cache`.
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
+from lpmoe_bench.console import OnProgress
 from lpmoe_bench.data.pairs import SUFFIXES
 from lpmoe_bench.errors import DataError, ResourceError
 from lpmoe_bench.files import write_failure
@@ -25,7 +26,6 @@ UNNAMEABLE = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR)
 BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError)
 UNREADABLE = (RuntimeError, NotImplementedError, ValueError)  # unknown method, bad name
 BY_HAND = "unpack it yourself and give the folder"
-Report = Callable[[int, int], None]
 
 
 class ArchiveError(DataError):
@@ -80,7 +80,7 @@ def is_archive(path: Path) -> bool:
 
 
 def unpack(
-    archive: Path, target: Path, report: Report | None = None, limits: Limits | None = None
+    archive: Path, target: Path, report: OnProgress | None = None, limits: Limits | None = None
 ) -> Unpacked:
     """Unpack images, tables and lists of an archive below a folder of its own.
 

@@ -5,12 +5,11 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lpmoe_bench.console import Terminal
+from lpmoe_bench.console import OnProgress, Terminal
 from lpmoe_bench.data.library.add import Added, SplitSource, add_sources, refuse_present
 from lpmoe_bench.data.library.archives import ArchiveError, is_archive
 from lpmoe_bench.data.registry import Archive, Dataset
@@ -155,7 +154,6 @@ SLOW_SECONDS, SLOW_BYTES = 60.0, 60 * 1024  # an answer with fewer bytes in that
 MOST_BYTES = 200 * 2**30
 PIECE_BYTES = 1 << 18
 BUSY = (408, 425, 429, 500, 502, 503, 504)
-Report = Callable[[int, int], None]
 
 
 class _Again(Exception):
@@ -171,7 +169,7 @@ class Resuming:
     """
 
     part: Path
-    report: Report | None = None
+    report: OnProgress | None = None
     most_bytes: int = MOST_BYTES
 
     @property

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from lpmoe_bench.data.pairs import LonelyError, Pair, split_pairs
 from lpmoe_bench.data.registry import Dataset
-from lpmoe_bench.data.splits import Facts, Report, Split, checked, checksum_of, digest_of
+from lpmoe_bench.data.splits import Facts, OnProgress, Split, checked, checksum_of, digest_of
 from lpmoe_bench.errors import DataError
 
 MASKS = {  # flags of inspect_mask in a report
@@ -124,7 +124,7 @@ def verify_pairs(
     place: Path,
     pairs: list[Pair],
     cache: Path | None = None,
-    report: Report | None = None,
+    report: OnProgress | None = None,
 ) -> Verified:
     """Decode all pairs of a split and compare what is known of it."""
     split = Split(dataset.name, name, tuple(pairs), "")

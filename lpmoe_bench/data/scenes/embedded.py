@@ -16,6 +16,7 @@ from typing import Any
 
 import cv2
 
+from lpmoe_bench.console import OnProgress
 from lpmoe_bench.data.scenes.drawing import Array, Draw, Shape
 from lpmoe_bench.errors import ResourceError, UsageError
 from lpmoe_bench.files import write_failure
@@ -89,7 +90,6 @@ def _sides(shapes: tuple[Shape, ...], draw: Draw, size: int) -> Shape:
     return round(height * size / LONGER_SIDE), round(width * size / LONGER_SIDE)
 
 
-Report = Callable[[int, int], None]
 DAY_SECONDS = 86400
 
 
@@ -97,7 +97,7 @@ def draw_folder(
     folder: Path,
     drawn: EmbeddedSet,
     counts: Mapping[str, int],
-    report: Report | None = None,
+    report: OnProgress | None = None,
     *,
     seed: int = 0,
     **options: Any,
@@ -134,7 +134,7 @@ def _write(
     folder: Path,
     drawn: EmbeddedSet,
     counts: Mapping[str, int],
-    report: Report,
+    report: OnProgress,
     seed: int,
     options: Mapping[str, Any],
 ) -> None:

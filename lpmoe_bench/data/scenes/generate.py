@@ -9,7 +9,7 @@ import numpy as np
 
 from lpmoe_bench.data.scenes import cod, glass, leaf, polyp, road, shadow, skin, sod
 from lpmoe_bench.data.scenes.drawing import Array, Shape
-from lpmoe_bench.data.scenes.embedded import EmbeddedSet, Report, draw_folder
+from lpmoe_bench.data.scenes.embedded import EmbeddedSet, OnProgress, draw_folder
 from lpmoe_bench.errors import UsageError
 from method_zoo.errors import unknown
 
@@ -32,7 +32,7 @@ SETS = {each.SET.name: each.SET for each in TASKS}
 def ensure_generated(
     name: str,
     root: Path,
-    report: Report | None = None,
+    report: OnProgress | None = None,
     *,
     counts: Mapping[str, int] | None = None,
     shape: Shape | None = None,
@@ -63,7 +63,7 @@ def generate_folder(
     size: int = 352,
     seed: int = 0,
     empty: float = 0.0,
-    report: Report | None = None,
+    report: OnProgress | None = None,
 ) -> Path:
     """Draw `count` scenes of a task into the new folder `output` and return it.
 
