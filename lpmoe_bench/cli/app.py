@@ -10,6 +10,7 @@ from lpmoe_bench.cli import (
     check,
     compare,
     data,
+    doctor,
     lists,
     merge,
     predict,
@@ -88,7 +89,7 @@ app.command("predict")(predict.predict_command)
 app.command("picture", cls=Command)(predict.picture_command)
 app.command("table")(table.table_command)
 app.command("describe")(lists.describe_command)
-app.command("doctor")(lists.doctor_command)
+app.command("doctor")(doctor.doctor_command)
 app.command("publish")(lists.publish_command)
 app.command("compare", cls=Command)(compare.compare_command)
 app.command("profile")(profiling.profile_command)

@@ -1,4 +1,4 @@
-"""What is installed, found and writable here, and what to do about what is not."""
+"""The `doctor` command: what is installed, found and writable here, and what to do about it."""
 
 import importlib
 import importlib.util
@@ -9,11 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from lpmoe_bench.data.library.listing import set_state
-from lpmoe_bench.data.registry import load_registry
-from lpmoe_bench.environment import collect_environment
-from lpmoe_bench.model.weights import default_backbone
-from lpmoe_bench.model.weights.resolve import default_cache
+from lpmoe_bench.cli import options
 
 LEAST_FREE_BYTES = 2 * 2**30
 
@@ -24,6 +20,19 @@ class Finding(NamedTuple):
     name: str
     value: str
     advice: str = ""
+
+
+def doctor_command(
+    data_root: options.DataRoot = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    no_color: options.NoColor = False,
+) -> None:
+    """Say what is installed and found here, and what to do about what is not."""
+    rows = [
+        (f.name, f.value + (f"  -> {f.advice}" if f.advice else "")) for f in examine(data_root)
+    ]
+    options.print_pairs(rows, json, no_color)
 
 
 def examine(data_root: Path | None) -> list[Finding]:
@@ -45,6 +54,8 @@ def _python() -> Finding:
 
 
 def _code() -> Finding:
+    from lpmoe_bench.environment import collect_environment
+
     found = collect_environment("")
     commit = found.git_sha[:12] if found.git_sha else "not a git checkout"
     dirty = " with uncommitted changes" if found.git_dirty else ""
@@ -58,6 +69,8 @@ def _training_packages() -> Finding:
     if missing:
         advice = "pip install 'lpmoe-bench[train]' to train; tables work without"
         return Finding("training packages", f"missing {', '.join(missing)}", advice)
+    from lpmoe_bench.environment import collect_environment
+
     versions = collect_environment("").packages
     found = ", ".join(f"{name} {versions.get(name)}" for name in ("torch", "torchvision", "timm"))
     try:
@@ -80,6 +93,9 @@ def _device() -> Finding:
 
 
 def _default_weights() -> Finding:
+    from lpmoe_bench.model.weights import default_backbone
+    from lpmoe_bench.model.weights.resolve import default_cache
+
     cache = default_cache()
     if (cache / default_backbone.FILE).is_file():
         return Finding("default backbone", f"cached in {cache}, verified at each start")
@@ -92,6 +108,9 @@ def _data(root: Path | None) -> Finding:
         return Finding("data", "LPMOE_BENCH_DATA is not set", advice)
     if not root.is_dir():
         return Finding("data", f"{root} does not exist", "set LPMOE_BENCH_DATA to your data folder")
+    from lpmoe_bench.data.library.listing import set_state
+    from lpmoe_bench.data.registry import load_registry
+
     states = [set_state(dataset, root) for dataset in load_registry().datasets.values()]
     found = [s.dataset.name if s.word == "found" else f"{s.dataset.name} ({s.word})" for s in states
              if s.word != "missing"]  # fmt: skip

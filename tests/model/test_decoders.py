@@ -8,7 +8,7 @@ from conftest import tiny_backbone
 from torch import Tensor
 from torch.optim import AdamW
 
-from lpmoe_bench.cli.catalogue import description, listing
+from lpmoe_bench.cli.lists import description, listing
 from lpmoe_bench.data.registry import load_registry
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.model.decoders.decoder import Decoder
