@@ -1,7 +1,11 @@
-"""Pixel decoder of Mask2Former: four maps to three refined ones and a mask feature at stride 4.
+"""Mask2Former: queries with a label and a mask each, 64 wide as in Controllable-LPMoE.
 
-Cheng et al., CVPR 2022, arXiv 2112.01527, with the multi-scale deformable attention of Deformable
-DETR, arXiv 2010.04159.
+Cheng et al., CVPR 2022, arXiv 2112.01527. With labels p, a softmax over the classes and
+"nothing", and masks m, a sigmoid, the score of a class is S_c = sum over queries q of
+p(q, c) m(q).
+
+The pixel decoder turns four maps into three refined ones and a mask feature at stride 4, with the
+multi-scale deformable attention of Deformable DETR, arXiv 2010.04159.
 """
 
 import math
@@ -14,13 +18,6 @@ from lpmoe_bench.errors import UsageError
 from lpmoe_bench.model.decoders.decoder import Decoder, Inputs, full_precision
 from method_zoo.method import Features
 from method_zoo.parts.deformable import TokenPlaces, places, precise, sample, star
-
-# Mask2Former: queries with a label and a mask each, 64 wide as in Controllable-LPMoE.
-#
-# Cheng et al., CVPR 2022, arXiv 2112.01527. With labels p, a softmax over the classes and
-# "nothing", and masks m, a sigmoid, the score of a class is S_c = sum over queries q of p(q, c)
-# m(q).
-
 
 STRIDES = [4, 8, 16, 32]
 SMALLEST = 1e-6  # added to a score before its logarithm
