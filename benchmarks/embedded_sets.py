@@ -51,14 +51,13 @@ def trained(task: str, args: argparse.Namespace) -> dict[str, Any]:
     from lpmoe_bench.config.settings import parse_sets
     from lpmoe_bench.inference.predictor import Predictor
     from lpmoe_bench.model.segmenter import load_trained
-    from lpmoe_bench.model.weights.resolve import default_cache
     from lpmoe_bench.training.plan import make_plan
     from lpmoe_bench.training.request import RunRequest
     from lpmoe_bench.training.run import execute
 
     flags = {"method": "lora", "task": task, "size": args.size}
     sets = parse_sets([f"train.epochs={args.epochs}", f"train.limit_train={args.limit}"])
-    request = RunRequest(flags, sets, embedded=True, runs=args.runs, cache=default_cache())
+    request = RunRequest(flags, sets, embedded=True, runs=args.runs)
     terminal = Terminal()
     plan = make_plan(request, terminal)
     execute(plan, terminal, False)

@@ -27,7 +27,6 @@ from rich.table import Table
 
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.model.segmenter import blueprint, build_segmenter
-from lpmoe_bench.model.weights.resolve import default_cache
 from lpmoe_bench.training.features import MIB, idle_because, open_features
 from lpmoe_bench.training.loop import train
 from lpmoe_bench.training.plan import Plan, make_plan
@@ -51,7 +50,6 @@ def make(method: str, mode: str | None, args: argparse.Namespace, place: Path) -
         sets,
         embedded=True,
         runs=place / str(mode),
-        cache=default_cache(),
     )
     return dataclasses.replace(make_plan(request, Terminal(quiet=True)), cache=place)
 

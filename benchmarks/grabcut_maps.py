@@ -22,8 +22,8 @@ from rich.progress import track
 from lpmoe_bench.data.images import read_image
 from lpmoe_bench.data.registry import load_registry
 from lpmoe_bench.data.tasks import resolve
+from lpmoe_bench.environment import default_cache
 from lpmoe_bench.files import write_atomically
-from lpmoe_bench.model.weights.resolve import default_cache
 
 SIDE, MARGIN, ROUNDS = 256, 0.1, 5
 

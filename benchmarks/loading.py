@@ -32,10 +32,10 @@ from lpmoe_bench.data.loader import PairDataset, default_workers, epoch_batches,
 from lpmoe_bench.data.pairs import Pair, read_pair
 from lpmoe_bench.data.registry import load_registry
 from lpmoe_bench.data.tasks import resolve
-from lpmoe_bench.environment import usable_cores
+from lpmoe_bench.environment import default_cache, usable_cores
 from lpmoe_bench.model.losses import structure_loss
 from lpmoe_bench.model.segmenter import build_segmenter
-from lpmoe_bench.model.weights.resolve import default_cache, resolve_weights
+from lpmoe_bench.model.weights.resolve import resolve_weights
 
 BATCH = 8
 WORKERS = sorted({0, 1, 2, default_workers("cpu")})

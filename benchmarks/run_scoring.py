@@ -40,7 +40,7 @@ from rich.table import Table
 from lpmoe_bench.data.registry import load_registry
 from lpmoe_bench.data.splits import Split
 from lpmoe_bench.data.tasks import Folders, open_split, resolve
-from lpmoe_bench.environment import usable_cores
+from lpmoe_bench.environment import default_cache, usable_cores
 from lpmoe_bench.errors import BenchError, DataError, UsageError
 from lpmoe_bench.inference.predictor import Predictor
 from lpmoe_bench.metrics import reference
@@ -48,7 +48,6 @@ from lpmoe_bench.metrics.engine import score_pair
 from lpmoe_bench.metrics.protocols import Protocol, get_protocol
 from lpmoe_bench.metrics.scorer import Scorer
 from lpmoe_bench.model.segmenter import load_trained
-from lpmoe_bench.model.weights.resolve import default_cache
 from lpmoe_bench.records.model import Record, SplitFacts
 from lpmoe_bench.records.store import ROWS, read_record, read_rows
 from lpmoe_bench.scoring.robustness import verify_scores

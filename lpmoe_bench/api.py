@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lpmoe_bench.console import Terminal
+from lpmoe_bench.environment import default_cache, is_offline
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.records.frame import load_records
 from lpmoe_bench.records.store import Found, StoredRecord, find_records
@@ -146,7 +147,6 @@ def _image(image: Any) -> np.ndarray | None:
 def _score_folder(
     pred: Path, gt: Path, protocol: str, extra: Sequence[str], images: Any
 ) -> ScoreResult:
-    from lpmoe_bench.model.weights.resolve import default_cache
     from lpmoe_bench.scoring.plan import ScoreRequest, plan_scores
     from lpmoe_bench.scoring.scoring import score_set
 
@@ -160,7 +160,6 @@ def _score_folder(
             images=Path(images) if images is not None else None,
             protocol=protocol,
             extra=extra,
-            cache=default_cache(),
             runs=Path(nowhere),
         )
         plan = plan_scores(request, terminal)
@@ -211,7 +210,6 @@ def run(
     """
     from lpmoe_bench.config.settings import RunConfig, nest_settings, read_config_file
     from lpmoe_bench.data.tasks import Folders
-    from lpmoe_bench.model.weights.resolve import default_cache
     from lpmoe_bench.training.request import RunRequest, refuse_early
 
     file = read_config_file(Path(config)) if isinstance(config, str | os.PathLike) else config
@@ -227,8 +225,7 @@ def run(
         embedded=embedded,
         datasets=Path(datasets) if datasets else None,
         runs=Path(runs),
-        cache=default_cache(),
-        offline=offline or bool(os.environ.get("LPMOE_BENCH_OFFLINE")),
+        offline=is_offline(offline),
     )
     refuse_early(request)  # before torch is imported
     from lpmoe_bench.training.run import run_request
@@ -279,7 +276,6 @@ def evaluate(
         DataError: images, masks or weights are missing or broken.
     """
     from lpmoe_bench.inference.evaluation import EvaluationRequest, evaluate_run
-    from lpmoe_bench.model.weights.resolve import default_cache
 
     root = data_root or os.environ.get("LPMOE_BENCH_DATA")
     request = EvaluationRequest(
@@ -292,8 +288,7 @@ def evaluate(
         data_root=Path(root) if root else None,
         datasets=Path(datasets) if datasets else None,
         runs=Path(runs) if runs else None,
-        cache=default_cache(),
-        offline=offline or bool(os.environ.get("LPMOE_BENCH_OFFLINE")),
+        offline=is_offline(offline),
         save_predictions=save_predictions,
         allow_overlap=allow_overlap,
         force=force,
@@ -346,7 +341,6 @@ def predict(
     from lpmoe_bench.data.images import read_image
     from lpmoe_bench.inference.prediction import find_images
     from lpmoe_bench.inference.predictor import load_predictor, probability_map, side_of
-    from lpmoe_bench.model.weights.resolve import default_cache
 
     several = images if isinstance(images, list | tuple) else [images]
     given: list[tuple[Path | None, Any]] = []
@@ -362,7 +356,7 @@ def predict(
                 )
             given.append((None, array))
     side_of(tile, 32)  # a wrong word is said before anything is loaded
-    predictor, config = load_predictor(_folder(run), default_cache(), offline)
+    predictor, config = load_predictor(_folder(run), default_cache(), is_offline(offline))
     side = side_of(tile, config.size)
     return [
         Prediction(file, probability_map(predictor, read_image(file) if file else array, side)[0])
@@ -388,9 +382,8 @@ def load_model(run: Run, offline: bool = False) -> nn.Module:
     """
     from lpmoe_bench.inference.predictor import ProbabilityModel
     from lpmoe_bench.model.segmenter import load_trained
-    from lpmoe_bench.model.weights.resolve import default_cache
 
-    segmenter, config = load_trained(_folder(run), default_cache(), offline)
+    segmenter, config = load_trained(_folder(run), default_cache(), is_offline(offline))
     return ProbabilityModel(segmenter, config.size).eval()
 
 

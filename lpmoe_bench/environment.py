@@ -1,4 +1,4 @@
-"""Where a result was made: Python, processor, package versions, the code's git state."""
+"""This machine: where a result was made, and what its environment variables ask for."""
 
 import os
 import platform
@@ -25,6 +25,17 @@ class Environment(BaseModel):
     git_sha: str | None = None
     git_dirty: bool | None = None
     version: str
+
+
+def default_cache() -> Path:
+    """Return the folder for fetched weights: LPMOE_BENCH_CACHE, or ~/.cache/lpmoe-bench."""
+    chosen = os.environ.get("LPMOE_BENCH_CACHE")
+    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "lpmoe-bench"
+
+
+def is_offline(asked: bool = False) -> bool:
+    """Whether nothing may be fetched: as asked for, or by LPMOE_BENCH_OFFLINE."""
+    return asked or bool(os.environ.get("LPMOE_BENCH_OFFLINE"))
 
 
 # Packages whose version can move a number.

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from lpmoe_bench.environment import default_cache
 from lpmoe_bench.errors import DataError
-from lpmoe_bench.model.weights.resolve import default_cache, resolve_weights
+from lpmoe_bench.model.weights.resolve import resolve_weights
 
 NOTEBOOK = Path(__file__).parents[1] / "docs" / "quickstart.ipynb"
 

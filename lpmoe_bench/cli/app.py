@@ -21,7 +21,7 @@ from lpmoe_bench.cli import (
     sweep,
     table,
 )
-from lpmoe_bench.cli.options import Command
+from lpmoe_bench.cli.options import App
 from lpmoe_bench.errors import BenchError, UsageError
 
 TRAIN_PACKAGES = (
@@ -34,7 +34,7 @@ TRAIN_PACKAGES = (
     "segment_anything",
 )
 
-app = typer.Typer(
+app = App(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Train, score and compare parameter-efficient fine-tuning methods for segmentation.",
@@ -84,17 +84,17 @@ def _program(
 
 
 app.command("run", no_args_is_help=True)(run.run_command)
-app.command("evaluate", cls=Command)(predict.evaluate_command)
+app.command("evaluate")(predict.evaluate_command)
 app.command("predict")(predict.predict_command)
-app.command("picture", cls=Command)(predict.picture_command)
+app.command("picture")(predict.picture_command)
 app.command("table")(table.table_command)
 app.command("describe")(lists.describe_command)
 app.command("doctor")(doctor.doctor_command)
 app.command("publish")(lists.publish_command)
-app.command("compare", cls=Command)(compare.compare_command)
+app.command("compare")(compare.compare_command)
 app.command("profile")(profiling.profile_command)
-app.command("report", cls=Command)(report.report_command)
-app.command("score", cls=Command)(score.score_command)
+app.command("report")(report.report_command)
+app.command("score")(score.score_command)
 app.command("merge")(merge.merge_command)
 app.command("export")(merge.export_command)
 app.command("list")(lists.list_command)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from lpmoe_bench.gate.pin import GateCell
     from lpmoe_bench.records.store import Found
 
-app = typer.Typer(
+app = options.App(
     no_args_is_help=True,
     help="The gate: candidate records against a pinned baseline.",
     epilog="Exit codes of check: 0 pass or improved, 10 regressed, 5 not comparable, "
@@ -24,38 +25,45 @@ app = typer.Typer(
 )
 
 BaselineFile = Annotated[Path, typer.Option("--baseline", help="The file of pinned cells.")]
-Level = Annotated[
-    float | None, typer.Option(help="Chance of a false alarm in a call; the baseline's, else 0.05.")
-]
-Floor = Annotated[float | None, typer.Option(help="A drop up to this is never a regression.")]
-Cap = Annotated[float | None, typer.Option(help="A drop beyond this always is one.")]
-Speed = Annotated[
-    float | None,
-    typer.Option(help="Share of images/s that may be lost on the same hardware; 1: any."),
-]
 PINNED = Path("results/baseline.json")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a policy says in place of the baseline's own."""
+
+    level: Annotated[
+        float | None,
+        typer.Option(help="Chance of a false alarm in a call; the baseline's, else 0.05."),
+    ] = None
+    floor: Annotated[
+        float | None, typer.Option(help="A drop up to this is never a regression.")
+    ] = None
+    cap: Annotated[float | None, typer.Option(help="A drop beyond this always is one.")] = None
+
+
+@dataclass(frozen=True)
+class SpeedLimits(Limits):
+    """With the limit of what speed may be lost."""
+
+    speed_tolerance: Annotated[
+        float | None,
+        typer.Option(help="Share of images/s that may be lost on the same hardware; 1: any."),
+    ] = None
 
 
 @app.command("pin")
 def check_pin_command(
+    *,
     roots: options.Roots = None,
-    task: options.Tasks = None,
-    test_set: options.TestSets = None,
-    method: options.Methods = None,
-    only: options.Only = None,
+    kept: options.RecordFilter,
     baseline: BaselineFile = PINNED,
     metrics: options.Metrics = None,
     reason: Annotated[str, typer.Option(help="Kept in the baseline's history.")] = "first pin",
-    level: Level = None,
-    floor: Floor = None,
-    cap: Cap = None,
-    speed_tolerance: Speed = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    no_color: options.NoColor = False,
+    limits: SpeedLimits,
+    out: options.Output,
 ) -> None:
     """Write a baseline from records: scores of every seed, spread, parameters, FLOPs, speed."""
-    from lpmoe_bench.console import Terminal
     from lpmoe_bench.gate.baseline import Policy, write_baseline
     from lpmoe_bench.gate.pin import pin_cells as make
     from lpmoe_bench.gate.pin import tells_speed
@@ -65,47 +73,36 @@ def check_pin_command(
         raise UsageError(
             f"{baseline} exists; change it by check update --reason TEXT, or name another file"
         )
-    terminal = Terminal(quiet, no_color)
-    policy = Policy().changed(level=level, floor=floor, cap=cap, speed_tolerance=speed_tolerance)
-    found = options.narrowed(find_records(roots or None), only, task, method, test_set)
-    cells = _cells(found, roots, terminal)
+    policy = Policy().changed(**vars(limits))
+    found = kept.narrow(find_records(roots or None))
+    cells = _cells(found, roots, out.terminal)
     made = make(cells, policy, reason, options.names(metrics) or None)
     write_baseline(baseline, made)
     for cell, pinned in zip(cells, made.cells, strict=True):
         seeds = len(cell.seeds)
-        if not json:
+        if not out.json:
             print(f"{cell.name}: {seeds} seed{'s' if seeds > 1 else ''}")
         if seeds < 3:
-            terminal.note(f"{cell.name}: limits from {seeds} seeds are wide or none; pin 5")
+            out.terminal.note(f"{cell.name}: limits from {seeds} seeds are wide or none; pin 5")
         if pinned.speed is None and tells_speed(cell):
-            terminal.note(f"{cell.name}: no speed is pinned, its seeds ran on unlike hardware")
-    if json:
-        seeds = {cell.name: [str(seed) for seed in cell.seeds] for cell in cells}
-        options.print_json({"baseline": str(baseline), "cells": seeds})
-    else:
-        print(baseline)
+            out.terminal.note(f"{cell.name}: no speed is pinned, its seeds ran on unlike hardware")
+    named = {cell.name: [str(seed) for seed in cell.seeds] for cell in cells}
+    out.print({"baseline": str(baseline), "cells": named}, baseline)
 
 
 @app.command("check")
 def check_command(
+    *,
     roots: options.Roots = None,
-    task: options.Tasks = None,
-    test_set: options.TestSets = None,
-    method: options.Methods = None,
-    only: options.Only = None,
+    kept: options.RecordFilter,
     baseline: BaselineFile = PINNED,
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML.")] = None,
     summary: Annotated[
         Path | None, typer.Option(help="Write Markdown; else to $GITHUB_STEP_SUMMARY if set.")
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Inconclusive is exit code 11.")] = False,
-    level: Level = None,
-    floor: Floor = None,
-    cap: Cap = None,
-    speed_tolerance: Speed = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    no_color: options.NoColor = False,
+    limits: SpeedLimits,
+    out: options.Output,
 ) -> None:
     """Judge candidate records: pass, improved, inconclusive, not comparable or regressed."""
     from dataclasses import replace
@@ -116,46 +113,31 @@ def check_command(
     from lpmoe_bench.gate.outputs import show_outcome, to_junit, write_summary
     from lpmoe_bench.records.store import find_records
 
-    pinned = _narrowed(read_baseline(baseline), only, task, method, test_set)
-    found = options.narrowed(find_records(roots or None), only, task, method, test_set)
-    outcome = api.check(
-        roots,
-        pinned,
-        records=found,
-        level=level,
-        floor=floor,
-        cap=cap,
-        speed_tolerance=speed_tolerance,
-    )
+    pinned = _narrowed(read_baseline(baseline), kept)
+    found = kept.narrow(find_records(roots or None))
+    outcome = api.check(roots, pinned, records=found, **vars(limits))
     if junit is not None:
         write_atomically(junit, to_junit(outcome, strict))
     write_summary(outcome, summary)
-    if json:
-        options.print_json(outcome.as_json(strict))
+    if out.json:
+        out.print(outcome.as_json(strict), "")
     else:
-        show_outcome(replace(outcome, notes=()) if quiet else outcome, options.console(no_color))
+        show_outcome(replace(outcome, notes=()) if out.quiet else outcome, out.console)
     raise typer.Exit(outcome.exit_code(strict))
 
 
 @app.command("explain")
 def check_explain_command(
+    *,
     roots: options.Roots = None,
-    task: options.Tasks = None,
-    test_set: options.TestSets = None,
-    method: options.Methods = None,
-    only: options.Only = None,
+    kept: options.RecordFilter,
     baseline: BaselineFile = PINNED,
     cell: Annotated[str, typer.Option(help="A part of the cell's name; needed for several.")] = "",
     metric: Annotated[str, typer.Option(help="Its metric; else the first one pinned.")] = "",
-    level: Level = None,
-    floor: Floor = None,
-    cap: Cap = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    no_color: options.NoColor = False,
+    limits: Limits,
+    out: options.Output,
 ) -> None:
     """Say in sentences where the limit of one score comes from, and what would settle it."""
-    from lpmoe_bench.console import Terminal
     from lpmoe_bench.errors import NotComparableError
     from lpmoe_bench.gate.baseline import read_baseline
     from lpmoe_bench.gate.judge import judge_cells as judge
@@ -165,56 +147,45 @@ def check_explain_command(
 
     pinned = read_baseline(baseline)
     chosen, key = choose_pin(pinned, cell, metric)
-    policy = pinned.policy.changed(level=level, floor=floor, cap=cap)
-    found = options.narrowed(find_records(roots or None), only, task, method, test_set)
+    policy = pinned.policy.changed(**vars(limits))
+    found = kept.narrow(find_records(roots or None))
     try:
-        cells = _cells(found, roots, Terminal(quiet, no_color))
+        cells = _cells(found, roots, out.terminal)
     except NotComparableError:  # without candidates there is still a limit to explain
         cells = []
     outcome = judge(pinned, cells, policy) if cells else None
     said = sentences(chosen, key, policy, outcome, cells)
-    options.print_json(said) if json else print("\n".join(said))
+    out.print(said, "\n".join(said))
 
 
 @app.command("update")
 def check_update_command(
+    *,
     roots: options.Roots = None,
-    task: options.Tasks = None,
-    test_set: options.TestSets = None,
-    method: options.Methods = None,
-    only: options.Only = None,
+    kept: options.RecordFilter,
     baseline: BaselineFile = PINNED,
     reason: Annotated[str, typer.Option(help="Why; kept in the history. Without: a preview.")] = "",
     metrics: options.Metrics = None,
-    level: Level = None,
-    floor: Floor = None,
-    cap: Cap = None,
-    speed_tolerance: Speed = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    no_color: options.NoColor = False,
+    limits: SpeedLimits,
+    out: options.Output,
 ) -> None:
     """Show what new records change in the baseline and, with a reason, pin them."""
-    from lpmoe_bench.console import Terminal
     from lpmoe_bench.gate.baseline import read_baseline, write_baseline
     from lpmoe_bench.gate.pin import update_pins as make
     from lpmoe_bench.gate.pin import with_history
     from lpmoe_bench.records.store import find_records
 
     pinned = read_baseline(baseline)
-    policy = pinned.policy.changed(
-        level=level, floor=floor, cap=cap, speed_tolerance=speed_tolerance
-    )
-    found = options.narrowed(find_records(roots or None), only, task, method, test_set)
-    cells = _cells(found, roots, Terminal(quiet, no_color))
+    policy = pinned.policy.changed(**vars(limits))
+    found = kept.narrow(find_records(roots or None))
+    cells = _cells(found, roots, out.terminal)
     pins, changes = make(pinned, cells, policy, options.names(metrics) or None)
     writes = bool(changes and reason.strip())
     if writes:
         write_baseline(baseline, with_history(pinned, pins, policy, cells, reason.strip(), changes))
-    if json:
+    if out.json:
         told = [str(change) for change in changes]
-        options.print_json({"baseline": str(baseline), "changes": told, "written": writes})
-        return
+        return out.print({"baseline": str(baseline), "changes": told, "written": writes}, "")
     for change in changes:
         print(change)
     if not changes:
@@ -226,6 +197,7 @@ def check_update_command(
             f"{baseline} was not written, this is a preview: say why it should change with "
             f"--reason TEXT, which is kept in its history"
         )
+    return None
 
 
 def _cells(found: Found, roots: list[Path] | None, terminal: Terminal) -> list[GateCell]:
@@ -237,20 +209,10 @@ def _cells(found: Found, roots: list[Path] | None, terminal: Terminal) -> list[G
     return gather_cells(found, ", ".join(str(root) for root in roots or default_roots()))
 
 
-def _narrowed(
-    baseline: Baseline,
-    only: list[str] | None,
-    tasks: list[str] | None,
-    methods: list[str] | None,
-    test_sets: list[str] | None,
-) -> Baseline:
+def _narrowed(baseline: Baseline, kept: options.RecordFilter) -> Baseline:
     """Return the pins that filters leave; raises UsageError where they leave none."""
-    from lpmoe_bench.records.context import parse_only
-
-    kept = baseline.narrowed(
-        parse_only(only or ()), *map(options.names, (tasks, methods, test_sets))
-    )
-    if baseline.cells and not kept.cells:
+    left = baseline.narrowed(*kept.parsed())
+    if baseline.cells and not left.cells:
         names = ", ".join(pin.name for pin in baseline.cells[:5])
         raise UsageError(f"no pinned cell is left by these filters; pinned are {names}")
-    return kept
+    return left

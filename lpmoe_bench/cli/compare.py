@@ -10,6 +10,7 @@ import typer
 from lpmoe_bench.cli import options
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from lpmoe_bench.analysis.comparison import ComparisonLine, Report
@@ -18,6 +19,7 @@ COLOURS = {"better": "green", "worse": "red", "equal": "cyan", "inconclusive": "
 
 
 def compare_command(
+    *,
     a: Annotated[
         str, typer.Argument(help="A method or fingerprint among the records, or a folder of runs.")
     ],
@@ -25,36 +27,29 @@ def compare_command(
     records: Annotated[
         list[Path] | None, typer.Option("--records", help="Folders of records to look in.")
     ] = None,
-    task: options.Tasks = None,
-    test_set: options.TestSets = None,
-    method: options.Methods = None,
-    only: options.Only = None,
+    kept: options.RecordFilter,
     metrics: options.Metrics = None,
     margin: Annotated[
         float, typer.Option(help="Differences below this are equal.", min=0, max=1)
     ] = 0.005,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    no_color: options.NoColor = False,
+    out: options.Output,
 ) -> None:
     """Compare two methods, paired over seeds and images: A - B, interval, verdict."""
     from dataclasses import asdict
 
     from lpmoe_bench import api
-    from lpmoe_bench.console import Terminal
 
-    found = options.narrowed(options.readable_records(records), only, task, method, test_set)
+    found = kept.narrow(options.readable_records(records))
     report = api.compare(a, b, records=found, metrics=options.names(metrics), margin=margin)
     for note in report.notes:
-        Terminal(quiet, no_color).note(note)
-    if json:
-        options.print_json(asdict(report) | {"margin": margin})
+        out.terminal.note(note)
+    if out.json:
+        out.print(asdict(report) | {"margin": margin}, "")
     else:
-        _show(report, margin, no_color)
+        _show(report, margin, out.console)
 
 
-def _show(report: Report, margin: float, no_color: bool) -> None:
-    console = options.console(no_color)
+def _show(report: Report, margin: float, console: Console) -> None:
     title = f"A = {report.a}, B = {report.b}, "
     title += f"seeds {', '.join(map(str, report.seeds))}" if report.seeds else "of no known seed"
     console.print(title, highlight=False, markup=False)

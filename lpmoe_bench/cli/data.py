@@ -1,7 +1,7 @@
 """Commands about data sets: list, show, verify, fetch, add, generate, audit."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -12,6 +12,7 @@ from lpmoe_bench.errors import DataError
 
 
 def data_audit_command(
+    *,
     names: Annotated[list[str], typer.Argument(metavar="SET...", help="Data sets to compare.")],
     records: Annotated[
         list[Path] | None,
@@ -25,37 +26,32 @@ def data_audit_command(
     ] = None,
     data_root: options.DataRoot = None,
     datasets: options.Datasets = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    no_color: options.NoColor = False,
+    out: options.Output,
     offline: options.Offline = False,
 ) -> None:
     """Find images that lie in two splits or two sets, exactly or nearly; groups apart."""
     from lpmoe_bench.analysis import clean
-    from lpmoe_bench.console import Terminal
     from lpmoe_bench.data.audit import audit
     from lpmoe_bench.data.audit.audit import audit_sets
     from lpmoe_bench.data.pairs import check_root
     from lpmoe_bench.data.registry import load_registry
+    from lpmoe_bench.environment import default_cache
     from lpmoe_bench.files import write_atomically
     from lpmoe_bench.model.likeness import default_features
-    from lpmoe_bench.model.weights.resolve import default_cache
     from lpmoe_bench.records.store import find_records
 
     check_root(data_root)
     registry, cache = load_registry(datasets), default_cache()
     chosen = [registry.dataset(name) for name in dict.fromkeys(names)]
     stored = find_records(records).stored if records else []
-    offline = options.offline_too(offline)
-    bars = Terminal(quiet, no_color)
     features, why_not = None, "--no-features"
     if not no_features:
-        features, why_not = default_features(cache, offline, bars.say)
-    found = audit_sets(chosen, data_root, cache, bars, features, why_not)
+        features, why_not = default_features(cache, offline, out.terminal.say)
+    found = audit_sets(chosen, data_root, cache, out.terminal, features, why_not)
     scores = clean.clean_scores(stored, found)
-    if json:
+    if out.json:
         extra = {"clean_subset": clean.clean_json(scores)} if records else {}
-        options.print_json(audit.audit_json(found) | extra)
+        out.print(audit.audit_json(found) | extra, "")
     else:
         print(audit.audit_text(found))
         protocols = {one.record.id: one.record.protocol.name for one in stored}
@@ -68,7 +64,7 @@ def data_audit_command(
 # Commands about data sets: list, show, verify, fetch, add, generate; audit is next door.
 
 
-app = typer.Typer(no_args_is_help=True, help="Data sets: what is there, where to get the rest.")
+app = options.App(no_args_is_help=True, help="Data sets: what is there, where to get the rest.")
 app.command("audit")(data_audit_command)
 
 SetName = Annotated[str, typer.Argument(metavar="SET", help="Data set of the registry.")]
@@ -83,12 +79,11 @@ Object = Annotated[
 
 @app.command("list")
 def data_list_command(
+    *,
     task: options.Tasks = None,
     data_root: options.DataRoot = None,
     datasets: options.Datasets = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    no_color: options.NoColor = False,
+    out: options.Output,
 ) -> None:
     """List the data sets of the field: found, partly found or missing, and how to get them."""
     from lpmoe_bench.data.library.listing import overview, set_state
@@ -98,34 +93,34 @@ def data_list_command(
     wanted = [registry.task(name).name for name in options.names(task)]
     chosen = [d for d in registry.datasets.values() if not wanted or d.task in wanted]
     states = [set_state(dataset, _folder(data_root)) for dataset in chosen]
-    if json:
-        options.print_json([state.as_json() for state in states])
+    if out.json:
+        out.print([state.as_json() for state in states], "")
     else:
-        options.print_pairs(overview(states), json, no_color)
+        out.pairs(overview(states))
 
 
 @app.command("show")
 def data_show_command(
+    *,
     name: SetName,
     data_root: options.DataRoot = None,
     datasets: options.Datasets = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    no_color: options.NoColor = False,
+    out: options.Output,
 ) -> None:
     """Say all that is known of one data set: splits, official counts, page, licence, how to get."""
     from lpmoe_bench.data.library.listing import details, set_state
     from lpmoe_bench.data.registry import load_registry
 
     state = set_state(load_registry(datasets).dataset(name), _folder(data_root))
-    if json:
-        options.print_json(state.as_json())
+    if out.json:
+        out.print(state.as_json(), "")
     else:
-        options.print_pairs(details(state, data_root), json, no_color)
+        out.pairs(details(state, data_root))
 
 
 @app.command("verify")
 def data_verify_command(
+    *,
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[SET]...", help="Data sets; all by default.")
     ] = None,
@@ -134,36 +129,25 @@ def data_verify_command(
     ] = None,
     data_root: options.DataRoot = None,
     datasets: options.Datasets = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    no_color: options.NoColor = False,
+    out: options.Output,
 ) -> None:
     """Read every file of data sets: pairs, sizes, mask values, counts, checksum of the content."""
-    from lpmoe_bench.console import Terminal
-    from lpmoe_bench.data.library.verify import (
-        verification_json,
-        verification_markdown,
-        verification_text,
-        verify_set,
-    )
+    from lpmoe_bench.data.library import verify
     from lpmoe_bench.data.registry import load_registry
     from lpmoe_bench.data.tasks import MANIFESTS
+    from lpmoe_bench.environment import default_cache
     from lpmoe_bench.files import write_atomically
-    from lpmoe_bench.model.weights.resolve import default_cache
 
     registry, root = load_registry(datasets), _folder(data_root)
     chosen = [registry.dataset(name) for name in names or ()]
     chosen = chosen or [d for d in registry.datasets.values() if d.location(root)]
     if not chosen:
         raise DataError("no data set is found; set LPMOE_BENCH_DATA or give --data-root")
-    terminal, cache = Terminal(quiet, no_color), default_cache() / MANIFESTS
-    found = [one for dataset in chosen for one in verify_set(dataset, root, cache, terminal)]
-    if json:
-        options.print_json(verification_json(found))
-    else:
-        print(verification_text(found))
+    cache = default_cache() / MANIFESTS
+    found = [v for one in chosen for v in verify.verify_set(one, root, cache, out.terminal)]
+    out.print(verify.verification_json(found), verify.verification_text(found))
     if output is not None:
-        write_atomically(output, verification_markdown(found))
+        write_atomically(output, verify.verification_markdown(found))
     unsound = [one.label for one in found if one.problems]
     if unsound:
         raise DataError(f"{', '.join(unsound)} failed verification; see the report above")
@@ -171,38 +155,35 @@ def data_verify_command(
 
 @app.command("fetch")
 def data_fetch_command(
+    *,
     name: SetName,
     replace: Replace = False,
     skip_broken: SkipBroken = False,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the archives afterwards.")] = False,
     data_root: options.DataRoot = None,
     datasets: options.Datasets = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    no_color: options.NoColor = False,
+    out: options.Output,
     offline: options.Offline = False,
 ) -> None:
     """Download, check and unpack a data set that has direct archives; else say where to get it."""
-
-    from lpmoe_bench.console import Terminal
     from lpmoe_bench.data.library.fetch import fetch_set
     from lpmoe_bench.data.library.listing import how_to_get
     from lpmoe_bench.data.registry import load_registry
 
-    dataset, terminal = load_registry(datasets).dataset(name), Terminal(quiet, no_color)
+    dataset = load_registry(datasets).dataset(name)
     if not dataset.archives:
         raise DataError(f"{name} has no direct archive; {how_to_get(dataset)}")
-    offline = options.offline_too(offline)
     if offline:
         raise DataError(f"{name} cannot be fetched offline; {dataset.page} has it")
     added = fetch_set(
-        dataset, _writable(data_root), terminal, replace=replace, skip=skip_broken, keep=keep
+        dataset, _writable(data_root), out.terminal, replace=replace, skip=skip_broken, keep=keep
     )
-    _print_added(added, json)
+    out.print(added.as_json(), added.words)
 
 
 @app.command("add")
 def data_add_command(
+    *,
     name: SetName,
     source: Annotated[Path, typer.Argument(help="Archive (zip, tar) or folder.")],
     split: Annotated[
@@ -215,26 +196,23 @@ def data_add_command(
     skip_broken: SkipBroken = False,
     data_root: options.DataRoot = None,
     datasets: options.Datasets = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    no_color: options.NoColor = False,
+    out: options.Output,
 ) -> None:
     """Take in what you downloaded: recognise its layout, verify it, copy it to the data folder."""
-    from lpmoe_bench.console import Terminal
     from lpmoe_bench.data.library.add import add_set, with_layout
     from lpmoe_bench.data.registry import load_registry
 
     dataset = load_registry(datasets).dataset(name)
     dataset = with_layout(dataset, split, images, masks, object_)
-    terminal = Terminal(quiet, no_color)
     added = add_set(
-        dataset, source, _writable(data_root), terminal, replace=replace, skip=skip_broken
+        dataset, source, _writable(data_root), out.terminal, replace=replace, skip=skip_broken
     )
-    _print_added(added, json)
+    out.print(added.as_json(), added.words)
 
 
 @app.command("generate")
 def data_generate_command(
+    *,
     task: Annotated[str, typer.Argument(metavar="TASK", help="cod, polyp, road, ...")],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="New folder; generated_TASK by default.")
@@ -243,18 +221,15 @@ def data_generate_command(
     size: Annotated[int, typer.Option(help="Longer side in pixels.")] = 352,
     seed: Annotated[int, typer.Option(help="Seed.")] = 0,
     empty: Annotated[float, typer.Option(help="Part of the scenes without any object.")] = 0.0,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    no_color: options.NoColor = False,
+    out: options.Output,
 ) -> None:
     """Draw scenes of a task in code: images, masks and lists in a new folder."""
-    from lpmoe_bench.console import Terminal
-    from lpmoe_bench.data.scenes.generate import generate_folder as draw
+    from lpmoe_bench.data.scenes.generate import generate_folder
 
     folder = output or Path(f"generated_{task}")
-    with Terminal(quiet, no_color).bar("drawing scenes", count) as bar:
-        made = draw(task, folder, count, size, seed, empty, bar.update)
-    options.print_json({"output": str(made)}) if json else print(made)
+    with out.terminal.bar("drawing scenes", count) as bar:
+        made = generate_folder(task, folder, count, size, seed, empty, bar.update)
+    out.print({"output": str(made)}, made)
 
 
 def _folder(root: Path | None) -> Path | None:
@@ -270,10 +245,3 @@ def _writable(root: Path | None) -> Path:
     if root is None:
         raise DataError("no data folder is named; set LPMOE_BENCH_DATA or give --data-root")
     return root
-
-
-def _print_added(added: Any, json: bool) -> None:
-    if json:
-        options.print_json(added.as_json())
-    else:
-        print(added.words)

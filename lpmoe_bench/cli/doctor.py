@@ -23,16 +23,15 @@ class Finding(NamedTuple):
 
 
 def doctor_command(
+    *,
     data_root: options.DataRoot = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    no_color: options.NoColor = False,
+    out: options.Output,
 ) -> None:
     """Say what is installed and found here, and what to do about what is not."""
     rows = [
         (f.name, f.value + (f"  -> {f.advice}" if f.advice else "")) for f in examine(data_root)
     ]
-    options.print_pairs(rows, json, no_color)
+    out.pairs(rows)
 
 
 def examine(data_root: Path | None) -> list[Finding]:
@@ -93,8 +92,8 @@ def _device() -> Finding:
 
 
 def _default_weights() -> Finding:
+    from lpmoe_bench.environment import default_cache
     from lpmoe_bench.model.weights import default_backbone
-    from lpmoe_bench.model.weights.resolve import default_cache
 
     cache = default_cache()
     if (cache / default_backbone.FILE).is_file():

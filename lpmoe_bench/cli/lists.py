@@ -36,43 +36,40 @@ READS = {
 
 
 def list_command(
+    *,
     kind: Annotated[
         str | None, typer.Argument(help="methods, tasks, metrics, settings, ...; none: the lists.")
     ] = None,
     datasets: options.Datasets = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    no_color: options.NoColor = False,
+    out: options.Output,
 ) -> None:
     """List what there is to choose from; without a kind, which lists there are."""
     from lpmoe_bench.data.registry import load_registry
 
     rows = list(KINDS.items()) if kind is None else listing(kind, load_registry(datasets), None)
-    options.print_pairs(rows, json, no_color)
+    out.pairs(rows)
 
 
 def describe_command(
+    *,
     name: Annotated[str, typer.Argument(help="A method, task, data set, setting, metric, ...")],
     datasets: options.Datasets = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    no_color: options.NoColor = False,
+    out: options.Output,
 ) -> None:
     """Explain a method, task, data set, backbone, decoder, protocol, metric, setting or loss."""
     from lpmoe_bench.data.registry import load_registry
 
-    options.print_pairs(description(name, load_registry(datasets)), json, no_color)
+    out.pairs(description(name, load_registry(datasets)))
 
 
 def publish_command(
+    *,
     folders: Annotated[list[Path], typer.Argument(help="Run folders.")],
     results: Annotated[Path, typer.Option(help="Root of published records.")] = Path(
         "results/records"
     ),
     allow_dirty: Annotated[bool, typer.Option(help="Also records of uncommitted code.")] = False,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    no_color: options.NoColor = False,
+    out: options.Output,
 ) -> None:
     """Copy the records of runs, never weights or images, to the published results."""
     from lpmoe_bench.records import store
@@ -80,10 +77,10 @@ def publish_command(
     made = []
     for folder in folders:
         made.append(str(store.publish(folder, results, allow_dirty)))
-        if not json:
+        if not out.json:
             print(made[-1])
-    if json:
-        options.print_json({"published": made})
+    if out.json:
+        out.print({"published": made}, "")
 
 
 # Names with one line each, and longer descriptions.

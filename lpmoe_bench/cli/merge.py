@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 
 def merge_command(
+    *,
     source: Annotated[
         Path, typer.Argument(help="Folder of a finished run, or of a LoRA in peft's format.")
     ],
@@ -21,72 +22,62 @@ def merge_command(
     backbone: Annotated[str | None, typer.Option(help="Of a LoRA in peft's format.")] = None,
     weights: Annotated[str | None, typer.Option(help="... its weights, as for run.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the output.")] = False,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    no_color: options.NoColor = False,
+    out: options.Output,
     offline: options.Offline = False,
 ) -> None:
     """Fold a method into plain backbone weights and prove that the features stay the same."""
-    from lpmoe_bench.console import Terminal
+    from lpmoe_bench.environment import default_cache
     from lpmoe_bench.errors import UsageError
     from lpmoe_bench.model.merge import merge_peft, merge_run
-    from lpmoe_bench.model.weights.resolve import default_cache
 
-    cache, terminal = default_cache(), Terminal(quiet, no_color)
+    cache = default_cache()
     is_peft = (source / "adapter_config.json").is_file()
     if (backbone or weights) and not is_peft:
         raise UsageError(
             f"{source} is a run, which names its backbone; leave --backbone and --weights out"
         )
-    with terminal.bar("merging", 1) as bar:
+    with out.terminal.bar("merging", 1) as bar:
         if is_peft:
             made = merge_peft(source, backbone, weights, output, cache, offline, force, bar.update)
         else:
             made = merge_run(source, output, cache, offline, force, bar.update)
-    _show(made, json)
-    terminal.note(
+    _show(made, out)
+    out.terminal.note(
         f"the decoder is not part of the file; use it with --backbone {made.backbone} "
         f"--weights {made.file}"
     )
 
 
 def export_command(
+    *,
     run: Annotated[Path, typer.Argument(help="Folder of a finished run of lora or late_lora.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder.")],
     force: Annotated[bool, typer.Option("--force", help="Overwrite an adapter there.")] = False,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    no_color: options.NoColor = False,
+    out: options.Output,
     offline: options.Offline = False,
 ) -> None:
     """Write a run's LoRA in the format of Hugging Face peft."""
     options.refuse_no_run(run)
-    from lpmoe_bench.console import Terminal
+    from lpmoe_bench.environment import default_cache
     from lpmoe_bench.model.merge import export_run
-    from lpmoe_bench.model.weights.resolve import default_cache
 
     backbone = export_run(run, output, default_cache(), offline, force)
-    if json:
-        options.print_json({"output": str(output), "backbone": backbone})
-    else:
-        print(output)
-    Terminal(quiet, no_color).note(
+    out.print({"output": str(output), "backbone": backbone}, output)
+    out.terminal.note(
         f"load it with PeftModel.from_pretrained around timm's {backbone} with the weights "
         f"that the run was trained on; "
         f"the decoder is not part of it"
     )
 
 
-def _show(made: Merged, json: bool) -> None:
+def _show(made: Merged, out: options.Output) -> None:
     from dataclasses import asdict
-    from json import dumps
 
     from lpmoe_bench.model.merge import LIMIT
 
     proof = made.proof
-    if json:
-        print(dumps(asdict(made) | {"file": str(made.file), "limit": LIMIT}, indent=2))
-        return
+    if out.json:
+        return out.print(asdict(made) | {"file": str(made.file), "limit": LIMIT}, "")
     print(made.file)
     print(
         f"max |difference| {proof.largest:.1e} < {LIMIT:g} between the features of {made.method} "
@@ -96,3 +87,4 @@ def _show(made: Merged, json: bool) -> None:
         f"computed in single precision {proof.single:.1e}, where the method is {proof.noise:.1e} "
         f"from its own features in double precision"
     )
+    return None

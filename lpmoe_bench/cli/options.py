@@ -6,11 +6,14 @@ One thing has one name everywhere: records (ROOTS or `--records`), test sets (`-
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from functools import cached_property, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -18,6 +21,7 @@ from typer.core import TyperCommand, TyperGroup
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from lpmoe_bench.console import Terminal
     from lpmoe_bench.records.store import Found
 
 # What `list backbones` shows and shells complete; any timm ViT works by its own name.
@@ -75,6 +79,50 @@ class CommandGroup(TyperGroup):
         return super().parse_args(ctx, [*renamed(str(self.name), args[:inside]), *args[inside:]])
 
 
+class App(typer.Typer):
+    """A Typer whose commands may take groups of options, the dataclasses at the end of this file.
+
+    A parameter `out: Output` of a command stands for the options `--json`, `--quiet` and
+    `--no-color`: each field of the group becomes an option.
+    """
+
+    def command(self, *names: Any, cls: type[TyperCommand] = Command, **how: Any) -> Any:
+        register = super().command(*names, cls=cls, **how)
+        return lambda function: register(_ungrouped(function)) and function
+
+    def callback(self, *names: Any, **how: Any) -> Any:
+        register = super().callback(*names, **how)
+        return lambda function: register(_ungrouped(function)) and function
+
+
+def _ungrouped(function: Callable[..., None]) -> Callable[..., None]:
+    """Return a command with an option for each field of its groups, as Typer reads them."""
+    options, groups = [], {}
+    for given in inspect.signature(function, eval_str=True).parameters.values():
+        if is_dataclass(group := given.annotation):
+            groups[given.name], kinds = group, get_type_hints(group, include_extras=True)
+            of_group = [(f.name, f.default, kinds[f.name]) for f in fields(group)]
+        else:
+            of_group = [(given.name, given.default, given.annotation)]
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        options += [
+            inspect.Parameter(name, keyword, default=default, annotation=kind)
+            for name, default, kind in of_group
+        ]
+
+    @wraps(function)
+    def command(**given: Any) -> None:
+        made = {
+            name: group(**{field.name: given.pop(field.name) for field in fields(group)})
+            for name, group in groups.items()
+        }
+        function(**given, **made)
+
+    vars(command)["__signature__"] = inspect.Signature(options)
+    command.__annotations__ = {option.name: option.annotation for option in options}
+    return command
+
+
 def _methods(incomplete: str) -> list[str]:
     from method_zoo.options import list_methods
 
@@ -110,16 +158,19 @@ def complete_metrics(incomplete: str) -> list[str]:
     return _completed(incomplete, known_metrics())
 
 
+def _is_offline(asked: bool) -> bool:
+    from lpmoe_bench.environment import is_offline
+
+    return is_offline(asked)
+
+
 def _completed(incomplete: str, names: Iterable[str]) -> list[str]:
     """Return what a word may become; of names with commas, the last one is completed."""
     before, comma, last = incomplete.rpartition(",")
     return [f"{before}{comma}{name}" for name in names if name.startswith(last)]
 
 
-Json = Annotated[bool, typer.Option("--json", help="Machine output on stdout: one object.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.")]
-NoColor = Annotated[bool, typer.Option("--no-color", help="Plain text.")]
-Offline = Annotated[bool, typer.Option("--offline", help="Fetch nothing.")]
+Offline = Annotated[bool, typer.Option("--offline", callback=_is_offline, help="Fetch nothing.")]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder that records are written to.")]
 DataRoot = Annotated[
     Path | None,
@@ -143,47 +194,25 @@ Backbone = Annotated[
         autocompletion=_backbones,
     ),
 ]
-WeightsFile = Annotated[
-    str | None,
-    typer.Option(help=".safetensors or random[:seed].", show_default="the backbone's own"),
-]
 DecoderName = Annotated[
     str | None,
     typer.Option(help="Decoder.", show_default="the method's: fpn", autocompletion=_decoders),
 ]
-DecoderWeights = Annotated[
-    str | None, typer.Option(help="SAM checkpoint: .pth.", show_default="random")
-]
-Size = Annotated[int | None, typer.Option(help="Image side, a multiple of 32.", show_default="256")]
-Recipe = Annotated[
-    str | None, typer.Option(help="A paper's own settings.", show_default="the task's")
-]
 Seed = Annotated[int | None, typer.Option(help="Seed.", show_default="0")]
-Label = Annotated[str | None, typer.Option(help="A few words of your own.")]
 Sets = Annotated[
     list[str] | None,
     typer.Option("--set", help="rank=8, decoder.width=64, train.lr=1e-4; `list settings`."),
 ]
 ConfigFile = Annotated[Path | None, typer.Option(help="YAML of settings.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan only.")]
-Embedded = Annotated[bool, typer.Option("--embedded", help="Use the set drawn in code.")]
-# Which records: of table, report, compare and check.
 Roots = Annotated[
     list[Path] | None,
     typer.Argument(metavar="[ROOTS]...", help="Folders of records; else runs, or results/records."),
-]
-Only = Annotated[
-    list[str] | None, typer.Option(help="Only records of this setting: train.limit_train=150.")
 ]
 Tasks = Annotated[
     list[str] | None,
     typer.Option("--task", "-t", help="Only these tasks.", autocompletion=_tasks),
 ]
-Methods = Annotated[
-    list[str] | None,
-    typer.Option("--method", "-m", help="Only these methods.", autocompletion=_methods),
-]
-TestSets = Annotated[list[str] | None, typer.Option("--test-set", help="Only these test sets.")]
 Metrics = Annotated[
     list[str] | None,
     typer.Option(
@@ -199,19 +228,6 @@ def names(texts: Iterable[str] | None) -> list[str]:
     return list(dict.fromkeys(filter(None, found)))
 
 
-def readable_records(roots: Sequence[Path] | None) -> Found:
-    """Find records; raises DataError where there are some and none of them can be read."""
-    from lpmoe_bench.errors import DataError
-    from lpmoe_bench.records.store import find_records
-
-    found = find_records(roots or None)
-    if (
-        found.notes and not found.stored
-    ):  # to say that there are none would send people off to train
-        raise DataError(f"no record can be read; {'; '.join(found.notes)}")
-    return found
-
-
 def refuse_no_run(*folders: Path) -> None:
     """Raise DataError for a folder without a record, before torch is imported to load it."""
     from lpmoe_bench.records.store import read_record
@@ -220,68 +236,136 @@ def refuse_no_run(*folders: Path) -> None:
         read_record(folder)
 
 
-def narrowed(
-    found: Found,
-    only: Iterable[str] | None,
-    tasks: Iterable[str] | None,
-    methods: Iterable[str] | None,
-    test_sets: Iterable[str] | None,
-) -> Found:
-    """Return the records that the filters of a command leave; raises UsageError."""
-    from lpmoe_bench.records.context import narrow, parse_only
-
-    return narrow(found, parse_only(only or ()), names(tasks), names(methods), names(test_sets))
+# Groups of options: a parameter of a command that is one of these gives it all of them.
 
 
-def offline_too(offline: bool) -> bool:
-    """Whether nothing may be fetched: by option, or by LPMOE_BENCH_OFFLINE."""
-    import os
+@dataclass(frozen=True)
+class Output:
+    """How a command speaks. Every command takes it."""
 
-    return offline or bool(os.environ.get("LPMOE_BENCH_OFFLINE"))
+    json: Annotated[bool, typer.Option("--json", help="Machine output on stdout: one object.")] = (
+        False
+    )
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.")] = False
+    no_color: Annotated[bool, typer.Option("--no-color", help="Plain text.")] = False
 
+    @cached_property
+    def terminal(self) -> Terminal:
+        """Standard error, for notes and progress."""
+        from lpmoe_bench.console import Terminal
 
-def plain_asked(no_color: bool) -> bool:
-    """Whether output has to be plain: by option, or by the variable that all programs share."""
-    import os
+        return Terminal(self.quiet, self.no_color)
 
-    return no_color or bool(os.environ.get("NO_COLOR"))
+    @cached_property
+    def console(self) -> Console:
+        """Standard output as rich writes it; plain means no bold and no italics either."""
+        import os
 
+        from rich.console import Console
 
-def console(no_color: bool) -> Console:
-    """Return standard output as rich writes it; plain means no bold and no italics either."""
-    from rich.console import Console
+        plain = self.no_color or bool(os.environ.get("NO_COLOR"))  # which all programs share
+        return Console(no_color=plain, color_system=None if plain else "auto", highlight=False)
 
-    plain = plain_asked(no_color)
-    return Console(no_color=plain, color_system=None if plain else "auto", highlight=False)
+    def print(self, value: Any, text: object) -> None:
+        """Print one object for machines, or in its place a text for people."""
+        from json import dumps
 
+        print(dumps(value, indent=2, ensure_ascii=False) if self.json else text)
 
-def print_json(value: Any) -> None:
-    """Print one object for machines."""
-    from json import dumps
+    def pairs(self, rows: Sequence[tuple[str, str]]) -> None:
+        """Print names with their texts: wrapped in a terminal, a line each in a pipe, or JSON."""
+        if self.json:
+            return self.print([list(row) for row in rows], "")
+        width = max((len(name) for name, _ in rows), default=0)
+        if sys.stdout.isatty():
+            from rich.table import Table
+            from rich.text import Text
 
-    print(dumps(value, indent=2, ensure_ascii=False))
-
-
-def print_pairs(rows: Sequence[tuple[str, str]], json: bool, no_color: bool = False) -> None:
-    """Print names with their texts: wrapped in a terminal, a line each in a pipe, or as JSON."""
-    if json:
-        return print_json([list(row) for row in rows])
-    width = max((len(name) for name, _ in rows), default=0)
-    if sys.stdout.isatty():
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table.grid(padding=(0, 2))
-        table.add_column(no_wrap=True)
-        table.add_column(overflow="fold")
+            table = Table.grid(padding=(0, 2))
+            table.add_column(no_wrap=True)
+            table.add_column(overflow="fold")
+            for name, text in rows:
+                # A terminal breaks the lines of a paragraph where it ends; those of a list stay.
+                text = re.sub(r"(?<=[^\n])\n(?=[^\s*-])", " ", text)
+                table.add_row(Text(name, "bold"), Text(text))
+            return self.console.print(table)
         for name, text in rows:
-            table.add_row(Text(name, "bold"), Text(_joined(text)))
-        return console(no_color).print(table)
-    for name, text in rows:
-        print(f"{name:<{width}}  " + text.replace("\n", "\n" + " " * (width + 2)))
-    return None
+            print(f"{name:<{width}}  " + text.replace("\n", "\n" + " " * (width + 2)))
+        return None
 
 
-def _joined(text: str) -> str:
-    """Join the lines of a paragraph, that a terminal breaks them where it ends; others stay."""
-    return re.sub(r"(?<=[^\n])\n(?=[^\s*-])", " ", text)
+@dataclass(frozen=True)
+class RecordFilter:
+    """Which of the records found count."""
+
+    task: Tasks = None
+    test_set: Annotated[
+        list[str] | None, typer.Option("--test-set", help="Only these test sets.")
+    ] = None
+    method: Annotated[
+        list[str] | None,
+        typer.Option("--method", "-m", help="Only these methods.", autocompletion=_methods),
+    ] = None
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only records of this setting: train.limit_train=150.")
+    ] = None
+
+    def narrow(self, found: Found) -> Found:
+        """Return the records that are left; raises UsageError where a filter fits none."""
+        from lpmoe_bench.records.context import narrow
+
+        return narrow(found, *self.parsed())
+
+    def parsed(self) -> tuple[Any, list[str], list[str], list[str]]:
+        """Return settings, tasks, methods and test sets, as the functions of records take them."""
+        from lpmoe_bench.records.context import parse_only
+
+        settings = parse_only(self.only or ())
+        return settings, names(self.task), names(self.method), names(self.test_set)
+
+
+def readable_records(roots: Sequence[Path] | None) -> Found:
+    """Find records; raises DataError where there are some and none of them can be read."""
+    from lpmoe_bench.errors import DataError
+    from lpmoe_bench.records.store import find_records
+
+    found = find_records(roots or None)
+    # To say that there are none would send people off to train.
+    if found.notes and not found.stored:
+        raise DataError(f"no record can be read; {'; '.join(found.notes)}")
+    return found
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """What is trained, on which backbone: of run, sweep and profile."""
+
+    backbone: Backbone = None
+    weights: Annotated[
+        str | None,
+        typer.Option(help=".safetensors or random[:seed].", show_default="the backbone's own"),
+    ] = None
+    decoder: DecoderName = None
+    decoder_weights: Annotated[
+        str | None, typer.Option(help="SAM checkpoint: .pth.", show_default="random")
+    ] = None
+    size: Annotated[
+        int | None, typer.Option(help="Image side, a multiple of 32.", show_default="256")
+    ] = None
+    recipe: Annotated[
+        str | None, typer.Option(help="A paper's own settings.", show_default="the task's")
+    ] = None
+    label: Annotated[str | None, typer.Option(help="A few words of your own.")] = None
+
+    def flags(self, **more: Any) -> dict[str, Any]:
+        """Return the settings that are given, with some more."""
+        return {k: v for k, v in (asdict(self) | more).items() if v is not None}
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Where images are looked for."""
+
+    data_root: DataRoot = None
+    datasets: Datasets = None
+    embedded: Annotated[bool, typer.Option("--embedded", help="Use the set drawn in code.")] = False

@@ -10,10 +10,13 @@ import typer
 from lpmoe_bench.cli import options
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from lpmoe_bench.records.store import StoredRecord
 
 
 def predict_command(
+    *,
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     images: Annotated[list[Path], typer.Argument(help="Image files or folders.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder.")] = Path("predictions"),
@@ -29,35 +32,28 @@ def predict_command(
         float | None,
         typer.Option(help="Write masks: 255 above this probability.", min=0, max=1),
     ] = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    no_color: options.NoColor = False,
+    out: options.Output,
     offline: options.Offline = False,
 ) -> None:
     """Write the maps and overlays that a trained run predicts for images of any size."""
     from dataclasses import asdict
-    from json import dumps
 
     options.refuse_no_run(run)
-    from lpmoe_bench.console import Terminal
+    from lpmoe_bench.environment import default_cache
     from lpmoe_bench.errors import DataError, InterruptedRun
     from lpmoe_bench.inference.prediction import find_images, predict_images
     from lpmoe_bench.inference.predictor import load_predictor, side_of
-    from lpmoe_bench.model.weights.resolve import default_cache
 
-    sources, terminal = find_images(images, output), Terminal(quiet, no_color)
+    sources = find_images(images, output)
     side_of(tile, 32)  # a wrong word is said before anything is loaded
     predictor, config = load_predictor(run, default_cache(), offline)
     side = side_of(tile, config.size)
     try:
-        written, failed = predict_images(predictor, sources, output, side, threshold, terminal)
+        written, failed = predict_images(predictor, sources, output, side, threshold, out.terminal)
     except KeyboardInterrupt:
         raise InterruptedRun(f"interrupted; the maps in {output} are whole") from None
-    if json:
-        files = [{key: str(path) for key, path in asdict(one).items()} for one in written]
-        print(dumps({"output": str(output), "written": files, "failed": failed}, indent=2))
-    else:
-        print(output)
+    files = [{key: str(path) for key, path in asdict(one).items()} for one in written]
+    out.print({"output": str(output), "written": files, "failed": failed}, output)
     if len(failed) == 1:
         raise DataError(failed[0])
     if failed:
@@ -67,41 +63,37 @@ def predict_command(
 
 
 def picture_command(
+    *,
     runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs of one task.")],
     count: Annotated[int, typer.Option(help="How many scenes of the embedded set.", min=1)] = 4,
     output: Annotated[Path, typer.Option("--output", "-o", help="File.")] = Path("picture.png"),
     datasets: options.Datasets = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    no_color: options.NoColor = False,
+    out: options.Output,
     offline: options.Offline = False,
 ) -> None:
     """Draw image, mask and every run's prediction side by side, on scenes of the runs' task."""
     options.refuse_no_run(*runs)
-    from lpmoe_bench.console import Terminal
     from lpmoe_bench.data.registry import load_registry
     from lpmoe_bench.data.tasks import resolve
+    from lpmoe_bench.environment import default_cache
     from lpmoe_bench.inference.prediction import side_by_side, task_of
-    from lpmoe_bench.model.weights.resolve import default_cache
 
     registry, cache = load_registry(datasets), default_cache()
     task = registry.task(task_of(runs))
-    with Terminal(quiet, no_color).bar("drawing scenes", 1) as bar:
+    with out.terminal.bar("drawing scenes", 1) as bar:
         data = resolve(task, registry, None, None, True, cache, bar.update)
     pairs = data.tests[0].pairs
     step = max(1, len(pairs) // count)
     shown = pairs[::step][:count]
-    side_by_side(runs, shown, output, cache, options.offline_too(offline))
-    if json:
-        options.print_json({"output": str(output), "images": [pair.name for pair in shown]})
-    else:
-        print(output)
+    side_by_side(runs, shown, output, cache, offline)
+    out.print({"output": str(output), "images": [pair.name for pair in shown]}, output)
 
 
 # The command line of `evaluate`.
 
 
 def evaluate_command(
+    *,
     run: Annotated[Path, typer.Argument(help="Folder of a trained run.")],
     test_set: Annotated[
         list[str] | None,
@@ -125,17 +117,13 @@ def evaluate_command(
         bool, typer.Option("--allow-overlap", help="Also sets with images of the training list.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Again; old files are kept.")] = False,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    no_color: options.NoColor = False,
+    out: options.Output,
     offline: options.Offline = False,
 ) -> None:
     """Score a trained run on another test set; writes a record for each set."""
     options.refuse_no_run(run)
-    from lpmoe_bench.console import Terminal
     from lpmoe_bench.errors import InterruptedRun
     from lpmoe_bench.inference.evaluation import EvaluationRequest, evaluate_run
-    from lpmoe_bench.model.weights.resolve import default_cache
 
     request = EvaluationRequest(
         run=run,
@@ -147,30 +135,26 @@ def evaluate_command(
         data_root=data_root,
         datasets=datasets,
         runs=runs,
-        cache=default_cache(),
-        offline=options.offline_too(offline),
+        offline=offline,
         save_predictions=save_predictions,
         allow_overlap=allow_overlap,
         force=force,
     )
-    terminal = Terminal(quiet, no_color)
     try:
-        made = evaluate_run(request, terminal)
+        made = evaluate_run(request, out.terminal)
     except KeyboardInterrupt:
         raise InterruptedRun("interrupted; finished sets are kept") from None
-    if json:
-        from json import dumps
-
-        print(dumps([one.record.model_dump() for one in made.values()], indent=2))
+    if out.json:
+        out.print([one.record.model_dump() for one in made.values()], "")
     else:
-        _show(made, no_color)
+        _show(made, out.console)
     for one in made.values():
-        terminal.say(f"record: {one.folder}")
+        out.terminal.say(f"record: {one.folder}")
 
 
-def _show(made: dict[str, StoredRecord], no_color: bool) -> None:
+def _show(made: dict[str, StoredRecord], console: Console) -> None:
     from lpmoe_bench.cli.run import show_scores
 
     scores = {label: one.record.scores[label] for label, one in made.items()}
     any_record = next(iter(made.values())).record  # all have one method and one protocol
-    show_scores(any_record, scores, options.console(no_color))
+    show_scores(any_record, scores, console)

@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lpmoe_bench.cli import options as options_module
+from lpmoe_bench.cli import options
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
 def profile_command(
-    method: options_module.MethodName = None,
-    backbone: options_module.Backbone = None,
-    decoder: options_module.DecoderName = None,
+    *,
+    method: options.MethodName = None,
+    backbone: options.Backbone = None,
+    decoder: options.DecoderName = None,
     size: Annotated[int | None, typer.Option(help="Image side; else the backbone's own.")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="rank=8, decoder.width=64, train.batch=2.")
@@ -34,18 +35,15 @@ def profile_command(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="File of the budget table.")
     ] = None,
-    json: options_module.Json = False,
-    quiet: options_module.Quiet = False,
-    no_color: options_module.NoColor = False,
+    out: options.Output,
 ) -> None:
     """Count parameters and FLOPs, measure speed and memory; downloads nothing."""
     from lpmoe_bench.config.settings import parse_sets
-    from lpmoe_bench.console import Terminal
 
     flags = {"method": method, "backbone": backbone, "decoder": decoder, "size": size}
     _check_together(budget_table, [*flags.values(), set_, measure], output, format)
     if budget_table:
-        _budgets("json" if json else format, output)
+        _budgets("json" if out.json else format, output)
         return
     from lpmoe_bench.training.request import RunRequest, refuse_early
 
@@ -53,16 +51,11 @@ def profile_command(
     refuse_early(RunRequest(given, sets))
     from lpmoe_bench.training.profiling import profile_method
 
-    found = profile_method(
-        sets,
-        given,
-        measured=measure,
-        terminal=Terminal(quiet, no_color),
-    )
-    if json:
-        options_module.print_json(found)
-        return
-    options_module.console(no_color).print(_table(found))
+    found = profile_method(sets, given, measured=measure, terminal=out.terminal)
+    if out.json:
+        out.print(found, "")
+    else:
+        out.console.print(_table(found))
 
 
 def _check_together(table: bool, of_one: list[Any], output: Path | None, format: str) -> None:
@@ -92,11 +85,11 @@ def _budgets(format: str, output: Path | None) -> None:
 def _table(found: dict[str, Any]) -> Table:
     from rich.table import Table
 
-    options = ", ".join(f"{k}={v}" for k, v in found["options"].items())
+    own = ", ".join(f"{k}={v}" for k, v in found["options"].items())
     table = Table(
         title=f"{found['title']} on {found['backbone']}, decoder {found['decoder']}, "
         f"{found['size']} px",
-        caption=options or "no options",
+        caption=own or "no options",
         show_header=False,
     )
     table.add_column("what")

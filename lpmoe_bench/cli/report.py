@@ -16,15 +16,13 @@ if TYPE_CHECKING:
 
 
 def report_command(
+    *,
     roots: options.Roots = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of index.html.")] = Path(
         "report"
     ),
     title: Annotated[str, typer.Option(help="Title of the page.")] = "lpmoe-bench report",
-    task: options.Tasks = None,
-    test_set: options.TestSets = None,
-    method: options.Methods = None,
-    only: options.Only = None,
+    kept: options.RecordFilter,
     metric: Annotated[
         str | None,
         typer.Option("--metrics", "--metric", help="Score of the plots; else the primary one."),
@@ -43,46 +41,41 @@ def report_command(
     ] = None,
     data_root: options.DataRoot = None,
     datasets: options.Datasets = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    no_color: options.NoColor = False,
+    out: options.Output,
 ) -> None:
     """Write one HTML file of records: tables, plots, verdicts, disputed images; opens offline."""
-    from lpmoe_bench.console import Terminal
-    from lpmoe_bench.records.context import parse_only
+    from lpmoe_bench.records.context import narrow
     from lpmoe_bench.report.contents import Selection, gather_contents
 
-    tasks, tests = options.names(task), options.names(test_set)
+    settings, tasks, methods, tests = kept.parsed()
     choice = Selection(
         tasks[0] if len(tasks) == 1 else None,
         tests[0] if len(tests) == 1 else None,
         metric,
         tuple(across.split(",")) if across else (),
-        parse_only(only or ()),
+        settings,
     )
-    terminal = Terminal(quiet, no_color)
-    several = (tasks if len(tasks) > 1 else (), method, tests if len(tests) > 1 else ())
-    found = options.narrowed(options.readable_records(roots), None, *several)
+    several = (tasks if len(tasks) > 1 else (), methods, tests if len(tests) > 1 else ())
+    found = narrow(options.readable_records(roots), (), *several)
     material = gather_contents(found, choice)
     for note in material.notes:
-        terminal.note(note)
+        out.terminal.note(note)
     if pareto is not None:
         from lpmoe_bench.report.pareto import write_pareto
 
         for note in write_pareto(material, x, pareto):
-            terminal.note(note)
-        options.print_json({"output": str(pareto)}) if json else print(pareto)
-        return
+            out.terminal.note(note)
+        return out.print({"output": str(pareto)}, pareto)
     gallery = _gallery(count, no_images, maps or [], data_root, datasets)
-    page = _write(material, title, output, gallery, terminal)
-    options.print_json({"output": str(page)}) if json else print(page)
+    page = _write(material, title, output, gallery, out.terminal)
+    return out.print({"output": str(page)}, page)
 
 
 def _gallery(
     count: int, no_images: bool, maps: list[str], data_root: Path | None, datasets: Path | None
 ) -> PictureSources:
     from lpmoe_bench.data.registry import load_registry
-    from lpmoe_bench.model.weights.resolve import default_cache
+    from lpmoe_bench.environment import default_cache
     from lpmoe_bench.report.disputes import PictureSources, TestImages, parse_maps
 
     source = None if no_images else TestImages(load_registry(datasets), data_root, default_cache())

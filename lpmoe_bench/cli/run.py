@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,6 @@ from lpmoe_bench.cli import options
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from lpmoe_bench.console import Terminal
     from lpmoe_bench.data.tasks import Folders
     from lpmoe_bench.records.model import Record
     from lpmoe_bench.training.plan import Plan
@@ -21,87 +21,59 @@ if TYPE_CHECKING:
 
 
 def run_command(
+    *,
     method: options.MethodName = None,
     task: options.TaskName = None,
-    backbone: options.Backbone = None,
-    weights: options.WeightsFile = None,
-    decoder: options.DecoderName = None,
-    decoder_weights: options.DecoderWeights = None,
-    size: options.Size = None,
-    recipe: options.Recipe = None,
+    model: options.ModelChoice,
     seed: options.Seed = None,
-    label: options.Label = None,
     set_: options.Sets = None,
     config: options.ConfigFile = None,
     train_images: Annotated[Path | None, typer.Option(help="Your own folders: images.")] = None,
     train_masks: Annotated[Path | None, typer.Option(help="... their masks.")] = None,
     test_images: Annotated[Path | None, typer.Option(help="... test images.")] = None,
     test_masks: Annotated[Path | None, typer.Option(help="... their masks.")] = None,
-    data_root: options.DataRoot = None,
-    datasets: options.Datasets = None,
-    embedded: options.Embedded = False,
+    data: options.DataOptions,
     runs: options.Runs = Path("runs"),
     force: Annotated[bool, typer.Option("--force", help="Rerun; old files are kept.")] = False,
     dry_run: options.DryRun = False,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    no_color: options.NoColor = False,
+    out: options.Output,
     offline: options.Offline = False,
 ) -> None:
     """Train and evaluate one method; writes a record, resumes where it was stopped."""
     from lpmoe_bench.config.settings import parse_sets, read_config_file
-    from lpmoe_bench.model.weights.resolve import default_cache
     from lpmoe_bench.training.request import RunRequest
 
-    flags: dict[str, Any] = {
-        "method": method,
-        "task": task,
-        "backbone": backbone,
-        "weights": weights,
-        "decoder": decoder,
-        "decoder_weights": decoder_weights,
-        "size": size,
-        "recipe": recipe,
-        "seed": seed,
-        "label": label,
-    }
     request = RunRequest(
-        flags={k: v for k, v in flags.items() if v is not None},
+        flags=model.flags(method=method, task=task, seed=seed),
         sets=parse_sets(set_ or []),
         file=read_config_file(config) if config else {},
-        data_root=data_root,
         folders=_own_folders(train_images, train_masks, test_images, test_masks),
-        embedded=embedded,
-        datasets=datasets,
         runs=runs,
-        cache=default_cache(),
-        offline=options.offline_too(offline),
+        offline=offline,
+        **vars(data),
     )
-    run_and_print(request, force, dry_run, json, quiet, no_color)
+    run_and_print(request, force, dry_run, out)
 
 
-def run_and_print(
-    request: RunRequest, force: bool, dry_run: bool, json: bool, quiet: bool, no_color: bool
-) -> None:
+def run_and_print(request: RunRequest, force: bool, dry_run: bool, out: options.Output) -> None:
     """Refuse what settings alone can refuse, then train, or only plan, and print."""
     import os
 
-    from lpmoe_bench.console import Terminal
     from lpmoe_bench.training.request import refuse_early
 
     refuse_early(request)
     first = os.environ.get("LOCAL_RANK", "0") == "0"  # one process of several speaks
-    terminal = Terminal(quiet or not first, no_color)
+    out = out if first else replace(out, quiet=True)
     if dry_run:
-        return _show_plan(request, terminal, json)
+        return _show_plan(request, out)
     from lpmoe_bench.training.run import run_request
 
-    folder, record = run_request(request, terminal, force)
-    if json:
+    folder, record = run_request(request, out.terminal, force)
+    if out.json:
         print(record.model_dump_json(indent=2))
     else:
-        _show(record, options.console(no_color))
-    terminal.say(f"record: {folder}")
+        _show(record, out.console)
+    out.terminal.say(f"record: {folder}")
     return None
 
 
@@ -121,17 +93,17 @@ def _own_folders(*paths: Path | None) -> Folders | None:
     return Folders(*given)
 
 
-def _show_plan(request: RunRequest, terminal: Terminal, json: bool) -> None:
+def _show_plan(request: RunRequest, out: options.Output) -> None:
     """Resolve everything, build the model on shapes, and say what would run."""
     from lpmoe_bench.model.segmenter import check_buildable
     from lpmoe_bench.training.plan import make_plan
     from lpmoe_bench.training.run import announce
 
-    plan = make_plan(request, terminal)
+    plan = make_plan(request, out.terminal)
     check_buildable(plan.config)
-    announce(plan, terminal)
-    if json:
-        options.print_json(_planned(plan))
+    announce(plan, out.terminal)
+    if out.json:
+        out.print(_planned(plan), "")
 
 
 def _planned(plan: Plan) -> dict[str, Any]:

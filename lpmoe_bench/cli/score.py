@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 
 def score_command(
+    *,
     folders: Annotated[list[Path], typer.Argument(help="Folders of maps, one a method.")],
     gt: Annotated[Path | None, typer.Option(help="Folder of masks.")] = None,
     images: Annotated[Path | None, typer.Option(help="Images of --gt, as a run has them.")] = None,
@@ -50,17 +51,12 @@ def score_command(
         list[str] | None, typer.Option(help="Extra metrics, with commas, such as hd95.")
     ] = None,
     jobs: Annotated[int | None, typer.Option(help="Processes; as cores allow.", min=1)] = None,
-    data_root: options.DataRoot = None,
-    datasets: options.Datasets = None,
-    embedded: options.Embedded = False,
+    data: options.DataOptions,
     runs: options.Runs = Path("runs"),
     force: Annotated[bool, typer.Option("--force", help="Score again; old ones are kept.")] = False,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    no_color: options.NoColor = False,
+    out: options.Output,
 ) -> None:
     """Score maps that any program made; writes a record for each folder."""
-    from lpmoe_bench.model.weights.resolve import default_cache
     from lpmoe_bench.scoring.plan import ScoreRequest
 
     request = ScoreRequest(
@@ -71,17 +67,14 @@ def score_command(
         task=task,
         test_set=test_set,
         protocol=protocol,
-        datasets=datasets,
-        data_root=data_root,
-        embedded=embedded,
-        cache=default_cache(),
         runs=runs,
         allow_missing=allow_missing,
         force=force,
         jobs=jobs,
         extra=[key for text in extra or () for key in text.split(",") if key],
+        **vars(data),
     )
-    score_and_print(request, ScoreExtras(vary, worst, verify, curves), json, quiet, no_color)
+    score_and_print(request, ScoreExtras(vary, worst, verify, curves), out)
 
 
 # What `score` prints: scores of all folders side by side, and the order under other protocols.
@@ -167,60 +160,55 @@ class ScoreExtras:
     curves: Path | None = None
 
 
-def score_and_print(
-    request: ScoreRequest, wishes: ScoreExtras, as_json: bool, quiet: bool, no_color: bool
-) -> None:
+def score_and_print(request: ScoreRequest, extras: ScoreExtras, out: options.Output) -> None:
     """Score and print; errors are those of plan_scores and score_folders."""
-    from lpmoe_bench.console import Terminal
     from lpmoe_bench.errors import InterruptedRun
 
-    terminal, console = Terminal(quiet, no_color), options.console(no_color)
     try:
-        _score(request, wishes, as_json, terminal, console)
+        _score(request, extras, out)
     except KeyboardInterrupt:  # while names are matched or pictures drawn
         raise InterruptedRun(
             "interrupted; records that are written stay, the same command makes the rest"
         ) from None
 
 
-def _score(
-    request: ScoreRequest, wishes: ScoreExtras, as_json: bool, terminal: Terminal, console: Console
-) -> None:
+def _score(request: ScoreRequest, extras: ScoreExtras, out: options.Output) -> None:
     from lpmoe_bench.scoring.plan import plan_scores
     from lpmoe_bench.scoring.robustness import variants_of
     from lpmoe_bench.scoring.scoring import score_folders
     from lpmoe_bench.scoring.views import make_curves
 
-    drawn = wishes.curves is not None
-    request = replace(request, curves=drawn, again=drawn or wishes.vary)
+    terminal, console = out.terminal, None if out.json else out.console
+    drawn = extras.curves is not None
+    request = replace(request, curves=drawn, again=drawn or extras.vary)
     plan = plan_scores(request, terminal)
     for note in plan.notes:
         terminal.note(note)
-    variants = variants_of(plan.protocol) if wishes.vary else []
+    variants = variants_of(plan.protocol) if extras.vary else []
     outcome = score_folders(plan, request, terminal, variants)
     _name_old(outcome, terminal)
     records = [stored.record for stored in outcome.records]
     shown: dict[str, Any] = {"records": [record.model_dump(mode="json") for record in records]}
-    if not as_json:
+    if console is not None:
         show_map_scores(records, console)
-    if wishes.vary:
-        shown["vary"] = _vary(plan, outcome, variants, None if as_json else console)
+    if extras.vary:
+        shown["vary"] = _vary(plan, outcome, variants, console)
     pairs = [
         (folder, place, test)
         for folder, place in zip(plan.folders, plan.places, strict=True)
         for test in folder.matches
     ]
-    say = _speaker(None if as_json else console)
-    if wishes.worst:
-        shown["worst"] = [_worst(plan, *pair, wishes.worst, say) for pair in pairs]
-    if wishes.verify:
-        shown["verify"] = [_verify(plan, *pair, wishes.verify, terminal, say) for pair in pairs]
-    if wishes.curves is not None:
-        files = make_curves(plan, outcome, wishes.curves)
+    say = _speaker(console)
+    if extras.worst:
+        shown["worst"] = [_worst(plan, *pair, extras.worst, say) for pair in pairs]
+    if extras.verify:
+        shown["verify"] = [_verify(plan, *pair, extras.verify, terminal, say) for pair in pairs]
+    if extras.curves is not None:
+        files = make_curves(plan, outcome, extras.curves)
         shown["curves"] = [str(file) for file in files]
         say(f"curves: {', '.join(shown['curves'])}")
-    if as_json:
-        options.print_json(shown)
+    if out.json:
+        out.print(shown, "")
     for stored in outcome.records:
         terminal.say(f"record: {stored.folder}")
 

@@ -8,7 +8,7 @@ import typer
 from lpmoe_bench.cli import options
 from lpmoe_bench.errors import UsageError
 
-app = typer.Typer(
+app = options.App(
     cls=options.CommandGroup,
     invoke_without_command=True,
     help="Run methods x tasks x seeds, each in a process of its own; `sweep status` any time.",
@@ -26,6 +26,7 @@ Done = Annotated[
 
 @app.callback()
 def sweep_command(
+    *,
     context: typer.Context,
     method: Annotated[
         list[str] | None, typer.Option("--method", "-m", help="Methods; repeat, or with commas.")
@@ -40,18 +41,10 @@ def sweep_command(
             "--seeds", "--seed", help="Seeds; repeat, or with commas.", show_default="0,1,2"
         ),
     ] = None,
-    backbone: options.Backbone = None,
-    weights: options.WeightsFile = None,
-    decoder: options.DecoderName = None,
-    decoder_weights: options.DecoderWeights = None,
-    size: options.Size = None,
-    recipe: options.Recipe = None,
-    label: options.Label = None,
+    model: options.ModelChoice,
     set_: Set = None,
     config: options.ConfigFile = None,
-    data_root: options.DataRoot = None,
-    datasets: options.Datasets = None,
-    embedded: options.Embedded = False,
+    data: options.DataOptions,
     runs: options.Runs = Path("runs"),
     done: Done = None,
     engine: Annotated[str, typer.Option(help="local, or ray for many machines.")] = "local",
@@ -65,74 +58,62 @@ def sweep_command(
     ] = None,
     retry: Annotated[bool, typer.Option("--retry", help="Failed cells get new tries.")] = False,
     dry_run: options.DryRun = False,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    no_color: options.NoColor = False,
+    out: options.Output,
     offline: options.Offline = False,
 ) -> None:
     """Run methods x tasks x seeds; finished cells are skipped, stopped ones go on."""
     if context.invoked_subcommand is not None:
         return
     from lpmoe_bench.config.settings import read_config_file
-    from lpmoe_bench.console import Terminal
     from lpmoe_bench.sweep.execute import SweepMode, run_sweep
     from lpmoe_bench.sweep.plan import DataPlaces, SweepRequest
 
-    flags: dict[str, Any] = {
-        "backbone": backbone,
-        "weights": weights,
-        "decoder": decoder,
-        "decoder_weights": decoder_weights,
-        "size": size,
-        "recipe": recipe,
-        "label": label,
-    }
     file = read_config_file(config) if config else {}
     request = SweepRequest(
         methods=_names(method, file, "method", ""),
         tasks=_names(task, file, "task", "cod"),
         seeds=_numbers(_names(seed, file, "seed", "0,1,2")),
-        flags={k: v for k, v in flags.items() if v is not None},
+        flags=model.flags(),
         sets=set_ or [],
         file=file,
         places=DataPlaces(
-            data_root=_whole(data_root), datasets=_whole(datasets), embedded=embedded
+            data_root=_whole(data.data_root),
+            datasets=_whole(data.datasets),
+            embedded=data.embedded,
         ),
         runs=runs.resolve(),
-        offline=options.offline_too(offline),
+        offline=offline,
     )
     how = SweepMode(engine, jobs, address, shared, retry, done or [])
-    run_sweep(request, how, dry_run, json, Terminal(quiet, no_color))
+    run_sweep(request, how, dry_run, out.json, out.terminal)
 
 
 @app.command("status")
 def sweep_status_command(
+    *,
     context: typer.Context,
     runs: Annotated[Path | None, typer.Option("--runs", help="Folder of run records.")] = None,
     done: Done = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    no_color: options.NoColor = False,
+    out: options.Output,
 ) -> None:
     """Say how the sweeps of a folder stand: what is done, runs, failed and why."""
     from lpmoe_bench.sweep.execute import print_status
 
     before = context.parent.params if context.parent else {}  # `sweep --runs DIR status`
     folder: Path = runs or before["runs"]
-    print_status(folder.resolve(), done or before["done"] or [], json or before["json"])
+    print_status(folder.resolve(), done or before["done"] or [], out.json or before["json"])
 
 
 @app.command("cell", hidden=True)
 def sweep_cell_command(
+    *,
     config: Annotated[Path, typer.Option(help="The cell's settings.")],
     expect: Annotated[str, typer.Option(help="The fingerprint that was planned.")],
     parent: Annotated[int, typer.Option(help="Process to end with.")],
     runs: options.Runs = Path("runs"),
     note: Annotated[list[str] | None, typer.Option(help="A sentence for the record.")] = None,
     set_: Set = None,
-    data_root: options.DataRoot = None,
-    datasets: options.Datasets = None,
-    embedded: options.Embedded = False,
+    data: options.DataOptions,
     offline: options.Offline = False,
 ) -> None:
     """Run one cell: `run --config`, refused where its fingerprint is not the planned one."""
@@ -141,23 +122,19 @@ def sweep_cell_command(
     tether(parent)
     from lpmoe_bench.cli.run import run_and_print
     from lpmoe_bench.config.settings import parse_sets, read_config_file
-    from lpmoe_bench.model.weights.resolve import default_cache
     from lpmoe_bench.training.request import RunRequest
 
     request = RunRequest(
         flags={},
         sets=parse_sets(set_ or []),
         file=read_config_file(config),
-        data_root=data_root,
-        embedded=embedded,
-        datasets=datasets,
         runs=runs,
-        cache=default_cache(),
         offline=offline,
         expect=expect,
         extra_notes=tuple(note or []),
+        **vars(data),
     )
-    run_and_print(request, force=False, dry_run=False, json=True, quiet=False, no_color=True)
+    run_and_print(request, False, False, options.Output(json=True, no_color=True))
 
 
 def _names(given: list[str] | None, file: dict[str, Any], setting: str, default: str) -> list[str]:

@@ -15,14 +15,12 @@ if TYPE_CHECKING:
 
 
 def table_command(
+    *,
     roots: options.Roots = None,
     format: Annotated[
         str, typer.Option("--format", "-f", help="markdown, latex, csv, html or json.")
     ] = "markdown",
-    task: options.Tasks = None,
-    method: options.Methods = None,
-    test_set: options.TestSets = None,
-    only: options.Only = None,
+    kept: options.RecordFilter,
     metrics: Annotated[
         list[str] | None,
         typer.Option(
@@ -54,31 +52,27 @@ def table_command(
         Path | None, typer.Option(help="Speeds from benchmarks/methods.py --json, as columns.")
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File.")] = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    no_color: options.NoColor = False,
+    out: options.Output,
 ) -> None:
     """Print a comparison table of records: Markdown, LaTeX, CSV or HTML."""
-    from lpmoe_bench.console import Terminal
     from lpmoe_bench.files import write_atomically
-    from lpmoe_bench.records.context import keep_only, narrow, parse_only
+    from lpmoe_bench.records.context import keep_only, narrow
     from lpmoe_bench.records.store import default_roots, find_records
     from lpmoe_bench.tables.formats import format_table
     from lpmoe_bench.tables.table import build_table, read_speeds
 
-    tasks, tests = options.names(task), options.names(test_set)
-    terminal = Terminal(quiet, no_color)
+    settings, tasks, methods, tests = kept.parsed()
     # A published table alone needs no record.
     found = find_records(roots or None) if source else options.readable_records(roots)
     for note in found.notes:
-        terminal.note(note)
-    stored = keep_only(found.stored, parse_only(only or ()))
+        out.terminal.note(note)
+    stored = keep_only(found.stored, settings)
     if len(tasks) > 1 or len(tests) > 1:
         stored = narrow(found._replace(stored=stored), (), tasks, (), tests).stored
     made = build_table(
         [one.record for one in stored],
         task=tasks[0] if len(tasks) == 1 else None,
-        methods=options.names(method) or None,
+        methods=methods or None,
         test_set=tests[0] if len(tests) == 1 else None,
         metrics=options.names(metrics) or None,
         columns=columns.split(",") if columns else (),
@@ -94,9 +88,9 @@ def table_command(
         from lpmoe_bench.tables.verdicts import with_verdicts
 
         made = with_verdicts(made, stored, against, margin)
-    text = format_table(made, "json" if json else format)
+    text = format_table(made, "json" if out.json else format)
     for note in made.notes:
-        terminal.note(note)
+        out.terminal.note(note)
     if output is None:
         print(text, end="")
     else:

@@ -13,16 +13,9 @@ from xml.etree import ElementTree
 
 from lpmoe_bench.errors import ResourceError, UsageError
 from lpmoe_bench.files import write_atomically, write_failure
+from lpmoe_bench.gate import limits
 from lpmoe_bench.gate.baseline import Baseline, CellPin, MetricPin, Policy
 from lpmoe_bench.gate.judge import JudgedLine, Judgement, Outcome
-from lpmoe_bench.gate.limits import (
-    GOOD_SEEDS,
-    floor_of,
-    learnt,
-    reference_of,
-    seeds_needed,
-    tolerance,
-)
 from lpmoe_bench.gate.pin import GateCell, differences
 from lpmoe_bench.metrics.facts import METRICS
 from method_zoo.errors import unknown
@@ -317,17 +310,18 @@ def _spread(pin: CellPin, found: MetricPin) -> Iterator[str]:
 def _limit(
     pin: CellPin, metric: str, policy: Policy, seeds: int, level: float, family: int
 ) -> Iterator[str]:
-    reference = reference_of(pin.metrics[metric], pin.images)
-    allowed = tolerance(reference, seeds, level, policy)
+    reference = limits.reference_of(pin.metrics[metric], pin.images)
+    allowed = limits.tolerance(reference, seeds, level, policy)
     if reference.sd is None:
         if allowed is None:
             yield (
                 f"Without floor or cap there is no limit, and every verdict but a rerun that is "
-                f"the same to the last bit is inconclusive; pin {GOOD_SEEDS} seeds, or give one."
+                f"the same to the last bit is inconclusive; pin {limits.GOOD_SEEDS} seeds, or "
+                f"give one."
             )
             return
     else:
-        found = learnt(reference, seeds, level) or 0.0
+        found = limits.learnt(reference, seeds, level) or 0.0
         scale = reference.sd * math.sqrt(1 / seeds + 1 / reference.seeds)
         quantile = found / scale if scale else 0.0
         if family > 1:
@@ -341,8 +335,8 @@ def _limit(
             f"{reference.sd:.4f} x {math.sqrt(1 / seeds + 1 / reference.seeds):.3f} = {found:.4f} "
             f"with a probability of {level:.3g}."
         )
-        if found < floor_of(policy):
-            yield f"That is less than the floor, {floor_of(policy):g}, which counts instead."
+        if found < limits.floor_of(policy):
+            yield f"That is less than the floor, {limits.floor_of(policy):g}, which counts instead."
         if policy.cap is not None and found > policy.cap:
             yield f"That is more than the cap, {policy.cap:g}, which counts instead."
     assert allowed is not None  # with a spread there is a limit
@@ -358,8 +352,8 @@ def _verdict(line: JudgedLine, judgement: Judgement, policy: Policy) -> Iterator
     yield f"{words}, {_way(judgement.drop)}{p}: {line.verdict}."
     if line.reason:
         yield f"{line.reason[:1].upper()}{line.reason[1:]}."
-    needed = seeds_needed(judgement.reference, judgement.drop, judgement.level)
-    if line.verdict == "pass" and needed and judgement.drop > floor_of(policy):
+    needed = limits.seeds_needed(judgement.reference, judgement.drop, judgement.level)
+    if line.verdict == "pass" and needed and judgement.drop > limits.floor_of(policy):
         side = "both sides" if needed[1] else "the candidate"
         yield f"Were that drop real, about {needed[0]} seeds of {side} would show it."
 

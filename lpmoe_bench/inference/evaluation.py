@@ -1,7 +1,7 @@
 """A run's evaluation from its request to its records: one for each test set."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,59 +11,40 @@ from lpmoe_bench.data.registry import Registry, load_registry
 from lpmoe_bench.data.splits import Split, check_pairs, image_checksums
 from lpmoe_bench.data.tasks import MANIFESTS, open_split
 from lpmoe_bench.data.test_sets import TestSet, named_sets, own_set
-from lpmoe_bench.environment import collect_environment
+from lpmoe_bench.environment import collect_environment, default_cache
 from lpmoe_bench.errors import ResourceError, UsageError
 from lpmoe_bench.inference.predictor import Predictor, load_predictor, score_split
 from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.metrics.scorer import ScoreResult
 from lpmoe_bench.model.costs import device_name, is_out_of_memory, peak_memory_bytes
-from lpmoe_bench.records.model import (
-    Costs,
-    DataFacts,
-    ProtocolFacts,
-    Record,
-    SplitFacts,
-    evaluation_folder,
-    record_folder,
-    run_folder,
-)
-from lpmoe_bench.records.store import (
-    OPENED_FILE,
-    RECORD,
-    StoredRecord,
-    count_opening,
-    only_one,
-    read_record,
-    set_aside,
-    write_record,
-)
+from lpmoe_bench.records import model, store
 
 # The record of an evaluation: the run's own facts, and those of the scores on another set.
 
 
-def place_of(run: Record, split: Split, protocol: str) -> Path:
+def place_of(run: model.Record, split: Split, protocol: str) -> Path:
     """Return the relative folder of a run's evaluation on one set."""
     backbone = run.backbone.name if run.backbone else "none"
-    folder = run_folder(run.task, run.method.name, backbone, run.fingerprint, run.seed or 0)
-    return evaluation_folder(folder, [split.label], get_protocol(protocol).hash)
+    folder = model.run_folder(run.task, run.method.name, backbone, run.fingerprint, run.seed or 0)
+    return model.evaluation_folder(folder, [split.label], get_protocol(protocol).hash)
 
 
 def evaluation_record(
-    run: Record,
+    run: model.Record,
     split: Split,
     protocol: str,
     result: ScoreResult,
     predictor: Predictor,
     opened: int,
     notes: Sequence[str],
-) -> Record:
+) -> model.Record:
     """Return the record of a run's scores on one set; what trained it is told by the run's own.
 
     Fingerprint and seed are the run's: they name the model that was scored. Speed and memory are
     those of this evaluation, FLOPs those of the model.
     """
     rules = get_protocol(protocol)
-    return Record(
+    return model.Record(
         kind="evaluation",
         id=place_of(run, split, protocol).as_posix(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -75,11 +56,11 @@ def evaluation_record(
         decoder=run.decoder,
         backbone=run.backbone,
         task=run.task,
-        protocol=ProtocolFacts(name=rules.name, version=rules.version, hash=rules.hash),
+        protocol=model.ProtocolFacts(name=rules.name, version=rules.version, hash=rules.hash),
         scores={split.label: dict(result.scores)},
         counts={split.label: result.counts},
         parameters=run.parameters,
-        costs=Costs(
+        costs=model.Costs(
             inference_images_per_second=predictor.images_per_second,
             peak_memory_bytes=peak_memory_bytes(predictor.fabric.device),
             state_bytes=run.costs.state_bytes,
@@ -87,8 +68,10 @@ def evaluation_record(
         ),
         training=run.training,
         environment=collect_environment(device_name(predictor.fabric.device.type)),
-        data=DataFacts(
-            train=run.data.train, validation=run.data.validation, tests=[SplitFacts(**split.facts)]
+        data=model.DataFacts(
+            train=run.data.train,
+            validation=run.data.validation,
+            tests=[model.SplitFacts(**split.facts)],
         ),
         adapter_sha256=run.adapter_sha256,
         test_opened=opened,
@@ -99,7 +82,7 @@ def evaluation_record(
 # Images of a test set that a run was trained on, told by what their files hold.
 
 
-def refuse_training_set(record: Record, split: Split) -> None:
+def refuse_training_set(record: model.Record, split: Split) -> None:
     """Raise UsageError when a split is the very one a run was trained on or selected by."""
     for facts in (record.data.train, record.data.validation):
         if facts is not None and split.digest == facts.digest:
@@ -116,7 +99,7 @@ def refuse_training_set(record: Record, split: Split) -> None:
 
 
 def training_images(
-    record: Record, registry: Registry, root: Path | None, cache: Path
+    record: model.Record, registry: Registry, root: Path | None, cache: Path
 ) -> dict[str, str] | None:
     """Return {checksum: name} of the images of a run's training list, or None where they are not
     found here."""
@@ -176,7 +159,7 @@ class EvaluationRequest:
     data_root: Path | None = None
     datasets: Path | None = None
     runs: Path | None = None
-    cache: Path = Path("cache")
+    cache: Path = field(default_factory=default_cache)
     offline: bool = False
     save_predictions: bool = False
     allow_overlap: bool = False
@@ -187,14 +170,14 @@ class EvaluationRequest:
 class EvaluationJob:
     """One test set to score a run on, and where its record goes. notes: what that must say."""
 
-    run: Record
+    run: model.Record
     split: Split
     protocol: str
     notes: tuple[str, ...]
     place: Path
 
 
-def evaluate_run(request: EvaluationRequest, terminal: Terminal) -> dict[str, StoredRecord]:
+def evaluate_run(request: EvaluationRequest, terminal: Terminal) -> dict[str, store.StoredRecord]:
     """Score a trained run on test sets and return a record for each, by the set's label.
 
     Finished ones are returned as they are, unless forced: earlier evaluations, and the run's own
@@ -203,28 +186,28 @@ def evaluate_run(request: EvaluationRequest, terminal: Terminal) -> dict[str, St
     ResourceError for a lack of memory or disk; each in one sentence.
     """
     predictor: Predictor | None = None
-    made: dict[str, StoredRecord] = {}
+    made: dict[str, store.StoredRecord] = {}
     for job in plan_jobs(request, terminal):
         if _is_own(job) and not request.force:
             terminal.note(
                 f"the run itself was scored on {job.split.label}; showing that (--force evaluates "
                 f"again)"
             )
-            made[job.split.label] = StoredRecord(request.run, job.run)
+            made[job.split.label] = store.StoredRecord(request.run, job.run)
             continue
-        with only_one(job.place):
+        with store.only_one(job.place):
             record = None if request.force else _finished(job, terminal)
             if record is None:
                 if predictor is None:
                     predictor, _ = load_predictor(request.run, request.cache, request.offline)
                 record = _score(job, predictor, request, terminal)
-        made[job.split.label] = StoredRecord(job.place, record)
+        made[job.split.label] = store.StoredRecord(job.place, record)
     return made
 
 
 def plan_jobs(request: EvaluationRequest, terminal: Terminal) -> list[EvaluationJob]:
     """Return what is to be scored, all of it known and allowed; raises as `evaluate_run`."""
-    run = read_record(request.run)
+    run = store.read_record(request.run)
     if run.kind != "run":
         raise UsageError(f"{request.run} holds a record of kind {run.kind}; name a trained run")
     protocol = get_protocol(request.protocol or run.protocol.name).name
@@ -244,11 +227,11 @@ def plan_jobs(request: EvaluationRequest, terminal: Terminal) -> list[Evaluation
     return jobs
 
 
-def _root(request: EvaluationRequest, run: Record) -> Path:
+def _root(request: EvaluationRequest, run: model.Record) -> Path:
     """Return the folder that records go under."""
     root = request.runs
     if root is None:
-        own, here = record_folder(run), request.run.resolve()
+        own, here = model.record_folder(run), request.run.resolve()
         inside = here.parts[-len(own.parts) :] == own.parts
         root = here.parents[len(own.parts) - 1] if inside else Path("runs")
     if "results" in root.resolve().parts[-2:]:
@@ -271,7 +254,7 @@ def _sets(request: EvaluationRequest, registry: Registry, terminal: Terminal) ->
 
 def _untrained(
     request: EvaluationRequest,
-    run: Record,
+    run: model.Record,
     registry: Registry,
     wanted: list[TestSet],
     terminal: Terminal,
@@ -320,14 +303,14 @@ def _is_own(job: EvaluationJob) -> bool:
     return same_rules and digests.get(job.split.label) == job.split.digest
 
 
-def _finished(job: EvaluationJob, terminal: Terminal) -> Record | None:
+def _finished(job: EvaluationJob, terminal: Terminal) -> model.Record | None:
     """Return the record that is there for this very model and set.
 
     Raises UsageError for one of other images.
     """
-    if not (job.place / RECORD).exists():
+    if not (job.place / store.RECORD).exists():
         return None
-    record = read_record(job.place)
+    record = store.read_record(job.place)
     if [facts.digest for facts in record.data.tests] != [job.split.digest]:
         raise UsageError(
             f"{job.place} was made on other images that are called {job.split.label} too; give "
@@ -342,15 +325,15 @@ def _finished(job: EvaluationJob, terminal: Terminal) -> Record | None:
 
 def _score(
     job: EvaluationJob, predictor: Predictor, request: EvaluationRequest, terminal: Terminal
-) -> Record:
+) -> model.Record:
     """Score one set and write its record; one that stood there keeps its files."""
     split, place = job.split, job.place
     with terminal.bar(f"checking {split.label}", len(split.pairs)) as bar:
         for note in check_pairs(split, bar.update, request.cache / MANIFESTS):
             terminal.note(note)
-    if (place / RECORD).exists():
-        set_aside(place)
-    opened = count_opening(place)
+    if (place / store.RECORD).exists():
+        store.set_aside(place)
+    opened = store.count_opening(place)
     predictor.images, predictor.seconds = 0, 0.0
     keep = place / "predictions" / split.label.replace("/", "-")
     save_to = keep if request.save_predictions else None
@@ -365,6 +348,6 @@ def _score(
             f"{predictor.size} px; free some, or compute on the CPU with CUDA_VISIBLE_DEVICES="
         ) from None
     record = evaluation_record(job.run, split, job.protocol, result, predictor, opened, job.notes)
-    write_record(place, record, result.rows)
-    (place / OPENED_FILE).unlink(missing_ok=True)
+    store.write_record(place, record, result.rows)
+    (place / store.OPENED_FILE).unlink(missing_ok=True)
     return record

@@ -8,16 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lpmoe_bench.errors import DataError
-from lpmoe_bench.metrics.formulas import (
-    Counts,
-    Moments,
-    Quadrant,
-    counts_passing,
-    leaves_rest,
-    passed,
-    stretch,
-    value_table,
-)
+from lpmoe_bench.metrics import formulas
 
 # PreparedMask: what the scores need to know of a mask, worked out once for all maps.
 
@@ -154,7 +145,7 @@ class ByteMap:
         self._counts = self._parts.sum(0)  # (2, 256): background, object
         used = np.flatnonzero(self._counts.sum(0))
         self.low, self.high = int(used[0]), int(used[-1])
-        self.values = value_table(self.low, self.high, normalisation)
+        self.values = formulas.value_table(self.low, self.high, normalisation)
 
     @property
     def constant(self) -> bool:
@@ -187,30 +178,30 @@ class ByteMap:
             mean = float(np.mean(self.values[self.pred]))
         return min(2 * mean, 1.0)
 
-    def counts_at(self, threshold: float, above: bool = False) -> Counts:
+    def counts_at(self, threshold: float, above: bool = False) -> formulas.Counts:
         """Binarise at a threshold of the normalised map: at least it, or strictly above."""
         called = self.values > threshold if above else self.values >= threshold
         fp, tp = (self._counts @ called).tolist()
-        return Counts.of(tp, fp, self.mask.foreground, self.mask.size)
+        return formulas.Counts.of(tp, fp, self.mask.foreground, self.mask.size)
 
-    def counts_over(self, grid: str, above: bool = False) -> Counts:
+    def counts_over(self, grid: str, above: bool = False) -> formulas.Counts:
         """Binarise at the 256 thresholds of a grid, from high to low."""
-        places = passed(self.values, grid, above)
+        places = formulas.passed(self.values, grid, above)
         counts = np.stack([np.bincount(places, row, 257) for row in self._counts])
-        fp, tp = counts_passing(counts.astype(np.int64))
-        return Counts.of(tp, fp, self.mask.foreground, self.mask.size)
+        fp, tp = formulas.counts_passing(counts.astype(np.int64))
+        return formulas.Counts.of(tp, fp, self.mask.foreground, self.mask.size)
 
-    def moments(self, foreground: bool) -> Moments:
+    def moments(self, foreground: bool) -> formulas.Moments:
         """Values on the object, or on the background; there must be some."""
         counts = self._counts[int(foreground)]
         total = int(counts.sum())
         mean = float(counts @ self.values) / total
-        return Moments(total, mean, float(counts @ (self.values - mean) ** 2))
+        return formulas.Moments(total, mean, float(counts @ (self.values - mean) ** 2))
 
-    def quadrants(self) -> list[Quadrant]:
+    def quadrants(self) -> list[formulas.Quadrant]:
         return [self._quadrant(i) for i in range(4) if self._parts[i].any()]
 
-    def _quadrant(self, index: int) -> Quadrant:
+    def _quadrant(self, index: int) -> formulas.Quadrant:
         counts = self._parts[index]
         levels = counts.sum(0)
         off, on = counts.sum(1).tolist()
@@ -222,7 +213,7 @@ class ByteMap:
         only = np.flatnonzero(levels)
         same = len(only) == 1
         flat = same and 0 in (on, off)
-        return Quadrant(
+        return formulas.Quadrant(
             total,
             on,
             mean,
@@ -235,7 +226,7 @@ class ByteMap:
     def _rounds(self, index: int, value: float) -> bool:
         if value in (0.0, 1.0):
             return False
-        return leaves_rest(self.values[self.pred][self.mask.quadrant(index)])
+        return formulas.leaves_rest(self.values[self.pred][self.mask.quadrant(index)])
 
     def weighted_background(self) -> float:
         """Sum of the map on the background times its weights, in their fixed-point unit."""
@@ -268,7 +259,7 @@ class FloatMap:
             raise DataError("map holds floats outside of 0 to 1, or NaN; save probabilities")
         low, high = values.min(), values.max()
         self.mask, self.constant = mask, bool(low == high)
-        self.values = stretch(values, low, high) if normalisation == "minmax" else values
+        self.values = formulas.stretch(values, low, high) if normalisation == "minmax" else values
         self._on = mask.pixels.view(np.bool_)
 
     @property
@@ -291,37 +282,37 @@ class FloatMap:
     def adaptive_threshold(self) -> float:
         return min(2 * self.mean, 1.0)
 
-    def counts_at(self, threshold: float, above: bool = False) -> Counts:
+    def counts_at(self, threshold: float, above: bool = False) -> formulas.Counts:
         called = self.values > threshold if above else self.values >= threshold
         tp = int(np.count_nonzero(called & self._on))
         fp = int(np.count_nonzero(called)) - tp
-        return Counts.of(tp, fp, self.mask.foreground, self.mask.size)
+        return formulas.Counts.of(tp, fp, self.mask.foreground, self.mask.size)
 
-    def counts_over(self, grid: str, above: bool = False) -> Counts:
-        places = passed(self.values, grid, above) + 257 * self.mask.pixels.astype(np.int64)
-        fp, tp = counts_passing(np.bincount(places.ravel(), minlength=514).reshape(2, 257))
-        return Counts.of(tp, fp, self.mask.foreground, self.mask.size)
+    def counts_over(self, grid: str, above: bool = False) -> formulas.Counts:
+        places = formulas.passed(self.values, grid, above) + 257 * self.mask.pixels.astype(np.int64)
+        fp, tp = formulas.counts_passing(np.bincount(places.ravel(), minlength=514).reshape(2, 257))
+        return formulas.Counts.of(tp, fp, self.mask.foreground, self.mask.size)
 
-    def moments(self, foreground: bool) -> Moments:
+    def moments(self, foreground: bool) -> formulas.Moments:
         values = self.values[self._on == foreground]
         mean = float(np.mean(values))
-        return Moments(values.size, mean, float(np.sum((values - mean) ** 2)))
+        return formulas.Moments(values.size, mean, float(np.sum((values - mean) ** 2)))
 
-    def quadrants(self) -> list[Quadrant]:
+    def quadrants(self) -> list[formulas.Quadrant]:
         parts = (self.mask.quadrant(index) for index in range(4))
         return [self._quadrant(self.values[part], self._on[part]) for part in parts]
 
-    def _quadrant(self, values: np.ndarray, on: np.ndarray) -> Quadrant:
+    def _quadrant(self, values: np.ndarray, on: np.ndarray) -> formulas.Quadrant:
         if not values.size:
-            return Quadrant(0, 0, 0.0, 0.0, 0.0, False, False)
+            return formulas.Quadrant(0, 0, 0.0, 0.0, 0.0, False, False)
         foreground, mean = int(np.count_nonzero(on)), float(np.mean(values))
         away, y = values - mean, foreground / values.size
         same = bool(values.min() == values.max())
         flat = same and foreground in (0, values.size)
         squares = 0.0 if same else float(np.sum(away**2))
         products = 0.0 if same else float(np.sum(away * (on - y)))
-        rounds = flat and leaves_rest(values)
-        return Quadrant(values.size, foreground, mean, squares, products, flat, rounds)
+        rounds = flat and formulas.leaves_rest(values)
+        return formulas.Quadrant(values.size, foreground, mean, squares, products, flat, rounds)
 
     def weighted_background(self) -> float:
         return float(np.sum(self.values * self.mask.surroundings.weights))

@@ -5,7 +5,7 @@ import json
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -15,6 +15,7 @@ from lpmoe_bench.data.images import inspect_map, read_image, read_mask
 from lpmoe_bench.data.pairs import shown
 from lpmoe_bench.data.registry import Registry, Task, load_registry
 from lpmoe_bench.data.test_sets import TestSet, files_digest, find_files, folder_set, task_sets
+from lpmoe_bench.environment import default_cache
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.metrics.extra import get_extra
 from lpmoe_bench.metrics.protocols import Protocol, get_protocol
@@ -294,7 +295,7 @@ class ScoreRequest:
     datasets: Path | None = None
     data_root: Path | None = None
     embedded: bool = False
-    cache: Path = Path("cache")
+    cache: Path = field(default_factory=default_cache)
     runs: Path = Path("runs")
     allow_missing: bool = False
     force: bool = False

@@ -20,15 +20,8 @@ from lpmoe_bench.environment import Environment, collect_environment, usable_cor
 from lpmoe_bench.errors import DataError, InterruptedRun, ResourceError, UsageError
 from lpmoe_bench.metrics.extra import get_extra
 from lpmoe_bench.metrics.scorer import Scorer, ScoreResult
+from lpmoe_bench.records import store
 from lpmoe_bench.records.model import DataFacts, MethodFacts, ProtocolFacts, Record, SplitFacts
-from lpmoe_bench.records.store import (
-    RECORD,
-    SAID_EACH,
-    StoredRecord,
-    read_record,
-    set_aside,
-    write_record,
-)
 from lpmoe_bench.scoring.plan import MapFolder, ScorePlan, ScoreRequest
 from lpmoe_bench.scoring.work import (
     Item,
@@ -164,9 +157,9 @@ class Scored:
 
 def finished(place: Path, folder: MapFolder) -> Record | None:
     """Return the record of these maps where there is one; raises UsageError for another name's."""
-    if not (place / RECORD).exists():
+    if not (place / store.RECORD).exists():
         return None
-    record = read_record(place)
+    record = store.read_record(place)
     if record.method.name != folder.title:
         raise UsageError(
             f"{place} holds the same maps under the name {record.method.name}; use that, or one "
@@ -202,8 +195,8 @@ def write_scored(
         data=DataFacts(tests=[one.facts for one in scored]),
         notes=[*folder.notes, *_notes(scored)],
     )
-    set_aside(place)
-    write_record(place, record, [row for one in scored for row in one.result.rows])
+    store.set_aside(place)
+    store.write_record(place, record, [row for one in scored for row in one.result.rows])
     return record
 
 
@@ -219,10 +212,12 @@ def _grouped(problems: Sequence[str]) -> list[str]:
         kinds.setdefault(found[1] if found else problem, []).append(problem)
     said: list[str] = []
     for kind, found in kinds.items():
-        if len(found) <= SAID_EACH:
+        if len(found) <= store.SAID_EACH:
             said += found
         else:
-            names = ", ".join(problem.removesuffix(f" {kind}") for problem in found[:SAID_EACH])
+            names = ", ".join(
+                problem.removesuffix(f" {kind}") for problem in found[: store.SAID_EACH]
+            )
             said.append(f"{len(found)} of them, such as {names}: each {kind}")
     return said
 
@@ -236,7 +231,7 @@ class ScoreOutcome:
     """One record a folder, in order; results of the maps that were scored, not of those that had a
     record. fresh: whether each record is new."""
 
-    records: list[StoredRecord]
+    records: list[store.StoredRecord]
     results: Results
     fresh: list[bool]
 
@@ -264,7 +259,7 @@ def score_folders(
         if record is None:
             scored = found[plan.folders[index].title]
             record = write_scored(plan, index, scored, environment)
-        records.append(StoredRecord(place, record))
+        records.append(store.StoredRecord(place, record))
     results: dict[str, dict[str, Sequence[ScoreResult | None]]] = {}
     for one in (one for ones in found.values() for one in ones):
         results.setdefault(one.facts.label, {})[one.title] = one.results

@@ -10,30 +10,8 @@ from typing import Any
 from lpmoe_bench.console import Terminal, stop_requested
 from lpmoe_bench.environment import collect_environment
 from lpmoe_bench.errors import FailedCellsError, InterruptedRun, UsageError
+from lpmoe_bench.sweep import plan, runner
 from lpmoe_bench.sweep.local import LocalEngine, last_line, shares, tail
-from lpmoe_bench.sweep.plan import (
-    SWEEPS,
-    Attempt,
-    Sweep,
-    SweepRequest,
-    now,
-    plan_sweep,
-    read_sweeps,
-    sweep_folder,
-    write_attempt,
-    write_sweep,
-)
-from lpmoe_bench.sweep.runner import (
-    Engine,
-    Estimate,
-    SweepProgress,
-    SweepRun,
-    duration,
-    estimate,
-    run_cells,
-    total_words,
-    words_of,
-)
 from lpmoe_bench.sweep.state import MOST_ATTEMPTS, CellState, Published, cell_state, published
 from method_zoo.errors import unknown
 
@@ -45,10 +23,10 @@ WORDS = {"partial": "partly done"}
 
 
 def show_plan(
-    sweep: Sweep,
+    sweep: plan.Sweep,
     folder: Path,
     states: Sequence[CellState],
-    estimates: Mapping[str, Estimate],
+    estimates: Mapping[str, runner.Estimate],
     jobs: int,
     as_json: bool,
 ) -> None:
@@ -67,18 +45,20 @@ def show_plan(
         name, one = state.cell.name, estimates.get(state.cell.name)
         time = ""
         if one is not None:
-            time = "time unknown" if one.seconds is None else f"about {duration(one.seconds)}"
+            time = (
+                "time unknown" if one.seconds is None else f"about {runner.duration(one.seconds)}"
+            )
         state_ = WORDS.get(state.state, state.state)
         line = f"{name:<{width}}  {state.cell.fingerprint[:12]}  {state_:<11}  {time}"
         print(f"{line.rstrip()}{_failed_words(state)}")
     print(f"sweep {sweep.id}: {counts(states)}")
     for words in other_code([state for state in states if state.state == "done"]):
         print(words)
-    print(f"left: {total_words(estimates, jobs)}")
+    print(f"left: {runner.total_words(estimates, jobs)}")
 
 
 def show_result(
-    sweep: Sweep, folder: Path, states: Sequence[CellState], as_json: bool, terminal: Terminal
+    sweep: plan.Sweep, folder: Path, states: Sequence[CellState], as_json: bool, terminal: Terminal
 ) -> None:
     """Print how every cell stands after a sweep."""
     if as_json:
@@ -94,7 +74,9 @@ def show_result(
     print(f"sweep {sweep.id}: {counts(states)}")
 
 
-def show_status(found: Sequence[tuple[Path, Sweep, Sequence[CellState]]], as_json: bool) -> None:
+def show_status(
+    found: Sequence[tuple[Path, plan.Sweep, Sequence[CellState]]], as_json: bool
+) -> None:
     """Print every sweep: counts, and a line for each cell that runs, has failed or is half done."""
     if as_json:
         whole = [
@@ -111,11 +93,11 @@ def show_status(found: Sequence[tuple[Path, Sweep, Sequence[CellState]]], as_jso
             print(f"  {words}")
         for state in states:
             if state.state == "running":
-                print(f"  running      {words_of(state.cell)}: {_now(state.log)}")
+                print(f"  running      {runner.words_of(state.cell)}: {_now(state.log)}")
             elif state.state == "partial":
-                print(f"  partly done  {words_of(state.cell)}{_failed_words(state)}")
+                print(f"  partly done  {runner.words_of(state.cell)}{_failed_words(state)}")
             elif state.state == "failed" or (state.failures and state.state == "waiting"):
-                print(f"  {state.state:<11}  {words_of(state.cell)}{_failed_words(state)}")
+                print(f"  {state.state:<11}  {runner.words_of(state.cell)}{_failed_words(state)}")
 
 
 def counts(states: Sequence[CellState]) -> str:
@@ -158,16 +140,18 @@ def _failed_words(state: CellState) -> str:
     return f"  ({tries}: {state.failures[-1].reason}{log})"
 
 
-def _print_json(sweep: Sweep, folder: Path, cells: list[dict[str, Any]]) -> None:
+def _print_json(sweep: plan.Sweep, folder: Path, cells: list[dict[str, Any]]) -> None:
     found = {"id": sweep.id, "folder": str(folder), "cells": cells}
     print(json.dumps(found, indent=2, ensure_ascii=False))
 
 
 def print_status(runs: Path, done: Sequence[Path], as_json: bool) -> None:
     """Print how sweeps stand; nothing is changed. Raises UsageError where there is none."""
-    sweeps = read_sweeps(runs)
+    sweeps = plan.read_sweeps(runs)
     if not sweeps:
-        raise UsageError(f"{runs / SWEEPS} holds no sweep; name the folder of runs with --runs")
+        raise UsageError(
+            f"{runs / plan.SWEEPS} holds no sweep; name the folder of runs with --runs"
+        )
     elsewhere = published(done)
     show_status(
         [
@@ -185,7 +169,7 @@ def cell_counts(runs: Path, elsewhere: Iterable[Path] = ()) -> tuple[int, int, i
     """
     known = published(elsewhere)
     states: dict[tuple[str, int], str] = {}
-    for folder, sweep in read_sweeps(runs):
+    for folder, sweep in plan.read_sweeps(runs):
         for cell in sweep.cells:
             states[cell.fingerprint, cell.seed] = cell_state(runs, folder, cell, known).state
     found = list(states.values())
@@ -209,7 +193,7 @@ class SweepMode:
 
 
 def run_sweep(
-    request: SweepRequest, how: SweepMode, dry_run: bool, as_json: bool, terminal: Terminal
+    request: plan.SweepRequest, how: SweepMode, dry_run: bool, as_json: bool, terminal: Terminal
 ) -> None:
     """Plan and run; raises FailedCellsError when cells failed, and the errors of the plan."""
     if how.engine not in ENGINES:
@@ -224,12 +208,12 @@ def run_sweep(
 
 
 def _sweep(
-    request: SweepRequest, how: SweepMode, dry_run: bool, as_json: bool, terminal: Terminal
+    request: plan.SweepRequest, how: SweepMode, dry_run: bool, as_json: bool, terminal: Terminal
 ) -> None:
     elsewhere = published(how.done)
-    sweep = plan_sweep(request, terminal)
+    sweep = plan.plan_sweep(request, terminal)
     if dry_run:
-        folder = sweep_folder(request.runs, sweep)
+        folder = plan.sweep_folder(request.runs, sweep)
         states = _states(request.runs, folder, sweep, elsewhere)
         estimates = _estimates(request.runs, states, elsewhere)
         show_plan(sweep, folder, states, estimates, _jobs(how, sweep), as_json)
@@ -238,22 +222,24 @@ def _sweep(
 
 
 def run_planned(
-    sweep: Sweep,
+    sweep: plan.Sweep,
     runs: Path,
     offline: bool,
     how: SweepMode,
     as_json: bool,
     terminal: Terminal,
     elsewhere: Published,
-    engine: Engine | None = None,
+    engine: runner.Engine | None = None,
 ) -> None:
     """Run what is left of a planned sweep, on the engine that is asked for or given."""
-    folder = write_sweep(runs, sweep)
+    folder = plan.write_sweep(runs, sweep)
     states = _states(runs, folder, sweep, elsewhere)
     if how.retry:
         for state in states:
             if state.attempts and state.state != "done":
-                write_attempt(folder, state.cell, Attempt(ended=now(), outcome="reset"))
+                plan.write_attempt(
+                    folder, state.cell, plan.Attempt(ended=plan.now(), outcome="reset")
+                )
         states = _states(runs, folder, sweep, elsewhere)
     _announce(sweep, folder, states, terminal)
     done, failed = (sum(s.state == name for s in states) for name in ("done", "failed"))
@@ -262,39 +248,39 @@ def run_planned(
         engine = engine or _engine(how, sweep, folder, terminal)
         estimates = _estimates(runs, states, elsewhere)
         with terminal.bar("cells", len(states)) as bar, stop_requested() as stopped:
-            progress = SweepProgress(
+            progress = runner.SweepProgress(
                 terminal, bar, len(states), done, failed, estimates, engine.jobs
             )
-            run = SweepRun(sweep, folder, runs, engine, progress, stopped, offline)
+            run = runner.SweepRun(sweep, folder, runs, engine, progress, stopped, offline)
             run.to_do.extend(to_do)
-            run_cells(run)
+            runner.run_cells(run)
         states = _states(runs, folder, sweep, elsewhere)
     _finish(sweep, folder, states, as_json, terminal)
 
 
-def _states(runs: Path, folder: Path, sweep: Sweep, elsewhere: Published) -> list[CellState]:
+def _states(runs: Path, folder: Path, sweep: plan.Sweep, elsewhere: Published) -> list[CellState]:
     return [cell_state(runs, folder, cell, elsewhere) for cell in sweep.cells]
 
 
 def _estimates(
     runs: Path, states: Sequence[CellState], elsewhere: Published
-) -> dict[str, Estimate]:
+) -> dict[str, runner.Estimate]:
     """Estimate the cells that are left, by all records that are known."""
     records = [one.record for one in elsewhere.values()]
     if runs.is_dir():
         records += [one.record for one in published([runs]).values()]
     left = [state.cell for state in states if state.state not in ("done", "failed")]
-    return {cell.name: estimate(cell, records) for cell in left}
+    return {cell.name: runner.estimate(cell, records) for cell in left}
 
 
-def _jobs(how: SweepMode, sweep: Sweep) -> int:
+def _jobs(how: SweepMode, sweep: plan.Sweep) -> int:
     """Return how many cells would run at a time; one where only the cluster could tell."""
     if how.engine == "ray":
         return how.jobs or 1
     return len(shares(sweep.cells, how.jobs)[0])
 
 
-def _engine(how: SweepMode, sweep: Sweep, folder: Path, terminal: Terminal) -> Engine:
+def _engine(how: SweepMode, sweep: plan.Sweep, folder: Path, terminal: Terminal) -> runner.Engine:
     if how.engine == "ray":
         from lpmoe_bench.sweep.ray_engine import RayEngine
 
@@ -305,7 +291,9 @@ def _engine(how: SweepMode, sweep: Sweep, folder: Path, terminal: Terminal) -> E
     return LocalEngine(made)
 
 
-def _announce(sweep: Sweep, folder: Path, states: Sequence[CellState], terminal: Terminal) -> None:
+def _announce(
+    sweep: plan.Sweep, folder: Path, states: Sequence[CellState], terminal: Terminal
+) -> None:
     done = [state for state in states if state.state == "done"]
     failed = [state for state in states if state.state == "failed"]
     terminal.say(f"sweep {sweep.id}: {len(states)} cells, {len(done)} done; plan in {folder}")
@@ -318,7 +306,7 @@ def _announce(sweep: Sweep, folder: Path, states: Sequence[CellState], terminal:
 
 
 def _finish(
-    sweep: Sweep, folder: Path, states: Sequence[CellState], as_json: bool, terminal: Terminal
+    sweep: plan.Sweep, folder: Path, states: Sequence[CellState], as_json: bool, terminal: Terminal
 ) -> None:
     show_result(sweep, folder, states, as_json, terminal)
     failed = [state for state in states if state.state == "failed"]

@@ -19,7 +19,6 @@ from lpmoe_bench.console import Terminal
 from lpmoe_bench.environment import collect_environment
 from lpmoe_bench.errors import DataError, ResourceError, UsageError
 from lpmoe_bench.files import write_atomically, write_failure
-from lpmoe_bench.model.weights.resolve import default_cache
 from lpmoe_bench.records.model import run_folder
 from method_zoo.errors import ZooError, unknown
 
@@ -264,7 +263,6 @@ def _request(request: SweepRequest, task: str, method: str) -> RunRequest:
         embedded=request.places.embedded,
         datasets=request.places.datasets,
         runs=request.runs,
-        cache=default_cache(),
         offline=request.offline,
     )
 

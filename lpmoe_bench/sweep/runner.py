@@ -13,19 +13,8 @@ from lpmoe_bench.console import Bar, Terminal
 from lpmoe_bench.errors import InterruptedRun
 from lpmoe_bench.files import is_locked
 from lpmoe_bench.records.model import Record
-from lpmoe_bench.sweep import local
+from lpmoe_bench.sweep import local, plan
 from lpmoe_bench.sweep.local import CellJob, Ended, outcome_of
-from lpmoe_bench.sweep.plan import (
-    Attempt,
-    Sweep,
-    SweepCell,
-    log_file,
-    new_stem,
-    now,
-    read_attempts,
-    settings_file,
-    write_attempt,
-)
 from lpmoe_bench.sweep.state import MOST_ATTEMPTS, Claims, own_record
 
 # How long cells will take, by the records of runs that are finished.
@@ -41,7 +30,7 @@ class Estimate(NamedTuple):
     basis: str
 
 
-def estimate(cell: SweepCell, records: Iterable[Record]) -> Estimate:
+def estimate(cell: plan.SweepCell, records: Iterable[Record]) -> Estimate:
     """Estimate one cell: by runs of its very settings, else by the speed of its method's.
 
     Runs of the same method count where backbone and size are the same; the time to start and to
@@ -63,7 +52,7 @@ def estimate(cell: SweepCell, records: Iterable[Record]) -> Estimate:
     return Estimate(fmean(like), LIKE) if like else Estimate(None, UNKNOWN)
 
 
-def _seconds(cell: SweepCell, record: Record) -> float | None:
+def _seconds(cell: plan.SweepCell, record: Record) -> float | None:
     """Return what a cell takes: the time of a record of the same settings, else at its speed."""
     costs = record.costs
     if record.fingerprint == cell.fingerprint and costs.train_seconds:
@@ -123,11 +112,11 @@ class SweepProgress:
         self.left = {name: one.seconds for name, one in estimates.items()}
         self.taken: dict[str, list[float]] = {}  # seconds of cells that differ in the seed alone
 
-    def started(self, cell: SweepCell, changes: Sequence[str]) -> None:
+    def started(self, cell: plan.SweepCell, changes: Sequence[str]) -> None:
         with_ = f" with {', '.join(changes)}" if changes else ""
         self.terminal.say(f"start   {words_of(cell)}{with_}")
 
-    def ended(self, cell: SweepCell, attempt: Attempt, failures: int, log: Path) -> None:
+    def ended(self, cell: plan.SweepCell, attempt: plan.Attempt, failures: int, log: Path) -> None:
         """Say how an attempt ended."""
         if attempt.outcome == "finished":
             self.taken.setdefault(_kind(cell.name), []).append(attempt.seconds)
@@ -146,7 +135,7 @@ class SweepProgress:
         else:
             self.terminal.say(f"stopped {words_of(cell)}: {attempt.reason}")
 
-    def elsewhere(self, cell: SweepCell, done: bool) -> None:
+    def elsewhere(self, cell: plan.SweepCell, done: bool) -> None:
         """Say that another process has finished a cell meanwhile, or given it up."""
         self.failed += not done
         self._one_less(cell, done)
@@ -163,7 +152,7 @@ class SweepProgress:
         """Whether every cell is done or given up."""
         return self.done + self.failed == self.total
 
-    def tick(self, running: Sequence[SweepCell]) -> None:
+    def tick(self, running: Sequence[plan.SweepCell]) -> None:
         """Move the bar, where there is a terminal for it."""
         if self.bar.progress is not None:
             names = ", ".join(f"{c.method} {c.task} s{c.seed}" for c in running[:3])
@@ -185,7 +174,7 @@ class SweepProgress:
         total = sum(fmean(known) if s is None else s for s in self.left.values())
         return f"about {duration(total / self.jobs)} left"
 
-    def _one_less(self, cell: SweepCell, done: bool) -> None:
+    def _one_less(self, cell: plan.SweepCell, done: bool) -> None:
         self.done += done
         self.left.pop(cell.name, None)
         for name in self.left:
@@ -193,7 +182,7 @@ class SweepProgress:
                 self.left[name] = fmean(self.taken[_kind(name)])
 
 
-def words_of(cell: SweepCell) -> str:
+def words_of(cell: plan.SweepCell) -> str:
     return f"{cell.method} on {cell.task}, seed {cell.seed}"
 
 
@@ -223,15 +212,15 @@ class Engine(Protocol):
 class SweepRun:
     """A sweep at work: what is still to do, what runs, and when cells of others are looked at."""
 
-    sweep: Sweep
+    sweep: plan.Sweep
     folder: Path
     runs: Path
     engine: Engine
     progress: SweepProgress
     stopped: Callable[[], bool]
     offline: bool = False
-    to_do: deque[SweepCell] = field(default_factory=deque)
-    running: dict[str, SweepCell] = field(default_factory=dict)
+    to_do: deque[plan.SweepCell] = field(default_factory=deque)
+    running: dict[str, plan.SweepCell] = field(default_factory=dict)
     not_before: dict[str, float] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)  # cells whose last process found them locked
     active: float = field(default_factory=time.monotonic)  # when something was last achieved
@@ -261,7 +250,7 @@ def run_cells(run: SweepRun) -> None:
         run.engine.close()
 
 
-def _next(run: SweepRun, claims: Claims) -> SweepCell | None:
+def _next(run: SweepRun, claims: Claims) -> plan.SweepCell | None:
     """Claim the next cell that nobody works on; what others have settled meanwhile is dropped."""
     for _ in range(len(run.to_do)):
         cell = run.to_do.popleft()
@@ -280,22 +269,22 @@ def _next(run: SweepRun, claims: Claims) -> SweepCell | None:
     return None
 
 
-def _failures(run: SweepRun, cell: SweepCell) -> int:
+def _failures(run: SweepRun, cell: plan.SweepCell) -> int:
     """Count the failures of a cell since its reset, by whatever process."""
-    return sum(attempt.outcome == "failed" for attempt in read_attempts(run.folder, cell))
+    return sum(attempt.outcome == "failed" for attempt in plan.read_attempts(run.folder, cell))
 
 
-def _later(run: SweepRun, cell: SweepCell) -> None:
+def _later(run: SweepRun, cell: plan.SweepCell) -> None:
     now_ = time.monotonic()
     if now_ >= run.not_before.get(cell.name, 0):
         run.not_before[cell.name] = now_ + AGAIN_SECONDS
     run.to_do.append(cell)
 
 
-def _start(run: SweepRun, cell: SweepCell) -> None:
-    changes = local.changes_next(cell, read_attempts(run.folder, cell))
-    log = log_file(run.folder, cell, new_stem())
-    settings = settings_file(run.folder, cell).resolve()
+def _start(run: SweepRun, cell: plan.SweepCell) -> None:
+    changes = local.changes_next(cell, plan.read_attempts(run.folder, cell))
+    log = plan.log_file(run.folder, cell, plan.new_stem())
+    settings = plan.settings_file(run.folder, cell).resolve()
     job = CellJob(cell, settings, changes, log, run.runs, run.sweep.places, run.offline)
     run.running[cell.name] = cell
     run.progress.started(cell, changes)
@@ -320,8 +309,8 @@ def _settle(
     changes = list(job.changes)
     if outcome == "out of memory" and changes == local.ladder(cell)[-1]:
         outcome, reason = "failed", f"{reason}; nothing is left that takes less memory"
-    attempt = Attempt(
-        ended=now(),
+    attempt = plan.Attempt(
+        ended=plan.now(),
         seconds=round(seconds, 1),
         outcome=outcome,
         exit_code=ended.exit_code,
@@ -330,7 +319,7 @@ def _settle(
         changes=changes,
         log=job.log.name,
     )
-    write_attempt(run.folder, cell, attempt, job.log.stem)
+    plan.write_attempt(run.folder, cell, attempt, job.log.stem)
     claims.release(cell)
     failures = _failures(run, cell)
     run.progress.ended(cell, attempt, failures, job.log)

@@ -14,14 +14,7 @@ import torch
 from lpmoe_bench.config.settings import RunConfig, build_config
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.errors import ResourceError, UsageError
-from lpmoe_bench.model.costs import (
-    Flops,
-    count_flops,
-    count_parameters,
-    device_name,
-    peak_memory_bytes,
-    state_bytes,
-)
+from lpmoe_bench.model import costs
 from lpmoe_bench.model.losses import get_loss
 from lpmoe_bench.model.segmenter import blueprint, build_segmenter, native_size
 from lpmoe_bench.model.weights.resolve import RANDOM, resolve_weights
@@ -45,7 +38,7 @@ def profile_method(
     """
     config = profile_config(*layers)
     model = blueprint(config)
-    flops = count_flops(model, config.size)
+    flops = costs.count_flops(model, config.size)
     skipped = _reason(config, flops, measured)
     found = {
         "method": config.method,
@@ -55,8 +48,8 @@ def profile_method(
         "decoder": config.decoder,
         "decoder_options": config.decoder_options,
         "size": config.size,
-        "parameters": count_parameters(model),
-        "state_bytes": state_bytes(model),
+        "parameters": costs.count_parameters(model),
+        "state_bytes": costs.state_bytes(model),
         "flops": flops._asdict(),
     }
     measurement = None if skipped else _measure(config, terminal)
@@ -75,7 +68,7 @@ def profile_config(*layers: Mapping[str, Any]) -> RunConfig:
     return complete_config(config, method)
 
 
-def _reason(config: RunConfig, flops: Flops, measured: bool | None) -> str | None:
+def _reason(config: RunConfig, flops: costs.Flops, measured: bool | None) -> str | None:
     """Say why speed and memory are not measured, None where they are."""
     if measured is not None:
         return None if measured else "only counts were asked for"
@@ -125,7 +118,7 @@ def measure(config: RunConfig, repeats: int, seconds: float) -> dict[str, Any]:
     Each is repeated up to `repeats` times after a warm-up, fewer when `seconds` are over.
     """
     device = torch.device(config.runtime.device)
-    before = peak_memory_bytes(device)
+    before = costs.peak_memory_bytes(device)
     segmenter = build_segmenter(config, resolve_weights(config.backbone, RANDOM, Path()))
     segmenter.to(device)
     images = torch.rand(config.train.batch, 3, config.size, config.size, device=device)
@@ -150,10 +143,10 @@ def measure(config: RunConfig, repeats: int, seconds: float) -> dict[str, Any]:
 
     segmenter.train()
     training = _rates(step, len(images), device, repeats, seconds)
-    peak = peak_memory_bytes(device)
+    peak = costs.peak_memory_bytes(device)
     segmenter.eval()
     return {
-        "device": device_name(device.type),
+        "device": costs.device_name(device.type),
         "precision": config.train.precision,
         "batch": len(images),
         "training": training,

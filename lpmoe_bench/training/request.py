@@ -10,6 +10,7 @@ from lpmoe_bench.config.recipes import recipe_layers
 from lpmoe_bench.config.settings import LOSSES, RunConfig, build_config
 from lpmoe_bench.data.registry import Registry, Task, load_registry
 from lpmoe_bench.data.tasks import Folders
+from lpmoe_bench.environment import default_cache
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.facts import get_metric
 from lpmoe_bench.metrics.protocols import get_protocol
@@ -37,7 +38,7 @@ class RunRequest:
     embedded: bool = False
     datasets: Path | None = None
     runs: Path = Path("runs")
-    cache: Path = Path("cache")
+    cache: Path = field(default_factory=default_cache)
     offline: bool = False
     expect: str = ""
     extra_notes: tuple[str, ...] = ()

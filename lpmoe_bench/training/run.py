@@ -22,15 +22,9 @@ from lpmoe_bench.inference.predictor import Predictor, score_split, validation_s
 from lpmoe_bench.metrics.facts import get_metric
 from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.metrics.scorer import ScoreResult
-from lpmoe_bench.model.costs import (
-    Flops,
-    count_flops,
-    count_parameters,
-    device_name,
-    is_out_of_memory,
-    peak_memory_bytes,
-)
+from lpmoe_bench.model import costs
 from lpmoe_bench.model.segmenter import ADAPTER_FORMAT, Segmenter, blueprint, build_segmenter
+from lpmoe_bench.records import store
 from lpmoe_bench.records.model import (
     BackboneFacts,
     Costs,
@@ -43,25 +37,7 @@ from lpmoe_bench.records.model import (
     SplitFacts,
     Training,
 )
-from lpmoe_bench.records.store import (
-    ADAPTER_FILE,
-    OPENED_FILE,
-    RECORD,
-    STATE_FILE,
-    StoredRecord,
-    count_opening,
-    only_one,
-    read_record,
-    set_aside,
-    write_record,
-)
-from lpmoe_bench.training.features import (
-    FeatureCache,
-    Forecast,
-    forecast,
-    open_features,
-    wanted_to_test,
-)
+from lpmoe_bench.training import features
 from lpmoe_bench.training.loop import Progress, TrainingRun, train
 from lpmoe_bench.training.plan import Plan, make_plan
 from lpmoe_bench.training.request import RunRequest
@@ -81,14 +57,14 @@ class RunFacts:
     results: list[ScoreResult]
     opened: int
     state: bytes
-    cache: FeatureCache | None = None
+    cache: features.FeatureCache | None = None
 
 
 def write_run(facts: RunFacts) -> Record:
     """Write the record of a run into its folder and return it."""
     record = make_record(facts)
     rows = [row for result in facts.results for row in result.rows]
-    write_record(facts.plan.folder, record, rows, facts.progress.curve)
+    store.write_record(facts.plan.folder, record, rows, facts.progress.curve)
     return record
 
 
@@ -118,7 +94,7 @@ def make_record(facts: RunFacts) -> Record:
         protocol=ProtocolFacts(name=protocol.name, version=protocol.version, hash=protocol.hash),
         scores={k: dict(r.scores) for k, r in zip(labels, facts.results, strict=True)},
         counts={k: r.counts for k, r in zip(labels, facts.results, strict=True)},
-        parameters=Parameters.model_validate(count_parameters(facts.segmenter)),
+        parameters=Parameters.model_validate(costs.count_parameters(facts.segmenter)),
         costs=_costs(facts),
         training=_training(facts),
         environment=_environment(facts),
@@ -135,7 +111,7 @@ def make_record(facts: RunFacts) -> Record:
 
 def _environment(facts: RunFacts) -> Environment:
     """Describe this process, with the code that training started from."""
-    found = collect_environment(device_name(facts.plan.config.runtime.device))
+    found = collect_environment(costs.device_name(facts.plan.config.runtime.device))
     if not facts.progress.commits:
         return found
     sha, _, dirty = facts.progress.commits[0].partition("-")
@@ -199,7 +175,7 @@ def _costs(facts: RunFacts) -> Costs:
         inference_images_per_second=None if predictor.prefixes else predictor.images_per_second,
         train_seconds=progress.seconds,
         peak_memory_bytes=max(
-            progress.peak_memory_bytes, peak_memory_bytes(predictor.fabric.device)
+            progress.peak_memory_bytes, costs.peak_memory_bytes(predictor.fabric.device)
         ),
         state_bytes=len(facts.state),
         forward_flops=flops.forward if flops else None,
@@ -207,10 +183,10 @@ def _costs(facts: RunFacts) -> Costs:
     )
 
 
-def _flops(config: RunConfig) -> Flops | None:
+def _flops(config: RunConfig) -> costs.Flops | None:
     """Count on shapes alone; a method that needs values for its shapes goes without a count."""
     try:
-        return count_flops(blueprint(config), config.size)
+        return costs.count_flops(blueprint(config), config.size)
     except NotImplementedError:
         return None
 
@@ -230,17 +206,17 @@ def _training(facts: RunFacts) -> Training:
 # One run from its plan to its record: build, train, evaluate, write.
 
 
-def run_request(request: RunRequest, terminal: Terminal, force: bool = False) -> StoredRecord:
+def run_request(request: RunRequest, terminal: Terminal, force: bool = False) -> store.StoredRecord:
     """Plan a run, say what it is, and train it, or return the finished one unless forced.
 
     Raises the errors of `make_plan` and `execute`.
     """
     plan = make_plan(request, terminal)
     announce(plan, terminal)
-    if (plan.folder / RECORD).exists() and not force:
-        _name_other_code(read_record(plan.folder), plan, terminal)
+    if (plan.folder / store.RECORD).exists() and not force:
+        _name_other_code(store.read_record(plan.folder), plan, terminal)
     try:
-        return StoredRecord(plan.folder, execute(plan, terminal, force))
+        return store.StoredRecord(plan.folder, execute(plan, terminal, force))
     except KeyboardInterrupt:  # outside of training, which stops after its step
         raise InterruptedRun("interrupted; the same command goes on where it was") from None
 
@@ -266,11 +242,11 @@ def announce(plan: Plan, terminal: Terminal) -> None:
     for note in plan.notes:
         terminal.note(note)
     if mode := config.runtime.cache_features:
-        _announce_features(forecast(plan), mode, terminal)
+        _announce_features(features.forecast(plan), mode, terminal)
     terminal.say(f"run {plan.id}")
 
 
-def _announce_features(expected: Forecast | str, mode: str, terminal: Terminal) -> None:
+def _announce_features(expected: features.Forecast | str, mode: str, terminal: Terminal) -> None:
     """Say how large the feature cache will be, or why there is none."""
     if isinstance(expected, str):
         terminal.note(expected)
@@ -298,15 +274,15 @@ def execute(plan: Plan, terminal: Terminal, force: bool = False) -> Record:
 
     Raises InterruptedRun, DivergedError, ResourceError and DataError in one sentence each.
     """
-    with only_one(plan.folder):
+    with store.only_one(plan.folder):
         if (plan.folder / "run.json").exists():
             if not force:
                 return _own_record(plan)
-            set_aside(plan.folder)
+            store.set_aside(plan.folder)
         try:
             return _execute(plan, terminal)
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
+            if not costs.is_out_of_memory(error):
                 raise
             raise ResourceError(
                 f"out of memory at batch {plan.config.train.batch}, size {plan.config.size}; "
@@ -320,7 +296,7 @@ def _execute(plan: Plan, terminal: Terminal) -> Record:
     segmenter = build_segmenter(config, plan.weights, plan.decoder_weights)
     if config.runtime.devices > 1 and config.runtime.device == "cuda":
         torch.nn.SyncBatchNorm.convert_sync_batchnorm(segmenter)  # in place
-    cache = open_features(plan, segmenter, fabric, terminal)
+    cache = features.open_features(plan, segmenter, fabric, terminal)
     with terminal.bar(f"training {config.method}", 1) as bar:
         progress = train(
             make_training(
@@ -335,17 +311,17 @@ def _execute(plan: Plan, terminal: Terminal) -> Record:
         )
     if not fabric.is_global_zero:
         raise SystemExit(0)
-    opened = count_opening(plan.folder)
+    opened = store.count_opening(plan.folder)
     predictor = make_predictor(plan, segmenter, fabric)
-    if config.runtime.cache_test and cache and cache.fill(wanted_to_test(plan), terminal):
+    if config.runtime.cache_test and cache and cache.fill(features.wanted_to_test(plan), terminal):
         predictor = make_predictor(plan, cache.model, fabric, cache.read)
     results = [_evaluate(plan, predictor, terminal, index) for index in range(len(plan.tests))]
     state = save(segmenter.state(), metadata=adapter_header(plan))
     facts = RunFacts(plan, segmenter, progress, predictor, results, opened, state, cache)
-    write_atomically(plan.folder / ADAPTER_FILE, state)
+    write_atomically(plan.folder / store.ADAPTER_FILE, state)
     record = write_run(facts)
-    (plan.folder / STATE_FILE).unlink(missing_ok=True)
-    (plan.folder / OPENED_FILE).unlink(missing_ok=True)
+    (plan.folder / store.STATE_FILE).unlink(missing_ok=True)
+    (plan.folder / store.OPENED_FILE).unlink(missing_ok=True)
     return record
 
 
@@ -353,7 +329,7 @@ def make_training(
     plan: Plan,
     segmenter: Segmenter,
     fabric: Fabric,
-    cache: FeatureCache | None,
+    cache: features.FeatureCache | None,
     report: Callable[[int, int, float, float], None],
 ) -> TrainingRun:
     """Return what `train` needs, with features in the place of images where they are cached."""
@@ -386,7 +362,7 @@ def make_predictor(
 
 def _own_record(plan: Plan) -> Record:
     """Return the finished record of a plan; raises DataError when it is another run's."""
-    record = read_record(plan.folder)
+    record = store.read_record(plan.folder)
     if (record.fingerprint, record.seed) != (plan.fingerprint, plan.config.seed):
         raise DataError(f"{plan.folder} holds another run's record; move it away")
     return record

@@ -14,11 +14,12 @@ import pytest
 from safetensors.numpy import load_file as load_numpy
 from tiny_weights import tiny_onnx, tiny_tensors
 
+from lpmoe_bench.environment import default_cache
 from lpmoe_bench.errors import DataError, ResourceError, UsageError
 from lpmoe_bench.files import sha256_file
 from lpmoe_bench.model.weights import default_backbone
 from lpmoe_bench.model.weights.default_backbone import content_sha256
-from lpmoe_bench.model.weights.resolve import Weights, default_cache, load_backbone, resolve_weights
+from lpmoe_bench.model.weights.resolve import Weights, load_backbone, resolve_weights
 
 DEFAULT = default_backbone.NAME
 

@@ -10,6 +10,7 @@ from conftest import FAMILIES, tiny_backbone, tiny_image
 from safetensors import safe_open
 from tiny_runs import arguments, call, draw_data, only_run
 
+from lpmoe_bench.environment import default_cache
 from lpmoe_bench.errors import BenchError, UsageError
 from lpmoe_bench.model import merge
 from lpmoe_bench.model.merge import (
@@ -22,7 +23,6 @@ from lpmoe_bench.model.merge import (
     prove,
 )
 from lpmoe_bench.model.segmenter import load_trained
-from lpmoe_bench.model.weights.resolve import default_cache
 from lpmoe_bench.records.store import read_record
 from method_zoo.backbones.create import create_backbone
 from method_zoo.options import get_method, list_methods

@@ -10,10 +10,10 @@ from conftest import tiny_backbone
 from safetensors.torch import load_file, save_file
 from tiny_runs import arguments, call, draw_data, only_run
 
+from lpmoe_bench.environment import default_cache
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.model.merge import CONFIG, TENSORS, read_peft, write_peft
 from lpmoe_bench.model.segmenter import load_trained
-from lpmoe_bench.model.weights.resolve import default_cache
 from method_zoo.backbones.create import create_backbone
 from method_zoo.errors import ZooError
 from method_zoo.options import get_method

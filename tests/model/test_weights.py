@@ -17,11 +17,12 @@ from safetensors.torch import save_file
 from tiny_weights import DEPTH, GRID, TIMM, WIDTH, drop, save_tiny, tiny_onnx, tiny_tensors
 from torch import nn
 
+from lpmoe_bench.environment import default_cache
 from lpmoe_bench.errors import DataError, ResourceError, UsageError
 from lpmoe_bench.model.weights import default_backbone, resolve
 from lpmoe_bench.model.weights.checkpoint import read_checkpoint
 from lpmoe_bench.model.weights.default_backbone import dinov2_state
-from lpmoe_bench.model.weights.resolve import default_cache, load_backbone, resolve_weights
+from lpmoe_bench.model.weights.resolve import load_backbone, resolve_weights
 from method_zoo.backbones.create import create_backbone
 from method_zoo.errors import ZooError
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic import ValidationError
 
+from lpmoe_bench.data.audit import search
 from lpmoe_bench.data.audit.groups import (
     VERSION,
     Audit,
@@ -22,18 +23,6 @@ from lpmoe_bench.data.audit.groups import (
     connected,
     gather_images,
 )
-from lpmoe_bench.data.audit.search import (
-    LEAST_FEATURES,
-    MOST_BITS,
-    MOST_SHIFT,
-    SIDE,
-    SURE,
-    FeatureLikeness,
-    Match,
-    Signatures,
-    find_matches,
-    signatures,
-)
 from lpmoe_bench.data.library.verify import Bars
 from lpmoe_bench.data.registry import Dataset
 from lpmoe_bench.data.tasks import MANIFESTS
@@ -43,7 +32,9 @@ from lpmoe_bench.files import write_atomically
 # What is said of a set's groups: how many there are, and which lie in two splits.
 
 
-def join_alike(images: Sequence[Image], matches: Iterable[Match], sets: set[str]) -> list[Image]:
+def join_alike(
+    images: Sequence[Image], matches: Iterable[search.Match], sets: set[str]
+) -> list[Image]:
     """Make near duplicates of these sets one group each, where no group is known: by likeness."""
     joined = list(images)
     pairs = [
@@ -109,7 +100,7 @@ def audit_sets(
     root: Path | None,
     cache: Path,
     bars: Bars,
-    features: FeatureLikeness | None = None,
+    features: search.FeatureLikeness | None = None,
     why_not: str = "",
 ) -> Audit:
     """Compare all images of these sets with each other; what is known is taken from the cache.
@@ -132,7 +123,7 @@ def audit_sets(
     return found
 
 
-def _key(sets: Sequence[Gathered], features: FeatureLikeness | None) -> str:
+def _key(sets: Sequence[Gathered], features: search.FeatureLikeness | None) -> str:
     """Hash what a report depends on: content, lists and groups of the sets, method, weights."""
     lines = [f"audit {VERSION}", features.sha256 if features else "pixels"]
     for one in sets:
@@ -150,13 +141,17 @@ def _kept(file: Path) -> Audit | None:
 
 
 def _audit(
-    sets: list[Gathered], cache: Path, bars: Bars, features: FeatureLikeness | None, why_not: str
+    sets: list[Gathered],
+    cache: Path,
+    bars: Bars,
+    features: search.FeatureLikeness | None,
+    why_not: str,
 ) -> Audit:
     images = [image for one in sets for image in one.images]
     splits = [split for one in sets for split in one.splits]
     found = [_signatures(one, cache, bars) for one in sets]
-    together = Signatures(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
-    matches, candidates = find_matches(images, together, bars, features)
+    together = search.Signatures(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
+    matches, candidates = search.find_matches(images, together, bars, features)
     alike = {one.dataset.name for one in sets if one.dataset.groups and one.dataset.groups.alike}
     images = join_alike(images, matches, alike)
     pairs = compared(splits)
@@ -172,13 +167,13 @@ def _audit(
     )
 
 
-def _signatures(one: Gathered, cache: Path, bars: Bars) -> Signatures:
+def _signatures(one: Gathered, cache: Path, bars: Bars) -> search.Signatures:
     paths, contents = [i.path for i in one.images], [i.content for i in one.images]
     with bars.bar(f"reading {one.dataset.name}", len(paths)) as bar:
-        return signatures(paths, contents, cache, bar.update)
+        return search.signatures(paths, contents, cache, bar.update)
 
 
-def _twins(match: Match, images: Sequence[Image], pairs: list[tuple[str, str]]) -> Twins:
+def _twins(match: search.Match, images: Sequence[Image], pairs: list[tuple[str, str]]) -> Twins:
     one, other = images[match.first], images[match.second]
     same = bool(one.group) and one.group == other.group
     return Twins(
@@ -186,7 +181,7 @@ def _twins(match: Match, images: Sequence[Image], pairs: list[tuple[str, str]]) 
         one_splits=list(one.splits),
         other=other.label,
         other_splits=list(other.splits),
-        kind="exact" if match.exact else "near" if match.shift <= MOST_SHIFT else "reframed",
+        kind="exact" if match.exact else "near" if match.shift <= search.MOST_SHIFT else "reframed",
         mirrored=match.mirrored,
         likeness=round(match.likeness, 4),
         features=None if match.features is None else round(match.features, 4),
@@ -234,12 +229,13 @@ SHOWN = 20  # of one kind in text; JSON has them all, Markdown too
 
 HOW = (
     f"How it was looked for: exact duplicates have the same pixels once decoded (EXIF applied). "
-    f"Near ones have hashes that differ in at most {MOST_BITS} of 128 bits, as they are or "
-    f"mirrored left to right, and the fine structure of their {SIDE} x {SIDE} thumbnails "
-    f"correlates by {SURE} once one is laid onto the other; reframed ones had to be moved by more "
-    f"than {MOST_SHIFT:.0%} of a side for it. This finds copies that were resized, re-encoded, "
-    f"brightened, mirrored or cropped by up to about 5 % of a side, half of the crops of 10 %, and "
-    f"consecutive frames of a scene. Other rotations, and mirroring upside down, are not sought."
+    f"Near ones have hashes that differ in at most {search.MOST_BITS} of 128 bits, as they are or "
+    f"mirrored left to right, and the fine structure of their {search.SIDE} x {search.SIDE} "
+    f"thumbnails correlates by {search.SURE} once one is laid onto the other; reframed ones had to "
+    f"be moved by more than {search.MOST_SHIFT:.0%} of a side for it. This finds copies that were "
+    f"resized, re-encoded, brightened, mirrored or cropped by up to about 5 % of a side, half of "
+    f"the crops of 10 %, and consecutive frames of a scene. Other rotations, and mirroring upside "
+    f"down, are not sought."
 )
 
 
@@ -338,7 +334,7 @@ def _confirmed(audit: Audit) -> str:
     if audit.features:
         return (
             f"{pairs}; near duplicates are confirmed in the features of {audit.features} (at least "
-            f"{LEAST_FEATURES}), but for those within a known group."
+            f"{search.LEAST_FEATURES}), but for those within a known group."
         )
     return f"{pairs}; near duplicates are confirmed in the pixels alone."
 

@@ -5,25 +5,8 @@ Only what is on the leaf counts: soil, dry leaves and twigs below it have every 
 
 import numpy as np
 
-from lpmoe_bench.data.scenes.drawing import (
-    Array,
-    Draw,
-    Shape,
-    area,
-    blend,
-    blob,
-    curved_line,
-    fill,
-    litter,
-    noise,
-    pebbles,
-    photograph,
-    relief,
-    ribbon,
-    soft,
-    thrown,
-    turned,
-)
+from lpmoe_bench.data.scenes import drawing as dr
+from lpmoe_bench.data.scenes.drawing import Array, Draw, Shape
 from lpmoe_bench.data.scenes.embedded import EmbeddedSet
 
 GREENS = ((74, 112, 40), (52, 96, 44), (102, 138, 52), (128, 152, 60), (44, 78, 48))
@@ -37,19 +20,21 @@ SOILS = ((112, 84, 58), (86, 62, 44), (150, 120, 84), (124, 104, 84))
 def soil(draw: Draw, shape: Shape) -> Array:
     """Ground with crumbs, dry leaves and twigs in the colours of lesions, RGB (h, w, 3)."""
     side = min(shape)
-    field = draw.pick((litter, pebbles))(draw, shape, draw.real(0.03, 0.06) * side, 0.0)
-    field = np.tanh(0.6 * field / field.std()) + 0.3 * noise(draw, shape, 0.02 * side)
+    field = draw.pick((dr.litter, dr.pebbles))(draw, shape, draw.real(0.03, 0.06) * side, 0.0)
+    field = np.tanh(0.6 * field / field.std()) + 0.3 * dr.noise(draw, shape, 0.02 * side)
     image = np.array(draw.pick(SOILS), float) * (1 + 0.28 * field)[..., None]
     for _ in range(draw.pick((6, 10, 14))):
         x, y = draw.real(0, shape[1]), draw.real(0, shape[0])
-        dry = blob(draw, x, y, draw.real(0.02, 0.1) * side, 0.25, draw.real(1, 2.2))
+        dry = dr.blob(draw, x, y, draw.real(0.02, 0.1) * side, 0.25, draw.real(1, 2.2))
         colour = np.array(draw.pick(draw.pick(LESIONS)), float)
-        fill(image, dry, tuple(colour * draw.real(0.8, 1.2)))
+        dr.fill(image, dry, tuple(colour * draw.real(0.8, 1.2)))
     for _ in range(5):
         a, b = draw.array(0, 1, (2, 2)) * (shape[1], shape[0])
         a = b + (a - b) * 0.4
-        fill(image, ribbon(curved_line(a, b, draw.real(-0.1, 0.1)), 0.012 * side), (70, 50, 36))
-    return soft(image, 0.003 * side) * (1 + 0.1 * noise(draw, shape, 0.015 * side))[..., None]
+        dr.fill(
+            image, dr.ribbon(dr.curved_line(a, b, draw.real(-0.1, 0.1)), 0.012 * side), (70, 50, 36)
+        )
+    return dr.soft(image, 0.003 * side) * (1 + 0.1 * dr.noise(draw, shape, 0.015 * side))[..., None]
 
 
 def blade(draw: Draw, length: float) -> tuple[Array, list[Array]]:
@@ -61,15 +46,15 @@ def blade(draw: Draw, length: float) -> tuple[Array, list[Array]]:
     x, half = (t - 0.5) * length, width / 2 * bulge * teeth
     outline = np.concatenate([np.stack([x, half], -1), np.stack([x, -half], -1)[::-1]])
     veins = [
-        ribbon(np.stack([(t - 0.6) * 1.2 * length, 0 * t], -1), 0.022 * length, 0.006 * length)
+        dr.ribbon(np.stack([(t - 0.6) * 1.2 * length, 0 * t], -1), 0.022 * length, 0.006 * length)
     ]
     for k in range(7, 54, 6):
         for flank in (-1, 1):
             reach = flank * half[k] * 0.85
             end = np.array([x[k] + 0.9 * abs(reach), reach])
             veins.append(
-                ribbon(
-                    curved_line(np.array([x[k], 0]), end, -0.08 * flank),
+                dr.ribbon(
+                    dr.curved_line(np.array([x[k], 0]), end, -0.08 * flank),
                     0.009 * length,
                     0.003 * length,
                 )
@@ -85,7 +70,7 @@ def lesions(draw: Draw, shape: Shape, leaf: Array, count: int) -> list[Array]:
     for _ in range(count):
         at = int(draw.real(0, len(rows)))
         radius = draw.real(0.3, 1) * large * side
-        found.append(blob(draw, columns[at], rows[at], radius, 0.22, draw.real(1, 1.7)))
+        found.append(dr.blob(draw, columns[at], rows[at], radius, 0.22, draw.real(1, 1.7)))
     return found
 
 
@@ -94,30 +79,30 @@ def paint_leaf(draw: Draw, shape: Shape, count: int) -> tuple[Array, Array]:
     side, turn = min(shape), draw.real(0, 2 * np.pi)
     middle = draw.array(0.38, 0.62, (2,)) * (shape[1], shape[0])
     outline, veins = blade(draw, draw.real(0.85, 1.3) * side)
-    leaf = area(shape, turned(outline, turn) + middle)
-    ribs = soft(area(shape, *(turned(vein, turn) + middle for vein in veins)), 0.6)
+    leaf = dr.area(shape, dr.turned(outline, turn) + middle)
+    ribs = dr.soft(dr.area(shape, *(dr.turned(vein, turn) + middle for vein in veins)), 0.6)
     light = draw.real(0, 2 * np.pi)
-    lit = relief(
-        soft(ribs, 0.02 * side) * 0.1 * side + 0.04 * side * noise(draw, shape, side), light
+    lit = dr.relief(
+        dr.soft(ribs, 0.02 * side) * 0.1 * side + 0.04 * side * dr.noise(draw, shape, side), light
     )
     green = np.array(draw.pick(GREENS), float) * (1 + 0.1 * draw.array(-1, 1, (3,)))
-    skin = green * (1 + 0.2 * lit + 0.05 * noise(draw, shape, 0.03 * side))[..., None]
-    skin = blend(skin, green * 0.6 + 84, 0.6 * ribs)
+    skin = green * (1 + 0.2 * lit + 0.05 * dr.noise(draw, shape, 0.03 * side))[..., None]
+    skin = dr.blend(skin, green * 0.6 + 84, 0.6 * ribs)
     spots = lesions(draw, shape, leaf, count)
-    sick = area(shape, *spots)
+    sick = dr.area(shape, *spots)
     core, rim = draw.pick(LESIONS)
-    halo = soft(sick, 0.02 * side)
-    skin = blend(skin, (186, 176, 62), draw.real(0.2, 0.7) * np.minimum(1.5 * halo, 1))
-    rough = (1 + 0.11 * noise(draw, shape, 0.02 * side))[..., None]
-    skin = blend(skin, np.array(rim, float) * rough, soft(sick, 0.5))
-    inner = np.clip((soft(sick, 0.012 * side) - 0.6) / 0.25, 0, 1) * sick
-    skin = blend(skin, np.array(core, float) * rough, inner)
-    gloss = np.clip(noise(draw, shape, 0.35 * side) - 1.4, 0, 1) * (0.5 + 0.5 * lit)
-    skin = blend(skin, (235, 240, 235), 0.4 * gloss)
+    halo = dr.soft(sick, 0.02 * side)
+    skin = dr.blend(skin, (186, 176, 62), draw.real(0.2, 0.7) * np.minimum(1.5 * halo, 1))
+    rough = (1 + 0.11 * dr.noise(draw, shape, 0.02 * side))[..., None]
+    skin = dr.blend(skin, np.array(rim, float) * rough, dr.soft(sick, 0.5))
+    inner = np.clip((dr.soft(sick, 0.012 * side) - 0.6) / 0.25, 0, 1) * sick
+    skin = dr.blend(skin, np.array(core, float) * rough, inner)
+    gloss = np.clip(dr.noise(draw, shape, 0.35 * side) - 1.4, 0, 1) * (0.5 + 0.5 * lit)
+    skin = dr.blend(skin, (235, 240, 235), 0.4 * gloss)
     image = soil(draw, shape)
-    image = image * (1 - 0.55 * thrown(leaf, light, 0.03 * side, 0.015 * side))[..., None]
-    image = blend(image, skin, soft(leaf, 0.6)) * draw.real(0.8, 1.15)
-    return photograph(draw, image), sick * leaf > 0.5
+    image = image * (1 - 0.55 * dr.thrown(leaf, light, 0.03 * side, 0.015 * side))[..., None]
+    image = dr.blend(image, skin, dr.soft(leaf, 0.6)) * draw.real(0.8, 1.15)
+    return dr.photograph(draw, image), sick * leaf > 0.5
 
 
 def draw_scene(draw: Draw, shape: Shape) -> tuple[Array, Array]:

@@ -6,21 +6,8 @@ What tells a road from a flat roof or a parking lot is that it is long, narrow a
 import numpy as np
 from scipy import ndimage
 
-from lpmoe_bench.data.scenes.drawing import (
-    Array,
-    Draw,
-    Shape,
-    area,
-    blend,
-    blob,
-    fill,
-    frame,
-    noise,
-    photograph,
-    rectangle,
-    soft,
-    turned,
-)
+from lpmoe_bench.data.scenes import drawing as dr
+from lpmoe_bench.data.scenes.drawing import Array, Draw, Shape
 from lpmoe_bench.data.scenes.embedded import EmbeddedSet
 
 ASPHALTS = ((104, 102, 98), (124, 120, 114), (88, 88, 90), (142, 138, 130), (116, 106, 96))
@@ -33,10 +20,10 @@ CARS = ((214, 214, 214), (40, 40, 46), (140, 40, 36), (60, 80, 120), (180, 180, 
 def network(draw: Draw, shape: Shape, angle: float) -> tuple[Array, Array]:
     """Distance to the nearest road's edge in pixels, negative on it, and to its middle line."""
     side = min(shape)
-    u, v = frame(shape, angle)
+    u, v = dr.frame(shape, angle)
     bend = draw.pick((0.0, 0.004, 0.015, 0.05)) * side
-    u = u + bend * noise(draw, shape, 1.4 * side, band=0.3)
-    v = v + bend * noise(draw, shape, 1.4 * side, band=0.3)
+    u = u + bend * dr.noise(draw, shape, 1.4 * side, band=0.3)
+    v = v + bend * dr.noise(draw, shape, 1.4 * side, band=0.3)
     edge, middle = np.full(shape, 9.0 * side), np.full(shape, 9.0 * side)
     for across, along in ((u, v), (v, u)):
         low, high = across.min(), across.max()
@@ -70,7 +57,7 @@ def buildings(draw: Draw, image: Array, edge: Array, angle: float, asphalt: Arra
             wide, deep = draw.real(0.5, 0.95) * step, draw.real(0.5, 0.95) * step
             lot = draw.real(0, 1) < 0.05
             wide, deep = (2.2 * wide, 2.2 * deep) if lot else (wide, deep)
-            x, y = turned(np.array([u, v]) + jitter, angle) + middle
+            x, y = dr.turned(np.array([u, v]) + jitter, angle) + middle
             colour = np.array(draw.pick(ROOFS), float) * draw.real(0.8, 1.2)
             if lot or draw.real(0, 1) < greys:
                 colour = asphalt * draw.real(0.9, 1.1)
@@ -79,11 +66,11 @@ def buildings(draw: Draw, image: Array, edge: Array, angle: float, asphalt: Arra
                 continue
             if not lot:
                 offset = 0.12 * step * np.array([np.cos(sun), np.sin(sun)])
-                fill(image, rectangle(x, y, wide, deep, angle) + offset, (38, 38, 36))
-            fill(image, rectangle(x, y, wide, deep, angle), tuple(colour))
+                dr.fill(image, dr.rectangle(x, y, wide, deep, angle) + offset, (38, 38, 36))
+            dr.fill(image, dr.rectangle(x, y, wide, deep, angle), tuple(colour))
             if not lot:
-                half = turned(np.array([0, 0.25 * deep]), angle)
-                fill(image, rectangle(x + half[0], y + half[1], wide, deep / 2, angle),
+                half = dr.turned(np.array([0, 0.25 * deep]), angle)
+                dr.fill(image, dr.rectangle(x + half[0], y + half[1], wide, deep / 2, angle),
                      tuple(colour * ridge))  # fmt: skip
 
 
@@ -94,7 +81,7 @@ def cars(draw: Draw, image: Array, edge: Array, angle: float) -> None:
         x, y = draw.real(0, edge.shape[1]), draw.real(0, edge.shape[0])
         turn, colour = angle + draw.pick((0, np.pi / 2)), draw.pick(CARS)
         if free(edge, x, y) < 0 or draw.real(0, 1) < 0.3:
-            fill(image, rectangle(x, y, 0.022 * side, 0.011 * side, turn), colour)
+            dr.fill(image, dr.rectangle(x, y, 0.022 * side, 0.011 * side, turn), colour)
 
 
 def trees(draw: Draw, shape: Shape, edge: Array) -> tuple[Array, Array]:
@@ -104,40 +91,40 @@ def trees(draw: Draw, shape: Shape, edge: Array) -> tuple[Array, Array]:
         x, y = draw.real(0, shape[1]), draw.real(0, shape[0])
         radius = draw.real(0.012, 0.032) * side
         if free(edge, x, y) > -0.004 * side:
-            outlines.append(blob(draw, x, y, radius, 0.25))
-            fill(lit, blob(draw, x - 0.3 * radius, y - 0.3 * radius, 0.6 * radius, 0.2), 1.0)
-    return area(shape, *outlines), soft(lit, 0.006 * side)
+            outlines.append(dr.blob(draw, x, y, radius, 0.25))
+            dr.fill(lit, dr.blob(draw, x - 0.3 * radius, y - 0.3 * radius, 0.6 * radius, 0.2), 1.0)
+    return dr.area(shape, *outlines), dr.soft(lit, 0.006 * side)
 
 
 def draw_scene(draw: Draw, shape: Shape) -> tuple[Array, Array]:
     side, angle = min(shape), draw.real(0, np.pi / 2)
     edge, middle = network(draw, shape, angle)
-    yard = 1 + 0.14 * noise(draw, shape, 0.12 * side) + 0.1 * noise(draw, shape, 0.025 * side)
+    yard = 1 + 0.14 * dr.noise(draw, shape, 0.12 * side) + 0.1 * dr.noise(draw, shape, 0.025 * side)
     colours = [np.array(draw.pick(YARDS), float) for _ in range(2)]
-    mix = 0.5 + 0.5 * np.tanh(2 * noise(draw, shape, 0.35 * side))
-    image = blend(np.broadcast_to(colours[0], (*shape, 3)), colours[1], mix) * yard[..., None]
+    mix = 0.5 + 0.5 * np.tanh(2 * dr.noise(draw, shape, 0.35 * side))
+    image = dr.blend(np.broadcast_to(colours[0], (*shape, 3)), colours[1], mix) * yard[..., None]
     asphalt = np.array(draw.pick(ASPHALTS), float)
-    gravel = np.clip(4 * noise(draw, shape, 0.25 * side) - 2, 0, 1)
-    image = blend(image, asphalt * yard[..., None], gravel)
+    gravel = np.clip(4 * dr.noise(draw, shape, 0.25 * side) - 2, 0, 1)
+    image = dr.blend(image, asphalt * yard[..., None], gravel)
     buildings(draw, image, edge, angle, asphalt)
     verge = np.clip(1.5 - np.abs(edge - 0.012 * side) / (0.003 * side), 0, 1)
-    image = blend(image, (160, 154, 142), draw.real(0.2, 0.8) * verge)  # pavement
-    worn = 1 + 0.05 * noise(draw, shape, 0.03 * side) + 0.12 * noise(draw, shape, 0.4 * side)
-    image = blend(image, asphalt * worn[..., None], np.clip(0.5 - edge, 0, 1))
+    image = dr.blend(image, (160, 154, 142), draw.real(0.2, 0.8) * verge)  # pavement
+    worn = 1 + 0.05 * dr.noise(draw, shape, 0.03 * side) + 0.12 * dr.noise(draw, shape, 0.4 * side)
+    image = dr.blend(image, asphalt * worn[..., None], np.clip(0.5 - edge, 0, 1))
     if draw.real(0, 1) < 0.4:
         line = np.clip(1.3 - middle / (0.002 * side), 0, 1) * (edge < -0.025 * side)
-        image = blend(image, (200, 196, 170), 0.7 * line)
+        image = dr.blend(image, (200, 196, 170), 0.7 * line)
     cars(draw, image, edge, angle)
     crowns, lit = trees(draw, shape, edge)
     green = (
         np.array([58, 78, 40])
-        * (0.75 + 0.6 * lit + 0.2 * noise(draw, shape, 0.015 * side))[..., None]
+        * (0.75 + 0.6 * lit + 0.2 * dr.noise(draw, shape, 0.015 * side))[..., None]
     )
-    shade = soft(ndimage.shift(crowns, 0.012 * side, order=1), 0.004 * side)
-    image = blend(image * (1 - 0.4 * shade[..., None]), green, soft(crowns, 0.6))
-    image = image * (1 + 0.05 * noise(draw, shape, 0.02 * side))[..., None] * draw.real(0.7, 1.3)
+    shade = dr.soft(ndimage.shift(crowns, 0.012 * side, order=1), 0.004 * side)
+    image = dr.blend(image * (1 - 0.4 * shade[..., None]), green, dr.soft(crowns, 0.6))
+    image = image * (1 + 0.05 * dr.noise(draw, shape, 0.02 * side))[..., None] * draw.real(0.7, 1.3)
     tint = 1 + draw.real(-0.1, 0.1) * np.array([1.0, 0.1, -1.0])
-    return photograph(draw, image * tint, 3.0), edge < 0
+    return dr.photograph(draw, image * tint, 3.0), edge < 0
 
 
 SET = EmbeddedSet(

@@ -6,25 +6,8 @@ factor, a little bluish, with a soft edge. Dark things, dark paving and wet patc
 
 import numpy as np
 
-from lpmoe_bench.data.scenes.drawing import (
-    TEXTURES,
-    Array,
-    Draw,
-    Shape,
-    area,
-    blend,
-    blob,
-    body,
-    curved_line,
-    dome,
-    frame,
-    noise,
-    photograph,
-    rectangle,
-    relief,
-    ribbon,
-    soft,
-)
+from lpmoe_bench.data.scenes import drawing as dr
+from lpmoe_bench.data.scenes.drawing import Array, Draw, Shape
 from lpmoe_bench.data.scenes.embedded import EmbeddedSet
 
 GROUNDS = (  # RGB
@@ -40,7 +23,7 @@ GROUNDS = (  # RGB
 def joints(draw: Draw, shape: Shape) -> Array:
     """Lines between slabs, bricks or planks: 0 on a joint, else 1."""
     angle, pitch = draw.real(0, np.pi), draw.real(0.06, 0.25) * min(shape)
-    x, y = frame(shape, angle)
+    x, y = dr.frame(shape, angle)
     rows = np.floor(y / pitch)
     length = pitch * draw.pick((1.0, 2.2, 9.0))
     across = np.abs((x + 0.5 * length * (rows % 2)) / length % 1 - 0.5) * length
@@ -52,9 +35,9 @@ def material(draw: Draw, shape: Shape, kind: int) -> Array:
     """A lit ground, dark (0) or light (1), RGB (h, w, 3)."""
     side = min(shape)
     colour = np.array(draw.pick(GROUNDS[kind]), float) * (1 + 0.06 * draw.array(-1, 1, (3,)))
-    field = draw.pick(TEXTURES)(draw, shape, draw.real(0.012, 0.04) * side, draw.real(0, np.pi))
+    field = draw.pick(dr.TEXTURES)(draw, shape, draw.real(0.012, 0.04) * side, draw.real(0, np.pi))
     tone = 1 + draw.real(0.03, 0.13) * np.tanh((field - field.mean()) / field.std())
-    tone = tone + 0.05 * noise(draw, shape, 0.5 * side)
+    tone = tone + 0.05 * dr.noise(draw, shape, 0.5 * side)
     if draw.real(0, 1) < 0.5:
         tone = tone * (0.78 + 0.22 * joints(draw, shape))
     return colour * tone[..., None]
@@ -65,25 +48,25 @@ def ground(draw: Draw, shape: Shape, light: float) -> Array:
     side, kind = min(shape), draw.pick((0, 1))
     image = material(draw, shape, kind)
     for k in range(draw.pick((1, 2, 2, 3))):
-        across = frame(shape, draw.real(0, 2 * np.pi))[1]
+        across = dr.frame(shape, draw.real(0, 2 * np.pi))[1]
         low, high = across.min(), across.max()
         edge = low + (high - low) * draw.real(0.3, 0.7)
-        bend = draw.pick((0.0, 0.02, 0.06)) * side * noise(draw, shape, 0.7 * side)
+        bend = draw.pick((0.0, 0.02, 0.06)) * side * dr.noise(draw, shape, 0.7 * side)
         other = material(draw, shape, (kind + k + 1) % 2)
-        image = blend(image, other, np.clip(across - edge + bend, 0, 1))
+        image = dr.blend(image, other, np.clip(across - edge + bend, 0, 1))
     for _ in range(draw.pick((2, 3, 5, 7))):
         x, y = draw.real(0, shape[1]), draw.real(0, shape[0])
         radius = draw.real(0.04, 0.15) * side
         outline = draw.pick((
-            blob(draw, x, y, radius, 0.2, 1.4),
-            rectangle(x, y, 2 * radius, draw.real(0.5, 2) * radius, draw.real(0, np.pi)),
+            dr.blob(draw, x, y, radius, 0.2, 1.4),
+            dr.rectangle(x, y, 2 * radius, draw.real(0.5, 2) * radius, draw.real(0, np.pi)),
         ))  # fmt: skip
-        thing = area(shape, outline)
+        thing = dr.area(shape, outline)
         level = draw.pick((26, 34, 44, 60, 150))
         colour = level * (1 + 0.35 * draw.array(-1, 1, (3,)))
-        lit = 1 + 0.5 * relief(1.5 * dome(thing, 0.5 * radius) * radius, light)
-        lit = lit + 0.15 * noise(draw, shape, 0.03 * side)
-        image = blend(image, colour * lit[..., None], thing)
+        lit = 1 + 0.5 * dr.relief(1.5 * dr.dome(thing, 0.5 * radius) * radius, light)
+        lit = lit + 0.15 * dr.noise(draw, shape, 0.03 * side)
+        image = dr.blend(image, colour * lit[..., None], thing)
     return image
 
 
@@ -93,22 +76,22 @@ def tree(draw: Draw, shape: Shape) -> Array:
     root = np.array([draw.real(0, shape[1]), draw.real(0, shape[0])])
     turn = np.arctan2(shape[0] / 2 - root[1], shape[1] / 2 - root[0])
     tip = root + draw.real(0.5, 0.9) * side * np.array([np.cos(turn), np.sin(turn)])
-    trunk = curved_line(root, tip, draw.real(-0.1, 0.1))
-    outlines.append(ribbon(trunk, 0.09 * side, 0.03 * side))
+    trunk = dr.curved_line(root, tip, draw.real(-0.1, 0.1))
+    outlines.append(dr.ribbon(trunk, 0.09 * side, 0.03 * side))
     leafy = draw.pick((0, 1))
     for k in range(5, 17, 2):
         end = trunk[k] + side * draw.array(-0.28, 0.28, (2,))
-        outlines.append(ribbon(curved_line(trunk[k], end, 0.1), 0.03 * side, 0.014 * side))
+        outlines.append(dr.ribbon(dr.curved_line(trunk[k], end, 0.1), 0.03 * side, 0.014 * side))
         if leafy:
             outlines += [
-                blob(draw, end[0], end[1], draw.real(0.05, 0.11) * side, 0.3) for _ in range(2)
+                dr.blob(draw, end[0], end[1], draw.real(0.05, 0.11) * side, 0.3) for _ in range(2)
             ]
-    return area(shape, *outlines)
+    return dr.area(shape, *outlines)
 
 
 def bars(draw: Draw, shape: Shape) -> Array:
     """The shadow of a fence, of poles or of one wall, 0 or 1."""
-    across = frame(shape, draw.real(0, np.pi))[1]
+    across = dr.frame(shape, draw.real(0, np.pi))[1]
     span, count = across.max() - across.min(), draw.pick((1, 2, 3, 5))
     if count == 1 or draw.real(0, 1) < 0.3:
         edge = across.min() + span * draw.real(0.6, 0.8)
@@ -122,16 +105,16 @@ def draw_scene(draw: Draw, shape: Shape) -> tuple[Array, Array]:
     side, light = min(shape), draw.real(0, 2 * np.pi)
     kind = draw.pick((0, 0, 0, 1, 1, 2))
     if kind == 0:
-        cast = body(draw, shape, 0.07 * 4 ** draw.real(0, 1)).astype(float)
+        cast = dr.body(draw, shape, 0.07 * 4 ** draw.real(0, 1)).astype(float)
     else:
         cast = tree(draw, shape) if kind == 1 else bars(draw, shape)
     image = ground(draw, shape, light)
-    missing = soft(cast, draw.real(0.002, 0.007) * side)
+    missing = dr.soft(cast, draw.real(0.002, 0.007) * side)
     dim = draw.real(0.4, 0.6) * np.array([0.93, 1.0, 1.14])
-    daylight = 1 + 0.08 * noise(draw, shape, 0.9 * side)
+    daylight = 1 + 0.08 * dr.noise(draw, shape, 0.9 * side)
     image = image * daylight[..., None] * (1 - missing[..., None] * (1 - dim))
     warmth = 1 + draw.real(-0.1, 0.1) * np.array([1.0, 0.2, -1.0])
-    return photograph(draw, draw.real(0.6, 1.4) * image * warmth), cast > 0.5
+    return dr.photograph(draw, draw.real(0.6, 1.4) * image * warmth), cast > 0.5
 
 
 SET = EmbeddedSet(

@@ -6,23 +6,8 @@ skin; ink, hairs, the corners of the lens and small moles are as dark as it is.
 
 import numpy as np
 
-from lpmoe_bench.data.scenes.drawing import (
-    Array,
-    Draw,
-    Shape,
-    area,
-    blend,
-    blob,
-    curved_line,
-    fill,
-    frame,
-    noise,
-    photograph,
-    rectangle,
-    ribbon,
-    soft,
-    turned,
-)
+from lpmoe_bench.data.scenes import drawing as dr
+from lpmoe_bench.data.scenes.drawing import Array, Draw, Shape
 from lpmoe_bench.data.scenes.embedded import EmbeddedSet
 
 SKINS = (  # RGB, as dermoscopes show them
@@ -40,24 +25,24 @@ def lesion(draw: Draw, shape: Shape) -> tuple[Array, Array]:
     side = min(shape)
     radius = side * 0.12 * 3.2 ** draw.real(0, 1)
     x, y = draw.real(0.22, 0.78) * shape[1], draw.real(0.22, 0.78) * shape[0]
-    outlines = [blob(draw, x, y, radius, 0.2, draw.real(1, 1.6))]
+    outlines = [dr.blob(draw, x, y, radius, 0.2, draw.real(1, 1.6))]
     for _ in range(draw.pick((0, 1, 2))):  # lobes
         turn = draw.real(0, 2 * np.pi)
         reach = 0.8 * radius
         outlines.append(
-            blob(draw, x + reach * np.cos(turn), y + reach * np.sin(turn), 0.5 * radius, 0.25)
+            dr.blob(draw, x + reach * np.cos(turn), y + reach * np.sin(turn), 0.5 * radius, 0.25)
         )
-    rough = soft(area(shape, *outlines), 0.12 * radius)
-    rough = rough + 0.12 * noise(draw, shape, 0.45 * radius) * (rough > 0.02)
+    rough = dr.soft(dr.area(shape, *outlines), 0.12 * radius)
+    rough = rough + 0.12 * dr.noise(draw, shape, 0.45 * radius) * (rough > 0.02)
     return (rough > 0.5).astype(float), rough
 
 
 def pigment(draw: Draw, shape: Shape, mask: Array, rough: Array) -> Array:
     """How much pigment there is, (h, w): the lesion with its network and blotches."""
     side = min(shape)
-    fade = soft(mask, draw.real(0.004, 0.02) * side)
-    blotches = 0.5 + 0.5 * np.tanh(noise(draw, shape, draw.real(0.08, 0.3) * side, band=0.7))
-    network = np.abs(noise(draw, shape, 0.035 * side, band=0.25))
+    fade = dr.soft(mask, draw.real(0.004, 0.02) * side)
+    blotches = 0.5 + 0.5 * np.tanh(dr.noise(draw, shape, draw.real(0.08, 0.3) * side, band=0.7))
+    network = np.abs(dr.noise(draw, shape, 0.035 * side, band=0.25))
     depth = np.clip(rough, 0, 1.2)
     dense = 0.4 + draw.real(0.1, 0.5) * blotches + draw.real(0, 0.6) * depth
     dense = dense - draw.real(0, 0.25) * np.minimum(network, 1.5)
@@ -70,9 +55,9 @@ def marks(draw: Draw, shape: Shape, mask: Array) -> Array:
     for _ in range(draw.pick((0, 3, 6, 10, 16))):
         x, y = draw.real(0, shape[1]), draw.real(0, shape[0])
         radius = side * draw.real(0.006, 0.03)
-        fill(spots, blob(draw, x, y, radius, 0.2), draw.real(0.3, 1.0))
-    near = soft(mask, 0.02 * side)
-    return soft(spots, 0.006 * side) * np.clip(1 - 4 * near, 0, 1)
+        dr.fill(spots, dr.blob(draw, x, y, radius, 0.2), draw.real(0.3, 1.0))
+    near = dr.soft(mask, 0.02 * side)
+    return dr.soft(spots, 0.006 * side) * np.clip(1 - 4 * near, 0, 1)
 
 
 def hairs(draw: Draw, shape: Shape) -> Array:
@@ -84,9 +69,11 @@ def hairs(draw: Draw, shape: Shape) -> Array:
         turn, length = lean + draw.real(-0.6, 0.6), draw.real(0.3, 0.9) * side
         end = start + length * np.array([np.cos(turn), np.sin(turn)])
         lines.append(
-            ribbon(curved_line(start, end, draw.real(-0.15, 0.15)), 0.009 * side, 0.003 * side)
+            dr.ribbon(
+                dr.curved_line(start, end, draw.real(-0.15, 0.15)), 0.009 * side, 0.003 * side
+            )
         )
-    return soft(area(shape, *lines), 0.5)
+    return dr.soft(dr.area(shape, *lines), 0.5)
 
 
 def ink(draw: Draw, shape: Shape) -> Array:
@@ -99,10 +86,10 @@ def ink(draw: Draw, shape: Shape) -> Array:
         place = np.array([(k - 7) * 0.06, 0.44]) if kind == 1 else draw.array(-0.1, 0.1, (2,))
         place = place if kind == 1 else place + np.array([0.0, 0.42])
         width, height = (0.008, long) if kind == 1 else (draw.real(0.1, 0.4), 0.03)
-        x, y = turned(side * place, angle) + middle
+        x, y = dr.turned(side * place, angle) + middle
         tilt = angle if kind == 1 else angle + draw.real(-0.5, 0.5)
-        fill(drawn, rectangle(x, y, side * width, side * height, tilt), 1.0)
-    return soft(drawn, 0.004 * side) * (0.7 + 0.3 * np.tanh(noise(draw, shape, 0.05 * side)))
+        dr.fill(drawn, dr.rectangle(x, y, side * width, side * height, tilt), 1.0)
+    return dr.soft(drawn, 0.004 * side) * (0.7 + 0.3 * np.tanh(dr.noise(draw, shape, 0.05 * side)))
 
 
 def sticker(draw: Draw, shape: Shape, image: Array, mask: Array) -> Array:
@@ -110,10 +97,12 @@ def sticker(draw: Draw, shape: Shape, image: Array, mask: Array) -> Array:
     side, turn = min(shape), draw.real(0, 2 * np.pi)
     reach = draw.real(0.42, 0.6) * np.array(shape[::-1])
     x, y = np.array(shape[::-1]) / 2 + reach * np.array([np.cos(turn), np.sin(turn)])
-    disc = area(shape, blob(draw, x, y, draw.real(0.12, 0.24) * side, 0.02))
-    colour = np.array(draw.pick(STICKERS)) * (1 + 0.05 * noise(draw, shape, 0.3 * side))[..., None]
+    disc = dr.area(shape, dr.blob(draw, x, y, draw.real(0.12, 0.24) * side, 0.02))
+    colour = (
+        np.array(draw.pick(STICKERS)) * (1 + 0.05 * dr.noise(draw, shape, 0.3 * side))[..., None]
+    )
     here = draw.real(0, 1) < 0.4 and not (disc * mask).any()
-    return blend(image, colour, soft(disc, 1.0)) if here else image
+    return dr.blend(image, colour, dr.soft(disc, 1.0)) if here else image
 
 
 def draw_scene(draw: Draw, shape: Shape) -> tuple[Array, Array]:
@@ -121,22 +110,22 @@ def draw_scene(draw: Draw, shape: Shape) -> tuple[Array, Array]:
     mask, rough = lesion(draw, shape)
     skin = np.array(draw.pick(SKINS), float) * draw.real(0.8, 1.05)
     absorbs = np.array(draw.pick(PIGMENTS))
-    lines = np.abs(noise(draw, shape, 0.03 * side, draw.real(0, np.pi), 2.5))
-    tone = 1 + 0.04 * noise(draw, shape, 0.5 * side) - 0.025 * lines
-    flush = draw.real(0, 0.14) * np.tanh(noise(draw, shape, 0.5 * side, band=0.7))
+    lines = np.abs(dr.noise(draw, shape, 0.03 * side, draw.real(0, np.pi), 2.5))
+    tone = 1 + 0.04 * dr.noise(draw, shape, 0.5 * side) - 0.025 * lines
+    flush = draw.real(0, 0.14) * np.tanh(dr.noise(draw, shape, 0.5 * side, band=0.7))
     dense = pigment(draw, shape, mask, rough) + marks(draw, shape, mask)
     image = skin * tone[..., None] * np.exp(-dense[..., None] * absorbs)
     image = image * (1 - np.maximum(flush, 0)[..., None] * np.array([0.2, 1.0, 0.8]))
     image = sticker(draw, shape, image, mask)
     image = image * np.exp(-ink(draw, shape)[..., None] * np.array([1.3, 1.4, 0.5]))
     hair = draw.pick(((40, 26, 20), (70, 44, 30), (206, 178, 140)))
-    image = blend(image, hair, 0.85 * hairs(draw, shape))
-    x, y = frame(shape, 0.0)
+    image = dr.blend(image, hair, 0.85 * hairs(draw, shape))
+    x, y = dr.frame(shape, 0.0)
     radius = np.hypot(x - shape[1] / 2, y - shape[0] / 2) / np.hypot(*shape) * 2
     reach, deep = draw.pick(((1.4, 0.5), (1.1, 0.7), (0.95, 0.95))), draw.real(0.4, 1)
     dark = deep * reach[1] / (1 + np.exp(-(radius - reach[0]) * draw.real(12, 40)))
     image = image * (1 - 0.12 * radius**2 - dark * (1 - 0.12))[..., None]
-    return photograph(draw, image, 2.0), mask > 0.5
+    return dr.photograph(draw, image, 2.0), mask > 0.5
 
 
 SET = EmbeddedSet(

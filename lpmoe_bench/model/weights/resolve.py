@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import logging
-import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -149,12 +148,6 @@ class Weights:
     note: str
     pos_antialias: bool | None
     seed: int | None
-
-
-def default_cache() -> Path:
-    """Return the folder for fetched weights: LPMOE_BENCH_CACHE, or ~/.cache/lpmoe-bench."""
-    chosen = os.environ.get("LPMOE_BENCH_CACHE")
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "lpmoe-bench"
 
 
 def _silent(message: str) -> None:
