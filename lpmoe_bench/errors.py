@@ -1,10 +1,20 @@
 """Expected errors: one sentence each, with the exit code the command line returns."""
 
+from collections.abc import Iterable
+from typing import Self
+
+from method_zoo.errors import unknown
+
 
 class BenchError(Exception):
     """An error a user can act on; anything else that escapes is a bug."""
 
     exit_code = 1
+
+    @classmethod
+    def unknown(cls, kind: str, name: str, known: Iterable[str]) -> Self:
+        """Return the error for a name that is not among the known ones."""
+        return cls(unknown(kind, name, known))
 
 
 class UsageError(BenchError):

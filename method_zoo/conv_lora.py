@@ -91,7 +91,6 @@ class ConvLoRALinear(LoRALinear):
 # logits = mean(a) W_g; training adds noise of deviation softplus(mean(a) W_n) + 0.01. The largest
 # wins. L = 0.01 (CV^2(importance) + CV^2(load)), over the maps of one call (Shazeer et al., 2017).
 
-
 BALANCE = 0.01
 LEAST_DEVIATION = 0.01
 

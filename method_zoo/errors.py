@@ -2,12 +2,18 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Self
 
 MOST_NAMES = 40  # more than that nobody reads in an error
 
 
 class ZooError(ValueError):
     """A request the zoo cannot serve: what was got, what is allowed, what to do."""
+
+    @classmethod
+    def unknown(cls, kind: str, name: str, known: Iterable[str]) -> Self:
+        """Return the error for a name that is not among the known ones."""
+        return cls(unknown(kind, name, known))
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

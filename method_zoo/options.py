@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from .errors import ZooError, unknown
+from .errors import ZooError
 
 if TYPE_CHECKING:
     from .method import Method
@@ -50,7 +50,7 @@ def get_method(name: str) -> type[Method]:
     """
     name = method_name(name)
     if name not in list_methods():  # before torch is imported for the base class
-        raise ZooError(unknown("method", name, list_methods()))
+        raise ZooError.unknown("method", name, list_methods())
     from .method import Method
 
     return class_in(sys.modules[__name__.rpartition(".")[0]], name, Method)
@@ -72,7 +72,6 @@ def class_in(package: ModuleType, name: str, base: type[T]) -> type[T]:
 
 
 # Options of methods and decoders: a class's signature is its config, checked against it.
-
 
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a name"}
 
@@ -170,7 +169,7 @@ def check_values(
     """
     for name, value in options.items():
         if name not in known:
-            raise ZooError(unknown(f"option of {title}", name, known))
+            raise ZooError.unknown(f"option of {title}", name, known)
         default = known[name]
         whole_for_float = type(default) is float and type(value) is int
         if type(value) is not type(default) and not whole_for_float:

@@ -63,7 +63,6 @@ def data_audit_command(
 
 # Commands about data sets: list, show, verify, fetch, add, generate; audit is next door.
 
-
 app = options.App(no_args_is_help=True, help="Data sets: what is there, where to get the rest.")
 app.command("audit")(data_audit_command)
 

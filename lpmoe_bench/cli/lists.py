@@ -98,7 +98,6 @@ def listing(kind: str, registry: Registry, roots: list[Path] | None) -> list[tup
     from lpmoe_bench.model.decoders.names import list_decoders
     from lpmoe_bench.records.store import find_records
     from lpmoe_bench.tables.ledger import load_ledger
-    from method_zoo.errors import unknown
 
     if kind == "methods":
         return _first_lines(method_zoo, method_zoo.list_methods())
@@ -128,7 +127,7 @@ def listing(kind: str, registry: Registry, roots: list[Path] | None) -> list[tup
         return [
             (str(s.folder), f"{s.record.method.title}, {s.record.created}") for s in found.stored
         ]
-    raise UsageError(unknown("kind to list", kind, KINDS))
+    raise UsageError.unknown("kind to list", kind, KINDS)
 
 
 def description(name: str, registry: Registry) -> list[tuple[str, str]]:
@@ -145,7 +144,6 @@ def description(name: str, registry: Registry) -> list[tuple[str, str]]:
     from lpmoe_bench.metrics.facts import refuse_ambiguous
     from lpmoe_bench.metrics.protocols import PROTOCOLS
     from lpmoe_bench.model.decoders.names import list_decoders
-    from method_zoo.errors import unknown
 
     found: list[tuple[str, str]] = []
     if (method := method_zoo.method_name(name)) in method_zoo.list_methods():
@@ -172,7 +170,7 @@ def description(name: str, registry: Registry) -> list[tuple[str, str]]:
         refuse_ambiguous(name)
         known = (method_zoo.list_methods(), registry.tasks, registry.datasets, PROTOCOLS, metrics)
         others = (options.BACKBONES, list_decoders(), recipes, settings, LOSSES)
-        raise UsageError(unknown("name", name, [one for some in (*known, *others) for one in some]))
+        raise UsageError.unknown("name", name, [one for some in (*known, *others) for one in some])
     return found
 
 

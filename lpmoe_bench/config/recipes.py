@@ -9,7 +9,6 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from lpmoe_bench.errors import UsageError
-from method_zoo.errors import unknown
 
 # Settings that belong to what they are options of: another choice of it leaves them out.
 _OWNED = {"options": "method", "decoder_options": "decoder"}
@@ -39,7 +38,7 @@ def get_recipe(name: str) -> Recipe:
     """Return the recipe of that name; raises UsageError for an unknown one."""
     recipes = load_recipes()
     if name not in recipes:
-        raise UsageError(unknown("recipe", name, recipes))
+        raise UsageError.unknown("recipe", name, recipes)
     return recipes[name]
 
 

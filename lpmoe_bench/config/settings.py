@@ -181,7 +181,7 @@ def nest_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in values.items():
         section, dot, rest = name.partition(".")
         if dot and section not in SET_SECTIONS:
-            raise UsageError(unknown("section of --set", section, SET_SECTIONS))
+            raise UsageError.unknown("section of --set", section, SET_SECTIONS)
         target, key = (SET_SECTIONS[section], rest) if dot else ("options", name)
         layer.setdefault(target, {})[key] = value
     return layer

@@ -290,7 +290,6 @@ def _map_channel(pixels: np.ndarray) -> tuple[np.ndarray, list[str]]:
 
 # Pictures of predictions: image, mask and every method's map side by side; overlays.
 
-
 CELL = 176  # pixels
 GAP = 6
 TITLE = 24

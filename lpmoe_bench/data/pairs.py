@@ -208,7 +208,6 @@ def _same(stem: str) -> str:
 
 # Where the images and masks of a data set's split lie: its own layout or one seen in the wild.
 
-
 COLUMNS = ("image", "label")
 SOURCE = "SOURCE.txt"  # in the folder of a split: where `data add` had it from
 

@@ -225,13 +225,13 @@ class Registry:
     def task(self, name: str) -> Task:
         """Return a task; raises UsageError with the nearest name."""
         if name not in self.tasks:
-            raise UsageError(unknown("task", name, self.tasks))
+            raise UsageError.unknown("task", name, self.tasks)
         return self.tasks[name]
 
     def dataset(self, name: str) -> Dataset:
         """Return a data set; raises UsageError with the nearest name."""
         if name not in self.datasets:
-            raise UsageError(unknown("data set", name, self.datasets))
+            raise UsageError.unknown("data set", name, self.datasets)
         return self.datasets[name]
 
     def split(self, reference: str) -> tuple[Dataset, str]:
@@ -241,7 +241,7 @@ class Registry:
             raise UsageError(f"'{reference}' names no split; write it as data set/split")
         dataset = self.dataset(name)
         if split not in dataset.split_names:
-            raise UsageError(unknown(f"split of {name}", split, dataset.split_names))
+            raise UsageError.unknown(f"split of {name}", split, dataset.split_names)
         return dataset, split
 
 

@@ -189,7 +189,6 @@ def parse_baseline(content: Any, source: Path) -> Baseline:
 
 # Reading and writing baseline.json, as text whose differences people can read.
 
-
 DEFAULT_BASELINE = Path("results/baseline.json")
 
 

@@ -116,7 +116,6 @@ class Outcome:
 
 # What must stay exact, parameters and FLOPs, beside speed, which is a ratio on one hardware.
 
-
 WORDS = {"train": "training images/s", "inference": "inference images/s"}
 
 

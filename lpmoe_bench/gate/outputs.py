@@ -18,7 +18,6 @@ from lpmoe_bench.gate.baseline import Baseline, CellPin, MetricPin, Policy
 from lpmoe_bench.gate.judge import JudgedLine, Judgement, Outcome
 from lpmoe_bench.gate.pin import GateCell, differences
 from lpmoe_bench.metrics.facts import METRICS
-from method_zoo.errors import unknown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 
 # What the gate prints: a table for people, JUnit XML, Markdown for a step summary.
-
 
 # How a line of an outcome is worded, the same in every form of output.
 
@@ -67,7 +65,6 @@ def sentence(line: JudgedLine) -> str:
 
 
 # An outcome as a table for people in a terminal.
-
 
 COLOURS = {
     "pass": "green",
@@ -129,7 +126,6 @@ def _table(lines: list[JudgedLine]) -> Table:
 
 # An outcome as JUnit XML, which most CI systems show beside the tests.
 
-
 # What no XML 1.0 document may hold, not even as a reference.
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -174,7 +170,6 @@ def _clean(text: str) -> str:
 
 
 # An outcome as Markdown for the summary of a GitHub step.
-
 
 MARKS = {
     "pass": "✅",
@@ -249,7 +244,7 @@ def choose_pin(baseline: Baseline, cell: str, metric: str) -> tuple[CellPin, str
     fitting = [pin for pin in baseline.cells if cell in pin.name]
     fitting = [pin for pin in fitting if pin.name == cell] or fitting
     if not fitting:
-        raise UsageError(unknown("cell of the baseline", cell, names))
+        raise UsageError.unknown("cell of the baseline", cell, names)
     if len(fitting) > 1:
         raise UsageError(
             f"--cell {cell or 'is not given, which'} means {len(fitting)} cells, such as "
@@ -257,7 +252,7 @@ def choose_pin(baseline: Baseline, cell: str, metric: str) -> tuple[CellPin, str
         )
     key = metric or next(iter(fitting[0].metrics))
     if key not in fitting[0].metrics:
-        raise UsageError(unknown(f"metric of {fitting[0].name}", key, fitting[0].metrics))
+        raise UsageError.unknown(f"metric of {fitting[0].name}", key, fitting[0].metrics)
     return fitting[0], key
 
 

@@ -17,7 +17,6 @@ from lpmoe_bench.metrics.protocols import PROTOCOLS
 from lpmoe_bench.records.context import context_of, own_settings
 from lpmoe_bench.records.model import Record
 from lpmoe_bench.records.store import Found, StoredRecord
-from method_zoo.errors import unknown
 
 # Candidate records grouped into cells: one method with its settings on one test set.
 
@@ -150,7 +149,6 @@ def _records(cells: Sequence[GateCell]) -> Iterator[Record]:
 
 # Cells turned into pins: scores a seed, their spread, counts, speed.
 
-
 COUNTS = ("method", "decoder", "trainable", "frozen", "total")
 FLOPS = ("forward_flops", "training_flops")
 
@@ -279,7 +277,7 @@ def _metrics(cell: GateCell, asked: Sequence[str] | None) -> Iterator[str]:
     for key in chosen:
         if key not in present:
             refuse_ambiguous(key)
-            raise UsageError(unknown(f"metric of {cell.name}", key, present))
+            raise UsageError.unknown(f"metric of {cell.name}", key, present)
         yield key
 
 

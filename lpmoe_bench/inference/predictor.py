@@ -160,7 +160,6 @@ def load_predictor(folder: Path, cache: Path, offline: bool = False) -> tuple[Pr
 
 # Windows along one side of an image: where they start, and weights that sum to one.
 
-
 OVERLAP = 4  # neighbouring windows share at least this part of one: a quarter
 SHRINK = 2  # `auto` shrinks an image at most so many times
 MODES = "auto, never, always or a number of pixels"
@@ -210,7 +209,6 @@ def windows(length: int, side: int | None) -> list[Window]:
 
 
 # The probability map of an image of any size: seen whole, or in windows that are blended.
-
 
 Item = TypeVar("Item")
 

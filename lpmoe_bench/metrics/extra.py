@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.metrics.facts import METRICS, Metric
-from method_zoo.errors import unknown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,7 +81,6 @@ def extra_scores(
 
 # Boundary IoU and Hausdorff distance: how well the outline of a map follows the mask's.
 
-
 BAND = 0.02  # of the diagonal; Cheng et al., CVPR 2021
 
 
@@ -126,7 +124,6 @@ def hausdorff95(called: np.ndarray, mask: np.ndarray) -> float | None:
 
 
 # Extra metrics that PySODMetrics computes, kept from its overflows, NaN and crashes.
-
 
 OBJECTS = 53  # it codes them as bits of a float
 PATCH = 7  # side of the camouflage measure's patches, pixels
@@ -387,7 +384,7 @@ def get_extra(key: str) -> Extra:
     if names := _AMBIGUOUS.get("".join(filter(str.isalnum, key.lower()))):
         names = " or ".join(names.split())
         raise UsageError(f"extra metric '{key}' is not a key; say {names}")
-    raise UsageError(unknown("extra metric", key, EXTRA))
+    raise UsageError.unknown("extra metric", key, EXTRA)
 
 
 def known_metrics() -> dict[str, Metric]:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from lpmoe_bench.errors import UsageError
-from method_zoo.errors import unknown
 
 
 @dataclass(frozen=True)
@@ -279,7 +278,7 @@ def get_metric(key: str) -> Metric:
     if key in METRICS:
         return METRICS[key]
     refuse_ambiguous(key)
-    raise UsageError(unknown("metric", key, METRICS))
+    raise UsageError.unknown("metric", key, METRICS)
 
 
 def refuse_ambiguous(key: str) -> None:

@@ -79,7 +79,6 @@ def _ratio(part: Any, whole: Any) -> Any:
 
 # S-measure from sums over the object, the background and the four quadrants.
 
-
 EPS = 2.0**-52
 
 

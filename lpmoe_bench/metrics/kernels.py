@@ -23,7 +23,6 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
 
 # Kernels that count: foreground by row and column, and 8-bit levels by quadrant and mask.
 
-
 LANES = 4  # neighbouring pixels count in tables of their own: equal levels need not wait
 
 
@@ -85,7 +84,6 @@ def joint_histogram(pred, mask, row, column):
 # the squared distance within column s. Each column gives a parabola over the row, and what is
 # sought is their lower envelope: one walk to find it, one to read it. All of it is in integers, so
 # that distances are exact, and the weights of far pixels, which round to 0, are never worked out.
-
 
 REACH = 170  # pixels; farther off, a weight is 0 in fixed point
 BAND = 18  # squared distance to which the smoothing of the object's errors can read: 3 by 3 pixels

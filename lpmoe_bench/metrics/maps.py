@@ -128,7 +128,6 @@ def _tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 # An 8-bit map beside a prepared mask, reduced to the sums that the scores are made of.
 
-
 TIE = 1e-9  # nearer to a level than this, a threshold depends on how the mean was summed
 
 

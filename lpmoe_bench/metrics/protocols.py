@@ -9,7 +9,6 @@ from typing import Literal
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.extra import Extra
 from lpmoe_bench.metrics.facts import Metric, get_metric
-from method_zoo.errors import unknown
 
 # Protocol: a named, versioned, hashed set of rules that turns maps into scores.
 
@@ -245,12 +244,11 @@ def list_protocols() -> list[str]:
 def get_protocol(name: str) -> Protocol:
     """Return the protocol of that name; raises UsageError for an unknown one."""
     if name not in PROTOCOLS:
-        raise UsageError(unknown("protocol", name, PROTOCOLS))
+        raise UsageError.unknown("protocol", name, PROTOCOLS)
     return PROTOCOLS[name]
 
 
 # Modes: what counts where PySODMetrics is wrong, and where MATLAB's tools differ from it.
-
 
 ModeName = Literal["default", "reference", "matlab", "pranet"]
 
@@ -293,7 +291,7 @@ _OF_THRESHOLDS = {
 def get_mode(name: str) -> Mode:
     """Return the mode of that name; raises UsageError for an unknown one."""
     if name not in MODES:
-        raise UsageError(unknown("mode", name, MODES))
+        raise UsageError.unknown("mode", name, MODES)
     return MODES[name]
 
 
@@ -303,7 +301,6 @@ def mode_of(protocol: Protocol) -> Mode:
 
 
 # A protocol in sentences: what happens to map and mask, and how images become one score.
-
 
 _NORMALISATION = {
     "minmax": "is stretched, each image by itself, so that its lowest value is 0 and its highest 1",

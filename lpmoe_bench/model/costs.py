@@ -97,7 +97,6 @@ def device_name(kind: str) -> str:
 # layer. All else counts nothing: elementwise operations, norms, softmax, pooling, resizing, and the
 # work named in `UNCOUNTED`, which is said where a model does it.
 
-
 aten = torch.ops.aten
 UNCOUNTED = {
     aten.grid_sampler_2d: "bilinear reads of deformable attention (grid_sample)",
@@ -320,7 +319,6 @@ def _grid(grid: Mapping[str, Any]) -> dict[str, Any]:
 
 
 # The page of parameter budgets: the counted tables as Markdown or JSON.
-
 
 FORMATS = ("markdown", "json")
 HEAD = """# Parameter budgets

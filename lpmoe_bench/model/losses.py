@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lpmoe_bench.errors import UsageError
-from method_zoo.errors import unknown
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -84,7 +83,7 @@ def get_loss(name: str) -> Loss:
     held against the masks, and the loss is their mean.
     """
     if name not in LOSSES:
-        raise UsageError(unknown("loss", name, LOSSES))
+        raise UsageError.unknown("loss", name, LOSSES)
 
     def loss(logits: Tensor, mask: Tensor) -> Tensor:
         return LOSSES[name](logits, mask.repeat(len(logits) // len(mask), 1, 1, 1))

@@ -187,7 +187,6 @@ def _factors(layer: LoRALinear | QueryValueLinear) -> tuple[Tensor, Tensor, floa
 
 # A run's method folded into plain backbone weights: a file that any backbone option reads.
 
-
 # How far the features of a merged backbone are from those of the method it was merged from.
 
 

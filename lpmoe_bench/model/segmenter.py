@@ -125,7 +125,6 @@ def native_size(name: str) -> int:
 
 # A trained run's model, rebuilt from its folder and verified.
 
-
 ADAPTER_FORMAT = "lpmoe-bench adapter 1"
 
 

@@ -9,7 +9,6 @@ from lpmoe_bench.config.settings import fields_by_role, later_fields
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.records.model import Record, SplitFacts
 from lpmoe_bench.records.store import Found, StoredRecord
-from method_zoo.errors import unknown
 from method_zoo.options import method_name
 
 # What records must have in common to share a table, and how a caption says it.
@@ -234,7 +233,7 @@ def keep_only(
     known = {name for one in kept for name in _settings(one.record)}
     for key, text in wanted:
         if key not in known:
-            raise UsageError(unknown("setting among these records", key, sorted(known)))
+            raise UsageError.unknown("setting among these records", key, sorted(known))
         values = {id(one): _settings(one.record).get(key, "") for one in kept}
         kept = [one for one in kept if values[id(one)] == text.lower()]
         if not kept:
@@ -276,7 +275,7 @@ def narrow(
     ):
         for name in given:
             if name not in known:
-                raise UsageError(unknown(f"{kind} among these records", name, known))
+                raise UsageError.unknown(f"{kind} among these records", name, known)
     kept = []
     for one in stored:
         tests = [test for test in one.record.scores if not test_sets or test in test_sets]

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.records.context import flat
 from lpmoe_bench.records.store import StoredRecord, find_records
-from method_zoo.errors import unknown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,7 +67,7 @@ def _keep(frame: pd.DataFrame, name: str, wanted: Any) -> pd.DataFrame:
     if frame.empty:
         return frame
     if name not in frame.columns:
-        raise UsageError(unknown("column of records", name, map(str, frame.columns)))
+        raise UsageError.unknown("column of records", name, map(str, frame.columns))
     one = isinstance(wanted, str) or not isinstance(wanted, Iterable)
     values = [wanted] if one else list(wanted)
     column = frame[name]
@@ -77,7 +76,7 @@ def _keep(frame: pd.DataFrame, name: str, wanted: Any) -> pd.DataFrame:
         if value not in present:
             there = sorted({str(v) for v in column.dropna().map(str)})
             if isinstance(value, str):
-                raise UsageError(unknown(f"{name} among these records", value, there))
+                raise UsageError.unknown(f"{name} among these records", value, there)
             raise UsageError(f"no record has {name}={value!r}; there is {', '.join(there[:8])}")
     return frame.loc[column.isin(values)]
 

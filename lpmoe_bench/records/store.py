@@ -171,7 +171,6 @@ def _number(text: str) -> float | None:
 
 # The folder of a run: its lock, its files, what is set aside, what is published.
 
-
 OPENED_FILE = "test_opened"
 
 

@@ -107,7 +107,6 @@ _RULES: tuple[tuple[Callable[[str], str], str], ...] = (
 
 # Folders of maps: what each is called, and which of its files are maps of which test set.
 
-
 LONGEST_BYTES = 120  # of a name, which becomes part of a path
 GENERIC = ("", "test", "all", "gt", "mask", "masks")  # names that tell no test set from another
 
@@ -274,7 +273,6 @@ def _gaps(found: MatchedMaps, test: TestSet) -> list[str]:
 
 
 # The request, and the plan made of it.
-
 
 DEFAULT_PROTOCOL = "cod"
 OWN_TASK = "own"  # the task of a record where none was named

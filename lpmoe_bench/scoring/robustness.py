@@ -129,7 +129,6 @@ def turn_sentences(lines: Sequence[VariantScores]) -> list[str]:
 
 # Scores of a few images computed again by PySODMetrics, with the largest difference.
 
-
 Load = Callable[[str], tuple[np.ndarray, np.ndarray]]
 COUNTS = ("tp", "fp", "fn", "tn")
 

@@ -128,7 +128,6 @@ def _prepare() -> None:
 
 # The record of scored maps: the same files as a run's, without what nobody knows of a run.
 
-
 FIDELITY = "maps from a folder; how they were made is not known"
 
 

@@ -174,7 +174,6 @@ def image_value(row: Mapping[str, Any], key: str) -> float | None:
 
 # PR, F and E curves of several methods on one data set, as plots.
 
-
 # Okabe and Ito's colours without yellow, which is faint on white; then again with other dashes.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 DASHES = ("-", "--", "-.", ":")

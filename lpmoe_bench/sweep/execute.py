@@ -13,7 +13,6 @@ from lpmoe_bench.errors import FailedCellsError, InterruptedRun, UsageError
 from lpmoe_bench.sweep import plan, runner
 from lpmoe_bench.sweep.local import LocalEngine, last_line, shares, tail
 from lpmoe_bench.sweep.state import MOST_ATTEMPTS, CellState, Published, cell_state, published
-from method_zoo.errors import unknown
 
 # A sweep in words: its plan and its result, as lines for people or JSON for machines.
 
@@ -197,7 +196,7 @@ def run_sweep(
 ) -> None:
     """Plan and run; raises FailedCellsError when cells failed, and the errors of the plan."""
     if how.engine not in ENGINES:
-        raise UsageError(unknown("engine", how.engine, ENGINES))
+        raise UsageError.unknown("engine", how.engine, ENGINES)
     for name, value in (("--address", how.address), ("--shared/--streamed", how.shared)):
         if value is not None and how.engine != "ray":
             raise UsageError(f"{name} is for --engine ray; the local engine needs none")

@@ -23,7 +23,6 @@ from lpmoe_bench.sweep.plan import Attempt, DataPlaces, Outcome, SweepCell
 
 # What became of a process: finished, failed and why, out of memory, interrupted or busy.
 
-
 BUSY = "another process is working on"  # how `run` words it
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "MemoryError", "can't allocate memory")
 LOADER_KILLED = "killed by signal: Killed"  # how torch words the end of a loader process
@@ -100,7 +99,6 @@ def _reason(ended: Ended) -> str:
 
 
 # Memory that ran out: what a cell is tried with next, without another batch or result.
-
 
 CHECKPOINTING = "runtime.checkpointing=true"
 COUNTERS = (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat"))
@@ -259,7 +257,6 @@ class CellProcess:
 
 # The engine `local`: so many cells at a time on this machine, each with its share of it.
 
-
 Environment = dict[str, str]
 Result = tuple[CellJob, Ended, float]
 
@@ -341,7 +338,6 @@ def visible_gpus() -> list[str]:
 
 
 # A process that ends with the one that started it, and heeds its signals.
-
 
 SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux
 

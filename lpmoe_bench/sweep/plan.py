@@ -20,7 +20,7 @@ from lpmoe_bench.environment import collect_environment
 from lpmoe_bench.errors import DataError, ResourceError, UsageError
 from lpmoe_bench.files import write_atomically, write_failure
 from lpmoe_bench.records.model import run_folder
-from method_zoo.errors import ZooError, unknown
+from method_zoo.errors import ZooError
 
 if TYPE_CHECKING:
     from lpmoe_bench.training.plan import Plan, Sources
@@ -101,7 +101,6 @@ def sweep_id(cells: list[SweepCell], places: DataPlaces) -> str:
 
 
 # The folder of a sweep: its plan, the settings of each cell, a file for every attempt.
-
 
 SWEEPS, PLAN = "sweeps", "plan.json"
 Model = TypeVar("Model", bound=BaseModel)
@@ -190,7 +189,6 @@ def _read(path: Path, model: type[Model]) -> Model:
 
 
 # The cells of a sweep, resolved to their fingerprints before any of them runs.
-
 
 # The settings that say which model is built.
 MODEL = {"method", "options", "backbone", "decoder", "decoder_options", "size"}
@@ -291,9 +289,7 @@ def sets_of(sets: Sequence[str], method: str, methods: Sequence[str]) -> list[st
         if not dot or "=" in owner or owner in SET_SECTIONS:
             general.append(text)
         elif owner not in methods:
-            raise UsageError(
-                unknown("section or method of --set", owner, [*SET_SECTIONS, *methods])
-            )
+            raise UsageError.unknown("section or method of --set", owner, [*SET_SECTIONS, *methods])
         elif owner == method:
             own.append(rest)
     return general + own  # its own come later and win

@@ -93,7 +93,6 @@ def _processor(device: str) -> str:
 
 # Features on disk: one checked file for each view of an image, never unpickled.
 
-
 SUFFIX = ".safetensors"
 TENSOR = "features"
 

@@ -76,7 +76,6 @@ def _distinct(prefix: Prefix) -> dict[int, Tensor]:
 
 # How large a feature cache will be, and the room there is for it.
 
-
 MIB, GIB = 2**20, 2**30
 FLOAT_BYTES = 4
 SHARE = 0.5  # of what is free: the rest is for training, and for others

@@ -151,7 +151,6 @@ class Saver:
 
 # Ctrl-C and `kill` as a request to stop after the current step.
 
-
 CURVE_ROWS = 200
 
 

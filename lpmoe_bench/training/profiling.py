@@ -108,7 +108,6 @@ def _measure(config: RunConfig, terminal: Terminal) -> dict[str, Any]:
 # Reads {"config": ..., "repeats": ..., "seconds": ...} from standard input, writes JSON to standard
 # output. Weights are random: they have the speed of any others, and none is fetched.
 
-
 LEAST = 3  # timings
 
 

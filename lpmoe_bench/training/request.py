@@ -16,7 +16,7 @@ from lpmoe_bench.metrics.facts import get_metric
 from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.model import decoders
 from lpmoe_bench.model.decoders.names import list_decoders
-from method_zoo.errors import ZooError, unknown
+from method_zoo.errors import ZooError
 from method_zoo.options import check_values, list_methods, method_name, read_source
 
 Facts = Mapping[str, Any]  # class attributes of a method: title, preset, decoder, ...
@@ -76,11 +76,11 @@ def refuse_early(request: RunRequest) -> RunConfig:
     asked = layers_of(request, load_registry(request.datasets))
     name = method_name(asked.method)
     if name not in list_methods():
-        raise ZooError(unknown("method", name, list_methods()))
+        raise ZooError.unknown("method", name, list_methods())
     options, facts = read_source(method_zoo, name)
     config = build_config(asked.task_layer, preset_layer(facts), *asked.layers)
     if config.decoder not in list_decoders():
-        raise ZooError(unknown("decoder", config.decoder, list_decoders()))
+        raise ZooError.unknown("decoder", config.decoder, list_decoders())
     decoder = read_source(decoders, config.decoder, "Decoder")
     return check_settings(
         config, facts, options, decoder.attributes.get("title", config.decoder), decoder.options
@@ -109,7 +109,7 @@ def check_settings(
     options, decoder_options: the known ones with their defaults. Raises UsageError and ZooError.
     """
     if config.train.loss not in LOSSES:
-        raise UsageError(unknown("loss", config.train.loss, LOSSES))
+        raise UsageError.unknown("loss", config.train.loss, LOSSES)
     get_protocol(config.protocol)
     if not get_metric(config.train.select).per_image:
         raise UsageError(

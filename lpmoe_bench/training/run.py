@@ -24,19 +24,8 @@ from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.metrics.scorer import ScoreResult
 from lpmoe_bench.model import costs
 from lpmoe_bench.model.segmenter import ADAPTER_FORMAT, Segmenter, blueprint, build_segmenter
+from lpmoe_bench.records import model as records
 from lpmoe_bench.records import store
-from lpmoe_bench.records.model import (
-    BackboneFacts,
-    Costs,
-    DataFacts,
-    DecoderFacts,
-    MethodFacts,
-    Parameters,
-    ProtocolFacts,
-    Record,
-    SplitFacts,
-    Training,
-)
 from lpmoe_bench.training import features
 from lpmoe_bench.training.loop import Progress, TrainingRun, train
 from lpmoe_bench.training.plan import Plan, make_plan
@@ -60,7 +49,7 @@ class RunFacts:
     cache: features.FeatureCache | None = None
 
 
-def write_run(facts: RunFacts) -> Record:
+def write_run(facts: RunFacts) -> records.Record:
     """Write the record of a run into its folder and return it."""
     record = make_record(facts)
     rows = [row for result in facts.results for row in result.rows]
@@ -68,12 +57,12 @@ def write_run(facts: RunFacts) -> Record:
     return record
 
 
-def make_record(facts: RunFacts) -> Record:
+def make_record(facts: RunFacts) -> records.Record:
     """Put the facts of a run into the fields of run.json."""
     plan, config = facts.plan, facts.plan.config
     protocol = get_protocol(config.protocol)
     labels = [split.label for split in plan.tests]
-    return Record(
+    return records.Record(
         kind="run",
         id=plan.id,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -83,7 +72,7 @@ def make_record(facts: RunFacts) -> Record:
         seed=config.seed,
         method=_method(plan),
         decoder=_decoder(plan),
-        backbone=BackboneFacts(
+        backbone=records.BackboneFacts(
             name=config.backbone,
             weights_sha256=plan.weights.sha256,
             weights_source=plan.weights.source,
@@ -91,17 +80,19 @@ def make_record(facts: RunFacts) -> Record:
             note=plan.weights.note,
         ),
         task=config.task,
-        protocol=ProtocolFacts(name=protocol.name, version=protocol.version, hash=protocol.hash),
+        protocol=records.ProtocolFacts(
+            name=protocol.name, version=protocol.version, hash=protocol.hash
+        ),
         scores={k: dict(r.scores) for k, r in zip(labels, facts.results, strict=True)},
         counts={k: r.counts for k, r in zip(labels, facts.results, strict=True)},
-        parameters=Parameters.model_validate(costs.count_parameters(facts.segmenter)),
+        parameters=records.Parameters.model_validate(costs.count_parameters(facts.segmenter)),
         costs=_costs(facts),
         training=_training(facts),
         environment=_environment(facts),
-        data=DataFacts(
-            train=SplitFacts(**plan.train.facts),
-            validation=SplitFacts(**plan.validation.facts),
-            tests=[SplitFacts(**split.facts) for split in plan.tests],
+        data=records.DataFacts(
+            train=records.SplitFacts(**plan.train.facts),
+            validation=records.SplitFacts(**plan.validation.facts),
+            tests=[records.SplitFacts(**split.facts) for split in plan.tests],
         ),
         adapter_sha256=hashlib.sha256(facts.state).hexdigest(),
         test_opened=facts.opened,
@@ -143,9 +134,9 @@ def _weights_names(config: RunConfig) -> dict[str, str | None]:
     return {field: Path(path).name if path else None for field, path in paths.items()}
 
 
-def _decoder(plan: Plan) -> DecoderFacts:
+def _decoder(plan: Plan) -> records.DecoderFacts:
     config, weights = plan.config, plan.decoder_weights
-    return DecoderFacts(
+    return records.DecoderFacts(
         name=config.decoder,
         options=config.decoder_options,
         weights_sha256=weights.sha256,
@@ -154,9 +145,9 @@ def _decoder(plan: Plan) -> DecoderFacts:
     )
 
 
-def _method(plan: Plan) -> MethodFacts:
+def _method(plan: Plan) -> records.MethodFacts:
     method = plan.method
-    return MethodFacts(
+    return records.MethodFacts(
         name=plan.config.method,
         title=method.title,
         paper=method.paper,
@@ -167,9 +158,9 @@ def _method(plan: Plan) -> MethodFacts:
     )
 
 
-def _costs(facts: RunFacts) -> Costs:
+def _costs(facts: RunFacts) -> records.Costs:
     progress, predictor, flops = facts.progress, facts.predictor, _flops(facts.plan.config)
-    return Costs(
+    return records.Costs(
         train_images_per_second=progress.images / progress.seconds,
         # With cached features it would be the speed of another model.
         inference_images_per_second=None if predictor.prefixes else predictor.images_per_second,
@@ -191,9 +182,9 @@ def _flops(config: RunConfig) -> costs.Flops | None:
         return None
 
 
-def _training(facts: RunFacts) -> Training:
+def _training(facts: RunFacts) -> records.Training:
     config, progress = facts.plan.config.train, facts.progress
-    return Training(
+    return records.Training(
         epochs=None if config.steps else config.epochs,
         steps=progress.step,
         batch=config.batch,
@@ -259,7 +250,7 @@ def _length(train: TrainConfig) -> str:
     return f"{train.steps} steps" if train.steps else f"{train.epochs} epochs"
 
 
-def _name_other_code(record: Record, plan: Plan, terminal: Terminal) -> None:
+def _name_other_code(record: records.Record, plan: Plan, terminal: Terminal) -> None:
     terminal.note(f"{plan.folder} is finished; showing it (--force runs it again)")
     here, there = collect_environment(""), record.environment
     if (here.version, here.git_sha) != (there.version, there.git_sha):
@@ -269,7 +260,7 @@ def _name_other_code(record: Record, plan: Plan, terminal: Terminal) -> None:
         )
 
 
-def execute(plan: Plan, terminal: Terminal, force: bool = False) -> Record:
+def execute(plan: Plan, terminal: Terminal, force: bool = False) -> records.Record:
     """Train, evaluate and record a plan; a finished one is returned as it is, unless forced.
 
     Raises InterruptedRun, DivergedError, ResourceError and DataError in one sentence each.
@@ -290,7 +281,7 @@ def execute(plan: Plan, terminal: Terminal, force: bool = False) -> Record:
             ) from None
 
 
-def _execute(plan: Plan, terminal: Terminal) -> Record:
+def _execute(plan: Plan, terminal: Terminal) -> records.Record:
     config = plan.config
     fabric = make_fabric(plan)
     segmenter = build_segmenter(config, plan.weights, plan.decoder_weights)
@@ -360,7 +351,7 @@ def make_predictor(
     return predictor
 
 
-def _own_record(plan: Plan) -> Record:
+def _own_record(plan: Plan) -> records.Record:
     """Return the finished record of a plan; raises DataError when it is another run's."""
     record = store.read_record(plan.folder)
     if (record.fingerprint, record.seed) != (plan.fingerprint, plan.config.seed):

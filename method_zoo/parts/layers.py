@@ -51,7 +51,6 @@ def convolve_each(maps: Tensor, kernels: Tensor) -> Tensor:
 # M(u) = sum over e of g_e expert_e(u), g = softmax(W mean(u) + b). Each expert: z = unit(u), a3 =
 # K3(z), a5 = K5(z + a3), a7 = K7(z + a5), out = unit([a3, a5, a7, z]); the experts differ in K.
 
-
 # One-level Haar wavelet convolution: depthwise kernels on four half-resolution bands.
 #
 # out = base(x) + H^-1(k * H(x)) with the orthonormal 2 x 2 Haar transform H (WTConv, Finder et al.,
@@ -204,7 +203,6 @@ class Mixture(nn.Module):
 #
 # u_1 = pool(unit(image)), u_k = unit(u'_{k-1}) with stride 2; u'_k = u_k + M(u_k); p_k = W u'_k.
 # The mixture M and the projection W are the same for all four scales.
-
 
 SCALES = 4
 

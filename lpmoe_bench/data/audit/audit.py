@@ -10,19 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic import ValidationError
 
+from lpmoe_bench.data.audit import groups as grouping
 from lpmoe_bench.data.audit import search
-from lpmoe_bench.data.audit.groups import (
-    VERSION,
-    Audit,
-    AuditedSplit,
-    Gathered,
-    Image,
-    SetGroups,
-    Twins,
-    compared,
-    connected,
-    gather_images,
-)
 from lpmoe_bench.data.library.verify import Bars
 from lpmoe_bench.data.registry import Dataset
 from lpmoe_bench.data.tasks import MANIFESTS
@@ -33,8 +22,8 @@ from lpmoe_bench.files import write_atomically
 
 
 def join_alike(
-    images: Sequence[Image], matches: Iterable[search.Match], sets: set[str]
-) -> list[Image]:
+    images: Sequence[grouping.Image], matches: Iterable[search.Match], sets: set[str]
+) -> list[grouping.Image]:
     """Make near duplicates of these sets one group each, where no group is known: by likeness."""
     joined = list(images)
     pairs = [
@@ -45,7 +34,7 @@ def join_alike(
         and images[match.first].dataset in sets
         and not (images[match.first].group and images[match.second].group)
     ]
-    for members in connected(pairs):
+    for members in grouping.connected(pairs):
         known = {images[k].group for k in members if images[k].group}
         label = f"{images[members[0]].dataset}: like {images[members[0]].name}"
         for k in members:
@@ -54,13 +43,13 @@ def join_alike(
 
 
 def report_groups(
-    one: Gathered, images: Sequence[Image], pairs: Sequence[tuple[str, str]]
-) -> SetGroups | None:
+    one: grouping.Gathered, images: Sequence[grouping.Image], pairs: Sequence[tuple[str, str]]
+) -> grouping.SetGroups | None:
     """Return what is known of a set's groups; None for a set whose entry names none."""
     rule = one.dataset.groups
     if rule is None:
         return None
-    members: dict[str, list[Image]] = {}
+    members: dict[str, list[grouping.Image]] = {}
     for image in images:
         if image.dataset == one.dataset.name and image.group:
             members.setdefault(image.group, []).append(image)
@@ -73,7 +62,7 @@ def report_groups(
         where = _where(inner)
         if any(a in where and b in where for a, b in pairs):
             shared[name] = where
-    return SetGroups(
+    return grouping.SetGroups(
         dataset=one.dataset.name,
         what=rule.what,
         source=source,
@@ -83,7 +72,7 @@ def report_groups(
     )
 
 
-def _where(images: Sequence[Image]) -> dict[str, list[str]]:
+def _where(images: Sequence[grouping.Image]) -> dict[str, list[str]]:
     """Return {split: names} of a group."""
     found: dict[str, list[str]] = {}
     for image in images:
@@ -102,7 +91,7 @@ def audit_sets(
     bars: Bars,
     features: search.FeatureLikeness | None = None,
     why_not: str = "",
-) -> Audit:
+) -> grouping.Audit:
     """Compare all images of these sets with each other; what is known is taken from the cache.
 
     features: of the backbone that confirms near duplicates; None leaves it to the pixels, and
@@ -111,7 +100,7 @@ def audit_sets(
     sets = []
     for dataset in datasets:
         with bars.bar(f"opening {dataset.name}", 1) as bar:
-            sets.append(gather_images(dataset, root, cache / MANIFESTS))
+            sets.append(grouping.gather_images(dataset, root, cache / MANIFESTS))
             bar.update(1, 1)
     file = cache / FOLDER / f"report-{_key(sets, features)}.json"
     known = _kept(file)
@@ -123,9 +112,9 @@ def audit_sets(
     return found
 
 
-def _key(sets: Sequence[Gathered], features: search.FeatureLikeness | None) -> str:
+def _key(sets: Sequence[grouping.Gathered], features: search.FeatureLikeness | None) -> str:
     """Hash what a report depends on: content, lists and groups of the sets, method, weights."""
-    lines = [f"audit {VERSION}", features.sha256 if features else "pixels"]
+    lines = [f"audit {grouping.VERSION}", features.sha256 if features else "pixels"]
     for one in sets:
         lines += [one.groups, *(split.model_dump_json() for split in one.splits)]
         lines += [f"{i.label}\0{i.content}\0{i.group}\0{i.splits}" for i in one.images]
@@ -133,20 +122,20 @@ def _key(sets: Sequence[Gathered], features: search.FeatureLikeness | None) -> s
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:24]
 
 
-def _kept(file: Path) -> Audit | None:
+def _kept(file: Path) -> grouping.Audit | None:
     try:
-        return Audit.model_validate_json(file.read_text(encoding="utf-8"))
+        return grouping.Audit.model_validate_json(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, ValidationError):
         return None
 
 
 def _audit(
-    sets: list[Gathered],
+    sets: list[grouping.Gathered],
     cache: Path,
     bars: Bars,
     features: search.FeatureLikeness | None,
     why_not: str,
-) -> Audit:
+) -> grouping.Audit:
     images = [image for one in sets for image in one.images]
     splits = [split for one in sets for split in one.splits]
     found = [_signatures(one, cache, bars) for one in sets]
@@ -154,10 +143,10 @@ def _audit(
     matches, candidates = search.find_matches(images, together, bars, features)
     alike = {one.dataset.name for one in sets if one.dataset.groups and one.dataset.groups.alike}
     images = join_alike(images, matches, alike)
-    pairs = compared(splits)
+    pairs = grouping.compared(splits)
     twins = [_twins(match, images, pairs) for match in matches]
     twins += _same_files(images, pairs)
-    return Audit(
+    return grouping.Audit(
         splits=splits,
         twins=sorted(twins, key=lambda t: (not t.between, t.kind, t.one, t.other)),
         groups=[r for one in sets if (r := report_groups(one, images, pairs)) is not None],
@@ -167,16 +156,18 @@ def _audit(
     )
 
 
-def _signatures(one: Gathered, cache: Path, bars: Bars) -> search.Signatures:
+def _signatures(one: grouping.Gathered, cache: Path, bars: Bars) -> search.Signatures:
     paths, contents = [i.path for i in one.images], [i.content for i in one.images]
     with bars.bar(f"reading {one.dataset.name}", len(paths)) as bar:
         return search.signatures(paths, contents, cache, bar.update)
 
 
-def _twins(match: search.Match, images: Sequence[Image], pairs: list[tuple[str, str]]) -> Twins:
+def _twins(
+    match: search.Match, images: Sequence[grouping.Image], pairs: list[tuple[str, str]]
+) -> grouping.Twins:
     one, other = images[match.first], images[match.second]
     same = bool(one.group) and one.group == other.group
-    return Twins(
+    return grouping.Twins(
         one=one.label,
         one_splits=list(one.splits),
         other=other.label,
@@ -197,13 +188,15 @@ def between(
     return [(a, b) for a, b in pairs if (a in one and b in other) or (b in one and a in other)]
 
 
-def _same_files(images: Sequence[Image], pairs: list[tuple[str, str]]) -> Iterator[Twins]:
+def _same_files(
+    images: Sequence[grouping.Image], pairs: list[tuple[str, str]]
+) -> Iterator[grouping.Twins]:
     """Yield the files that two splits list which should be apart."""
     for image in images:
         shared = [(a, b) for a, b in pairs if a in image.splits and b in image.splits]
         if shared:
             splits = list(image.splits)
-            yield Twins(
+            yield grouping.Twins(
                 one=image.label,
                 one_splits=splits,
                 other=image.label,
@@ -213,7 +206,7 @@ def _same_files(images: Sequence[Image], pairs: list[tuple[str, str]]) -> Iterat
             )
 
 
-def _remarks(splits: Sequence[AuditedSplit], why_not: str) -> Iterator[str]:
+def _remarks(splits: Sequence[grouping.AuditedSplit], why_not: str) -> Iterator[str]:
     for split in splits:
         if split.within:
             yield f"{split.label} is a part of {', '.join(split.within)}: these are not compared"
@@ -222,7 +215,6 @@ def _remarks(splits: Sequence[AuditedSplit], why_not: str) -> Iterator[str]:
 
 
 # An audit as text for people, as JSON and as Markdown: names and counts, no paths, no pixels.
-
 
 KINDS = ("file", "exact", "near", "reframed")
 SHOWN = 20  # of one kind in text; JSON has them all, Markdown too
@@ -257,11 +249,11 @@ class AuditRow(NamedTuple):
         return any(self[3:])
 
 
-def rows(audit: Audit) -> list[AuditRow]:
+def rows(audit: grouping.Audit) -> list[AuditRow]:
     """Return one row for each pair of splits that was compared."""
     roles = {split.label: split.role for split in audit.splits}
     found = []
-    for one, other in compared(audit.splits):
+    for one, other in grouping.compared(audit.splits):
         here = [t for t in audit.twins if (one, other) in t.between]
         free = [t for t in here if not t.group]
         file, exact, near, reframed = (sum(t.kind == kind for t in free) for kind in KINDS)
@@ -271,14 +263,14 @@ def rows(audit: Audit) -> list[AuditRow]:
     return found
 
 
-def audit_json(audit: Audit) -> dict[str, Any]:
+def audit_json(audit: grouping.Audit) -> dict[str, Any]:
     """Return all that was found."""
     kinds = ("leaks", "reframed", "repeats", "grouped")
     counts = {name: len(getattr(audit, name)) for name in kinds}
     return counts | audit.model_dump(mode="json")
 
 
-def audit_text(audit: Audit) -> str:
+def audit_text(audit: grouping.Audit) -> str:
     """Return the findings for a terminal."""
     lines = [f"{s.label}: {s.images} images, for {s.role}" for s in audit.splits]
     lines += ["", verdict(audit)]
@@ -291,7 +283,7 @@ def audit_text(audit: Audit) -> str:
     return "\n".join(lines)
 
 
-def audit_markdown(audit: Audit) -> str:
+def audit_markdown(audit: grouping.Audit) -> str:
     """Return tables of splits and of what they share, then every finding by name."""
     lines = [verdict(audit), "", "| split | for | images | content digest |", "|---|---|---|---|"]
     lines += [f"| {s.label} | {s.role} | {s.images} | `{s.digest[:16]}` |" for s in audit.splits]
@@ -313,7 +305,7 @@ def audit_markdown(audit: Audit) -> str:
     return "\n".join(lines) + "\n"
 
 
-def verdict(audit: Audit) -> str:
+def verdict(audit: grouping.Audit) -> str:
     """Say in one sentence what was found."""
     parts = [f"{_count(audit.leaks, 'duplicate') or 'No duplicate'} between splits or sets"]
     if audit.reframed:
@@ -325,11 +317,11 @@ def verdict(audit: Audit) -> str:
     return "; ".join(parts) + "."
 
 
-def _count(twins: Sequence[Twins], what: str) -> str:
+def _count(twins: Sequence[grouping.Twins], what: str) -> str:
     return f"{len(twins)} {what}{'' if len(twins) == 1 else 's'}" if twins else ""
 
 
-def _confirmed(audit: Audit) -> str:
+def _confirmed(audit: grouping.Audit) -> str:
     pairs = f"{audit.candidates} pairs of images had close hashes"
     if audit.features:
         return (
@@ -339,7 +331,7 @@ def _confirmed(audit: Audit) -> str:
     return f"{pairs}; near duplicates are confirmed in the pixels alone."
 
 
-def _lists(audit: Audit) -> Iterator[tuple[str, Sequence[Twins]]]:
+def _lists(audit: grouping.Audit) -> Iterator[tuple[str, Sequence[grouping.Twins]]]:
     if audit.leaks:
         yield "Duplicates", audit.leaks
     if audit.reframed:
@@ -348,13 +340,13 @@ def _lists(audit: Audit) -> Iterator[tuple[str, Sequence[Twins]]]:
         yield "Within one split, no leak", audit.repeats
 
 
-def _shown(twins: Sequence[Twins]) -> list[str]:
+def _shown(twins: Sequence[grouping.Twins]) -> list[str]:
     more = len(twins) - SHOWN
     hidden = [f"and {more} more; --json and -o list all"] if more > 0 else []
     return [_words(one) for one in twins[:SHOWN]] + hidden
 
 
-def _words(twins: Twins) -> str:
+def _words(twins: grouping.Twins) -> str:
     if twins.kind == "file":
         return f"{twins.one}: one file in {' and '.join(twins.one_splits)}"
     places = [
@@ -377,7 +369,7 @@ def _counts(row: AuditRow) -> str:
     return f"{', '.join(said + mirrored)} ({row.roles})"
 
 
-def _group_lines(groups: SetGroups, most: int = SHOWN) -> list[str]:
+def _group_lines(groups: grouping.SetGroups, most: int = SHOWN) -> list[str]:
     lines = [
         f"{groups.dataset}, groups: {groups.source}. {groups.count} {groups.what}s of several "
         f"images ({groups.images} images), {len(groups.shared)} of them in two splits that should "

@@ -158,7 +158,6 @@ class FeatureLikeness(NamedTuple):
 
 # Signatures of images: checksum of the pixels, two perceptual hashes, a small grey thumbnail.
 
-
 SIDE = 64  # of a thumbnail: enough for texture, and 50,000 of them are 200 MB
 
 
@@ -257,7 +256,6 @@ def _keep(file: Path, found: Signatures) -> None:
 
 
 # Images whose hashes are close: all pairs, in blocks of XOR, never one by one.
-
 
 # Of 128 bits. Measured on nine real sets: crops that take 5 % off a side, anywhere, JPEG of quality
 # 30, a third of the size, brighter by a fifth: 98 to 100 % lie within; of unlike pairs, 0 to 2 %.

@@ -26,7 +26,6 @@ from lpmoe_bench.data.registry import Dataset
 from lpmoe_bench.data.splits import Facts, Split, checked
 from lpmoe_bench.errors import BenchError, DataError, ResourceError, UsageError
 from lpmoe_bench.files import hold_lock, is_locked, sha256_file, write_atomically, write_failure
-from method_zoo.errors import unknown
 
 
 class SplitSource(NamedTuple):
@@ -73,7 +72,7 @@ def with_layout(
     if any(named) and not all(named):
         raise UsageError("--split, --images and --masks go together; give all three or none")
     if split is not None and split not in dataset.split_names:
-        raise UsageError(unknown(f"split of {dataset.name}", split, dataset.split_names))
+        raise UsageError.unknown(f"split of {dataset.name}", split, dataset.split_names)
     facts = dataset.model_dump()
     if split is not None:
         facts |= {"layouts": [{split: [[images, masks]]}], "splits": {}, "counts": {}, "local": []}
@@ -356,7 +355,6 @@ def _converted(path: Path, rule: str) -> bytes | None:
 
 
 # A folder to build in beside its place, which a killed program leaves and the next one removes.
-
 
 OWNER = ".owner"  # locked for as long as the program that builds lives, however it ends
 YOUNG_SECONDS = 60.0  # between making a folder and locking it

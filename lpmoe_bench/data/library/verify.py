@@ -201,7 +201,6 @@ def _sizes(facts: list[Facts]) -> tuple[str, str] | None:
 
 # A verification as text for people, as JSON and as Markdown.
 
-
 SHOWN = 10  # problems of one split in text; JSON has them all
 
 

@@ -120,7 +120,6 @@ TEXTURES: tuple[Callable[..., Array], ...] = (bark, grass, ripples, blotches, pe
 
 # Outlines as points (n, 2) of x and y in pixels, filled into arrays in integer arithmetic.
 
-
 SUBPIXEL = 4  # bits: corners lie on a grid of 1/16 pixel, so that every build fills the same
 
 
@@ -231,7 +230,6 @@ def body(draw: Draw, shape: Shape, share: float) -> Array:
 
 
 # Palettes of nature: tones from dark to light, two rows that a scene mixes.
-
 
 # Tones from dark to light, RGB; each scene mixes two neighbours of one row.
 PALETTES = (

@@ -20,7 +20,6 @@ from lpmoe_bench.console import OnProgress
 from lpmoe_bench.data.scenes.drawing import Array, Draw, Shape
 from lpmoe_bench.errors import ResourceError, UsageError
 from lpmoe_bench.files import write_failure
-from method_zoo.errors import unknown
 
 # EmbeddedSet: what makes a set of drawn scenes, and the one way to draw a scene of it.
 
@@ -71,7 +70,7 @@ class EmbeddedSet:
         UsageError for an unknown split, or `empty` where every image of the task has an object.
         """
         if split not in SPLIT_KEYS:
-            raise UsageError(unknown("split", split, SPLIT_KEYS))
+            raise UsageError.unknown("split", split, SPLIT_KEYS)
         key = (self.key, seed, SPLIT_KEYS[split], index)
         if empty and self.draw_empty is None:
             raise UsageError(f"every image of task {self.task} has an object; drop the empty masks")

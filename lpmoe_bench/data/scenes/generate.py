@@ -11,7 +11,6 @@ from lpmoe_bench.data.scenes import cod, glass, leaf, polyp, road, shadow, skin,
 from lpmoe_bench.data.scenes.drawing import Array, Shape
 from lpmoe_bench.data.scenes.embedded import EmbeddedSet, OnProgress, draw_folder
 from lpmoe_bench.errors import UsageError
-from method_zoo.errors import unknown
 
 # Scenes drawn in code as a folder of images, masks and lists, for whoever wants to see them.
 
@@ -20,7 +19,6 @@ from method_zoo.errors import unknown
 #
 # A seed gives the same pixels on every machine: random numbers are raw PCG64 words, every step
 # after them is continuous or in integers, and the rounding to 8 bits comes last.
-
 
 __all__ = ["COUNTS", "SETS", "EmbeddedSet", "ensure_generated"]
 
@@ -44,7 +42,7 @@ def ensure_generated(
     ResourceError when it cannot be written.
     """
     if name not in SETS:
-        raise UsageError(unknown("embedded set", name, SETS))
+        raise UsageError.unknown("embedded set", name, SETS)
     counts = dict(counts or COUNTS)
     sides = "" if shape is None else f"-{shape[0]}x{shape[1]}"
     amounts = "" if counts == COUNTS else "-" + "-".join(f"{k}{n}" for k, n in counts.items())
@@ -74,7 +72,7 @@ def generate_folder(
     """
     sets = {each.task: each for each in SETS.values()}
     if task not in sets:
-        raise UsageError(unknown("task with drawn scenes", task, sets))
+        raise UsageError.unknown("task with drawn scenes", task, sets)
     if count < 2:
         raise UsageError(f"--count is {count}; it must be at least 2: one to train, one to test")
     if not SIZES[0] <= size <= SIZES[1]:

@@ -70,7 +70,6 @@ def full_precision(x: Tensor) -> torch.autocast:
 
 # What a decoder starts from: a published model's checkpoint, or random numbers.
 
-
 RANDOM_NOTE = "random decoder"
 
 

@@ -173,7 +173,6 @@ class DeformableLayer(nn.Module):
 # Cheng et al., CVPR 2022, arXiv 2112.01527, section 3.2: masked cross-attention, self-attention,
 # MLP.
 
-
 HIDDEN = 8  # of the MLPs, times the width
 
 
@@ -262,7 +261,6 @@ def closed(masks: Tensor, grid: tuple[int, int]) -> Tensor:
 # Sine positions of a grid: half of the channels for the row, half for the column.
 #
 # As in DETR (Carion et al., ECCV 2020, arXiv 2005.12872), normalised to a full turn over the image.
-
 
 TEMPERATURE = 10_000
 

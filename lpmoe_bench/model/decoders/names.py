@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from method_zoo.errors import ZooError, unknown
+from method_zoo.errors import ZooError
 from method_zoo.options import class_in, names_in
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def list_decoders() -> list[str]:
 def get_decoder(name: str) -> type[Decoder]:
     """Return the decoder class of that name; raises ZooError for an unknown one."""
     if name not in list_decoders():  # before torch is imported for the base class
-        raise ZooError(unknown("decoder", name, list_decoders()))
+        raise ZooError.unknown("decoder", name, list_decoders())
     from lpmoe_bench.model.decoders.decoder import Decoder
 
     return class_in(sys.modules[__name__.rpartition(".")[0]], name, Decoder)

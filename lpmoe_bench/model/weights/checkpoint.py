@@ -94,7 +94,6 @@ def _tensor(name: str, value: Any, path: Path) -> Tensor:
 
 # Meta's checkpoints of SAM: which backbone one belongs to, and its encoder's tensors.
 
-
 # Backbone name: the width of its tokens and the file that Meta publishes for it.
 NAMES = {
     "sam_vit_b": (768, "sam_vit_b_01ec64.pth"),
