@@ -11,10 +11,15 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a process for each core, so a thread 
 
 import pytest
 import torch
+from hypothesis import settings
 from torch import Tensor
 
 from method_zoo.backbones.backbone import Backbone
 from method_zoo.backbones.create import create_backbone
+
+# The same examples each time, kept nowhere, however busy the machine is.
+settings.register_profile("tests", derandomize=True, database=None, deadline=None)
+settings.load_profile("tests")
 
 # Width 48 with 3 heads: both 48 and its half divide by the heads, as deformable attention needs.
 SIZE = {"embed_dim": 48, "depth": 4, "num_heads": 3}

@@ -269,7 +269,7 @@ def _estimates(
     if runs.is_dir():
         records += [one.record for one in published([runs]).values()]
     left = [state.cell for state in states if state.state not in ("done", "failed")]
-    return {cell.name: runner.estimate(cell, records) for cell in left}
+    return runner.estimate_cells(left, records)
 
 
 def _jobs(how: SweepMode, sweep: plan.Sweep) -> int:

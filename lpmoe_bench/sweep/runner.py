@@ -2,12 +2,13 @@
 
 import socket
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from statistics import fmean
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from lpmoe_bench.console import Bar, Terminal
 from lpmoe_bench.errors import InterruptedRun
@@ -30,37 +31,51 @@ class Estimate(NamedTuple):
     basis: str
 
 
-def estimate(cell: plan.SweepCell, records: Iterable[Record]) -> Estimate:
-    """Estimate one cell: by runs of its very settings, else by the speed of its method's.
+def estimate_cells(
+    cells: Iterable[plan.SweepCell], records: Iterable[Record]
+) -> dict[str, Estimate]:
+    """Estimate cells by name: by runs of their very settings, else by the speed of their method's.
 
     Runs of the same method count where backbone and size are the same; the time to start and to
-    compute metrics is not in a record and not in the estimate.
+    compute metrics is not in a record and not in the estimate. Each record is looked at once.
     """
-    same, like = [], []
+    same: dict[tuple[str, str], list[Record]] = {}
+    like: dict[tuple[str, Any, Any], list[tuple[float, float]]] = {}
     for record in records:
-        if record.kind != "run" or record.method.name != cell.method:
+        if record.kind != "run":
             continue
-        seconds = _seconds(cell, record)
-        if seconds is None:
-            continue
-        if record.fingerprint == cell.fingerprint:
-            same.append(seconds)
-        elif all(record.config.get(key) == cell.settings.get(key) for key in ("backbone", "size")):
-            like.append(seconds)
-    if same:
-        return Estimate(fmean(same), SAME)
-    return Estimate(fmean(like), LIKE) if like else Estimate(None, UNKNOWN)
+        method, costs = record.method.name, record.costs
+        same.setdefault((method, record.fingerprint), []).append(record)
+        if costs.train_images_per_second:
+            key = (method, record.config.get("backbone"), record.config.get("size"))
+            paces = (
+                1 / costs.train_images_per_second,
+                1 / (costs.inference_images_per_second or inf),
+            )
+            like.setdefault(key, []).append(paces)
+    pace = {key: tuple(map(fmean, zip(*paces, strict=True))) for key, paces in like.items()}
+
+    def estimate(cell: plan.SweepCell) -> Estimate:
+        runs = same.get((cell.method, cell.fingerprint), ())
+        if known := [s for record in runs if (s := _seconds(cell, record)) is not None]:
+            return Estimate(fmean(known), SAME)
+        key = (cell.method, cell.settings.get("backbone"), cell.settings.get("size"))
+        if key not in pace:
+            return Estimate(None, UNKNOWN)
+        train, test = pace[key]
+        return Estimate(cell.train_images * train + cell.test_images * test, LIKE)
+
+    return {cell.name: estimate(cell) for cell in cells}
 
 
 def _seconds(cell: plan.SweepCell, record: Record) -> float | None:
-    """Return what a cell takes: the time of a record of the same settings, else at its speed."""
+    """Return what a run of the same settings took, or would take at its speed."""
     costs = record.costs
-    if record.fingerprint == cell.fingerprint and costs.train_seconds:
-        seconds = costs.train_seconds
-    elif costs.train_images_per_second:
+    seconds = costs.train_seconds
+    if not seconds:
+        if not costs.train_images_per_second:
+            return None
         seconds = cell.train_images / costs.train_images_per_second
-    else:
-        return None
     if costs.inference_images_per_second:
         seconds += cell.test_images / costs.inference_images_per_second
     return seconds
@@ -91,6 +106,57 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02} min"
 
 
+class TimeLeft:
+    """Seconds that the cells to do still take, as sums: a step costs the same in any sweep.
+
+    Cells that differ in the seed alone are one kind and take as long as each other: as those that
+    ended here did, else as the estimates say.
+    """
+
+    def __init__(self, estimates: Mapping[str, Estimate]):
+        self.names = set(estimates)
+        self.cells = Counter(map(_kind, estimates))
+        known: dict[str, list[float]] = {}
+        for name, one in estimates.items():
+            if one.seconds is not None:
+                known.setdefault(_kind(name), []).append(one.seconds)
+        self.expected = {kind: fmean(seconds) for kind, seconds in known.items()}
+        self.total = sum(self.expected[kind] * self.cells[kind] for kind in known)
+        self.known = sum(self.cells[kind] for kind in known)
+        self.taken: dict[str, tuple[int, float]] = {}  # cells that ended here, their mean seconds
+        self.means = 0.0  # the sum of these means
+
+    def end(self, name: str, seconds: float | None = None) -> None:
+        """Leave a cell out; `seconds` is what it took, where it finished here."""
+        kind = _kind(name)
+        if seconds is not None:
+            count, mean = self.taken.get(kind, (0, 0.0))
+            new = mean + (seconds - mean) / (count + 1)
+            self.taken[kind] = (count + 1, new)
+            self.means += new - mean
+            self._expect(kind, new)
+        if name in self.names:
+            self.names.remove(name)
+            self.cells[kind] -= 1
+            if kind in self.expected:
+                self.total -= self.expected[kind]
+                self.known -= 1
+
+    def _expect(self, kind: str, seconds: float) -> None:
+        if kind not in self.expected:
+            self.known += self.cells[kind]
+        self.total += self.cells[kind] * (seconds - self.expected.get(kind, 0.0))
+        self.expected[kind] = seconds
+
+    def seconds(self) -> float | None:
+        """Return the seconds left for one worker, cells of which nothing is known at the mean."""
+        tellers = self.known + len(self.taken)
+        if not self.names or not tellers:
+            return None
+        unknown = len(self.names) - self.known
+        return max(self.total, 0.0) + unknown * (self.total + self.means) / tellers
+
+
 # What people see while a sweep runs: a bar in a terminal, a line for each event in a log.
 
 
@@ -109,8 +175,7 @@ class SweepProgress:
     ):
         self.terminal, self.bar, self.jobs = terminal, bar, jobs
         self.total, self.done, self.failed = total, done, failed
-        self.left = {name: one.seconds for name, one in estimates.items()}
-        self.taken: dict[str, list[float]] = {}  # seconds of cells that differ in the seed alone
+        self.left = TimeLeft(estimates)
 
     def started(self, cell: plan.SweepCell, changes: Sequence[str]) -> None:
         with_ = f" with {', '.join(changes)}" if changes else ""
@@ -119,15 +184,15 @@ class SweepProgress:
     def ended(self, cell: plan.SweepCell, attempt: plan.Attempt, failures: int, log: Path) -> None:
         """Say how an attempt ended."""
         if attempt.outcome == "finished":
-            self.taken.setdefault(_kind(cell.name), []).append(attempt.seconds)
-            self._one_less(cell, done=True)
+            self.left.end(cell.name, attempt.seconds)
+            self.done += 1
             took = duration(attempt.seconds)
             self.terminal.say(f"done    {words_of(cell)} in {took} ({self.words()})")
         elif attempt.outcome == "failed":
             last = failures >= MOST_ATTEMPTS
             if last:
                 self.failed += 1
-                self._one_less(cell, done=False)
+                self.left.end(cell.name)
             tries = f"attempt {failures} of {MOST_ATTEMPTS}"
             self.terminal.say(f"failed  {words_of(cell)}, {tries}: {attempt.reason}; log: {log}")
         elif attempt.outcome == "out of memory":
@@ -137,8 +202,9 @@ class SweepProgress:
 
     def elsewhere(self, cell: plan.SweepCell, done: bool) -> None:
         """Say that another process has finished a cell meanwhile, or given it up."""
+        self.done += done
         self.failed += not done
-        self._one_less(cell, done)
+        self.left.end(cell.name)
         how = "done   " if done else "failed "
         self.terminal.say(f"{how} {words_of(cell)} by another process ({self.words()})")
 
@@ -167,19 +233,8 @@ class SweepProgress:
 
     def time_left(self) -> str:
         """Estimate the rest by what cells of the same method took here, else by older records."""
-        known = [seconds for seconds in self.left.values() if seconds is not None]
-        known += [fmean(seconds) for seconds in self.taken.values()]
-        if not self.left or not known:
-            return ""
-        total = sum(fmean(known) if s is None else s for s in self.left.values())
-        return f"about {duration(total / self.jobs)} left"
-
-    def _one_less(self, cell: plan.SweepCell, done: bool) -> None:
-        self.done += done
-        self.left.pop(cell.name, None)
-        for name in self.left:
-            if _kind(name) in self.taken:
-                self.left[name] = fmean(self.taken[_kind(name)])
+        seconds = self.left.seconds()
+        return "" if seconds is None else f"about {duration(seconds / self.jobs)} left"
 
 
 def words_of(cell: plan.SweepCell) -> str:

@@ -1,12 +1,16 @@
 """The rules of a sweep by themselves: ids, memory, outcomes, estimates, shares of a machine."""
 
+from statistics import fmean
+
 import pytest
 from fake_sweeps import fake_cell
+from hypothesis import given
+from hypothesis import strategies as st
 from sample_records import record
 
 from lpmoe_bench.sweep.local import Ended, changes_next, ladder, outcome_of, shares
 from lpmoe_bench.sweep.plan import Attempt, DataPlaces, sets_of, sweep_id
-from lpmoe_bench.sweep.runner import duration, estimate, total_words
+from lpmoe_bench.sweep.runner import Estimate, TimeLeft, duration, estimate_cells, total_words
 
 GENERAL = ["rank=4", "train.lr=1", "lora.rank=8", "vpt.train.lr=2", "decoder.width=8"]
 
@@ -96,6 +100,10 @@ def test_outcomes(ended, has_record, stopping, outcome):
     assert "\n" not in reason
 
 
+def estimate(cell, records):
+    return estimate_cells([cell], records)[cell.name]
+
+
 def test_an_estimate_is_of_the_same_settings_else_of_the_methods_speed():
     cell = fake_cell(train_images=400, test_images=100)
     costs = {"train_images_per_second": 10.0, "inference_images_per_second": 20.0}
@@ -114,6 +122,44 @@ def test_an_estimate_is_of_the_same_settings_else_of_the_methods_speed():
         "1 h 00 min",
         "2 h 03 min",
     ]
+
+
+def test_records_are_looked_at_once_for_all_cells():
+    asked = []
+
+    def found():
+        for number in range(50):
+            asked.append(number)
+            yield record(fingerprint=f"{number:064}", costs={"train_images_per_second": 10.0})
+
+    cells = [fake_cell(seed=seed) for seed in range(40)]
+    assert len(estimate_cells(cells, found())) == 40
+    assert asked == list(range(50))
+
+
+@given(st.data())
+def test_the_time_left_is_what_looking_at_every_cell_would_say(data):
+    """Against the plain loop over all cells that the sums stand for."""
+    seconds = st.one_of(st.none(), st.floats(1, 1000))
+    of_kind = data.draw(st.lists(seconds, min_size=1, max_size=5))
+    left = {f"k{kind}-s{n}": s for kind, s in enumerate(of_kind) for n in range(3)}
+    time_left = TimeLeft({name: Estimate(s, "") for name, s in left.items()})
+    taken: dict[str, list[float]] = {}
+    for name in data.draw(st.permutations(list(left))):
+        took = data.draw(seconds)
+        time_left.end(name, took)
+        del left[name]
+        if took is not None:
+            taken.setdefault(name.partition("-")[0], []).append(took)
+        for other in left:
+            if other.partition("-")[0] in taken:
+                left[other] = fmean(taken[other.partition("-")[0]])
+        known = [s for s in left.values() if s is not None] + [fmean(s) for s in taken.values()]
+        if not left or not known:
+            assert time_left.seconds() is None
+        else:
+            expected = sum(fmean(known) if s is None else s for s in left.values())
+            assert time_left.seconds() == pytest.approx(expected, rel=1e-6, abs=1e-6)
 
 
 def test_jobs_divide_the_cores_or_have_a_gpu_each(monkeypatch):
