@@ -76,10 +76,7 @@ def measure(case: tuple[str, int, int], repeats: int) -> dict:
     a = torch.randn(count, RANK, side, side, requires_grad=True)
     index = torch.arange(count) % EXPERTS
     gates = F.one_hot(index, EXPERTS).float()
-    ways = {
-        "literal": lambda: literal(experts, a, gates),
-        "ours": lambda: experts(a, index),
-    }
+    ways = {"literal": lambda: literal(experts, a, gates), "ours": lambda: experts(a, index)}
     torch.testing.assert_close(ways["literal"](), ways["ours"](), atol=1e-4, rtol=1e-4)
     times: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(repeats + 1):

@@ -138,10 +138,7 @@ def measure(case: Callable[[Callable], Tensor], repeats: int) -> dict[str, Cost]
 
     A run that takes seconds is not repeated: counting slows it down by a millisecond or two.
     """
-    runs = {
-        "literal": lambda: case(literal_logits),
-        "ours": lambda: case(aligned_logits),
-    }
+    runs = {"literal": lambda: case(literal_logits), "ours": lambda: case(aligned_logits)}
     counted = {name: count(run) for name, run in runs.items()}
     if max(cost.seconds for cost in counted.values()) > LONG_SECONDS:
         return counted

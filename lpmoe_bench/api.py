@@ -312,11 +312,7 @@ class Prediction:
 
 
 def predict(
-    run: Run,
-    images: Any,
-    *,
-    tile: str = "auto",
-    offline: bool = False,
+    run: Run, images: Any, *, tile: str = "auto", offline: bool = False
 ) -> list[Prediction]:
     """Return the probability maps that a trained run gives images of any size.
 

@@ -38,7 +38,7 @@ WHOLE = (
     PLAIN
     | EVA
     | {
-        "beit": ("beit_base_patch16_224", SIZE | {"img_size": (64, 96)}),  # the one size it takes
+        "beit": ("beit_base_patch16_224", SIZE | {"img_size": (64, 96)})  # the one size it takes
     }
 )
 WINDOWS = {

@@ -22,11 +22,7 @@ class Finding(NamedTuple):
     advice: str = ""
 
 
-def doctor_command(
-    *,
-    data_root: options.DataRoot = None,
-    out: options.Output,
-) -> None:
+def doctor_command(*, data_root: options.DataRoot = None, out: options.Output) -> None:
     """Say what is installed and found here, and what to do about what is not."""
     rows = [
         (f.name, f.value + (f"  -> {f.advice}" if f.advice else "")) for f in examine(data_root)

@@ -210,8 +210,7 @@ Roots = Annotated[
     typer.Argument(metavar="[ROOTS]...", help="Folders of records; else runs, or results/records."),
 ]
 Tasks = Annotated[
-    list[str] | None,
-    typer.Option("--task", "-t", help="Only these tasks.", autocompletion=_tasks),
+    list[str] | None, typer.Option("--task", "-t", help="Only these tasks.", autocompletion=_tasks)
 ]
 Metrics = Annotated[
     list[str] | None,

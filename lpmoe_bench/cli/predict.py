@@ -29,8 +29,7 @@ def predict_command(
         ),
     ] = "auto",
     threshold: Annotated[
-        float | None,
-        typer.Option(help="Write masks: 255 above this probability.", min=0, max=1),
+        float | None, typer.Option(help="Write masks: 255 above this probability.", min=0, max=1)
     ] = None,
     out: options.Output,
     offline: options.Offline = False,

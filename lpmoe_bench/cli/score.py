@@ -246,20 +246,12 @@ def _vary(
         lines: list[VariantScores] = compare_variants([Variant(plan.protocol), *variants], results)
         if console is not None:
             show_lines(test, lines, console)
-        shown[test] = {
-            "lines": [line.as_json() for line in lines],
-            "turns": turn_sentences(lines),
-        }
+        shown[test] = {"lines": [line.as_json() for line in lines], "turns": turn_sentences(lines)}
     return shown
 
 
 def _worst(
-    plan: ScorePlan,
-    folder: MapFolder,
-    place: Path,
-    test: str,
-    count: int,
-    say: Say,
+    plan: ScorePlan, folder: MapFolder, place: Path, test: str, count: int, say: Say
 ) -> dict[str, Any]:
     from lpmoe_bench.scoring.views import make_worst
 

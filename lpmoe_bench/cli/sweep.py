@@ -77,9 +77,7 @@ def sweep_command(
         sets=set_ or [],
         file=file,
         places=DataPlaces(
-            data_root=_whole(data.data_root),
-            datasets=_whole(data.datasets),
-            embedded=data.embedded,
+            data_root=_whole(data.data_root), datasets=_whole(data.datasets), embedded=data.embedded
         ),
         runs=runs.resolve(),
         offline=offline,

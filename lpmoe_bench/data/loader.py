@@ -254,10 +254,7 @@ def default_workers(device: str, world: int = 1) -> int:
 
 
 def eval_items(
-    pairs: Sequence[Pair],
-    size: int,
-    threshold: int = THRESHOLD,
-    prefixes: Prefixes | None = None,
+    pairs: Sequence[Pair], size: int, threshold: int = THRESHOLD, prefixes: Prefixes | None = None
 ) -> Iterator[tuple[str, Tensor, np.ndarray]]:
     """Yield (name, image (3, size, size) in [0, 1], mask uint8 of 0 and 255 at its own size).
 

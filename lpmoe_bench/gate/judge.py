@@ -330,14 +330,7 @@ def _judgements(scores: Sequence[Score], policy: Policy, sign: int) -> list[Judg
 
 def _line(score: Score, down: Judgement, up: Judgement, policy: Policy) -> JudgedLine:
     line = JudgedLine(
-        score.cell,
-        "quality",
-        score.metric,
-        "pass",
-        "",
-        score.reference.mean,
-        score.candidate,
-        down,
+        score.cell, "quality", score.metric, "pass", "", score.reference.mean, score.candidate, down
     )
     if score.identical:
         return replace(line, reason="the same to the last bit")

@@ -43,10 +43,7 @@ class Extra(Metric):
 
 
 def extra_scores(
-    keys: Sequence[str],
-    prediction: np.ndarray,
-    mask: np.ndarray,
-    image: np.ndarray | None = None,
+    keys: Sequence[str], prediction: np.ndarray, mask: np.ndarray, image: np.ndarray | None = None
 ) -> dict[str, Score]:
     """Return extra metrics of one image, None where it has no value (see `Extra.undefined`).
 

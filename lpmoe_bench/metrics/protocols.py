@@ -30,16 +30,11 @@ class Protocol:
     quantisation: Literal["uint8 half up"]
     mask_threshold: int  # of 0..255; foreground lies strictly above
     thresholds: Literal[
-        "256 levels, at least",
-        "MATLAB grid, at least",
-        "MATLAB grid, at least; E above",
+        "256 levels, at least", "MATLAB grid, at least", "MATLAB grid, at least; E above"
     ]
     binary_threshold: float  # of the normalised map; foreground lies strictly above
     f_beta2: float
-    aggregation: Literal[
-        "image mean, maxima of the mean curve",
-        "counts of the data set",
-    ]
+    aggregation: Literal["image mean, maxima of the mean curve", "counts of the data set"]
     empty_masks: Literal["skip", "score"]
     metrics: tuple[str, ...]
     headline: tuple[str, ...]

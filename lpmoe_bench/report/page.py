@@ -189,12 +189,7 @@ def sortable(
 def _head(head: Head) -> Markup:
     button = tag("button", head.text, type="button", title=head.hint or None)
     return tag(
-        "th",
-        button,
-        scope="col",
-        class_=_class(head),
-        aria_sort="none",
-        data_first=head.first,
+        "th", button, scope="col", class_=_class(head), aria_sort="none", data_first=head.first
     )
 
 

@@ -153,10 +153,7 @@ def _gaps(rows: Sequence[Row], parts: Sequence[Group]) -> Iterable[str]:
 
 
 def _each(
-    rows: Sequence[Row],
-    by_key: dict[Key, Row],
-    test: str,
-    say: Callable[[Row, Row, str], str],
+    rows: Sequence[Row], by_key: dict[Key, Row], test: str, say: Callable[[Row, Row, str], str]
 ) -> Iterable[str]:
     pairs = [(row, by_key[row_key(row)]) for row in rows if row_key(row) in by_key]
     return filter(None, (say(row, own, test) for row, own in pairs))

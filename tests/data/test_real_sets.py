@@ -54,11 +54,7 @@ def test_the_real_camo(real, tmp_path):
             {"kvasir_seg/test": 100, "cvc_clinicdb/test_seqdisjoint": 96},
         ),
         ("skin", ("ham10000_small/train_local1200", 1200), {"ham10000_small/test_local300": 300}),
-        (
-            "leaf",
-            ("coffee_leaf/train_with_symptom", 320),
-            {"coffee_leaf/test_with_symptom": 40},
-        ),
+        ("leaf", ("coffee_leaf/train_with_symptom", 320), {"coffee_leaf/test_with_symptom": 40}),
         (
             "leaf_all",
             ("coffee_leaf/train", 400),

@@ -43,8 +43,7 @@ def test_prompts_enter_before_every_block():
 
 
 @pytest.mark.parametrize(
-    ("layout", "expected"),
-    [("grid", [2 - 10, 4 - 30]), ("official", [2 - 4, 10 - 30])],
+    ("layout", "expected"), [("grid", [2 - 10, 4 - 30]), ("official", [2 - 4, 10 - 30])]
 )
 def test_layouts_of_the_patch_embedding_by_hand(layout, expected):
     # Two places with (2, 10) and (4, 30). In memory 2, 10, 4, 30: read as two channels of two

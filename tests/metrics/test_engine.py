@@ -446,11 +446,7 @@ def test_a_second_start_compiles_nothing_even_if_the_package_cannot_be_written(t
     code = CODE.replace("lpmoe_bench.metrics", "sealed")
     found = starts(code, PYTHONPATH=str(tmp_path), XDG_CACHE_HOME=str(cache), HOME=str(tmp_path))
     assert found == [["0", "1"], ["1", "0"]]
-    assert {path.name for path in package.iterdir()} == {
-        "__init__.py",
-        "kernels.py",
-        "__pycache__",
-    }
+    assert {path.name for path in package.iterdir()} == {"__init__.py", "kernels.py", "__pycache__"}
 
 
 def test_kernels_work_without_a_cache(monkeypatch):

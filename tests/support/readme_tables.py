@@ -17,10 +17,7 @@ from lpmoe_bench.tables.verdicts import with_verdicts
 RECORDS = ROOT / "results" / "records"
 # Each block of the README by its name: the settings of its records, and those of its table.
 BLOCKS = {
-    "tasks": (
-        {"train.limit_train": "200"},
-        {"methods": ["lora", "lpmoe"], "group": "all"},
-    ),
+    "tasks": ({"train.limit_train": "200"}, {"methods": ["lora", "lpmoe"], "group": "all"}),
     "sweep": ({"train.limit_train": "150"}, {"group": "all", "sort": "s_measure"}),
     "methods": (
         {"train.limit_train": "200"},

@@ -29,10 +29,7 @@ def content(name="lora", seed=0, **changes):
         },
         "fingerprint": f"{name:0<64}",
         "seed": seed,
-        "method": {
-            "name": name,
-            "title": {"lora": "LoRA", "vpt": "VPT"}.get(name, "Decoder only"),
-        },
+        "method": {"name": name, "title": {"lora": "LoRA", "vpt": "VPT"}.get(name, "Decoder only")},
         "decoder": {"name": "fpn", "options": {"width": 64}},
         "backbone": {"name": "small", "weights_sha256": "ab" * 32, "note": "saliency-tuned"},
         "task": "cod",

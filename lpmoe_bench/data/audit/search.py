@@ -109,11 +109,7 @@ def _laid(one: np.ndarray, of_one: np.ndarray, other: np.ndarray, warp: np.ndarr
     fine structure of the first."""
     size, inverse = one.shape[::-1], cv2.WARP_INVERSE_MAP
     moved = cv2.warpAffine(
-        other,
-        warp,
-        size,
-        flags=cv2.INTER_LINEAR | inverse,
-        borderMode=cv2.BORDER_REPLICATE,
+        other, warp, size, flags=cv2.INTER_LINEAR | inverse, borderMode=cv2.BORDER_REPLICATE
     )
     inside = cv2.warpAffine(
         np.ones(other.shape, np.uint8), warp, size, flags=cv2.INTER_NEAREST | inverse
