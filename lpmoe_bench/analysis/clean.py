@@ -82,10 +82,10 @@ def seen(audit: Audit, train: Sequence[str], test: str) -> tuple[set[str], set[s
     """Return the test images that are a copy of a training image, and those that share a group with
     one."""
     copies: set[str] = set()
-    for twins in audit.twins:
-        sides = ((twins.one, twins.one_splits), (twins.other, twins.other_splits))
+    for pair in audit.twins:
+        sides = ((pair.one, pair.one_splits), (pair.other, pair.other_splits))
         for (label, splits), (_, others) in (sides, sides[::-1]):
-            if test in splits and set(train) & set(others) and not twins.group:
+            if test in splits and set(train) & set(others) and not pair.group:
                 copies.add(label.partition("/")[2])
     grouped: set[str] = set()
     for groups in audit.groups:

@@ -11,16 +11,16 @@ from typer.testing import CliRunner
 
 from lpmoe_bench.analysis.clean import clean_scores, clean_text
 from lpmoe_bench.cli.app import app
-from lpmoe_bench.data.audit.groups import Audit, AuditedSplit, SetGroups, Twins
+from lpmoe_bench.data.audit.groups import Audit, AuditedSplit, SetGroups, Duplicate
 from lpmoe_bench.records.store import StoredRecord, find_records, write_record
 
 TRAIN, TEST = "camo/train", "camo/test"
 
 
 def audit(**changes) -> Audit:
-    twins = Twins(one="camo/b", one_splits=[TEST], other="camo/t", other_splits=[TRAIN],
+    twins = Duplicate(one="camo/b", one_splits=[TEST], other="camo/t", other_splits=[TRAIN],
                   kind="near", between=[(TRAIN, TEST)])  # fmt: skip
-    inside = Twins(one="camo/a", one_splits=[TEST], other="camo/d", other_splits=[TEST],
+    inside = Duplicate(one="camo/a", one_splits=[TEST], other="camo/d", other_splits=[TEST],
                    kind="exact")  # fmt: skip
     splits = [
         AuditedSplit(label=TRAIN, role="train", images=9, digest="11" * 32),

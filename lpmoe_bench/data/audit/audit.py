@@ -144,11 +144,11 @@ def _audit(
     alike = {one.dataset.name for one in sets if one.dataset.groups and one.dataset.groups.alike}
     images = join_alike(images, matches, alike)
     pairs = grouping.compared(splits)
-    twins = [_twins(match, images, pairs) for match in matches]
-    twins += _same_files(images, pairs)
+    duplicates = [_duplicate(match, images, pairs) for match in matches]
+    duplicates += _same_files(images, pairs)
     return grouping.Audit(
         splits=splits,
-        twins=sorted(twins, key=lambda t: (not t.between, t.kind, t.one, t.other)),
+        twins=sorted(duplicates, key=lambda t: (not t.between, t.kind, t.one, t.other)),
         groups=[r for one in sets if (r := report_groups(one, images, pairs)) is not None],
         features=f"{features.backbone}, weights {features.sha256[:12]}" if features else "",
         candidates=candidates,
@@ -162,12 +162,12 @@ def _signatures(one: grouping.Gathered, cache: Path, bars: Bars) -> search.Signa
         return search.signatures(paths, contents, cache, bar.update)
 
 
-def _twins(
+def _duplicate(
     match: search.Match, images: Sequence[grouping.Image], pairs: list[tuple[str, str]]
-) -> grouping.Twins:
+) -> grouping.Duplicate:
     one, other = images[match.first], images[match.second]
     same = bool(one.group) and one.group == other.group
-    return grouping.Twins(
+    return grouping.Duplicate(
         one=one.label,
         one_splits=list(one.splits),
         other=other.label,
@@ -190,13 +190,13 @@ def between(
 
 def _same_files(
     images: Sequence[grouping.Image], pairs: list[tuple[str, str]]
-) -> Iterator[grouping.Twins]:
+) -> Iterator[grouping.Duplicate]:
     """Yield the files that two splits list which should be apart."""
     for image in images:
         shared = [(a, b) for a, b in pairs if a in image.splits and b in image.splits]
         if shared:
             splits = list(image.splits)
-            yield grouping.Twins(
+            yield grouping.Duplicate(
                 one=image.label,
                 one_splits=splits,
                 other=image.label,
@@ -275,8 +275,8 @@ def audit_text(audit: grouping.Audit) -> str:
     lines = [f"{s.label}: {s.images} images, for {s.role}" for s in audit.splits]
     lines += ["", verdict(audit)]
     lines += [f"  {row.one} and {row.other}: {_counts(row)}" for row in rows(audit) if row.any]
-    for title, twins in _lists(audit):
-        lines += ["", f"{title}:", *(f"  {text}" for text in _shown(twins))]
+    for title, duplicates in _lists(audit):
+        lines += ["", f"{title}:", *(f"  {text}" for text in _shown(duplicates))]
     for groups in audit.groups:
         lines += ["", *_group_lines(groups)]
     lines += ["", _confirmed(audit), HOW, *(f"note: {remark}" for remark in audit.remarks)]
@@ -296,8 +296,8 @@ def audit_markdown(audit: grouping.Audit) -> str:
         lines += [f"| {r.one} and {r.other} | {' | '.join(map(str, r[2:]))} |" for r in kept]
     if several:
         lines += ["", f"{len(said) - len(kept)} of {len(said)} pairs of splits share nothing."]
-    for title, twins in _lists(audit):
-        lines += ["", f"{title}:", "", *(f"- {_words(t)}" for t in twins)]
+    for title, duplicates in _lists(audit):
+        lines += ["", f"{title}:", "", *(f"- {_words(t)}" for t in duplicates)]
     for groups in audit.groups:
         lines += ["", *(f"{line.strip()}  " for line in _group_lines(groups, len(groups.shared)))]
     lines += ["", _confirmed(audit), "", HOW]
@@ -317,8 +317,8 @@ def verdict(audit: grouping.Audit) -> str:
     return "; ".join(parts) + "."
 
 
-def _count(twins: Sequence[grouping.Twins], what: str) -> str:
-    return f"{len(twins)} {what}{'' if len(twins) == 1 else 's'}" if twins else ""
+def _count(duplicates: Sequence[grouping.Duplicate], what: str) -> str:
+    return f"{len(duplicates)} {what}{'' if len(duplicates) == 1 else 's'}" if duplicates else ""
 
 
 def _confirmed(audit: grouping.Audit) -> str:
@@ -331,7 +331,7 @@ def _confirmed(audit: grouping.Audit) -> str:
     return f"{pairs}; near duplicates are confirmed in the pixels alone."
 
 
-def _lists(audit: grouping.Audit) -> Iterator[tuple[str, Sequence[grouping.Twins]]]:
+def _lists(audit: grouping.Audit) -> Iterator[tuple[str, Sequence[grouping.Duplicate]]]:
     if audit.leaks:
         yield "Duplicates", audit.leaks
     if audit.reframed:
@@ -340,24 +340,24 @@ def _lists(audit: grouping.Audit) -> Iterator[tuple[str, Sequence[grouping.Twins
         yield "Within one split, no leak", audit.repeats
 
 
-def _shown(twins: Sequence[grouping.Twins]) -> list[str]:
-    more = len(twins) - SHOWN
+def _shown(duplicates: Sequence[grouping.Duplicate]) -> list[str]:
+    more = len(duplicates) - SHOWN
     hidden = [f"and {more} more; --json and -o list all"] if more > 0 else []
-    return [_words(one) for one in twins[:SHOWN]] + hidden
+    return [_words(one) for one in duplicates[:SHOWN]] + hidden
 
 
-def _words(twins: grouping.Twins) -> str:
-    if twins.kind == "file":
-        return f"{twins.one}: one file in {' and '.join(twins.one_splits)}"
+def _words(found: grouping.Duplicate) -> str:
+    if found.kind == "file":
+        return f"{found.one}: one file in {' and '.join(found.one_splits)}"
     places = [
         f"{label} ({', '.join(s.partition('/')[2] for s in splits)})"
-        for label, splits in ((twins.one, twins.one_splits), (twins.other, twins.other_splits))
+        for label, splits in ((found.one, found.one_splits), (found.other, found.other_splits))
     ]
-    facts = [twins.kind, *(["mirrored"] if twins.mirrored else [])]
-    if twins.kind in ("near", "reframed"):
-        facts.append(f"structure {twins.likeness:.2f}")
-    if twins.features is not None:
-        facts.append(f"features {twins.features:.3f}")
+    facts = [found.kind, *(["mirrored"] if found.mirrored else [])]
+    if found.kind in ("near", "reframed"):
+        facts.append(f"structure {found.likeness:.2f}")
+    if found.features is not None:
+        facts.append(f"features {found.features:.3f}")
     return f"{' = '.join(places)}: {', '.join(facts)}"
 
 

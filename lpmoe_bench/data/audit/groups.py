@@ -38,7 +38,7 @@ class AuditedSplit(_Model):
     within: list[str] = []
 
 
-class Twins(_Model):
+class Duplicate(_Model):
     """Two image files that show the same.
 
     one, other: `data set/name`, each with the splits it is in. kind: file (one file that two splits
@@ -79,35 +79,35 @@ class Audit(_Model):
 
     version: int = VERSION
     splits: list[AuditedSplit]
-    twins: list[Twins] = []
+    twins: list[Duplicate] = []  # the name that kept reports have
     groups: list[SetGroups] = []
     features: str = ""
     candidates: int = 0
     remarks: list[str] = []
 
     @property
-    def leaks(self) -> list[Twins]:
+    def leaks(self) -> list[Duplicate]:
         """Duplicates of no group between training, validation and test, or between sets."""
-        return [twins for twins in self._between if twins.kind != "reframed"]
+        return [pair for pair in self._between if pair.kind != "reframed"]
 
     @property
-    def reframed(self) -> list[Twins]:
+    def reframed(self) -> list[Duplicate]:
         """The same between them where the framing is another: to be looked at."""
-        return [twins for twins in self._between if twins.kind == "reframed"]
+        return [pair for pair in self._between if pair.kind == "reframed"]
 
     @property
-    def _between(self) -> list[Twins]:
-        return [twins for twins in self.twins if twins.between and not twins.group]
+    def _between(self) -> list[Duplicate]:
+        return [pair for pair in self.twins if pair.between and not pair.group]
 
     @property
-    def repeats(self) -> list[Twins]:
+    def repeats(self) -> list[Duplicate]:
         """Those of no group within one split: no leak, but images that count twice."""
-        return [twins for twins in self.twins if not twins.between and not twins.group]
+        return [pair for pair in self.twins if not pair.between and not pair.group]
 
     @property
-    def grouped(self) -> list[Twins]:
+    def grouped(self) -> list[Duplicate]:
         """Those that one group explains."""
-        return [twins for twins in self.twins if twins.group]
+        return [pair for pair in self.twins if pair.group]
 
 
 # Groups of a data set: which images are frames of one video or show one lesion, where known.

@@ -17,7 +17,7 @@ from lpmoe_bench.cli.app import app
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.data.audit import audit as audit_module
 from lpmoe_bench.data.audit.audit import audit_json, audit_markdown, audit_sets, audit_text
-from lpmoe_bench.data.audit.groups import Audit, Twins
+from lpmoe_bench.data.audit.groups import Audit, Duplicate
 from lpmoe_bench.data.audit.search import FeatureLikeness, Question
 from lpmoe_bench.data.registry import Dataset, load_registry
 from lpmoe_bench.errors import DataError
@@ -143,7 +143,7 @@ def test_a_second_audit_reads_nothing_and_a_change_is_seen(tmp_path, monkeypatch
     mine = lists(tmp_path, "mine", train="a0 a1", test="a2")
     first = look(tmp_path, mine)
     with monkeypatch.context() as patch:
-        patch.setattr(audit_module, "find_matches", None)  # would fail if called
+        patch.setattr(audit_module.search, "find_matches", None)  # would fail if called
         assert look(tmp_path, mine) == first
     place(tmp_path, "mine", "a2", scene(0))
     assert found(look(tmp_path, mine)) == {("mine/a0", "mine/a2", "exact", False)}
@@ -191,7 +191,7 @@ def test_the_command(tmp_path):
 
 
 def test_markdown_names_every_finding():
-    twins = Twins(one="a/x", one_splits=["a/train"], other="b/y", other_splits=["b/all"],
+    twins = Duplicate(one="a/x", one_splits=["a/train"], other="b/y", other_splits=["b/all"],
                   kind="near", mirrored=True, likeness=0.9,
                   between=[("a/train", "b/all")])  # fmt: skip
     text = audit_markdown(Audit(splits=[], twins=[twins]))
