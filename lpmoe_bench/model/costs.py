@@ -325,7 +325,7 @@ def _grid(grid: Mapping[str, Any]) -> dict[str, Any]:
 FORMATS = ("markdown", "json")
 HEAD = """# Parameter budgets
 
-Written by `lpmoe-bench profile --budget-table -o docs/budgets.md`. Ours are counted from the built
+Written by `lpmoe-bench profile --budget-table`. Ours are counted from the built
 models, without weights; printed figures come from `results/published/budgets.yaml` with their
 sources. The difference is ours, rounded as the source rounds, less the printed figure.
 """
