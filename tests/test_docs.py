@@ -90,6 +90,8 @@ def test_the_reference_is_whole():
         assert f"\n## `lpmoe-bench {name}`\n" in text
         assert command.get_short_help_str(limit=999) in text
     assert "**Commands**" not in text  # typer's own list cuts their sentences
+    assert "sweep status`" in text
+    assert "sweep cell`" not in text  # hidden
 
 
 def test_a_page_of_a_method_has_all_of_it():

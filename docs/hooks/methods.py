@@ -102,7 +102,7 @@ def method_page(name: str) -> str:
     parts = [
         f"# {cls.title}\n\n{first}\n\n## Equation\n\n```text\n{equation.strip()}\n```\n",
         f"## How faithful it is\n\n{cls.fidelity[:1].upper()}{cls.fidelity[1:]}.\n",
-        f"## Facts\n\n{table(('', ''), facts)}",
+        f"## Facts\n\n{table(('fact', ''), facts)}",
         f"## Options\n\n{options(cls)}",
         f"## Parameters beside printed ones\n\n{budget_rows(name)}",
         f"## Published rows\n\n{published(name)}",

@@ -72,7 +72,7 @@ def command_line() -> str:
 
     from lpmoe_bench.cli.app import app
 
-    root = typer.main.get_command(app)
+    root = shown_commands(typer.main.get_command(app))
     context = root.context_class(root, info_name="lpmoe-bench")
     text = get_docs_for_click(obj=root, ctx=context, name="lpmoe-bench", title="Command line")
     # Its lists of commands cut each sentence after 45 characters: one list of our own instead.
@@ -83,6 +83,14 @@ def command_line() -> str:
     ]
     _, usage, rest = text.partition("**Usage**")
     return f"{table(('command', 'what it does'), rows)}\n{usage}{rest}"
+
+
+def shown_commands(command: Any) -> Any:
+    """Take the commands away that `--help` does not show."""
+    named = {k: shown_commands(v) for k, v in getattr(command, "commands", {}).items()}
+    if named:
+        command.commands = {name: one for name, one in named.items() if not one.hidden}
+    return command
 
 
 def settings() -> str:
