@@ -69,6 +69,13 @@ def test_pages_that_the_code_names_exist():
             assert (ROOT / name).exists(), f"{path} names {name}"
 
 
+def test_links_of_the_pages_outside_the_site_lead_somewhere():
+    for name in ("README.md", "CONTRIBUTING.md"):
+        links = re.findall(r"\]\(([^)#]+)[)#]", (ROOT / name).read_text(encoding="utf-8"))
+        assert len(links) >= 6
+        assert [link for link in links if not (ROOT / "".join(link.split())).exists()] == []
+
+
 def test_every_mark_has_a_writer():
     marks = [m for page in PAGES for m in re.findall(r"<!-- write: (\w+) -->", page.read_text())]
     own = {"methods", "budgets"}  # of docs/hooks/methods.py

@@ -88,8 +88,9 @@ def test_no_option_is_a_number_here_and_a_path_there():
     kinds = defaultdict(lambda: defaultdict(list))
     for name, command in ALL.items():
         hints = get_type_hints(command.callback)
-        for text, p in ((text, p) for p in command.params if p.name in hints for text in p.opts):
-            kinds[text][kind_of(hints[p.name])].append(name)
+        for parameter in (one for one in command.params if one.name in hints):
+            for text in parameter.opts:
+                kinds[text][kind_of(hints[parameter.name])].append(name)
     several = {text: dict(found) for text, found in kinds.items() if len(found) > 1}
     # Images of `data add` are a folder's name inside another one.
     assert several.keys() == {"--images"}, several
