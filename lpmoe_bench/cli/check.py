@@ -29,7 +29,7 @@ PINNED = Path("results/baseline.json")
 
 
 @dataclass(frozen=True)
-class Limits:
+class LimitOptions:
     """What a policy says in place of the baseline's own."""
 
     level: Annotated[
@@ -43,7 +43,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class SpeedLimits(Limits):
+class SpeedLimitOptions(LimitOptions):
     """With the limit of what speed may be lost."""
 
     speed_tolerance: Annotated[
@@ -60,7 +60,7 @@ def check_pin_command(
     baseline: BaselineFile = PINNED,
     metrics: options.Metrics = None,
     reason: Annotated[str, typer.Option(help="Kept in the baseline's history.")] = "first pin",
-    limits: SpeedLimits,
+    limits: SpeedLimitOptions,
     out: options.Output,
 ) -> None:
     """Write a baseline from records: scores of every seed, spread, parameters, FLOPs, speed."""
@@ -101,13 +101,13 @@ def check_command(
         Path | None, typer.Option(help="Write Markdown; else to $GITHUB_STEP_SUMMARY if set.")
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Inconclusive is exit code 11.")] = False,
-    limits: SpeedLimits,
+    limits: SpeedLimitOptions,
     out: options.Output,
 ) -> None:
     """Judge candidate records: pass, improved, inconclusive, not comparable or regressed."""
     from dataclasses import replace
 
-    from lpmoe_bench import api
+    import lpmoe_bench
     from lpmoe_bench.files import write_atomically
     from lpmoe_bench.gate.baseline import read_baseline
     from lpmoe_bench.gate.outputs import show_outcome, to_junit, write_summary
@@ -115,7 +115,7 @@ def check_command(
 
     pinned = _narrowed(read_baseline(baseline), kept)
     found = kept.narrow(find_records(roots or None))
-    outcome = api.check(roots, pinned, records=found, **vars(limits))
+    outcome = lpmoe_bench.check(roots, pinned, records=found, **vars(limits))
     if junit is not None:
         write_atomically(junit, to_junit(outcome, strict))
     write_summary(outcome, summary)
@@ -134,7 +134,7 @@ def check_explain_command(
     baseline: BaselineFile = PINNED,
     cell: Annotated[str, typer.Option(help="A part of the cell's name; needed for several.")] = "",
     metric: Annotated[str, typer.Option(help="Its metric; else the first one pinned.")] = "",
-    limits: Limits,
+    limits: LimitOptions,
     out: options.Output,
 ) -> None:
     """Say in sentences where the limit of one score comes from, and what would settle it."""
@@ -166,7 +166,7 @@ def check_update_command(
     baseline: BaselineFile = PINNED,
     reason: Annotated[str, typer.Option(help="Why; kept in the history. Without: a preview.")] = "",
     metrics: options.Metrics = None,
-    limits: SpeedLimits,
+    limits: SpeedLimitOptions,
     out: options.Output,
 ) -> None:
     """Show what new records change in the baseline and, with a reason, pin them."""

@@ -37,10 +37,10 @@ def compare_command(
     """Compare two methods, paired over seeds and images: A - B, interval, verdict."""
     from dataclasses import asdict
 
-    from lpmoe_bench import api
+    import lpmoe_bench
 
     found = kept.narrow(options.readable_records(records))
-    report = api.compare(a, b, records=found, metrics=options.names(metrics), margin=margin)
+    report = lpmoe_bench.compare(a, b, records=found, metrics=options.names(metrics), margin=margin)
     for note in report.notes:
         out.terminal.note(note)
     if out.json:
