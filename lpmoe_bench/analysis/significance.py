@@ -174,21 +174,23 @@ def compare_paired(
     margin: float = 0.0,
     level: float = LEVEL,
     higher_is_better: Sequence[bool] | None = None,
-    models: bool = False,
+    models: bool | Sequence[bool] = False,
 ) -> list[Comparison]:
     """Judge a family of differences together, with Holm's correction over the family.
 
     A difference is `equal` when its interval lies within +- margin, `better` or `worse` when its
-    adjusted p is below 1 - level, else `inconclusive`. `models`: the models themselves are judged,
-    as where maps of no known seed are scored, so that one is enough. Intervals are not adjusted.
+    adjusted p is below 1 - level, else `inconclusive`. `models`: whether the models themselves are
+    judged, as where maps of no known seed are scored, so that one is enough; of all, or of each.
+    Intervals are not adjusted.
     Holm, A simple sequentially rejective multiple test procedure, 1979.
     """
     directions = higher_is_better or [True] * len(differences)
     adjusted = holm([_p_value(spread) for spread in differences])
     rivals = sum(p >= 1 - level for p in adjusted)  # which Holm still divides the level among
+    each = [models] * len(differences) if isinstance(models, bool) else models
     return [
-        _judge(spread, p, margin, level, up, models, rivals)
-        for spread, p, up in zip(differences, adjusted, directions, strict=True)
+        _judge(spread, p, margin, level, up, of_models, rivals)
+        for spread, p, up, of_models in zip(differences, adjusted, directions, each, strict=True)
     ]
 
 
@@ -231,10 +233,19 @@ def half_width(spread: Spread, level: float = LEVEL) -> float:
     return float(special.stdtrit(spread.freedom, (1 + level) / 2)) * math.sqrt(spread.variance)
 
 
-def settling(result: Comparison) -> str:
-    """Say how many more seeds would settle a comparison of several; empty where it is settled."""
+def settling(result: Comparison, name: str = "A") -> str:
+    """Say what would settle an inconclusive comparison; empty where it is settled.
+
+    `name` is that of the first of the two.
+    """
     if result.verdict != "inconclusive":
         return ""
+    if result.spread.seeds < 2:
+        words = "one seed says nothing of others"
+        known = result.of_models
+        return (
+            words if known == "inconclusive" else f"{words}; this very model of {name} is {known}"
+        )
     if result.seeds_needed is None:
         return "more seeds alone would not settle it; more test images may"
     more = result.seeds_needed - result.spread.seeds
@@ -253,9 +264,8 @@ def _judge(
     elif p < 1 - level:
         found = "better" if (spread.mean > 0) == up else "worse"
     verdict = found if models or spread.seeds > 1 else "inconclusive"
-    needed = (
-        _seeds_needed(spread, margin, level, max(rivals, 1)) if verdict == "inconclusive" else None
-    )
+    asked = verdict == "inconclusive" and not models  # of the very models, no seed tells more
+    needed = _seeds_needed(spread, margin, level, max(rivals, 1)) if asked else None
     return Comparison(spread, low, high, p, verdict, found, needed)
 
 
