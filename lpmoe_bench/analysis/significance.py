@@ -9,7 +9,7 @@ import numpy as np
 
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.metrics.facts import METRICS, OF_COUNTS
-from lpmoe_bench.records.store import ROWS, StoredRecord, read_rows
+from lpmoe_bench.records.store import ROWS, StoredRecord, read_columns
 
 # Scores of several seeds as one matrix, a row a seed and a column an image.
 
@@ -59,31 +59,29 @@ def _of_record(stored: StoredRecord, test: str, metric: str) -> dict[str, float]
     score = stored.record.scores.get(test, {}).get(metric)
     if score is None:
         raise DataError(f"{stored.folder} has no {metric} on {test}; compare another metric")
-    fact = METRICS.get(metric)
-    rows: list[dict[str, Any]] = []
-    if (stored.folder / ROWS).exists():
-        rows = [row for row in read_rows(stored.folder / ROWS) if row["dataset"] == test]
-    scored = [row for row in rows if row.get(metric) is not None]
-    if scored:
-        return {row["image"]: row[metric] for row in scored}
-    counted = [row for row in rows if all(row.get(key) is not None for key in COUNTS)]
-    if fact and not fact.per_image and len(counted) > 1:
-        values = _pseudo_values(counted, metric)
-        if values is not None:
+    if not (stored.folder / ROWS).exists():
+        return {"": score}
+    columns, fact = read_columns(stored.folder / ROWS), METRICS.get(metric)
+    places = [k for k, name in enumerate(columns.texts.get("dataset", ())) if name == test]
+    names = [columns.texts["image"][k] for k in places]
+    pairs = zip(names, columns.numbers(metric, places), strict=True)
+    if found := {name: value for name, value in pairs if value is not None}:
+        return found
+    if fact and not fact.per_image and metric in OF_COUNTS:
+        table = zip(*(columns.numbers(key, places) for key in COUNTS), strict=True)
+        counted = {name: row for name, row in zip(names, table, strict=True) if None not in row}
+        if len(counted) > 1:
+            values = _pseudo_values(np.array([*counted.values()], dtype=np.float64), metric)
             shift = score - float(np.mean(values))
-            names = [row["image"] for row in counted]
-            return dict(zip(names, (values + shift).tolist(), strict=True))
+            return dict(zip(counted, (values + shift).tolist(), strict=True))
     return {"": score}
 
 
-def _pseudo_values(rows: Sequence[dict[str, Any]], metric: str) -> np.ndarray | None:
+def _pseudo_values(table: np.ndarray, metric: str) -> np.ndarray:
     """Return n * whole - (n - 1) * without image i, for each i: shares of a ratio of counts."""
     from lpmoe_bench.metrics.formulas import Counts
 
-    if metric not in OF_COUNTS:
-        return None
-    table = np.array([[row[key] for key in COUNTS] for row in rows], dtype=np.float64)
-    total, n = table.sum(axis=0), len(rows)
+    total, n = table.sum(axis=0), len(table)
     whole = OF_COUNTS[metric](Counts(*total.tolist()))
     without = OF_COUNTS[metric](Counts(*(total - table).T))
     return n * whole - (n - 1) * np.asarray(without)

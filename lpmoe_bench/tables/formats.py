@@ -224,14 +224,15 @@ def to_json(table: Table) -> str:
 def _group_lines(group: Group) -> Iterable[dict[str, object]]:
     if group.parts:
         return [line for part in group.parts for line in _group_lines(part)]
-    return [_line(group, row) for row in group.rows]
+    context = asdict(group.context)
+    return [_line(group, row, context) for row in group.rows]
 
 
-def _line(group: Group, row: Row) -> dict[str, object]:
+def _line(group: Group, row: Row, context: dict[str, object]) -> dict[str, object]:
     if row.origin is None:
         first = row.records[0]
         line: dict[str, object] = {"method": first.method.name, "label": row.label}
-        line |= asdict(group.context) | {"fingerprint": first.fingerprint}
+        line |= context | {"fingerprint": first.fingerprint}
         line |= {"n": len(row.records), "seeds": " ".join(str(r.seed) for r in row.records)}
     else:
         line = {"method": row.origin.method, "label": row.label, "task": group.context.task}

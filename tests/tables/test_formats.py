@@ -9,8 +9,8 @@ from sample_records import record
 from table_samples import BOTH, judged, nasty, of_two, own, three, three_methods
 
 from lpmoe_bench.tables.formats import format_table, to_html, to_latex
-from lpmoe_bench.tables.published_figures import load_published
 from lpmoe_bench.tables.parts import CellCounts
+from lpmoe_bench.tables.published_figures import load_published
 from lpmoe_bench.tables.table import build_table
 
 VOID = {"meta", "br"}
@@ -129,7 +129,12 @@ def compiled(tmp_path):
 
 @pytest.mark.latex
 def test_tables_of_records_compile(compiled):
-    compiled(build_table(three_methods(), cells=CellCounts(50, 47, ["vpt seed 1", "lora seed 0", "lora seed 2"])), nasty())
+    compiled(
+        build_table(
+            three_methods(), cells=CellCounts(50, 47, ["vpt seed 1", "lora seed 0", "lora seed 2"])
+        ),
+        nasty(),
+    )
 
 
 @pytest.mark.latex

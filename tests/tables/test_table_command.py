@@ -30,7 +30,10 @@ def shown(*arguments):
 
 def test_declared_and_failed_cells_stand_below():
     for counts, words in (
-        (CellCounts(50, 47, ["vpt seed 1", "lora seed 0", "lora seed 2"]), "47/50 cells of the sweeps here, 3 failed: vpt seed 1, lora seed 0, lora seed 2."),
+        (
+            CellCounts(50, 47, ["vpt seed 1", "lora seed 0", "lora seed 2"]),
+            "47/50 cells of the sweeps here, 3 failed: vpt seed 1, lora seed 0, lora seed 2.",
+        ),
         (CellCounts(6, 6, []), "6/6 cells of the sweeps here."),
     ):
         for group in ("test_set", "task", "all"):
