@@ -59,7 +59,7 @@ def write_records(folder: Path, count: int) -> None:
         for scores in changed["scores"].values():
             for key, value in scores.items():
                 scores[key] = value and value * (1 - 1e-5 * ((setting * 7 + seed * 3) % 100))
-        for name, one in changed["counts"].items():
+        for one in changed["counts"].values():
             one |= {"images": 10, "scored": 10, "expected": 10}
         target = folder / "cod" / "lora" / f"{setting:012d}-s{seed}"
         target.mkdir(parents=True)

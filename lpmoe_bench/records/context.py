@@ -57,7 +57,7 @@ class Context:
 
 def context_of(record: Record, test: str) -> Context:
     """Return what the record's scores on a test set depend on, besides the method."""
-    settings = flat(record.config)
+    config, budget = record.config, record.config.get("train") or {}
     train, facts = record.data.train, test_facts(record, test)
     backbone, decoder = record.backbone, record.decoder
     return Context(
@@ -74,9 +74,9 @@ def context_of(record: Record, test: str) -> Context:
         decoder=decoder.name if decoder else None,
         decoder_options=json.dumps(decoder.options, sort_keys=True) if decoder else "{}",
         decoder_weights=decoder.weights_sha256 if decoder else None,
-        size=settings.get("size"),
-        epochs=None if settings.get("train.steps") else settings.get("train.epochs"),
-        **{key: settings.get(f"train.{key}") for key in ("steps", "batch", "limit_train", "loss")},
+        size=config.get("size"),
+        epochs=None if budget.get("steps") else budget.get("epochs"),
+        **{key: budget.get(key) for key in ("steps", "batch", "limit_train", "loss")},
     )
 
 
@@ -105,7 +105,7 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested settings by dotted name."""
     found: dict[str, Any] = {}
     for key, value in settings.items():
-        inner = flat(value, f"{prefix}{key}.") if isinstance(value, dict | Mapping) else {}
+        inner = flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {}
         found |= inner or {prefix + key: value}
     return found
 

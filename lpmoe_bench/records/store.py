@@ -1,6 +1,7 @@
 """Records on disk: run.json, per_image.csv, curve.csv; the lock of a run, and what is published."""
 
 import csv
+import gc
 import io
 import json
 import math
@@ -127,7 +128,8 @@ def _columns(path: Path, changed: int, size: int) -> RowColumns:
     columns = list(zip_longest(*rows, fillvalue=""))
     if len(columns) > len(header):
         raise ValueError(f"a row has {len(columns)} cells, the head {len(header)}")
-    return RowColumns(path, dict(zip_longest(header, columns, fillvalue=())))
+    columns += [("",) * len(rows)] * (len(header) - len(columns))
+    return RowColumns(path, dict(zip(header, columns, strict=True)))
 
 
 def default_roots() -> list[Path]:
@@ -142,16 +144,17 @@ def find_records(roots: Iterable[Path] | None = None) -> Found:
     A record that cannot be read becomes a note; raises UsageError for a root that does not exist.
     """
     found, broken = Found([], []), dict[str, list[tuple[Path, str]]]()
-    for root in default_roots() if roots is None else roots:
-        if roots is not None and not root.is_dir():
-            raise UsageError(f"{root} is no folder; name one that holds records, such as runs")
-        for folder in _folders(root):
-            try:
-                found.stored.append(StoredRecord(folder, read_record(folder)))
-            except DataError as error:
-                # One kind of fault may be in hundreds of files: it is said once.
-                kind = str(error).replace(str(folder), "")
-                broken.setdefault(kind, []).append((folder, str(error)))
+    with _no_collection():
+        for root in default_roots() if roots is None else roots:
+            if roots is not None and not root.is_dir():
+                raise UsageError(f"{root} is no folder; name one that holds records, such as runs")
+            for folder in _folders(root):
+                try:
+                    found.stored.append(StoredRecord(folder, read_record(folder)))
+                except DataError as error:
+                    # One kind of fault may be in hundreds of files: it is said once.
+                    kind = str(error).replace(str(folder), "")
+                    broken.setdefault(kind, []).append((folder, str(error)))
     for faults in broken.values():
         if len(faults) <= SAID_EACH:
             found.notes.extend(f"left out: {text}" for _, text in faults)
@@ -161,6 +164,19 @@ def find_records(roots: Iterable[Path] | None = None) -> Found:
                 f"left out: {len(faults)} records for one reason, such as {first}: {faults[0][1]}"
             )
     return found
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Pause the search for circles of objects: records have none, and each search would walk over
+    all of those read so far."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def _folders(root: Path):

@@ -1,5 +1,7 @@
 """Tables as LaTeX with booktabs, as papers of one and of two columns print them."""
 
+import itertools
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -48,49 +50,49 @@ PLAIN_TEXT = Signs(str)
 # a page (article 469). Sizes of type, the largest first, and the width of a sign in each; in a
 # class of 10 points the smallest is 7, below which nobody should print.
 ENVIRONMENTS = {"table": 229.0, "table*": 469.0}
-SIZES = {r"\small": 4.75, r"\footnotesize": 4.35, r"\scriptsize": 4.05}
+SIZES = {r"\small": 4.9, r"\footnotesize": 4.45, r"\scriptsize": 4.15}
 GAP = 3.0  # on both sides of a column
 SMALLEST = r"\scriptsize"
 
 
 class Fit(NamedTuple):
-    """Where and in which size a table stands; `width` is in points, as its signs are counted."""
+    """Where and in which size a table stands, its units below their heads or beside them.
+
+    width: in points, as its signs are counted.
+    """
 
     env: str
     size: str
+    stacked: bool
     width: float
 
     @property
     def fits(self) -> bool:
-        return self.env not in ENVIRONMENTS or self.width <= ENVIRONMENTS[self.env]
+        return self.width <= ENVIRONMENTS.get(self.env, self.width)
 
 
 def fit_table(group: Group, style: TableStyle) -> Fit:
-    """Choose environment and size: one column before two, where both hold it the larger size."""
-    signs = _widths(group, style)
-
-    def width(size: str) -> float:
-        return SIZES[size] * sum(signs) + 2 * GAP * (len(signs) - 1)
-
-    sizes = [
-        r"\small",
-        r"\footnotesize",
-    ]  # a table that needs less than these goes over two columns
-    for env in [style.env] if style.env else ENVIRONMENTS:
-        if env == "none":
-            break
-        for size in [*sizes, SMALLEST] if style.env or env == "table*" else sizes:
-            if width(size) <= ENVIRONMENTS[env]:
-                return Fit(env, size, width(size))
-    return Fit(style.env or "table*", SMALLEST, width(SMALLEST))
+    """Choose environment, heads and size: one column before two, and what is large before small."""
+    wanted, fit = style.env or "", Fit(style.env or "table*", SMALLEST, False, 0.0)
+    for env in [wanted] if wanted in ENVIRONMENTS else ENVIRONMENTS:
+        # What would need the smallest type in one column goes over two.
+        sizes = [*SIZES] if wanted or env == "table*" else [*SIZES][:-1]
+        for size, stacked in itertools.product(sizes, (False, True)):
+            signs = _widths(group, style, stacked)
+            width = SIZES[size] * sum(signs) + 2 * GAP * (len(signs) - 1)
+            fit = Fit(env, size, stacked, width)
+            if fit.fits:
+                return fit._replace(env=style.env or env)
+    return fit._replace(env=style.env or fit.env)
 
 
-def _widths(group: Group, style: TableStyle) -> list[int]:
+def _widths(group: Group, style: TableStyle, stacked: bool) -> list[int]:
     """Return the most signs that stand in each column, as a reader sees them."""
     seeds = ["n"] if shows_seeds(group, style) else []
     heads = ["Method", *seeds, *(head_text(c, style, PLAIN_TEXT) for c in group.columns)]
     lines = [[row.label, *row_cells(group, row, style, PLAIN_TEXT)] for row in group.rows]
-    return [max(map(len, column)) for column in zip(heads, *lines, strict=True)]
+    lines += [[max(head.split(" ("), key=len) if stacked else head for head in heads]]
+    return [max(map(len, column)) for column in zip(*lines, strict=True)]
 
 
 def wide_notes(table: Table) -> list[str]:
@@ -123,7 +125,8 @@ def to_latex(table: Table) -> str:
 
 
 def _group(group: Group, style: TableStyle, suffix: str) -> Iterator[str]:
-    fit, below = fit_table(group, style), lines_below(group, style, "short")
+    fit = fit_table(group, style)
+    below = lines_below(group, style, "short") if fit.env != "none" else []
     hidden = [line for line in group.below if line not in below]
     if group.caption and (style.caption or fit.env == "none"):
         hidden.insert(0, group.caption)
@@ -133,18 +136,20 @@ def _group(group: Group, style: TableStyle, suffix: str) -> Iterator[str]:
         yield r"\centering"
         yield rf"\caption{{{latex_text(style.caption or group.caption)}}}"
         yield from [rf"\label{{{style.label}{suffix}}}"] if style.label else []
-        yield rf"{fit.size}\setlength{{\tabcolsep}}{{{GAP:g}pt}}%"
-    yield from _tabular(group, style)
+        yield rf"\smallskip{fit.size}\setlength{{\tabcolsep}}{{{GAP:g}pt}}%"
+    yield from _tabular(group, style, fit.stacked)
+    if below:
+        yield r"\par\smallskip"
+        yield rf"{{{SMALLEST}\raggedright {' '.join(map(latex_text, below))}\par}}"
     if fit.env != "none":
-        if below:
-            yield r"\par\smallskip"
-            yield rf"{{{SMALLEST}\raggedright {' '.join(map(latex_text, below))}\par}}"
         yield rf"\end{{{fit.env}}}"
 
 
-def _tabular(group: Group, style: TableStyle) -> Iterator[str]:
+def _tabular(group: Group, style: TableStyle, stacked: bool) -> Iterator[str]:
     seeds = ["$n$"] if shows_seeds(group, style) else []
     heads = ["Method", *seeds, *(head_text(c, style, LATEX, latex=True) for c in group.columns)]
+    if stacked:  # units stand below what they are of
+        heads = [re.sub(r"^(.*) (\(.*)$", r"\\shortstack[r]{\1\\\\\2}", head) for head in heads]
     yield rf"\begin{{tabular}}{{@{{}}l{'r' * (len(heads) - 1)}@{{}}}}"
     yield r"\toprule"
     yield from _spans(group, style, 1 + len(seeds))

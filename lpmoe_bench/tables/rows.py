@@ -11,6 +11,7 @@ from lpmoe_bench.records.context import Context, decoder_text, flat, own_setting
 from lpmoe_bench.records.model import Record
 from lpmoe_bench.tables.parts import EMPTY, Cell, CellCounts, Column, Group, Row, ShortNote
 from method_zoo.errors import unknown
+from method_zoo.options import list_methods
 
 MOST_FAILED = 8  # cells that a line names
 NamedRows = Sequence[tuple[str, Sequence[Record]]]
@@ -169,10 +170,10 @@ def arrange(groups: Sequence[Group], sort: str | None, order: Sequence[str]) -> 
     that `order` names come first, as it has them. Raises UsageError where no group has them.
     """
     keys = dict.fromkeys(column.key for group in groups for column in group.columns)
-    names = dict.fromkeys(name for group in groups for row in group.rows for name in row.names)
+    names = {name for group in groups for row in group.rows for name in row.names}
     for kind, wanted, known in (
         ("column to sort by", [sort] if sort else [], keys),
-        ("row to put first", order, names),
+        ("row to put first", order, names | {*list_methods()} if order else ()),
     ):
         for name in wanted:
             if name not in known:

@@ -31,11 +31,11 @@ class TableStyle(BaseModel):
     columns: list[str] = []
     rename: dict[str, str] = {}
     order: list[str] = []
-    digits: int | None = Field(None, ge=0, le=6)
+    digits: int | None = Field(default=None, ge=0, le=6)
     percent: bool = False
     sd: Literal["none", "small", "full"] = "full"
     caption: str | None = None
-    label: str | None = Field(None, pattern=r"^[\w:./-]+$")
+    label: str | None = Field(default=None, pattern=r"^[\w:./-]+$")
     env: Literal["table", "table*", "none"] | None = None
     notes: Literal["none", "short", "full"] | None = None
 

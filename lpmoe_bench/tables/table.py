@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lpmoe_bench.errors import DataError, UsageError
+from lpmoe_bench.metrics.extra import known_metrics
 from lpmoe_bench.records.context import ACROSS, Context, caption, context_of, shared, splits
 from lpmoe_bench.records.model import Record
 from lpmoe_bench.tables import joined, parts, rows
@@ -14,6 +15,7 @@ from lpmoe_bench.tables.published_figures import load_published
 from lpmoe_bench.tables.published_rows import add_published, printed_tables
 from lpmoe_bench.tables.style import TableStyle
 from method_zoo.errors import unknown
+from method_zoo.options import list_methods
 
 # Speeds measured side by side, for records whose runs had to share a machine with other work.
 
@@ -265,12 +267,15 @@ def _group(
 def _checked(table: parts.Table) -> parts.Table:
     """Return the table; raises UsageError for a new name of nothing, or one caption of several."""
     style = table.style
-    known = {name for group in table.groups for row in group.rows for name in row.names}
-    known |= {column.key for group in table.groups for column in group.columns}
-    tests = [one.context.test_set for group in table.groups for one in group.parts or (group,)]
+    # A style file may serve several tables: what any table may have is no misspelt name.
+    known = {*list_methods(), *known_metrics(), *parts.COSTS, *(c.key for c in parts.PARAMETERS)}
+    for group in table.groups:
+        known |= {name for row in group.rows for name in row.names}
+        known |= {column.key for column in group.columns}
+        known |= {part.context.test_set for part in group.parts or (group,)}
     for name, text in style.rename.items():
-        if name not in known | {*tests} and text not in known:  # a label is renamed by now
-            raise UsageError(unknown("thing to rename", name, known | {*tests}))
+        if name not in known and text not in known:  # a label has its new name by now
+            raise UsageError(unknown("thing to rename", name, known))
     if style.caption and len(table.groups) > 1:
         raise UsageError(
             f"--caption is for one table, and these records make {len(table.groups)}; choose by "

@@ -112,8 +112,8 @@ def _judge(
             try:
                 if (reference.key, test) not in records:
                     raise NotComparableError(f"{reference.label} has no record of it")
-                sides = [records[one.key, test] for one in (row, reference)]
-                pairs[row.key, test] = row, column, pair_up(*sides, test, column.key)
+                a, b = records[row.key, test], records[reference.key, test]
+                pairs[row.key, test] = row, column, pair_up(a, b, test, column.key)
             except (NotComparableError, DataError) as error:
                 reasons.append(f"{row.label} is not judged on {test}: {error}.")
     ups = [bool(column.higher_is_better) for _, column, _ in pairs.values()]
