@@ -135,7 +135,7 @@ def compare_records(
     ]
     seeds = tuple(sorted({seed for *_, pair in pairs for seed in pair.seeds}))
     ups = [METRICS[key].higher_is_better for _, key, _ in pairs]
-    results = judge_pairs([pair for *_, pair in pairs], ups, margin)
+    results = judge_paired([pair for *_, pair in pairs], ups, margin)
     lines = tuple(
         ComparisonLine(test, key, pair.a.mean, pair.b.mean, pair.a.sd, pair.b.sd, result)
         for (test, key, pair), result in zip(pairs, results, strict=True)
@@ -238,7 +238,7 @@ def _check_context(a: StoredRecord, b: StoredRecord, test: str) -> None:
 
 
 @dataclass(frozen=True)
-class Pair:
+class PairedRows:
     """Two rows on one test set by one metric: values on the seeds and images in common, and how
     their difference A - B varies. seeds: none where a side is maps of no known seed."""
 
@@ -248,8 +248,10 @@ class Pair:
     spread: Spread
 
 
-def pair_up(a: Sequence[StoredRecord], b: Sequence[StoredRecord], test: str, key: str) -> Pair:
-    """Pair two rows, over seeds and images.
+def pair_up(
+    a: Sequence[StoredRecord], b: Sequence[StoredRecord], test: str, key: str
+) -> PairedRows:
+    """PairedRows two rows, over seeds and images.
 
     Args:
         a: the records of one row, one a seed.
@@ -258,7 +260,7 @@ def pair_up(a: Sequence[StoredRecord], b: Sequence[StoredRecord], test: str, key
         key: the metric.
 
     Returns:
-        What `judge_pairs` judges.
+        What `judge_paired` judges.
 
     Raises:
         NotComparableError: seeds or images do not pair.
@@ -278,11 +280,11 @@ def pair_up(a: Sequence[StoredRecord], b: Sequence[StoredRecord], test: str, key
         raise NotComparableError(
             f"{key} on {test} is one number of one seed: it has no spread; run more seeds"
         )
-    return Pair(seeds, x, y, spread_of(difference))
+    return PairedRows(seeds, x, y, spread_of(difference))
 
 
-def judge_pairs(
-    pairs: Sequence[Pair], higher_is_better: Sequence[bool], margin: float
+def judge_paired(
+    pairs: Sequence[PairedRows], higher_is_better: Sequence[bool], margin: float
 ) -> list[Comparison]:
     """Judge pairs of rows: the one place from which `table`, `report` and `compare` have verdicts.
 

@@ -201,13 +201,10 @@ def names(texts: Iterable[str] | None) -> list[str]:
 
 def readable_records(roots: Sequence[Path] | None) -> Found:
     """Find records; raises DataError where there are some and none of them can be read."""
-    import gc
-
     from lpmoe_bench.errors import DataError
     from lpmoe_bench.records.store import find_records
 
     found = find_records(roots or None)
-    gc.freeze()  # they stay until the end: nobody has to look through them for garbage
     if (
         found.notes and not found.stored
     ):  # to say that there are none would send people off to train

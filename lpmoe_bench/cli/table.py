@@ -90,7 +90,7 @@ def table_command(
     from lpmoe_bench.console import Terminal
     from lpmoe_bench.files import write_atomically
     from lpmoe_bench.records.context import keep_only, narrow, parse_only
-    from lpmoe_bench.records.store import default_roots, find_records
+    from lpmoe_bench.records.store import default_roots, find_records, no_collection
     from lpmoe_bench.tables.formats import format_table
     from lpmoe_bench.tables.latex import wide_notes
     from lpmoe_bench.tables.style import TableStyle, parse_rename, read_style
@@ -118,25 +118,26 @@ def table_command(
     stored = keep_only(found.stored, parse_only(only or ()))
     if len(tasks) > 1 or len(tests) > 1:
         stored = narrow(found._replace(stored=stored), (), tasks, (), tests).stored
-    made = build_table(
-        [one.record for one in stored],
-        task=tasks[0] if len(tasks) == 1 else None,
-        methods=options.names(method) or None,
-        test_set=tests[0] if len(tests) == 1 else None,
-        metrics=options.names(metrics) or None,
-        sort=sort,
-        across=across.split(",") if across else (),
-        group=group,
-        published=published,
-        source=source,
-        cells=_cells(roots or default_roots()),
-        speeds=read_speeds(speeds) if speeds else None,
-        style=look,
-    )
-    if against is not None:
-        from lpmoe_bench.tables.verdicts import with_verdicts
+    with no_collection():
+        made = build_table(
+            [one.record for one in stored],
+            task=tasks[0] if len(tasks) == 1 else None,
+            methods=options.names(method) or None,
+            test_set=tests[0] if len(tests) == 1 else None,
+            metrics=options.names(metrics) or None,
+            sort=sort,
+            across=across.split(",") if across else (),
+            group=group,
+            published=published,
+            source=source,
+            cells=_cells(roots or default_roots()),
+            speeds=read_speeds(speeds) if speeds else None,
+            style=look,
+        )
+        if against is not None:
+            from lpmoe_bench.tables.verdicts import with_verdicts
 
-        made = with_verdicts(made, stored, against, margin)
+            made = with_verdicts(made, stored, against, margin)
     text = format_table(made, "json" if json else format)
     for note in (*made.notes, *(wide_notes(made) if format == "latex" else ())):
         terminal.note(note)

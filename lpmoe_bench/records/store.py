@@ -144,7 +144,7 @@ def find_records(roots: Iterable[Path] | None = None) -> Found:
     A record that cannot be read becomes a note; raises UsageError for a root that does not exist.
     """
     found, broken = Found([], []), dict[str, list[tuple[Path, str]]]()
-    with _no_collection():
+    with no_collection():
         for root in default_roots() if roots is None else roots:
             if roots is not None and not root.is_dir():
                 raise UsageError(f"{root} is no folder; name one that holds records, such as runs")
@@ -167,9 +167,9 @@ def find_records(roots: Iterable[Path] | None = None) -> Found:
 
 
 @contextmanager
-def _no_collection() -> Iterator[None]:
+def no_collection() -> Iterator[None]:
     """Pause the search for circles of objects: records have none, and each search would walk over
-    all of those read so far."""
+    all of those that were read."""
     was = gc.isenabled()
     gc.disable()
     try:

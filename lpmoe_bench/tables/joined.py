@@ -40,7 +40,7 @@ def _of_records(parts: Sequence[Group], rename: Mapping[str, str]) -> Group:
     tests = [part.context.test_set for part in parts]
     records = [record for part in parts for row in part.rows for record in row.records]
     words = caption(parts[0].context, table_rows.first_run(records), tests)
-    wide = side_by_side(parts, tests, words)
+    wide = join_sets(parts, tests, words)
     own = [row for row in wide.rows if row.origin is None]
     labels = table_rows.row_labels([row.records[0] for row in own], rename)
     own = [replace(row, label=label) for row, label in zip(own, labels, strict=True)]
@@ -49,7 +49,7 @@ def _of_records(parts: Sequence[Group], rename: Mapping[str, str]) -> Group:
     return replace(wide, rows=rows, footer=(*wide.footer, *_gaps(own, parts)))
 
 
-def side_by_side(parts: Sequence[Group], titles: Sequence[str], words: str) -> Group:
+def join_sets(parts: Sequence[Group], titles: Sequence[str], words: str) -> Group:
     """Put tables side by side under a head each; columns that are no scores stand once.
 
     A row of one table is that of another where their keys agree; its cells are empty in tables

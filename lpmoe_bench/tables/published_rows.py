@@ -8,7 +8,7 @@ from lpmoe_bench.metrics.facts import METRICS
 from lpmoe_bench.metrics.protocols import PROTOCOLS
 from lpmoe_bench.records.context import Context, test_facts
 from lpmoe_bench.tables import published_figures as figures
-from lpmoe_bench.tables.joined import side_by_side
+from lpmoe_bench.tables.joined import join_sets
 from lpmoe_bench.tables.parts import (
     COSTS,
     EMPTY,
@@ -341,7 +341,7 @@ def _printed(
         return Group(Context(one.set.task or "", one.set.title), columns, tuple(made), "", ())
 
     words = f"Published: {table.title}. {table.source} ({figures.LEVELS[table.level]})."
-    wide = side_by_side([*map(part, sources)], [one.set.title for one in sources], words)
+    wide = join_sets([*map(part, sources)], [one.set.title for one in sources], words)
     starred = [(one, row, key) for one in sources for key in one.columns for row in rows]
     notes = [f"{one.set.title}: {one.set.note}." for one in sources if one.set.note]
     lines = [_conditions(table), *_meanings(table, sources), *notes, *_flags(starred)]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from lpmoe_bench.analysis.comparison import judge_pairs, pair_up
+from lpmoe_bench.analysis.comparison import judge_paired, pair_up
 from lpmoe_bench.analysis.significance import Comparison
 from lpmoe_bench.errors import DataError, NotComparableError, UsageError
 from lpmoe_bench.metrics.facts import METRICS
@@ -117,7 +117,7 @@ def _judge(
             except (NotComparableError, DataError) as error:
                 reasons.append(f"{row.label} is not judged on {test}: {error}.")
     ups = [bool(column.higher_is_better) for _, column, _ in pairs.values()]
-    results = judge_pairs([pair for _, _, pair in pairs.values()], ups, margin)
+    results = judge_paired([pair for _, _, pair in pairs.values()], ups, margin)
     maps = dict.fromkeys(row.label for row, _, pair in pairs.values() if not pair.seeds)
     if maps:
         reasons.append(
