@@ -203,22 +203,20 @@ def _ordered(group: Group, sort: str | None, order: Sequence[str]) -> list[Row]:
 # The lines below a table.
 
 
-def footer(
-    context: Context, rows: NamedRows, dropped: int, speeds: bool, said: Iterable[str]
-) -> list[str]:
+def footer(context: Context, rows: NamedRows, dropped: int, costs: bool, sd: bool) -> list[str]:
     """Return the lines below a table: protocol, weights, records and whatever is unusual.
 
-    `dropped` counts the records that newer ones replace; `said` are more lines.
+    `dropped` counts the records that newer ones replace; `costs` and `sd` say what is shown.
     """
     records = [record for _, seeds in rows for record in seeds]
-    lines = [*_made_by(context, records), ShortNote(_counted(rows, records))]
+    lines = [*_made_by(context, records), ShortNote(_counted(rows, records, sd))]
     if len({decoder_text(record) for record in records if record.decoder}) > 1:
         lines.append(ShortNote(f"Decoder {usual_decoder(records)} where a row names none."))
     lines += [*_settings(rows), *_unusual(context, records)]
     if dropped:
         gone = counted(dropped, "record")
         lines.append(f"Left out, for the newest of one fingerprint and seed wins: {gone}.")
-    if speeds:
+    if costs:
         devices = sorted({f"{r.environment.device} ({r.environment.cpu})" for r in records})
         lines.append(f"Measured on {' and '.join(devices)}.")
     maps = [label for label, own in rows if own[0].kind == "score"]
@@ -228,7 +226,7 @@ def footer(
     if any(is_partial(record, context.test_set) for record in records):
         line = "Rows that lack images of the test set take no part in bold and underline."
         lines.append(ShortNote(line))
-    return [*lines, *said]
+    return lines
 
 
 def counted_cells(cells: CellCounts) -> ShortNote:
@@ -256,7 +254,7 @@ def _made_by(context: Context, records: Sequence[Record]) -> Iterable[str]:
         yield words + (f" ({'; '.join(filter(None, notes))})." if any(notes) else ".")
 
 
-def _counted(rows: NamedRows, records: Sequence[Record]) -> str:
+def _counted(rows: NamedRows, records: Sequence[Record], sd: bool) -> str:
     seeds = sorted({record.seed for record in records if record.seed is not None})
     words = counted(len(records), "record")
     if seeds:
@@ -264,7 +262,7 @@ def _counted(rows: NamedRows, records: Sequence[Record]) -> str:
     words += "."
     several = sum(len(own) > 1 for _, own in rows)
     if several:
-        words += " Mean ± standard deviation over n seeds."
+        words += f" Mean{' ± standard deviation' if sd else ''} over n seeds."
     if several == 1 < len(rows):
         return words + " None is marked as best, for one row alone has several seeds."
     among = " among rows of several seeds" if 0 < several < len(rows) else ""

@@ -258,7 +258,7 @@ def _group(
     ]
     named = [(row.label, row.records) for row in made]
     costs = any(column.key in parts.COSTS for column in columns)
-    below = rows.footer(context, named, dropped, costs, missing)
+    below = rows.footer(context, named, dropped, costs, style.sd != "none") + missing
     marked = rows.mark_best(made, columns, context.test_set)
     words = caption(context, rows.first_run(records))
     return parts.Group(context, tuple(columns), marked, words, tuple(below))

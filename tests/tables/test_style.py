@@ -1,6 +1,4 @@
-"""How a table looks: options and style files, the same in every format; and time that grows."""
-
-import sys
+"""How a table looks: options and style files, the same in every format."""
 
 import pytest
 from sample_records import record
@@ -10,7 +8,7 @@ from typer.testing import CliRunner
 from lpmoe_bench.cli.app import app
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.records.store import write_record
-from lpmoe_bench.tables.formats import format_table, to_csv, to_html, to_latex, to_markdown
+from lpmoe_bench.tables.formats import to_csv, to_html, to_latex, to_markdown
 from lpmoe_bench.tables.style import TableStyle, read_style
 from lpmoe_bench.tables.table import build_table
 
@@ -172,7 +170,7 @@ def test_names_of_nothing_are_refused(options, sentence):
         TableStyle().changed(sd="tiny")
 
 
-# One seed does not stand above several; work grows as records do.
+# One seed does not stand above several.
 
 
 def test_one_seed_is_never_bold_over_several():
@@ -186,39 +184,3 @@ def test_one_seed_is_never_bold_over_several():
     (one,) = build_table([*several[:2], record("decoder_only", scores=scores(0.9))]).groups
     assert {cell.mark for row in one.rows for cell in row.cells} == {""}
     assert any("None is marked as best" in line for line in one.footer)
-
-
-def calls(work):
-    """Count the calls of Python functions that some work makes."""
-    counted = 0
-
-    def count(frame, event, argument):
-        nonlocal counted
-        counted += event == "call"
-
-    sys.setprofile(count)
-    try:
-        work()
-    finally:
-        sys.setprofile(None)
-    return counted
-
-
-def settings(count):
-    """Records of so many settings of one method, two seeds each."""
-    return [
-        record("lora", seed, fingerprint=f"{k:064d}", train={"lr": 1e-3 * (1 + k)})
-        for k in range(count)
-        for seed in (0, 1)
-    ]
-
-
-@pytest.mark.parametrize("group", ["test_set", "task", "all"])
-def test_ten_times_the_records_are_at_most_ten_times_the_work(group):
-    def work(count):
-        records = settings(count)
-        calls(lambda: build_table(records[:4], group=group))  # what is made once is made now
-        return calls(lambda: format_table(build_table(records, group=group), "latex"))
-
-    few, many = work(20), work(200)
-    assert many < 10.5 * few
