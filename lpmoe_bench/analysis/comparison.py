@@ -269,18 +269,36 @@ def pair_up(
     seeds = common_seeds(a, b)
     if seeds:
         a, b = ([one for one in side if one.record.seed in seeds] for side in (a, b))
-    x, y = samples(a, test, key), samples(b, test, key)
+    return pair_samples(samples(a, test, key), samples(b, test, key), seeds, f"{key} on {test}")
+
+
+def pair_samples(x: Samples, y: Samples, seeds: Sequence[int], what: str) -> PairedRows:
+    """Pair the values of two rows, for who compares many rows and reads each of them once.
+
+    Args:
+        x: the values of one row.
+        y: those of the other.
+        seeds: those in common, of which both have values; none for maps of no known seed.
+        what: the metric and test set, for errors.
+
+    Returns:
+        What `judge_paired` judges.
+
+    Raises:
+        NotComparableError: images do not pair, or there is nothing that varies.
+    """
+    x, y = (side.of(seeds) if seeds else side for side in (x, y))
     if x.images != y.images:
         raise NotComparableError(
-            f"{key} on {test} has rows of {len(x.images)} images against {len(y.images)}, "
+            f"{what} has rows of {len(x.images)} images against {len(y.images)}, "
             f"or of others: score both on the same images"
         )
     difference = x.values - y.values
     if difference.size < 2:
         raise NotComparableError(
-            f"{key} on {test} is one number of one seed: it has no spread; run more seeds"
+            f"{what} is one number of one seed: it has no spread; run more seeds"
         )
-    return PairedRows(seeds, x, y, spread_of(difference))
+    return PairedRows(tuple(seeds), x, y, spread_of(difference))
 
 
 def judge_paired(

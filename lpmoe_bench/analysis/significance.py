@@ -37,6 +37,13 @@ class Samples(NamedTuple):
         """Standard deviation over seeds, n - 1; None for a single one."""
         return float(self.values.mean(axis=1).std(ddof=1)) if len(self.seeds) > 1 else None
 
+    def of(self, seeds: Sequence[int]) -> "Samples":
+        """Return the values of these seeds, in their order."""
+        if list(seeds) == self.seeds:
+            return self
+        places = [self.seeds.index(seed) for seed in seeds]
+        return self._replace(seeds=list(seeds), values=self.values[places])
+
 
 def samples(stored: Sequence[StoredRecord], test: str, metric: str) -> Samples:
     """Read one metric of several seeds of one method; raises DataError where images differ."""
