@@ -90,7 +90,7 @@ def measured(counts: list[int], names: list[str]) -> Iterator[dict[str, float | 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--counts", nargs="+", type=int, default=[10, 100, 1000, 10000])
     parser.add_argument("--commands", nargs="+", choices=COMMANDS, default=list(COMMANDS))
     parser.add_argument("--json", action="store_true")

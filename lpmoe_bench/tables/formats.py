@@ -9,18 +9,9 @@ from dataclasses import asdict
 from html import escape
 
 from lpmoe_bench.errors import UsageError
+from lpmoe_bench.tables import shown
 from lpmoe_bench.tables.latex import to_latex
 from lpmoe_bench.tables.parts import Cell, Column, Group, Row, Table
-from lpmoe_bench.tables.shown import (
-    Signs,
-    cell_text,
-    head_text,
-    lines_below,
-    row_bands,
-    row_cells,
-    set_title,
-    shows_seeds,
-)  # fmt: skip
 from lpmoe_bench.tables.style import TableStyle
 from method_zoo.errors import unknown
 
@@ -41,7 +32,7 @@ def markdown_text(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-MARKDOWN = Signs(markdown_text, "**{}**", "<u>{}</u>", small=" <sub>±{}</sub>", star=r"\*")
+MARKDOWN = shown.Signs(markdown_text, "**{}**", "<u>{}</u>", small=" <sub>±{}</sub>", star=r"\*")
 
 
 def to_markdown(table: Table) -> str:
@@ -62,19 +53,19 @@ def to_markdown(table: Table) -> str:
 
 def _markdown(group: Group, style: TableStyle) -> Iterator[str]:
     yield markdown_text(style.caption or group.caption)
-    heads = ["Method", *(["n"] if shows_seeds(group, style) else [])]
+    heads = ["Method", *(["n"] if shown.shows_seeds(group, style) else [])]
     for column in group.columns:
-        span = f"{markdown_text(set_title(column.head, style))}: " if column.head else ""
-        heads.append(span + head_text(column, style, MARKDOWN))
+        span = f"{markdown_text(shown.set_title(column.head, style))}: " if column.head else ""
+        heads.append(span + shown.head_text(column, style, MARKDOWN))
     lines = [heads, ["---", *("---:" for _ in heads[1:])]]
-    for band, row in row_bands(group, style):
+    for band, row in shown.row_bands(group, style):
         if band:
             lines.append([f"**{markdown_text(band)}**", *("" for _ in heads[1:])])
         label = markdown_text(row.label)
         label = f"*{label}*" if row.origin is not None and group.is_mixed else label
-        lines.append([label, *row_cells(group, row, style, MARKDOWN)])
+        lines.append([label, *shown.row_cells(group, row, style, MARKDOWN)])
     yield "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    if below := lines_below(group, style):
+    if below := shown.lines_below(group, style):
         yield "<br>\n".join(map(markdown_text, below))
 
 
@@ -110,7 +101,7 @@ def html_text(text: str) -> str:
     return escape(" ".join(text.split()))
 
 
-HTML = Signs(html_text, small=" <small>±{}</small>")
+HTML = shown.Signs(html_text, small=" <small>±{}</small>")
 
 
 def html_page(table: Table) -> str:
@@ -143,12 +134,12 @@ def to_html(table: Table) -> str:
 def _html(group: Group, style: TableStyle) -> Iterator[str]:
     yield '<div class="table-wrap">\n<table class="results">'
     yield f"<caption>{html_text(style.caption or group.caption)}</caption>\n<thead>"
-    seeds = shows_seeds(group, style)
+    seeds = shown.shows_seeds(group, style)
     if group.spans:
         cells = [f'<td colspan="{1 + seeds}"></td>']
         for span in group.spans:
             tag = 'th scope="colgroup"' if span.title else "td"
-            title = html_text(set_title(span.title, style))
+            title = html_text(shown.set_title(span.title, style))
             cells.append(f'<{tag} colspan="{span.columns}">{title}</{tag[:2]}>')
         yield f"<tr>{''.join(cells)}</tr>"
     heads = ['<th scope="col" data-key="method">Method</th>']
@@ -156,10 +147,10 @@ def _html(group: Group, style: TableStyle) -> Iterator[str]:
     for column in group.columns:
         better = {None: "", True: "higher", False: "lower"}[column.higher_is_better]
         direction = f' data-better="{better}"' if better else ""
-        text = head_text(column, style, HTML)
+        text = shown.head_text(column, style, HTML)
         heads.append(f'<th scope="col" data-key="{html_text(column.key)}"{direction}>{text}</th>')
     yield f"<tr>{''.join(heads)}</tr>\n</thead>\n<tbody>"
-    for number, (band, row) in enumerate(row_bands(group, style)):
+    for number, (band, row) in enumerate(shown.row_bands(group, style)):
         if band:
             if number:
                 yield "</tbody>\n<tbody>"
@@ -174,7 +165,7 @@ def _html(group: Group, style: TableStyle) -> Iterator[str]:
         cells += [_html_cell(row, cell, column, style) for cell, column in pairs]
         yield f'<tr class="{kind}">{"".join(cells)}</tr>'
     yield "</tbody>\n</table>\n</div>"
-    if below := lines_below(group, style):
+    if below := shown.lines_below(group, style):
         yield f'<p class="table-footer">{"<br>".join(map(html_text, below))}</p>'
 
 
@@ -188,9 +179,8 @@ def _html_cell(row: Row, cell: Cell, column: Column, style: TableStyle) -> str:
         about = f' title="{html_text(cell.printed.flag)}"'
     named = f' class="{classes}"' if classes else ""
     number = "" if value is None else repr(value)
-    return (
-        f'<td{named} data-value="{number}"{about}>{cell_text(row, cell, column, style, HTML)}</td>'
-    )
+    text = shown.cell_text(row, cell, column, style, HTML)
+    return f'<td{named} data-value="{number}"{about}>{text}</td>'
 
 
 # CSV and JSON: full precision, one line for each row and test set.

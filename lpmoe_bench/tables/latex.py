@@ -5,16 +5,8 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from lpmoe_bench.tables import shown
 from lpmoe_bench.tables.parts import Group, Table
-from lpmoe_bench.tables.shown import (
-    Signs,
-    head_text,
-    lines_below,
-    row_bands,
-    row_cells,
-    set_title,
-    shows_seeds,
-)  # fmt: skip
 from lpmoe_bench.tables.style import TableStyle
 
 _SIGNS = {
@@ -35,7 +27,7 @@ def latex_text(text: str) -> str:
     return "".join(_SIGNS.get(sign, sign) for sign in " ".join(text.split()))
 
 
-LATEX = Signs(
+LATEX = shown.Signs(
     latex_text,
     r"\textbf{{{}}}",
     r"\underline{{{}}}",
@@ -45,7 +37,7 @@ LATEX = Signs(
     r"$\uparrow$",
     r"$\downarrow$",
 )
-PLAIN_TEXT = Signs(str)
+PLAIN_TEXT = shown.Signs(str)
 # Points of width: of the narrower of the usual columns (article has 229, CVPR 237, IEEE 252) and of
 # a page (article 469). Sizes of type, the largest first, and the width of a sign in each; in a
 # class of 10 points the smallest is 7, below which nobody should print.
@@ -88,9 +80,9 @@ def fit_table(group: Group, style: TableStyle) -> Fit:
 
 def _widths(group: Group, style: TableStyle, stacked: bool) -> list[int]:
     """Return the most signs that stand in each column, as a reader sees them."""
-    seeds = ["n"] if shows_seeds(group, style) else []
-    heads = ["Method", *seeds, *(head_text(c, style, PLAIN_TEXT) for c in group.columns)]
-    lines = [[row.label, *row_cells(group, row, style, PLAIN_TEXT)] for row in group.rows]
+    seeds = ["n"] if shown.shows_seeds(group, style) else []
+    heads = ["Method", *seeds, *(shown.head_text(c, style, PLAIN_TEXT) for c in group.columns)]
+    lines = [[row.label, *shown.row_cells(group, row, style, PLAIN_TEXT)] for row in group.rows]
     lines += [[max(head.split(" ("), key=len) if stacked else head for head in heads]]
     return [max(map(len, column)) for column in zip(*lines, strict=True)]
 
@@ -126,7 +118,7 @@ def to_latex(table: Table) -> str:
 
 def _group(group: Group, style: TableStyle, suffix: str) -> Iterator[str]:
     fit = fit_table(group, style)
-    below = lines_below(group, style, "short") if fit.env != "none" else []
+    below = shown.lines_below(group, style, "short") if fit.env != "none" else []
     hidden = [line for line in group.below if line not in below]
     if group.caption and (style.caption or fit.env == "none"):
         hidden.insert(0, group.caption)
@@ -146,8 +138,12 @@ def _group(group: Group, style: TableStyle, suffix: str) -> Iterator[str]:
 
 
 def _tabular(group: Group, style: TableStyle, stacked: bool) -> Iterator[str]:
-    seeds = ["$n$"] if shows_seeds(group, style) else []
-    heads = ["Method", *seeds, *(head_text(c, style, LATEX, latex=True) for c in group.columns)]
+    seeds = ["$n$"] if shown.shows_seeds(group, style) else []
+    heads = [
+        "Method",
+        *seeds,
+        *(shown.head_text(c, style, LATEX, latex=True) for c in group.columns),
+    ]
     if stacked:  # units stand below what they are of
         heads = [re.sub(r"^(.*) (\(.*)$", r"\\shortstack[r]{\1\\\\\2}", head) for head in heads]
     yield rf"\begin{{tabular}}{{@{{}}l{'r' * (len(heads) - 1)}@{{}}}}"
@@ -156,7 +152,7 @@ def _tabular(group: Group, style: TableStyle, stacked: bool) -> Iterator[str]:
     yield " & ".join(heads) + r" \\"
     yield r"\midrule"
     published = False
-    for number, (band, row) in enumerate(row_bands(group, style)):
+    for number, (band, row) in enumerate(shown.row_bands(group, style)):
         if band:
             yield from [r"\addlinespace"] if number else []
             yield rf"\multicolumn{{{len(heads)}}}{{l}}{{\textit{{{latex_text(band)}}}}} \\"
@@ -166,7 +162,7 @@ def _tabular(group: Group, style: TableStyle, stacked: bool) -> Iterator[str]:
         label = latex_text(row.label)
         # After the end of a row a star or a bracket would be taken for an argument of it.
         label = f"{{{label[0]}}}{label[1:]}" if label.startswith(("*", "[")) else label
-        yield " & ".join([label, *row_cells(group, row, style, LATEX)]) + r" \\"
+        yield " & ".join([label, *shown.row_cells(group, row, style, LATEX)]) + r" \\"
     yield r"\bottomrule"
     yield r"\end{tabular}"
 
@@ -178,7 +174,7 @@ def _spans(group: Group, style: TableStyle, place: int) -> Iterator[str]:
     cells, rules = [""] * place, []
     for span in group.spans:
         if span.title:
-            title = latex_text(set_title(span.title, style))
+            title = latex_text(shown.set_title(span.title, style))
             cells.append(rf"\multicolumn{{{span.columns}}}{{c}}{{{title}}}")
             rules.append(rf"\cmidrule(lr){{{place + 1}-{place + span.columns}}}")
         else:

@@ -7,21 +7,9 @@ from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.facts import METRICS
 from lpmoe_bench.metrics.protocols import PROTOCOLS
 from lpmoe_bench.records.context import Context, test_facts
+from lpmoe_bench.tables import parts
 from lpmoe_bench.tables import published_figures as figures
 from lpmoe_bench.tables.joined import join_sets
-from lpmoe_bench.tables.parts import (
-    COSTS,
-    EMPTY,
-    Cell,
-    Column,
-    Group,
-    Origin,
-    Printed,
-    Row,
-    ShortNote,
-    empty_value,
-    exact_columns,
-)  # fmt: skip
 from lpmoe_bench.tables.rows import is_partial, make_cell
 from lpmoe_bench.tables.style import TableStyle
 
@@ -43,39 +31,41 @@ class _Source:
     set: figures.PublishedSet
     columns: Mapping[str, str]
 
-    def row(self, row: figures.PublishedRow, columns: Iterable[Column], label: str) -> Row:
+    def row(
+        self, row: figures.PublishedRow, columns: Iterable[parts.Column], label: str
+    ) -> parts.Row:
         """Return a row of figures and counts, with its label and the mark of its level."""
         table = self.table
         label += "" if table.level in figures.REFERENCES else f" {MARK} {table.level}"
         conditions = _conditions(table)
-        origin = Origin(table.name, table.source, table.level, conditions, row.method or "")
+        origin = parts.Origin(table.name, table.source, table.level, conditions, row.method or "")
         cells = tuple(
             self._figure(row, self.columns[column.key])
             if column.is_score and column.key in self.columns
             else self._count(row, column.key)
             for column in columns
         )
-        return Row(label, (), cells, origin)
+        return parts.Row(label, (), cells, origin)
 
-    def _figure(self, row: figures.PublishedRow, key: str) -> Cell:
+    def _figure(self, row: figures.PublishedRow, key: str) -> parts.Cell:
         if key not in row.values:
-            return EMPTY
+            return parts.EMPTY
         metric = self.table.metric(key)
         more = 2 if metric.unit == "percent" else 0
         pm, flag = row.pm.get(key), row.flags.get(key, "")
-        printed = Printed(metric.decimals + more, pm, metric.pm_decimals + more, flag)
-        return Cell((row.values[key],), printed=printed)
+        printed = parts.Printed(metric.decimals + more, pm, metric.pm_decimals + more, flag)
+        return parts.Cell((row.values[key],), printed=printed)
 
-    def _count(self, row: figures.PublishedRow, key: str) -> Cell:
+    def _count(self, row: figures.PublishedRow, key: str) -> parts.Cell:
         """Return the cell of a parameter column, empty where the source counts something else."""
         if row.parameters_millions and key == COUNTED.get(self.table.parameters):
             text, factor, digits = row.parameters_millions, 1e6, -6
         elif row.share_percent and key == "share_of_published":
             text, factor, digits = row.share_percent, 0.01, 2
         else:
-            return EMPTY
-        printed = Printed(len(text.partition(".")[2]) + digits)
-        return Cell((float(text) * factor,), printed=printed)
+            return parts.EMPTY
+        printed = parts.Printed(len(text.partition(".")[2]) + digits)
+        return parts.Cell((float(text) * factor,), printed=printed)
 
 
 def _conditions(table: figures.PublishedTable) -> str:
@@ -85,12 +75,12 @@ def _conditions(table: figures.PublishedTable) -> str:
     return f"{text[:1].upper()}{text[1:]}."
 
 
-def _legend(rows: Iterable[Row]) -> Iterator[str]:
+def _legend(rows: Iterable[parts.Row]) -> Iterator[str]:
     """Explain the mark where a row has it."""
     levels = dict.fromkeys(row.origin.level for row in rows if row.origin)
     unsure = [f"{one}: {figures.LEVELS[one]}" for one in levels if one not in figures.REFERENCES]
     if unsure:
-        yield ShortNote(f"{MARK} No reference ({'; '.join(unsure)}).")
+        yield parts.ShortNote(f"{MARK} No reference ({'; '.join(unsure)}).")
 
 
 def _flags(shown: Iterable[tuple[_Source, figures.PublishedRow, str]]) -> list[str]:
@@ -101,14 +91,14 @@ def _flags(shown: Iterable[tuple[_Source, figures.PublishedRow, str]]) -> list[s
             label = one.table.metric(key).label
             of = f"{one.table.row_name(row)}, {one.set.title} {label}"
             doubtful.setdefault(words, []).append(of)
-    return [ShortNote(f"* {'; '.join(of)}: {words}.") for words, of in doubtful.items()]
+    return [parts.ShortNote(f"* {'; '.join(of)}: {words}.") for words, of in doubtful.items()]
 
 
 # What forbids a difference between an own score and a published figure.
 
 
 def why_not_comparable(
-    context: Context, own: Sequence[Row], source: _Source, row: figures.PublishedRow, key: str
+    context: Context, own: Sequence[parts.Row], source: _Source, row: figures.PublishedRow, key: str
 ) -> str:
     """Return why a figure has no difference to the own rows of its method; empty if it has one.
 
@@ -130,7 +120,7 @@ def why_not_comparable(
     )
 
 
-def _of_images(test: str, own: Sequence[Row], images: figures.PublishedSet) -> str:
+def _of_images(test: str, own: Sequence[parts.Row], images: figures.PublishedSet) -> str:
     """Say what is other with the images; a copy in another size is known by its note alone."""
     if test not in images.same:
         return f"{test} holds other images than {images.title}"
@@ -162,7 +152,7 @@ def _of_protocol(context: Context, metric: figures.PublishedMetric) -> str:
     return ""
 
 
-def _of_rows(own: Sequence[Row]) -> str:
+def _of_rows(own: Sequence[parts.Row]) -> str:
     if len(own) > 1:
         return f"several own rows are this method ({', '.join(row.label for row in own)})"
     backbone = own[0].records[0].backbone
@@ -175,12 +165,12 @@ def _of_rows(own: Sequence[Row]) -> str:
 
 
 def add_published(
-    group: Group,
+    group: parts.Group,
     known: figures.PublishedFigures,
     numbers: dict[str, int],
     style: TableStyle,
     methods: Sequence[str] | None = None,
-) -> Group:
+) -> parts.Group:
     """Add the published figures of a table's test set as rows below its own.
 
     A figure has a difference, own mean less published, where nothing forbids it. `numbers` counts
@@ -199,8 +189,10 @@ def add_published(
         line = f"No published figure fits {group.context.test_set}."
         return replace(group, sources=(line,))
     if any(one.table.parameters == "with_decoder" for one, _ in found):
-        group = group if exact_columns(style.columns) else _with_trainable(group)
-    own: dict[str, list[Row]] = {}  # by what a published row may be: a name in the zoo, or a title
+        group = group if parts.exact_columns(style.columns) else _with_trainable(group)
+    own: dict[
+        str, list[parts.Row]
+    ] = {}  # by what a published row may be: a name in the zoo, or a title
     for one in group.rows:
         method = one.records[0].method
         for name in dict.fromkeys((method.name, method.title.casefold())):
@@ -222,9 +214,9 @@ def add_published(
     return replace(group, rows=(*group.rows, *rows), sources=tuple(lines))
 
 
-def _with_trainable(group: Group) -> Group:
+def _with_trainable(group: parts.Group) -> parts.Group:
     """Add the column of all that trains, which is what many sources print, before the scores."""
-    column, test = COSTS["trainable_parameters"], group.context.test_set
+    column, test = parts.COSTS["trainable_parameters"], group.context.test_set
     if column in group.columns:
         return group
     place = next(i for i, one in enumerate(group.columns) if one.is_score)
@@ -232,14 +224,14 @@ def _with_trainable(group: Group) -> Group:
 
 
 def _against(
-    group: Group,
-    made: Row,
-    own: Sequence[Row],
+    group: parts.Group,
+    made: parts.Row,
+    own: Sequence[parts.Row],
     source: _Source,
     row: figures.PublishedRow,
     reasons: dict[str, list[int]],
     number: int,
-) -> Row:
+) -> parts.Row:
     """Return a published row with its differences to the own rows of its method."""
     cells = list(made.cells)
     for index, column in enumerate(group.columns if own else ()):
@@ -262,20 +254,20 @@ def _sources(
 ) -> Iterator[str]:
     for table in {source.table.name: source.table for source, _ in found}.values():
         words = f"{table.source} ({figures.LEVELS[table.level]}). {_conditions(table)}"
-        yield ShortNote(f"[{numbers[table.name]}] {words}")
+        yield parts.ShortNote(f"[{numbers[table.name]}] {words}")
 
 
-def _differences(rows: Sequence[Row], reasons: Mapping[str, list[int]]) -> Iterator[str]:
+def _differences(rows: Sequence[parts.Row], reasons: Mapping[str, list[int]]) -> Iterator[str]:
     versus = {cell.printed.versus for row in rows for cell in row.cells if cell.printed}
     if "compared" in versus:
         line = "In parentheses: mean of the own row of that method less the published figure."
-        yield ShortNote(line)
+        yield parts.ShortNote(line)
     if "barred" in versus:
         line = "A dash in parentheses: there is an own row, but no difference is allowed."
-        yield ShortNote(line)
+        yield parts.ShortNote(line)
     for why, numbers in reasons.items():
         names = ", ".join(f"[{number}]" for number in dict.fromkeys(numbers))
-        yield ShortNote(f"No difference to {names}: {why}.")
+        yield parts.ShortNote(f"No difference to {names}: {why}.")
     yield from _legend(rows)
 
 
@@ -289,7 +281,7 @@ def printed_tables(
     task: str | None = None,
     methods: Sequence[str] | None = None,
     test_set: str | None = None,
-) -> list[Group]:
+) -> list[parts.Group]:
     """Return published tables, chosen by name, task, zoo names of methods, and test set.
 
     Without a source: all tables that have a test set of the task, or of any task here. Raises
@@ -327,8 +319,8 @@ def _printed(
     sources: Sequence[_Source],
     rows: Sequence[figures.PublishedRow],
     style: TableStyle,
-) -> Group:
-    def part(one: _Source) -> Group:
+) -> parts.Group:
+    def part(one: _Source) -> parts.Group:
         scores = [_score_column(table, key, style) for key in one.columns]
         of_scores = replace(
             one, columns=dict(zip([c.key for c in scores], one.columns, strict=True))
@@ -338,7 +330,7 @@ def _printed(
         for row in rows:
             label = table.row_name(row)
             made.append(of_scores.row(row, columns, style.rename.get(label, label)))
-        return Group(Context(one.set.task or "", one.set.title), columns, tuple(made), "", ())
+        return parts.Group(Context(one.set.task or "", one.set.title), columns, tuple(made), "", ())
 
     words = f"Published: {table.title}. {table.source} ({figures.LEVELS[table.level]})."
     wide = join_sets([*map(part, sources)], [one.set.title for one in sources], words)
@@ -350,20 +342,22 @@ def _printed(
 
 def _count_columns(
     table: figures.PublishedTable, rows: Sequence[figures.PublishedRow]
-) -> Iterator[Column]:
+) -> Iterator[parts.Column]:
     if table.parameters and any(row.parameters_millions for row in rows):
         label = COUNT_LABELS[table.parameters]
-        yield Column(COUNTED[table.parameters], label, label, 2, empty_value, 1e-6)
+        yield parts.Column(COUNTED[table.parameters], label, label, 2, parts.empty_value, 1e-6)
     if any(row.share_percent for row in rows):
-        yield Column("share_of_published", "Share (%)", r"Share (\%)", 2, empty_value, 100)
+        yield parts.Column(
+            "share_of_published", "Share (%)", r"Share (\%)", 2, parts.empty_value, 100
+        )
 
 
-def _score_column(table: figures.PublishedTable, key: str, style: TableStyle) -> Column:
+def _score_column(table: figures.PublishedTable, key: str, style: TableStyle) -> parts.Column:
     metric = table.metric(key)
     percent = metric.unit == "percent" or (style.percent and metric.unit == "fraction")
     digits = metric.decimals if style.digits is None else style.digits
-    return Column(
-        *(metric.metric, metric.label, metric.label.replace("%", r"\%"), digits, empty_value),
+    return parts.Column(
+        *(metric.metric, metric.label, metric.label.replace("%", r"\%"), digits, parts.empty_value),
         *(100.0 if percent else 1.0, metric.higher_is_better, True),
     )
 

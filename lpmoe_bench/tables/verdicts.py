@@ -9,17 +9,8 @@ from lpmoe_bench.errors import DataError, NotComparableError, UsageError
 from lpmoe_bench.metrics.facts import METRICS
 from lpmoe_bench.metrics.protocols import PROTOCOLS
 from lpmoe_bench.records.store import StoredRecord
+from lpmoe_bench.tables import parts
 from lpmoe_bench.tables.joined import stack
-from lpmoe_bench.tables.parts import (
-    AGAINST,
-    Cell,
-    Column,
-    Group,
-    Row,
-    ShortNote,
-    Table,
-    empty_value,
-)  # fmt: skip
 from method_zoo.errors import unknown
 
 Place = tuple[tuple[str, ...], str]  # the key of a row, and a test set
@@ -35,8 +26,8 @@ class _Judged:
 
 
 def with_verdicts(
-    table: Table, stored: Sequence[StoredRecord], against: str, margin: float
-) -> Table:
+    table: parts.Table, stored: Sequence[StoredRecord], against: str, margin: float
+) -> parts.Table:
     """Add to every group a column behind each primary metric: row less reference, and a verdict.
 
     Args:
@@ -52,8 +43,8 @@ def with_verdicts(
         UsageError: no group has the row, or one has several of that name.
     """
     if any(group.bands for group in table.groups):  # each test set is judged by itself
-        parts = tuple(part for group in table.groups for part in group.parts or (group,))
-        judged = with_verdicts(replace(table, groups=parts), stored, against, margin)
+        single = tuple(part for group in table.groups for part in group.parts or (group,))
+        judged = with_verdicts(replace(table, groups=single), stored, against, margin)
         return replace(judged, groups=tuple(stack(judged.groups)))
     folders = {id(one.record): one for one in stored}
     references = [_reference(group, against) for group in table.groups]
@@ -70,7 +61,7 @@ def with_verdicts(
     return replace(table, groups=tuple(groups), notes=(*table.notes, *notes))
 
 
-def _reference(group: Group, against: str) -> Row | None:
+def _reference(group: parts.Group, against: str) -> parts.Row | None:
     """Return the row that a name means; raises UsageError where several are it."""
     own = [row for row in group.rows if row.records]
     found = [row for row in own if row.label == against]
@@ -82,21 +73,21 @@ def _reference(group: Group, against: str) -> Row | None:
 
 
 def _with_columns(
-    group: Group, reference: Row, folders: Mapping[int, StoredRecord], margin: float
-) -> Group:
+    group: parts.Group, reference: parts.Row, folders: Mapping[int, StoredRecord], margin: float
+) -> parts.Group:
     judged = _judge(group, reference, folders, margin)
     words = (
         f"Verdicts are of row less {reference.label}, paired over seeds and images: better or "
         f"worse where p is below 0.05 after Holm over {len(judged.found)} comparisons, equal where "
         f"the 95 % interval lies within ±{margin:g}."
     )
-    lines = [ShortNote(line) for line in (words, *judged.reasons)]
-    shown, parts = _shown(group, judged), tuple(_shown(part, judged) for part in group.parts)
-    return replace(shown, footer=(*group.footer, *lines), parts=parts)
+    lines = [parts.ShortNote(line) for line in (words, *judged.reasons)]
+    wide, single = _shown(group, judged), tuple(_shown(part, judged) for part in group.parts)
+    return replace(wide, footer=(*group.footer, *lines), parts=single)
 
 
 def _judge(
-    group: Group, reference: Row, folders: Mapping[int, StoredRecord], margin: float
+    group: parts.Group, reference: parts.Row, folders: Mapping[int, StoredRecord], margin: float
 ) -> _Judged:
     records: dict[Place, list[StoredRecord]] = {}  # of a wide table, those of its parts
     for part in group.parts or (group,):
@@ -127,7 +118,7 @@ def _judge(
     return _Judged(reference.label, dict(zip(pairs, results, strict=True)), reasons)
 
 
-def _primaries(group: Group) -> list[tuple[int, str]]:
+def _primaries(group: parts.Group) -> list[tuple[int, str]]:
     """Return (column, test set) of each primary metric that is shown, or of the first score."""
     known = PROTOCOLS.get(group.context.protocol)
     scores = [column.key for column in group.columns if column.is_score and column.key in METRICS]
@@ -139,12 +130,12 @@ def _primaries(group: Group) -> list[tuple[int, str]]:
     ]
 
 
-def _shown(group: Group, judged: _Judged) -> Group:
+def _shown(group: parts.Group, judged: _Judged) -> parts.Group:
     """Add a column of verdicts behind each primary metric."""
     for place, test in reversed(_primaries(group)):  # places to the left stay what they are
         of = group.columns[place]
-        key, head = f"{of.key}{AGAINST}", f"vs {judged.reference}"
-        new = Column(key, head, "", of.decimals, empty_value, of.scale, head=of.head)
-        cells = [Cell((), verdict=judged.found.get((row.key, test))) for row in group.rows]
+        key, head = f"{of.key}{parts.AGAINST}", f"vs {judged.reference}"
+        new = parts.Column(key, head, "", of.decimals, parts.empty_value, of.scale, head=of.head)
+        cells = [parts.Cell((), verdict=judged.found.get((row.key, test))) for row in group.rows]
         group = group.inserted(place + 1, new, cells)
     return group
