@@ -97,7 +97,7 @@ def listing(kind: str, registry: Registry, roots: list[Path] | None) -> list[tup
     from lpmoe_bench.model import decoders
     from lpmoe_bench.model.decoders.names import list_decoders
     from lpmoe_bench.records.store import find_records
-    from lpmoe_bench.tables.ledger import load_ledger
+    from lpmoe_bench.tables.published_figures import load_published
 
     if kind == "methods":
         return _first_lines(method_zoo, method_zoo.list_methods())
@@ -114,7 +114,7 @@ def listing(kind: str, registry: Registry, roots: list[Path] | None) -> list[tup
     if kind == "recipes":
         return [(name, recipe.title) for name, recipe in load_recipes().items()]
     if kind == "published":
-        tables = load_ledger().tables.values()
+        tables = load_published().tables.values()
         return [(table.name, f"{table.title} ({table.level})") for table in tables]
     if kind == "metrics":
         return [(key, one.definition) for key, one in known_metrics().items()]

@@ -24,6 +24,7 @@ from lpmoe_bench.gate.pin import (
     differences,
     family_of,
     hardware_of,
+    identity_key,
     images_of,
     rows_digest,
 )
@@ -194,10 +195,14 @@ def judge_cells(baseline: Baseline, cells: Sequence[GateCell], policy: Policy) -
     """Judge every pinned cell; candidates that are not pinned are named in the notes."""
     scores: list[Score] = []
     lines, notes, used, missing = [], [], set[str](), set[str]()
+    by_identity = {identity_key(cell.identity): cell for cell in reversed(cells)}
+    families: dict[tuple[str, ...], list[GateCell]] = {}
+    for cell in cells:
+        families.setdefault(cell.family, []).append(cell)
     for pin in baseline.cells:
-        cell = next((c for c in cells if differences(pin.identity, c.identity) == []), None)
+        cell = by_identity.get(identity_key(pin.identity))
         if cell is None:
-            lines.append(_missing(pin, cells))
+            lines.append(_missing(pin, families.get(family_of(pin.identity), [])))
             missing.add(pin.name)
             continue
         used.add(cell.name)
@@ -211,14 +216,13 @@ def judge_cells(baseline: Baseline, cells: Sequence[GateCell], policy: Policy) -
     new = [c.name for c in cells if c.name not in used and c.family not in told]
     notes += [f"{name} is not in the baseline and was not judged; add it by update" for name in new]
     everything = [*judge_scores(scores, policy), *lines]
-    order = [pin.name for pin in baseline.cells]
-    everything.sort(key=lambda line: order.index(line.cell))  # stable within a cell
+    order = {pin.name: place for place, pin in enumerate(baseline.cells)}
+    everything.sort(key=lambda line: order[line.cell])  # stable within a cell
     return Outcome(tuple(everything), tuple(notes), policy)
 
 
-def _missing(pin: CellPin, cells: Sequence[GateCell]) -> JudgedLine:
+def _missing(pin: CellPin, near: Sequence[GateCell]) -> JudgedLine:
     """Say why a pinned cell has no candidate: what nearly is one differs, or there is none."""
-    near = [cell for cell in cells if cell.family == family_of(pin.identity)]
     if not near:
         reason = "no candidate record of this cell is there; run it, or unpin it by a new pin"
     elif len(near) > 1:
