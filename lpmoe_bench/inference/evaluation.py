@@ -30,10 +30,12 @@ from lpmoe_bench.records.model import (
 from lpmoe_bench.records.store import (
     OPENED_FILE,
     RECORD,
+    Places,
     StoredRecord,
     count_opening,
     only_one,
     read_record,
+    remember_places,
     set_aside,
     write_record,
 )
@@ -211,6 +213,7 @@ def evaluate_run(request: EvaluationRequest, terminal: Terminal) -> dict[str, St
                 f"again)"
             )
             made[job.split.label] = StoredRecord(request.run, job.run)
+            _remember(job, request.run, request)
             continue
         with only_one(job.place):
             record = None if request.force else _finished(job, terminal)
@@ -219,7 +222,14 @@ def evaluate_run(request: EvaluationRequest, terminal: Terminal) -> dict[str, St
                     predictor, _ = load_predictor(request.run, request.cache, request.offline)
                 record = _score(job, predictor, request, terminal)
         made[job.split.label] = StoredRecord(job.place, record)
+        _remember(job, job.place, request)
     return made
+
+
+def _remember(job: EvaluationJob, folder: Path, request: EvaluationRequest) -> None:
+    """Keep beside a record where a user's own folders are."""
+    if job.split.dataset == "own":
+        remember_places(folder, job.split.label, Places(request.test_images, request.test_masks))
 
 
 def plan_jobs(request: EvaluationRequest, terminal: Terminal) -> list[EvaluationJob]:

@@ -24,8 +24,11 @@ from lpmoe_bench.records.model import DataFacts, MethodFacts, ProtocolFacts, Rec
 from lpmoe_bench.records.store import (
     RECORD,
     SAID_EACH,
+    Places,
     StoredRecord,
+    common_folder,
     read_record,
+    remember_places,
     set_aside,
     write_record,
 )
@@ -265,6 +268,9 @@ def score_folders(
             scored = found[plan.folders[index].title]
             record = write_scored(plan, index, scored, environment)
         records.append(StoredRecord(place, record))
+        for label, found_maps in plan.folders[index].matches.items():
+            there = common_folder(found_maps.files.values())
+            remember_places(place, label, Places(request.images, request.gt, there))
     results: dict[str, dict[str, Sequence[ScoreResult | None]]] = {}
     for one in (one for ones in found.values() for one in ones):
         results.setdefault(one.facts.label, {})[one.title] = one.results

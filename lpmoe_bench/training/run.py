@@ -48,10 +48,12 @@ from lpmoe_bench.records.store import (
     OPENED_FILE,
     RECORD,
     STATE_FILE,
+    Places,
     StoredRecord,
     count_opening,
     only_one,
     read_record,
+    remember_places,
     set_aside,
     write_record,
 )
@@ -240,7 +242,11 @@ def run_request(request: RunRequest, terminal: Terminal, force: bool = False) ->
     if (plan.folder / RECORD).exists() and not force:
         _name_other_code(read_record(plan.folder), plan, terminal)
     try:
-        return StoredRecord(plan.folder, execute(plan, terminal, force))
+        record = execute(plan, terminal, force)
+        if request.folders is not None:
+            own = Places(request.folders.test_images, request.folders.test_masks)
+            remember_places(plan.folder, plan.tests[0].label, own)
+        return StoredRecord(plan.folder, record)
     except KeyboardInterrupt:  # outside of training, which stops after its step
         raise InterruptedRun("interrupted; the same command goes on where it was") from None
 
