@@ -93,7 +93,7 @@ def show_map_scores(records: Sequence[Record], console: Console) -> None:
     from rich.table import Table
 
     from lpmoe_bench.metrics.protocols import get_protocol
-    from lpmoe_bench.tables.parts import metric_columns
+    from lpmoe_bench.tables.parts import head_text, metric_columns
 
     for test in dict.fromkeys(test for record in records for test in record.scores):
         having = [record for record in records if test in record.scores]
@@ -103,10 +103,9 @@ def show_map_scores(records: Sequence[Record], console: Console) -> None:
         for record in having:
             table.add_column(escape(record.method.title), justify="right")
         for column in metric_columns(having, test, ["all"]):
-            arrow = {True: " ↑", False: " ↓", None: ""}[column.higher_is_better]
             values = [column.value(record, test) for record in having]
             cells = [_number(value, column) for value in values]
-            table.add_row(escape(column.label) + arrow, *cells)
+            table.add_row(escape(head_text(column.label, column)), *cells)
         table.add_row("images", *(_coverage(record, test) for record in having))
         console.print(table)
 
