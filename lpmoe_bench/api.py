@@ -314,7 +314,7 @@ class Prediction:
 
 
 def predict(
-    run: Run, images: Any, *, tile: str = "auto", offline: bool = False
+    run: Run, images: Any, *, tile: str = "never", offline: bool = False
 ) -> list[Prediction]:
     """Return the probability maps that a trained run gives images of any size.
 
@@ -323,8 +323,8 @@ def predict(
     Args:
         run: what `run` returned, or the folder of a finished run.
         images: a file, a folder, an RGB array uint8 (h, w, 3), or a list of these.
-        tile: auto cuts images beyond twice the training size into windows; never; always; or a
-            number of pixels.
+        tile: never, as maps are scored; auto cuts images beyond twice the training size into
+            windows; always; or a number of pixels.
         offline: fetch nothing.
 
     Returns:

@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,6 +19,33 @@ OnProgress = Callable[[int, int], None]
 """Told, again and again, how many steps of how many are done."""
 
 PLAIN_SECONDS = 5.0  # between two lines of progress where there is no terminal
+
+
+class VerdictStyle(NamedTuple):
+    """How a verdict looks: in a terminal, and on a page its sign, its ink and its ground."""
+
+    terminal: str
+    sign: str
+    ink: str
+    ground: str
+
+
+# Green for better, red for worse, everywhere; the sign tells them apart without colours.
+_GOOD = VerdictStyle("green", "▲", "#12491a", "#d8ebd9")
+_BAD = VerdictStyle("red", "▼", "#7a2a00", "#f8ddd0")
+_EQUAL = VerdictStyle("cyan", "=", "#0b416f", "#dcebf7")
+_OPEN = VerdictStyle("yellow", "?", "#57606a", "#ffffff")
+VERDICT_STYLES = {
+    "better": _GOOD,
+    "worse": _BAD,
+    "equal": _EQUAL,
+    "inconclusive": _OPEN,
+    # Those of the gate.
+    "pass": _GOOD,
+    "regressed": _BAD,
+    "improved": _EQUAL,
+    "not comparable": _OPEN._replace(terminal="magenta"),
+}
 
 
 class Terminal:

@@ -11,6 +11,7 @@ from lpmoe_bench.cli import (
     compare,
     data,
     doctor,
+    figure,
     lists,
     merge,
     predict,
@@ -86,7 +87,8 @@ def _program(
 app.command("run", no_args_is_help=True)(run.run_command)
 app.command("evaluate")(predict.evaluate_command)
 app.command("predict")(predict.predict_command)
-app.command("picture")(predict.picture_command)
+app.command("figure")(figure.figure_command)
+app.command("picture", hidden=True)(figure.picture_command)
 app.command("table")(table.table_command)
 app.command("describe")(lists.describe_command)
 app.command("doctor")(doctor.doctor_command)

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lpmoe_bench.cli import options
+from lpmoe_bench.console import VERDICT_STYLES
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
     from lpmoe_bench.analysis.comparison import ComparisonLine, Report
-
-COLOURS = {"better": "green", "worse": "red", "equal": "cyan", "inconclusive": "yellow"}
 
 
 def compare_command(
@@ -93,7 +92,7 @@ def _table(test_set: str, lines: list[ComparisonLine]) -> Table:
             f"{result.spread.mean:+.4f}",
             f"{result.low:+.4f} {result.high:+.4f}",
             f"{result.p:.2g}",
-            Text(result.verdict, COLOURS[result.verdict]),
+            Text(result.verdict, VERDICT_STYLES[result.verdict].terminal),
         )
     return table
 

@@ -23,11 +23,12 @@ def predict_command(
     tile: Annotated[
         str,
         typer.Option(
-            metavar="auto|never|always|PIXELS",
-            help="Cut images into windows: auto, those beyond twice the training size, into "
-            "windows of that; always, windows of the training size; or windows of your own.",
+            metavar="never|auto|always|PIXELS",
+            help="Cut images into windows: never, as maps are scored; auto, those beyond twice the "
+            "training size, into windows of that; always, windows of the training size; or of "
+            "your own.",
         ),
-    ] = "auto",
+    ] = "never",
     threshold: Annotated[
         float | None, typer.Option(help="Write masks: 255 above this probability.", min=0, max=1)
     ] = None,
@@ -59,33 +60,6 @@ def predict_command(
         raise DataError(
             f"{len(failed)} of {len(sources)} images could not be read, the first: {failed[0]}"
         )
-
-
-def picture_command(
-    *,
-    runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs of one task.")],
-    count: Annotated[int, typer.Option(help="How many scenes of the embedded set.", min=1)] = 4,
-    output: Annotated[Path, typer.Option("--output", "-o", help="File.")] = Path("picture.png"),
-    datasets: options.Datasets = None,
-    out: options.Output,
-    offline: options.Offline = False,
-) -> None:
-    """Draw image, mask and every run's prediction side by side, on scenes of the runs' task."""
-    options.refuse_no_run(*runs)
-    from lpmoe_bench.data.registry import load_registry
-    from lpmoe_bench.data.tasks import resolve
-    from lpmoe_bench.environment import default_cache
-    from lpmoe_bench.inference.prediction import side_by_side, task_of
-
-    registry, cache = load_registry(datasets), default_cache()
-    task = registry.task(task_of(runs))
-    with out.terminal.bar("drawing scenes", 1) as bar:
-        data = resolve(task, registry, None, None, True, cache, bar.update)
-    pairs = data.tests[0].pairs
-    step = max(1, len(pairs) // count)
-    shown = pairs[::step][:count]
-    side_by_side(runs, shown, output, cache, offline)
-    out.print({"output": str(output), "images": [pair.name for pair in shown]}, output)
 
 
 # The command line of `evaluate`.

@@ -96,10 +96,9 @@ def show_map_scores(records: Sequence[Record], console: Console) -> None:
         for record in having:
             table.add_column(escape(record.method.title), justify="right")
         for column in metric_columns(having, test, ["all"]):
-            arrow = {True: " ↑", False: " ↓", None: ""}[column.higher_is_better]
             values = [column.value(record, test) for record in having]
             cells = [_number(value, column) for value in values]
-            table.add_row(escape(column.label) + arrow, *cells)
+            table.add_row(escape(column.directed_label), *cells)
         table.add_row("images", *(_coverage(record, test) for record in having))
         console.print(table)
 

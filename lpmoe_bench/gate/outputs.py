@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
+from lpmoe_bench.console import VERDICT_STYLES
 from lpmoe_bench.errors import ResourceError, UsageError
 from lpmoe_bench.files import write_atomically, write_failure
 from lpmoe_bench.gate import limits
@@ -66,14 +67,6 @@ def sentence(line: JudgedLine) -> str:
 
 # An outcome as a table for people in a terminal.
 
-COLOURS = {
-    "pass": "green",
-    "improved": "cyan",
-    "inconclusive": "yellow",
-    "not comparable": "magenta",
-    "regressed": "red",
-}
-
 
 def show_outcome(outcome: Outcome, console: Console) -> None:
     """Print a table a cell, the reasons below it, and the verdict of the call last.
@@ -97,7 +90,7 @@ def show_outcome(outcome: Outcome, console: Console) -> None:
                 console.print(words, highlight=False, markup=False, soft_wrap=True)
     for note in outcome.notes:
         console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
-    verdict = Text(outcome.verdict, COLOURS[outcome.verdict])
+    verdict = Text(outcome.verdict, VERDICT_STYLES[outcome.verdict].terminal)
     console.print(Text("gate: ").append_text(verdict).append(f" ({outcome.summary()})"))
 
 
@@ -119,7 +112,7 @@ def _table(lines: list[JudgedLine]) -> Table:
             number_text(line, line.candidate),
             limit(line),
             f"{judged.p:.2g}" if judged and judged.p is not None else "",
-            Text(line.verdict, COLOURS[line.verdict]),
+            Text(line.verdict, VERDICT_STYLES[line.verdict].terminal),
         )
     return table
 

@@ -194,6 +194,7 @@ def evaluate_run(request: EvaluationRequest, terminal: Terminal) -> dict[str, st
                 f"again)"
             )
             made[job.split.label] = store.StoredRecord(request.run, job.run)
+            _remember(job, request.run, request)
             continue
         with store.only_one(job.place):
             record = None if request.force else _finished(job, terminal)
@@ -202,7 +203,15 @@ def evaluate_run(request: EvaluationRequest, terminal: Terminal) -> dict[str, st
                     predictor, _ = load_predictor(request.run, request.cache, request.offline)
                 record = _score(job, predictor, request, terminal)
         made[job.split.label] = store.StoredRecord(job.place, record)
+        _remember(job, job.place, request)
     return made
+
+
+def _remember(job: EvaluationJob, folder: Path, request: EvaluationRequest) -> None:
+    """Keep beside a record where a user's own folders are."""
+    if job.split.dataset == "own":
+        places = store.Places(request.test_images, request.test_masks)
+        store.remember_places(folder, job.split.label, places)
 
 
 def plan_jobs(request: EvaluationRequest, terminal: Terminal) -> list[EvaluationJob]:

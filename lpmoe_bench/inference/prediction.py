@@ -13,12 +13,11 @@ import numpy as np
 from rich.markup import escape
 
 from lpmoe_bench.console import Bar, Terminal
-from lpmoe_bench.data.images import grid, overlay, read_image
-from lpmoe_bench.data.pairs import SUFFIXES, Pair, read_pair
+from lpmoe_bench.data.images import overlay, read_image
+from lpmoe_bench.data.pairs import SUFFIXES
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.files import write_atomically
-from lpmoe_bench.inference.predictor import Predictor, eight_bits, load_predictor, probability_map
-from lpmoe_bench.records.store import read_record
+from lpmoe_bench.inference.predictor import Predictor, eight_bits, probability_map
 
 # Which images files and folders mean, and what the outputs of each are called.
 
@@ -135,8 +134,8 @@ def predict_images(
     if cut:
         terminal.note(
             f"{len(cut)} of {len(sources)} images were seen in windows of {side} pixels (such as "
-            f"{cut[0]}), which find small objects and break large ones; --tile never sees an image "
-            f"as a whole"
+            f"{cut[0]}), which find small objects and break large ones; maps that are scored are "
+            f"of whole images, as without --tile"
         )
     return written, failed
 
@@ -168,30 +167,3 @@ def _write(source: ImageSource, output: Path, image: np.ndarray, pred: np.ndarra
     write_picture(made.map, pred)
     write_picture(made.overlay, overlay(image, pred))
     return made
-
-
-# Image, mask and every run's prediction side by side, on scenes of the runs' own task.
-
-
-def task_of(runs: Sequence[Path]) -> str:
-    """Return the one task of all runs; raises UsageError where there are several."""
-    tasks = sorted({read_record(run).task for run in runs})
-    if len(tasks) > 1:
-        raise UsageError(
-            f"these runs are of several tasks, {' and '.join(tasks)}; draw each task's on their own"
-        )
-    return tasks[0]
-
-
-def side_by_side(
-    runs: Sequence[Path], pairs: Sequence[Pair], output: Path, cache: Path, offline: bool
-) -> None:
-    """Write one picture: a row for each pair, with image, mask and the map of every run."""
-    rows = [list(read_pair(pair)) for pair in pairs]
-    titles = ["image", "mask"]
-    for run in runs:
-        titles.append(read_record(run).method.title)
-        predictor, _ = load_predictor(run, cache, offline)
-        for row in rows:
-            row.append(eight_bits(probability_map(predictor, row[0])))
-    write_picture(output, grid(titles, rows))

@@ -309,3 +309,51 @@ def _holds(target: Path, record: Record, contents: dict[str, bytes]) -> bool:
         f"{read_record(target).created}; yours was made {record.created}; published records "
         f"are never overwritten: move the old one away if yours must replace it"
     )
+
+
+# Where a record's own images, masks and maps lie on this machine: a file beside run.json. It is no
+# part of the record: nothing is hashed of it, nothing of it is published, and a folder that moved
+# is only not found. With it `report` and `figure` find what a user's own folders hold.
+
+
+PLACES = "places.json"
+
+
+class Places(NamedTuple):
+    """Folders of one test set: its images, its masks, and the maps that a record is about."""
+
+    images: Path | None = None
+    masks: Path | None = None
+    maps: Path | None = None
+
+
+def remember_places(folder: Path, test: str, places: Places) -> None:
+    """Write the folders of a test set beside a record, in place of those that stood there."""
+    known = _read_places(folder)
+    own = {key: os.path.abspath(place) for key, place in places._asdict().items() if place}
+    if own and known.get(test) != own:
+        text = json.dumps(known | {test: own}, indent=1, ensure_ascii=False)
+        write_atomically(folder / PLACES, text + "\n")
+
+
+def recall_places(folder: Path, test: str) -> Places:
+    """Return the folders that a record remembers of a test set, those alone that are there."""
+    found = _read_places(folder).get(test, {})
+    paths = {key: Path(found[key]) for key in Places._fields if isinstance(found.get(key), str)}
+    return Places(**{key: path for key, path in paths.items() if path.is_dir()})
+
+
+def common_folder(files: Iterable[Path]) -> Path | None:
+    """Return the nearest folder that holds all these files; None for no file."""
+    parents = [os.path.abspath(file.parent) for file in files]
+    return Path(os.path.commonpath(parents)) if parents else None
+
+
+def _read_places(folder: Path) -> dict[str, dict[str, str]]:
+    try:
+        found = json.loads((folder / PLACES).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # none, or damaged: then nothing is remembered
+        return {}
+    return (
+        {k: v for k, v in found.items() if isinstance(v, dict)} if isinstance(found, dict) else {}
+    )

@@ -16,7 +16,7 @@ from method_zoo.errors import unknown
 class Selection:
     """Which records a report shows, and by which score: by default each protocol's primary one.
 
-    only: settings that records must have, as the words of their values, such as train.limit_train.
+    only: settings that records must have, with their values as text, such as train.limit_train.
     """
 
     task: str | None = None
@@ -35,11 +35,12 @@ class ReportRow:
 
     @property
     def label(self) -> str:
+        """The method as the table names it."""
         return self.row.label
 
     @property
     def name(self) -> str:
-        """What a filter finds it by."""
+        """What the filter of the page finds it by."""
         return f"{self.label} {self.row.records[0].method.name}"
 
 
@@ -49,49 +50,73 @@ class ReportTable:
 
     anchor: str
     group: Group
-    entries: tuple[ReportRow, ...]
+    rows: tuple[ReportRow, ...]
     score: Column
 
     @property
     def test(self) -> str:
+        """The label of the test set."""
         return self.group.context.test_set
 
-    def mean(self, entry: ReportRow) -> float | None:
-        """Return the mean score of a row over its seeds, as a fraction."""
-        return entry.row.cells[self.group.columns.index(self.score)].mean
-
-    def sd(self, entry: ReportRow) -> float | None:
-        return entry.row.cells[self.group.columns.index(self.score)].sd
-
-    def shown(self, value: float | None, sign: str = "") -> str:
-        """Write a score as the table does."""
-        if value is None:
-            return "n/a"
-        return f"{value * self.score.scale:{sign}.{self.score.decimals}f}"
-
     @property
-    def arrow(self) -> str:
-        return {True: " ↑", False: " ↓", None: ""}[self.score.higher_is_better]
+    def heading(self) -> str:
+        """The name of the score with the arrow of its direction."""
+        return self.score.directed_label
+
+    def mean(self, row: ReportRow) -> float | None:
+        """Return the mean score of a row over its seeds, as a fraction."""
+        return row.row.cells[self.group.columns.index(self.score)].mean
+
+    def sd(self, row: ReportRow) -> float | None:
+        """Return the standard deviation of a row's score over its seeds, as a fraction."""
+        return row.row.cells[self.group.columns.index(self.score)].sd
+
+    def ranked(self) -> list[ReportRow]:
+        """Return the rows, the best score first and those without a score last."""
+        sign = -1 if self.score.higher_is_better else 1
+        means = {id(row): self.mean(row) for row in self.rows}
+        return sorted(
+            self.rows, key=lambda row: (means[id(row)] is None, sign * (means[id(row)] or 0.0))
+        )
+
+    def shown(self, value: float, sign: str = "") -> str:
+        """Write a score as the table does; `sign` is + where its sign must be seen."""
+        return f"{value * self.score.scale:{sign}.{self.score.decimals}f}"
 
 
 @dataclass(frozen=True)
 class ReportContents:
-    """All chapters, the records in them, and a sentence for each thing worth saying."""
+    """All tables, the records in them, and a sentence for each thing worth saying."""
 
-    chapters: tuple[ReportTable, ...]
+    tables: tuple[ReportTable, ...]
     stored: tuple[StoredRecord, ...]
     notes: tuple[str, ...]
 
     @property
     def records(self) -> list[Record]:
+        """The records alone, in the order of their folders."""
         return [one.record for one in self.stored]
+
+    def only_table(self, what: str) -> ReportTable:
+        """Return the one table; raises UsageError, which says how to choose, where there are more.
+
+        what: what shows one table only, such as a plot.
+        """
+        if len(self.tables) == 1:
+            return self.tables[0]
+        tests = list(dict.fromkeys(table.test for table in self.tables))
+        how = "--only, such as --only train.limit_train=150" if len(tests) == 1 else "--test-set"
+        raise UsageError(
+            f"these records make {len(self.tables)} tables ({', '.join(tests)}), one {what} "
+            f"shows one: choose it with {how}"
+        )
 
 
 def gather_contents(found: Found, choice: Selection) -> ReportContents:
     """Arrange found records as tables; raises DataError where there is none, UsageError where the
     choice leaves none."""
     stored = keep_only(found.stored, choice.only)
-    table = build_table(
+    made = build_table(
         [one.record for one in stored],
         task=choice.task,
         test_set=choice.test_set,
@@ -100,18 +125,16 @@ def gather_contents(found: Found, choice: Selection) -> ReportContents:
         across=choice.across,
     )
     places = {id(one.record): one for one in stored}
-    chapters = []
-    for number, group in enumerate(table.groups, start=1):
-        entries = tuple(
+    tables = []
+    for number, group in enumerate(made.groups, start=1):
+        rows = tuple(
             ReportRow(row, tuple(places[id(record)] for record in row.records))
             for row in group.rows
         )
-        chapters.append(
-            ReportTable(f"table-{number}", group, entries, _score(group, choice.metric))
-        )
-    used = {id(one) for chapter in chapters for entry in chapter.entries for one in entry.stored}
+        tables.append(ReportTable(f"table-{number}", group, rows, _score(group, choice.metric)))
+    used = {id(one) for table in tables for row in table.rows for one in row.stored}
     kept = tuple(one for one in stored if id(one) in used)
-    return ReportContents(tuple(chapters), kept, (*found.notes, *table.notes))
+    return ReportContents(tuple(tables), kept, (*found.notes, *made.notes))
 
 
 def is_headline(group: Group, column: Column) -> bool:

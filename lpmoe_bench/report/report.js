@@ -48,7 +48,7 @@
       const name = element.dataset.name.toLowerCase();
       return words.every((word) => name.includes(word));
     };
-    for (const chapter of all(".chapter")) chapter.classList.toggle("off", !placed(chapter));
+    for (const part of all(".filtered")) part.classList.toggle("off", !placed(part));
     for (const row of all("tbody tr[data-name], figure[data-name], .cell[data-name]")) {
       const there = row.dataset.task === undefined || placed(row);
       row.classList.toggle("off", !(there && named(row)));

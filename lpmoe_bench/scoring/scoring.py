@@ -259,6 +259,9 @@ def score_folders(
             scored = found[plan.folders[index].title]
             record = write_scored(plan, index, scored, environment)
         records.append(store.StoredRecord(place, record))
+        for label, found_maps in plan.folders[index].matches.items():
+            there = store.common_folder(found_maps.files.values())
+            store.remember_places(place, label, store.Places(request.images, request.gt, there))
     results: dict[str, dict[str, Sequence[ScoreResult | None]]] = {}
     for one in (one for ones in found.values() for one in ones):
         results.setdefault(one.facts.label, {})[one.title] = one.results

@@ -43,6 +43,12 @@ class Column:
     is_score: bool = False
     head: str = ""
 
+    @property
+    def directed_label(self) -> str:
+        """Return the label with the arrow of its direction, if it has one."""
+        arrow = {None: "", True: " ↑", False: " ↓"}[self.higher_is_better]
+        return self.label + arrow
+
 
 def empty_value(record: Record, test: str) -> None:
     """Stand for the value of a column that no record fills."""

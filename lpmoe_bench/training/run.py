@@ -207,7 +207,11 @@ def run_request(request: RunRequest, terminal: Terminal, force: bool = False) ->
     if (plan.folder / store.RECORD).exists() and not force:
         _name_other_code(store.read_record(plan.folder), plan, terminal)
     try:
-        return store.StoredRecord(plan.folder, execute(plan, terminal, force))
+        record = execute(plan, terminal, force)
+        if request.folders is not None:
+            own = store.Places(request.folders.test_images, request.folders.test_masks)
+            store.remember_places(plan.folder, plan.tests[0].label, own)
+        return store.StoredRecord(plan.folder, record)
     except KeyboardInterrupt:  # outside of training, which stops after its step
         raise InterruptedRun("interrupted; the same command goes on where it was") from None
 

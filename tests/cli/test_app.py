@@ -20,7 +20,7 @@ COMMANDS = (
     "evaluate",
     "score",
     "predict",
-    "picture",
+    "figure",
     "table",
     "list",
     "describe",

@@ -69,8 +69,8 @@ def test_tile_changes_large_images_alone(run, tmp_path):
     draw(tmp_path / "in" / "small.png", 128, 128)  # twice the training size of 64
     draw(tmp_path / "in" / "large.png", 129, 128)
     for tile in ("auto", "never"):
-        folder = str(tmp_path / tile)
-        done = call(["predict", str(run), str(tmp_path / "in"), "-o", folder, "--tile", tile])
+        more = ["--tile", tile] if tile == "auto" else []  # images are seen as they are scored
+        done = call(["predict", str(run), str(tmp_path / "in"), "-o", str(tmp_path / tile), *more])
         assert done.code == 0, done.stderr
         assert ("1 of 2 images were seen in windows of 128" in done.stderr) == (tile == "auto")
     maps = {
@@ -178,7 +178,7 @@ def test_picture_is_of_the_runs_own_task(run, tmp_path, monkeypatch):
         return TaskData(split, [split], [])
 
     draw_pairs(tmp_path / "scenes", 5, seed=3)
-    monkeypatch.setattr("lpmoe_bench.data.tasks.resolve", drawn)
+    monkeypatch.setattr("lpmoe_bench.report.figure_data.resolve", drawn)
     other = tmp_path / "other"
     shutil.copytree(run, other)
     text = (other / "run.json").read_text().replace('"task": "cod"', '"task": "leaf"')
@@ -187,6 +187,9 @@ def test_picture_is_of_the_runs_own_task(run, tmp_path, monkeypatch):
         done = call(["picture", str(folder), "--count", "2", "-o", str(tmp_path / "p.png")])
         assert done.code == 0, done.stderr
         assert asked.pop() == (task, True)
-        assert shape(tmp_path / "p.png")[:2] == (24 + 2 * 182 + 6, 3 * 182 + 6)
+        assert "note: picture is now figure RUNS --embedded --rows even" in done.stderr
+        height, width = shape(tmp_path / "p.png")[:2]
+        assert width == pytest.approx(6.9 * 300, abs=1)  # image, mask and map, of two images
+        assert height == pytest.approx(2 * width / 3 * 60 / 80 + 0.28 * 300, rel=0.03)
     refused = call(["picture", str(run), str(other), "-o", str(tmp_path / "p.png")])
     assert (refused.code, "several tasks, cod and leaf" in refused.stderr) == (2, True)

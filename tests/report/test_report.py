@@ -23,7 +23,7 @@ from lpmoe_bench.metrics.protocols import COD
 from lpmoe_bench.records.context import keep_only, parse_only
 from lpmoe_bench.records.store import find_records, read_record, read_rows, write_record
 from lpmoe_bench.report.contents import Selection, gather_contents
-from lpmoe_bench.report.page import Markup, clean, escape, tag
+from lpmoe_bench.report.svg import clean
 
 
 class Parts(HTMLParser):
@@ -56,10 +56,8 @@ def three(root: Path) -> None:
         stored(root, "decoder_only", seed, -0.05)
 
 
-def test_text_is_escaped_and_markup_is_not():
-    assert tag("b", "<i>", Markup("<i>"), title='"') == '<b title="&quot;">&lt;i&gt;<i></b>'
-    assert tag("td", None, [1, "x"], hidden=False, open=True) == "<td open>1x</td>"
-    assert escape("a\u202eb\ud800\x00\tc") == "a\ufffdb\ufffd\ufffd\tc"
+def test_signs_that_deceive_are_replaced_and_others_stay():
+    assert clean("a\u202eb\ud800\x00\tc") == "a\ufffdb\ufffd\ufffd\tc"
     assert clean("мета 方法 é") == "мета 方法 é"
 
 
@@ -175,12 +173,32 @@ def test_hundreds_of_records_stay_a_page(tmp_path):
     assert "Only the 24 best of 100 rows are compared" in text
 
 
+def test_twice_the_rows_are_twice_the_work(tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(
+        "lpmoe_bench.report.image_scores.read_rows",
+        lambda path: read.append(path) or read_rows(path),
+    )
+    grown = []
+    for count in (15, 30):
+        for number in range(count):
+            method = {"name": f"m{number}", "title": f"Method {number}"}
+            root = tmp_path / str(count)
+            stored(root, "lora", number % 3, method=method, fingerprint=f"{number:064}")
+        size = len(report(root, tmp_path / "report"))
+        grown.append((len(read), size))
+        read.clear()
+    (reads, size), (more_reads, more_size) = grown
+    assert (reads, more_reads) == (15, 30)
+    assert more_size < 2 * size
+
+
 def test_choices_narrow_the_records(tmp_path):
     stored(tmp_path, "lora", train={"limit_train": 150})
     stored(tmp_path, "vpt")
     stored(tmp_path, "decoder_only", task="sod", test="ecssd")
     found = find_records([tmp_path])
-    assert [c.test for c in gather_contents(found, Selection()).chapters] == [
+    assert [one.test for one in gather_contents(found, Selection()).tables] == [
         "CAMO",
         "CAMO",
         "ecssd",
@@ -197,7 +215,7 @@ def test_choices_narrow_the_records(tmp_path):
     with_maps = keep_only([*found.stored, *maps], parse_only(["train.limit_train=150"]))
     assert [one.record.kind for one in with_maps] == ["run", "score"]
     assert [one.record.seed for one in with_maps] == [0, 5]
-    assert gather_contents(found, Selection(metric="mae")).chapters[0].score.key == "mae"
+    assert gather_contents(found, Selection(metric="mae")).tables[0].score.key == "mae"
     for choice, words in (
         (Selection(only=(("train.limit_trian", "1"),)), "did you mean 'train.limit_train'"),
         (Selection(only=(("train.limit_train", "7"),)), "there is 150, none"),
@@ -259,7 +277,7 @@ def test_without_maps_images_are_listed_with_scores_and_a_command(tmp_path):
     text = report(tmp_path / "runs", tmp_path / "report")
     assert "No maps are kept of Decoder only, VPT, LoRA" in text
     assert "runtime.save_predictions=true" in text
-    assert "predict RUN IMAGES --tile never" in text  # windows give other maps than were scored
+    assert "predict RUN IMAGES -o RUN/predictions/SET" in text
     assert len(re.findall(r'<th scope="row"[^>]*>img\d\d</th>', text)) == 8
 
 

@@ -1,0 +1,122 @@
+"""The `figure` command: images x methods as PDF or PNG, for papers and talks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lpmoe_bench.cli import options
+
+
+def figure_command(
+    *,
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(help="NAME=FOLDER of maps, runs, or folders of records; else runs."),
+    ] = None,
+    images: Annotated[Path | None, typer.Option(help="Your own folder of images.")] = None,
+    gt: Annotated[Path | None, typer.Option(help="... and of their masks.")] = None,
+    kept: options.RecordFilter,
+    rows: Annotated[
+        str, typer.Option(help="disagreement, worst, even, or names of images with commas.")
+    ] = "disagreement",
+    count: Annotated[int, typer.Option(help="How many rows.", min=1, max=30)] = 4,
+    metric: Annotated[
+        str | None,
+        typer.Option("--metrics", "--metric", help="Score of the order; else the primary one."),
+    ] = None,
+    protocol: options.ProtocolName = None,
+    show: Annotated[
+        str, typer.Option(help="Of each map, with commas: maps, overlays, errors.")
+    ] = "maps",
+    crop: Annotated[
+        list[str] | None,
+        typer.Option(help="object, X,Y,WIDTH,HEIGHT in pixels, or NAME=X,Y,WIDTH,HEIGHT."),
+    ] = None,
+    scores: Annotated[bool, typer.Option("--scores", help="The score below each map.")] = False,
+    width: Annotated[float, typer.Option(help="Inches: 3.25 a column, 6.9 two.", min=1)] = 6.9,
+    output: Annotated[
+        list[Path] | None,
+        typer.Option("--output", "-o", help="File: .pdf, .png, .svg.", show_default="figure.pdf"),
+    ] = None,
+    places: options.DataOptions,
+    out: options.Output,
+    offline: options.Offline = False,
+) -> None:
+    """Draw image, mask and the maps of methods side by side, of a task or of your own folders."""
+    from lpmoe_bench.data.registry import load_registry
+    from lpmoe_bench.environment import default_cache
+    from lpmoe_bench.records.context import narrow
+    from lpmoe_bench.records.store import Found
+    from lpmoe_bench.report.contents import Selection
+    from lpmoe_bench.report.figure import FigureLook, draw_figure, parse_crops
+    from lpmoe_bench.report.figure_data import FigureRequest, gather_figure
+    from lpmoe_bench.report.maps import SetSource, parse_maps
+    from lpmoe_bench.report.plots import need_plots
+
+    need_plots()
+    crops, around = parse_crops(crop or [])
+    look = FigureLook(tuple(options.names([show])), width, crops, around, scores)
+    named = parse_maps((text for text in sources or [] if "=" in text), "a source")
+    roots = [Path(text) for text in sources or [] if "=" not in text]
+    found, (settings, tasks, methods, tests) = Found([], []), kept.parsed()
+    if roots or not named:
+        own = gt or places.embedded  # which no record needs to name
+        found = narrow(options.readable_records(roots), (), tasks, methods, () if own else tests)
+    choice = Selection(
+        tasks[0] if tasks else None, tests[0] if tests else None, metric, only=settings
+    )
+    cache = default_cache()
+    data = gather_figure(
+        FigureRequest(
+            SetSource(load_registry(places.datasets), places.data_root, cache),
+            found,
+            named,
+            choice,
+            images,
+            gt,
+            places.embedded,
+            protocol,
+        )
+    )
+
+    def load(folder: Path):
+        from lpmoe_bench.inference.predictor import load_predictor
+
+        return load_predictor(folder, cache, offline)[0]
+
+    outputs = output or [Path("figure.pdf")]
+    rules = data.metric, data.protocol
+    drawn = draw_figure(data.test, data.sources, rows, count, *rules, look, outputs, load)
+    for note in [*data.notes, *drawn.notes]:
+        out.terminal.note(note)
+    files, titles = [str(path) for path in outputs], [one.title for one in data.sources]
+    if not out.json:
+        out.terminal.say(f"rows: {', '.join(drawn.images)}")
+    out.print({"output": files, "images": drawn.images, "methods": titles}, "\n".join(files))
+
+
+def picture_command(
+    *,
+    runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs of one task.")],
+    count: Annotated[int, typer.Option(help="How many scenes of the embedded set.", min=1)] = 4,
+    output: Annotated[Path, typer.Option("--output", "-o", help="File.")] = Path("picture.png"),
+    data: options.DataOptions,
+    out: options.Output,
+    offline: options.Offline = False,
+) -> None:
+    """Older spelling of `figure RUNS --embedded --rows even`."""
+    out.terminal.note("picture is now figure RUNS --embedded --rows even")
+    figure_command(
+        sources=[str(run) for run in runs],
+        kept=options.RecordFilter(),
+        rows="even",
+        count=count,
+        output=[output],
+        places=replace(data, embedded=True),
+        out=out,
+        offline=offline,
+    )
