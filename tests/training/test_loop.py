@@ -57,6 +57,8 @@ def test_four_images_are_learnt_by_heart(method: str):
         logits, aux = segmenter(images)
         loss = get_loss("structure")(logits, masks) + aux
         losses.append(loss.item())
+        if losses[-1] < 0.35 * losses[0]:
+            break  # the rest would take time and show no more
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

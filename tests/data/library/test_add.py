@@ -106,9 +106,6 @@ def test_replace_puts_the_old_aside(tmp_path, pranet):
     assert "put aside, yours to delete: " in added.words
 
 
-# --- recognising
-
-
 def test_files_without_a_partner_are_refused_or_left_out(tmp_path):
     root, gdd = tmp_path / "root", packaged("gdd")
     put(tmp_path / "down", "test/image", "test/mask", "1", "2", "3")
@@ -238,6 +235,3 @@ def test_transparent_pixels_are_no_object(tmp_path):
     add_set(packaged("trans10k"), tmp_path / "down", tmp_path / "root", QUIET)
     mask = read_mask(tmp_path / "root/trans10k/train/masks/1.png")
     assert (mask[:6].max(), mask[6:].min()) == (0, 255)
-
-
-# --- what a killed program leaves
