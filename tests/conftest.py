@@ -1,15 +1,15 @@
-"""Tiny backbones, one line a family, and the images that tests share."""
-
-from __future__ import annotations
+"""Tiny backbones, one line a family, and the images and the run that tests share."""
 
 import copy
 import os
 from functools import cache
+from pathlib import Path
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # a process for each core, so a thread for each process
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch, and for the processes of tests
 
 import pytest
+import tiny_runs
 import torch
 from hypothesis import settings
 from torch import Tensor
@@ -34,13 +34,8 @@ EVA = {
     "eva02_fused": ("eva02_small_patch14_224", SIZE | {"img_size": 56}),  # one, no bias of keys
     "dinov3": ("vit_small_patch16_dinov3", SIZE | {"img_size": 64}),
 }
-WHOLE = (
-    PLAIN
-    | EVA
-    | {
-        "beit": ("beit_base_patch16_224", SIZE | {"img_size": (64, 96)})  # the one size it takes
-    }
-)
+BEIT = {"beit": ("beit_base_patch16_224", SIZE | {"img_size": (64, 96)})}  # the one size it takes
+WHOLE = PLAIN | EVA | BEIT
 WINDOWS = {
     # A grid of 4 x 4 is padded to four windows of 3 x 3; two blocks of four are global.
     "sam": ("samvit_base_patch16", SIZE | SAM | {"img_size": 64}),
@@ -49,16 +44,25 @@ WINDOWS = {
 FAMILIES = WHOLE | WINDOWS
 
 
+def shake(module: torch.nn.Module) -> torch.nn.Module:
+    """Move every weight off its start, near which biases and LayerScale would hide."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return module
+
+
+def moved(name: str, **options) -> Backbone:
+    """A backbone of its own options with every weight away from its start."""
+    torch.manual_seed(0)
+    return shake(create_backbone(name, **options))
+
+
 @cache
 def _family(name: str) -> Backbone:
     timm_name, size = FAMILIES[name]
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        backbone = create_backbone(timm_name, **size)
-        with torch.no_grad():  # a fresh model hides biases and LayerScale: they start near zero
-            for parameter in backbone.vit.parameters():
-                parameter.add_(0.1 * torch.randn_like(parameter))
-    return backbone
+        return moved(timm_name, **size)
 
 
 def tiny_backbone(family: str = "plain") -> Backbone:
@@ -77,3 +81,18 @@ def tiny_image(backbone: Backbone) -> Tensor:
 def backbone(request: pytest.FixtureRequest) -> Backbone:
     """Each family in turn."""
     return tiny_backbone(request.param)
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of discs on noise, 24 pairs to train and 6 to test; tests only read it."""
+    return tiny_runs.draw_data(tmp_path_factory.mktemp("pairs"))
+
+
+@pytest.fixture(scope="session")
+def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of LoRA on it; tests only read it."""
+    runs = tmp_path_factory.mktemp("finished")
+    done = tiny_runs.call(tiny_runs.arguments(data, runs))
+    assert done.code == 0, done.stderr
+    return tiny_runs.only_run(runs)

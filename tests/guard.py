@@ -8,8 +8,6 @@ less dates, versions, speeds and folders; help texts and standard error do not c
 processor or packages are others than at the recording, numbers may differ by a part's tolerance.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import html
@@ -158,7 +156,7 @@ def draw(folder: Path) -> None:
 def fingerprints(lab: Lab) -> dict[str, str]:
     """The test that recomputes them runs, wherever it is; maps of others have none to recompute."""
     name = "test_published_fingerprints_stay"
-    homes = [p for p in (ROOT / "tests").glob("test_*.py") if f"def {name}(" in p.read_text()]
+    homes = [p for p in (ROOT / "tests").rglob("test_*.py") if f"def {name}(" in p.read_text()]
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *homes, "-k", name]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     lab.said["recomputed"] = done.stdout[-2000:]

@@ -1,7 +1,5 @@
 """Texts of the guard: what is left out of them, their tables as cells, and how two differ."""
 
-from __future__ import annotations
-
 import difflib
 import math
 import re

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import house
+import pytest
 
 HEAVY = ("lpmoe_bench.model", "lpmoe_bench.training", "lpmoe_bench.inference")
 HEAVY += ("lpmoe_bench.data.loader",)
@@ -43,17 +44,29 @@ def test_all_but_what_trains_imports_without_torch():
     assert "lora" in done.stdout.split()
 
 
+LIGHT = [
+    ("from lpmoe_bench.cli import app", "torch numpy pandas scipy cv2 pydantic"),
+    ("import lpmoe_bench", "torch numpy pandas rich"),
+    ("from lpmoe_bench.data.registry import load_registry as load; load().task('cod')", "torch"),
+    ("from lpmoe_bench.metrics.protocols import get_protocol as get; get('cod').hash", "numpy"),
+    ("from lpmoe_bench.metrics import protocols, scorer;"
+     "scorer.Scorer(protocols.get_protocol('cod'))", "numba py_sod_metrics"),
+    *((f"import lpmoe_bench.{name}", "torch pandas numpy scipy cv2")
+      for name in ("records.store", "environment", "records.context", "tables.formats")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("code", "heavy"), LIGHT)
+def test_what_starts_without_heavy_packages(code, heavy):
+    code = f"import sys; {code}; print(*{set(heavy.split())} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
 def test_the_blocker_blocks():
     done = without_extra(["method_zoo.backbones.backbone"])
     assert done.returncode == 1
     assert "method_zoo.backbones.backbone does not import without" in done.stderr
-
-
-def test_timm_imports():
-    # Some pairs of torch and torchvision install together and fail here.
-    import timm
-
-    assert timm.is_model("vit_small_patch14_dinov2")
 
 
 def test_numbers_of_the_house_are_kept():

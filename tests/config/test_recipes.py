@@ -5,16 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from tiny_runs import arguments, call, draw_data, only_run
+from tiny_runs import arguments, call, only_run
 
+from lpmoe_bench.config import settings
 from lpmoe_bench.config.recipes import describe_recipe, load_recipes, recipe_layers, recipe_notes
-from lpmoe_bench.config.settings import (
-    RunConfig,
-    build_config,
-    fields_by_role,
-    fingerprint,
-    later_fields,
-)
 from lpmoe_bench.data.registry import load_registry
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.model.decoders.names import get_decoder
@@ -28,6 +22,7 @@ from method_zoo.options import get_method, signature_options
 # Maps that another program made have no settings of ours: they lie under scored/.
 PUBLISHED = (Path(__file__).parents[2] / "results" / "records").rglob("run.json")
 RECORDS = sorted(path for path in PUBLISHED if "scored" not in path.parts)
+assert RECORDS  # of an empty list every test would be skipped
 CPU = {"runtime": {"device": "cpu"}}
 
 
@@ -39,7 +34,9 @@ def test_a_recipe_fits_what_there_is(name):
         assert task in registry.tasks
         layers = recipe_layers(name, task, [])
         method = get_method(layers[0]["method"])
-        config = complete_config(build_config(preset_layer(vars_of(method)), *layers, CPU), method)
+        config = complete_config(
+            settings.build_config(preset_layer(vars_of(method)), *layers, CPU), method
+        )
         check_backbone_name(config.backbone)
         get_decoder(config.decoder)
         get_loss(config.train.loss)
@@ -47,15 +44,15 @@ def test_a_recipe_fits_what_there_is(name):
 
 
 def test_the_papers_own_numbers():
-    config = build_config(*recipe_layers("lpmoe_paper", "cod", []))
+    config = settings.build_config(*recipe_layers("lpmoe_paper", "cod", []))
     train = config.train
     assert (train.steps, train.batch, train.lr, train.weight_decay) == (80_000, 16, 5e-5, 0.05)
     assert (train.clip, config.size, config.decoder) == (None, 512, "mask2former")
     assert round(train.warmup * 80_000) == 1500
     for task, epochs, rate in (("polyp", 30, 1e-4), ("cod", 20, 1e-4), ("road", 20, 3e-4)):
-        train = build_config(*recipe_layers("conv_lora_paper", task, [])).train
+        train = settings.build_config(*recipe_layers("conv_lora_paper", task, [])).train
         assert (train.epochs, train.lr, train.decoder_lr) == (epochs, rate, rate)
-    shadow = build_config(*recipe_layers("conv_lora_paper", "shadow", [])).train
+    shadow = settings.build_config(*recipe_layers("conv_lora_paper", "shadow", [])).train
     assert (shadow.epochs, shadow.loss, shadow.patience) == (10, "balanced_bce", 10)
 
 
@@ -69,19 +66,10 @@ def test_options_belong_to_their_method():
     assert again == kept
 
 
-def test_no_recipe_is_no_layer():
-    assert recipe_layers("", "cod", []) == []
-    assert recipe_notes("") == []
-
-
-def test_an_unknown_recipe():
+def test_no_recipe_is_no_layer_and_an_unknown_one_a_sentence():
+    assert recipe_layers("", "cod", []) == recipe_notes("") == []
     with pytest.raises(UsageError, match="did you mean 'lpmoe_paper'"):
         recipe_layers("lpmoe_papr", "cod", [])
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return draw_data(tmp_path_factory.mktemp("data"))
 
 
 def test_precedence(data, tmp_path):
@@ -112,8 +100,8 @@ def test_describe_and_list():
     assert "02c7363" in text
     names = [row[0] for row in json.loads(call(["list", "recipes", "--json"]).stdout)]
     assert names == list(load_recipes())
-    settings = [text for name, text in describe_recipe("conv_lora_paper") if "(cod)" in name]
-    assert settings == ["20"]
+    epochs = [text for name, text in describe_recipe("conv_lora_paper") if "(cod)" in name]
+    assert epochs == ["20"]
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.parts[-3] + "-" + path.parts[-4])
@@ -127,26 +115,25 @@ def test_published_fingerprints_stay(path):
         "protocol": record.protocol.hash,
         "weights": record.backbone.weights_sha256,
     }
-    config = RunConfig.model_validate(record.config)
+    config = settings.RunConfig.model_validate(record.config)
     own = record.config["options"]
     asked = {k: v for k, v in own.items() if v != signature_options(method)[k]}
     again = complete_config(config.model_copy(update={"options": asked}), method)
     assert again.options == own
-    assert fingerprint(again, digests) == record.fingerprint
-
-
-def test_there_are_published_records():
-    assert RECORDS
+    assert settings.fingerprint(again, digests) == record.fingerprint
 
 
 def test_later_settings_are_hashed_off_their_default():
-    roles, plain = fields_by_role(), fingerprint(RunConfig(), {})
+    roles, plain = settings.fields_by_role(), settings.fingerprint(settings.RunConfig(), {})
     changed = {"steps": 7, "patience": 7, "scale": (0.5, 2.0), "photometric": True}
-    assert {f"train.{name}" for name in changed} == set(later_fields())
+    assert {f"train.{name}" for name in changed} == set(settings.later_fields())
     for name, value in changed.items():
         assert roles[f"train.{name}"] == "recipe"
-        assert fingerprint(build_config({"train": {name: value}}), {}) != plain
-    assert fingerprint(build_config({"recipe": "lpmoe_paper", "label": "mine"}), {}) == plain
+        assert settings.fingerprint(settings.build_config({"train": {name: value}}), {}) != plain
+    assert (
+        settings.fingerprint(settings.build_config({"recipe": "lpmoe_paper", "label": "mine"}), {})
+        == plain
+    )
 
 
 def test_steps_and_patience_end_a_training(data, tmp_path):

@@ -2,29 +2,27 @@
 
 import pytest
 
-from lpmoe_bench.config.settings import (
-    ROLES,
-    RunConfig,
-    build_config,
-    fields_by_role,
-    fingerprint,
-    parse_sets,
-    read_config_file,
-)
+from lpmoe_bench.config import settings
 from lpmoe_bench.errors import UsageError
 
 
 def test_every_field_has_a_role():
-    assert {name for name, role in fields_by_role().items() if role not in ROLES} == set()
+    assert {
+        name for name, role in settings.fields_by_role().items() if role not in settings.ROLES
+    } == set()
 
 
 def test_later_layers_win():
-    config = build_config({"train": {"lr": 1.0, "epochs": 9}}, {"train": {"lr": 0.5}}, {"size": 64})
+    config = settings.build_config(
+        {"train": {"lr": 1.0, "epochs": 9}}, {"train": {"lr": 0.5}}, {"size": 64}
+    )
     assert (config.train.lr, config.train.epochs, config.size) == (0.5, 9, 64)
 
 
 def test_sets_go_to_their_sections():
-    layer = parse_sets(["rank=8", "alpha=1e-1", "decoder.width=32", "train.lr=1e-4", "deep=false"])
+    layer = settings.parse_sets(
+        ["rank=8", "alpha=1e-1", "decoder.width=32", "train.lr=1e-4", "deep=false"]
+    )
     assert layer["options"] == {"rank": 8, "alpha": 0.1, "deep": False}
     assert layer["decoder_options"] == {"width": 32}
     assert layer["train"] == {"lr": 1e-4}
@@ -43,7 +41,7 @@ def test_sets_go_to_their_sections():
 )
 def test_wrong_settings_are_one_sentence(layer: dict, sentence: str):
     with pytest.raises(UsageError, match=sentence) as caught:
-        build_config(layer)
+        settings.build_config(layer)
     assert "\n" not in str(caught.value)
 
 
@@ -53,7 +51,7 @@ def test_wrong_settings_are_one_sentence(layer: dict, sentence: str):
 )
 def test_wrong_sets_are_one_sentence(text: str, sentence: str):
     with pytest.raises(UsageError, match=sentence):
-        parse_sets([text])
+        settings.parse_sets([text])
 
 
 @pytest.mark.parametrize("content", ["- a list", "size: [1", "!!python/object/apply:os.getcwd []"])
@@ -61,7 +59,7 @@ def test_wrong_config_files_are_one_sentence(tmp_path, content: str):
     path = tmp_path / "c.yaml"
     path.write_text(content)
     with pytest.raises(UsageError):
-        read_config_file(path)
+        settings.read_config_file(path)
 
 
 def _other_value(name: str, role: str):
@@ -86,7 +84,9 @@ def _other_value(name: str, role: str):
         "decoder_options": {"width": 8},
     }
     section, _, leaf = name.rpartition(".")
-    default = (getattr(RunConfig(), section) if section else RunConfig()).__getattribute__(leaf)
+    default = (
+        getattr(settings.RunConfig(), section) if section else settings.RunConfig()
+    ).__getattribute__(leaf)
     value = values.get(name)
     if value is None:
         value = (
@@ -97,14 +97,14 @@ def _other_value(name: str, role: str):
     return {section: {leaf: value}} if section else {leaf: value}
 
 
-@pytest.mark.parametrize(("name", "role"), fields_by_role().items())
+@pytest.mark.parametrize(("name", "role"), settings.fields_by_role().items())
 def test_fingerprint_hashes_recipe_and_protocol_and_nothing_else(name: str, role: str):
-    before = fingerprint(build_config(), {"train": "a"})
-    after = fingerprint(build_config(_other_value(name, role)), {"train": "a"})
+    before = settings.fingerprint(settings.build_config(), {"train": "a"})
+    after = settings.fingerprint(settings.build_config(_other_value(name, role)), {"train": "a"})
     assert (before != after) == (role in ("recipe", "protocol"))
 
 
 def test_fingerprint_hashes_the_digests():
-    assert fingerprint(build_config(), {"train": "a"}) != fingerprint(
-        build_config(), {"train": "b"}
+    assert settings.fingerprint(settings.build_config(), {"train": "a"}) != settings.fingerprint(
+        settings.build_config(), {"train": "b"}
     )

@@ -48,21 +48,15 @@ def test_the_real_camo(real, tmp_path):
     ("task", "train", "tests"),
     [
         ("sod", ("ecssd/train_local700", 700), {"ecssd/test_local300": 300}),
-        (
-            "polyp",
-            ("kvasir_seg/train", 800),
-            {"kvasir_seg/test": 100, "cvc_clinicdb/test_seqdisjoint": 96},
-        ),
+        ("polyp", ("kvasir_seg/train", 800),
+         {"kvasir_seg/test": 100, "cvc_clinicdb/test_seqdisjoint": 96}),
         ("skin", ("ham10000_small/train_local1200", 1200), {"ham10000_small/test_local300": 300}),
         ("leaf", ("coffee_leaf/train_with_symptom", 320), {"coffee_leaf/test_with_symptom": 40}),
-        (
-            "leaf_all",
-            ("coffee_leaf/train", 400),
-            {"coffee_leaf/test": 50, "coffee_leaf/test_with_symptom": 40},
-        ),
+        ("leaf_all", ("coffee_leaf/train", 400),
+         {"coffee_leaf/test": 50, "coffee_leaf/test_with_symptom": 40}),
         ("road", ("epfl_roads/train_first80", 80), {"epfl_roads/test_last20": 20}),
     ],
-)
+)  # fmt: skip
 def test_the_other_real_sets(real, tmp_path, task, train, tests):
     data = find(real, tmp_path, task=task)
     assert (data.train.label, len(data.train.pairs)) == train

@@ -1,7 +1,5 @@
 """The registry of data sets, and what a file of it may say."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -75,8 +73,9 @@ def test_a_few_lines_add_a_set_and_a_task(tmp_path, root):
     assert "camo" in load_registry(path).datasets
 
 
-def test_real_sets_are_found_and_their_counts_compared(root):
+def test_real_sets_are_found_and_their_counts_compared(root, tiny):
     data = find(root)
+    assert tiny == []  # nothing is drawn
     assert data.train.label == "camo/train"
     assert [p.name for p in data.train.pairs] == ["a", "b", "c"]
     assert [s.label for s in data.tests] == ["camo/test", "cod10k_mini62/all"]
@@ -153,11 +152,6 @@ def test_a_damaged_embedded_set_says_how_to_repair_it(tmp_path, tiny):
         find(None, tmp_path)
 
 
-def test_real_data_draws_nothing(root, tiny):
-    find(root)
-    assert tiny == []
-
-
 def test_data_folder_that_does_not_exist(tmp_path):
     with pytest.raises(DataError, match=r"nowhere does not exist; correct --data-root"):
         find(tmp_path / "nowhere")
@@ -179,12 +173,9 @@ def test_two_training_sets_are_joined(tmp_path, root):
     ]  # fmt: skip
 
 
-def test_half_of_the_training_sets_is_an_error(tmp_path, root):
+def test_half_or_none_of_the_training_sets_is_an_error(tmp_path, root):
     with pytest.raises(DataError, match="needs second/all, which is not in the data folder"):
         find(root, datasets=own(tmp_path, TWO), task="two")
-
-
-def test_no_data_and_no_embedded_set(tmp_path):
     with pytest.raises(DataError, match="task two has no embedded set; get camo/train, second/all"):
         find(None, datasets=own(tmp_path, TWO), task="two")
 
@@ -217,16 +208,6 @@ def test_own_folders_that_are_wrong(tmp_path, root):
         find(None, folders=Folders(mine / "none", mine / "masks", mine / "images", mine / "masks"))
 
 
-def test_registry_needs_no_torch():
-    code = (
-        "import sys; sys.modules['torch'] = None;"
-        "from lpmoe_bench.data.registry import load_registry;"
-        "load_registry().task('cod')"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
 # datasets.yaml and a user's own file: what ships, and one sentence for all that is wrong.
 
 
@@ -234,16 +215,6 @@ SET = "{title: Mine, task: cod, folder: mine"
 
 
 # --- the packaged file
-
-
-def test_task_cod_as_it_ships():
-    task = load_registry().task("cod")
-    assert (task.protocol, task.loss, task.select) == ("cod", "structure", "s_measure")
-    assert task.train == ["sinet_cod/train"]
-    assert task.stand_in.train == ["camo/train"]
-    assert task.stand_in.test == ["camo/test", "cod10k_mini62/all"]
-    assert task.embedded == "generated_cod"
-    assert task.recipe == {}
 
 
 def test_every_packaged_set_says_where_it_is_from():
@@ -342,7 +313,7 @@ def test_unknown_names_get_a_suggestion():
         ("tasks: {t: {title: T, protocol: cod, loss: l, select: s, train: [], test: [camo/test]}}",
          "key 'train'"),
         ("a: !!python/object/apply:os.system [echo hacked]", "not valid YAML"),
-        ("[" * 2000, "(nested too deeply|not valid YAML)"),
+        ("[" * 600, "(nested too deeply|not valid YAML)"),
     ],
 )  # fmt: skip
 def test_broken_files_of_a_user(tmp_path, text, sentence):

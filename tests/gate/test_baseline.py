@@ -27,11 +27,8 @@ def test_equal_records_give_equal_bytes_whatever_the_order(base, tmp_path):
     read = read_baseline(file)
     assert baseline_text(read) == file.read_text()
     assert '"seeds": [0, 1, 2, 3, 4]' in file.read_text()  # a list of numbers is one line
-
-
-def test_scores_survive_the_file_to_the_last_bit(base):
-    records, file = base
-    assert "same to the last bit" in call("check", records, "--baseline", file, "--json")
+    again = call("check", tmp_path / "again", "--baseline", file, "--json")
+    assert "same to the last bit" in again
 
 
 def test_a_second_pin_is_refused(base):
@@ -72,25 +69,20 @@ def test_a_baseline_that_is_no_use_is_one_sentence(tmp_path, text, words):
         (lambda cell: cell.update(surprise=1), "surprise"),
         (lambda cell: cell["metrics"]["mae"].update(sd=-1.0), "metrics.mae.sd"),
         (lambda cell: cell["metrics"]["mae"].update(sd=float("nan")), "metrics.mae.sd"),
+        (None, "is there twice"),
     ],
 )
 def test_an_edited_baseline_is_found_out(base, change, words):
     records, file = base
     content = json.loads(file.read_text())
-    change(content["cells"][0])
+    if change is None:
+        content["cells"] *= 2
+    else:
+        change(content["cells"][0])
     file.write_text(json.dumps(content))
     said = call("check", records, "--baseline", file, code=DataError.exit_code)
-    assert "is damaged" in said
     assert words in said
-
-
-def test_two_cells_of_one_name_are_found_out(base):
-    records, file = base
-    content = json.loads(file.read_text())
-    content["cells"] *= 2
-    file.write_text(json.dumps(content))
-    said = call("check", records, "--baseline", file, code=DataError.exit_code)
-    assert "is there twice" in said
+    assert change is None or "is damaged" in said
 
 
 def test_limits_that_make_no_sense_are_one_sentence(base):

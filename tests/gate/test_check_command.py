@@ -188,11 +188,6 @@ def test_a_full_disk_leaves_the_old_baseline(base, monkeypatch):
     assert file.read_bytes() == before
 
 
-def test_help_names_the_four_commands():
-    said = call("--help")
-    assert all(f" {name} " in said for name in ("pin", "check", "explain", "update"))
-
-
 def test_workflow_and_make_run_the_same_cell():
     import yaml
 

@@ -162,15 +162,6 @@ def test_of_200_clean_candidates_at_most_16_alarm(setting, shared):
     assert _alarms(setting, seed=1, shared=shared) <= 16
 
 
-def test_without_a_spread_of_its_own_the_level_would_not_hold():
-    # A limit that takes the baseline's mean as known, and t as normal, alarms far too often.
-    rng, alarms = np.random.default_rng(1), 0
-    for _ in range(200):
-        base, new = rng.normal(0, 1, 3), rng.normal(0, 1)
-        alarms += new < base.mean() - 1.645 * base.std(ddof=1)
-    assert alarms > 16
-
-
 def test_the_level_is_used_up_where_the_model_is_exact():
     # Gate and nominal level agree: 5 % of 1000 within three standard errors of 0.7 %.
     alarms = _alarms((4, 2, 40, 1, 0.02, 0.05), seed=3, trials=1000)
@@ -199,10 +190,8 @@ def test_one_broken_seed_of_five_does_not_hide_behind_its_own_spread():
     rng = np.random.default_rng(0)
     base = rng.normal(0.7, 0.01, 5)
     broken = [*base[:4], 0.2]
-    line = judge_scores(
-        [Score("c", "m0", pinned(base.tolist()), np.mean(broken), 5, False)], POLICY
-    )
-    assert line[0].verdict == "regressed"
+    score = Score("c", "m0", pinned(base.tolist()), np.mean(broken), 5, False)
+    assert judge_scores([score], POLICY)[0].verdict == "regressed"
     assert stats.ttest_rel(base, broken, alternative="greater").pvalue > 0.05  # as pairs it would
 
 

@@ -33,11 +33,8 @@ def draw_mask(index, shape=(48, 72)):
 def draw_logits(index, seed):
     """What a fair model of that seed might predict: the blurred mask, off by a bias and noise."""
     own = np.random.default_rng([2, seed])
-    bias, gain, rng = (
-        own.normal(0, 0.15),
-        own.normal(1, 0.04),
-        np.random.default_rng([3, seed, index]),
-    )
+    bias, gain = own.normal(0, 0.15), own.normal(1, 0.04)
+    rng = np.random.default_rng([3, seed, index])
     soft = cv2.GaussianBlur(draw_mask(index).astype(np.float64) / 255, (0, 0), 3) * 8 - 4
     grain = cv2.GaussianBlur(rng.normal(0, 8, soft.shape), (0, 0), 2)
     return gain * soft + bias + rng.normal(0, 0.4) + grain
@@ -121,19 +118,8 @@ def smoke(runs, seed=0):
     from tiny_runs import call
 
     config = str(ROOT / ".ci" / "gate.yaml")
-    done = call(
-        [
-            "run",
-            "--config",
-            config,
-            "--embedded",
-            "--seed",
-            str(seed),
-            "--runs",
-            str(runs),
-            "--quiet",
-        ]
-    )
+    more = ("--embedded", "--seed", str(seed), "--runs", str(runs), "--quiet")
+    done = call(["run", "--config", config, *more])
     assert done.code == 0, done.stderr
     return judge_cells(pinned(), cells(runs), pinned().policy)
 

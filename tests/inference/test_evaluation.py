@@ -1,7 +1,5 @@
 """`evaluate`: the run's own scores again, records that tables read, sets that are refused."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path
@@ -59,6 +57,10 @@ def place(tmp_path_factory) -> Path:
 
 def where(place: Path) -> list[str]:
     return ["--datasets", str(place / "own.yaml"), "--data-root", str(place / "data")]
+
+
+def own(folder: Path) -> list[str]:
+    return [a for k in ("images", "masks") for a in (f"--test-{k}", str(folder / k))]
 
 
 def run_of(place: Path) -> Path:
@@ -152,8 +154,7 @@ def test_copies_of_training_images_are_found_under_other_names(place, tmp_path):
         source = place / "data" / "discs" / kind
         shutil.copy(source / "003.png", tmp_path / kind / "renamed.png")
         shutil.copy(source / "009.png", tmp_path / kind / "new.png")
-    folders = ["--test-images", str(tmp_path / "images"), "--test-masks", str(tmp_path / "masks")]
-    done = evaluate(place, *folders, "--runs", str(tmp_path / "runs"))
+    done = evaluate(place, *own(tmp_path), "--runs", str(tmp_path / "runs"))
     assert (done.code, "1 of the 2 images of own/test" in done.stderr) == (2, True)
     assert ": renamed;" in done.stderr
 
@@ -169,24 +170,23 @@ def test_own_folders_of_one_name_are_told_apart(place, tmp_path):
     for name, seed in (("a", 5), ("b", 6)):
         draw_pairs(tmp_path / name, 3, seed=seed)
 
-    def own(name: str, *more: str):
-        kinds = [a for k in ("images", "masks") for a in (f"--test-{k}", str(tmp_path / name / k))]
-        return evaluate(place, *kinds, "--runs", str(tmp_path / "runs"), *more)
+    def on(name: str, *more: str):
+        return evaluate(place, *own(tmp_path / name), "--runs", str(tmp_path / "runs"), *more)
 
-    assert own("a").code == 0
-    other = own("b")
+    assert on("a").code == 0
+    other = on("b")
     assert (other.code, "called own/test too" in other.stderr) == (2, True)
-    named = own("b", "--name", "b")
+    named = on("b", "--name", "b")
     assert named.code == 0, named.stderr
     labels = {test for r in find_records([tmp_path / "runs"]).records for test in r.scores}
     assert labels == {"own/test", "own/b"}
-    assert own("a", "--name", "../b").code == 2
+    assert on("a", "--name", "../b").code == 2
 
 
 def test_a_training_list_that_is_not_here_is_said(place, tmp_path):
     draw_pairs(tmp_path / "new", 3, seed=7)
-    folders = [a for k in ("images", "masks") for a in (f"--test-{k}", str(tmp_path / "new" / k))]
-    done = call(["evaluate", str(run_of(place)), *folders, "--runs", str(tmp_path / "runs")])
+    runs = ["--runs", str(tmp_path / "runs")]
+    done = call(["evaluate", str(run_of(place)), *own(tmp_path / "new"), *runs])
     assert done.code == 0, done.stderr
     record = read_record(only_run(tmp_path / "runs"))
     assert any(

@@ -1,7 +1,5 @@
 """`predict`: any size and kind of file, trees of folders, broken files, nothing overwritten."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path
@@ -9,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from tiny_runs import arguments, call, draw_data, draw_pairs, only_run
+from tiny_runs import call, draw_pairs
 
 from lpmoe_bench.data.pairs import find_pairs
 from lpmoe_bench.data.splits import Split
@@ -18,13 +16,9 @@ from lpmoe_bench.errors import UsageError
 from lpmoe_bench.inference.prediction import find_images
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Path:
-    data = draw_data(tmp_path_factory.mktemp("pairs"))
-    runs = tmp_path_factory.mktemp("runs")
-    done = call(arguments(data, runs, "--set", "train.epochs=1"))
-    assert done.code == 0, done.stderr
-    return only_run(runs)
+@pytest.fixture
+def run(finished) -> Path:
+    return finished
 
 
 def draw(path: Path, height: int, width: int, channels: int = 3, kind: type = np.uint8) -> None:
@@ -40,13 +34,8 @@ def shape(path: Path) -> tuple[int, ...]:
 
 def test_any_size_and_kind_of_image(run, tmp_path):
     images, out = tmp_path / "in", tmp_path / "out"
-    sizes = {
-        "one": (1, 1),
-        "odd": (37, 53),
-        "long": (20, 1500),
-        "tall": (700, 1),
-        "big": (260, 333),
-    }
+    sizes = {"one": (1, 1), "odd": (37, 53), "long": (20, 1500), "tall": (700, 1)}
+    sizes |= {"big": (260, 333)}
     for name, sides in sizes.items():
         draw(images / f"{name}.png", *sides)
     draw(images / "grey.png", 30, 40, 1)

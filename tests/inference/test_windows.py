@@ -1,7 +1,5 @@
 """Windows and their blend: sums of one, no seams, the whole image's own map where one is enough."""
 
-from __future__ import annotations
-
 import tracemalloc
 from itertools import pairwise
 

@@ -10,7 +10,6 @@ from hand_backbone import on_grid, set_all
 
 from method_zoo.adaroute import Center, DynamicAdapter
 from method_zoo.backbones.create import create_backbone
-from method_zoo.errors import ZooError
 from method_zoo.options import get_method
 
 # Widths and depths of the four stages, modules a block, and the published millions.
@@ -125,14 +124,6 @@ def test_adaroute_places_its_modules_on_the_stream(placement):
         torch.testing.assert_close(method.block(3, t).x, expected.x)
 
 
-def test_adaroute_can_start_at_the_frozen_model():
-    image = tiny_image(tiny_backbone())
-    frozen = get_method("decoder_only")(tiny_backbone())(image).final
-    for zero_init in (False, True):
-        method = get_method("adaroute")(tiny_backbone(), zero_init=zero_init)
-        assert torch.equal(method(image).final, frozen) is zero_init
-
-
 @pytest.mark.parametrize(
     ("size", "width", "count"), [("small", 32, 0.551), ("base", 128, 3.098), ("large", 128, 8.058)]
 )
@@ -141,17 +132,3 @@ def test_adaroute_is_narrower_on_a_narrow_backbone(size, width, count):
         method = get_method("adaroute")(create_backbone(f"vit_{size}_patch16_224"))
     assert method.after_mlp[0].inner.in_features == width
     assert round(sum(p.numel() for p in method.trainable().values()) / 1e6, 3) == count
-
-
-@pytest.mark.parametrize(
-    ("options", "sentence"),
-    [
-        ({"placement": "mlp"}, "placement is 'mlp'; choose block or attention"),
-        ({"centers": 5}, "centers is 5; a backbone of 4 blocks takes 1 to 4"),
-        ({"kernels": 4}, "kernels is 4; it must be 0 to 3"),
-        ({"experts": -1}, "experts is -1; it must be at least 0"),
-    ],
-)
-def test_a_wrong_option_is_one_sentence(options, sentence):
-    with pytest.raises(ZooError, match=sentence):
-        get_method("adaroute")(tiny_backbone(), **options)

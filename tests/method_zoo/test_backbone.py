@@ -1,7 +1,5 @@
 """Backbones: opened, they equal their libraries bit for bit."""
 
-from __future__ import annotations
-
 import copy
 
 import pytest
@@ -9,8 +7,8 @@ import timm
 import torch
 import torch.nn.functional as F
 import torch.utils._pytree as pytree
-from conftest import EVA, FAMILIES, PLAIN, SIZE, WHOLE, tiny_backbone, tiny_image
-from opened import Recorder, image_of, native, opened, rebuilt
+from conftest import EVA, FAMILIES, PLAIN, SIZE, WHOLE, moved, tiny_backbone, tiny_image
+from opened import image_of, native, opened, rebuilt, recorded
 
 from method_zoo.backbones.backbone import Backbone, Tokens
 from method_zoo.backbones.create import create_backbone
@@ -50,13 +48,6 @@ def test_equals_timm_with_the_same_resized_table(family, antialias):
     assert torch.equal(opened(backbone, image), native(backbone, resized, image))
 
 
-def test_antialias_changes_a_smaller_table():
-    backbone, image = tiny_backbone("dinov2"), image_of(32, 32)
-    with_it = opened(backbone, image)
-    backbone.pos_antialias = False
-    assert not torch.allclose(with_it, opened(backbone, image), atol=1e-3)
-
-
 def test_table_without_antialias_is_plain_bicubic():
     # The authors of DINOv2: torch's bicubic, align_corners false, the class token left alone.
     backbone = tiny_backbone("dinov2")
@@ -85,11 +76,7 @@ def test_table_without_antialias_is_plain_bicubic():
     ids=lambda extra: next(iter(extra)),
 )
 def test_equals_timm_for_every_option_of_a_plain_vit(extra):
-    torch.manual_seed(0)
-    backbone = create_backbone("vit_tiny_patch16_224", **(SIZE | {"img_size": 64} | extra))
-    with torch.no_grad():
-        for parameter in backbone.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
+    backbone = moved("vit_tiny_patch16_224", **(SIZE | {"img_size": 64} | extra))
     image = image_of(NATIVE, NATIVE)
     assert torch.equal(opened(backbone, image), native(backbone, backbone.vit, image))
 
@@ -174,17 +161,10 @@ def test_wrapped_layers_know_the_grid_and_their_loss_travels(family, name):
     backbone = tiny_backbone(family)
     image = image_of(64, 96)
     plain = opened(backbone, image)
-    for block in backbone.vit.blocks:
-        parent = block.get_submodule(name.split(".")[0])
-        leaf = name.split(".")[1]
-        setattr(parent, leaf, Recorder(getattr(parent, leaf)))
-    t = backbone.embed(image).insert(torch.zeros(5, backbone.dim))
-    count = t.x.shape[1]
-    for i in range(backbone.depth):
-        t = backbone.block(i, t)
+    t = recorded(backbone, name, image)
     assert float(t.aux) == backbone.depth
     wrapped = backbone.vit.blocks[2].get_submodule(name)
-    assert wrapped.told == (count, backbone.vit.num_prefix_tokens + 5, (4, 6))
+    assert wrapped.told == (t.x.shape[1], backbone.vit.num_prefix_tokens + 5, (4, 6))
     assert torch.equal(opened(backbone, image), plain)
 
 
@@ -207,16 +187,15 @@ def values(t: Tokens) -> list[float]:
     return t.x[0, :, 0].tolist()
 
 
-def test_patches_and_map():
+def test_verbs_know_prefix_and_patches():
     t = tokens()
     assert t.patches[0, :, 0].tolist() == [2, 3, 4, 5, 6, 7]
     assert t.map().shape == (1, 4, 2, 3)
     assert t.map()[0, 0].tolist() == [[2, 3, 4], [5, 6, 7]]
-
-
-def test_with_patches_keeps_the_prefix():
-    t = tokens().with_patches(torch.full((1, 6, 4), 9.0))
-    assert values(t) == [0, 1, 9, 9, 9, 9, 9, 9]
+    assert values(t.with_patches(torch.full((1, 6, 4), 9.0))) == [0, 1, 9, 9, 9, 9, 9, 9]
+    assert values(t.drop(1)) == [0, 2, 3, 4, 5, 6, 7]  # the last of the prefix
+    leaves = pytree.tree_leaves(t)
+    assert sum(isinstance(leaf, torch.Tensor) for leaf in leaves) == 2
 
 
 def test_insert_goes_behind_the_prefix_and_drop_takes_it_away():
@@ -225,24 +204,12 @@ def test_insert_goes_behind_the_prefix_and_drop_takes_it_away():
     assert (t.prefix, t.grid) == (4, (2, 3))
     assert torch.equal(t.patches, tokens().patches)
     back = t.drop(2)
-    assert values(back) == values(tokens())
-    assert back.prefix == 2
-
-
-def test_insert_takes_one_prompt_per_image():
-    t = tokens()._replace(x=tokens().x.repeat(2, 1, 1))
+    assert (values(back), back.prefix) == (values(tokens()), 2)
+    pair = tokens()._replace(x=tokens().x.repeat(2, 1, 1))
     prompts = torch.tensor([10.0, 20.0]).view(2, 1, 1).expand(2, 1, 4)
-    inserted = t.insert(prompts)
-    assert inserted.x[:, 2, 0].tolist() == [10, 20]
-
-
-def test_insert_follows_the_precision_of_the_tokens():
-    t = tokens()._replace(x=tokens().x.bfloat16())
-    assert t.insert(torch.zeros(1, 4)).x.dtype is torch.bfloat16
-
-
-def test_drop_takes_the_last_of_the_prefix():
-    assert values(tokens().drop(1)) == [0, 2, 3, 4, 5, 6, 7]
+    assert pair.insert(prompts).x[:, 2, 0].tolist() == [10, 20]  # one for each image
+    half = tokens()._replace(x=tokens().x.bfloat16())
+    assert half.insert(torch.zeros(1, 4)).x.dtype is torch.bfloat16
 
 
 def test_add_sums_tokens_and_auxiliary_loss():
@@ -257,11 +224,6 @@ def test_no_verb_writes_to_its_tokens():
     for changed in (t.with_patches(t.patches + 1), t.insert(t.x[0]), t.drop(1), t.add(t)):
         changed.x.add_(1)
     assert torch.equal(t.x, before)
-
-
-def test_tokens_are_a_pytree():
-    leaves = pytree.tree_leaves(tokens())
-    assert sum(isinstance(leaf, torch.Tensor) for leaf in leaves) == 2
 
 
 # A timm name to a backbone: what is loaded, and one sentence for what cannot be opened.

@@ -1,11 +1,9 @@
 """BEiT opened: its biases of pairs, one fixed grid, prompts, weights of another size."""
 
-from __future__ import annotations
-
 import pytest
 import timm
 import torch
-from conftest import SIZE, tiny_backbone, tiny_image
+from conftest import SIZE, moved, tiny_backbone, tiny_image
 from opened import image_of, native, opened
 from safetensors.torch import save_file
 
@@ -18,15 +16,6 @@ from method_zoo.errors import ZooError
 from method_zoo.options import get_method
 
 NAME = "beit_base_patch16_224"
-
-
-def moved(**options):
-    torch.manual_seed(0)
-    backbone = create_backbone(NAME, **(SIZE | {"img_size": (64, 96)} | options))
-    with torch.no_grad():
-        for parameter in backbone.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return backbone
 
 
 @pytest.mark.parametrize(
@@ -42,8 +31,8 @@ def moved(**options):
     ids=lambda options: "-".join(options),
 )
 def test_equals_timm_for_every_option(options):
-    backbone, image = moved(**options), image_of(64, 96)
     size = SIZE | {"img_size": (64, 96)} | options
+    backbone, image = moved(NAME, **size), image_of(64, 96)
     vit = timm.create_model(NAME, num_classes=0, global_pool="", **size)
     vit.load_state_dict(backbone.state())
     assert torch.equal(opened(backbone, image), native(backbone, vit, image))
@@ -96,16 +85,6 @@ def test_it_is_built_for_the_size_of_the_images():
     assert plain.fixed_grid is None
 
 
-def test_lpmoe_leaves_the_token_stream_while_its_gate_is_zero():
-    plain = tiny_backbone("beit")
-    image = tiny_image(plain)
-    expected = opened(plain, image)
-    with torch.no_grad():
-        features = get_method("lpmoe")(plain).eval()(image)
-    assert torch.equal(features.final.flatten(2).transpose(1, 2), expected[:, 1:])
-    assert [tuple(m.shape[2:]) for m in features.maps] == [(16, 24), (8, 12), (4, 6), (2, 3)]
-
-
 @pytest.fixture
 def checkpoint(tmp_path, monkeypatch):
     """A file of BEiT at 64 px, and its name with tiny blocks behind it."""
@@ -113,7 +92,7 @@ def checkpoint(tmp_path, monkeypatch):
 
     create = create_module.create_backbone
     monkeypatch.setattr(create_module, "create_backbone", lambda *a, **k: create(*a, **(SIZE | k)))
-    state = moved(img_size=64, use_shared_rel_pos_bias=False).state()
+    state = moved(NAME, **SIZE, img_size=64, use_shared_rel_pos_bias=False).state()
     for i in range(4):  # a bias that grows along the columns, whatever the row
         columns = torch.arange(-3.0, 4.0)[None, :, None].expand(7, 7, 3)
         table = state[f"blocks.{i}.attn.relative_position_bias_table"]

@@ -1,11 +1,8 @@
 """The contract of methods, and parameters counted by a formula."""
 
-from __future__ import annotations
-
 import copy
 
-import broken_forward
-import broken_training
+import broken_methods
 import pytest
 import torch
 from conftest import tiny_backbone, tiny_image
@@ -18,10 +15,7 @@ from method_zoo.method import Method
 from method_zoo.options import get_method
 
 BROKEN: dict[type[Method], str] = {
-    item: item.breaks
-    for module in (broken_forward, broken_training)
-    for item in vars(module).values()
-    if hasattr(item, "breaks")
+    item: item.breaks for item in vars(broken_methods).values() if hasattr(item, "breaks")
 }
 COMPILE = "compile"  # seconds rather than milliseconds
 

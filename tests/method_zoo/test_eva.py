@@ -1,31 +1,19 @@
 """EVA and DINOv3 opened: rotations, prompts, layers in parts, options, and what is refused."""
 
-from __future__ import annotations
-
 import copy
 
 import pytest
 import timm
 import torch
-from conftest import EVA, SIZE, tiny_backbone, tiny_image
+from conftest import EVA, SIZE, moved, tiny_backbone
 from opened import image_of, native, opened
 
-from method_zoo.backbones.backbone import Backbone
 from method_zoo.backbones.create import create_backbone
 from method_zoo.backbones.eva import Eva
 from method_zoo.errors import ZooError
 from method_zoo.options import get_method
 
 MIXED = {"rope_type": "mixed", "attn_type": "rope", "rope_grid_indexing": "xy"}
-
-
-def moved(name: str, **options) -> Backbone:
-    torch.manual_seed(0)
-    backbone = create_backbone(name, **(SIZE | options))
-    with torch.no_grad():
-        for parameter in backbone.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return backbone
 
 
 @pytest.mark.parametrize(
@@ -47,7 +35,7 @@ def moved(name: str, **options) -> Backbone:
 @pytest.mark.parametrize("height_width", [(64, 64), (64, 96)])
 def test_equals_timm_for_every_option(options, height_width):
     name, size = "vit_small_patch16_rope_224", {"img_size": 64, "use_rot_pos_emb": False}
-    backbone = moved(name, **(size | {"attn_type": "eva"} | options))
+    backbone = moved(name, **(SIZE | size | {"attn_type": "eva"} | options))
     arguments = SIZE | size | {"attn_type": "eva"} | options
     image = image_of(*height_width)
     # At the native size as timm builds it alone, with a table of rotations for that one grid.
@@ -68,7 +56,7 @@ def test_real_widths_equal_timm():
 @pytest.mark.parametrize("family", [*EVA, "mixed"])
 def test_prompts_get_the_identity_rotation(family):
     if family == "mixed":
-        backbone = moved("vit_small_patch16_rope_mixed_224", img_size=64)
+        backbone = moved("vit_small_patch16_rope_mixed_224", **SIZE, img_size=64)
     else:
         backbone = tiny_backbone(family)
     own = backbone.vit.num_prefix_tokens
@@ -93,20 +81,8 @@ def test_prompts_get_the_identity_rotation(family):
             torch.testing.assert_close(got[:, :, k:], expected)
 
 
-def test_rotations_are_those_of_the_grid():
-    # Rows and columns of a grid that is not square must not be swapped.
-    backbone = tiny_backbone("dinov3")
-    t = backbone.embed(image_of(64, 96))
-    assert t.grid == (4, 6)
-    table = t.rope.unflatten(0, t.grid)
-    assert not torch.allclose(table[0, 1], table[1, 0])
-    rows, columns = table[..., :4], table[..., 4:8]  # sines of the row's frequencies first
-    torch.testing.assert_close(rows, rows[:, :1].expand_as(rows))
-    torch.testing.assert_close(columns, columns[:1].expand_as(columns))
-
-
 def test_learnt_frequencies_train_and_are_drawn_anew():
-    backbone = moved("vit_small_patch16_rope_mixed_224", img_size=64)
+    backbone = moved("vit_small_patch16_rope_mixed_224", **SIZE, img_size=64)
     before = backbone.state()["rope.freqs"].clone()
     full = get_method("full")(backbone)
     full(image_of(64, 96)).final.square().mean().backward()
@@ -147,14 +123,3 @@ def test_a_model_with_one_table_of_rotations_is_refused():
     vit = timm.create_model(EVA["eva02"][0], num_classes=0, **EVA["eva02"][1])
     with pytest.raises(ZooError, match="dynamic_img_size=True"):
         Eva(vit)
-
-
-@pytest.mark.parametrize("family", EVA)
-def test_lpmoe_leaves_the_token_stream_while_its_gate_is_zero(family):
-    plain = tiny_backbone(family)
-    image = tiny_image(plain)
-    expected = opened(plain, image)
-    with torch.no_grad():
-        final = get_method("lpmoe")(plain).eval()(image).final
-    own = plain.vit.num_prefix_tokens
-    assert torch.equal(final.flatten(2).transpose(1, 2), expected[:, own:])

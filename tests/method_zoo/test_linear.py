@@ -1,7 +1,5 @@
 """Layers in parts seen as one: what they compute, how they are written, saved and loaded."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from conftest import EVA, tiny_backbone

@@ -5,10 +5,11 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import WHOLE, tiny_backbone, tiny_image
+from opened import opened
 from torch import nn
 
 from method_zoo.backbones.create import create_backbone
-from method_zoo.errors import ZooError
 from method_zoo.lpmoe import Layout, Pyramid
 from method_zoo.options import get_method
 
@@ -49,36 +50,21 @@ def test_trainable_count_does_not_depend_on_depth(dim, heads, depth, ratio):
         assert count == 21_966_356
 
 
-@pytest.mark.parametrize(
-    "kwargs",
-    [
-        {},
-        {"class_token": False},
-        {"reg_tokens": 4},
-        {"name": "vit_small_patch14_dinov2", "reg_tokens": 4},
-    ],
-    ids=["class", "bare", "registers", "patch14"],
-)
-def test_token_stream_is_untouched_while_gamma_is_zero(kwargs):
-    plain = backbone(**kwargs)
-    image = images()
+@pytest.mark.parametrize("family", [*WHOLE, "bare"])
+def test_token_stream_is_untouched_while_gamma_is_zero(family):
+    plain = backbone(class_token=False) if family == "bare" else tiny_backbone(family)
+    image, own, width = tiny_image(plain), plain.vit.num_prefix_tokens, plain.dim // 4
+    expected = opened(plain, image)
     with torch.no_grad():
-        t = plain.embed(image)
-        for i in range(plain.depth):
-            t = plain.block(i, t)
-        expected = plain.neck(plain.norm(t))
         method = LPMoE(plain).eval()
         features = method(image)
-        assert torch.equal(features.final, expected)
+        assert torch.equal(features.final.flatten(2).mT, expected[:, own:])
         assert [tuple(m.shape[1:]) for m in features.maps] == [
-            (8, 16, 24),
-            (8, 8, 12),
-            (8, 4, 6),
-            (8, 2, 3),
+            (width, 16 // k, 24 // k) for k in (1, 2, 4, 8)
         ]
         for inject in method.inject:
             inject.gamma.fill_(0.1)
-        assert not torch.equal(method(image).final, expected)
+        assert not torch.equal(method(image).final, features.final)
 
 
 def test_gamma_is_the_initial_gate():
@@ -216,20 +202,3 @@ def test_checkpointing_leaves_gradients_equal():
         gradients.append([p.grad for p in method.trainable().values()])
     for plain, recomputed in zip(*gradients, strict=True):
         torch.testing.assert_close(recomputed, plain, rtol=1e-5, atol=1e-7)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"heads": 3}, "heads is 3; it must divide the backbone's width 32"),
-        ({"points": 0}, "points is 0; it must be at least 1"),
-        ({"ratio": 0.0}, "ratio is 0.0; it must be above 0"),
-        ({"width": 30}, "width is 30; it must be a positive multiple of 4"),
-        ({"cosine": "max"}, "cosine is 'max'; allowed are 'sum'"),
-        ({"norm": "none"}, "norm is 'none'; allowed are 'shared'"),
-        ({"drop_path": 1.0}, "drop_path is 1.0; it must be at least 0 and below 1"),
-    ],
-)
-def test_bad_options_get_a_sentence(options, message):
-    with pytest.raises(ZooError, match=message):
-        LPMoE(backbone(), **options)

@@ -1,41 +1,26 @@
 """The parts of Controllable-LPMoE against the authors' own modules, by reference tensors."""
 
 import json
-import os
-from pathlib import Path
 
 import pytest
 import torch
+from reference_tensors import FOLDER, MARKS, assert_reference
 from safetensors import safe_open
 
 from method_zoo.lpmoe import ScaleEnhancement
+from method_zoo.parts import layers
 from method_zoo.parts.deformable import CosineDeformableAttention, places
-from method_zoo.parts.layers import (
-    Mixture,
-    PriorExpert,
-    PriorExtractor,
-    asymmetric,
-    atrous,
-    depthwise,
-    wavelet,
-)
 
-DATA = os.environ.get("LPMOE_BENCH_DATA", "")
-REFERENCE = Path(DATA).parent / "reference"
-pytestmark = [
-    pytest.mark.data,
-    pytest.mark.skipif(
-        not DATA or not REFERENCE.is_dir(), reason="no reference tensors beside LPMOE_BENCH_DATA"
-    ),
-]
-
+pytestmark = MARKS
 # The authors' names of the branches of each expert, in the order of the gate.
 EXPERTS = {"dconv": "DConv", "atconv": "ATConv", "asconv": "ASConv", "wtconv": "WTConv"}
-BRANCHES = dict(zip(EXPERTS, (depthwise, atrous, asymmetric, wavelet), strict=True))
+BRANCHES = dict(
+    zip(EXPERTS, (layers.depthwise, layers.atrous, layers.asymmetric, layers.wavelet), strict=True)
+)
 
 
 def read(name: str, group: str = "") -> tuple[dict[str, torch.Tensor], dict[str, int | float]]:
-    with safe_open(REFERENCE / f"lpmoe_{name}.safetensors", "pt") as file:
+    with safe_open(FOLDER / f"lpmoe_{name}.safetensors", "pt") as file:
         tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
         facts = file.metadata()
     prefix = f"{group}/" if group else ""
@@ -91,10 +76,6 @@ def prior_state(state: dict) -> dict[str, torch.Tensor]:
     return out | {f"project.{k}": v for k, v in inside(state, "fc1.").items()}
 
 
-def close(ours: torch.Tensor, theirs: torch.Tensor) -> None:
-    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
-
-
 ATTENTION = {
     "sampling_offsets": "offsets",
     "attention_weights": "weights",
@@ -115,12 +96,12 @@ def test_attention_and_its_gradients(group):
     query, features = ref["q"].requires_grad_(), ref["feat"].requires_grad_()
     grids = [tuple(map(int, shape)) for shape in ref["shapes"]]
     out = module(query, features, ref["ref"][0, :, 0], places(grids, query))
-    close(out, ref["out"])
+    assert_reference(out, ref["out"])
     out.square().sum().backward()
-    close(query.grad, ref["gq"])
-    close(features.grad, ref["gf"])
+    assert_reference(query.grad, ref["gq"])
+    assert_reference(features.grad, ref["gf"])
     for theirs, gradient in inside(ref, "gw/").items():
-        close(module.get_parameter(rename[theirs]).grad, gradient)
+        assert_reference(module.get_parameter(rename[theirs]).grad, gradient)
 
 
 def test_reference_points_are_those_of_the_authors():
@@ -136,19 +117,19 @@ def test_reference_points_are_those_of_the_authors():
 @pytest.mark.parametrize("kind", list(EXPERTS))
 def test_expert_on_an_odd_size(kind):
     ref, _ = read("experts_and_mixture", kind)
-    expert = PriorExpert(BRANCHES[kind], 64, 1)
+    expert = layers.PriorExpert(BRANCHES[kind], 64, 1)
     expert.load_state_dict(expert_state(inside(ref, "state/"), kind))
-    close(expert.eval()(ref["x"]), ref["out_eval"])
-    close(expert.train()(ref["x"]), ref["out_train"])
+    assert_reference(expert.eval()(ref["x"]), ref["out_eval"])
+    assert_reference(expert.train()(ref["x"]), ref["out_train"])
 
 
 def test_mixture_and_its_gate():
     ref, _ = read("experts_and_mixture", "mixture")
-    mixture = Mixture(64, 1)
+    mixture = layers.Mixture(64, 1)
     mixture.load_state_dict(mixture_state(inside(ref, "state/")))
     mixture.eval()
-    close(mixture.weigh(ref["x"]), ref["gate"])
-    close(mixture(ref["x"]), ref["out_eval"])
+    assert_reference(mixture.weigh(ref["x"]), ref["gate"])
+    assert_reference(mixture(ref["x"]), ref["out_eval"])
 
 
 def test_scale_enhancement():
@@ -168,22 +149,22 @@ def test_scale_enhancement():
     )
     h, w = int(facts["H"]), int(facts["W"])
     out = module(ref["x"], [(2 * h, 2 * w), (h, w), (h // 2, w // 2)])
-    close(out, ref["out"])
+    assert_reference(out, ref["out"])
 
 
 def test_prior_extractor_and_its_running_statistics():
     # In float64: their float32 output of a BatchNorm over 12 values is itself 9e-6 from the truth.
     ref, _ = read("local_prior_extractor")
-    module = PriorExtractor(96)
+    module = layers.PriorExtractor(96)
     module.load_state_dict(prior_state(inside(ref, "state/")))
     module.double()
     for mode in ("eval", "train"):
         first, *rest = module.train(mode == "train")(ref["img"].double())
-        close(first.float(), ref[f"out_{mode}/0"])
+        assert_reference(first.float(), ref[f"out_{mode}/0"])
         for index, ours in enumerate(rest, start=1):
-            close(ours.float().flatten(2).transpose(1, 2), ref[f"out_{mode}/{index}"])
+            assert_reference(ours.float().flatten(2).transpose(1, 2), ref[f"out_{mode}/{index}"])
     state = module.state_dict()
     after = prior_state(inside(ref, "state_after_train/"))
     assert state.keys() == after.keys()
     for name, tensor in after.items():
-        close(state[name].to(tensor.dtype), tensor)
+        assert_reference(state[name].to(tensor.dtype), tensor)

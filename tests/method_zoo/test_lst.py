@@ -2,13 +2,11 @@
 
 import math
 
-import pytest
 import torch
 from conftest import tiny_backbone, tiny_image
-from observe import plain_outputs
+from observe import perturb, plain_outputs
 from torch import nn
 
-from method_zoo.errors import ZooError
 from method_zoo.options import get_method
 
 
@@ -66,16 +64,5 @@ def test_everything_the_ladder_reads_can_be_computed_once():
     expected = plain_outputs(tiny_backbone(), image)[:4]
     for tap, plain in zip(prefix.taps, expected, strict=True):
         assert torch.equal(method.backbone.norm(tap).map(), plain)
-    with torch.no_grad():
-        for parameter in method.trainable().values():
-            parameter.add_(0.1 * torch.randn_like(parameter))
+    perturb(method)
     assert torch.equal(method.finish(prefix).final, method(image).final)
-
-
-@pytest.mark.parametrize("reduction", [5, 16, 48])
-def test_a_reduction_that_does_not_divide(reduction):
-    if reduction == 16:  # width 3, one a head: allowed
-        assert get_method("lst")(tiny_backbone(), reduction=16).up.in_features == 3
-        return
-    with pytest.raises(ZooError, match=f"reduction is {reduction}; it must divide the width 48"):
-        get_method("lst")(tiny_backbone(), reduction=reduction)

@@ -4,12 +4,11 @@ import math
 
 import pytest
 import torch
-from conftest import tiny_backbone, tiny_image
+from conftest import tiny_backbone
 from reference_tensors import assert_reference, needs_reference, reference
 from torch import nn
 
 from method_zoo.dora import DoRALinear
-from method_zoo.errors import ZooError
 from method_zoo.fact import FacTLinear, Factors
 from method_zoo.options import get_method
 from method_zoo.rep_adapter import RepLinear
@@ -62,13 +61,9 @@ def test_ssf_scales_channels_of_convolutions_and_norms():
     assert_by_hand(norm, [5, 1], [3 * 1, -1 + 1])  # LN(5, 1) = (1, -1)
 
 
-def test_ssf_exact_init_starts_at_the_frozen_model():
-    image = tiny_image(tiny_backbone())
-    frozen = get_method("decoder_only")(tiny_backbone())(image).final
+def test_ssf_draws_its_scales_about_one():
     torch.manual_seed(0)
-    assert torch.equal(get_method("ssf")(tiny_backbone(), exact_init=True)(image).final, frozen)
     drawn = get_method("ssf")(tiny_backbone())
-    assert not torch.equal(drawn(image).final, frozen)
     scales = torch.cat([p.detach().flatten() for n, p in drawn.trainable().items() if "scale" in n])
     assert abs(float(scales.mean()) - 1) < 2e-3
     assert abs(float(scales.std()) - 0.02) < 2e-3
@@ -178,20 +173,6 @@ def test_rep_adapter_is_the_authors_module():
         layer.up.copy_(state["conv_B.weight"][..., 0].unflatten(0, (2, -1)))
         layer.bias.copy_(state["conv_B.bias"])
     assert_reference(tensors["x"] + layer.adapter(tensors["x"]), tensors["y"])
-
-
-@pytest.mark.parametrize(
-    "options", [{"groups": 3}, {"bottleneck": 9}, {"groups": 5, "bottleneck": 5}]
-)
-def test_rep_adapter_refuses_groups_that_do_not_divide(options):
-    with pytest.raises(ZooError, match="must divide the bottleneck"):
-        get_method("rep_adapter")(tiny_backbone(), **options)
-
-
-@pytest.mark.parametrize("name", ["dora", "vera", "fact"])
-def test_a_rank_is_at_least_one(name):
-    with pytest.raises(ZooError, match="rank is 0; it must be at least 1"):
-        get_method(name)(tiny_backbone(), rank=0)
 
 
 def test_vera_starts_its_matrices_kaiming_uniform():

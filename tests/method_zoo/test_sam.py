@@ -1,14 +1,12 @@
 """The opened SAM encoder computes what timm computes; prompts and layers see its windows."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import pytest
 import timm
 import torch
-from conftest import FAMILIES, SAM, SIZE, tiny_backbone
-from opened import Recorder, image_of, native, opened
+from conftest import FAMILIES, SAM, SIZE, moved, shake, tiny_backbone
+from opened import image_of, native, opened, recorded
 from timm.layers import resample_abs_pos_embed_nhwc
 from timm.models.vision_transformer_sam import Block, checkpoint_filter_fn
 
@@ -55,12 +53,7 @@ def test_table_without_antialias():
 )
 def test_equals_timm_for_every_option(extra):
     name, size = FAMILIES["sam"]
-    torch.manual_seed(0)
-    backbone = create_backbone(name, **(size | extra))
-    with torch.no_grad():
-        for parameter in backbone.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    image = image_of(64, 96)
+    backbone, image = moved(name, **(size | extra)), image_of(64, 96)
     assert torch.equal(opened(backbone, image), native(backbone, backbone.vit, image))
 
 
@@ -74,9 +67,7 @@ def test_metas_encoder_and_its_checkpoint():
     meta = encoders.ImageEncoderViT(
         **SIZE, **SAM, img_size=64, use_rel_pos=True, norm_layer=norm_layer
     )
-    with torch.no_grad():
-        for parameter in meta.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
+    shake(meta)
     checkpoint = {f"image_encoder.{k}": v for k, v in meta.state_dict().items()}
     checkpoint["prompt_encoder.no_mask_embed.weight"] = torch.zeros(1, 256)  # is left out
     backbone = create_backbone(name, **size, norm_layer=norm_layer)
@@ -157,13 +148,7 @@ def test_prompts_are_averaged_over_the_windows_of_their_image():
 def test_wrapped_layers_see_each_window_as_an_image(name, inside):
     backbone, image = tiny_backbone("sam"), image_of(64, 96)
     plain = opened(backbone, image)
-    for block in backbone.vit.blocks:
-        parent, leaf = block.get_submodule(name.split(".")[0]), name.split(".")[1]
-        setattr(parent, leaf, Recorder(getattr(parent, leaf)))
-    t = backbone.embed(image).insert(torch.zeros(5, backbone.dim))
-    for i in range(backbone.depth):
-        t = backbone.block(i, t)
-    assert float(t.aux) == backbone.depth
+    assert float(recorded(backbone, name, image).aux) == backbone.depth
     in_window, over_all = (backbone.vit.blocks[i].get_submodule(name) for i in (2, 3))
     assert in_window.told == ((14, 5, (3, 3)) if inside else (29, 5, (4, 6)))
     assert over_all.told == (29, 5, (4, 6))

@@ -6,7 +6,6 @@ import torch.nn.functional as F
 from conftest import tiny_backbone, tiny_image
 from reference_tensors import assert_reference, needs_reference, reference
 
-from method_zoo.errors import ZooError
 from method_zoo.options import get_method
 from method_zoo.sam_adapter import PromptGenerator, high_frequencies
 
@@ -62,13 +61,6 @@ def test_without_the_way_up_it_is_the_frozen_model():
     assert not torch.equal(method(image).final, frozen)
     torch.nn.init.zeros_(method.prompts.up.weight)
     assert torch.equal(method(image).final, frozen)
-
-
-def test_a_scale_that_does_not_divide():
-    with pytest.raises(ZooError, match="scale is 7; it must divide the width 48"):
-        get_method("sam_adapter")(tiny_backbone(), scale=7)
-    with pytest.raises(ZooError, match="layout is 'flat'; choose official or grid"):
-        get_method("sam_adapter")(tiny_backbone(), layout="flat")
 
 
 @needs_reference

@@ -1,24 +1,22 @@
 """Meta's own SAM encoders: equal to Meta's code, to timm's on the same weights, and their files."""
 
-from __future__ import annotations
-
-import os
 from functools import partial
 
 import pytest
 import torch
-from conftest import FAMILIES, tiny_backbone
+from conftest import FAMILIES, moved, tiny_backbone
 from opened import image_of, native, opened, rebuilt
 from safetensors.torch import save_file
 from timm.layers import resample_abs_pos_embed_nhwc
 from timm.models.vision_transformer_sam import checkpoint_filter_fn
+from tiny_weights import Hostile
 from torch import nn
 
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.model.weights import checkpoint as checkpoint_module
 from lpmoe_bench.model.weights.resolve import load_backbone, resolve_weights
 from method_zoo.backbones.create import create_backbone
-from method_zoo.backbones.sam import META_SAM
+from method_zoo.backbones.sam import META_SAM, Sam
 from method_zoo.options import get_method
 
 NAME, TINY = FAMILIES["sam_meta"]
@@ -27,12 +25,7 @@ NAME, TINY = FAMILIES["sam_meta"]
 @pytest.mark.parametrize("side", [64, 96])
 def test_equals_metas_code_at_its_own_size(side):
     # 96 pixels fill the windows exactly, 64 are padded.
-    torch.manual_seed(0)
-    backbone = create_backbone(NAME, **(TINY | {"img_size": side}))
-    with torch.no_grad():
-        for parameter in backbone.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    image = image_of(side, side)
+    backbone, image = moved(NAME, **(TINY | {"img_size": side})), image_of(side, side)
     meta = rebuilt("sam_meta", backbone, img_size=side)
     assert torch.equal(opened(backbone, image), native(backbone, meta, image))
 
@@ -46,27 +39,29 @@ def test_other_sizes_resize_the_table_that_meta_leaves(height_width):
     assert torch.equal(opened(backbone, image), native(backbone, meta, image))
 
 
-def test_timm_computes_the_same_from_the_same_checkpoint():
-    meta, (name, size) = tiny_backbone("sam_meta"), FAMILIES["sam"]
+def fused(meta: Sam, epsilon: float) -> Sam:
+    """timm's encoder with the weights of Meta's, as from a checkpoint."""
+    name, size = FAMILIES["sam"]
+    backbone = create_backbone(name, **size, norm_layer=partial(nn.LayerNorm, eps=epsilon))
     checkpoint = {f"image_encoder.{n}": t for n, t in meta.state().items()}
     checkpoint["prompt_encoder.no_mask_embed.weight"] = torch.zeros(1, 256)
-    image = image_of(64, 96).double()
-    errors = []
-    for epsilon in (1e-6, 1e-5):  # Meta's, and that of timm's own samvit
-        fused = create_backbone(name, **size, norm_layer=partial(nn.LayerNorm, eps=epsilon))
-        fused.load(checkpoint_filter_fn(checkpoint, fused.vit))
-        fused = fused.double()
-        errors.append(float((opened(fused, image) - opened(meta.double(), image)).abs().max()))
+    backbone.load(checkpoint_filter_fn(checkpoint, backbone.vit))
+    return backbone
+
+
+def test_timm_computes_the_same_from_the_same_checkpoint():
+    meta, image = tiny_backbone("sam_meta"), image_of(64, 96).double()
+    expected = opened(tiny_backbone("sam_meta").double(), image)
+    errors = [  # with Meta's epsilon, and that of timm's own samvit
+        float((opened(fused(meta, epsilon).double(), image) - expected).abs().max())
+        for epsilon in (1e-6, 1e-5)
+    ]
     assert errors[0] < 1e-12 < 1e-7 < errors[1]
 
 
 def test_prompts_in_metas_windows_are_those_in_timms():
-    meta, (name, size) = tiny_backbone("sam_meta"), FAMILIES["sam"]
-    fused = create_backbone(name, **size, norm_layer=partial(nn.LayerNorm, eps=1e-6))
-    state = {f"image_encoder.{n}": t for n, t in meta.state().items()}
-    fused.load(checkpoint_filter_fn(state, fused.vit))
-    outputs = []
-    for backbone in (meta, fused):
+    meta, outputs = tiny_backbone("sam_meta"), []
+    for backbone in (meta, fused(meta, 1e-6)):
         method = get_method("vpt")(backbone, prompts=3).double().eval()
         with torch.no_grad():
             method.prompts.copy_(
@@ -159,24 +154,13 @@ def test_without_a_file_the_sentence_says_where_to_get_one(tmp_path):
     assert resolve_weights(NAME, "random:2", tmp_path).seed == 2
 
 
-class Hostile:
-    def __init__(self, mark):
-        self.mark = mark
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.mark),)
-
-
-def test_code_in_a_checkpoint_never_runs(checkpoint):
+def test_hostile_truncated_and_missing_checkpoints(checkpoint):
     mark = checkpoint.with_name("ran")
     torch.save({"image_encoder.pos_embed": Hostile(mark)}, checkpoint)
     with pytest.raises(DataError, match="could be code"):
         load(checkpoint)
     assert not mark.exists()
-
-
-def test_a_truncated_checkpoint(checkpoint):
-    checkpoint.write_bytes(checkpoint.read_bytes()[:2000])
+    checkpoint.write_bytes(checkpoint.read_bytes()[:200])
     with pytest.raises(DataError, match=r"01ec64\.pth is damaged") as caught:
         load(checkpoint)
     assert str(caught.value).count("01ec64") == 1

@@ -3,9 +3,9 @@
 import pytest
 import torch
 from conftest import tiny_backbone, tiny_image
+from observe import perturb
 from torch import nn
 
-from method_zoo.errors import ZooError
 from method_zoo.lora import LoRALinear
 from method_zoo.options import get_method
 
@@ -53,18 +53,9 @@ def test_the_blocks_before_the_last_need_no_gradient(name):
     assert not prefix.tokens.x.requires_grad
     assert len(prefix.taps) == 2
     # The same after training: what was computed before it still serves.
-    with torch.no_grad():
-        for parameter in method.trainable().values():
-            parameter.add_(0.1 * torch.randn_like(parameter))
+    perturb(method)
     assert torch.equal(method.finish(prefix).final, method(image).final)
     assert torch.equal(method.prefix(image).tokens.x, prefix.tokens.x)
-
-
-@pytest.mark.parametrize("blocks", [-1, 5])
-@pytest.mark.parametrize("name", ["partial", "late_lora"])
-def test_blocks_out_of_range(name, blocks):
-    with pytest.raises(ZooError, match=f"blocks is {blocks}; it must be 1 to 4"):
-        get_method(name)(tiny_backbone(), blocks=blocks)
 
 
 def test_late_lora_by_hand():

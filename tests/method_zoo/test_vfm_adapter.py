@@ -10,7 +10,6 @@ from hand_backbone import on_grid, set_all
 from torch.nn import functional as F
 
 from method_zoo.backbones.create import create_backbone
-from method_zoo.errors import ZooError
 from method_zoo.options import get_method
 from method_zoo.parts.layers import convolve_each
 from method_zoo.vfm_adapter import HyperNetwork, pooled
@@ -121,21 +120,3 @@ def test_vfm_pools_can_be_averaged():
     torch.testing.assert_close(total._embedding(p), 8 * mean._embedding(p))
     plain = get_method("vfm_adapter")(tiny_backbone(), queries=0)
     torch.testing.assert_close(plain._embedding(p), p.mean(1))
-
-
-@pytest.mark.parametrize(
-    ("options", "sentence"),
-    [
-        ({"pool": "max"}, "pool is 'max'; choose sum or mean"),
-        ({"inner": 0}, "inner is 0; it must be at least 1"),
-        ({"queries": -1}, "queries is -1; it must be at least 0"),
-        ({"dropout": 1.0}, "dropout is 1.0; it must be at least 0 and below 1"),
-    ],
-)
-def test_a_wrong_option_is_one_sentence(options, sentence):
-    with pytest.raises(ZooError, match=sentence):
-        get_method("vfm_adapter")(tiny_backbone(), **options)
-
-
-def test_vfm_adapter_says_what_it_is_after():
-    assert "probable" in get_method("vfm_adapter").fidelity

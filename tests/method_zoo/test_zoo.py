@@ -1,7 +1,5 @@
 """The zoo: names, options and what each method must be."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from conftest import FAMILIES, tiny_backbone, tiny_image
@@ -134,10 +132,60 @@ def test_an_option_that_is_no_finite_number_is_refused(endless):
         check_options(method, method.title, {"alpha": endless})
 
 
-@pytest.mark.parametrize(("name", "option"), [("lora", "rank"), ("vpt", "prompts")])
-def test_options_out_of_range(name, option):
-    with pytest.raises(ZooError, match=f"{option} is 0"):
-        get_method(name)(tiny_backbone(), **{option: 0})
+WRONG = [
+    *((name, {"bottleneck": 0}, "bottleneck is 0; it must be at least 1")
+      for name in ("adapter", "adaptformer", "convpass", "mona")),
+    *((name, {"rank": 0}, "rank is 0; it must be at least 1")
+      for name in ("lora", "dora", "vera", "fact", "conv_lora")),
+    *((name, {"dropout": 1.0}, "dropout is 1.0; it must be at least 0 and below 1")
+      for name in ("mona", "vfm_adapter")),
+    *((name, {"blocks": blocks}, f"blocks is {blocks}; it must be 1 to 4")
+      for name in ("partial", "late_lora") for blocks in (-1, 5)),
+    *(("rep_adapter", options, "must divide the bottleneck")
+      for options in ({"groups": 3}, {"bottleneck": 9}, {"groups": 5, "bottleneck": 5})),
+    *(("lst", {"reduction": k}, f"reduction is {k}; it must divide the width 48") for k in (5, 48)),
+    ("adaroute", {"placement": "mlp"}, "placement is 'mlp'; choose block or attention"),
+    ("adaroute", {"centers": 5}, "centers is 5; a backbone of 4 blocks takes 1 to 4"),
+    ("adaroute", {"kernels": 4}, "kernels is 4; it must be 0 to 3"),
+    ("adaroute", {"experts": -1}, "experts is -1; it must be at least 0"),
+    ("conv_lora", {"experts": 0}, "experts is 0"),
+    ("conv_lora", {"gate_gradient": "none"}, "gate_gradient is 'none'"),
+    ("lora", {"targets": "q"}, "targets is 'q'; choose qkv or qv"),
+    ("lpmoe", {"heads": 5}, "heads is 5; it must divide the backbone's width 48"),
+    ("lpmoe", {"points": 0}, "points is 0; it must be at least 1"),
+    ("lpmoe", {"ratio": 0.0}, "ratio is 0.0; it must be above 0"),
+    ("lpmoe", {"width": 30}, "width is 30; it must be a positive multiple of 4"),
+    ("lpmoe", {"cosine": "max"}, "cosine is 'max'; allowed are 'sum'"),
+    ("lpmoe", {"norm": "none"}, "norm is 'none'; allowed are 'shared'"),
+    ("lpmoe", {"drop_path": 1.0}, "drop_path is 1.0; it must be at least 0 and below 1"),
+    ("sam_adapter", {"scale": 7}, "scale is 7; it must divide the width 48"),
+    ("sam_adapter", {"layout": "flat"}, "layout is 'flat'; choose official or grid"),
+    ("sigma", {"bottleneck": 6}, "bottleneck is 6; it must be a multiple of 4, or 0"),
+    ("sigma", {"scale_weights": "no"}, "scale_weights is 'no'; choose image or token or"),
+    ("sigma", {"modulation": "gate"}, "modulation is 'gate'; choose film or none"),
+    ("vfm_adapter", {"pool": "max"}, "pool is 'max'; choose sum or mean"),
+    ("vfm_adapter", {"inner": 0}, "inner is 0; it must be at least 1"),
+    ("vfm_adapter", {"queries": -1}, "queries is -1; it must be at least 0"),
+    ("vpt", {"prompts": 0}, "prompts is 0"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "options", "sentence"), WRONG)
+def test_a_wrong_option_is_one_sentence(name, options, sentence):
+    with pytest.raises(ZooError, match=sentence) as caught:
+        get_method(name)(tiny_backbone(), **options)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "option"), [("mona", "zero_init_up"), ("adaroute", "zero_init"), ("ssf", "exact_init")]
+)
+def test_an_option_makes_it_start_at_the_frozen_model(name, option):
+    image = tiny_image(tiny_backbone())
+    frozen = get_method("decoder_only")(tiny_backbone())(image).final
+    for options in ({}, {option: True}):
+        method = get_method(name)(tiny_backbone(), **options)
+        assert torch.equal(method(image).final, frozen) is bool(options)
 
 
 # Every method keeps every promise of the contract on every family of backbones.

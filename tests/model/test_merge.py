@@ -13,15 +13,6 @@ from tiny_runs import arguments, call, draw_data, only_run
 from lpmoe_bench.environment import default_cache
 from lpmoe_bench.errors import BenchError, UsageError
 from lpmoe_bench.model import merge
-from lpmoe_bench.model.merge import (
-    Proof,
-    check_mergeable,
-    check_output,
-    features,
-    merge_run,
-    proof_images,
-    prove,
-)
 from lpmoe_bench.model.segmenter import load_trained
 from lpmoe_bench.records.store import read_record
 from method_zoo.backbones.create import create_backbone
@@ -100,7 +91,7 @@ def test_no_file_is_left_where_the_proof_does_not_hold(run, tmp_path, monkeypatc
     file.write_bytes(b"mine")
     monkeypatch.setattr(merge, "LIMIT", 1e-12)
     with pytest.raises(BenchError, match=r"differ by .*must be below.*no file was written"):
-        merge_run(run, file, default_cache(), True, True, silent)
+        merge.merge_run(run, file, default_cache(), True, True, silent)
     assert file.read_bytes() == b"mine"
     assert list(tmp_path.iterdir()) == [file]
 
@@ -108,10 +99,10 @@ def test_no_file_is_left_where_the_proof_does_not_hold(run, tmp_path, monkeypatc
 def test_an_output_is_a_safetensors_file(tmp_path):
     for name in ("a.pth", "a"):
         with pytest.raises(UsageError, match=r"merged weights are a \.safetensors file"):
-            check_output(tmp_path / name, force=False)
+            merge.check_output(tmp_path / name, force=False)
     (tmp_path / "folder.safetensors").mkdir()
     with pytest.raises(UsageError, match="name one"):
-        check_output(tmp_path / "folder.safetensors", force=True)
+        merge.check_output(tmp_path / "folder.safetensors", force=True)
 
 
 def test_a_run_names_its_own_backbone(run, tmp_path):
@@ -133,7 +124,7 @@ def test_the_others_are_refused_with_their_own_reason(name):
     method = get_method(name)
     assert "unmergeable" in vars(method), f"{name} does not say why it cannot be merged"
     with pytest.raises(UsageError) as caught:
-        check_mergeable(method)
+        merge.check_mergeable(method)
     assert str(caught.value) == f"{method.title} cannot be merged: {method.unmergeable}"
 
 
@@ -149,24 +140,26 @@ def test_single_precision_weights_stand_for_the_method(name, family):
     with torch.no_grad():
         for parameter in method.trainable().values():
             parameter.add_(0.02 * torch.randn_like(parameter))
-    expected = features(method, [image], lambda: None)
+    expected = merge.features(method, [image], lambda: None)
     state = {
         n: t.float() if t.is_floating_point() else t for n, t in method.merge().state().items()
     }
     plain = tiny_backbone(family)
     plain.load(state)
-    proof = prove(expected, features(get_method("decoder_only")(plain), [image], lambda: None))
+    proof = merge.prove(
+        expected, merge.features(get_method("decoder_only")(plain), [image], lambda: None)
+    )
     assert proof.holds, proof
 
 
 def test_a_wrong_fold_is_seen():
     torch.manual_seed(0)
     method, image = get_method("lora")(tiny_backbone()), tiny_image(tiny_backbone())
-    expected = features(method, [image], lambda: None)
+    expected = merge.features(method, [image], lambda: None)
     merged = method.merge()
     merged.vit.blocks[3].mlp.fc2.bias[0] += 1e-4
-    got = features(get_method("decoder_only")(merged), [image], lambda: None)
-    proof = prove(expected, got)
+    got = merge.features(get_method("decoder_only")(merged), [image], lambda: None)
+    proof = merge.prove(expected, got)
     assert proof.largest > 1e-5
     assert not proof.holds
 
@@ -174,19 +167,19 @@ def test_a_wrong_fold_is_seen():
 def test_the_proof_by_hand():
     single, double = [[torch.tensor([1.0, 2.0])]], [[torch.tensor([1.5, 2.0])]]
     merged = [[torch.tensor([1.0, -1.0])]], [[torch.tensor([1.5, 2.25])]]
-    assert prove([single, double], list(merged)) == Proof(1, 0.25, 3.0, 0.5)
+    assert merge.prove([single, double], list(merged)) == merge.Proof(1, 0.25, 3.0, 0.5)
 
 
 def test_what_is_not_a_number_proves_nothing():
     good, broken = [[torch.ones(2)]], [[torch.tensor([1.0, torch.nan])]]
-    assert prove([good, good], [good, good]) == Proof(1, 0.0, 0.0, 0.0)
-    assert prove([good, good], [good, good]).holds
-    assert not prove([good, good], [good, broken]).holds
-    assert not prove([good, good], [broken, good]).holds
+    assert merge.prove([good, good], [good, good]) == merge.Proof(1, 0.0, 0.0, 0.0)
+    assert merge.prove([good, good], [good, good]).holds
+    assert not merge.prove([good, good], [good, broken]).holds
+    assert not merge.prove([good, good], [broken, good]).holds
 
 
 def test_proof_images_are_the_same_every_time():
-    one, other = proof_images(64), proof_images(64)
+    one, other = merge.proof_images(64), merge.proof_images(64)
     assert [tuple(image.shape) for image in one] == [(1, 3, 64, 64)] * 4
     assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
     assert all(0 <= image.min() < image.max() <= 1 for image in one)

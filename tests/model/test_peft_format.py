@@ -160,16 +160,12 @@ def test_an_adapter_of_other_layers_is_refused(backbone, tmp_path, old, new, sen
         read_peft(tmp_path, backbone)
 
 
-def test_an_adapter_of_another_width_is_refused(backbone, tmp_path):
-    write_peft(get_method("lora")(backbone), tmp_path, TIMM)
-    with pytest.raises(ZooError, match=r"is \(8, 24\), LoRA with these options needs \(8, 48\)"):
-        read_peft(tmp_path, create_backbone(TIMM, **SIZE | {"embed_dim": 48}))
-
-
-def test_damaged_files_are_a_sentence(backbone, tmp_path):
+def test_files_of_another_width_and_damaged_ones_are_a_sentence(backbone, tmp_path):
     with pytest.raises(DataError, match="is no configuration of a LoRA"):
         read_peft(tmp_path, backbone)
     write_peft(get_method("lora")(backbone), tmp_path, TIMM)
+    with pytest.raises(ZooError, match=r"is \(8, 24\), LoRA with these options needs \(8, 48\)"):
+        read_peft(tmp_path, create_backbone(TIMM, **SIZE | {"embed_dim": 48}))
     (tmp_path / TENSORS).write_bytes(b"\x08\0\0\0\0\0\0\0not json")
     with pytest.raises(DataError, match="cannot be read"):
         read_peft(tmp_path, backbone)

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from sam_checkpoint import GRID, checkpoint, published
-from tiny_runs import call, draw_data, only_run
+from segment_anything.modeling import MaskDecoder, PromptEncoder, TwoWayTransformer
+from tiny_runs import call, folders, only_run
+from torch import Tensor
 
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.model.costs import count_parameters
@@ -23,6 +24,26 @@ from method_zoo.method import Features
 from method_zoo.options import get_method
 
 FULL, PROMPTS, IOU_HEAD = 4_058_340, 6_220, 132_612
+GRID = (3, 5)
+
+
+def published(masks: int = 4) -> tuple[PromptEncoder, MaskDecoder]:
+    """Meta's modules for a grid, with as many mask tokens as asked for."""
+    torch.manual_seed(5)
+    transformer = TwoWayTransformer(depth=2, embedding_dim=256, num_heads=8, mlp_dim=2048)
+    decoder = MaskDecoder(
+        transformer_dim=256, transformer=transformer, num_multimask_outputs=masks - 1
+    )
+    size = (16 * GRID[0], 16 * GRID[1])
+    return PromptEncoder(256, GRID, size, mask_in_chans=16).eval(), decoder.eval()
+
+
+def checkpoint() -> dict[str, Tensor]:
+    """A whole checkpoint as Meta writes it, with a stub for the image encoder."""
+    prompts, decoder = published()
+    state = {"image_encoder.pos_embed": torch.zeros(1, 64, 64, 8)}
+    state |= {f"prompt_encoder.{k}": v for k, v in prompts.state_dict().items()}
+    return state | {f"mask_decoder.{k}": v for k, v in decoder.state_dict().items()}
 
 
 def sam(channels: int = 256, classes: int = 1, seed: int = 0) -> SamDecoder:
@@ -159,20 +180,11 @@ PUBLISHED = sorted((Path(__file__).parents[2] / "results/records").rglob("run.js
 
 def arguments(data: Path, runs: Path, *more: str) -> list[str]:
     """A run of one epoch on a random backbone, 24 images of 64 pixels."""
-    folders = []
-    for part in ("train", "test"):
-        for kind in ("images", "masks"):
-            folders += [f"--{part}-{kind}", str(data / part / kind)]
     return [
-        *("run", "--method", "decoder_only", *folders, "--runs", str(runs), "--size", "64"),
+        *("run", "--method", "decoder_only", *folders(data), "--runs", str(runs), "--size", "64"),
         *("--backbone", "vit_tiny_patch16_224", "--weights", "random:3"),
         *("--set", "train.batch=8", "--set", "train.epochs=1", *more),
     ]
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return draw_data(tmp_path_factory.mktemp("data"))
 
 
 def planned(data: Path, tmp_path: Path, *more: str) -> dict:

@@ -1,11 +1,8 @@
 """Weights."""
 
-from __future__ import annotations
-
 import collections
 import errno
 import hashlib
-import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -14,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny_weights import DEPTH, GRID, TIMM, WIDTH, drop, save_tiny, tiny_onnx, tiny_tensors
+from tiny_weights import DEPTH, GRID, TIMM, WIDTH, Hostile, drop, save_tiny, tiny_onnx, tiny_tensors
 from torch import nn
 
 from lpmoe_bench.environment import default_cache
@@ -173,16 +170,6 @@ def test_tensors_come_back(tmp_path, kind: str):
     assert not any(t.requires_grad for t in found.values())
 
 
-class Hostile:
-    """Runs a command when a trusting reader unpickles it."""
-
-    def __init__(self, mark):
-        self.mark = mark
-
-    def __reduce__(self):
-        return os.system, (f"touch {self.mark}",)
-
-
 @pytest.mark.parametrize("kind", ["plain pickle", "old", "zip", "named by a tensor"])
 def test_code_in_a_checkpoint_never_runs(tmp_path, kind: str, monkeypatch):
     # The switch by which torch can be talked into trusting a file must not reach here.
@@ -298,6 +285,8 @@ def hub(tmp_path, monkeypatch):
 
 
 def test_pretrained_weights_come_from_the_repository_timm_names(hub, tmp_path):
+    with pytest.raises(DataError, match=r"--weights file.safetensors or --weights random"):
+        resolve_weights(TIMM, None, tmp_path, offline=True)
     folder = tmp_path / "c0ffee"
     folder.mkdir()
     hub.fetch = lambda: save_tiny(folder / "model.safetensors")
@@ -312,11 +301,6 @@ def test_pretrained_weights_come_from_the_repository_timm_names(hub, tmp_path):
     hub.cached = weights.path
     assert resolve_weights(TIMM, None, tmp_path, offline=True) == weights
     assert len(hub.asked) == 1
-
-
-def test_pretrained_weights_offline(hub, tmp_path):
-    with pytest.raises(DataError, match=r"--weights file.safetensors or --weights random"):
-        resolve_weights(TIMM, None, tmp_path, offline=True)
 
 
 @pytest.mark.parametrize(
@@ -340,9 +324,6 @@ def test_nothing_is_fetched_for_a_model_that_cannot_be_opened(hub, tmp_path):
     for name in ("resnet18", "deit_tiny_distilled_patch16_224", "vgg11"):
         with pytest.raises(ZooError, match="vit_"):
             resolve_weights(name, None, tmp_path)
-
-
-def test_model_without_weights_on_the_hub(hub, tmp_path):
     with pytest.raises(UsageError, match=r"no pretrained weights on the hub.*--weights random"):
         resolve_weights("vit_huge_patch14_gap_224.in1k_ijepa", None, tmp_path)
 

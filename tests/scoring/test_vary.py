@@ -35,14 +35,9 @@ def two_methods(tmp_path):
 
 def vary(root, *methods, protocol="cod"):
     variants = variants_of(get_protocol(protocol))
-    request = ScoreRequest(
-        [root / name for name in methods],
-        gt=root / "masks",
-        protocol=protocol,
-        runs=root / "runs",
-        jobs=1,
-        again=True,
-    )
+    places = {"gt": root / "masks", "runs": root / "runs"}
+    folders = [root / name for name in methods]
+    request = ScoreRequest(folders, protocol=protocol, jobs=1, again=True, **places)
     outcome = scoring.score_folders(plan_scores(request, Notes()), request, Notes(), variants)
     (results,) = outcome.results.values()
     return compare_variants([Variant(get_protocol(protocol)), *variants], results)
@@ -83,12 +78,9 @@ def test_ways_with_the_same_values_share_a_line(tmp_path):
     assert len(keys) == len(set(keys))
     mae = next(line for line in lines if line.metric == "mae")
     assert {"cod", "sod", "glass"} <= set(mae.protocols)  # the maps span the full range
-    assert not any(
-        "(" in way for line in lines for way in line.protocols if "cod" in line.protocols
-    )
-    assert [line.family for line in lines] == sorted(
-        (line.family for line in lines), key=[line.family for line in lines].index
-    )
+    assert not any("(" in w for line in lines for w in line.protocols if "cod" in line.protocols)
+    families = [line.family for line in lines]
+    assert families == sorted(families, key=families.index)
 
 
 def test_lower_is_better_turns_too(two_methods):

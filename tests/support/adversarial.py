@@ -23,9 +23,9 @@ def draw_shape(rng):
     if kind == 0:
         return 1, 1
     if kind == 1:
-        return (
-            (1, int(rng.integers(2, 400))) if rng.random() < 0.5 else (int(rng.integers(2, 400)), 1)
-        )
+        flat = rng.random() < 0.5
+        length = int(rng.integers(2, 400))
+        return (1, length) if flat else (length, 1)
     return tuple(int(side) for side in rng.integers(1, 60, 2))
 
 
@@ -103,13 +103,8 @@ def by_pysodmetrics(p, g):
     made = {key: handler(True, True, with_binary=True) for key, handler in handlers.items()}
     made["f0.3"] = sod.FmeasureHandler(True, True, with_binary=True, beta=0.3)
     made["f1"] = sod.FmeasureHandler(True, True, with_binary=True, beta=1)
-    s, e, w, mae, f = (
-        sod.Smeasure(),
-        sod.Emeasure(),
-        sod.WeightedFmeasure(),
-        sod.MAE(),
-        sod.FmeasureV2(made),
-    )
+    s, e, w, mae = sod.Smeasure(), sod.Emeasure(), sod.WeightedFmeasure(), sod.MAE()
+    f = sod.FmeasureV2(made)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # means over nothing
         for recorder in (s, e, w, mae, f):

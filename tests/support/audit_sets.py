@@ -1,7 +1,5 @@
 """Drawn sets that tests of the audit share, and how they are audited."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import cv2

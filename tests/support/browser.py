@@ -1,7 +1,5 @@
 """A real browser for tests: Debian's Chromium, driven by the W3C's WebDriver over plain HTTP."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

@@ -4,8 +4,6 @@ A check applies, or not, because of the class attributes of the method. `image` 
 [0, 1], not square, with both sides multiples of 32.
 """
 
-from __future__ import annotations
-
 import copy
 import inspect
 import json
@@ -13,7 +11,6 @@ import re
 
 import pytest
 import torch
-from contract_frozen import check_frozen_blocks, check_frozen_stays_frozen
 from observe import (
     Build,
     assert_close,
@@ -33,6 +30,7 @@ from torch import Tensor
 
 from method_zoo.backbones.linear import Wrapped
 from method_zoo.errors import ZooError
+from method_zoo.method import Features, Method, Prefix
 from method_zoo.options import check_options, signature_options
 
 
@@ -233,6 +231,60 @@ def check_errors(build: Build, image: Tensor) -> None:
         check_options(build.method, build.method.title, {"no_such_option": 1})
 
 
-OF_THE_FROZEN = (check_frozen_blocks, check_frozen_stays_frozen)
+def check_frozen_stays_frozen(build: Build, image: Tensor) -> None:
+    method = build().train()
+    before = {name: t.detach().clone() for name, t in pristine(build, method).items()}
+    parameters = list(method.parameters())
+    loss = loss_of(run(method, image))
+    if loss.requires_grad:
+        loss.backward()
+        torch.optim.AdamW(parameters, lr=0.1, weight_decay=0.1).step()
+    after = method.state_dict(keep_vars=True)
+    for name, tensor in before.items():
+        assert after[name].grad is None, f"frozen {name} has a gradient"
+        assert torch.equal(after[name], tensor), f"frozen {name} has changed"
+
+
+def check_frozen_blocks(build: Build, image: Tensor) -> None:
+    """What `prefix` returns can be computed once: it is all that `finish` needs, for ever."""
+    method = build()
+    assert 0 <= method.frozen_blocks <= build.frozen.depth
+    if not method.frozen_blocks:
+        return
+    first = states(prefix_of(method, image))
+    shape = first[0].shape
+    assert all(x.shape == shape for x in first), "states of the prefix differ in shape"
+    assert not any(x.requires_grad for x in first), "the prefix keeps a graph for the backward pass"
+    assert not prefix_of(method, image).tokens.aux.any(), "the prefix has an auxiliary loss"
+    assert_equal(states(prefix_of(build(seed=1), image)), first, "the prefix at another seed")
+    trained = train_a_step(perturb(method), image)
+    prefix = prefix_of(trained, image)
+    assert_equal(states(prefix), first, "the prefix after training")
+    with torch.no_grad():
+        again = all_of(trained.eval().finish(prefix))
+    assert_equal(again, outputs(trained, image), "finish(prefix(image)), against forward(image)")
+
+
+def prefix_of(method: Method, image: Tensor) -> Prefix:
+    """The prefix in train mode, where a method may behave in another way."""
+    return method.train().prefix(image)
+
+
+def states(prefix: Prefix) -> list[Tensor]:
+    return [t.x for t in (prefix.tokens, *prefix.taps)]
+
+
+def all_of(features: Features) -> list[Tensor]:
+    return [*features.maps, features.final, features.aux]
+
+
+def train_a_step(method: Method, image: Tensor) -> Method:
+    loss, parameters = loss_of(run(method.train(), image)), list(trainables(method).values())
+    if parameters:
+        loss.backward()
+        torch.optim.AdamW(parameters, lr=0.1).step()
+    return method
+
+
 CHECKS = {n.removeprefix("check_"): f for n, f in list(globals().items()) if n.startswith("check_")}
 del CHECKS["options"]  # of the zoo: what checks options, not a check of a method

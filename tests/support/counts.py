@@ -189,26 +189,15 @@ COUNTS: dict[str, Callable[[Backbone], int]] = {
 # The same for options that are not the default: method, options, formula.
 Variant = tuple[str, dict[str, object], Callable[[Backbone], int]]
 VARIANTS: list[Variant] = [
-    (
-        "adaroute",
-        {"placement": "attention+mlp", "centers": 2, "bottleneck": 8},
-        lambda b: (
-            2 * b.depth * adaroute_module(b.dim, 8, b.depth // 2)
-            + 2 * adaroute_center(b.dim, 8, b.depth // 2)
-        ),
-    ),
+    ("adaroute", {"placement": "attention+mlp", "centers": 2, "bottleneck": 8},
+     lambda b: 2 * b.depth * adaroute_module(b.dim, 8, b.depth // 2)
+     + 2 * adaroute_center(b.dim, 8, b.depth // 2)),
     # Without filters: neither the two static ones, 20 d, nor a mixture over sizes.
-    (
-        "adaroute",
-        {"kernels": 0, "bottleneck": 8},
-        lambda b: b.depth * (7 * b.dim + (b.dim + 1) * 16 + 17 * b.depth * 2 + 8 * 9 + 16 * b.dim),
-    ),
+    ("adaroute", {"kernels": 0, "bottleneck": 8},
+     lambda b: b.depth * (7 * b.dim + (b.dim + 1) * 16 + 17 * b.depth * 2 + 8 * 9 + 16 * b.dim)),
     # One size, three experts, no router: a single filter, nothing to mix.
-    (
-        "adaroute",
-        {"kernels": 1, "experts": 3, "router": 0, "bottleneck": 8, "zero_init": True},
-        lambda b: b.depth * (27 * b.dim + 8 * 9) + 3 * (16 * b.dim + 8 * 9),
-    ),
+    ("adaroute", {"kernels": 1, "experts": 3, "router": 0, "bottleneck": 8, "zero_init": True},
+     lambda b: b.depth * (27 * b.dim + 8 * 9) + 3 * (16 * b.dim + 8 * 9)),
     ("conv_lora", {"gate_gradient": "straight_through"}, lambda b: conv_lora(b, 3, 8)),
     ("conv_lora", {"rank": 2, "experts": 1}, lambda b: conv_lora(b, 2, 1)),
     ("late_lora", {"blocks": 4, "rank": 1}, lambda b: b.depth * 4 * b.dim),
@@ -216,33 +205,21 @@ VARIANTS: list[Variant] = [
     ("partial", {"blocks": 3}, lambda b: 3 * block(b, -1) + last_norm(b)),
     ("rep_adapter", {"groups": 4}, lambda b: b.depth * 2 * (b.dim * 10 + 8 + b.dim)),
     ("sam_adapter", {"layout": "grid", "scale": 8}, lambda b: sam_adapter(b, 8)),
-    (
-        "sigma",
-        {"scale_weights": "token", "placement": "attention+mlp", "bottleneck": 4},
-        lambda b: 2 * b.depth * sigma(b.dim, 4),
-    ),
-    (
-        "sigma",
-        {"scale_weights": "static", "modulation": "none"},
-        lambda b: b.depth * sigma(b.dim, 8, static=True, film=False),
-    ),
+    ("sigma", {"scale_weights": "token", "placement": "attention+mlp", "bottleneck": 4},
+     lambda b: 2 * b.depth * sigma(b.dim, 4)),
+    ("sigma", {"scale_weights": "static", "modulation": "none"},
+     lambda b: b.depth * sigma(b.dim, 8, static=True, film=False)),
     ("ssf", {"exact_init": True}, lambda b: (b.depth * 22 + 4) * b.dim),
     ("lora", {"rank": 2, "alpha": 4.0}, lambda b: b.depth * 2 * (b.dim + 3 * b.dim)),
     ("lora", {"rank": 2, "targets": "qv"}, lambda b: b.depth * 2 * 2 * (b.dim + b.dim)),
-    (
-        "vfm_adapter",
-        {"bottleneck": 4, "queries": 3, "pool": "mean"},
-        lambda b: vfm_adapter(b.dim, b.depth, 4, queries=3),
-    ),
-    (
-        "vfm_adapter",
-        {"bottleneck": 4, "inner": 2, "queries": 0},
-        lambda b: vfm_adapter(b.dim, b.depth, 4, inner=2, queries=0),
-    ),
+    ("vfm_adapter", {"bottleneck": 4, "queries": 3, "pool": "mean"},
+     lambda b: vfm_adapter(b.dim, b.depth, 4, queries=3)),
+    ("vfm_adapter", {"bottleneck": 4, "inner": 2, "queries": 0},
+     lambda b: vfm_adapter(b.dim, b.depth, 4, inner=2, queries=0)),
     ("vpt", {"deep": False}, lambda b: 12 * b.dim),
     ("vpt", {"prompts": 3}, lambda b: b.depth * 3 * b.dim),
     ("lpmoe", {"cosine": "mean", "renormalise": True}, lambda b: lpmoe(b.dim, b.heads)),
     # Each of the four experts has norms of 16 channels, one of 64 at its end; three more of each.
     ("lpmoe", {"norm": "per_scale"}, lambda b: lpmoe(b.dim, b.heads) + 3 * lpmoe_norms()),
     ("lpmoe", {"ratio": 0.25, "heads": 2}, lambda b: lpmoe(b.dim, 2, 0.25)),
-]
+]  # fmt: skip

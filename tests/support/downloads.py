@@ -11,11 +11,13 @@ from lpmoe_bench.data.registry import Dataset, load_registry
 QUIET = Terminal(quiet=True)
 
 
-def put(folder: Path, images: str, masks: str, *names: str, tail="", mask=None) -> None:
+def put(
+    folder: Path, images: str, masks: str, *names: str, tail="", ending=".png", mask=None
+) -> None:
     for name in names:
         write(folder / images / f"{name}.jpg", noise_image((12, 16, 3)))
         pixels = square_mask((12, 16)) if mask is None else mask
-        write(folder / masks / f"{name}{tail}.png", pixels)
+        write(folder / masks / f"{name}{tail}{ending}", pixels)
 
 
 def packaged(name: str) -> Dataset:

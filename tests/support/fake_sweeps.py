@@ -11,27 +11,19 @@ from pathlib import Path
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.errors import BenchError
 from lpmoe_bench.records.model import run_folder
+from lpmoe_bench.sweep import plan
 from lpmoe_bench.sweep.execute import SweepMode, run_planned
 from lpmoe_bench.sweep.local import LocalEngine
-from lpmoe_bench.sweep.plan import (
-    DataPlaces,
-    Sweep,
-    SweepCell,
-    read_sweeps,
-    sweep_folder,
-    sweep_id,
-    write_sweep,
-)
 from lpmoe_bench.sweep.state import CellState, cell_state
 
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_cell.py")))
 
 
-def fake_cell(label: str = "", method: str = "lora", seed: int = 0, **more) -> SweepCell:
+def fake_cell(label: str = "", method: str = "lora", seed: int = 0, **more) -> plan.SweepCell:
     fingerprint = f"{method:0<64}"
     settings = {"task": "cod", "method": method, "backbone": "small", "seed": seed, "label": label}
     train, runtime = {"batch": 8}, {"devices": 1, "checkpointing": False, "micro_batch": None}
-    return SweepCell(
+    return plan.SweepCell(
         name=f"cod-{method}-s{seed}",
         task="cod",
         method=method,
@@ -43,42 +35,44 @@ def fake_cell(label: str = "", method: str = "lora", seed: int = 0, **more) -> S
     )
 
 
-def fake_sweep(*cells: SweepCell) -> Sweep:
-    return Sweep(
-        id=sweep_id(list(cells), DataPlaces()),
+def fake_sweep(*cells: plan.SweepCell) -> plan.Sweep:
+    return plan.Sweep(
+        id=plan.sweep_id(list(cells), plan.DataPlaces()),
         created="2026-01-02T03:04:05+00:00",
         version="0",
-        places=DataPlaces(),
+        places=plan.DataPlaces(),
         cells=list(cells),
     )
 
 
-def run_fake(sweep: Sweep, runs: Path, jobs: int = 1, retry: bool = False, program=FAKE) -> None:
+def run_fake(
+    sweep: plan.Sweep, runs: Path, jobs: int = 1, retry: bool = False, program=FAKE
+) -> None:
     """Run a sweep in this process, silently."""
     engine = LocalEngine([{} for _ in range(jobs)], program)
     how = SweepMode(retry=retry)
     run_planned(sweep, runs, False, how, False, Terminal(quiet=True), {}, engine)
 
 
-def states(sweep: Sweep, runs: Path) -> dict[str, CellState]:
-    folder = sweep_folder(runs, sweep)
+def states(sweep: plan.Sweep, runs: Path) -> dict[str, CellState]:
+    folder = plan.sweep_folder(runs, sweep)
     return {cell.name: cell_state(runs, folder, cell, {}) for cell in sweep.cells}
 
 
-def ray_engine(sweep: Sweep, runs: Path, where: str, program=FAKE):
+def ray_engine(sweep: plan.Sweep, runs: Path, where: str, program=FAKE):
     """An engine on a cluster; `where` is its address and how results come back."""
     from lpmoe_bench.sweep.ray_engine import RayEngine
 
     address, how = where.split(",")
     shared = {"shared": True, "streamed": False, "look": None}[how]
-    folder = write_sweep(runs, sweep)
+    folder = plan.write_sweep(runs, sweep)
     engine = RayEngine(sweep, folder, None, address, shared, lambda text: None)
     engine.program = tuple(program)
     return engine
 
 
 def run_as_program(runs: Path, jobs: str, program: Sequence[str]) -> None:
-    sweep = read_sweeps(runs)[0][1]
+    sweep = plan.read_sweeps(runs)[0][1]
     engine = (
         LocalEngine([{} for _ in range(int(jobs))], program)
         if jobs.isdecimal()

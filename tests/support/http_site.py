@@ -1,7 +1,5 @@
 """A web server in a thread that behaves as it is told, for tests of fetching."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Builds a method again and again, and observes what it returns, trains and leaves frozen."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Opened backbones beside the same model as its own library runs it."""
 
-from __future__ import annotations
-
 import timm
 import torch
 import torch.nn.functional as F
@@ -9,7 +7,7 @@ from conftest import FAMILIES
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
-from method_zoo.backbones.backbone import Backbone
+from method_zoo.backbones.backbone import Backbone, Tokens
 from method_zoo.backbones.linear import Wrapped
 from method_zoo.backbones.sam import META_SAM, meta_encoder
 
@@ -65,3 +63,14 @@ class Recorder(Wrapped):
     def forward_aux(self, x, prefix, grid):
         self.told = (x.shape[1], prefix, grid)
         return self.base(x), torch.ones(())
+
+
+def recorded(backbone: Backbone, name: str, image: Tensor) -> Tokens:
+    """Tokens of an image with five prompts, behind blocks whose layers of a name are recorders."""
+    for block in backbone.vit.blocks:
+        parent, leaf = block.get_submodule(name.split(".")[0]), name.split(".")[1]
+        setattr(parent, leaf, Recorder(getattr(parent, leaf)))
+    t = backbone.embed(image).insert(torch.zeros(5, backbone.dim))
+    for i in range(backbone.depth):
+        t = backbone.block(i, t)
+    return t

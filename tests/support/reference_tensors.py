@@ -11,11 +11,13 @@ DATA = os.environ.get("LPMOE_BENCH_DATA", "")
 FOLDER = Path(DATA).parent / "reference"
 
 
+ABSENT = not DATA or not FOLDER.is_dir()
+MARKS = [pytest.mark.data, pytest.mark.skipif(ABSENT, reason="no reference tensors beside it")]
+
+
 def needs_reference(test):
-    """Mark a test that reads reference tensors."""
-    absent = not DATA or not FOLDER.is_dir()
-    test = pytest.mark.skipif(absent, reason="no reference tensors beside LPMOE_BENCH_DATA")(test)
-    return pytest.mark.data(test)
+    """Mark a test that reads reference tensors beside LPMOE_BENCH_DATA."""
+    return MARKS[0](MARKS[1](test))
 
 
 def reference(name: str) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:

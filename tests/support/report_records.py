@@ -1,7 +1,5 @@
 """Records with rows, curves and pictures, as the tests of the report need them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import cv2

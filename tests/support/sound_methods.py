@@ -1,7 +1,5 @@
 """Two small methods that keep every promise of the contract, and their parameter counts."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

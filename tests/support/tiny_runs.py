@@ -46,12 +46,27 @@ def draw_data(root: Path) -> Path:
     return root
 
 
+def folders(data: Path) -> list[str]:
+    kinds = [(part, kind) for part in ("train", "test") for kind in ("images", "masks")]
+    return [text for p, k in kinds for text in (f"--{p}-{k}", str(data / p / k))]
+
+
 def arguments(data: Path, runs: Path, *more: str) -> list[str]:
-    folders = []
-    for part in ("train", "test"):
-        for kind in ("images", "masks"):
-            folders += [f"--{part}-{kind}", str(data / part / kind)]
-    return ["run", "--method", "lora", *folders, "--runs", str(runs), *QUICK, *more]
+    return ["run", "--method", "lora", *folders(data), "--runs", str(runs), *QUICK, *more]
+
+
+def environment() -> dict[str, str]:
+    """One thread and no accelerator, for processes of tests."""
+    return os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; a dead one that nobody has waited for does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in "ZX"
 
 
 class Done(NamedTuple):
@@ -78,11 +93,8 @@ def call(arguments: list[str]) -> Done:
 
 
 def start(arguments: list[str]) -> subprocess.Popen:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-m", "lpmoe_bench", *arguments]
-    return subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
-    )
+    command, quiet = [sys.executable, "-m", "lpmoe_bench", *arguments], subprocess.DEVNULL
+    return subprocess.Popen(command, stdout=quiet, stderr=quiet, env=environment())
 
 
 def only_run(runs: Path) -> Path:
@@ -100,3 +112,13 @@ def assert_same_result(one: Path, other: Path) -> None:
     columns = ("step", "loss", "learning_rate", "validation")
     curves = [[[r[c] for c in columns] for r in read_rows(f / "curve.csv")] for f in (one, other)]
     assert curves[0] == curves[1]
+
+
+def corners() -> tuple[torch.Tensor, torch.Tensor]:
+    """Four images of noise with a bright square in another corner of each, and their masks."""
+    generator = torch.Generator().manual_seed(1)
+    images, masks = torch.rand(4, 3, 64, 64, generator=generator), torch.zeros(4, 1, 64, 64)
+    for k in range(4):
+        top, left = 32 * (k // 2), 32 * (k % 2)
+        masks[k, 0, top : top + 32, left : left + 32] = 1
+    return (images + masks) / 2, masks

@@ -1,21 +1,12 @@
 """Sweeps of tiny runs: a data set of drawn discs by name, and how tests start sweeps on it."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
-from tiny_runs import draw_data
-
-REGISTRY = """
-tasks:
-  tiny: {title: Discs, protocol: cod, loss: structure, select: s_measure,
-         train: [tiny_train/all], test: [tiny_test/all]}
-datasets:
-  tiny_train: {title: Discs, task: tiny, folder: train}
-  tiny_test: {title: Discs, task: tiny, folder: test}
-"""
+from guard import REGISTRY
+from tiny_runs import QUICK, draw_data, environment
 
 
 def draw_sets(root: Path) -> Path:
@@ -32,14 +23,8 @@ def sweep(datasets: Path, runs: Path, *more: str) -> list[str]:
         *(sys.executable, "-m", "lpmoe_bench", "sweep", "--datasets", str(datasets)),
         *(word for name in usual if name not in more for word in (name, usual[name])),
         *("--runs", str(runs)),
-        *("--backbone", "vit_tiny_patch16_224", "--weights", "random:3", "--size", "64"),
-        *("--set", "train.batch=4", "--set", "train.epochs=2", "--set", "decoder.width=8"),
-        *more,
+        *(*QUICK, *more),
     ]
-
-
-def environment() -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
 def finish(command: list[str], **more: str) -> subprocess.CompletedProcess:

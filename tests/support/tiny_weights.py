@@ -1,7 +1,6 @@
 """Tiny weight files: a safetensors file, and an ONNX graph built like the published one."""
 
-from __future__ import annotations
-
+import os
 from pathlib import Path
 
 import numpy as np
@@ -101,3 +100,13 @@ def save_tiny(path: Path, extra: dict[str, torch.Tensor] | None = None, gone: st
     state = {n: torch.full_like(t, 0.25) for n, t in state.items() if not n.startswith(gone or "-")}
     save_file(state | (extra or {}), path)
     return path
+
+
+class Hostile:
+    """Runs a command when a trusting reader unpickles it."""
+
+    def __init__(self, mark: Path):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.mark}",)

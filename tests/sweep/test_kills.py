@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 from fake_sweeps import FAKE, fake_cell, fake_sweep
-from tiny_sweeps import draw_sets, environment, finish, records, start, sweep
+from tiny_runs import environment, is_alive
+from tiny_sweeps import draw_sets, finish, records, start, sweep
 
 from lpmoe_bench.records.store import read_record, read_rows
 from lpmoe_bench.sweep.local import PROGRAM
@@ -24,25 +25,14 @@ DRIVER = Path(__file__).parents[1] / "support/fake_sweeps.py"
 
 def drive(runs: Path, program: Sequence[str]) -> subprocess.Popen:
     """Start the sweep that is planned in a folder, two cells at a time."""
-    command = [sys.executable, str(DRIVER), str(runs), "2", *program]
-    return subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment()
-    )
+    command, quiet = [sys.executable, str(DRIVER), str(runs), "2", *program], subprocess.DEVNULL
+    return subprocess.Popen(command, stdout=quiet, stderr=quiet, env=environment())
 
 
 def children(parent: int) -> list[int]:
     """The processes that a process has started."""
     listed = Path(f"/proc/{parent}/task/{parent}/children")
     return [int(text) for text in listed.read_text().split()] if listed.exists() else []
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process runs; a dead one that nobody has waited for does not."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state not in "ZX"
 
 
 def assert_whole(runs: Path) -> dict[str, str]:
@@ -84,12 +74,7 @@ def kill_at_random(
 
 
 def torture(
-    root: Path,
-    planned: Sweep,
-    program: Sequence[str],
-    kills: int,
-    seed: int,
-    cells_too: bool = True,
+    root: Path, planned: Sweep, program: Sequence[str], kills: int, seed: int, cells_too=True
 ) -> None:
     """Kill a sweep so many times, in a new folder whenever it is finished; check what is left."""
     random_, done, round_ = random.Random(seed), 0, 0
@@ -190,9 +175,7 @@ def test_the_whole_command_is_killed_interrupted_and_goes_on(tmp_path):
     assert one.keys() == other.keys()
     for name in one:
         assert one[name]["scores"] == other[name]["scores"]
-        rows = [
-            (tmp_path / part / name / "per_image.csv").read_bytes() for part in ("whole", "parts")
-        ]
+        rows = [(tmp_path / p / name / "per_image.csv").read_bytes() for p in ("whole", "parts")]
         assert rows[0] == rows[1]
     status = finish([*PROGRAM, "sweep", "status", "--runs", str(parts), "--json"])
     cells = json.loads(status.stdout)[0]["cells"]

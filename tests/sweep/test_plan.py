@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from fake_sweeps import fake_cell, fake_sweep
+from guard import REGISTRY
 from sample_records import record
-from tiny_sweeps import REGISTRY, draw_sets, sweep
+from tiny_sweeps import draw_sets, sweep
 from typer.testing import CliRunner
 
 from lpmoe_bench.cli.app import app

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from fake_sweeps import fake_cell, fake_sweep, states
-from tiny_sweeps import draw_sets, environment, finish, records, sweep
+from tiny_runs import environment
+from tiny_sweeps import draw_sets, finish, records, sweep
 
 from lpmoe_bench.errors import ResourceError, UsageError
 from lpmoe_bench.sweep import ray_engine

@@ -215,6 +215,5 @@ def test_the_log_opens_with_the_command_to_type(tmp_path):
     logs = sorted((folder / "attempts/cod-lora-s0").glob("*.log"))
     first = logs[-1].read_text().splitlines()[0]
     settings = folder / "cells/cod-lora-s0.yaml"
-    assert first == (
-        f"# lpmoe-bench run --config {settings} --runs {tmp_path} --set runtime.micro_batch=4"
-    )
+    more = f"--runs {tmp_path} --set runtime.micro_batch=4"
+    assert first == f"# lpmoe-bench run --config {settings} {more}"

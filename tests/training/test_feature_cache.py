@@ -12,8 +12,7 @@ from unittest import mock
 
 import pytest
 import torch
-from cached_runs import DISK, MEMORY, computed, finish, kept
-from tiny_runs import arguments, assert_same_result, call, draw_data, only_run, start
+from tiny_runs import arguments, assert_same_result, call, only_run, start
 
 from lpmoe_bench.model.weights.resolve import load_backbone, resolve_weights
 from lpmoe_bench.records.store import read_record, read_rows
@@ -26,10 +25,23 @@ SLOW = [
 ]
 IMAGES = 22 + 2  # training and validation, of which training images may be seen on both sides
 
+DISK, MEMORY = (["--set", f"runtime.cache_features={mode}"] for mode in ("disk", "memory"))
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    return draw_data(tmp_path_factory.mktemp("pairs"))
+
+def finish(data: Path, runs: Path, method: str, *more: str) -> Path:
+    done = call(arguments(data, runs, "--method", method, *more))
+    assert done.code == 0, done.stderr
+    return only_run(runs)
+
+
+def kept(place: Path) -> list[Path]:
+    return sorted(place.rglob("*.safetensors"))
+
+
+def computed(folder: Path) -> int:
+    """How many features a run had to compute, as its record says."""
+    (note,) = (n for n in read_record(folder).notes if n.startswith("features of the"))
+    return int(note.split("this process computed ")[1].split()[0])
 
 
 @pytest.fixture(autouse=True)

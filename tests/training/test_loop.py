@@ -3,6 +3,7 @@
 import pytest
 import torch
 from conftest import tiny_backbone
+from tiny_runs import corners
 from torch.optim import AdamW
 
 from lpmoe_bench.config.settings import TrainConfig
@@ -48,23 +49,16 @@ def test_groups_hold_every_trained_tensor_once_and_vectors_do_not_decay(method: 
 
 @pytest.mark.parametrize("method", list_methods())
 def test_four_images_are_learnt_by_heart(method: str):
-    segmenter = tiny_segmenter(method)
-    random = torch.Generator().manual_seed(1)
-    images, masks = torch.rand(4, 3, 64, 64, generator=random), torch.zeros(4, 1, 64, 64)
-    for k in range(4):  # a bright square in another corner of each
-        rows, columns = (
-            slice(32 * (k // 2), 32 * (k // 2) + 32),
-            slice(32 * (k % 2), 32 * (k % 2) + 32),
-        )
-        masks[k, 0, rows, columns] = 1
-        images[k, :, rows, columns] += 1
+    segmenter, (images, masks) = tiny_segmenter(method), corners()
     optimizer = AdamW([p for p in segmenter.parameters() if p.requires_grad], lr=3e-3)
     segmenter.train()
     losses = []
     for _ in range(40):
-        logits, aux = segmenter(images / 2)
+        logits, aux = segmenter(images)
         loss = get_loss("structure")(logits, masks) + aux
         losses.append(loss.item())
+        if losses[-1] < 0.35 * losses[0]:
+            break  # the rest would take time and show no more
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -89,14 +89,6 @@ def test_tables_of_test_sets_are_named_as_conv_lora_names_them(tmp_path, name, t
     assert added.missing == []
 
 
-def test_tables_are_taken_in(tmp_path):
-    put(tmp_path / "leaf", "train/images", "train/masks", "a", "b")
-    (tmp_path / "leaf/train.csv").write_text(",image,label\n0,train/images/a.jpg,train/masks/a.png")
-    add_set(packaged("conv_lora_leaf"), tmp_path, tmp_path / "root", QUIET)
-    images = tmp_path / "root/conv_lora_leaf/train/images"
-    assert [p.name for p in images.iterdir()] == ["a.jpg"]
-
-
 def test_what_fails_leaves_the_data_folder_as_it_was(tmp_path, pranet):
     (pranet / "data/TestDataset/CVC-300/images/2.jpg").write_bytes(b"\xff\xd8\xffcut")
     root = tmp_path / "root"
@@ -112,9 +104,6 @@ def test_replace_puts_the_old_aside(tmp_path, pranet):
         added = add_set(polyp, pranet, root, QUIET, replace=True)
         assert str(root / f"pranet_polyp/.test_kvasir-replaced-{number}") in added.aside
     assert "put aside, yours to delete: " in added.words
-
-
-# --- recognising
 
 
 def test_files_without_a_partner_are_refused_or_left_out(tmp_path):
@@ -246,6 +235,3 @@ def test_transparent_pixels_are_no_object(tmp_path):
     add_set(packaged("trans10k"), tmp_path / "down", tmp_path / "root", QUIET)
     mask = read_mask(tmp_path / "root/trans10k/train/masks/1.png")
     assert (mask[:6].max(), mask[6:].min()) == (0, 255)
-
-
-# --- what a killed program leaves

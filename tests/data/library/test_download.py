@@ -146,27 +146,25 @@ def test_more_than_is_allowed_is_cut_off(site, fetch, tmp_path):
     with pytest.raises(DataError, match="says it is 512000 bytes; 1000 are allowed"):
         fetch(most_bytes=1000)
     assert not (tmp_path / "done").exists()
-
-
-def test_a_disk_that_is_too_small(site, fetch):
     site.pages["/a.zip"] = Page(b"x", length=2**48)
     with pytest.raises(ResourceError, match="disk is too full"):
         fetch(most_bytes=2**60)
 
 
-def test_a_stalling_server_is_given_up(site, fetch, monkeypatch):
-    monkeypatch.setattr(fetch_module, "SLOW_SECONDS", 0.1)
+@pytest.mark.parametrize(
+    ("limit", "value", "pause", "words"),
+    [
+        ("SLOW_SECONDS", 0.1, 0.02, r"\(only \d+ bytes in 0.1 seconds\)"),
+        ("TIMEOUT_SECONDS", (1, 0.1), 1, r".*[Tt]imed? ?out"),
+    ],
+)
+def test_a_stalling_or_silent_server_is_given_up(
+    site, fetch, monkeypatch, limit, value, pause, words
+):
+    monkeypatch.setattr(fetch_module, limit, value)
     monkeypatch.setattr(fetch_module, "ATTEMPTS", 2)
-    site.pages["/a.zip"] = Page(BODY, trickle_seconds=0.02)
-    with pytest.raises(DataError, match=r"in 2 attempts \(only \d+ bytes in 0.1 seconds\)"):
-        fetch()
-
-
-def test_a_silent_server_is_given_up(site, fetch, monkeypatch):
-    monkeypatch.setattr(fetch_module, "TIMEOUT_SECONDS", (1, 0.1))
-    monkeypatch.setattr(fetch_module, "ATTEMPTS", 2)
-    site.pages["/a.zip"] = Page(BODY, trickle_seconds=1)
-    with pytest.raises(DataError, match=r"in 2 attempts .*[Tt]imed? ?out"):
+    site.pages["/a.zip"] = Page(BODY, trickle_seconds=pause)
+    with pytest.raises(DataError, match=rf"in 2 attempts {words}"):
         fetch()
 
 

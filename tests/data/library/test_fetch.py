@@ -8,17 +8,15 @@ import zipfile
 
 import cv2
 import pytest
+from downloads import QUIET
 from drawn_files import noise_image, square_mask
 from http_site import Page, serve
 
-from lpmoe_bench.console import Terminal
 from lpmoe_bench.data.library import fetch
 from lpmoe_bench.data.library.fetch import LOCK, fetch_set, file_names
 from lpmoe_bench.data.registry import Dataset
 from lpmoe_bench.data.tasks import open_split
 from lpmoe_bench.errors import DataError
-
-QUIET = Terminal(quiet=True)
 
 
 def png(pixels) -> bytes:

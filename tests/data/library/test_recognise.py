@@ -12,11 +12,6 @@ from lpmoe_bench.data.tasks import open_split
 from lpmoe_bench.errors import DataError, UsageError
 
 
-@pytest.fixture
-def pranet(tmp_path) -> Path:
-    return make_pranet(tmp_path / "down")
-
-
 def test_case_and_depth_do_not_matter(tmp_path):
     put(tmp_path / "a" / "b", "duts-te/DUTS-TE-IMAGE", "duts-te/duts-te-mask", "1")
     found = recognise(packaged("duts"), tmp_path)
@@ -51,7 +46,8 @@ def test_folders_of_a_users_own_names(tmp_path):
     assert open_split(mine, "all", tmp_path / "root") is not None
 
 
-def test_splits_that_were_not_in_it_are_named(tmp_path, pranet):
+def test_splits_that_were_not_in_it_are_named(tmp_path):
+    pranet = make_pranet(tmp_path / "down")
     root, polyp = tmp_path / "root", packaged("pranet_polyp")
     added = add_set(polyp, pranet, root, QUIET)
     assert added.missing == ["train", "test_cvc_clinicdb", "test_cvc_colondb", "test_etis"]

@@ -11,12 +11,7 @@ from drawn_files import fill, square_mask, write
 from typer.testing import CliRunner
 
 from lpmoe_bench.cli.app import app
-from lpmoe_bench.data.library.verify import (
-    verification_json,
-    verification_markdown,
-    verification_text,
-    verify_set,
-)
+from lpmoe_bench.data.library import verify
 from lpmoe_bench.data.registry import Dataset, load_registry
 from lpmoe_bench.errors import BenchError, DataError
 
@@ -33,7 +28,7 @@ def root(tmp_path) -> Path:
 
 
 def one(root, **changes):
-    (found,) = verify_set(dataset(**changes), root)
+    (found,) = verify.verify_set(dataset(**changes), root)
     return found
 
 
@@ -43,8 +38,8 @@ def test_a_sound_set(root):
     assert found.sizes == ("30 x 20", "30 x 20")
     assert found.masks == {}
     assert len(found.checksum) == len(found.digest) == 64
-    assert "mine/all: sound" in verification_text([found])
-    assert verification_json([found])["sound"] is True
+    assert "mine/all: sound" in verify.verification_text([found])
+    assert verify.verification_json([found])["sound"] is True
 
 
 def test_the_checksum_follows_content_not_names_or_dates(root):
@@ -75,7 +70,7 @@ def test_every_fault_is_named_with_its_repair(root):
     write(place / "masks/c.png", square_mask((20, 30)) // 100)
     found = one(root, archives=[{"url": "http://host/a.zip"}])
     assert len(found.problems) == 3
-    text = verification_text([found])
+    text = verify.verification_text([found])
     for words in ("a.jpg is truncated", "b.png is 31 x 20", "c.png holds values from 0 to 2 only"):
         assert words in text
     assert found.repairs == [
@@ -84,7 +79,9 @@ def test_every_fault_is_named_with_its_repair(root):
         f"(everything but 0 becomes object, saved as 255)",
     ]
     assert found.checksum == ""
-    assert "- repair: lpmoe-bench data fetch mine --replace" in verification_markdown([found])
+    assert "- repair: lpmoe-bench data fetch mine --replace" in verify.verification_markdown(
+        [found]
+    )
 
 
 def test_a_repair_can_be_run_as_it_is_printed(call, tmp_path, monkeypatch):
@@ -94,12 +91,15 @@ def test_a_repair_can_be_run_as_it_is_printed(call, tmp_path, monkeypatch):
     for name in "abx":
         write(root / f"camo/masks/{name}.png", square_mask((20, 30)) // 100)
     camo = load_registry().dataset("camo")
-    repairs = {text for one in verify_set(camo, root) for text in one.repairs}
+    repairs = {text for one in verify.verify_set(camo, root) for text in one.repairs}
     (line,) = (text for text in repairs if "--object nonzero" in text)
     program, group, *arguments = shlex.split(line.partition("  (")[0])
     assert (program, group) == ("lpmoe-bench", "data")
     assert "camo/train: 2 pairs" in call(*arguments)
-    assert [(one.pairs, one.problems) for one in verify_set(camo, root)] == [(2, []), (1, [])]
+    assert [(one.pairs, one.problems) for one in verify.verify_set(camo, root)] == [
+        (2, []),
+        (1, []),
+    ]
 
 
 def test_masks_of_every_kind_are_counted(root):
@@ -122,7 +122,7 @@ def test_counts_are_compared_with_the_official_ones(root):
     assert found.remarks[0] == "3 pairs counted, officially 9 (not confirmed)"
     assert "local split" in found.remarks[1]
     assert found.repairs == ["lpmoe-bench data fetch mine --replace"]
-    assert "9 (not confirmed)" in verification_markdown([found])
+    assert "9 (not confirmed)" in verify.verification_markdown([found])
 
 
 def test_pairs_that_do_not_match_are_a_problem_of_their_split(root):
@@ -138,17 +138,17 @@ def test_names_without_a_partner_can_be_left_out(call, root):
     fill(root / "gdd/test", ("unused.txt", ["p", "q"]))
     (root / "gdd/test/masks/q.png").unlink()
     gdd = load_registry().dataset("gdd")
-    (found,) = verify_set(gdd, root)
+    (found,) = verify.verify_set(gdd, root)
     assert "q (no mask)" in found.problems[0]
     _, _, *arguments = shlex.split(found.repairs[1].partition("  (")[0])
     text = call(*arguments)
     assert "left out: gdd/test: q (no mask)" in text
-    assert [(one.pairs, one.problems) for one in verify_set(gdd, root)] == [(1, [])]
+    assert [(one.pairs, one.problems) for one in verify.verify_set(gdd, root)] == [(1, [])]
 
 
 def test_a_set_that_is_not_there(tmp_path):
     with pytest.raises(DataError, match=r"mine is not under .*; see lpmoe-bench data show mine"):
-        verify_set(dataset(), tmp_path)
+        verify.verify_set(dataset(), tmp_path)
 
 
 def test_many_problems_are_cut_in_text_and_whole_in_json(root):
@@ -157,8 +157,8 @@ def test_many_problems_are_cut_in_text_and_whole_in_json(root):
     for name in names:
         (root / f"mine/images/{name}.jpg").write_bytes(b"")
     found = one(root)
-    assert "and 4 more" in verification_text([found])
-    assert len(verification_json([found])["splits"][0]["problems"]) == 14
+    assert "and 4 more" in verify.verification_text([found])
+    assert len(verify.verification_json([found])["splits"][0]["problems"]) == 14
 
 
 # --- the commands
