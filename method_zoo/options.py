@@ -22,12 +22,7 @@ from .errors import ZooError
 if TYPE_CHECKING:
     from .method import Method
 
-# Classes found by listing a package: one a file, under the file's name.
-
-
 T = TypeVar("T")
-
-
 ALIASES = {"parax": "adaroute"}  # the paper's second version renamed it
 NO_METHODS = ("errors", "method", "options")  # files of this package that are none
 
@@ -140,16 +135,15 @@ def _bases(folder: Path, package: str, name: str, base: str) -> list[ast.ClassDe
 
 
 def _assignment(node: ast.stmt) -> tuple[str, ast.expr | None]:
-    if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-        return node.targets[0].id, node.value
-    if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-        return node.target.id, node.value
-    return "", None
+    if not isinstance(node, ast.Assign | ast.AnnAssign):
+        return "", None
+    target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+    return (target.id, node.value) if isinstance(target, ast.Name) else ("", None)
 
 
 def _defaults(args: ast.arguments) -> dict[str, object]:
-    named = [*args.posonlyargs, *args.args]
-    with_default = named[len(named) - len(args.defaults) :] if args.defaults else []
+    # Python keeps defaults apart from the names: those of positional ones belong to the last names.
+    with_default = args.args[len(args.args) - len(args.defaults) :]
     pairs = [*zip(with_default, args.defaults, strict=True)]
     pairs += [(a, d) for a, d in zip(args.kwonlyargs, args.kw_defaults, strict=True) if d]
     return {arg.arg: ast.literal_eval(default) for arg, default in pairs}

@@ -8,8 +8,6 @@ from torch import Tensor, nn
 
 from ..errors import ZooError
 
-# Wrapped: a trainable layer around a frozen one, which knows the grid of its tokens.
-
 
 class Wrapped(nn.Module):
     """A trainable layer around a frozen one, which it holds as `base`.
@@ -17,6 +15,8 @@ class Wrapped(nn.Module):
     `forward` is told how many of the tokens are prefix and the grid of the rest, so a spatial
     method can read them as a map. Whoever has an auxiliary loss overrides `forward_aux`.
     """
+
+    base: Any  # of the kind that the method asked for: a linear layer, for SSF also a norm
 
     def __init__(self, base: nn.Module):
         super().__init__()
@@ -114,7 +114,7 @@ def open_gate(mlp: Any) -> None:
 @torch.no_grad()
 def rewrite(layer: Any, weight: Tensor | None = None, bias: Tensor | None = None) -> None:
     """Write another weight or bias into a frozen layer; one that has no bias is given one."""
-    if isinstance(layer, Joined):
+    if isinstance(layer, Joined):  # each part takes its own rows
         sizes = [part.out_features for part in layer.parts]
         for k, part in enumerate(layer.parts):
             rewrite(part, *(None if t is None else t.split(sizes)[k] for t in (weight, bias)))
