@@ -187,11 +187,6 @@ def parse_baseline(content: Any, source: Path) -> Baseline:
         raise DataError(f"{source} is damaged: {place}: {text[:1].lower()}{text[1:]}") from None
 
 
-# Reading and writing baseline.json, as text whose differences people can read.
-
-DEFAULT_BASELINE = Path("results/baseline.json")
-
-
 def read_baseline(path: Path) -> Baseline:
     """Read a baseline; raises DataError where it is missing, damaged or from a newer version."""
     try:

@@ -94,7 +94,7 @@ def p_value(reference: Reference, drop: float, seeds: int, policy: Policy) -> fl
         return None
     if drop <= floor_of(policy):
         return 1.0
-    if reference.sd == 0:
+    if reference.sd == 0:  # seeds that never differed: any drop is beyond chance
         return 0.0
     t = drop / (reference.sd * math.sqrt(1 / seeds + 1 / reference.seeds))
     return float(special.stdtr(reference.seeds - 1, -t))
@@ -110,10 +110,12 @@ def seeds_needed(reference: Reference, drop: float, level: float) -> tuple[int, 
 
     if reference.sd is None or drop <= 0:
         return None
+    # With more candidate seeds the limit falls towards t sd / sqrt(n_b), but never below that.
     for seeds in range(1, MOST_SEEDS + 1):
         limit = learnt(reference, seeds, level)
         if limit is not None and limit < drop:
             return seeds, False
+    # So both sides need more seeds, n each: the baseline's also make its quantile smaller.
     for seeds in range(reference.seeds + 1, MOST_SEEDS + 1):
         quantile = float(special.stdtrit(seeds - 1, 1 - level))
         if quantile * reference.sd * math.sqrt(2 / seeds) < drop:

@@ -23,10 +23,16 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-
-# What the gate prints: a table for people, JUnit XML, Markdown for a step summary.
-
 # How a line of an outcome is worded, the same in every form of output.
+
+# Each verdict's mark in Markdown and its colour in a terminal.
+LOOKS = {
+    "pass": ("✅", "green"),
+    "improved": ("🎉", "cyan"),
+    "inconclusive": ("❔", "yellow"),
+    "not comparable": ("🚫", "magenta"),
+    "regressed": ("❌", "red"),
+}
 
 
 def label(line: JudgedLine) -> str:
@@ -66,14 +72,6 @@ def sentence(line: JudgedLine) -> str:
 
 # An outcome as a table for people in a terminal.
 
-COLOURS = {
-    "pass": "green",
-    "improved": "cyan",
-    "inconclusive": "yellow",
-    "not comparable": "magenta",
-    "regressed": "red",
-}
-
 
 def show_outcome(outcome: Outcome, console: Console) -> None:
     """Print a table a cell, the reasons below it, and the verdict of the call last.
@@ -93,11 +91,11 @@ def show_outcome(outcome: Outcome, console: Console) -> None:
             console.print(f"{len(equal)} counts of parameters and FLOPs are equal")
         for line in lines:
             if line.reason and line.verdict != "pass":
-                words = f"{label(line)}: {line.verdict}, {line.reason}"
-                console.print(words, highlight=False, markup=False, soft_wrap=True)
+                said = f"{label(line)}: {line.verdict}, {line.reason}"
+                console.print(said, highlight=False, markup=False, soft_wrap=True)
     for note in outcome.notes:
         console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
-    verdict = Text(outcome.verdict, COLOURS[outcome.verdict])
+    verdict = Text(outcome.verdict, LOOKS[outcome.verdict][1])
     console.print(Text("gate: ").append_text(verdict).append(f" ({outcome.summary()})"))
 
 
@@ -119,7 +117,7 @@ def _table(lines: list[JudgedLine]) -> Table:
             number_text(line, line.candidate),
             limit(line),
             f"{judged.p:.2g}" if judged and judged.p is not None else "",
-            Text(line.verdict, COLOURS[line.verdict]),
+            Text(line.verdict, LOOKS[line.verdict][1]),
         )
     return table
 
@@ -144,25 +142,18 @@ def to_junit(outcome: Outcome, strict: bool) -> str:
     root = ElementTree.Element("testsuites", attributes)
     suite = ElementTree.SubElement(root, "testsuite", attributes)
     for line in outcome.lines:
-        _case(suite, line, failing, skipped)
+        names = {"classname": _clean(line.cell), "name": _clean(label(line))}
+        case, said = ElementTree.SubElement(suite, "testcase", names), _clean(sentence(line))
+        if line.verdict in failing:
+            attributes = {"message": said, "type": line.verdict}
+            ElementTree.SubElement(case, "failure", attributes).text = said
+        elif line.verdict in skipped:
+            ElementTree.SubElement(case, "skipped", {"message": said})
     for note in outcome.notes:
         ElementTree.SubElement(suite, "system-out").text = _clean(note)
     ElementTree.indent(root, " ")
     text = ElementTree.tostring(root, encoding="unicode")
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{text}\n'
-
-
-def _case(
-    suite: ElementTree.Element, line: JudgedLine, failing: set[str], skipped: set[str]
-) -> None:
-    names = {"classname": _clean(line.cell), "name": _clean(label(line))}
-    case = ElementTree.SubElement(suite, "testcase", names)
-    said = _clean(sentence(line))
-    if line.verdict in failing:
-        attributes = {"message": said, "type": line.verdict}
-        ElementTree.SubElement(case, "failure", attributes).text = said
-    elif line.verdict in skipped:
-        ElementTree.SubElement(case, "skipped", {"message": said})
 
 
 def _clean(text: str) -> str:
@@ -171,20 +162,13 @@ def _clean(text: str) -> str:
 
 # An outcome as Markdown for the summary of a GitHub step.
 
-MARKS = {
-    "pass": "✅",
-    "improved": "🎉",
-    "inconclusive": "❔",
-    "not comparable": "🚫",
-    "regressed": "❌",
-}
 VARIABLE = "GITHUB_STEP_SUMMARY"
 
 
 def summary_markdown(outcome: Outcome) -> str:
     """Return a heading with the verdict and a table a cell; whatever comes from records is text."""
     blocks = [
-        f"## Gate: {MARKS[outcome.verdict]} {outcome.verdict}",
+        f"## Gate: {LOOKS[outcome.verdict][0]} {outcome.verdict}",
         f"{outcome.summary()}; level {outcome.policy.level:g}, Holm over the scores of the call",
     ]
     for cell in dict.fromkeys(line.cell for line in outcome.lines):
@@ -209,6 +193,7 @@ def write_summary(outcome: Outcome, path: Path | None) -> None:
 def plain_markdown(text: str) -> str:
     """Return text that Markdown and HTML show as it is: no markup, link, mention or line break."""
     text = "".join(c if c.isprintable() else " " for c in text)
+    # Markdown resolves character references after it has looked for markup, so they show as text.
     text = html.escape(" ".join(text.split()), quote=False)
     return re.sub(r"([\\`*_{}\[\]()#+!|~@:-])", lambda match: f"&#{ord(match[0])};", text)
 
@@ -220,7 +205,7 @@ def _markdown_table(lines: list[JudgedLine]) -> str:
     ]
     for line in lines:
         cells = [
-            MARKS[line.verdict],
+            LOOKS[line.verdict][0],
             plain_markdown(label(line)),
             number_text(line, line.baseline),
             number_text(line, line.candidate),
@@ -297,9 +282,11 @@ def _spread(pin: CellPin, found: MetricPin) -> Iterator[str]:
     if found.rest_variance is None:
         return
     nested = math.sqrt(found.rest_variance / max(1, pin.images))
-    words = f"The rows of {pin.images} images, nested within the seeds, allow no sd below"
     raised = "so it is raised to that" if nested > found.sd else "so it stands"
-    yield f"{words} {nested:.4f}, {raised}."
+    yield (
+        f"The rows of {pin.images} images, nested within the seeds, allow no sd below "
+        f"{nested:.4f}, {raised}."
+    )
 
 
 def _limit(
@@ -342,21 +329,18 @@ def _limit(
 
 def _verdict(line: JudgedLine, judgement: Judgement, policy: Policy) -> Iterator[str]:
     seeds = f"{judgement.seeds} seeds" if judgement.seeds > 1 else "one seed"
-    words = f"The candidate scores {line.candidate:.4f} over {seeds}"
     p = "" if judgement.p is None else f" (one-sided p {judgement.p:.3g})"
-    yield f"{words}, {_way(judgement.drop)}{p}: {line.verdict}."
+    drop = "no drop"
+    if judgement.drop:
+        change = judgement.drop
+        drop = f"a drop of {change:.4f}" if change > 0 else f"better by {-change:.4f}"
+    yield f"The candidate scores {line.candidate:.4f} over {seeds}, {drop}{p}: {line.verdict}."
     if line.reason:
         yield f"{line.reason[:1].upper()}{line.reason[1:]}."
     needed = limits.seeds_needed(judgement.reference, judgement.drop, judgement.level)
     if line.verdict == "pass" and needed and judgement.drop > limits.floor_of(policy):
         side = "both sides" if needed[1] else "the candidate"
         yield f"Were that drop real, about {needed[0]} seeds of {side} would show it."
-
-
-def _way(drop: float) -> str:
-    if drop == 0:
-        return "no drop"
-    return f"a drop of {drop:.4f}" if drop > 0 else f"better by {-drop:.4f}"
 
 
 def _same_seeds(
@@ -373,5 +357,5 @@ def _same_seeds(
     }
     pairs = [(s, before[s], v) for s, v in after.items() if s in before and v is not None]
     if pairs:
-        words = ", ".join(f"seed {s} {v - old:+.2g}" for s, old, v in pairs)
-        yield f"Seed by seed, which decides nothing (see docs/gate.md): {words}."
+        each = ", ".join(f"seed {s} {v - old:+.2g}" for s, old, v in pairs)
+        yield f"Seed by seed, which decides nothing (see docs/gate.md): {each}."

@@ -231,11 +231,6 @@ _ALL = (
 PROTOCOLS = {protocol.name: protocol for protocol in _ALL}
 
 
-def list_protocols() -> list[str]:
-    """Return the names of all protocols."""
-    return sorted(PROTOCOLS)
-
-
 def get_protocol(name: str) -> Protocol:
     """Return the protocol of that name; raises UsageError for an unknown one."""
     if name not in PROTOCOLS:
@@ -244,8 +239,6 @@ def get_protocol(name: str) -> Protocol:
 
 
 # Modes: what counts where PySODMetrics is wrong, and where MATLAB's tools differ from it.
-
-ModeName = Literal["default", "reference", "matlab", "pranet"]
 
 
 @dataclass(frozen=True)
@@ -261,7 +254,7 @@ class Mode:
     than at least at it.
     """
 
-    name: ModeName
+    name: Literal["default", "reference", "matlab", "pranet"]
     empty_quadrant: Literal["skip", "nan"] = "skip"
     constant_quadrant: Literal["exact", "as rounded"] = "exact"
     single_pixel: Literal["exact", "as divided"] = "exact"
@@ -275,19 +268,11 @@ REFERENCE = Mode(
 )
 MATLAB = Mode("matlab", grid="matlab", alignment_above=True)
 PRANET = Mode("pranet", grid="matlab")
-MODES = {mode.name: mode for mode in (DEFAULT, REFERENCE, MATLAB, PRANET)}
 _OF_THRESHOLDS = {
     "256 levels, at least": DEFAULT,
     "MATLAB grid, at least": PRANET,
     "MATLAB grid, at least; E above": MATLAB,
 }
-
-
-def get_mode(name: str) -> Mode:
-    """Return the mode of that name; raises UsageError for an unknown one."""
-    if name not in MODES:
-        raise UsageError.unknown("mode", name, MODES)
-    return MODES[name]
 
 
 def mode_of(protocol: Protocol) -> Mode:

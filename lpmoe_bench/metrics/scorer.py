@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +40,7 @@ FLAGS = {
         "it has one pixel: its E-measure is divided by 1, where PySODMetrics divides by 2.2e-16"
     ),
 }
+PLURAL = ("empty_mask", "full_mask", "constant_pred", "single_pixel")  # so named where counted
 
 
 @dataclass(frozen=True)
@@ -215,14 +217,6 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _count(pairs: dict[str, PairScores], scored: dict[str, PairScores]) -> dict[str, int]:
-    flags = [flag for pair in pairs.values() for flag in pair.flags]
-    return {
-        "images": len(pairs),
-        "scored": len(scored),
-        "empty_masks": flags.count("empty_mask"),
-        "full_masks": flags.count("full_mask"),
-        "constant_preds": flags.count("constant_pred"),
-        "s_undefined": flags.count("s_undefined"),
-        "s_unstable": flags.count("s_unstable"),
-        "single_pixels": flags.count("single_pixel"),
-    }
+    flags = Counter(flag for pair in pairs.values() for flag in pair.flags)
+    found = {f"{flag}s" if flag in PLURAL else flag: flags[flag] for flag in FLAGS}
+    return {"images": len(pairs), "scored": len(scored)} | found
