@@ -115,9 +115,9 @@ def sweep_cell_command(
     offline: options.Offline = False,
 ) -> None:
     """Run one cell: `run --config`, refused where its fingerprint is not the planned one."""
-    from lpmoe_bench.sweep.local import tether
+    from lpmoe_bench.sweep.local import end_with
 
-    tether(parent)
+    end_with(parent)
     from lpmoe_bench.cli.run import run_and_print
     from lpmoe_bench.config.settings import parse_sets, read_config_file
     from lpmoe_bench.training.request import RunRequest
