@@ -108,6 +108,11 @@ def read_source(package: ModuleType, name: str, base: str = "Method") -> SourceF
     return SourceFacts(options or {}, attributes)
 
 
+def vars_of(cls: type) -> dict[str, Any]:
+    """Return the class attributes of a class, as `read_source` reads them from its file."""
+    return {name: value for one in reversed(cls.__mro__) for name, value in vars(one).items()}
+
+
 def _bases(folder: Path, package: str, name: str, base: str) -> list[ast.ClassDef]:
     """Return a file's class of the line of `base`, and its bases up to that, in this order."""
     tree = ast.parse((folder / f"{name}.py").read_text(encoding="utf-8"))

@@ -42,6 +42,7 @@ class Segmenter(nn.Module):
 
     def decode(self, features: Features, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Turn a method's features into logits of height and width `shape`, and the aux loss."""
+        # In single precision from here: a loss on logits of half precision rounds them away.
         logits = self.decoder(features).float()
         logits = F.interpolate(logits, shape, mode="bilinear", align_corners=False)
         return logits, features.aux
@@ -83,6 +84,7 @@ def build_segmenter(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         method = get_method(config.method)(backbone, **config.options)  # type: ignore[call-arg]
+        # Again: the decoder's draws do not depend on how many the method has made.
         torch.manual_seed(config.seed)
         decoder = build_decoder(config.decoder, method, CLASSES, config.decoder_options)
     load_decoder_weights(decoder, decoder_weights or DecoderWeights())

@@ -57,6 +57,7 @@ class Asked(NamedTuple):
 def layers_of(request: RunRequest, registry: Registry) -> Asked:
     """Return the layers of a request; raises UsageError for an unknown task or recipe."""
     asked = (request.file, request.sets, request.flags)
+    # A recipe is weaker than all that is said, but it may itself choose the method.
     recipe = _pick("recipe", asked)
     task = registry.task(_pick("task", asked))
     layers = (*recipe_layers(recipe, task.name, asked), *asked)
@@ -90,11 +91,6 @@ def refuse_early(request: RunRequest) -> RunConfig:
 def preset_layer(method: Facts) -> dict[str, Any]:
     """Return the settings that a method prefers: its decoder, its rates."""
     return {"decoder": method["decoder"], "train": dict(method["preset"])}
-
-
-def vars_of(method: type) -> dict[str, Any]:
-    """Return the class attributes of a method, as `read_source` reads them from its file."""
-    return {name: value for cls in reversed(method.__mro__) for name, value in vars(cls).items()}
 
 
 def check_settings(

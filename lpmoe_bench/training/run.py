@@ -12,9 +12,10 @@ from lightning.fabric import Fabric
 from lightning.fabric.strategies import DDPStrategy
 from safetensors.torch import save
 
-from lpmoe_bench.config.settings import RunConfig, TrainConfig
+from lpmoe_bench.config.settings import RunConfig
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.data.loader import Prefixes
+from lpmoe_bench.data.splits import Split
 from lpmoe_bench.environment import Environment, collect_environment
 from lpmoe_bench.errors import DataError, InterruptedRun, ResourceError
 from lpmoe_bench.files import write_atomically
@@ -222,8 +223,9 @@ def announce(plan: Plan, terminal: Terminal) -> None:
         f"{len(plan.validation.pairs)}, test "
         + ", ".join(f"{s.label} {len(s.pairs)}" for s in plan.tests)
     )
+    length = f"{train.steps} steps" if train.steps else f"{train.epochs} epochs"
     terminal.say(
-        f"{config.size} px, batch {train.batch}, {_length(train)}, lr {train.lr:g}, "
+        f"{config.size} px, batch {train.batch}, {length}, lr {train.lr:g}, "
         f"{train.precision} on {config.runtime.device}, seed {config.seed}"
     )
     if plan.weights.note:
@@ -233,21 +235,13 @@ def announce(plan: Plan, terminal: Terminal) -> None:
     for note in plan.notes:
         terminal.note(note)
     if mode := config.runtime.cache_features:
-        _announce_features(features.forecast(plan), mode, terminal)
-    terminal.say(f"run {plan.id}")
-
-
-def _announce_features(expected: features.Forecast | str, mode: str, terminal: Terminal) -> None:
-    """Say how large the feature cache will be, or why there is none."""
-    if isinstance(expected, str):
-        terminal.note(expected)
-    else:
+        expected = features.forecast(plan)
         where = "in memory" if mode == "memory" else "on disk"
-        terminal.say(f"features of frozen blocks {where}: {expected}")
-
-
-def _length(train: TrainConfig) -> str:
-    return f"{train.steps} steps" if train.steps else f"{train.epochs} epochs"
+        if isinstance(expected, str):  # why there will be none
+            terminal.note(expected)
+        else:
+            terminal.say(f"features of frozen blocks {where}: {expected}")
+    terminal.say(f"run {plan.id}")
 
 
 def _name_other_code(record: records.Record, plan: Plan, terminal: Terminal) -> None:
@@ -266,6 +260,7 @@ def execute(plan: Plan, terminal: Terminal, force: bool = False) -> records.Reco
     Raises InterruptedRun, DivergedError, ResourceError and DataError in one sentence each.
     """
     with store.only_one(plan.folder):
+        # Looked at again now that the lock is held: another process may have just finished it.
         if (plan.folder / "run.json").exists():
             if not force:
                 return _own_record(plan)
@@ -289,26 +284,23 @@ def _execute(plan: Plan, terminal: Terminal) -> records.Record:
         torch.nn.SyncBatchNorm.convert_sync_batchnorm(segmenter)  # in place
     cache = features.open_features(plan, segmenter, fabric, terminal)
     with terminal.bar(f"training {config.method}", 1) as bar:
-        progress = train(
-            make_training(
-                plan,
-                segmenter,
-                fabric,
-                cache,
-                lambda step, steps, loss, speed: bar.update(
-                    step, steps, f"loss {loss:.4f}  {speed:.1f} images/s"
-                ),
-            )
-        )
-    if not fabric.is_global_zero:
+
+        def report(step: int, steps: int, loss: float, speed: float) -> None:
+            bar.update(step, steps, f"loss {loss:.4f}  {speed:.1f} images/s")
+
+        progress = train(make_training(plan, segmenter, fabric, cache, report))
+    if not fabric.is_global_zero:  # the first process alone tests and writes
         raise SystemExit(0)
+    # Counted before a test image is read: a run that is killed here has opened the test set too.
     opened = store.count_opening(plan.folder)
     predictor = make_predictor(plan, segmenter, fabric)
     if config.runtime.cache_test and cache and cache.fill(features.wanted_to_test(plan), terminal):
         predictor = make_predictor(plan, cache.model, fabric, cache.read)
-    results = [_evaluate(plan, predictor, terminal, index) for index in range(len(plan.tests))]
+    results = [_evaluate(plan, predictor, terminal, split) for split in plan.tests]
     state = save(segmenter.state(), metadata=adapter_header(plan))
     facts = RunFacts(plan, segmenter, progress, predictor, results, opened, state, cache)
+    # Adapter, then record, then the saved state goes: killed in between, the run goes on from
+    # its last step and ends with the same scores. A folder with run.json is finished.
     write_atomically(plan.folder / store.ADAPTER_FILE, state)
     record = write_run(facts)
     (plan.folder / store.STATE_FILE).unlink(missing_ok=True)
@@ -359,17 +351,11 @@ def _own_record(plan: Plan) -> records.Record:
     return record
 
 
-def _evaluate(plan: Plan, predictor: Predictor, terminal: Terminal, index: int) -> ScoreResult:
-    split = plan.tests[index]
+def _evaluate(plan: Plan, predictor: Predictor, terminal: Terminal, split: Split) -> ScoreResult:
     keep = plan.folder / "predictions" / split.label.replace("/", "-")
     with terminal.bar(f"scoring {split.label}", len(split.pairs)) as bar:
-        return score_split(
-            predictor,
-            split,
-            plan.config.protocol,
-            bar.update,
-            keep if plan.config.runtime.save_predictions else None,
-        )
+        folder = keep if plan.config.runtime.save_predictions else None
+        return score_split(predictor, split, plan.config.protocol, bar.update, folder)
 
 
 def make_fabric(plan: Plan) -> Fabric:

@@ -1,18 +1,19 @@
 """Files of weights from outside, read as tensors alone: any checkpoint, and Meta's of SAM."""
 
-from __future__ import annotations
-
+import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
 
 from lpmoe_bench.errors import DataError, UsageError
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 # A file of weights from outside to named tensors, without ever executing what it holds.
-
 
 PICKLED = (".pth", ".pt")
 SAFE = ".safetensors"
@@ -44,9 +45,6 @@ def check_checkpoint_path(path: Path) -> None:
 
 
 def _read_safe(path: Path) -> object:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
@@ -54,11 +52,6 @@ def _read_safe(path: Path) -> object:
 
 
 def _read_pickled(path: Path) -> object:
-    import pickle
-    import warnings
-
-    import torch
-
     try:
         with warnings.catch_warnings():  # torch's remarks on odd files; what matters is refused
             warnings.simplefilter("ignore")
@@ -80,8 +73,6 @@ def _name(name: object, path: Path) -> str:
 
 
 def _tensor(name: str, value: Any, path: Path) -> Tensor:
-    import torch
-
     if not isinstance(value, torch.Tensor):
         raise DataError(
             f"{path} holds no tensor but {type(value).__name__} under '{name}'; "
