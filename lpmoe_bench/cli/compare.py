@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lpmoe_bench.cli import options
+from lpmoe_bench.metrics.facts import get_metric
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,8 +37,6 @@ def compare_command(
     out: options.Output,
 ) -> None:
     """Compare two methods, paired over seeds and images: A - B, interval, verdict."""
-    from dataclasses import asdict
-
     from lpmoe_bench import api
 
     found = kept.narrow(options.readable_records(records))
@@ -60,11 +60,11 @@ def _show(report: Report, margin: float, console: Console) -> None:
             names = [_label(line.metric) for line in lines if _reason(line) == reason]
             if reason:
                 console.print(f"{', '.join(names)}: {reason}", highlight=False, markup=False)
-    words = (
+    legend = (
         f"\nA and B: mean ± standard deviation over seeds; equal: the 95 % interval lies within "
         f"±{margin:g}; p after Holm over all lines"
     )
-    console.print(words, highlight=False, soft_wrap=True)
+    console.print(legend, highlight=False, soft_wrap=True)
 
 
 def _table(test_set: str, lines: list[ComparisonLine]) -> Table:
@@ -100,8 +100,6 @@ def _score(mean: float, sd: float | None) -> str:
 
 
 def _label(metric: str) -> str:
-    from lpmoe_bench.metrics.facts import get_metric
-
     fact = get_metric(metric)
     return f"{fact.label} {fact.arrow}"
 
@@ -112,7 +110,6 @@ def _reason(line: ComparisonLine) -> str:
 
     result = line.result
     if result.verdict == "inconclusive" and result.spread.seeds < 2:
-        words = "one seed says nothing of others"
-        known = result.of_models
-        return words if known == "inconclusive" else f"{words}; this very model of A is {known}"
+        reason, known = "one seed says nothing of others", result.of_models
+        return reason if known == "inconclusive" else f"{reason}; this very model of A is {known}"
     return settling(result)

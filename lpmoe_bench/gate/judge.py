@@ -11,7 +11,7 @@ from lpmoe_bench.analysis.significance import holm_levels, samples
 from lpmoe_bench.errors import DataError, NotComparableError
 from lpmoe_bench.gate import limits
 from lpmoe_bench.gate import pin as pins
-from lpmoe_bench.gate.baseline import Baseline, CellPin, MetricPin, Policy
+from lpmoe_bench.gate.baseline import Baseline, CellPin, Policy
 from lpmoe_bench.gate.limits import Reference
 from lpmoe_bench.gate.pin import GateCell
 from lpmoe_bench.metrics.facts import METRICS
@@ -224,6 +224,7 @@ def _scores(pin: CellPin, cell: GateCell) -> Iterator[Score | JudgedLine]:
         if reason := _other_images(pin, cell, key):
             yield JudgedLine(pin.name, "quality", key, "not comparable", reason)
             continue
+        pinned = dict(zip(pin.seeds, metric.scores, strict=True))
         numbers = [value for value in values if value is not None]
         yield Score(
             pin.name,
@@ -231,14 +232,8 @@ def _scores(pin: CellPin, cell: GateCell) -> Iterator[Score | JudgedLine]:
             limits.reference_of(metric, pin.images),
             math.fsum(numbers) / len(numbers),
             len(numbers),
-            _identical(pin, metric, cell, numbers),
+            all(pinned.get(seed) == v for seed, v in zip(cell.seeds, numbers, strict=True)),
         )
-
-
-def _identical(pin: CellPin, metric: MetricPin, cell: GateCell, values: Sequence[float]) -> bool:
-    """Whether every candidate seed is a pinned one with the same score, to the last bit."""
-    pinned = dict(zip(pin.seeds, metric.scores, strict=True))
-    return all(pinned.get(s) == value for s, value in zip(cell.seeds, values, strict=True))
 
 
 def _moved(pin: CellPin, cell: GateCell, policy: Policy) -> Iterator[str]:

@@ -245,7 +245,8 @@ def explain_limit(
     pin: CellPin, metric: str, policy: Policy, outcome: Outcome | None, cells: Sequence[GateCell]
 ) -> list[str]:
     """Explain one limit; with an outcome also the verdict, else for as many seeds as are pinned."""
-    line = _line_of(outcome, pin.name, metric) if outcome else None
+    lines = [one for one in outcome.lines if one.cell == pin.name] if outcome else []
+    line = next((one for one in lines if (one.kind, one.name) == ("quality", metric)), None)
     judgement = line.judgement if line else None
     found, label = pin.metrics[metric], METRICS[metric].label if metric in METRICS else metric
     seeds = judgement.seeds if judgement else len(pin.seeds)
@@ -258,17 +259,11 @@ def explain_limit(
         said += _same_seeds(pin, found, cells, metric)
     elif line:
         said.append(f"The verdict is {line.verdict}: {line.reason}.")
-    elif outcome:
-        told = next(one for one in outcome.lines if one.cell == pin.name)
-        said.append(f"The cell is {told.verdict}: {told.reason}.")
+    elif lines:  # of the whole cell, which nothing could be compared with
+        said.append(f"The cell is {lines[0].verdict}: {lines[0].reason}.")
     else:
         said.append("No candidate is there; the limit is the one that such a candidate would meet.")
     return said
-
-
-def _line_of(outcome: Outcome, cell: str, metric: str) -> JudgedLine | None:
-    lines = (one for one in outcome.lines if one.kind == "quality")
-    return next((one for one in lines if (one.cell, one.name) == (cell, metric)), None)
 
 
 def _spread(pin: CellPin, found: MetricPin) -> Iterator[str]:
@@ -304,6 +299,7 @@ def _limit(
             return
     else:
         found = limits.learnt(reference, seeds, level) or 0.0
+        # The drop is t x sd x sqrt(1/n_c + 1/n_b): t is what is left of it without the last two.
         scale = reference.sd * math.sqrt(1 / seeds + 1 / reference.seeds)
         quantile = found / scale if scale else 0.0
         if family > 1:

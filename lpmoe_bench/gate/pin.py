@@ -101,7 +101,9 @@ def images_of(record: Record, test: str) -> int:
 def _cell(stored: Sequence[StoredRecord], test: str) -> GateCell:
     seeds: dict[int | str, StoredRecord] = {}
     for one in sorted(stored, key=lambda one: (one.record.seed or 0, one.record.fingerprint)):
-        seed = _seed(one.record)
+        # Maps of no known seed are told apart by what they are, so two of them are two seeds.
+        known = one.record.seed
+        seed = one.record.fingerprint[:DIGITS] if known is None else known
         first = seeds.setdefault(seed, one)
         if first.record.scores != one.record.scores:
             raise UsageError(
@@ -112,10 +114,6 @@ def _cell(stored: Sequence[StoredRecord], test: str) -> GateCell:
     return GateCell(
         _name(first, test), test, identity_of(first, test), tuple(seeds), tuple(seeds.values())
     )
-
-
-def _seed(record: Record) -> int | str:
-    return record.fingerprint[:DIGITS] if record.seed is None else record.seed
 
 
 def _name(record: Record, test: str) -> str:

@@ -310,6 +310,8 @@ _EMPTY = {
 
 def explain_protocol(protocol: Protocol) -> list[tuple[str, str]]:
     """Return (field, sentences) that tell all of a protocol, each of its metrics included."""
+    level = protocol.binary_threshold
+    share = f"{level:g}" if level == 0.5 else f"{level * 255:g} of 255"
     named = {key: get_metric(key) for key in protocol.metrics}
     first, *rest = [named[key].label for key in protocol.headline]
     shown = ", ".join([first, *rest])
@@ -323,7 +325,7 @@ def explain_protocol(protocol: Protocol) -> list[tuple[str, str]]:
             f"A mask pixel is object above {protocol.mask_threshold} of 255; masks are never "
             f"resized. {_EMPTY[protocol.empty_masks]}",
         ),
-        ("binary", f"At '.5' a map pixel is object strictly above {_share(protocol)}."),
+        ("binary", f"At '.5' a map pixel is object strictly above {share}."),
         *_curves(protocol),
         ("images", _AGGREGATION[protocol.aggregation]),
         ("scale", _scale(protocol)),
@@ -354,11 +356,6 @@ def explain_metric(metric: Metric) -> list[tuple[str, str]]:
         lines += [("needs", "the RGB image")] * metric.needs_image
         lines += [("note", f"off by default; ask with --extra {metric.key}")]
     return lines
-
-
-def _share(protocol: Protocol) -> str:
-    level = protocol.binary_threshold
-    return f"{level:g}" if level == 0.5 else f"{level * 255:g} of 255"
 
 
 def _curves(protocol: Protocol) -> list[tuple[str, str]]:

@@ -180,7 +180,8 @@ class Scorer:
         """Replace curves by their values at the level where the mean curve is highest."""
         curves = {key for key, value in pairs[0].values.items() if np.ndim(value) == 1}
         # One level for all images: a maximum of each image would choose a threshold by the mask.
-        levels = {key: _best_level([pair.values[key] for pair in pairs]) for key in curves}
+        means = {key: engine.mean_curve([pair.values[key] for pair in pairs]) for key in curves}
+        levels = {key: int(np.argmax(mean)) for key, mean in means.items()}
         return [
             {
                 key: float(np.asarray(value)[levels[key]]) if key in curves else float(value)
@@ -199,10 +200,6 @@ class Scorer:
         values |= dict.fromkeys(self.extra) | pair.extra
         facts = {"foreground_share": pair.foreground_share, "flags": ";".join(pair.flags)}
         return {"dataset": self.dataset, "image": name, **values, **facts}
-
-
-def _best_level(curves: Sequence[Any]) -> int:
-    return int(np.argmax(engine.mean_curve(curves)))
 
 
 def _is_finite(value: float | np.ndarray) -> bool:

@@ -18,9 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.model.decoders.names import build_decoder
 from lpmoe_bench.model.segmenter import CLASSES, Segmenter, blueprint_backbone
+from method_zoo import Backbone, get_method
 from method_zoo.adaroute import SIZES, Center, DynamicAdapter
-from method_zoo.backbones.backbone import Backbone
-from method_zoo.options import get_method
 
 CPU_MEMORY = ("can't allocate memory", "not enough memory")  # how torch words it without a GPU
 
@@ -217,13 +216,8 @@ def _known() -> list[tuple[str, Callable[[], Tensor], int, int]]:
         ("frozen convolution", lambda: F.conv2d(x, frozen, padding=1), dense, 2),
         ("grouped convolution", lambda: F.conv2d(x, filters, padding=1, groups=4), grouped, 3),
         ("transposed convolution", lambda: F.conv_transpose2d(x, upward, stride=2), transposed, 3),
-        ("scaled dot-product attention", lambda: attend(q, q, q), attention, 3),
-        (
-            "scaled dot-product attention with a mask",
-            lambda: attend(q, q, q, attn_mask=mask),
-            attention,
-            3,
-        ),
+        (sdpa, lambda: attend(q, q, q), attention, 3),
+        (f"{sdpa} with a mask", lambda: attend(q, q, q, attn_mask=mask), attention, 3),
     ]
 
 

@@ -26,11 +26,8 @@ from lpmoe_bench.model.segmenter import build_segmenter, load_trained
 from lpmoe_bench.model.weights import default_backbone
 from lpmoe_bench.model.weights.resolve import resolve_weights
 from lpmoe_bench.records.store import read_record
-from method_zoo.backbones.backbone import Backbone
-from method_zoo.errors import ZooError
+from method_zoo import Backbone, Method, ZooError, get_method
 from method_zoo.lora import LoRALinear, QueryValueLinear
-from method_zoo.method import Method
-from method_zoo.options import get_method
 
 # A plain LoRA in the format of Hugging Face peft: adapter_model.safetensors, adapter_config.json.
 #
@@ -360,7 +357,10 @@ def write_merged(
 
     expected = features(method, images, step)
     # Folded in double precision, in which the method now is: each weight is rounded once.
-    state = {name: _single(tensor) for name, tensor in method.merge().state().items()}
+    state = {
+        name: (tensor.float() if tensor.is_floating_point() else tensor).contiguous()
+        for name, tensor in method.merge().state().items()
+    }
     header = {"version": __version__, "backbone": config.backbone, **about}
     # Proven on the file as it is read back, under another name until then.
     draft = output.with_name(f".{output.stem}.unproven{SUFFIX}")
@@ -391,7 +391,3 @@ def _read_back(config: RunConfig, file: Path, cache: Path, title: str) -> Method
             f"{title} on {config.backbone} gives weights that this backbone has no place for, "
             f"so no file was written: {error}"
         ) from None
-
-
-def _single(tensor: Tensor) -> Tensor:
-    return (tensor.float() if tensor.is_floating_point() else tensor).contiguous()

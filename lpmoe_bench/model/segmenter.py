@@ -18,10 +18,8 @@ from lpmoe_bench.model.decoders.decoder import Decoder, DecoderWeights, load_dec
 from lpmoe_bench.model.decoders.names import build_decoder
 from lpmoe_bench.model.weights.resolve import RANDOM, Weights, load_backbone, resolve_weights
 from lpmoe_bench.records.store import ADAPTER_FILE, read_record
-from method_zoo.backbones.backbone import SIDE_MULTIPLE, Backbone
-from method_zoo.errors import ZooError
-from method_zoo.method import Features, Method
-from method_zoo.options import get_method
+from method_zoo import Backbone, Features, Method, ZooError, get_method
+from method_zoo.backbones.backbone import SIDE_MULTIPLE
 
 DECODER_PREFIX = "decoder."
 

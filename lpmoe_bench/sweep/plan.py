@@ -20,11 +20,11 @@ from lpmoe_bench.environment import collect_environment
 from lpmoe_bench.errors import DataError, ResourceError, UsageError
 from lpmoe_bench.files import write_atomically, write_failure
 from lpmoe_bench.records.model import run_folder
+from lpmoe_bench.training.request import RunRequest, refuse_early
 from method_zoo.errors import ZooError
 
 if TYPE_CHECKING:
     from lpmoe_bench.training.plan import Plan, Sources
-    from lpmoe_bench.training.request import RunRequest
 
 # What a sweep is on disk: its cells as planned, and what became of each attempt.
 
@@ -215,8 +215,6 @@ def plan_sweep(request: SweepRequest, terminal: Terminal) -> Sweep:
     Cells go seed by seed, so that a sweep that is stopped early has all methods at some seeds.
     Errors are those of make_plan and of building the models: nothing runs unless every cell can.
     """
-    from lpmoe_bench.training.request import refuse_early
-
     for name, values in (("method", request.methods), ("task", request.tasks)):
         if not values:
             raise UsageError(f"--{name} is empty; name at least one, with commas between them")
@@ -252,8 +250,6 @@ def plan_sweep(request: SweepRequest, terminal: Terminal) -> Sweep:
 
 
 def _request(request: SweepRequest, task: str, method: str) -> RunRequest:
-    from lpmoe_bench.training.request import RunRequest
-
     return RunRequest(
         flags={**request.flags, "task": task, "method": method, "seed": request.seeds[0]},
         sets=parse_sets(sets_of(request.sets, method, request.methods)),

@@ -6,13 +6,14 @@ import sys
 import zlib
 from collections.abc import Mapping
 from importlib import metadata
+from inspect import getfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
 import method_zoo
 from lpmoe_bench.config.settings import RunConfig
@@ -41,7 +42,8 @@ def feature_key(
     """
     ends = [group[-1] for group in method.backbone.groups]
     walk: dict[str, Any] = {"frozen_blocks": method.frozen_blocks, "ends": ends}
-    own = {name: _definer(method, name) for name in WALKS}
+    classes = type(method).__mro__
+    own = {name: next(cls for cls in classes if name in vars(cls)) for name in WALKS}
     if any(definer is not Method for definer in own.values()):
         walk |= {"method": config.method, "options": config.options}
     on_gpu = config.runtime.device == "cuda"
@@ -61,14 +63,9 @@ def feature_key(
     }
 
 
-def _definer(method: Method, name: str) -> type[nn.Module]:
-    """Return the class of a method that defines an attribute."""
-    return next(cls for cls in type(method).__mro__ if name in vars(cls))
-
-
 def _shared_code() -> set[Path]:
     """Return the files that read images and weights, and those that all methods share."""
-    weights, zoo = Path(resolve.__file__).parent, Path(method_zoo.__path__[0])
+    weights, zoo = Path(resolve.__file__).parent, Path(getfile(method_zoo)).parent
     folders = (weights, zoo / "backbones", zoo / "parts")
     shared = {path for folder in folders for path in folder.glob("*.py")}
     return shared | {Path(images.__file__), Path(loader.__file__), zoo / "method.py"}

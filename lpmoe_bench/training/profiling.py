@@ -177,12 +177,8 @@ def _rates(
     return dict(zip(names, (low, median, high), strict=True)) | {"timings": len(rates)}
 
 
-def _main() -> None:
+if __name__ == "__main__":
     asked = json.load(sys.stdin)
     torch.manual_seed(0)
     config = RunConfig.model_validate(asked["config"])
     print(json.dumps(measure(config, asked["repeats"], asked["seconds"])))
-
-
-if __name__ == "__main__":
-    _main()

@@ -61,7 +61,10 @@ def layers_of(request: RunRequest, registry: Registry) -> Asked:
     recipe = _pick("recipe", asked)
     task = registry.task(_pick("task", asked))
     layers = (*recipe_layers(recipe, task.name, asked), *asked)
-    return Asked(task, _pick("method", layers), recipe, _task_layer(task), layers)
+    # A task's own loss and selection are the weakest of all, its recipe wins over them.
+    train = {"loss": task.loss, "select": task.select} | task.recipe.get("train", {})
+    weakest = {"protocol": task.protocol} | task.recipe | {"train": train}
+    return Asked(task, _pick("method", layers), recipe, weakest, layers)
 
 
 def refuse_early(request: RunRequest) -> RunConfig:
@@ -145,8 +148,3 @@ def _pick(name: str, layers: tuple[Mapping[str, Any], ...]) -> str:
     """Return the strongest value of a setting that decides other defaults."""
     default = RunConfig.model_fields[name].default
     return next((str(layer[name]) for layer in reversed(layers) if name in layer), default)
-
-
-def _task_layer(task: Task) -> dict[str, Any]:
-    train = {"loss": task.loss, "select": task.select} | task.recipe.get("train", {})
-    return {"protocol": task.protocol} | task.recipe | {"train": train}

@@ -50,25 +50,20 @@ class RunFacts:
     cache: features.FeatureCache | None = None
 
 
-def write_run(facts: RunFacts) -> records.Record:
-    """Write the record of a run into its folder and return it."""
-    record = make_record(facts)
-    rows = [row for result in facts.results for row in result.rows]
-    store.write_record(facts.plan.folder, record, rows, facts.progress.curve)
-    return record
-
-
 def make_record(facts: RunFacts) -> records.Record:
     """Put the facts of a run into the fields of run.json."""
     plan, config = facts.plan, facts.plan.config
     protocol = get_protocol(config.protocol)
     labels = [split.label for split in plan.tests]
+    # Names of weights files alone: where they lie is nobody's business, their digests are kept.
+    paths = {"weights": config.weights, "decoder_weights": config.decoder_weights}
+    names = {field: Path(path).name if path else None for field, path in paths.items()}
     return records.Record(
         kind="run",
         id=plan.id,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         label=config.label,
-        config=config.model_dump() | _weights_names(config),
+        config=config.model_dump() | names,
         fingerprint=plan.fingerprint,
         seed=config.seed,
         method=_method(plan),
@@ -97,7 +92,7 @@ def make_record(facts: RunFacts) -> records.Record:
         ),
         adapter_sha256=hashlib.sha256(facts.state).hexdigest(),
         test_opened=facts.opened,
-        notes=[*plan.notes, *_resumed(facts.progress), *_cached(facts)],
+        notes=_notes(facts),
     )
 
 
@@ -110,29 +105,20 @@ def _environment(facts: RunFacts) -> Environment:
     return found.model_copy(update={"git_sha": sha, "git_dirty": bool(dirty)})
 
 
-def _resumed(progress: Progress) -> list[str]:
-    """Say when a run was stopped and resumed by other code."""
-    if len(progress.commits) < 2:
-        return []
-    return [f"trained by the code of several commits: {', '.join(progress.commits)}"]
-
-
-def _cached(facts: RunFacts) -> list[str]:
-    """Say what the speed of a run with cached features leaves out."""
-    if facts.cache is None:
-        return []
-    cache, frozen = facts.cache, facts.segmenter.method.frozen_blocks
-    return [
-        f"features of the {frozen} frozen blocks came from a cache "
-        f"({facts.plan.config.runtime.cache_features}): images/s and seconds of training are "
-        f"without them, of which this process computed {cache.computed} in {cache.seconds:.0f} s"
-    ]
-
-
-def _weights_names(config: RunConfig) -> dict[str, str | None]:
-    """Keep the names of weights files: where they lie is nobody's business, digests are kept."""
-    paths = {"weights": config.weights, "decoder_weights": config.decoder_weights}
-    return {field: Path(path).name if path else None for field, path in paths.items()}
+def _notes(facts: RunFacts) -> list[str]:
+    """Return what a reader of the record should know: of the plan, a resume, cached features."""
+    notes, commits = list(facts.plan.notes), facts.progress.commits
+    if len(commits) > 1:
+        notes.append(f"trained by the code of several commits: {', '.join(commits)}")
+    if cache := facts.cache:
+        frozen = facts.segmenter.method.frozen_blocks
+        notes.append(
+            f"features of the {frozen} frozen blocks came from a cache "
+            f"({facts.plan.config.runtime.cache_features}): images/s and seconds of training are "
+            f"without them, of which this process computed {cache.computed} in "
+            f"{cache.seconds:.0f} s"
+        )
+    return notes
 
 
 def _decoder(plan: Plan) -> records.DecoderFacts:
@@ -263,7 +249,10 @@ def execute(plan: Plan, terminal: Terminal, force: bool = False) -> records.Reco
         # Looked at again now that the lock is held: another process may have just finished it.
         if (plan.folder / "run.json").exists():
             if not force:
-                return _own_record(plan)
+                record = store.read_record(plan.folder)
+                if (record.fingerprint, record.seed) != (plan.fingerprint, plan.config.seed):
+                    raise DataError(f"{plan.folder} holds another run's record; move it away")
+                return record
             store.set_aside(plan.folder)
         try:
             return _execute(plan, terminal)
@@ -299,10 +288,11 @@ def _execute(plan: Plan, terminal: Terminal) -> records.Record:
     results = [_evaluate(plan, predictor, terminal, split) for split in plan.tests]
     state = save(segmenter.state(), metadata=adapter_header(plan))
     facts = RunFacts(plan, segmenter, progress, predictor, results, opened, state, cache)
+    record, rows = make_record(facts), [row for result in results for row in result.rows]
     # Adapter, then record, then the saved state goes: killed in between, the run goes on from
     # its last step and ends with the same scores. A folder with run.json is finished.
     write_atomically(plan.folder / store.ADAPTER_FILE, state)
-    record = write_run(facts)
+    store.write_record(plan.folder, record, rows, progress.curve)
     (plan.folder / store.STATE_FILE).unlink(missing_ok=True)
     (plan.folder / store.OPENED_FILE).unlink(missing_ok=True)
     return record
@@ -341,14 +331,6 @@ def make_predictor(
     predictor = Predictor(model, fabric, plan.config.size, prefixes=prefixes)
     predictor.batch = min(plan.config.runtime.micro_batch or predictor.batch, predictor.batch)
     return predictor
-
-
-def _own_record(plan: Plan) -> records.Record:
-    """Return the finished record of a plan; raises DataError when it is another run's."""
-    record = store.read_record(plan.folder)
-    if (record.fingerprint, record.seed) != (plan.fingerprint, plan.config.seed):
-        raise DataError(f"{plan.folder} holds another run's record; move it away")
-    return record
 
 
 def _evaluate(plan: Plan, predictor: Predictor, terminal: Terminal, split: Split) -> ScoreResult:

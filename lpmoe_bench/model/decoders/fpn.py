@@ -7,8 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lpmoe_bench.model.decoders.decoder import Decoder, Inputs
-from method_zoo.errors import ZooError
-from method_zoo.method import Features
+from method_zoo import Features, ZooError
 
 FINEST_STRIDE = 4
 

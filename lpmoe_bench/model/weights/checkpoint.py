@@ -33,7 +33,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         raise DataError(
             f"{path} holds no tensors by name; give a state dict, as Meta publishes SAM's"
         )
-    return {_name(name, path): _tensor(name, value, path) for name, value in content.items()}
+    return {name: _tensor(name, value, path) for name, value in content.items()}
 
 
 def check_checkpoint_path(path: Path) -> None:
@@ -66,13 +66,10 @@ def _read_pickled(path: Path) -> object:
         raise DataError(f"{path} is damaged ({reason}); fetch it again") from None
 
 
-def _name(name: object, path: Path) -> str:
+def _tensor(name: object, value: Any, path: Path) -> Tensor:
+    """Return what lies under a name; raises DataError unless that is text and it a dense tensor."""
     if not isinstance(name, str):
         raise DataError(f"{path} names a tensor {name!r}, which is no text; give a state dict")
-    return name
-
-
-def _tensor(name: str, value: Any, path: Path) -> Tensor:
     if not isinstance(value, torch.Tensor):
         raise DataError(
             f"{path} holds no tensor but {type(value).__name__} under '{name}'; "

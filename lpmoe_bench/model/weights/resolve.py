@@ -22,9 +22,8 @@ from lpmoe_bench.errors import BenchError, DataError, ResourceError, UsageError
 from lpmoe_bench.files import sha256_file
 from lpmoe_bench.model.weights import checkpoint as checkpoints
 from lpmoe_bench.model.weights import default_backbone
+from method_zoo import Backbone, ZooError
 from method_zoo.backbones import create
-from method_zoo.backbones.backbone import Backbone
-from method_zoo.errors import ZooError
 
 # The pretrained weights that timm names, from the Hugging Face hub, under the names of timm.
 
@@ -54,7 +53,8 @@ def fetch_from_hub(timm_name: str, offline: bool, progress: Callable[[str], None
     with torch.device("meta"):  # without memory: nothing is fetched for a model that cannot be used
         create.create_backbone(timm_name)
     repository, _, revision = str(cfg.hf_hub_id).partition("@")
-    path = _find(repository, revision or None)
+    found = huggingface_hub.try_to_load_from_cache(repository, FILE, revision=revision or None)
+    path = Path(found) if isinstance(found, str) else None
     if path is None and offline:
         raise DataError(f"{repository} is not on this disk and --offline is set; {INSTEAD}")
     if path is None:
@@ -83,11 +83,6 @@ def timm_state(state: dict[str, Tensor], vit: nn.Module, timm_name: str) -> dict
         if f"norm.{leaf}" in own and f"norm.{leaf}" not in state and f"fc_norm.{leaf}" in state:
             state[f"norm.{leaf}"] = state[f"fc_norm.{leaf}"]
     return {name: t for name, t in state.items() if name in own or not name.startswith(HEADS)}
-
-
-def _find(repository: str, revision: str | None) -> Path | None:
-    found = huggingface_hub.try_to_load_from_cache(repository, FILE, revision=revision)
-    return Path(found) if isinstance(found, str) else None
 
 
 def _download(repository: str, revision: str | None) -> Path:
