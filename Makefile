@@ -2,11 +2,12 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 READY := .venv/.ready
+DOCS_READY := .venv/.docs
 GATE_SEEDS ?= 0 1
 # A process for each core; PARALLEL= runs all tests in one.
 PARALLEL ?= -n auto --dist worksteal
 
-.PHONY: run test test-all lint check gate bench clean
+.PHONY: run test test-all lint docs tables check gate bench clean
 
 run: $(READY)  ## train and score Controllable-LPMoE on the embedded camouflage set
 	$(BIN)/lpmoe-bench run --method lpmoe --task cod --embedded
@@ -23,7 +24,13 @@ lint: $(READY)
 	$(BIN)/lint-imports --no-logo --no-cache
 	$(BIN)/python tests/house.py
 
-check: lint test  ## what a change has to pass; types need node
+docs: $(DOCS_READY)  ## the site, into site/; fails on a broken link
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+tables: $(READY)  ## the tables of README.md and docs/results.md, from the committed records
+	PYTHONPATH=docs/hooks $(BIN)/python tests/support/written_tables.py
+
+check: lint test docs  ## what a change has to pass; types need node
 	$(BIN)/pyright
 
 gate: $(READY)  ## the smoke cell, trained into a fresh folder, against results/baseline.json
@@ -49,5 +56,10 @@ $(READY): pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[train,dev]'
 	touch $(READY)
 
+# Apart, because no test needs them.
+$(DOCS_READY): $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[train,docs]'
+	touch $(DOCS_READY)
+
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache
+	rm -rf .venv .pytest_cache .ruff_cache site

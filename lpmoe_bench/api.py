@@ -302,9 +302,11 @@ def _folder(run: Run) -> Path:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a run predicts for one image. probability: float32 (h, w) in [0, 1], at image size.
+    """What a run predicts for one image.
 
-    image: its file, None for an array.
+    Attributes:
+        image: its file, None for an array.
+        probability: float32 (h, w) in [0, 1], at image size.
     """
 
     image: Path | None

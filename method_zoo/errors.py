@@ -19,7 +19,13 @@ class ZooError(ValueError):
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """Return the sentence for a name that is not among the known ones.
 
-    The closest come first; of very many, only those are named.
+    Args:
+        kind: what the name is of, such as "method".
+        name: the name that was given.
+        known: the names that exist. The closest come first; of very many, only those are named.
+
+    Returns:
+        A sentence for an error.
     """
     names = sorted(set(known))
     plain = {known.casefold(): known for known in names}  # COD is meant for cod

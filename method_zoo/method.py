@@ -32,8 +32,10 @@ def in_block(name: str, first: int) -> bool:
 class Features(NamedTuple):
     """What a method hands to the decoder.
 
-    maps: (B, C_k, H_k, W_k), shallow to deep. final: neck(norm(last tokens)), (B, C, H, W).
-    aux: scalar, added to the loss with weight 1.
+    Attributes:
+        maps: one map after each group of blocks, (B, C_k, H_k, W_k), shallow to deep.
+        final: neck(norm(last tokens)), (B, C, H, W).
+        aux: scalar, added to the loss with weight 1.
     """
 
     maps: list[Tensor]
@@ -42,7 +44,12 @@ class Features(NamedTuple):
 
 
 class Prefix(NamedTuple):
-    """The part of the forward that never changes: its tokens, and those at ends of groups."""
+    """The part of the forward pass that never changes.
+
+    Attributes:
+        tokens: what the last frozen block returned.
+        taps: the tokens at the ends of the groups that it covers.
+    """
 
     tokens: Tokens
     taps: list[Tokens]
@@ -53,6 +60,12 @@ class Method(nn.Module):
 
     The smallest of three rungs is enough for most: wrap or unfreeze in `__init__`; override
     `block`; override `forward`. What is registered after `super().__init__`, or unfrozen, trains.
+
+    Args:
+        backbone: what `create_backbone` made. It is changed in place: build one for each method.
+
+    Raises:
+        ZooError: The method and the backbone, or the options, do not go together.
     """
 
     title: ClassVar[str]
@@ -88,7 +101,15 @@ class Method(nn.Module):
     # The loop -------------------------------------------------------------------------------
 
     def block(self, i: int, t: Tokens) -> Tokens:
-        """Run block i; rung 2 overrides it."""
+        """Run one block; rung 2 overrides it.
+
+        Args:
+            i: index of the block.
+            t: the tokens that enter it.
+
+        Returns:
+            The tokens that leave it.
+        """
         return self.backbone.block(i, t)
 
     def step(self, i: int, t: Tokens) -> Tokens:
@@ -103,20 +124,41 @@ class Method(nn.Module):
         return part(*inputs)
 
     def prefix(self, image: Tensor) -> Prefix:
-        """Embed the image in [0, 1] and run the frozen blocks, without gradient where frozen."""
+        """Embed an image and run the frozen blocks, without gradient where they are frozen.
+
+        Args:
+            image: RGB in [0, 1], (B, 3, h, w).
+
+        Returns:
+            What `finish` goes on with. It may be kept over epochs.
+        """
         # With nothing frozen even the patch embedding may train, so gradients have to reach it.
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen_blocks):
             return self._walk(Prefix(self.backbone.embed(image), []), range(self.frozen_blocks))
 
     def finish(self, prefix: Prefix) -> Features:
-        """Run the remaining blocks and return one normed map after each group."""
+        """Run the remaining blocks.
+
+        Args:
+            prefix: what `prefix` returned.
+
+        Returns:
+            One normed map after each group of blocks, and the final one.
+        """
         rest = range(self.frozen_blocks, self.backbone.depth)
         tokens, taps = self._walk(prefix, rest)
         normed = [self.backbone.norm(t) for t in taps]
         return Features([t.map() for t in normed], self.backbone.neck(normed[-1]), tokens.aux)
 
     def forward(self, image: Tensor) -> Features:
-        """Image in [0, 1], (B, 3, h, w), to features; rung 3 overrides it."""
+        """Turn an image into features; rung 3 overrides it.
+
+        Args:
+            image: RGB in [0, 1], (B, 3, h, w); both sides are multiples of 32.
+
+        Returns:
+            What a decoder reads.
+        """
         return self.finish(self.prefix(image))
 
     def _walk(self, start: Prefix, blocks: range) -> Prefix:
@@ -131,7 +173,15 @@ class Method(nn.Module):
     # What trains ----------------------------------------------------------------------------
 
     def wrap(self, match: Callable[[str], bool], wrapper: Callable[[Any], Wrapped]) -> None:
-        """Replace each backbone module whose dotted name matches; raises when none does."""
+        """Replace backbone modules by trainable layers around them.
+
+        Args:
+            match: whether the module of a dotted name is replaced.
+            wrapper: makes the layer from the module.
+
+        Raises:
+            ZooError: No module matches.
+        """
         names = [name for name, _ in self.backbone.vit.named_modules() if name and match(name)]
         if not names:
             raise ZooError(f"{self.title} found no layer to adapt in this backbone")
@@ -141,7 +191,14 @@ class Method(nn.Module):
             setattr(parent, leaf, wrapper(getattr(parent, leaf)))
 
     def unfreeze(self, match: Callable[[str], bool]) -> None:
-        """Train each backbone parameter whose dotted name matches; raises when none does."""
+        """Train backbone parameters.
+
+        Args:
+            match: whether the parameter of a dotted name trains.
+
+        Raises:
+            ZooError: No parameter matches.
+        """
         found = [p for name, p in self.backbone.vit.named_parameters() if match(name)]
         if not found:
             raise ZooError(f"{self.title} found no parameter to train in this backbone")
@@ -159,7 +216,14 @@ class Method(nn.Module):
         return {name: t.detach() for name, t in _tensors(self) if not self._pristine(name, t)}
 
     def load_adapter_state(self, state: dict[str, Tensor]) -> None:
-        """Copy a saved adapter state in; raises ZooError naming what does not fit."""
+        """Copy a saved adapter state in.
+
+        Args:
+            state: what `adapter_state` returned, of the same method with the same options.
+
+        Raises:
+            ZooError: Tensors are missing, unknown or of another shape; some are named.
+        """
         own = self.adapter_state()
         missing, surplus = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
         if missing or surplus:
@@ -183,7 +247,14 @@ class Method(nn.Module):
         return name in self._original and not tensor.requires_grad
 
     def merge(self) -> Backbone:
-        """Fold the adaptation into the backbone and return it; raises where that is impossible."""
+        """Fold the adaptation into the backbone.
+
+        Returns:
+            The backbone, frozen, which then gives the same features by itself.
+
+        Raises:
+            ZooError: The method cannot be merged, or was merged already.
+        """
         if not self.mergeable:
             raise ZooError(f"{self.title} cannot be merged: {self.unmergeable}")
         if self._merged:

@@ -28,20 +28,39 @@ NO_METHODS = ("errors", "method", "options")  # files of this package that are n
 
 
 def list_methods() -> list[str]:
-    """Return the names of all methods: the files of this package, less what they are built on."""
+    """Return the names of all methods, sorted.
+
+    They are read from the files of this package, so no method is imported.
+
+    Returns:
+        Names that `get_method` and `--method` take.
+    """
     return names_in(sys.modules[__name__.rpartition(".")[0]], NO_METHODS)
 
 
 def method_name(name: str) -> str:
-    """Return the zoo's own name of a method that papers call by two; others as they are."""
+    """Return the zoo's own name of a method that papers call by two names.
+
+    Args:
+        name: any name, also an unknown one, which is returned as it is.
+
+    Returns:
+        The name under which records keep the method.
+    """
     return ALIASES.get(name, name)
 
 
 def get_method(name: str) -> type[Method]:
     """Return the method class of that name.
 
+    Args:
+        name: one of `list_methods`, or another name that a paper uses.
+
+    Returns:
+        The class. It is built from a backbone and keyword options.
+
     Raises:
-        ZooError: the name is unknown; the closest ones are named.
+        ZooError: The name is unknown; the closest ones are named.
     """
     name = method_name(name)
     if name not in list_methods():  # before torch is imported for the base class
@@ -72,7 +91,14 @@ KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "
 
 
 def signature_options(cls: type) -> dict[str, object]:
-    """Return the options of a class and their defaults: the parameters that have a default."""
+    """Return the options of a class: the parameters of its constructor that have a default.
+
+    Args:
+        cls: a method or a decoder.
+
+    Returns:
+        {option: default}.
+    """
     parameters = inspect.signature(cls.__init__).parameters.values()
     return {p.name: p.default for p in parameters if p.default is not p.empty}
 
@@ -155,7 +181,19 @@ def _defaults(args: ast.arguments) -> dict[str, object]:
 
 
 def check_options(cls: type, title: str, options: dict[str, object]) -> dict[str, object]:
-    """Fill the defaults of a class in and return all options; raises as `check_values`."""
+    """Check options against the constructor of a class and fill its defaults in.
+
+    Args:
+        cls: a method or a decoder.
+        title: what the class is called in an error.
+        options: the options that were given, by name.
+
+    Returns:
+        All options of the class, by name.
+
+    Raises:
+        ZooError: An option is unknown, of another type than its default, or no finite number.
+    """
     return check_values(signature_options(cls), title, options)
 
 

@@ -34,10 +34,11 @@ def markdown_cells(text: str) -> Iterator[str]:
 
 
 def latex_cells(text: str) -> Iterator[str]:
-    for table in text.split("\\begin{table}")[1:]:
+    for table in re.split(r"\\begin\{table\*?\}", text)[1:]:
         yield "caption: " + " ".join(re.search(r"\\caption\{(.*)\}\n", table)[1].split())
         body = table.split("\\begin{tabular}")[1].split("\\end{tabular}")[0].split("\n", 1)[1]
         body = re.sub(r"\\(top|mid|bottom)rule|\\addlinespace|\\cmidrule\S*", "", body)
+        body = re.sub(r"\\shortstack\[r\]\{(.*?)\\\\(.*?)\}(?= &| \\\\)", r"\1 \2", body)
         for row in re.split(r"\\\\", body):
             if row.strip():
                 yield " | ".join(" ".join(c.split()) for c in re.split(r"(?<!\\)&", row))

@@ -129,21 +129,20 @@ def compare_records(
     """
     sides = [(test, *_of_test(a, b, test)) for test in _tests(a, b)]
     pairs = [
-        (test, key, *paired(x, y, test, key))
-        for test, _, x, y in sides
+        (test, key, pair_up(x, y, test, key))
+        for test, x, y in sides
         for key in _keys(x, y, test, metrics)
     ]
-    seeds = tuple(sorted({seed for _, common, _, _ in sides for seed in common}))
-    spreads = [spread for *_, spread in pairs]
-    ups = [METRICS[key].higher_is_better for _, key, *_ in pairs]
-    results = compare_paired(spreads, margin, higher_is_better=ups, models=not seeds)
+    seeds = tuple(sorted({seed for *_, pair in pairs for seed in pair.seeds}))
+    ups = [METRICS[key].higher_is_better for _, key, _ in pairs]
+    results = judge_paired([pair for *_, pair in pairs], ups, margin)
     lines = tuple(
-        ComparisonLine(test, key, x.mean, y.mean, x.sd, y.sd, result)
-        for (test, key, x, y, _), result in zip(pairs, results, strict=True)
+        ComparisonLine(test, key, pair.a.mean, pair.b.mean, pair.a.sd, pair.b.sd, result)
+        for (test, key, pair), result in zip(pairs, results, strict=True)
     )
     left_out = _left_out(a, b, seeds)
-    a = list({s.folder: s for _, _, x, _ in sides for s in x}.values())
-    b = list({s.folder: s for _, _, _, y in sides for s in y}.values())
+    a = list({s.folder: s for _, x, _ in sides for s in x}.values())
+    b = list({s.folder: s for _, _, y in sides for s in y}.values())
     notes = (*left_out, *_notes(a, b, seeds, lines))
     return Report(a[0].record.method.title, b[0].record.method.title, seeds, lines, notes)
 
@@ -189,8 +188,8 @@ def _tests(a: Sequence[StoredRecord], b: Sequence[StoredRecord]) -> list[str]:
 
 def _of_test(
     a: Sequence[StoredRecord], b: Sequence[StoredRecord], test: str
-) -> tuple[tuple[int, ...], list[StoredRecord], list[StoredRecord]]:
-    """Return the common seeds on a test set and the records of both sides, one a seed.
+) -> tuple[list[StoredRecord], list[StoredRecord]]:
+    """Return the records of both sides on a test set that share a seed, one a seed.
 
     Where a side was scored by several protocols, those of one that both have.
     """
@@ -204,7 +203,7 @@ def _of_test(
         sides.append(list({s.record.seed: s for s in newest}.values()))
     seeds = common_seeds(*sides)
     one, two = ([s for s in side if not seeds or s.record.seed in seeds] for side in sides)
-    return seeds, one, two
+    return one, two
 
 
 def _keys(
@@ -238,25 +237,92 @@ def _check_context(a: StoredRecord, b: StoredRecord, test: str) -> None:
         raise NotComparableError(f"the two are not comparable on {test}: {facts}")
 
 
-def paired(
-    a: Sequence[StoredRecord], b: Sequence[StoredRecord], test: str, key: str
-) -> tuple[Samples, Samples, Spread]:
-    """Return the paired values of both sides and the spread of their difference.
+@dataclass(frozen=True)
+class PairedRows:
+    """Two rows on one test set by one metric: values on the seeds and images in common, and how
+    their difference A - B varies. seeds: none where a side is maps of no known seed."""
 
-    Raises NotComparableError where rows do not pair.
+    seeds: tuple[int, ...]
+    a: Samples
+    b: Samples
+    spread: Spread
+
+
+def pair_up(
+    a: Sequence[StoredRecord], b: Sequence[StoredRecord], test: str, key: str
+) -> PairedRows:
+    """PairedRows two rows, over seeds and images.
+
+    Args:
+        a: the records of one row, one a seed.
+        b: those of the other.
+        test: the test set.
+        key: the metric.
+
+    Returns:
+        What `judge_paired` judges.
+
+    Raises:
+        NotComparableError: seeds or images do not pair.
+        DataError: rows cannot be read, or a record lacks the metric.
     """
-    x, y = samples(a, test, key), samples(b, test, key)
+    seeds = common_seeds(a, b)
+    if seeds:
+        a, b = ([one for one in side if one.record.seed in seeds] for side in (a, b))
+    return pair_samples(samples(a, test, key), samples(b, test, key), seeds, f"{key} on {test}")
+
+
+def pair_samples(x: Samples, y: Samples, seeds: Sequence[int], what: str) -> PairedRows:
+    """Pair the values of two rows, for who compares many rows and reads each of them once.
+
+    Args:
+        x: the values of one row.
+        y: those of the other.
+        seeds: those in common, of which both have values; none for maps of no known seed.
+        what: the metric and test set, for errors.
+
+    Returns:
+        What `judge_paired` judges.
+
+    Raises:
+        NotComparableError: images do not pair, or there is nothing that varies.
+    """
+    x, y = (side.of(seeds) if seeds else side for side in (x, y))
     if x.images != y.images:
         raise NotComparableError(
-            f"{key} on {test} has rows of {len(x.images)} images against {len(y.images)}, "
+            f"{what} has rows of {len(x.images)} images against {len(y.images)}, "
             f"or of others: score both on the same images"
         )
     difference = x.values - y.values
     if difference.size < 2:
         raise NotComparableError(
-            f"{key} on {test} is one number of one seed: it has no spread; run more seeds"
+            f"{what} is one number of one seed: it has no spread; run more seeds"
         )
-    return x, y, spread_of(difference)
+    return PairedRows(tuple(seeds), x, y, spread_of(difference))
+
+
+def judge_paired(
+    pairs: Sequence[PairedRows], higher_is_better: Sequence[bool], margin: float
+) -> list[Comparison]:
+    """Judge pairs of rows: the one place from which `table`, `report` and `compare` have verdicts.
+
+    Two methods of one seed stay inconclusive, since luck may have made the difference. Maps of no
+    known seed are judged as the very models that they are, since no other seed is asked about.
+
+    Args:
+        pairs: all that are judged together, which Holm's correction runs over.
+        higher_is_better: for each, whether a positive difference is better.
+        margin: differences within it are equal; in units of the score.
+
+    Returns:
+        One comparison for each pair; `significance.settling` says what would settle it.
+    """
+    return compare_paired(
+        [pair.spread for pair in pairs],
+        margin,
+        higher_is_better=higher_is_better,
+        models=[not pair.seeds for pair in pairs],
+    )
 
 
 def _notes(

@@ -9,7 +9,7 @@ import numpy as np
 
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.metrics.facts import METRICS, OF_COUNTS
-from lpmoe_bench.records.store import ROWS, StoredRecord, read_rows
+from lpmoe_bench.records.store import ROWS, StoredRecord, read_columns
 
 # Scores of several seeds as one matrix, a row a seed and a column an image.
 
@@ -37,6 +37,13 @@ class Samples(NamedTuple):
         """Standard deviation over seeds, n - 1; None for a single one."""
         return float(self.values.mean(axis=1).std(ddof=1)) if len(self.seeds) > 1 else None
 
+    def of(self, seeds: Sequence[int]) -> "Samples":
+        """Return the values of these seeds, in their order."""
+        if list(seeds) == self.seeds:
+            return self
+        places = [self.seeds.index(seed) for seed in seeds]
+        return self._replace(seeds=list(seeds), values=self.values[places])
+
 
 def samples(stored: Sequence[StoredRecord], test: str, metric: str) -> Samples:
     """Read one metric of several seeds of one method; raises DataError where images differ."""
@@ -59,31 +66,29 @@ def _of_record(stored: StoredRecord, test: str, metric: str) -> dict[str, float]
     score = stored.record.scores.get(test, {}).get(metric)
     if score is None:
         raise DataError(f"{stored.folder} has no {metric} on {test}; compare another metric")
-    fact = METRICS.get(metric)
-    rows: list[dict[str, Any]] = []
-    if (stored.folder / ROWS).exists():
-        rows = [row for row in read_rows(stored.folder / ROWS) if row["dataset"] == test]
-    scored = [row for row in rows if row.get(metric) is not None]
-    if scored:
-        return {row["image"]: row[metric] for row in scored}
-    counted = [row for row in rows if all(row.get(key) is not None for key in COUNTS)]
-    if fact and not fact.per_image and len(counted) > 1:
-        values = _pseudo_values(counted, metric)
-        if values is not None:
+    if not (stored.folder / ROWS).exists():
+        return {"": score}
+    columns, fact = read_columns(stored.folder / ROWS), METRICS.get(metric)
+    places = [k for k, name in enumerate(columns.texts.get("dataset", ())) if name == test]
+    names = [columns.texts["image"][k] for k in places]
+    pairs = zip(names, columns.numbers(metric, places), strict=True)
+    if found := {name: value for name, value in pairs if value is not None}:
+        return found
+    if fact and not fact.per_image and metric in OF_COUNTS:
+        table = zip(*(columns.numbers(key, places) for key in COUNTS), strict=True)
+        counted = {name: row for name, row in zip(names, table, strict=True) if None not in row}
+        if len(counted) > 1:
+            values = _pseudo_values(np.array([*counted.values()], dtype=np.float64), metric)
             shift = score - float(np.mean(values))
-            names = [row["image"] for row in counted]
-            return dict(zip(names, (values + shift).tolist(), strict=True))
+            return dict(zip(counted, (values + shift).tolist(), strict=True))
     return {"": score}
 
 
-def _pseudo_values(rows: Sequence[dict[str, Any]], metric: str) -> np.ndarray | None:
+def _pseudo_values(table: np.ndarray, metric: str) -> np.ndarray:
     """Return n * whole - (n - 1) * without image i, for each i: shares of a ratio of counts."""
     from lpmoe_bench.metrics.formulas import Counts
 
-    if metric not in OF_COUNTS:
-        return None
-    table = np.array([[row[key] for key in COUNTS] for row in rows], dtype=np.float64)
-    total, n = table.sum(axis=0), len(rows)
+    total, n = table.sum(axis=0), len(table)
     whole = OF_COUNTS[metric](Counts(*total.tolist()))
     without = OF_COUNTS[metric](Counts(*(total - table).T))
     return n * whole - (n - 1) * np.asarray(without)
@@ -174,21 +179,23 @@ def compare_paired(
     margin: float = 0.0,
     level: float = LEVEL,
     higher_is_better: Sequence[bool] | None = None,
-    models: bool = False,
+    models: bool | Sequence[bool] = False,
 ) -> list[Comparison]:
     """Judge a family of differences together, with Holm's correction over the family.
 
     A difference is `equal` when its interval lies within +- margin, `better` or `worse` when its
-    adjusted p is below 1 - level, else `inconclusive`. `models`: the models themselves are judged,
-    as where maps of no known seed are scored, so that one is enough. Intervals are not adjusted.
+    adjusted p is below 1 - level, else `inconclusive`. `models`: whether the models themselves are
+    judged, as where maps of no known seed are scored, so that one is enough; of all, or of each.
+    Intervals are not adjusted.
     Holm, A simple sequentially rejective multiple test procedure, 1979.
     """
     directions = higher_is_better or [True] * len(differences)
     adjusted = holm([_p_value(spread) for spread in differences])
     rivals = sum(p >= 1 - level for p in adjusted)  # which Holm still divides the level among
+    each = [models] * len(differences) if isinstance(models, bool) else models
     return [
-        _judge(spread, p, margin, level, up, models, rivals)
-        for spread, p, up in zip(differences, adjusted, directions, strict=True)
+        _judge(spread, p, margin, level, up, of_models, rivals)
+        for spread, p, up, of_models in zip(differences, adjusted, directions, each, strict=True)
     ]
 
 
@@ -231,10 +238,19 @@ def half_width(spread: Spread, level: float = LEVEL) -> float:
     return float(special.stdtrit(spread.freedom, (1 + level) / 2)) * math.sqrt(spread.variance)
 
 
-def settling(result: Comparison) -> str:
-    """Say how many more seeds would settle a comparison of several; empty where it is settled."""
+def settling(result: Comparison, name: str = "A") -> str:
+    """Say what would settle an inconclusive comparison; empty where it is settled.
+
+    `name` is that of the first of the two.
+    """
     if result.verdict != "inconclusive":
         return ""
+    if result.spread.seeds < 2:
+        words = "one seed says nothing of others"
+        known = result.of_models
+        return (
+            words if known == "inconclusive" else f"{words}; this very model of {name} is {known}"
+        )
     if result.seeds_needed is None:
         return "more seeds alone would not settle it; more test images may"
     more = result.seeds_needed - result.spread.seeds
@@ -253,9 +269,8 @@ def _judge(
     elif p < 1 - level:
         found = "better" if (spread.mean > 0) == up else "worse"
     verdict = found if models or spread.seeds > 1 else "inconclusive"
-    needed = (
-        _seeds_needed(spread, margin, level, max(rivals, 1)) if verdict == "inconclusive" else None
-    )
+    asked = verdict == "inconclusive" and not models  # of the very models, no seed tells more
+    needed = _seeds_needed(spread, margin, level, max(rivals, 1)) if asked else None
     return Comparison(spread, low, high, p, verdict, found, needed)
 
 

@@ -30,7 +30,7 @@ PINNED = Path("results/baseline.json")
 
 
 @dataclass(frozen=True)
-class Limits:
+class LimitOptions:
     """What a policy says in place of the baseline's own."""
 
     level: Annotated[
@@ -44,7 +44,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class SpeedLimits(Limits):
+class SpeedLimitOptions(LimitOptions):
     """With the limit of what speed may be lost."""
 
     speed_tolerance: Annotated[
@@ -61,7 +61,7 @@ def check_pin_command(
     baseline: BaselineFile = PINNED,
     metrics: options.Metrics = None,
     reason: Annotated[str, typer.Option(help="Kept in the baseline's history.")] = "first pin",
-    limits: SpeedLimits,
+    limits: SpeedLimitOptions,
     out: options.Output,
 ) -> None:
     """Write a baseline from records: scores of every seed, spread, parameters, FLOPs, speed."""
@@ -99,16 +99,16 @@ def check_command(
         Path | None, typer.Option(help="Write Markdown; else to $GITHUB_STEP_SUMMARY if set.")
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Inconclusive is exit code 11.")] = False,
-    limits: SpeedLimits,
+    limits: SpeedLimitOptions,
     out: options.Output,
 ) -> None:
     """Judge candidate records: pass, improved, inconclusive, not comparable or regressed."""
-    from lpmoe_bench import api
+    import lpmoe_bench
     from lpmoe_bench.gate import outputs
     from lpmoe_bench.gate.baseline import read_baseline
 
     pinned = _narrowed(read_baseline(baseline), kept)
-    outcome = api.check(roots, pinned, records=kept.find(roots), **vars(limits))
+    outcome = lpmoe_bench.check(roots, pinned, records=kept.find(roots), **vars(limits))
     if junit is not None:
         write_atomically(junit, outputs.to_junit(outcome, strict))
     outputs.write_summary(outcome, summary)
@@ -127,7 +127,7 @@ def check_explain_command(
     baseline: BaselineFile = PINNED,
     cell: Annotated[str, typer.Option(help="A part of the cell's name; needed for several.")] = "",
     metric: Annotated[str, typer.Option(help="Its metric; else the first one pinned.")] = "",
-    limits: Limits,
+    limits: LimitOptions,
     out: options.Output,
 ) -> None:
     """Say in sentences where the limit of one score comes from, and what would settle it."""
@@ -155,7 +155,7 @@ def check_update_command(
     baseline: BaselineFile = PINNED,
     reason: Annotated[str, typer.Option(help="Why; kept in the history. Without: a preview.")] = "",
     metrics: options.Metrics = None,
-    limits: SpeedLimits,
+    limits: SpeedLimitOptions,
     out: options.Output,
 ) -> None:
     """Show what new records change in the baseline and, with a reason, pin them."""

@@ -37,10 +37,10 @@ def compare_command(
     out: options.Output,
 ) -> None:
     """Compare two methods, paired over seeds and images: A - B, interval, verdict."""
-    from lpmoe_bench import api
+    import lpmoe_bench
 
     found = kept.narrow(options.readable_records(records))
-    report = api.compare(a, b, records=found, metrics=options.names(metrics), margin=margin)
+    report = lpmoe_bench.compare(a, b, records=found, metrics=options.names(metrics), margin=margin)
     for note in report.notes:
         out.terminal.note(note)
     if out.json:
@@ -50,14 +50,18 @@ def compare_command(
 
 
 def _show(report: Report, margin: float, console: Console) -> None:
+    from lpmoe_bench.analysis.significance import settling
+
     title = f"A = {report.a}, B = {report.b}, "
     title += f"seeds {', '.join(map(str, report.seeds))}" if report.seeds else "of no known seed"
     console.print(title, highlight=False, markup=False)
     for test_set in dict.fromkeys(line.test_set for line in report.lines):
         lines = [line for line in report.lines if line.test_set == test_set]
         console.print(_table(test_set, lines))
-        for reason in dict.fromkeys(map(_reason, lines)):
-            names = [_label(line.metric) for line in lines if _reason(line) == reason]
+        reasons: dict[str, list[str]] = {}
+        for line in lines:
+            reasons.setdefault(settling(line.result), []).append(_label(line.metric))
+        for reason, names in reasons.items():
             if reason:
                 console.print(f"{', '.join(names)}: {reason}", highlight=False, markup=False)
     legend = (
@@ -102,14 +106,3 @@ def _score(mean: float, sd: float | None) -> str:
 def _label(metric: str) -> str:
     fact = get_metric(metric)
     return f"{fact.label} {fact.arrow}"
-
-
-def _reason(line: ComparisonLine) -> str:
-    """Say what would settle an inconclusive line; empty where it is settled."""
-    from lpmoe_bench.analysis.significance import settling
-
-    result = line.result
-    if result.verdict == "inconclusive" and result.spread.seeds < 2:
-        reason, known = "one seed says nothing of others", result.of_models
-        return reason if known == "inconclusive" else f"{reason}; this very model of A is {known}"
-    return settling(result)

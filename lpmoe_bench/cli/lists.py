@@ -97,7 +97,7 @@ def listing(kind: str, registry: Registry, roots: list[Path] | None) -> list[tup
     """Return (name, one line) for everything of a kind; imports no torch."""
     from lpmoe_bench.config import recipes, settings
     from lpmoe_bench.records.store import find_records
-    from lpmoe_bench.tables.ledger import load_ledger
+    from lpmoe_bench.tables.published_figures import load_published
 
     made = {
         "methods": lambda: _first_lines(method_zoo, method_zoo.list_methods()),
@@ -110,7 +110,7 @@ def listing(kind: str, registry: Registry, roots: list[Path] | None) -> list[tup
         "decoders": lambda: _first_lines(decoders, list_decoders()),
         "recipes": lambda: [(name, one.title) for name, one in recipes.load_recipes().items()],
         "published": lambda: [
-            (one.name, f"{one.title} ({one.level})") for one in load_ledger().tables.values()
+            (one.name, f"{one.title} ({one.level})") for one in load_published().tables.values()
         ],
         "metrics": lambda: [(key, one.definition) for key, one in known_metrics().items()],
         "losses": lambda: list(settings.LOSSES.items()),

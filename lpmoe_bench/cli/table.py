@@ -30,7 +30,12 @@ def table_command(
             autocompletion=options.complete_metrics,
         ),
     ] = None,
-    columns: Annotated[str, typer.Option(help="Cost columns, with commas, or all.")] = "",
+    columns: Annotated[
+        str,
+        typer.Option(
+            help="Costs to add, or all; exactly these columns if a usual one or a metric is named."
+        ),
+    ] = "",
     sort: Annotated[str | None, typer.Option(help="Order rows by this column.")] = None,
     across: Annotated[str, typer.Option(help="Mix these in one table: decoder.")] = "",
     group: Annotated[
@@ -51,16 +56,54 @@ def table_command(
     speeds: Annotated[
         Path | None, typer.Option(help="Speeds from benchmarks/methods.py --json, as columns.")
     ] = None,
+    rename: Annotated[
+        list[str] | None,
+        typer.Option(help="Another text for a method, row, column or test set: lora=Ours."),
+    ] = None,
+    order: Annotated[str, typer.Option(help="Rows that stand first, with commas.")] = "",
+    digits: Annotated[
+        int | None, typer.Option(help="Digits behind the point of scores.", min=0, max=6)
+    ] = None,
+    percent: Annotated[
+        bool | None, typer.Option("--percent", help="Print fractions in percent.")
+    ] = None,
+    sd: Annotated[str | None, typer.Option(help="Spread over seeds: none, small or full.")] = None,
+    caption: Annotated[str | None, typer.Option(help="Caption of the table.")] = None,
+    label: Annotated[str | None, typer.Option(help="LaTeX's label, HTML's id.")] = None,
+    env: Annotated[
+        str | None, typer.Option(help="LaTeX: table, table* or none; else what fits.")
+    ] = None,
+    notes: Annotated[
+        str | None, typer.Option(help="Below the table: none, short (LaTeX) or full (others).")
+    ] = None,
+    style: Annotated[
+        Path | None, typer.Option(help="YAML of --columns to --notes; options win over it.")
+    ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File.")] = None,
     out: options.Output,
 ) -> None:
     """Print a comparison table of records: Markdown, LaTeX, CSV or HTML."""
     from lpmoe_bench.files import write_atomically
     from lpmoe_bench.records.context import keep_only, narrow
-    from lpmoe_bench.records.store import default_roots, find_records
+    from lpmoe_bench.records.store import default_roots, find_records, no_collection
     from lpmoe_bench.tables.formats import format_table
+    from lpmoe_bench.tables.latex import wide_notes
+    from lpmoe_bench.tables.style import TableStyle, parse_rename, read_style
     from lpmoe_bench.tables.table import build_table, read_speeds
 
+    look = read_style(style) if style else TableStyle()
+    look = look.changed(
+        columns=columns,
+        rename=look.rename | parse_rename(rename or ()),
+        order=order,
+        digits=digits,
+        percent=percent,
+        sd=sd,
+        caption=caption,
+        label=label,
+        env=env,
+        notes=notes,
+    )
     settings, tasks, methods, tests = kept.parsed()
     # A published table alone needs no record.
     found = find_records(roots or None) if source else options.readable_records(roots)
@@ -69,27 +112,28 @@ def table_command(
     stored = keep_only(found.stored, settings)
     if len(tasks) > 1 or len(tests) > 1:
         stored = narrow(found._replace(stored=stored), (), tasks, (), tests).stored
-    made = build_table(
-        [one.record for one in stored],
-        task=tasks[0] if len(tasks) == 1 else None,
-        methods=methods or None,
-        test_set=tests[0] if len(tests) == 1 else None,
-        metrics=options.names(metrics) or None,
-        columns=columns.split(",") if columns else (),
-        sort=sort,
-        across=across.split(",") if across else (),
-        group=group,
-        published=published,
-        source=source,
-        cells=_cells(roots or default_roots()),
-        speeds=read_speeds(speeds) if speeds else None,
-    )
-    if against is not None:
-        from lpmoe_bench.tables.verdicts import with_verdicts
+    with no_collection():
+        made = build_table(
+            [one.record for one in stored],
+            task=tasks[0] if len(tasks) == 1 else None,
+            methods=methods or None,
+            test_set=tests[0] if len(tests) == 1 else None,
+            metrics=options.names(metrics) or None,
+            sort=sort,
+            across=across.split(",") if across else (),
+            group=group,
+            published=published,
+            source=source,
+            cells=_cells(roots or default_roots()),
+            speeds=read_speeds(speeds) if speeds else None,
+            style=look,
+        )
+        if against is not None:
+            from lpmoe_bench.tables.verdicts import with_verdicts
 
-        made = with_verdicts(made, stored, against, margin)
+            made = with_verdicts(made, stored, against, margin)
     text = format_table(made, "json" if out.json else format)
-    for note in made.notes:
+    for note in (*made.notes, *(wide_notes(made) if format == "latex" else ())):
         out.terminal.note(note)
     if output is None:
         print(text, end="")
@@ -105,5 +149,5 @@ def _cells(roots: Sequence[Path]) -> CellCounts | None:
     from lpmoe_bench.tables.parts import CellCounts
 
     there = [root for root in roots if root.is_dir()]
-    counted = [cell_counts(root, there) for root in there]
-    return CellCounts(*(sum(values) for values in zip(*counted, strict=True)))
+    declared, finished, failed = zip(*(cell_counts(root, there) for root in there), strict=True)
+    return CellCounts(sum(declared), sum(finished), [name for names in failed for name in names])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -137,8 +138,8 @@ class Baseline(_Section):
 
     @model_validator(mode="after")
     def _names_differ(self) -> Baseline:
-        names = [cell.name for cell in self.cells]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
+        counted = Counter(cell.name for cell in self.cells)
+        if twice := sorted(name for name, count in counted.items() if count > 1):
             raise ValueError(f"cell {twice[0]} is there twice")
         return self
 

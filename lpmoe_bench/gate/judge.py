@@ -170,10 +170,14 @@ def judge_cells(baseline: Baseline, cells: Sequence[GateCell], policy: Policy) -
     """Judge every pinned cell; candidates that are not pinned are named in the notes."""
     scores: list[Score] = []
     lines, notes, used, missing = [], [], set[str](), set[str]()
+    by_identity = {pins.identity_key(cell.identity): cell for cell in reversed(cells)}
+    families: dict[tuple[str, ...], list[GateCell]] = {}
+    for cell in cells:
+        families.setdefault(cell.family, []).append(cell)
     for pin in baseline.cells:
-        cell = next((c for c in cells if pins.differences(pin.identity, c.identity) == []), None)
+        cell = by_identity.get(pins.identity_key(pin.identity))
         if cell is None:
-            lines.append(_missing(pin, cells))
+            lines.append(_missing(pin, families.get(pins.family_of(pin.identity), [])))
             missing.add(pin.name)
             continue
         used.add(cell.name)
@@ -188,14 +192,13 @@ def judge_cells(baseline: Baseline, cells: Sequence[GateCell], policy: Policy) -
     notes += [f"{name} is not in the baseline and was not judged; add it by update" for name in new]
     # All scores of the call together, for Holm: the more of them, the stricter each is judged.
     everything = [*judge_scores(scores, policy), *lines]
-    order = [pin.name for pin in baseline.cells]
-    everything.sort(key=lambda line: order.index(line.cell))  # stable within a cell
+    order = {pin.name: place for place, pin in enumerate(baseline.cells)}
+    everything.sort(key=lambda line: order[line.cell])  # stable within a cell
     return Outcome(tuple(everything), tuple(notes), policy)
 
 
-def _missing(pin: CellPin, cells: Sequence[GateCell]) -> JudgedLine:
+def _missing(pin: CellPin, near: Sequence[GateCell]) -> JudgedLine:
     """Say why a pinned cell has no candidate: what nearly is one differs, or there is none."""
-    near = [cell for cell in cells if cell.family == pins.family_of(pin.identity)]
     if not near:
         reason = "no candidate record of this cell is there; run it, or unpin it by a new pin"
     elif len(near) > 1:

@@ -4,8 +4,9 @@ import hashlib
 import json
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from lpmoe_bench.analysis.significance import samples, spread_of
@@ -48,12 +49,12 @@ def gather_cells(found: Found, where: str) -> list[GateCell]:
     twice with different scores, since nobody knows which of the two is meant.
     """
     # A record with several test sets takes part in a cell for each of them.
-    groups: dict[tuple[str, str], list[StoredRecord]] = {}
+    groups: dict[tuple[Hashable, str], list[StoredRecord]] = {}
     for stored in found.stored:
         if stored.record.superseded_by:
             continue
         for test in stored.record.scores:
-            key = json.dumps(identity_of(stored.record, test), sort_keys=True, default=str)
+            key = identity_key(identity_of(stored.record, test))
             groups.setdefault((key, test), []).append(stored)
     if not groups:
         unread = f" ({'; '.join(found.notes)})" if found.notes else ""
@@ -72,11 +73,22 @@ def identity_of(record: Record, test: str) -> dict[str, Any]:
     and not the cell.
     """
     facts: dict[str, Any] = {"kind": record.kind, "method": record.method.name}
-    facts |= asdict(context_of(record, test))
+    facts |= vars(context_of(record, test))
     facts |= {f"options.{key}": value for key, value in record.method.options.items()}
     facts |= {f"setting {key}": value for key, value in own_settings(record).items()}
     facts |= {"fingerprint": "" if record.kind == "score" else record.fingerprint}
     return dict(sorted(json.loads(json.dumps(facts, default=str)).items()))
+
+
+def identity_key(identity: Mapping[str, Any]) -> Hashable:
+    """Return what two identities share where `differences` finds none: 8 and 8.0 are equal."""
+    return tuple((k, _hashable(v)) for k, v in sorted(identity.items()) if v is not None)
+
+
+def _hashable(value: Any) -> Hashable:
+    if isinstance(value, Mapping):
+        return tuple((k, _hashable(v)) for k, v in sorted(value.items()))
+    return tuple(map(_hashable, value)) if isinstance(value, list) else value
 
 
 def family_of(identity: Mapping[str, Any]) -> tuple[str, ...]:
@@ -279,8 +291,16 @@ def update_pins(
     unless others are named.
     """
     pins, changes = list(baseline.cells), []
+    places = {identity_key(pin.identity): place for place, pin in reversed([*enumerate(pins)])}
+    pinned: dict[tuple[str, ...], list[int]] = {}
+    for place, pin in enumerate(pins):
+        pinned.setdefault(family_of(pin.identity), []).append(place)
+    rivals = Counter(cell.family for cell in cells)
     for cell in cells:
-        index = _place(pins, cell, cells)
+        index = places.get(identity_key(cell.identity))
+        alike = pinned.get(cell.family, [])
+        if index is None and len(alike) == rivals[cell.family] == 1:
+            index = alike[0]
         old = None if index is None else pins[index]
         keys = metrics or (list(old.metrics) if old else None)
         new = pin_cell(cell, policy, keys)
@@ -336,16 +356,6 @@ def _metric(old: CellPin, new: CellPin, key: str) -> list[str]:
         return []
     sds = [" ± " + (f"{pin.sd:.4f}" if pin.sd is not None else "?") for pin in (before, after)]
     return [f"{label} {before.mean:.4f}{sds[0]} -> {after.mean:.4f}{sds[1]}"]
-
-
-def _place(pins: Sequence[CellPin], cell: GateCell, cells: Sequence[GateCell]) -> int | None:
-    for index, pin in enumerate(pins):
-        if not differences(pin.identity, cell.identity):
-            return index
-    # No equal identity: its settings changed. Only where it is clear which one is meant, it moves.
-    alike = [i for i, pin in enumerate(pins) if family_of(pin.identity) == cell.family]
-    rivals = [other for other in cells if other.family == cell.family]
-    return alike[0] if len(alike) == len(rivals) == 1 else None
 
 
 def _list(seeds: Sequence[int | str]) -> str:

@@ -177,7 +177,15 @@ class PairScores(NamedTuple):
 
 
 def prepare_mask(mask: np.ndarray, protocol: Protocol = COD) -> PreparedMask:
-    """Do the work on a mask, uint8 (h, w) on 0..255, that all maps scored against it share."""
+    """Do the work on a mask that all maps scored against it share.
+
+    Args:
+        mask: uint8 (h, w) on 0 to 255.
+        protocol: whose threshold says what is object.
+
+    Returns:
+        What `score_pair` and `Scorer.add` take in place of the mask.
+    """
     return PreparedMask(mask, protocol.mask_threshold)
 
 
@@ -190,12 +198,22 @@ def score_pair(
     curves: bool = False,
     image: np.ndarray | None = None,
 ) -> PairScores:
-    """Score a map against a mask, both uint8 (h, w) on 0..255, in every metric of the protocol.
+    """Score a map against a mask in every metric of the protocol.
 
-    A mask that several maps are scored against is best prepared once. Without a mode it is the one
-    that the protocol's thresholds ask for. `extra` names extra metrics, some of which need the
-    `image`, RGB uint8 (h, w, 3). Raises DataError where shapes or types differ from that, or the
-    mask holds only 0 and 1.
+    Args:
+        pred: the map, uint8 (h, w) on 0 to 255, of the mask's size.
+        mask: uint8 (h, w) on 0 to 255, or prepared, which is best where several maps share it.
+        protocol: the rules.
+        mode: by default the one that the protocol's thresholds ask for.
+        extra: keys of extra metrics.
+        curves: keep the curves over the thresholds too.
+        image: RGB uint8 (h, w, 3), which some extra metrics need.
+
+    Returns:
+        The scores of the image, and what is unusual about it.
+
+    Raises:
+        DataError: Shapes or types differ from these, or the mask holds only 0 and 1.
     """
     pair = _measure(pred, mask, protocol, mode or mode_of(protocol))
     formulas = {key: get_metric(key).of_pair for key in protocol.metrics}
@@ -231,9 +249,16 @@ def score_pair(
 def quick_score(
     metric: str, pred: np.ndarray, mask: np.ndarray | PreparedMask, protocol: Protocol = COD
 ) -> float:
-    """Return one metric of one pair, both uint8 (h, w) on 0..255: what validation calls.
+    """Return one metric of one pair: what validation calls.
 
-    Raises UsageError for a metric that only a whole data set has, such as `e_max`.
+    Args:
+        metric: a metric that an image has.
+        pred: the map, uint8 (h, w) on 0 to 255.
+        mask: uint8 (h, w) on 0 to 255, or prepared.
+        protocol: the rules.
+
+    Raises:
+        UsageError: Only a whole data set has this metric, such as `e_max`.
     """
     facts = get_metric(metric)
     if not facts.per_image or facts.of_pair is None:
@@ -270,7 +295,15 @@ def check_pair(pred: np.ndarray, mask: np.ndarray) -> None:
 
 
 def dataset_scores(pairs: Sequence[PairScores], protocol: Protocol) -> dict[str, float]:
-    """Return those of the protocol's metrics that are no mean over images; pairs: not empty."""
+    """Return those of the protocol's metrics that are no mean over images.
+
+    Args:
+        pairs: the images that count, at least one.
+        protocol: the rules under which they were scored.
+
+    Returns:
+        {metric: value}.
+    """
     counts, found = sum_counts([pair.counts for pair in pairs]), {}
     for metric in map(get_metric, protocol.metrics):
         if metric.of_counts is not None:

@@ -14,16 +14,25 @@ from lpmoe_bench.errors import UsageError
 
 @dataclass(frozen=True)
 class Metric:
-    """Facts about a metric. `per_image` is false where only a whole data set has a value.
+    """Facts about a metric.
 
-    unit: of a value that is no fraction; decimals: how many a table prints of it. One of these
-    computes it:
+    One of `of_pair`, `of_curves` and `of_counts` computes it.
 
-    of_pair: from one map beside its mask (`engine.Measured`) and the protocol: a float, or a curve
-        over the 256 thresholds, whose value the data set takes where its mean curve is highest.
-    of_curves: where `of_pair` gives several curves, (n, 256): from their means over all images,
-        and the protocol, the data set's value.
-    of_counts: from the counts (`formulas.Counts`) of all images together.
+    Attributes:
+        key: its name in records and options.
+        label: its name in tables.
+        latex: its name in LaTeX.
+        higher_is_better: which way is better.
+        definition: one line.
+        of_pair: from one map beside its mask (`engine.Measured`) and the protocol: a float, or a
+            curve over the 256 thresholds, whose value the data set takes where its mean curve is
+            highest.
+        per_image: false where only a whole data set has a value.
+        unit: of a value that is no fraction.
+        decimals: how many a table prints of it.
+        of_curves: where `of_pair` gives several curves, (n, 256): from their means over all images,
+            and the protocol, the data set's value.
+        of_counts: from the counts (`formulas.Counts`) of all images together.
     """
 
     key: str
@@ -225,7 +234,14 @@ _AMBIGUOUS = {
 
 
 def get_metric(key: str) -> Metric:
-    """Return the facts of a metric; raises UsageError for an unknown or an ambiguous key."""
+    """Return the facts of a metric of the protocols.
+
+    Args:
+        key: such as "s_measure".
+
+    Raises:
+        UsageError: The key is unknown, or means different things in different papers.
+    """
     if key in METRICS:
         return METRICS[key]
     refuse_ambiguous(key)

@@ -232,7 +232,14 @@ PROTOCOLS = {protocol.name: protocol for protocol in _ALL}
 
 
 def get_protocol(name: str) -> Protocol:
-    """Return the protocol of that name; raises UsageError for an unknown one."""
+    """Return the protocol of that name.
+
+    Args:
+        name: one of `list_protocols`.
+
+    Raises:
+        UsageError: The name is unknown; the closest ones are named.
+    """
     if name not in PROTOCOLS:
         raise UsageError.unknown("protocol", name, PROTOCOLS)
     return PROTOCOLS[name]

@@ -47,16 +47,18 @@ PLURAL = ("empty_mask", "full_mask", "constant_pred", "single_pixel")  # so name
 class ScoreResult:
     """Scores of one data set, and where they come from.
 
-    scores: {metric: value}, in the protocol's order. rows: one an image, sorted by name: dataset,
-    image, every metric, foreground_share, flags (joined by ;). The rows' metrics average to the
-    scores, bit for bit; they are None for images that the protocol leaves out, and for metrics that
-    only a data set has, beside whose the rows carry tp, fp, fn and tn. counts: images, scored
-    images, and how many carry each flag. pixels: the counts at the binary threshold of all
-    scored images together; their ber, dice and iou are those of the data set, not of its images.
-
-    Extra metrics follow the protocol's, in scores and rows. Images without a value of one are None
-    in its column and not in its mean, and counts has their number as <metric>_undefined; where no
-    image has one, the score is None. curves: means over the scored images, if asked for.
+    Attributes:
+        scores: {metric: value}, in the protocol's order, then the extra metrics. None for an extra
+            metric that no image has.
+        rows: one an image, sorted by name: dataset, image, every metric, foreground_share, flags
+            (joined by ;). They average to the scores, bit for bit. A metric is None for images that
+            the protocol leaves out, and where only a data set has it; beside those, rows carry tp,
+            fp, fn and tn.
+        counts: images, scored images, how many carry each flag, and for each extra metric how many
+            images have no value of it, as <metric>_undefined.
+        pixels: the counts at the binary threshold of all scored images together; their ber, dice
+            and iou are those of the data set, not of its images.
+        curves: means over the scored images, if asked for.
     """
 
     scores: dict[str, float | None]
@@ -80,8 +82,15 @@ class Scorer:
 
     Nor does it depend on how the pairs are divided among several scorers that are merged at the
     end, such as one a process: a scorer pickles, and keeps scores and curves but no map.
-    `extra` names extra metrics to score as well, `curves` keeps the mean curves.
-    Raises UsageError for an unknown extra metric.
+
+    Args:
+        protocol: the rules.
+        mode: by default the one that the protocol's thresholds ask for.
+        extra: keys of extra metrics to score as well.
+        curves: keep the mean curves.
+
+    Raises:
+        UsageError: An extra metric is unknown.
     """
 
     def __init__(
@@ -105,11 +114,18 @@ class Scorer:
         dataset: str = "",
         image: np.ndarray | None = None,
     ) -> None:
-        """Score one image: map and mask as uint8 (h, w) of the mask's own size, 0..255.
+        """Score one image.
 
-        The mask may come prepared, to be shared by the maps of several methods. The image, RGB
-        uint8 (h, w, 3), is what some extra metrics need. Raises DataError, naming the image, for a
-        pair that cannot be scored or a name seen before.
+        Args:
+            name: of the image, once in a data set.
+            pred: the map, uint8 (h, w) on 0 to 255, of the mask's size.
+            mask: uint8 (h, w) on 0 to 255, or prepared, to be shared by the maps of several
+                methods.
+            dataset: the same for all images of a scorer.
+            image: RGB uint8 (h, w, 3), which some extra metrics need.
+
+        Raises:
+            DataError: The pair cannot be scored, or the name was seen before; the image is named.
         """
         if name in self._pairs:
             raise DataError(f"image {name} was scored twice; names in a data set must differ")
@@ -129,7 +145,11 @@ class Scorer:
     def merge(self, other: Scorer) -> None:
         """Take over the pairs of another scorer of the same data set and the same settings.
 
-        Raises DataError, naming an image, when both have scored it.
+        Args:
+            other: the scorer, which stays as it is.
+
+        Raises:
+            DataError: Both have scored an image, which is named.
         """
         assert self._settings == other._settings, "scorers must agree"
         twice = sorted(self._pairs.keys() & other._pairs.keys())
@@ -144,7 +164,11 @@ class Scorer:
         return self.protocol, self.mode, self.extra, self.curves
 
     def result(self) -> ScoreResult:
-        """Return the scores of all pairs so far; raises DataError when none counts."""
+        """Return the scores of all pairs so far.
+
+        Raises:
+            DataError: No image counts.
+        """
         pairs = dict(sorted(self._pairs.items()))
         scored = {name: pair for name, pair in pairs.items() if self._counts(pair)}
         if not scored:

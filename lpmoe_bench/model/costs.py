@@ -27,9 +27,14 @@ CPU_MEMORY = ("can't allocate memory", "not enough memory")  # how torch words i
 def count_parameters(segmenter: Segmenter) -> dict[str, int | float | None]:
     """Count what trains in the method and in the decoder, what is frozen, and the shares.
 
-    `share_of_backbone` is the method's trainable count over the backbone's own size;
-    `share_of_total` is all that trains over all there is; `share_of_published` that over the
-    backbone and the published model's part the decoder stands for, None where it is ours.
+    Args:
+        segmenter: the model; shapes on the meta device are enough.
+
+    Returns:
+        method, decoder, trainable, frozen and total: numbers of parameters. share_of_backbone: the
+        method's over the backbone's own size. share_of_total: all that trains over all there is.
+        published, share_of_published: the size of the backbone and of the published model's part
+        that the decoder stands for, and all that trains over that; None where the decoder is ours.
     """
     method = sum(p.numel() for p in segmenter.method.parameters() if p.requires_grad)
     decoder = sum(p.numel() for p in segmenter.decoder.parameters() if p.requires_grad)
@@ -112,10 +117,18 @@ class Flops(NamedTuple):
 def count_flops(model: nn.Module, size: int) -> Flops:
     """Count what one image of size x size costs.
 
-    The model lies on the meta device and maps (1, 3, size, size) to (logits, aux); attention there
-    is its two products, so a count does not depend on the kernels of a device. Raises UsageError
-    where this torch counts wrongly or a tensor is beyond counting, NotImplementedError where a
-    shape depends on values.
+    Attention is counted as its two products, so a count does not depend on the kernels of a device.
+
+    Args:
+        model: on the meta device; it maps (1, 3, size, size) to (logits, aux).
+        size: side of the image in pixels.
+
+    Returns:
+        Operations of the forward pass, of forward and backward together, and what is not counted.
+
+    Raises:
+        UsageError: This torch counts wrongly, or a tensor is too large to be counted.
+        NotImplementedError: A shape depends on values.
     """
     check_counter()
     counter = _counter()
@@ -308,7 +321,7 @@ def _grid(grid: Mapping[str, Any]) -> dict[str, Any]:
 FORMATS = ("markdown", "json")
 HEAD = """# Parameter budgets
 
-Written by `lpmoe-bench profile --budget-table -o docs/budgets.md`. Ours are counted from the built
+Written by `lpmoe-bench profile --budget-table`. Ours are counted from the built
 models, without weights; printed figures come from `results/published/budgets.yaml` with their
 sources. The difference is ours, rounded as the source rounds, less the printed figure.
 """

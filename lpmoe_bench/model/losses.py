@@ -78,10 +78,18 @@ LOSSES: dict[str, Loss] = {
 
 
 def get_loss(name: str) -> Loss:
-    """Return the loss of that name; raises UsageError for an unknown one.
+    """Return a loss by its name.
 
-    The logits may be several outputs of a decoder, one after the other along the batch: each is
-    held against the masks, and the loss is their mean.
+    Args:
+        name: one of `lpmoe-bench list losses`.
+
+    Returns:
+        A function of logits (B, K, h, w) and masks in {0, 1} of that shape. The logits may be
+        several outputs of a decoder, one after the other along the batch: each is held against
+        the masks, and the loss is their mean.
+
+    Raises:
+        UsageError: The name is unknown; the closest ones are named.
     """
     if name not in LOSSES:
         raise UsageError.unknown("loss", name, LOSSES)

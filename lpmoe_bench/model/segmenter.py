@@ -25,9 +25,15 @@ DECODER_PREFIX = "decoder."
 
 
 class Segmenter(nn.Module):
-    """Image in [0, 1], (B, 3, h, w), to logits at its size, (B, K, h, w), and a scalar aux loss.
+    """A method and a decoder as one model from image to logits.
 
-    In training a decoder may give several outputs, one after the other along the batch.
+    It maps an image in [0, 1], (B, 3, h, w), to logits at its size, (B, K, h, w), and a scalar
+    auxiliary loss. In training a decoder may give several outputs, one after the other along the
+    batch.
+
+    Args:
+        method: built on a backbone.
+        decoder: built for what the method gives.
     """
 
     def __init__(self, method: Method, decoder: Decoder):
@@ -76,7 +82,15 @@ def build_segmenter(
 ) -> Segmenter:
     """Build an untrained segmenter; the decoder starts alike whatever the method draws.
 
-    Without `decoder_weights` the decoder is random: what is loaded next replaces all of it.
+    Args:
+        config: the settings of the run.
+        weights: of the backbone, as `resolve_weights` found them.
+        decoder_weights: without them the decoder is random: what is loaded next replaces all of it.
+
+    Raises:
+        UsageError: Method, decoder and options do not go together.
+        ZooError: The backbone or an option is unknown or unsupported.
+        DataError: A file does not hold these weights.
     """
     backbone = load_backbone(weights, config.size)
     with torch.random.fork_rng(devices=[]):
@@ -131,8 +145,17 @@ ADAPTER_FORMAT = "lpmoe-bench adapter 1"
 def load_trained(folder: Path, cache: Path, offline: bool = False) -> tuple[Segmenter, RunConfig]:
     """Rebuild the model of a finished run in eval mode.
 
-    Raises DataError when the adapter is missing, damaged, of another run, or was trained on
-    other backbone weights than those found here.
+    Args:
+        folder: of the run.
+        cache: folder of fetched weights.
+        offline: fetch nothing.
+
+    Returns:
+        The model on the CPU, and the settings of its run.
+
+    Raises:
+        DataError: The adapter is missing, damaged, of another run, or was trained on other backbone
+            weights than those found here.
     """
     record = read_record(folder)
     path = folder / ADAPTER_FILE

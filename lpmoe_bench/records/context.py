@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from typing import Any
 
 from lpmoe_bench.config.settings import fields_by_role, later_fields
@@ -20,6 +21,7 @@ ACROSS = ("decoder",)
 # Recipe fields that a context holds; the method's own options stand in its row.
 _IN_CONTEXT = {"task", "backbone", "decoder", "size", "protocol"}
 _IN_CONTEXT |= {"train.epochs", "train.steps", "train.batch", "train.limit_train", "train.loss"}
+_NOT_OWN = _IN_CONTEXT | {"method", "options", "decoder_options"}
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Context:
 
 def context_of(record: Record, test: str) -> Context:
     """Return what the record's scores on a test set depend on, besides the method."""
-    settings = flat(record.config)
+    config, budget = record.config, record.config.get("train") or {}
     train, facts = record.data.train, test_facts(record, test)
     backbone, decoder = record.backbone, record.decoder
     return Context(
@@ -71,9 +73,9 @@ def context_of(record: Record, test: str) -> Context:
         decoder=decoder.name if decoder else None,
         decoder_options=json.dumps(decoder.options, sort_keys=True) if decoder else "{}",
         decoder_weights=decoder.weights_sha256 if decoder else None,
-        size=settings.get("size"),
-        epochs=None if settings.get("train.steps") else settings.get("train.epochs"),
-        **{key: settings.get(f"train.{key}") for key in ("steps", "batch", "limit_train", "loss")},
+        size=config.get("size"),
+        epochs=None if budget.get("steps") else budget.get("epochs"),
+        **{key: budget.get(key) for key in ("steps", "batch", "limit_train", "loss")},
     )
 
 
@@ -102,19 +104,24 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested settings by dotted name."""
     found: dict[str, Any] = {}
     for key, value in settings.items():
-        inner = flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {}
+        inner = flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {}
         found |= inner or {prefix + key: value}
     return found
 
 
+@cache
+def _field_facts() -> tuple[dict[str, str], dict[str, Any]]:
+    return fields_by_role(), later_fields()
+
+
 def own_settings(record: Record) -> dict[str, Any]:
     """Return the recipe settings that may differ within a table, less the method's options."""
-    roles, later = fields_by_role(), later_fields()
+    roles, later = _field_facts()
     return {
         key: value
         for key, value in flat(record.config).items()
         if roles.get(key, "recipe") == "recipe"
-        and key not in _IN_CONTEXT | {"method", "options", "decoder_options"}
+        and key not in _NOT_OWN
         and not key.startswith(("options.", "decoder_options.", "runtime."))
         and not (key in later and value == later[key])  # older records do not have it
     }
@@ -166,8 +173,10 @@ def _set(label: str, facts: SplitFacts | None, limit: int | None = None) -> str:
 
 def splits(contexts: Sequence[Context]) -> Iterator[str]:
     """Say, for each test set that needs more than one table, why."""
-    for task, test in dict.fromkeys((c.task, c.test_set) for c in contexts):
-        alike = [c for c in contexts if (c.task, c.test_set) == (task, test)]
+    by_test: dict[tuple[str, str], list[Context]] = {}
+    for context in contexts:
+        by_test.setdefault((context.task, context.test_set), []).append(context)
+    for (_, test), alike in by_test.items():
         if len(alike) < 2:
             continue
         facts = [context_text(context) for context in alike]
@@ -228,8 +237,8 @@ def keep_only(
     """
     if not wanted or not stored:
         return list(stored)
-    guests = {id(one) for one in stored if one.record.kind == "score"}
-    kept = [one for one in stored if id(one) not in guests]
+    maps = {id(one) for one in stored if one.record.kind == "score"}
+    kept = [one for one in stored if id(one) not in maps]
     known = {name for one in kept for name in _settings(one.record)}
     for key, text in wanted:
         if key not in known:
@@ -244,7 +253,7 @@ def keep_only(
     return [
         one
         for one in stored
-        if id(one) in chosen or (id(one) in guests and tests & set(one.record.scores))
+        if id(one) in chosen or (id(one) in maps and tests & set(one.record.scores))
     ]
 
 

@@ -1,12 +1,15 @@
 """Records on disk: run.json, per_image.csv, curve.csv; the lock of a run, and what is published."""
 
 import csv
+import gc
 import io
 import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -92,6 +95,43 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         raise DataError(f"{path} is no table of numbers ({error})") from None
 
 
+class RowColumns(NamedTuple):
+    """The columns of per_image.csv as texts; numbers are read where they are asked for."""
+
+    path: Path
+    texts: Mapping[str, Sequence[str]]
+
+    def numbers(self, name: str, places: Sequence[int]) -> list[float | None]:
+        """Return a column at these rows, None where a cell is blank or there is no such column."""
+        column = self.texts.get(name)
+        if column is None:
+            return [None] * len(places)
+        try:
+            return [_number(column[place]) for place in places]
+        except ValueError as error:
+            raise DataError(f"{self.path} is no table of numbers ({error})") from None
+
+
+def read_columns(path: Path) -> RowColumns:
+    """Read per_image.csv by column; one metric after the other needs the file only once."""
+    try:
+        facts = path.stat()
+        return _columns(path, facts.st_mtime_ns, facts.st_size)
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"{path} is no table of numbers ({error})") from None
+
+
+@lru_cache(maxsize=12)  # the seeds of two rows that are compared; more would only take memory
+def _columns(path: Path, changed: int, size: int) -> RowColumns:
+    with open(path, newline="", encoding="utf-8") as file:
+        header, *rows = [row for row in csv.reader(file) if row] or [[]]
+    columns = list(zip_longest(*rows, fillvalue=""))
+    if len(columns) > len(header):
+        raise ValueError(f"a row has {len(columns)} cells, the head {len(header)}")
+    columns += [("",) * len(rows)] * (len(header) - len(columns))
+    return RowColumns(path, dict(zip(header, columns, strict=True)))
+
+
 def default_roots() -> list[Path]:
     """Return runs/ where it holds a record, else results/records/."""
     own, published = Path("runs"), Path("results/records")
@@ -104,16 +144,17 @@ def find_records(roots: Iterable[Path] | None = None) -> Found:
     A record that cannot be read becomes a note; raises UsageError for a root that does not exist.
     """
     found, broken = Found([], []), dict[str, list[tuple[Path, str]]]()
-    for root in default_roots() if roots is None else roots:
-        if roots is not None and not root.is_dir():
-            raise UsageError(f"{root} is no folder; name one that holds records, such as runs")
-        for folder in _folders(root):
-            try:
-                found.stored.append(StoredRecord(folder, read_record(folder)))
-            except DataError as error:
-                # One kind of fault may be in hundreds of files: it is said once.
-                kind = str(error).replace(str(folder), "")
-                broken.setdefault(kind, []).append((folder, str(error)))
+    with no_collection():
+        for root in default_roots() if roots is None else roots:
+            if roots is not None and not root.is_dir():
+                raise UsageError(f"{root} is no folder; name one that holds records, such as runs")
+            for folder in _folders(root):
+                try:
+                    found.stored.append(StoredRecord(folder, read_record(folder)))
+                except DataError as error:
+                    # One kind of fault may be in hundreds of files: it is said once.
+                    kind = str(error).replace(str(folder), "")
+                    broken.setdefault(kind, []).append((folder, str(error)))
     for faults in broken.values():
         if len(faults) <= SAID_EACH:
             found.notes.extend(f"left out: {text}" for _, text in faults)
@@ -123,6 +164,19 @@ def find_records(roots: Iterable[Path] | None = None) -> Found:
                 f"left out: {len(faults)} records for one reason, such as {first}: {faults[0][1]}"
             )
     return found
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Pause the search for circles of objects: records have none, and each search would walk over
+    all of those that were read."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def _folders(root: Path):

@@ -150,18 +150,19 @@ def print_status(runs: Path, done: Sequence[Path], as_json: bool) -> None:
     show_status([(f, sweep, _states(runs, f, sweep, elsewhere)) for f, sweep in sweeps], as_json)
 
 
-def cell_counts(runs: Path, elsewhere: Iterable[Path] = ()) -> tuple[int, int, int]:
-    """Return how many cells the sweeps of a folder declare, have finished and have given up.
+def cell_counts(runs: Path, elsewhere: Iterable[Path] = ()) -> tuple[int, int, list[str]]:
+    """Return how many cells the sweeps of a folder declare and have finished, and which failed.
 
     A cell that several sweeps declare counts once; one whose record is elsewhere is finished.
     """
     known = published(elsewhere)
-    states: dict[tuple[str, int], str] = {}
+    states: dict[tuple[str, int], CellState] = {}
     for folder, sweep in plan.read_sweeps(runs):
         for cell in sweep.cells:
-            states[cell.fingerprint, cell.seed] = cell_state(runs, folder, cell, known).state
+            states[cell.fingerprint, cell.seed] = cell_state(runs, folder, cell, known)
     found = list(states.values())
-    return len(found), found.count("done"), found.count("failed")
+    failed = [runner.name_of(one.cell) for one in found if one.state == "failed"]
+    return len(found), sum(one.state == "done" for one in found), failed
 
 
 ENGINES = ("local", "ray")

@@ -1,4 +1,4 @@
-"""What a table is made of: columns, cells, rows, groups, and the text of a cell."""
+"""What a table is made of: columns, cells, rows, and the tables of what may be compared."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import itertools
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from lpmoe_bench.errors import UsageError
@@ -15,22 +15,22 @@ from lpmoe_bench.metrics.facts import refuse_ambiguous
 from lpmoe_bench.metrics.protocols import PROTOCOLS
 from lpmoe_bench.records.context import Context
 from lpmoe_bench.records.model import Record
+from lpmoe_bench.tables.style import TableStyle
 from method_zoo.errors import unknown
 
 if TYPE_CHECKING:
     from lpmoe_bench.analysis.significance import Comparison
 
-# What each column of a table shows: its value in a record, unit, precision, direction.
-
-
 AGAINST = "_against"  # ends the key of a column of verdicts, behind that of its score
+PLAIN = TableStyle()
 
 
 @dataclass(frozen=True)
 class Column:
     """One column. `value` takes a record and a test set; what is printed is value x scale.
 
-    Only scores have a direction, get marks, and show their spread over seeds.
+    Only scores have a direction, get marks, and show their spread over seeds. head: the test set
+    that the column stands under where several stand side by side.
     """
 
     key: str
@@ -41,6 +41,11 @@ class Column:
     scale: float = 1.0
     higher_is_better: bool | None = None
     is_score: bool = False
+    head: str = ""
+
+
+def empty_value(record: Record, test: str) -> None:
+    """Stand for the value of a column that no record fills."""
 
 
 def _parameter(name: str) -> Callable[[Record, str], float | None]:
@@ -81,23 +86,39 @@ COSTS = {
     key: Column(key, label, label, decimals, _cost(key), scale)
     for key, label, decimals, scale in _COSTS
 }
+SEEDS = "n"  # the column that counts seeds, which formats make
 
 
 def cost_columns(keys: Sequence[str]) -> list[Column]:
-    """Return the cost columns of these keys, all for `all`; raises UsageError for an unknown one.
+    """Return the cost columns of these keys, all for `all`, passing over other columns.
 
     Costs are parameters beyond the usual ones, FLOPs, images/s, time and memory.
     """
-    if list(keys) == ["all"]:
-        return list(COSTS.values())
+    return list(COSTS.values()) if list(keys) == ["all"] else [COSTS[k] for k in keys if k in COSTS]
+
+
+def exact_columns(keys: Sequence[str], more: Sequence[str] = ()) -> list[str] | None:
+    """Return the keys where they name all columns of a table, None where they only add costs.
+
+    Args:
+        keys: what was asked for: costs alone are added to the usual columns.
+        more: keys of columns that this table has besides.
+
+    Raises:
+        UsageError: a key that no column has.
+    """
+    if list(keys) == ["all"] or all(key in COSTS for key in keys):
+        return None
+    known = [*(column.key for column in PARAMETERS), SEEDS, *COSTS, *more]
     for key in keys:
-        if key not in COSTS:
-            raise UsageError(unknown("column", key, COSTS))
-    return [COSTS[key] for key in keys]
+        if key not in known and key not in known_metrics():
+            refuse_ambiguous(key)
+            raise UsageError(unknown("column", key, [*known, *known_metrics()]))
+    return list(keys)
 
 
 def metric_columns(
-    records: Sequence[Record], test: str, wanted: Sequence[str] | None
+    records: Sequence[Record], test: str, wanted: Sequence[str] | None, style: TableStyle = PLAIN
 ) -> list[Column]:
     """Return the columns of the wanted metrics: by default the protocol's headline, or `all`.
 
@@ -116,10 +137,15 @@ def metric_columns(
             refuse_ambiguous(key)
             raise UsageError(unknown(f"metric of {test}", key, present))
     percent = protocol.percent if protocol else ()
-    return [_metric_column(key, key in percent) for key in keys]
+    columns = [_metric_column(key, key in percent, style.percent) for key in keys]
+    if style.digits is not None:
+        columns = [replace(column, decimals=style.digits) for column in columns]
+    return columns
 
 
-def _metric_column(key: str, percent: bool) -> Column:
+def _metric_column(key: str, percent: bool, asked: bool) -> Column:
+    """Return the column of a metric; in percent where its protocol, or who asked, has it so."""
+
     def value(record: Record, test: str) -> float | None:
         return record.scores[test].get(key)
 
@@ -127,20 +153,24 @@ def _metric_column(key: str, percent: bool) -> Column:
     if metric is None:  # a record of a newer program: shown, but nobody knows its direction
         return Column(key, key, key.replace("_", r"\_"), 3, value, is_score=True)
     label, latex, better = metric.label, metric.latex, metric.higher_is_better
-    if percent:
-        return Column(key, f"{label} (%)", rf"{latex} (\%)", 2, value, 100.0, better, True)
+    if percent or (asked and not metric.unit):
+        digits = 2 if percent else max(0, metric.decimals - 2)
+        return Column(key, f"{label} (%)", rf"{latex} (\%)", digits, value, 100.0, better, True)
     return Column(key, label, latex, metric.decimals, value, 1.0, better, is_score=True)
 
 
-# What a table is made of: cells, rows, columns under a common head, groups.
-
-
 class CellCounts(NamedTuple):
-    """How many cells of sweeps were declared, finished and failed for good."""
+    """How many cells of sweeps were declared and finished, and the names of those given up."""
 
     declared: int
     finished: int
-    failed: int
+    failed: Sequence[str]
+
+
+class ShortNote(str):
+    """A line below a table that stays where notes are short; other lines are plain texts."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True)
@@ -185,6 +215,9 @@ class Cell:
         return statistics.stdev(self.values) if len(self.values) > 1 else None
 
 
+EMPTY, ABSENT = Cell(()), Cell((), absent=True)
+
+
 @dataclass(frozen=True)
 class Origin:
     """Where a published row comes from: the name of its table, and what must be said of it."""
@@ -208,17 +241,32 @@ class Row:
     cells: tuple[Cell, ...]
     origin: Origin | None = None
 
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Return what makes a row of one test set that of another."""
+        if self.origin is not None:
+            return "published", self.origin.table, self.label
+        first = self.records[0]
+        if first.kind == "score":  # the fingerprint of maps is that of one test set's
+            return "score", first.method.name, self.label.partition(" (")[0]
+        return first.kind, first.method.name, first.fingerprint
 
-@dataclass(frozen=True)
-class Span:
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return what the row may be called by: its label, and its method's name and title."""
+        if self.origin is not None:
+            return (self.label,)
+        return self.label, self.records[0].method.name, self.records[0].method.title
+
+
+class Span(NamedTuple):
     """So many columns side by side under one head, which is a test set; empty: under none."""
 
     title: str
     columns: int
 
 
-@dataclass(frozen=True)
-class Band:
+class Band(NamedTuple):
     """So many rows one below the other under one title, which is a task and its test set."""
 
     title: str
@@ -229,9 +277,8 @@ class Band:
 class Group:
     """One table: comparable rows under one caption, with what must be known below them.
 
-    `sources` are the lines on published rows. `spans` cover all columns where test sets stand side
-    by side, `bands` all rows where they stand one below the other; `parts` are then the tables, one
-    a test set, that were joined.
+    `sources` are the lines on published rows. `bands` cover all rows where test sets stand one
+    below the other; `parts` are the tables, one a test set, that were joined.
     """
 
     context: Context
@@ -239,83 +286,46 @@ class Group:
     rows: tuple[Row, ...]
     caption: str
     footer: tuple[str, ...]
-    spans: tuple[Span, ...] = ()
     parts: tuple[Group, ...] = ()
     sources: tuple[str, ...] = ()
     bands: tuple[Band, ...] = ()
 
     @property
     def below(self) -> tuple[str, ...]:
-        """All lines below the table."""
+        """Return all lines below the table."""
         return (*self.footer, *self.sources)
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """Return the heads above the columns; none where no test sets stand side by side."""
+        runs = itertools.groupby(self.columns, key=lambda column: column.head)
+        spans = tuple(Span(title, len(list(run))) for title, run in runs)
+        return spans if any(span.title for span in spans) else ()
+
+    @property
+    def has_seeds(self) -> bool:
+        """Whether a column must count seeds: where any row has several."""
+        return any(len(row.records) > 1 for row in self.rows)
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether own and published rows stand together."""
+        return len({row.origin is None for row in self.rows}) > 1
+
+    def inserted(self, place: int, column: Column, cells: Sequence[Cell]) -> Group:
+        """Return the table with one more column at a place, and a cell of it for each row."""
+        rows = tuple(
+            replace(row, cells=(*row.cells[:place], cell, *row.cells[place:]))
+            for row, cell in zip(self.rows, cells, strict=True)
+        )
+        columns = (*self.columns[:place], column, *self.columns[place:])
+        return replace(self, columns=columns, rows=rows)
 
 
 @dataclass(frozen=True)
 class Table:
-    """All groups that the records make, and a sentence for each thing worth saying about them."""
+    """All groups that the records make, a sentence for each thing worth saying, and the look."""
 
     groups: tuple[Group, ...]
     notes: tuple[str, ...]
-
-
-# What stands in a cell, in words that every format shares.
-
-
-def cell_text(row: Row, cell: Cell, column: Column, between: str = " ± ", star: str = "*") -> str:
-    """Return a cell's number with its spread, difference or verdict; `between` joins the ±.
-
-    A published figure keeps the digits of its source; `star` follows one that is in doubt.
-    """
-    if cell.absent:
-        return ""
-    if cell.verdict is not None:
-        mean = cell.verdict.spread.mean * column.scale
-        return f"{cell.verdict.verdict} ({mean:+.{column.decimals}f})"
-    if cell.mean is None:
-        return "n/a" if column.is_score and row.origin is None else "-"
-    digits, spread_digits = _digits(cell, column)
-    text = f"{cell.mean * column.scale:.{digits}f}"
-    if column.is_score and cell.sd is not None:
-        text += f"{between}{cell.sd * column.scale:.{spread_digits}f}"
-    if cell.printed and cell.printed.flag:
-        text += star
-    if cell.difference is not None:
-        text += f" ({cell.difference * column.scale:+.{column.decimals}f})"
-    elif cell.printed and cell.printed.versus == "barred":
-        text += " (-)"
-    return text
-
-
-def _digits(cell: Cell, column: Column) -> tuple[int, int]:
-    if cell.printed is None:
-        return column.decimals, column.decimals
-    shift = round(math.log10(column.scale))
-    return max(0, cell.printed.digits - shift), max(0, cell.printed.spread_digits - shift)
-
-
-def head_text(name: str, column: Column, up: str = "↑", down: str = "↓") -> str:
-    """Return a column's head with the arrow of its direction, if it has one."""
-    if column.higher_is_better is None:
-        return name
-    return f"{name} {up if column.higher_is_better else down}"
-
-
-def span_of(group: Group) -> list[str]:
-    """Return the head above each column, a test set or nothing."""
-    return [span.title for span in group.spans for _ in range(span.columns)]
-
-
-def bands_of(group: Group) -> dict[int, str]:
-    """Return the title above a row, by the row's number; none where rows are not in bands."""
-    starts = itertools.accumulate((band.rows for band in group.bands), initial=0)
-    return {start: band.title for start, band in zip(starts, group.bands, strict=False)}
-
-
-def has_seeds(group: Group) -> bool:
-    """Whether a column must count seeds: where any row has several."""
-    return any(len(row.records) > 1 for row in group.rows)
-
-
-def is_mixed(group: Group) -> bool:
-    """Whether own and published rows stand together."""
-    return len({row.origin is None for row in group.rows}) > 1
+    style: TableStyle = field(default=PLAIN)

@@ -7,35 +7,15 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lpmoe_bench.errors import DataError, UsageError
+from lpmoe_bench.metrics.extra import known_metrics
 from lpmoe_bench.records.context import ACROSS, Context, caption, context_of, shared, splits
 from lpmoe_bench.records.model import Record
-from lpmoe_bench.tables.ledger import load_ledger
-from lpmoe_bench.tables.parts import (
-    PARAMETERS,
-    Cell,
-    CellCounts,
-    Column,
-    Group,
-    Row,
-    Span,
-    Table,
-    cost_columns,
-    metric_columns,
-)
-from lpmoe_bench.tables.published import add_published, printed_tables
-from lpmoe_bench.tables.rows import (
-    counted_cells,
-    footer,
-    host,
-    make_rows,
-    map_row_notes,
-    mark_best,
-    newest,
-    place_map_rows,
-    sort_each,
-)
-from lpmoe_bench.tables.wide import metrics_each, stack, widen
+from lpmoe_bench.tables import joined, parts, rows
+from lpmoe_bench.tables.published_figures import load_published
+from lpmoe_bench.tables.published_rows import add_published, printed_tables
+from lpmoe_bench.tables.style import TableStyle
 from method_zoo.errors import unknown
+from method_zoo.options import list_methods
 
 # Speeds measured side by side, for records whose runs had to share a machine with other work.
 
@@ -77,9 +57,24 @@ class Speeds(_Part):
         wanted = (record.method.name, record.parameters.method)
         return next((row for row in self.rows if (row.method, row.parameters) == wanted), None)
 
+    def columns(self) -> list[parts.Column]:
+        """Return the columns of measured speeds, empty where a record was not measured."""
+
+        def rate(record: Record, _: str) -> float | None:
+            found = self.of(record)
+            return self.batch / found.step_seconds if found else None
+
+        def ratio(record: Record, _: str) -> float | None:
+            found = self.of(record)
+            return found.time_ratio if found else None
+
+        rates = ("measured_train_images_per_second", "Train images/s", "Train images/s")
+        ratios = ("step_over_forward", "x forward", r"$\times$ forward")
+        return [parts.Column(*rates, 2, rate), parts.Column(*ratios, 2, ratio)]
+
     @property
-    def words(self) -> str:
-        """The line below a table."""
+    def line(self) -> str:
+        """Return the line below a table."""
         cores = "one core" if self.threads == 1 else f"{self.threads} cores"
         place = f" of {self.cpu}" if self.cpu else ""
         return (
@@ -104,25 +99,6 @@ def read_speeds(path: Path) -> Speeds:
         ) from None
 
 
-def speed_columns(speeds: Speeds) -> list[Column]:
-    """Return the columns of measured speeds, empty where a record was not measured."""
-
-    def rate(record: Record, _: str) -> float | None:
-        found = speeds.of(record)
-        return speeds.batch / found.step_seconds if found else None
-
-    def ratio(record: Record, _: str) -> float | None:
-        found = speeds.of(record)
-        return found.time_ratio if found else None
-
-    return [
-        Column("measured_train_images_per_second", "Train images/s", "Train images/s", 2, rate),
-        Column("step_over_forward", "x forward", r"$\times$ forward", 2, ratio),
-    ]
-
-
-__all__ = ["GROUPINGS", "Cell", "CellCounts", "Group", "Row", "Span", "Table", "build_table"]
-
 # What shares a table: rows of one test set, of one task with its test sets side by side, or of all
 # tasks with their test sets one below the other.
 GROUPINGS = ("test_set", "task", "all")
@@ -141,19 +117,33 @@ def build_table(
     group: str = "test_set",
     published: bool = False,
     source: str | None = None,
-    cells: CellCounts | None = None,
+    cells: parts.CellCounts | None = None,
     speeds: Speeds | None = None,
-) -> Table:
+    style: TableStyle = parts.PLAIN,
+) -> parts.Table:
     """Arrange records into tables that compare only what is comparable.
 
-    `task`, `methods` and `test_set` choose records; `metrics` are keys or `all` instead of the
-    protocol's headline; `columns` are costs, such as train_images_per_second, or `all`. Rows are in
-    the order of their trainable parameters, or of the column `sort`, the best first. `across` names
-    what may differ within a table: only `decoder`, which then stands in the row. `group` is one of
-    GROUPINGS. `published` adds the figures of the ledger below own rows, or shows them alone where
-    the task has no record; `source` is one table of it, alone. `cells` counts the cells of the
-    sweeps that made the records. `speeds` were measured apart, and get columns of their own.
-    Raises DataError where there is no record and UsageError where the choice leaves none.
+    Args:
+        records: what the tables are made of.
+        task, methods, test_set: which records; all by default.
+        metrics: keys, or `all`, instead of the protocol's headline.
+        columns: costs to add, or `all`; exactly these columns where other columns are among them.
+        sort: the column that orders rows, the best first; else their trainable parameters do.
+        across: what may differ within a table: only `decoder`, which then stands in the row.
+        group: one of GROUPINGS.
+        published: add published figures below own rows, or show them alone where the task has no
+            record.
+        source: one published table, alone.
+        cells: the cells of the sweeps that made the records.
+        speeds: measured apart; they get columns of their own.
+        style: columns, where none are given, and how everything looks.
+
+    Returns:
+        The tables, in the order of what they have in common, and notes on them.
+
+    Raises:
+        DataError: there is no record.
+        UsageError: a name is unknown, or the choice leaves no record.
     """
     for kind, name, known in (
         *(("thing a table may mix", name, ACROSS) for name in across),
@@ -161,65 +151,67 @@ def build_table(
     ):
         if name not in known:
             raise UsageError(unknown(kind, name, known))
-    records = list(records)
-    alone = published and not any(_is_of(one, task, test_set, methods) for one in records)
-    if source or alone:
-        printed = printed_tables(load_ledger(), source, task, methods, test_set)
-        return Table(tuple(sort_each(printed, sort)), ())
+    records, style = list(records), style.changed(columns=list(columns))
+    if source or (published and not _is_any(records, task, test_set, methods)):
+        printed = printed_tables(load_published(), style, source, task, methods, test_set)
+        made = rows.arrange(printed, sort, style.order)
+        return _checked(parts.Table(tuple(made), (), style))
     wanted = _recorded(records, methods) if published else methods
     chosen, notes = _choose(records, task, wanted, test_set)
-    by_context = place_map_rows(_by_context(chosen, test_set, across))
+    by_context: dict[Context, list[Record]] = {}
+    for record in chosen:
+        for test in record.scores:
+            if test_set in (None, test):
+                context = shared(context_of(record, test), across)
+                by_context.setdefault(context, []).append(record)
+    by_context = rows.place_map_rows(by_context)
     contexts = sorted(by_context, key=lambda context: context.order)
-    costs = cost_columns(columns)
-    measured = speed_columns(speeds) if speeds else []
+    measured = speeds.columns() if speeds else []
+    exact = parts.exact_columns(style.columns, [column.key for column in measured])
+    if exact and metrics is None:
+        fixed = {column.key for column in (*parts.PARAMETERS, *parts.COSTS.values(), *measured)}
+        metrics = [key for key in exact if key not in fixed | {parts.SEEDS}]
     wanted_of = dict.fromkeys(contexts, metrics)
     if group == "all":
-        wanted_of = metrics_each(by_context, metrics)
-    groups = [_group(c, by_context[c], wanted_of[c], costs, measured) for c in contexts]
-    if published:
-        numbers: dict[str, int] = {}
-        groups = [add_published(one, load_ledger(), numbers, methods) for one in groups]
-    said = [counted_cells(*cells)] if cells is not None else []
-    said += [speeds.words] if speeds else []
-    groups = [replace(one, footer=(*one.footer, *said)) for one in groups]
-    return Table(tuple(_arranged(groups, group, sort)), (*notes, *splits(contexts)))
+        wanted_of = joined.metrics_each(by_context, metrics)
+    said = [rows.counted_cells(cells)] if cells is not None else []
+    said += [speeds.line] if speeds else []
+    numbers: dict[str, int] = {}
+    groups = []
+    for context in contexts:
+        kept = rows.newest(by_context[context])
+        scores = parts.metric_columns(kept, context.test_set, wanted_of[context], style)
+        shown = [*parts.PARAMETERS, *scores, *parts.cost_columns(style.columns), *measured]
+        if exact:
+            shown = [column for key in exact for column in shown if column.key == key]
+        one = _group(context, kept, shown, style, len(by_context[context]) - len(kept))
+        if published:
+            one = add_published(one, load_published(), numbers, style, methods)
+        groups.append(replace(one, footer=(*one.footer, *said)))
+    if group == "all":
+        groups = joined.stack(rows.arrange(groups, sort, style.order))
+    else:
+        groups = joined.widen(groups, style.rename) if group == "task" else groups
+        groups = rows.arrange(groups, sort, style.order)
+    return _checked(parts.Table(tuple(groups), (*notes, *splits(contexts)), style))
 
 
-def _arranged(groups: Sequence[Group], grouping: str, sort: str | None) -> Sequence[Group]:
-    """Return the tables of test sets sorted, joined as one of GROUPINGS says."""
-    if grouping == "all":
-        return stack(sort_each(groups, sort))
-    return sort_each(widen(groups) if grouping == "task" else groups, sort)
-
-
-def _is_of(
-    record: Record, task: str | None, test_set: str | None, methods: Sequence[str] | None
+def _is_any(
+    records: Sequence[Record], task: str | None, test: str | None, methods: Sequence[str] | None
 ) -> bool:
-    tests = test_set is None or test_set in record.scores
-    return (
-        tests
-        and task in (None, record.task)
-        and record.method.name in (methods or [record.method.name])
+    return any(
+        task in (None, one.task)
+        and (test is None or test in one.scores)
+        and (not methods or one.method.name in methods)
+        for one in records
     )
 
 
 def _recorded(records: Sequence[Record], methods: Sequence[str] | None) -> Sequence[str] | None:
-    """Return the wanted methods without those that only the ledger knows."""
+    """Return the wanted methods without those that only published tables know."""
     known = {record.method.name for record in records}
-    rows = [row for table in load_ledger().tables.values() for row in table.rows]
-    printed = {row.method for row in rows}
+    printed = {row.method for table in load_published().tables.values() for row in table.rows}
     return methods and [name for name in methods if name in known or name not in printed]
-
-
-def _by_context(
-    records: Iterable[Record], test_set: str | None, across: Sequence[str]
-) -> dict[Context, list[Record]]:
-    found: dict[Context, list[Record]] = {}
-    for record in records:
-        for test in record.scores:
-            if test_set in (None, test):
-                found.setdefault(shared(context_of(record, test), across), []).append(record)
-    return found
 
 
 def _choose(
@@ -253,22 +245,40 @@ def _choose(
 def _group(
     context: Context,
     records: list[Record],
-    metrics: Sequence[str] | None,
-    costs: list[Column],
-    measured: list[Column],
-) -> Group:
-    kept = newest(records)
-    scores = metric_columns(kept, context.test_set, metrics)
-    columns = (*PARAMETERS, *scores, *costs, *measured)
-    rows = make_rows(kept, columns, context.test_set)
+    columns: Sequence[parts.Column],
+    style: TableStyle,
+    dropped: int,
+) -> parts.Group:
+    made = rows.make_rows(records, columns, context.test_set, style.rename)
     missing = [
-        f"{column.label} is missing for {row.label}"
-        for row in rows
+        parts.ShortNote(f"{column.label} is missing for {row.label}")
+        for row in made
         for column, cell in zip(columns, row.cells, strict=True)
         if column.is_score and not cell.values
     ]
-    named = [(row.label, list(row.records)) for row in rows]
-    below = footer(context, named, len(records) - len(kept), bool(costs))
-    below += map_row_notes(named, context.test_set)
-    marked = mark_best(rows, columns, context.test_set)
-    return Group(context, columns, marked, caption(context, host(kept)), (*below, *missing))
+    named = [(row.label, row.records) for row in made]
+    costs = any(column.key in parts.COSTS for column in columns)
+    below = rows.footer(context, named, dropped, costs, style.sd != "none") + missing
+    marked = rows.mark_best(made, columns, context.test_set)
+    words = caption(context, rows.first_run(records))
+    return parts.Group(context, tuple(columns), marked, words, tuple(below))
+
+
+def _checked(table: parts.Table) -> parts.Table:
+    """Return the table; raises UsageError for a new name of nothing, or one caption of several."""
+    style = table.style
+    # A style file may serve several tables: what any table may have is no misspelt name.
+    known = {*list_methods(), *known_metrics(), *parts.COSTS, *(c.key for c in parts.PARAMETERS)}
+    for group in table.groups:
+        known |= {name for row in group.rows for name in row.names}
+        known |= {column.key for column in group.columns}
+        known |= {part.context.test_set for part in group.parts or (group,)}
+    for name, text in style.rename.items():
+        if name not in known and text not in known:  # a label has its new name by now
+            raise UsageError(unknown("thing to rename", name, known))
+    if style.caption and len(table.groups) > 1:
+        raise UsageError(
+            f"--caption is for one table, and these records make {len(table.groups)}; choose by "
+            f"--task, --test-set or --only, or join them by --group"
+        )
+    return table

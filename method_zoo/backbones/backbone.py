@@ -24,8 +24,12 @@ from .linear import Joined, Qkv, Wrapped
 class Tokens(NamedTuple):
     """The state between two blocks; a pytree, so checkpointing and compilation see through it.
 
-    x: (B, prefix + H*W, C), prefix tokens first, then the grid row by row.
-    aux: scalar auxiliary loss gathered so far.
+    Attributes:
+        x: (B, prefix + H*W, C), prefix tokens first, then the grid row by row.
+        prefix: how many tokens stand before the grid: class and register tokens, and prompts.
+        grid: H and W.
+        rope: rotations of the patches, where the backbone has such.
+        aux: scalar auxiliary loss gathered so far.
     """
 
     x: Tensor
@@ -115,6 +119,13 @@ class Backbone(nn.Module):
 
     A model with patch 14 resizes its input to 14/16, so methods and decoders never see the patch
     size. `groups` are four ranges of blocks, the one notion of stage.
+
+    Args:
+        vit: a model of timm. It is frozen and set to eval mode.
+        pos_antialias: whether its position table is resized with antialias.
+
+    Raises:
+        ZooError: The model has parts that this family does not compute.
     """
 
     accepts_prompts = True
@@ -158,7 +169,17 @@ class Backbone(nn.Module):
         return (image - self.mean) / self.std
 
     def patchify(self, image: Tensor) -> Tensor:
-        """Embed an image in [0, 1], without position: (B, 3, h, w) -> (B, H, W, C)."""
+        """Embed an image, without position.
+
+        Args:
+            image: RGB in [0, 1], (B, 3, h, w).
+
+        Returns:
+            The patches, (B, H, W, C).
+
+        Raises:
+            ZooError: A side is no multiple of 32.
+        """
         height, width = image.shape[-2:]
         if height % SIDE_MULTIPLE or width % SIDE_MULTIPLE:
             raise ZooError(
@@ -289,10 +310,14 @@ class Backbone(nn.Module):
         return {self._native.get(name, name): tensor for name, tensor in tensors.items()}
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Load a state dict of the model's own library strictly, or one of `state`.
+        """Load a state dict strictly.
 
-        A merged backbone has biases where the model has none; a layer is given one for it.
-        Raises ZooError naming what does not fit.
+        Args:
+            state: of the model's own library, or what `state` returned. A merged backbone has
+                biases where the model has none; a layer is given one for it.
+
+        Raises:
+            ZooError: Tensors are missing, unknown or of another shape; some are named.
         """
         load_native_state(self.vit, self._native, state)
 

@@ -25,10 +25,14 @@ FAMILIES: dict[type[nn.Module], type[Backbone]] = {
 
 
 def check_backbone_name(name: str, also: Iterable[str] = ()) -> None:
-    """Raise ZooError with the closest names unless `name` is a timm model, with or without tag.
+    """Refuse a name that no backbone has.
 
-    Meta's SAM encoders have names of their own. `also` are further names the caller knows,
-    offered among the closest.
+    Args:
+        name: a timm model, with or without the tag of its weights, or one of Meta's SAM encoders.
+        also: further names that the caller knows, offered among the closest.
+
+    Raises:
+        ZooError: The name is unknown; the closest ones are named.
     """
     if name in META_SAM:
         return
@@ -52,11 +56,19 @@ def create_backbone(
 ) -> Backbone:
     """Build a frozen backbone by its name; no files are read.
 
-    `state` is the model's own state dict, loaded strictly; without it the weights are random.
-    `pos_antialias` says how position tables are resized; by default as timm does it (with).
-    `size` is that of the images, height and width: a model of one fixed grid is built for it, any
-    other takes every size anyway. Further arguments go to the model.
-    Raises ZooError for an unknown name, an unsupported model or a state that does not fit.
+    Args:
+        name: a timm model, with or without the tag of its weights, or one of Meta's SAM encoders.
+        state: the model's own state dict, loaded strictly; without it the weights are random.
+        pos_antialias: how position tables are resized; by default as timm does it, with antialias.
+        size: height and width of the images in pixels. It matters to a model of one fixed grid,
+            which is built for it; any other takes every size.
+        kwargs: further arguments of the model.
+
+    Returns:
+        The backbone, all of it frozen.
+
+    Raises:
+        ZooError: The name is unknown, the model cannot be opened, or the state does not fit.
     """
     check_backbone_name(name)
     if name in META_SAM:

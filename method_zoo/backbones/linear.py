@@ -14,6 +14,9 @@ class Wrapped(nn.Module):
 
     `forward` is told how many of the tokens are prefix and the grid of the rest, so a spatial
     method can read them as a map. Whoever has an auxiliary loss overrides `forward_aux`.
+
+    Args:
+        base: the frozen layer.
     """
 
     base: Any  # of the kind that the method asked for: a linear layer, for SSF also a norm
@@ -30,7 +33,11 @@ class Wrapped(nn.Module):
         return self(x, prefix, grid), x.new_zeros((), dtype=torch.float32)
 
     def fold(self) -> nn.Module:
-        """Return a plain module that computes the same; raises ZooError where there is none."""
+        """Return a plain module that computes the same.
+
+        Raises:
+            ZooError: There is none, because the layer depends on its input.
+        """
         raise ZooError(f"{type(self).__name__} depends on its input and cannot be folded")
 
 

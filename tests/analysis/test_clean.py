@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from lpmoe_bench.analysis.clean import clean_scores, clean_text
 from lpmoe_bench.cli.app import app
-from lpmoe_bench.data.audit.groups import Audit, AuditedSplit, SetGroups, Duplicate
+from lpmoe_bench.data.audit.groups import Audit, AuditedSplit, Duplicate, SetGroups
 from lpmoe_bench.records.store import StoredRecord, find_records, write_record
 
 TRAIN, TEST = "camo/train", "camo/test"

@@ -13,13 +13,15 @@ from lpmoe_bench.analysis.significance import samples
 from lpmoe_bench.cli.app import app
 from lpmoe_bench.errors import DataError, NotComparableError, UsageError
 from lpmoe_bench.records.store import StoredRecord, find_records, write_record
+from lpmoe_bench.tables.table import build_table
+from lpmoe_bench.tables.verdicts import with_verdicts
 
 PROTOCOL = {"name": "cod", "version": 1, "hash": "cd" * 32}
 
 
 def stored(root, name="lora", seed=0, shift=0.0, images=6, **changes):
     """A written record whose rows average to its scores."""
-    rng = np.random.default_rng([seed, images])
+    rng = np.random.default_rng([seed or 0, images])
     values = 0.6 + 0.1 * rng.random(images) + shift
     rows = [
         {"dataset": "CAMO", "image": f"i{n}", "s_measure": v, "mae": 1 - v, "flags": ""}
@@ -186,3 +188,24 @@ def test_what_would_settle_a_line_is_said(tmp_path):
     one = [str(tmp_path / name) for name in ("lora-2", "vpt-2")]
     text = CliRunner().invoke(app, ["compare", *one, "--metrics", "mae", "--margin", "0"]).stdout
     assert "one seed says nothing of others; this very model of A is better" in text
+
+
+def test_table_and_compare_say_the_same_of_the_same_records(tmp_path):
+    """One function judges: the same spread, interval and verdict, of seeds, one seed and maps."""
+    for count in (1, 3):
+        a = [stored(tmp_path / f"a{count}", "lora", seed, 0.05) for seed in range(count)]
+        b = [stored(tmp_path / f"b{count}", "vpt", seed) for seed in range(count)]
+        table = build_table([one.record for one in (*a, *b)], metrics=["s_measure"])
+        (group,) = with_verdicts(table, [*a, *b], "vpt", 0.005).groups
+        (cell,) = [c.verdict for row in group.rows for c in row.cells if c.verdict]
+        (line,) = compare_records(a, b, ["s_measure"], 0.005).lines
+        assert cell == line.result
+        assert cell.verdict == ("inconclusive" if count == 1 else "better")
+
+
+def test_maps_of_no_seed_are_not_told_to_run_more_seeds(tmp_path):
+    maps = {"kind": "score", "backbone": None, "decoder": None, "parameters": None}
+    a = [stored(tmp_path / "a", "lora", None, **maps)]
+    b = [stored(tmp_path / "b", "vpt", seed) for seed in range(3)]
+    (line,) = compare_records(a, b, ["mae"]).lines
+    assert (line.result.verdict, line.result.seeds_needed) == ("inconclusive", None)

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 from collections import defaultdict
-from typing import get_args
+from typing import get_args, get_type_hints
 
 import pytest
 import typer
@@ -78,13 +78,19 @@ def test_one_name_means_one_thing():
         assert {"--only", "--task", "--test-set", "--method"} <= options, name
 
 
+def kind_of(hint):
+    """The type of one value: int of `list[int] | None`."""
+    inner = [one for one in get_args(hint) if one is not type(None)]
+    return kind_of(inner[0]) if inner else hint
+
+
 def test_no_option_is_a_number_here_and_a_path_there():
     kinds = defaultdict(lambda: defaultdict(list))
     for name, command in ALL.items():
-        for text, parameter in ((text, p) for p in command.params for text in p.opts):
-            annotation = parameter.type_descriptor.annotation
-            kind = next(iter(get_args(annotation)), annotation)
-            kinds[text][kind].append(name)
+        hints = get_type_hints(command.callback)
+        for parameter in (one for one in command.params if one.name in hints):
+            for text in parameter.opts:
+                kinds[text][kind_of(hints[parameter.name])].append(name)
     several = {text: dict(found) for text, found in kinds.items() if len(found) > 1}
     # Images of `data add` are a folder's name inside another one.
     assert several.keys() == {"--images"}, several

@@ -32,15 +32,15 @@ def test_every_cell_is_run_once_and_finished_ones_are_skipped(tmp_path):
     assert [state.state for state in found.values()] == ["done"] * 4
     assert [trainings(tmp_path, cell) for cell in cells] == [1] * 4
     assert [outcomes(state) for state in found.values()] == [[], [], [], ["finished"]]
-    assert cell_counts(tmp_path) == (4, 4, 0)  # shared cells count once
+    assert cell_counts(tmp_path) == (4, 4, [])  # shared cells count once
 
 
 def test_cells_whose_records_are_elsewhere_are_finished(tmp_path):
     planned = fake_sweep(fake_cell(seed=0), fake_cell(seed=1))
     run_fake(fake_sweep(fake_cell(seed=0)), tmp_path / "published")
     write_sweep(tmp_path / "runs", planned)
-    assert cell_counts(tmp_path / "runs") == (2, 0, 0)
-    assert cell_counts(tmp_path / "runs", [tmp_path / "published"]) == (2, 1, 0)
+    assert cell_counts(tmp_path / "runs") == (2, 0, [])
+    assert cell_counts(tmp_path / "runs", [tmp_path / "published"]) == (2, 1, [])
 
 
 def test_a_cell_that_fails_twice_is_finished_at_the_third_attempt(tmp_path):
@@ -62,7 +62,7 @@ def test_a_cell_is_given_up_after_three_attempts_until_it_is_reset(tmp_path):
     with pytest.raises(FailedCellsError):
         run_fake(sweep, tmp_path)
     assert len(states(sweep, tmp_path)["cod-lora-s0"].attempts) == 3  # nothing was tried
-    assert cell_counts(tmp_path) == (2, 1, 1)
+    assert cell_counts(tmp_path) == (2, 1, ["lora on cod, seed 0"])
     run_fake(sweep, tmp_path, retry=True)
     assert outcomes(states(sweep, tmp_path)["cod-lora-s0"]) == ["failed", "finished"]
 

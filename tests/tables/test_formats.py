@@ -1,16 +1,20 @@
 """Tables as HTML and as LaTeX."""
 
+import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from typing import NamedTuple
 
 import pytest
 from sample_records import record
 from table_samples import BOTH, judged, nasty, of_two, own, three, three_methods
 
 from lpmoe_bench.tables.formats import format_table, to_html, to_latex
-from lpmoe_bench.tables.ledger import load_ledger
+from lpmoe_bench.tables.latex import wide_notes
 from lpmoe_bench.tables.parts import CellCounts
+from lpmoe_bench.tables.published_figures import load_published
+from lpmoe_bench.tables.style import TableStyle
 from lpmoe_bench.tables.table import build_table
 
 VOID = {"meta", "br"}
@@ -54,7 +58,7 @@ def test_cells_have_values_marks_and_text():
     better = {a["data-key"]: a.get("data-better") for a, _ in reader.all("th") if "data-key" in a}
     assert (better["s_measure"], better["mae"], better["n"]) == ("higher", "lower", None)
     cells = [one for one in reader.all("td") if one[1].startswith("0.755")]
-    assert cells == [({"class": "best", "data-value": repr((0.75 + 0.76) / 2)}, "0.755 ± 0.007")]
+    assert cells == [({"data-value": repr((0.75 + 0.76) / 2)}, "0.755 ± 0.007")]
     assert len(reader.all("tr")) == 4
     assert [attributes for attributes, _ in reader.all("tr")] == [{}, *[{"class": "own"}] * 3]
 
@@ -104,7 +108,19 @@ def test_every_line_has_as_many_cells():
 # LaTeX of tables compiles, with a real compiler, whatever names and kinds of rows they have.
 
 
-HEAD = "\\documentclass{article}\n\\usepackage{booktabs,graphicx}\n\\begin{document}\n"
+CLASSES = {
+    "article": r"\documentclass[twocolumn]{article}",
+    "cvpr": r"\documentclass[10pt,twocolumn,letterpaper]{article}\usepackage{times}"
+    r"\setlength{\textwidth}{6.875in}\setlength{\columnsep}{0.3125in}",
+    "ieee": r"\documentclass[conference]{IEEEtran}",
+}
+
+
+class Compiled(NamedTuple):
+    """What the compiler said, and the sizes of type in points that the PDF asks for."""
+
+    said: str
+    sizes: set[float]
 
 
 @pytest.fixture
@@ -114,47 +130,75 @@ def compiled(tmp_path):
     if compiler is None:
         pytest.skip("no pdflatex here")
 
-    def compile_(*tables):
-        text = HEAD + "\\clearpage\n".join(map(to_latex, tables)) + "\\end{document}\n"
+    def compile_(*tables, kind="article"):
+        begin = "\\usepackage{booktabs}\\pagestyle{empty}\\begin{document}\n"
+        text = "\\pdfcompresslevel=0\\pdfobjcompresslevel=0" + CLASSES[kind] + begin
+        text += "\\clearpage\n".join(map(to_latex, tables)) + "\\end{document}\n"
         (tmp_path / "t.tex").write_text(text, encoding="utf-8")
         command = [compiler, "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
         done = subprocess.run(
             command, cwd=tmp_path, capture_output=True, text=True, errors="replace"
         )
+        if "IEEEtran.cls' not found" in done.stdout:
+            pytest.skip("no IEEEtran here")
         assert done.returncode == 0, done.stdout[-2000:]
-        return done.stdout
+        asked = re.findall(rb"/F\d+ ([\d.]+) Tf", (tmp_path / "t.pdf").read_bytes())
+        return Compiled(done.stdout, {round(float(size) * 72.27 / 72, 1) for size in asked})
 
     return compile_
 
 
 @pytest.mark.latex
 def test_tables_of_records_compile(compiled):
-    compiled(build_table(three_methods(), cells=CellCounts(50, 47, 3)), nasty())
+    counts = CellCounts(50, 47, ["vpt", "lora", "ssf"])
+    compiled(build_table(three_methods(), cells=counts), nasty())
+
+
+# Heads without symbols, whose indices are smaller than their letters in any paper.
+HEADS = {"s_measure": "S", "e_mean": "E", "weighted_f": "wF", "mae": "MAE"}
+EIGHT = ["method_parameters", "decoder_parameters", "share_of_backbone", *HEADS, "forward_flops"]
+LOOKS = {
+    "eight": TableStyle(columns=EIGHT, rename=HEADS, label="tab:a"),
+    "small": TableStyle(columns=EIGHT, rename=HEADS, sd="small", percent=True, digits=1),
+    "few": TableStyle(columns=["s_measure", "mae"], rename=HEADS, sd="none", env="table"),
+    "page": TableStyle(columns=["n", *HEADS], rename=HEADS, env="table*", notes="full"),
+}
 
 
 @pytest.mark.latex
-def test_wide_tables_stay_within_the_line(compiled):
-    table = build_table([of_two(), of_two("vpt")], group="task", columns=["all"])
-    own = build_table(three_methods(), columns=["all"])
-    assert "Overfull \\hbox" not in compiled(table, own, build_table([], source="conv_lora"))
+@pytest.mark.parametrize("kind", CLASSES)
+@pytest.mark.parametrize("look", LOOKS)
+def test_up_to_eight_columns_are_read_in_seven_points_and_stay_within_the_line(
+    compiled, kind, look
+):
+    records = [record(name, seed) for name in ("lora", "vpt") for seed in (0, 1)]
+    table = build_table(records, style=LOOKS[look])
+    assert wide_notes(table) == []
+    found = compiled(table, kind=kind)
+    assert "Overfull \\hbox" not in found.said
+    # IEEEtran sets the small capitals of its own captions in 6.4 points.
+    assert {size for size in found.sizes if size < 7} <= ({6.4} if kind == "ieee" else set())
 
 
 @pytest.mark.latex
-def test_stacked_tables_compile(compiled):
-    assert "Overfull \\hbox" not in compiled(build_table(BOTH, group="all", columns=["all"]))
+def test_what_is_wider_than_a_page_is_said_and_not_scaled(compiled):
+    wide = build_table([of_two(), of_two("vpt")], group="task", columns=["all"])
+    (note,) = wide_notes(wide)
+    assert "choose columns by --columns" in note
+    assert f"% {note}" in to_latex(wide)
+    assert "resizebox" not in to_latex(wide)
+    compiled(wide, build_table(BOTH, group="all", columns=["all"]))
 
 
 @pytest.mark.latex
 def test_published_rows_and_verdicts_compile(compiled, tmp_path):
-    shown = compiled(
-        build_table([own(), own("vpt")], published=True), judged(three(tmp_path), group="task")
-    )
-    assert "Overfull \\hbox" not in shown
+    judged_ = judged(three(tmp_path), group="task")
+    compiled(build_table([own(), own("vpt")], published=True), judged_)
 
 
 @pytest.mark.latex
 def test_every_published_table_compiles(compiled):
-    compiled(*(build_table([], source=name) for name in load_ledger().tables))
+    compiled(*(build_table([], source=name) for name in load_published().tables))
 
 
 @pytest.mark.parametrize("title", ["[x] net", "*net*"])

@@ -14,7 +14,7 @@ from lpmoe_bench.cli.app import app
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.metrics.protocols import PROTOCOLS
 from lpmoe_bench.tables.formats import FORMATS, format_table, to_csv, to_html, to_markdown
-from lpmoe_bench.tables.ledger import load_ledger
+from lpmoe_bench.tables.published_figures import load_published
 from lpmoe_bench.tables.table import build_table
 
 
@@ -227,7 +227,7 @@ def test_the_slide_of_conv_lora(nowhere, kind):
 
 def test_the_slide_has_every_row_column_spread_and_count():
     (group,) = build_table([], source="conv_lora").groups
-    table = load_ledger().table("conv_lora")
+    table = load_published().table("conv_lora")
     assert [row.label for row in group.rows] == [row.title for row in table.rows]
     assert [span.title for span in group.spans] == [
         *("", "Kvasir", "CVC-612", "ISIC 2017", "CAMO", "SBU", "Leaf", "Road")
@@ -261,7 +261,7 @@ def test_methods_and_test_sets_choose(nowhere):
 
 
 def test_every_table_prints_in_every_format(nowhere):
-    for name in load_ledger().tables:
+    for name in load_published().tables:
         for kind in ("markdown", "latex", "csv", "html"):
             assert shown("--source", name, "-f", kind)
 

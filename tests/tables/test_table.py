@@ -8,7 +8,6 @@ import statistics
 from pathlib import Path
 
 import pytest
-from readme_tree import ROOT
 from sample_records import content, record
 from table_samples import nasty, scores, three_methods
 
@@ -16,7 +15,8 @@ from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.tables.formats import format_table, to_csv, to_latex, to_markdown
 from lpmoe_bench.tables.table import build_table, read_speeds
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "golden"
 
 
 def cells(table, key):

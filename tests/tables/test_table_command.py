@@ -30,8 +30,11 @@ def shown(*arguments):
 
 def test_declared_and_failed_cells_stand_below():
     for counts, words in (
-        (CellCounts(50, 47, 3), "47/50 cells of the sweeps here, 3 failed."),
-        (CellCounts(6, 6, 0), "6/6 cells of the sweeps here."),
+        (
+            CellCounts(50, 47, ["vpt seed 1", "lora seed 0", "lora seed 2"]),
+            "47/50 cells of the sweeps here, 3 failed: vpt seed 1, lora seed 0, lora seed 2.",
+        ),
+        (CellCounts(6, 6, []), "6/6 cells of the sweeps here."),
     ):
         for group in ("test_set", "task", "all"):
             assert words in to_markdown(build_table([record()], cells=counts, group=group))
@@ -45,7 +48,7 @@ def test_the_command_asks_the_sweep_where_there_is_one(runs, monkeypatch):
 
     def cell_counts(root, elsewhere):
         asked.append(root)
-        return 5, 3, 1
+        return 5, 3, ["cod vpt seed 1"]
 
     sweep.cell_counts = cell_counts
     monkeypatch.setitem(sys.modules, "lpmoe_bench.sweep.execute", sweep)
@@ -53,7 +56,7 @@ def test_the_command_asks_the_sweep_where_there_is_one(runs, monkeypatch):
     plan = runs / "sweeps" / "a1" / "plan.json"
     plan.parent.mkdir(parents=True)
     plan.write_text(json.dumps({}), encoding="utf-8")
-    assert "3/5 cells of the sweeps here, 1 failed." in shown(runs)
+    assert "3/5 cells of the sweeps here, 1 failed: cod vpt seed 1." in shown(runs)
     assert asked == [runs]
 
 

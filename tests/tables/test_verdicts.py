@@ -168,7 +168,7 @@ def test_maps_of_no_seed_are_judged_as_they_are_which_is_said(tmp_path):
 
 def test_stacked_test_sets_are_judged_each_by_itself(tmp_path):
     found = three(tmp_path, sets=("CAMO", "Other"))
-    speed = CellCounts(9, 8, 1)
+    speed = CellCounts(9, 8, ["vpt"])
     (group,) = judged(found, group="all", cells=speed).groups
     assert [band.rows for band in group.bands] == [3, 3]
     alone = judged(found, cells=speed).groups

@@ -149,7 +149,7 @@ def test_formats_have_the_heads_of_test_sets():
     latex, html = to_latex(table), to_html(table)
     assert r" &  &  &  & \multicolumn{2}{c}{CAMO} & \multicolumn{2}{c}{Other} \\" in latex
     assert r"\cmidrule(lr){5-6} \cmidrule(lr){7-8}" in latex
-    assert latex.startswith("% needs \\usepackage{booktabs,graphicx}\n")
+    assert latex.startswith("% needs \\usepackage{booktabs}\n")
     assert "| CAMO: S ↑ | CAMO: MAE ↓ | Other: S ↑ | Other: MAE ↓ |" in to_markdown(table)
     assert '<th scope="colgroup" colspan="2">Other</th>' in html
     seeds = build_table([of_two(), of_two(seed=1)], group="task", metrics=["s_measure", "mae"])

@@ -25,7 +25,14 @@ def list_decoders() -> list[str]:
 
 
 def get_decoder(name: str) -> type[Decoder]:
-    """Return the decoder class of that name; raises ZooError for an unknown one."""
+    """Return the decoder class of that name.
+
+    Args:
+        name: one of `list_decoders`.
+
+    Raises:
+        ZooError: The name is unknown; the closest ones are named.
+    """
     if name not in list_decoders():  # before torch is imported for the base class
         raise ZooError.unknown("decoder", name, list_decoders())
     from lpmoe_bench.model.decoders.decoder import Decoder
@@ -38,7 +45,15 @@ def build_decoder(
 ) -> Decoder:
     """Return a decoder for what a method gives, with weights drawn from torch's generator.
 
-    Raises ZooError for an unknown name, UsageError where the two do not go together.
+    Args:
+        name: one of `list_decoders`.
+        method: whose maps it reads.
+        classes: how many maps of logits it gives.
+        options: of the decoder, by name.
+
+    Raises:
+        ZooError: The name is unknown.
+        UsageError: Method and decoder do not go together.
     """
     decoder: Any = get_decoder(name)
     from lpmoe_bench.model.decoders.decoder import Inputs

@@ -113,9 +113,17 @@ RANDOM_NOTE = "random weights, not pretrained"
 class Weights:
     """What a backbone is built from; `load_backbone` builds it.
 
-    path: None where the weights are drawn at random from `seed`. sha256: of the file; of the
-    tensors for the default backbone; of the string `random:SEED` for random weights.
-    licence: empty where unknown. pos_antialias: how position tables are resized, None as timm does.
+    Attributes:
+        backbone: its name here.
+        timm_name: its name in timm.
+        path: None where the weights are drawn at random from `seed`.
+        sha256: of the file; of the tensors for the default backbone; of the string `random:SEED`
+            for random weights.
+        source: where they come from.
+        licence: empty where unknown.
+        note: what must be said wherever the backbone is printed.
+        pos_antialias: how position tables are resized, None as timm does.
+        seed: of random weights.
     """
 
     backbone: str
@@ -138,11 +146,19 @@ def resolve_weights(
 ) -> Weights:
     """Find, or fetch once, the weights of a backbone and verify them.
 
-    `weights` is a local .safetensors file, for Meta's SAM encoders a .pth file too, `random` or
-    `random:SEED`, or None for the backbone's own pretrained ones. `progress` is told
-    in one sentence about anything that takes long.
-    Raises ZooError (unknown backbone), UsageError, DataError (missing, unreachable, failed
-    verification) or ResourceError (disk), each one sentence that says what to do.
+    Args:
+        backbone: a timm model, one of Meta's SAM encoders, or the default backbone.
+        weights: a local .safetensors file, for Meta's SAM encoders a .pth file too; `random` or
+            `random:SEED`; None for the backbone's own pretrained ones.
+        cache: folder of fetched weights.
+        offline: fetch nothing.
+        progress: is told in one sentence about anything that takes long.
+
+    Raises:
+        ZooError: The backbone is unknown.
+        UsageError: `weights` is none of these.
+        DataError: Weights are missing, unreachable, or fail verification.
+        ResourceError: The disk is full.
     """
     is_default = backbone == default_backbone.NAME
     timm_name = default_backbone.TIMM_NAME if is_default else backbone
@@ -177,9 +193,14 @@ def resolve_weights(
 def load_backbone(weights: Weights, size: int | None = None) -> Backbone:
     """Build the frozen backbone from resolved weights; the global random state stays as it was.
 
-    `size` is the side of the images in pixels, by default the model's own: it matters to a model
-    of one fixed grid alone, whose tables are resized for it.
-    Raises DataError where the file does not hold this backbone, ZooError for an unsupported one.
+    Args:
+        weights: what `resolve_weights` returned.
+        size: side of the images in pixels, by default the model's own. It matters only to a model
+            of one fixed grid, whose tables are resized for it.
+
+    Raises:
+        DataError: The file does not hold this backbone.
+        ZooError: The model cannot be opened.
     """
     name, antialias = weights.timm_name, weights.pos_antialias
     with torch.random.fork_rng(devices=[]):

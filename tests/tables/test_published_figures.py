@@ -1,4 +1,4 @@
-"""The ledger of published figures: sound files, true copies, errors in one sentence."""
+"""The published figures of published figures: sound files, true copies, errors in one sentence."""
 
 from pathlib import Path
 
@@ -8,21 +8,21 @@ from collected import COLLECTED, collected, expected, letters
 
 from lpmoe_bench.data.registry import load_registry
 from lpmoe_bench.errors import DataError, UsageError
-from lpmoe_bench.tables.ledger import load_ledger
+from lpmoe_bench.tables.published_figures import load_published
 from method_zoo.options import list_methods
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_names_are_those_of_the_zoo_and_of_the_data_sets():
-    ledger, registry = load_ledger(), load_registry()
+    figures, registry = load_published(), load_registry()
     known = set(list_methods())
-    for table in ledger.tables.values():
+    for table in figures.tables.values():
         assert {row.method for row in table.rows} <= known | {None}, table.name
         assert table.source
         for name in table.sets:
-            assert ledger.sets[name].task in {*registry.tasks, None}
-    for one in ledger.sets.values():
+            assert figures.sets[name].task in {*registry.tasks, None}
+    for one in figures.sets.values():
         for label in (*one.same, *one.near):
             dataset, split = registry.split(label)
             assert dataset.task == one.task
@@ -39,7 +39,7 @@ def test_every_file_of_the_folder_is_known():
 
 
 def test_levels_are_the_cautious_ones():
-    levels = {table.name: table.level for table in load_ledger().tables.values()}
+    levels = {table.name: table.level for table in load_published().tables.values()}
     assert levels["conv_lora"] == "slides"
     assert {levels[name] for name in ("sam_adapter", "mona", "parax_ade20k")} == {"primary"}
     for name in ("clip_guided_sam", "conv_lora_user_run", "v_petl_bench_coco", "infosam"):
@@ -47,7 +47,7 @@ def test_levels_are_the_cautious_ones():
     assert levels["lpmoe_claims"] == levels["claims_of_abstracts"] == "claim"
 
 
-# Figures of texts, not of tables: by hand in the ledger, by hand here.
+# Figures of texts, not of tables: by hand in the published figures, by hand here.
 BY_HAND = {
     "infosam": [{"road.IoU": 0.072}],
     "lpmoe_claims": [{"any.methods": 31}, {"any.share": 0.001}, {"any.share": 0.05}],
@@ -62,12 +62,12 @@ BY_HAND = {
 
 def test_figures_of_texts():
     for name, rows in BY_HAND.items():
-        assert [row.values for row in load_ledger().tables[name].rows] == rows
+        assert [row.values for row in load_published().tables[name].rows] == rows
 
 
 @pytest.mark.skipif(COLLECTED is None, reason="the collected figures are not beside the project")
 def test_every_figure_is_the_collected_one():
-    tables, wanted = load_ledger().tables, expected()
+    tables, wanted = load_published().tables, expected()
     assert tables.keys() == wanted.keys() | BY_HAND.keys()
     for name, rows in wanted.items():
         table = tables[name]
@@ -82,7 +82,7 @@ def test_every_figure_is_the_collected_one():
 
 @pytest.mark.skipif(COLLECTED is None, reason="the collected figures are not beside the project")
 def test_spreads_parameters_and_flags_are_the_collected_ones():
-    tables = load_ledger().tables
+    tables = load_published().tables
     for row, block in zip(
         tables["conv_lora"].rows, collected("conv_lora")["binary"].values(), strict=True
     ):
@@ -137,20 +137,20 @@ def test_a_wrong_file_is_one_sentence(tmp_path, change, sentence):
     content = {"sets": {"camo": {"title": "CAMO"}}, "tables": [TABLE | change]}
     (tmp_path / "a.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     with pytest.raises(DataError, match=sentence) as raised:
-        load_ledger(tmp_path)
+        load_published(tmp_path)
     assert "\n" not in str(raised.value)
 
 
 def test_names_that_stand_twice_and_names_that_are_none(tmp_path):
     sets = {"sets": {"camo": {"title": "CAMO"}}, "tables": [TABLE]}
     (tmp_path / "a.yaml").write_text(yaml.safe_dump(sets), encoding="utf-8")
-    assert load_ledger(tmp_path).table("t").of_set("camo") == ["camo.S"]
+    assert load_published(tmp_path).table("t").of_set("camo") == ["camo.S"]
     (tmp_path / "b.yaml").write_text(yaml.safe_dump({"tables": [TABLE]}), encoding="utf-8")
-    load_ledger.cache_clear()
+    load_published.cache_clear()
     with pytest.raises(DataError, match=r"b\.yaml: t stands twice"):
-        load_ledger(tmp_path)
+        load_published(tmp_path)
     (tmp_path / "b.yaml").write_text("tables: [", encoding="utf-8")
     with pytest.raises(DataError, match=r"b\.yaml cannot be read"):
-        load_ledger(tmp_path)
+        load_published(tmp_path)
     with pytest.raises(UsageError, match="did you mean 'conv_lora'"):
-        load_ledger().table("conv_lra")
+        load_published().table("conv_lra")

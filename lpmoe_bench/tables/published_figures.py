@@ -1,4 +1,4 @@
-"""The ledger of published figures: results/published/*.yaml, checked on the way in."""
+"""Published figures: results/published/*.yaml, checked on the way in."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -90,7 +90,7 @@ class PublishedTable(_Section):
     backbone: str = ""
     protocol: str
     parameters: Literal["", "method", "with_decoder", "total"] = ""
-    barrier: str = ""
+    not_comparable: str = ""
     metrics: dict[str, PublishedMetric]
     columns: list[str]
     rows: list[PublishedRow]
@@ -111,6 +111,15 @@ class PublishedTable(_Section):
                     raise ValueError(f"row '{row.title}' has {key} {value:g}, beyond 0 to 1")
         return self
 
+    def metric(self, column: str) -> PublishedMetric:
+        """Return the metric of a column `set.metric`."""
+        return self.metrics[column.partition(".")[2]]
+
+    def row_name(self, row: PublishedRow) -> str:
+        """Return a method's title, with the backbone where rows differ in it."""
+        several = len({one.backbone for one in self.rows}) > 1
+        return f"{row.title} ({row.backbone})" if several and row.backbone else row.title
+
     def of_set(self, name: str) -> list[str]:
         """Return the columns of a test set, in the source's order."""
         return [column for column in self.columns if column.partition(".")[0] == name]
@@ -121,7 +130,7 @@ class PublishedTable(_Section):
 
 
 @dataclass(frozen=True)
-class Ledger:
+class PublishedFigures:
     """All published tables, and the test sets that they name."""
 
     sets: Mapping[str, PublishedSet]
@@ -142,8 +151,8 @@ class Ledger:
 
 
 @cache
-def load_ledger(folder: Path | None = None) -> Ledger:
-    """Read all files of the ledger; raises DataError naming file and place where one is wrong."""
+def load_published(folder: Path | None = None) -> PublishedFigures:
+    """Read all published figures; raises DataError naming the file and place that is wrong."""
     sets: dict[str, PublishedSet] = {}
     tables: dict[str, PublishedTable] = {}
     for path in sorted((folder or _folder()).glob("*.yaml")):
@@ -160,7 +169,7 @@ def load_ledger(folder: Path | None = None) -> Ledger:
         for name in table.sets:
             if name not in sets:
                 raise DataError(f"published table {table.name}: {unknown('set', name, sets)}")
-    return Ledger(sets, tables)
+    return PublishedFigures(sets, tables)
 
 
 class _File(_Section):

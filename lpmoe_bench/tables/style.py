@@ -1,0 +1,102 @@
+"""How a table looks: the options of `table` that a style file holds, to make it again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from lpmoe_bench.errors import DataError, UsageError
+from method_zoo.errors import unknown
+
+
+class TableStyle(BaseModel):
+    """The look of a table; what is not given is as every format has it by default.
+
+    columns: costs to add; where a usual column or a metric is among them, exactly these, in this
+        order.
+    rename: new texts by a method's name or title, a row's label, a column's key, or a test set.
+    order: rows that stand first, by the same names. digits: behind the point of every score.
+    percent: print fractions in percent. sd: the standard deviation over seeds as it stands.
+    caption, label: of the only table; label is LaTeX's \\label and HTML's id.
+    env: LaTeX's environment; by default `table`, and `table*` where one column is too narrow.
+    notes: the lines below; by default short in LaTeX, full elsewhere.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    columns: list[str] = []
+    rename: dict[str, str] = {}
+    order: list[str] = []
+    digits: int | None = Field(default=None, ge=0, le=6)
+    percent: bool = False
+    sd: Literal["none", "small", "full"] = "full"
+    caption: str | None = None
+    label: str | None = Field(default=None, pattern=r"^[\w:./-]+$")
+    env: Literal["table", "table*", "none"] | None = None
+    notes: Literal["none", "short", "full"] | None = None
+
+    @field_validator("columns", "order", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        """Allow one text with commas, as the command line has it."""
+        return [one.strip() for one in value.split(",")] if isinstance(value, str) else value
+
+    def changed(self, **given: Any) -> TableStyle:
+        """Return the style with these options in place of its own.
+
+        Args:
+            given: options by name; None and what is empty leaves the style's own.
+
+        Raises:
+            UsageError: a value that the option does not take.
+        """
+        found = {name: value for name, value in given.items() if value not in (None, "", [], {})}
+        try:
+            return TableStyle.model_validate(self.model_dump() | found)
+        except ValidationError as error:
+            raise UsageError(_sentence(error, "--")) from None
+
+
+def read_style(path: Path) -> TableStyle:
+    """Read a style file.
+
+    Args:
+        path: YAML with the options of `TableStyle` by name.
+
+    Raises:
+        DataError: it cannot be read, or holds an unknown option or a value that one does not take.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return TableStyle.model_validate({} if content is None else content)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        text = " ".join(str(error).split())
+        raise DataError(f"--style {path} cannot be read ({text}); write it as YAML") from None
+    except ValidationError as error:
+        raise DataError(f"--style {path}: {_sentence(error, '')}") from None
+
+
+def parse_rename(texts: Iterable[str]) -> dict[str, str]:
+    """Read NAME=TEXT for each; raises UsageError for another form."""
+    found = {}
+    for text in texts:
+        name, equals, new = text.partition("=")
+        if not (name and equals):
+            raise UsageError(f"--rename got '{text}'; write it as name=text, such as lora=Ours")
+        found[name] = new
+    return found
+
+
+def _sentence(error: ValidationError, dashes: str) -> str:
+    first = error.errors()[0]
+    name = str(first["loc"][0]) if first["loc"] else ""
+    if first["type"] == "extra_forbidden":
+        return unknown("option of a table", name, TableStyle.model_fields)
+    if not name:
+        return "it holds no options by name; write lines such as digits: 2"
+    place = dashes + ".".join(map(str, first["loc"]))
+    return f"{place} is {first['input']!r}: {first['msg'][:1].lower()}{first['msg'][1:]}"
