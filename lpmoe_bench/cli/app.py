@@ -45,6 +45,7 @@ def main() -> None:
         _fail(str(error), error.exit_code)
     except ZooError as error:
         _fail(str(error), UsageError.exit_code)
+    # The base install reads and scores without torch: who trains is told what to install.
     except ModuleNotFoundError as error:
         if error.name not in TRAIN_PACKAGES:
             raise

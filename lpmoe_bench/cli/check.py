@@ -72,6 +72,7 @@ def check_pin_command(
         raise UsageError(
             f"{baseline} exists; change it by check update --reason TEXT, or name another file"
         )
+    # Wrong limits are refused before records are read, which takes longer.
     policy = Policy().changed(**vars(limits))
     cells = _cells(kept.find(roots), roots, out.terminal)
     made = pin.pin_cells(cells, policy, reason, options.names(metrics) or None)
@@ -107,6 +108,7 @@ def check_command(
     from lpmoe_bench.gate import outputs
     from lpmoe_bench.gate.baseline import read_baseline
 
+    # The same filters for both sides: else pins of other methods would be missing candidates.
     pinned = _narrowed(read_baseline(baseline), kept)
     outcome = lpmoe_bench.check(roots, pinned, records=kept.find(roots), **vars(limits))
     if junit is not None:
@@ -166,6 +168,7 @@ def check_update_command(
     policy = pinned.policy.changed(**vars(limits))
     cells = _cells(kept.find(roots), roots, out.terminal)
     pins, changes = pin.update_pins(pinned, cells, policy, options.names(metrics) or None)
+    # A baseline that moves without a reason would forgive every regression.
     writes = bool(changes and reason.strip())
     if writes:
         updated = pin.with_history(pinned, pins, policy, cells, reason.strip(), changes)

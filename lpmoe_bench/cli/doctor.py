@@ -64,6 +64,7 @@ def _training_packages() -> Finding:
 
     versions = collect_environment("").packages
     found = ", ".join(f"{name} {versions.get(name)}" for name in ("torch", "torchvision", "timm"))
+    # Installed is not enough: torch and torchvision of unlike releases fail when timm is imported.
     try:
         importlib.import_module("timm")
     except (ImportError, RuntimeError) as error:  # torch and torchvision of different releases

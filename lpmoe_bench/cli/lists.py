@@ -99,6 +99,7 @@ def listing(kind: str, registry: Registry, roots: list[Path] | None) -> list[tup
     from lpmoe_bench.records.store import find_records
     from lpmoe_bench.tables.published_figures import load_published
 
+    # Worked out only for the kind that is asked for: some read files of records or of papers.
     made = {
         "methods": lambda: _first_lines(method_zoo, method_zoo.list_methods()),
         "tasks": lambda: [
@@ -200,6 +201,7 @@ def _value(value: object) -> str:
 
 def _docstring(package: ModuleType, name: str) -> str:
     """Read the docstring of a method's or decoder's module without importing it."""
+    # Read from the file, because importing a method imports torch.
     path = Path(package.__path__[0]) / f"{name}.py"
     return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or name
 

@@ -31,6 +31,7 @@ def merge_command(
     from lpmoe_bench.model.merge import merge_peft, merge_run
 
     cache = options.cache_folder()
+    # A folder of peft's has its own configuration, a run has its record: no option has to say it.
     is_peft = (source / "adapter_config.json").is_file()
     if (backbone or weights) and not is_peft:
         raise UsageError(

@@ -106,6 +106,7 @@ class App(typer.Typer):
 
 def _ungrouped(function: Callable[..., None]) -> Callable[..., None]:
     """Return a command with an option for each field of its groups, as Typer reads them."""
+    # Typer reads a signature, so the command is given one in which groups are spelt out.
     options, groups = [], {}
     for given in inspect.signature(function, eval_str=True).parameters.values():
         if is_dataclass(group := given.annotation):
@@ -269,6 +270,7 @@ class Output:
 
     def pairs(self, rows: Sequence[tuple[str, str]]) -> None:
         """Print names with their texts: wrapped in a terminal, a line each in a pipe, or JSON."""
+        # In a pipe each name stays in one line with its text, so that grep finds both.
         if self.json:
             return self.print([list(row) for row in rows], "")
         width = max((len(name) for name, _ in rows), default=0)

@@ -42,6 +42,7 @@ def profile_command(
     """Count parameters and FLOPs, measure speed and memory; downloads nothing."""
     from lpmoe_bench.config.settings import parse_sets
 
+    # Counts need shapes alone; weights, data and a GPU are not asked for.
     flags = {"method": method, "backbone": backbone, "decoder": decoder, "size": size}
     _check_together(budget_table, [*flags.values(), set_, measure], output, format)
     if budget_table:

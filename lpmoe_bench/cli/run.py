@@ -63,6 +63,7 @@ def run_and_print(request: RunRequest, force: bool, dry_run: bool, out: options.
     """Refuse what settings alone can refuse, then train, or only plan, and print."""
     from lpmoe_bench.training.request import refuse_early
 
+    # A misspelt name is told in half a second, before torch is imported.
     refuse_early(request)
     first = os.environ.get("LOCAL_RANK", "0") == "0"  # one process of several speaks
     out = out if first else replace(out, quiet=True)
@@ -101,6 +102,7 @@ def _show_plan(request: RunRequest, out: options.Output) -> None:
     from lpmoe_bench.training.plan import make_plan
     from lpmoe_bench.training.run import announce
 
+    # On shapes alone: memory and weights are not needed to know whether the parts fit.
     plan = make_plan(request, out.terminal)
     check_buildable(plan.config)
     announce(plan, out.terminal)

@@ -166,6 +166,7 @@ def _score(request: ScoreRequest, extras: ScoreExtras, out: options.Output) -> N
 
     terminal, console = out.terminal, None if out.json else out.console
     drawn = extras.curves is not None
+    # A record holds scores alone, so for curves and variants even scored maps are read again.
     request = replace(request, curves=drawn, again=drawn or extras.vary)
     plan = plan_scores(request, terminal)
     for note in plan.notes:
@@ -179,6 +180,7 @@ def _score(request: ScoreRequest, extras: ScoreExtras, out: options.Output) -> N
         show_map_scores(records, console)
     if extras.vary:
         shown["vary"] = _vary(plan, outcome, variants, console)
+    # Each folder of maps with its run's folder, once for each test set that it has maps of.
     pairs = [
         (folder, place, test)
         for folder, place in zip(plan.folders, plan.places, strict=True)

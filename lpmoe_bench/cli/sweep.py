@@ -63,6 +63,7 @@ def sweep_command(
     offline: options.Offline = False,
 ) -> None:
     """Run methods x tasks x seeds; finished cells are skipped, stopped ones go on."""
+    # Typer calls this before `sweep status` too, which has options of its own.
     if context.invoked_subcommand is not None:
         return
     from lpmoe_bench.config.settings import read_config_file

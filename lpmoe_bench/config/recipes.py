@@ -53,6 +53,7 @@ def recipe_layers(
     if not name:
         return []
     recipe = get_recipe(name)
+    # Options of LoRA mean nothing to Adapter: who chooses another method keeps none of them.
     settings = dict(recipe.settings)
     for options, owner in _OWNED.items():
         chosen = [layer[owner] for layer in stronger if owner in layer]

@@ -121,6 +121,7 @@ class RunConfig(_Section):
 
 def build_config(*layers: Mapping[str, Any]) -> RunConfig:
     """Merge layers of settings, weakest first, and check them; raises UsageError."""
+    # Sections are merged field by field, so that --set train.lr keeps the recipe's epochs.
     merged: dict[str, Any] = {}
     for layer in layers:
         _merge(merged, layer)

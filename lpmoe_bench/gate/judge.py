@@ -109,6 +109,7 @@ def judge_counts(pin: CellPin, cell: GateCell) -> Iterator[JudgedLine]:
     for key, expected in pin.counts.items():
         values = [counts.get(key) for counts in found]
         name = key.replace(".", " ").replace("_", " ").replace("flops", "FLOPs")
+        # Every seed has to agree; a count that is not told is no proof that it stayed.
         wrong = [value for value in values if value is not None and value != expected]
         if None in values:
             reason = "the candidate does not tell it"
@@ -211,6 +212,7 @@ def _missing(pin: CellPin, near: Sequence[GateCell]) -> JudgedLine:
 
 def _scores(pin: CellPin, cell: GateCell) -> Iterator[Score | JudgedLine]:
     """Yield each pinned metric of a cell as something to judge, or the line that says why not."""
+    # Means over other images are other quantities, so they are not compared at all.
     for stored in cell.stored:
         count = pins.images_of(stored.record, cell.test_set)
         if count != pin.images:
@@ -241,6 +243,7 @@ def _scores(pin: CellPin, cell: GateCell) -> Iterator[Score | JudgedLine]:
 
 def _moved(pin: CellPin, cell: GateCell, policy: Policy) -> Iterator[str]:
     """Say that pinned seeds score otherwise now: no verdict, but a change that is not neutral."""
+    # A harmless change leaves a seed's score where it is; one that draws other numbers does not.
     most, what = 0.0, ""
     for key, metric in pin.metrics.items():
         pinned = dict(zip(pin.seeds, metric.scores, strict=True))
@@ -296,6 +299,7 @@ def _line(score: Score, down: Judgement, up: Judgement, policy: Policy) -> Judge
     line = JudgedLine(
         score.cell, "quality", score.metric, "pass", "", score.reference.mean, score.candidate, down
     )
+    # To the last bit before any statistics: a rerun on this machine passes whatever the spread.
     if score.identical:
         return replace(line, reason="the same to the last bit")
     if down.tolerance is not None and down.drop > down.tolerance:

@@ -51,6 +51,7 @@ def reference_of(pin: MetricPin, images: int) -> Reference:
     """Return what a pinned metric says of a new seed; the model is in the head of this file."""
     if pin.sd is None:
         return Reference(pin.mean, None, 1)
+    # The spread of a few seeds may be small by luck; below what the rows allow it cannot lie.
     nested = math.sqrt((pin.rest_variance or 0.0) / max(1, images))
     return Reference(pin.mean, max(pin.sd, nested), len(pin.scores), nested > pin.sd)
 
@@ -73,6 +74,7 @@ def tolerance(reference: Reference, seeds: int, level: float, policy: Policy) ->
     found = learnt(reference, seeds, level)
     if found is None:
         return policy.floor if policy.cap is None else policy.cap
+    # First the floor, then the cap: the cap holds whatever chance would explain.
     floored = max(found, floor_of(policy))
     return floored if policy.cap is None else min(floored, policy.cap)
 

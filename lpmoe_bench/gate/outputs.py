@@ -182,6 +182,7 @@ def write_summary(outcome: Outcome, path: Path | None) -> None:
     """Write to a file; without one, append to the summary of the GitHub step, if this is one."""
     if path is not None:
         write_atomically(path, summary_markdown(outcome))
+    # Steps of one job share the file, so it is appended to.
     elif own := os.environ.get(VARIABLE):
         try:
             with open(own, "a", encoding="utf-8") as file:

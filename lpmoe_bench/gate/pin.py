@@ -100,6 +100,7 @@ def family_of(identity: Mapping[str, Any]) -> tuple[str, ...]:
 def differences(pinned: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
     """Say what differs between two identities; the fingerprint only where nothing else does."""
     names = [n for n in sorted({*pinned, *found}) if pinned.get(n) != found.get(n)]
+    # The fingerprint differs with anything else, and says less than what it hashes.
     told = [n for n in names if n != "fingerprint"] or names
     return [f"{n.replace('_', ' ')} {_shown(pinned, n)} against {_shown(found, n)}" for n in told]
 
@@ -217,6 +218,7 @@ def metric_pin(scores: Sequence[float], rows: Any | None, images: int, policy: P
         sd=statistics.stdev(scores) if several else None,
         rest_variance=spread_of(rows).rest_variance if rows is not None and several else None,
     )
+    # For readers of the file; the gate works it out anew, at the level of Holm's procedure.
     limit = tolerance(reference_of(bare, images), len(scores), policy.level, policy)
     return bare.model_copy(update={"tolerance": limit})
 

@@ -82,6 +82,16 @@ def _at_half(key: str, label: str, higher: bool, definition: str) -> Metric:
     return Metric(key, label, label, higher, definition, lambda pair, _: getattr(pair.binary, key))
 
 
+def _mean256(key: str, label: str) -> Metric:
+    """The mean over all levels of an overlap: what PraNet's code calls mDice and mIoU."""
+
+    def mean(pair: Any, protocol: Any) -> float:
+        return float(getattr(pair.curve, key).mean())
+
+    text = f"{label}, mean over the 256 levels"
+    return Metric(f"{key}_mean256", f"{label} mean256", f"m{label}", True, text, mean)
+
+
 def _of_data_set(
     name: str, label: str, higher: bool, definition: str, ratio: Callable[[Any], Any]
 ) -> Metric:
@@ -158,22 +168,8 @@ _ALL = (
     _at_half("accuracy", "Acc", True, "share of pixels that are right at 0.5, per image"),
     _at_half("recall", "Recall", True, "tp / (tp + fn) at 0.5, per image"),
     _at_half("specificity", "Spec", True, "tn / (tn + fp) at 0.5, per image"),
-    Metric(
-        "dice_mean256",
-        "Dice mean256",
-        "mDice",
-        True,
-        "Dice, mean over the 256 levels",
-        lambda pair, _: float(pair.curve.dice.mean()),
-    ),
-    Metric(
-        "iou_mean256",
-        "IoU mean256",
-        "mIoU",
-        True,
-        "IoU, mean over the 256 levels",
-        lambda pair, _: float(pair.curve.iou.mean()),
-    ),
+    _mean256("dice", "Dice"),
+    _mean256("iou", "IoU"),
     Metric(
         "dice_max",
         "Dice max",

@@ -94,6 +94,7 @@ def _region(measure: sod.Smeasure, p: np.ndarray, g: np.ndarray) -> float:
 
 def _alignment(p: np.ndarray, g: np.ndarray, protocol: Protocol) -> dict:
     measure = sod.Emeasure()
+    # Already normalised, by the protocol's rule: it must not be stretched again.
     measure.step(p, g, normalize=False)
     # It divides by size - 1 + EPS; one pixel counts as it is.
     scale = EPS if g.size == 1 else 1.0

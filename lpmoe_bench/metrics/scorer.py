@@ -169,6 +169,7 @@ class Scorer:
         Raises:
             DataError: No image counts.
         """
+        # By name, so that rows and sums do not depend on which process scored what.
         pairs = dict(sorted(self._pairs.items()))
         scored = {name: pair for name, pair in pairs.items() if self._counts(pair)}
         if not scored:

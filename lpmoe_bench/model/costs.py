@@ -38,6 +38,7 @@ def count_parameters(segmenter: Segmenter) -> dict[str, int | float | None]:
     """
     method = sum(p.numel() for p in segmenter.method.parameters() if p.requires_grad)
     decoder = sum(p.numel() for p in segmenter.decoder.parameters() if p.requires_grad)
+    # Once each, though methods may share modules: parameters() names a shared tensor once.
     total = sum(p.numel() for p in segmenter.parameters())
     published = segmenter.decoder.published_parameters
     published = segmenter.method.backbone_size + published if published else None
@@ -131,6 +132,7 @@ def count_flops(model: nn.Module, size: int) -> Flops:
         NotImplementedError: A shape depends on values.
     """
     check_counter()
+    # In training mode: some methods and decoders do more there, such as to supervise every layer.
     counter = _counter()
     was_training = model.training
     model.train()

@@ -46,7 +46,7 @@ class Segmenter(nn.Module):
 
     def decode(self, features: Features, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Turn a method's features into logits of height and width `shape`, and the aux loss."""
-        # In single precision from here: a loss on logits of half precision rounds them away.
+        # Single precision from here: half has too few digits for the loss and for the threshold.
         logits = self.decoder(features).float()
         logits = F.interpolate(logits, shape, mode="bilinear", align_corners=False)
         return logits, features.aux
@@ -166,6 +166,7 @@ def load_trained(folder: Path, cache: Path, offline: bool = False) -> tuple[Segm
             f"{path} could not be read ({error.strerror}); published records carry no weights: "
             f"name the run's own folder"
         ) from None
+    # The record is the proof: weights of another training would give its scores a wrong model.
     if hashlib.sha256(data).hexdigest() != record.adapter_sha256:
         raise DataError(f"{path} is damaged or of another run: its checksum is not the record's")
     header = _header(data, path)

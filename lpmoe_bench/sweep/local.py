@@ -48,6 +48,7 @@ def outcome_of(ended: Ended, has_record: bool, stopping: bool) -> tuple[Outcome,
     `has_record`: the run's own record is there. `stopping`: the sweep asked the process to stop.
     """
     code, reason = ended.exit_code, _reason(ended)
+    # From the surest sign to the least: record, refusal, the sweep's own stop, memory, the rest.
     if has_record:  # it comes last, so whatever befell the process later does not matter
         return "finished", ""
     if code == UsageError.exit_code and BUSY in reason:
@@ -146,6 +147,7 @@ def note(cell: SweepCell, changes: list[str]) -> str:
 
 def kernel_kills() -> int:
     """Return how many processes the kernel has killed so far because memory ran out here."""
+    # The group's own counter where there is one: a container sees kills of others in vmstat.
     for path in COUNTERS:
         try:
             lines = path.read_text(encoding="ascii").splitlines()
@@ -272,6 +274,7 @@ class LocalEngine:
         return bool(self.free_shares)
 
     def start(self, job: CellJob) -> None:
+        # Given back when the cell has ended, so no two cells ever have the same GPUs.
         share = self.free_shares.pop(0)
         self.running.append((CellProcess(job, share, self.program), share))
 
@@ -308,6 +311,7 @@ def shares(cells: Sequence[SweepCell], jobs: int | None) -> tuple[list[Environme
     """
     each, on_gpus = devices_of(cells)
     gpus = visible_gpus() if on_gpus else []
+    # GPUs that are left over, fewer than a cell wants, stay idle.
     groups = [gpus[k : k + each] for k in range(0, len(gpus) - each + 1, each)]
     if groups:
         count, notes = jobs or len(groups), []

@@ -95,6 +95,7 @@ class Attempt(_Frozen):
 
 def sweep_id(cells: list[SweepCell], places: DataPlaces) -> str:
     """Return 12 hex digits that change with any setting, fingerprint, seed or place."""
+    # The same command gives the same id, so it finds its sweep again and goes on.
     content = [places.model_dump(mode="json"), *(cell.model_dump(mode="json") for cell in cells)]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -225,6 +226,7 @@ def plan_sweep(request: SweepRequest, terminal: Terminal) -> Sweep:
         refuse_early(_request(request, task, method))
     from lpmoe_bench.training.plan import make_plan
 
+    # Weights are hashed and images read once for all cells that share them.
     known: dict[tuple, Sources] = {}
     notes: dict[str, None] = {}
     plans, built = [], set()

@@ -60,6 +60,7 @@ class Result:
 def run_task(task: CellTask) -> Result:
     """Run a cell in a process of its own; this is what Ray calls on the worker."""
     host = _here()
+    # Another version could compute other numbers under the planned fingerprint.
     if task.version != __version__:
         lost = f"{host} has lpmoe-bench {__version__}, the sweep {task.version}; install that there"
         return Result(Ended(None, lost=lost, host=host), 0.0, {})
@@ -138,7 +139,7 @@ def _wait(process: CellProcess) -> Ended:
                     process.stop()
                 time.sleep(POLL_SECONDS)
             return ended
-        except KeyboardInterrupt:
+        except KeyboardInterrupt:  # how Ray cancels a task; a second one must not end the wait
             asked = True
 
 

@@ -148,6 +148,7 @@ class TimeLeft:
 
     def seconds(self) -> float | None:
         """Return the seconds left for one worker, cells of which nothing is known at the mean."""
+        # Cells of which nothing is known are taken for the mean of all that something is known of.
         tellers = self.known + len(self.taken)
         if not self.names or not tellers:
             return None
@@ -337,6 +338,7 @@ def _later(run: SweepRun, cell: plan.SweepCell) -> None:
 
 
 def _start(run: SweepRun, cell: plan.SweepCell) -> None:
+    # From the attempts on disk, not from memory: another process may have tried with less already.
     changes = local.changes_next(cell, plan.read_attempts(run.folder, cell))
     log = plan.log_file(run.folder, cell, plan.new_stem())
     settings = plan.settings_file(run.folder, cell).resolve()
@@ -387,6 +389,7 @@ def _settle(
 
 def _stop(run: SweepRun, claims: Claims) -> None:
     """Let what runs save and end, keep what became of it, and say that it can go on."""
+    # Engines are asked again and again; the longer it takes, the less politely they stop a cell.
     run.progress.stopping(len(run.running))
     while run.running:
         run.engine.stop()

@@ -32,6 +32,7 @@ class Claims:
 
     def take(self, cell: SweepCell) -> bool:
         """Claim a cell; False where another process has it."""
+        # Beside the run's own lock, which the cell's process takes only when it has started.
         lock = hold_lock(claim_file(self.runs, cell))
         if lock is not None:
             self.held[cell.name] = lock
@@ -120,6 +121,7 @@ def cell_state(runs: Path, folder: Path, cell: SweepCell, elsewhere: Published) 
 
 def own_record(runs: Path, cell: SweepCell) -> Record | None:
     """Return the finished record of a cell; None where there is none, or another run's."""
+    # A run by hand may have made it; what counts is that it is of the planned fingerprint and seed.
     if not (runs / cell.folder / RECORD).exists():
         return None
     try:

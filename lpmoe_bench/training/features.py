@@ -49,6 +49,7 @@ class FromPrefix(nn.Module):
         states, names = [example.tokens, *example.taps], list(_distinct(example))
         self._places = [names.index(id(t.x)) for t in states]
         self._states = [t._replace(x=t.x.new_empty(0)) for t in states]
+        # Reductions add up in the order of memory, so a layout is part of the last bits.
         self._by_channel = [t.x.mT.is_contiguous() for t in states]
 
     def forward(self, packed: Tensor) -> tuple[Tensor, Tensor]:

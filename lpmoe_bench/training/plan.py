@@ -153,6 +153,7 @@ def make_plan(
 def _fingerprint(config: RunConfig, sources: Sources, expected: str) -> str:
     """Return the fingerprint of settings, data and weights; raises DataError for another than was
     planned."""
+    # Digests in the place of paths: the same files elsewhere are the same run.
     digests = {
         "train": sources.data.train.digest,  # validation is carved from it by name and seed
         "tests": {split.label: split.digest for split in sources.data.tests},

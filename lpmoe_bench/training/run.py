@@ -245,6 +245,7 @@ def execute(plan: Plan, terminal: Terminal, force: bool = False) -> records.Reco
 
     Raises InterruptedRun, DivergedError, ResourceError and DataError in one sentence each.
     """
+    # Two processes in one folder would overwrite each other's state: the second is refused.
     with store.only_one(plan.folder):
         # Looked at again now that the lock is held: another process may have just finished it.
         if (plan.folder / "run.json").exists():
@@ -268,6 +269,7 @@ def execute(plan: Plan, terminal: Terminal, force: bool = False) -> records.Reco
 def _execute(plan: Plan, terminal: Terminal) -> records.Record:
     config = plan.config
     fabric = make_fabric(plan)
+    # Random draws are seeded inside, so a resumed run builds the very model it had.
     segmenter = build_segmenter(config, plan.weights, plan.decoder_weights)
     if config.runtime.devices > 1 and config.runtime.device == "cuda":
         torch.nn.SyncBatchNorm.convert_sync_batchnorm(segmenter)  # in place
