@@ -17,23 +17,9 @@ if TYPE_CHECKING:
     from .backbones.linear import Wrapped
     from .method import Features, Method, Prefix
 
-__all__ = [
-    "Backbone",
-    "Features",
-    "Method",
-    "Prefix",
-    "Tokens",
-    "Wrapped",
-    "ZooError",
-    "check_backbone_name",
-    "check_options",
-    "create_backbone",
-    "get_method",
-    "list_methods",
-    "method_name",
-    "signature_options",
-    "unknown",
-]
+__all__ = ["Backbone", "Features", "Method", "Prefix", "Tokens", "Wrapped", "ZooError"]
+__all__ += ["check_backbone_name", "check_options", "create_backbone", "get_method"]
+__all__ += ["list_methods", "method_name", "signature_options", "unknown"]
 
 _NEEDS_TORCH = {
     "Backbone": "backbones.backbone",

@@ -7,9 +7,7 @@ added: two adapters a block. Up starts at zero: training starts at the frozen mo
 import torch.nn.functional as F
 from torch import nn
 
-from .backbones.backbone import Backbone, Tokens
-from .errors import at_least
-from .method import Method
+from .method import Backbone, Method, Tokens, at_least
 from .parts.layers import Bottleneck
 
 

@@ -7,9 +7,7 @@ the MLP. Up starts at zero: training starts at the frozen model.
 import torch.nn.functional as F
 from torch import nn
 
-from .backbones.backbone import Backbone, Tokens
-from .errors import at_least, rate
-from .method import Method
+from .method import Backbone, Method, Tokens, at_least, rate
 from .parts.layers import Bottleneck
 
 

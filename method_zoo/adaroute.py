@@ -11,9 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .backbones.backbone import Backbone, Tokens
-from .errors import ZooError, at_least, one_of
-from .method import Method
+from .method import Backbone, Method, Tokens, ZooError, at_least, one_of
 from .parts.layers import convolve_each
 
 SIZES = (3, 5, 7)
@@ -53,7 +51,17 @@ class AdaRoute(Method):
         zero_init: bool = False,
     ):
         super().__init__(backbone)
-        _check(backbone.depth, bottleneck, placement, centers, experts, kernels, router)
+        one_of("placement", placement, PLACEMENTS)
+        sizes = {"bottleneck": bottleneck, "experts": experts, "router": router}
+        for option, value in sizes.items():
+            at_least(option, value, 0)
+        if not 1 <= centers <= backbone.depth:
+            raise ZooError(
+                f"centers is {centers}; a backbone of {backbone.depth} blocks takes 1 to "
+                f"{backbone.depth}"
+            )
+        if not 0 <= kernels <= len(SIZES):
+            raise ZooError(f"kernels is {kernels}; it must be 0 to {len(SIZES)}, sizes 3, 5, 7")
         width = bottleneck or (32 if backbone.dim <= NARROW else 128)
         self.center_of = [i * centers // backbone.depth for i in range(backbone.depth)]
         counts = [experts or self.center_of.count(c) for c in range(centers)]
@@ -76,24 +84,6 @@ class AdaRoute(Method):
         if self.after_attention:
             t = self.after_attention[i](t, center)
         return self.after_mlp[i](t.add(self.backbone.mlp(i, t)), center)
-
-
-def _check(
-    depth: int,
-    bottleneck: int,
-    placement: str,
-    centers: int,
-    experts: int,
-    kernels: int,
-    router: int,
-) -> None:
-    one_of("placement", placement, PLACEMENTS)
-    for option, value in {"bottleneck": bottleneck, "experts": experts, "router": router}.items():
-        at_least(option, value, 0)
-    if not 1 <= centers <= depth:
-        raise ZooError(f"centers is {centers}; a backbone of {depth} blocks takes 1 to {depth}")
-    if not 0 <= kernels <= len(SIZES):
-        raise ZooError(f"kernels is {kernels}; it must be 0 to {len(SIZES)}, sizes 3, 5, 7")
 
 
 # The expert center of AdaRoute and its router: weights mixed anew for every image.
@@ -167,13 +157,16 @@ class DynamicAdapter(nn.Module):
         self.gates = Router(dim, router, kinds, experts) if routed else Uniform(kinds, experts)
         self.before, self.after = (_filter(dim) if sizes else None for _ in range(2))
         self.mix = nn.Linear(width, sizes) if sizes > 1 else None
-        more = max(sizes - 1, 0)
+        later = max(sizes - 1, 0)  # filters that read the result of the one before
         self.keep, self.carry = (
-            nn.ParameterList(torch.ones(()) for _ in range(more)) for _ in "ab"
+            nn.ParameterList(torch.ones(()) for _ in range(later)) for _ in "ab"
         )
         self.inner = nn.Linear(width, width)
-        self.scale, self.shift = nn.Parameter(torch.full((dim,), start)), _zeros(dim)
-        self.skip_scale, self.skip_shift = nn.Parameter(torch.ones(dim)), _zeros(dim)
+        # x <- l o + l' + s x + s': scale and shift of the update, then of what it is added to.
+        self.scale = nn.Parameter(torch.full((dim,), start))
+        self.shift = nn.Parameter(torch.zeros(dim))
+        self.skip_scale = nn.Parameter(torch.ones(dim))
+        self.skip_shift = nn.Parameter(torch.zeros(dim))
         for layer in (self.mix, self.inner):
             if layer is not None:
                 nn.init.zeros_(layer.bias)
@@ -182,6 +175,7 @@ class DynamicAdapter(nn.Module):
         """Tokens of any prefix and grid, to tokens; the prefix stays as it is."""
         x = t.patches
         u = _add_filtered(self.before, x + self.gain * self.norm(x), t.grid)
+        # A, B and the C_k of each image: p_g from the mean of u, then the sum over the experts.
         down, up, *filters = center(self.gates(u))
         z = u @ down.mT  # (B, N, r)
         # Without filters the authors' code adds z to itself, which is kept.
@@ -196,6 +190,7 @@ class DynamicAdapter(nn.Module):
         found = [convolve_each(z, filters[0])]
         for a, b, kernel in zip(self.keep, self.carry, filters[1:], strict=True):
             found.append(convolve_each(a * z + b * found[-1], kernel))
+        # w_k = softmax(M sum_k y_k) says for each token how much each filter size counts.
         maps = torch.stack(found, dim=1).flatten(3)  # (B, K, r, N)
         if self.mix is None:
             return maps[:, 0].mT
@@ -205,13 +200,8 @@ class DynamicAdapter(nn.Module):
 
 def _filter(dim: int) -> nn.Conv2d:
     conv = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
-    assert conv.bias is not None
-    nn.init.zeros_(conv.bias)
+    nn.init.zeros_(conv.get_parameter("bias"))
     return conv
-
-
-def _zeros(dim: int) -> nn.Parameter:
-    return nn.Parameter(torch.zeros(dim))
 
 
 def _add_filtered(conv: nn.Module | None, x: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -4,8 +4,7 @@ y = f(x; W, b), W frozen and every bias b trained: of patch embedding, attention
 Relative position tables are weights, not biases, and stay frozen.
 """
 
-from .backbones.backbone import Backbone
-from .method import Method
+from .method import Backbone, Method
 
 
 class BitFit(Method):

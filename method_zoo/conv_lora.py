@@ -13,10 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .backbones.backbone import Backbone
-from .errors import ZooError, at_least
 from .lora import LoRALinear
-from .method import Method
+from .method import Backbone, Method, ZooError, at_least, one_of
 
 GRADIENTS = ("official", "straight_through")
 
@@ -51,8 +49,7 @@ class ConvLoRA(Method):
         super().__init__(backbone)
         at_least("rank", rank, 1)
         at_least("experts", experts, 1)
-        if gate_gradient not in GRADIENTS:
-            raise ZooError(f"gate_gradient is '{gate_gradient}'; choose {' or '.join(GRADIENTS)}")
+        one_of("gate_gradient", gate_gradient, GRADIENTS)
         through = gate_gradient == "straight_through"
         self.wrap(
             lambda name: name.endswith("attn.qkv"),
@@ -63,7 +60,7 @@ class ConvLoRA(Method):
 class ConvLoRALinear(LoRALinear):
     """A frozen linear layer with a low-rank update whose inner map is convolved at some scale."""
 
-    def __init__(self, base: nn.Module, rank: int, alpha: float, experts: int, through: bool):
+    def __init__(self, base: nn.Linear, rank: int, alpha: float, experts: int, through: bool):
         super().__init__(base, rank, alpha)
         self.gate, self.experts, self.through = Gate(rank, experts), Experts(rank, experts), through
 
@@ -115,7 +112,7 @@ class Gate(nn.Module):
         """Low-rank maps a, (B, r, H, W), to the choice for each of them."""
         pooled = a.mean((2, 3)).float()
         clean = _project(pooled, self.weight)
-        if not self.training:
+        if not self.training:  # without noise the load is what was chosen
             index = clean.argmax(1)
             load = importance = _one_hot(index, clean)
             logits = clean
@@ -178,6 +175,7 @@ class Experts(nn.ModuleList):
             every = torch.stack([expert(a) for expert in self], dim=1)
             return every[torch.arange(a.shape[0], device=a.device), index]
         chosen = index.tolist()  # the one time that the host waits for the device
+        # Maps of one expert are brought together, so that each expert runs once, then put back.
         order = sorted(range(len(chosen)), key=chosen.__getitem__)
         used = sorted(set(chosen))
         parts = a[order].split([chosen.count(e) for e in used])
@@ -191,34 +189,25 @@ class ScaleExpert(nn.Module):
     def __init__(self, rank: int, scale: int):
         super().__init__()
         self.conv, self.scale = nn.Conv2d(rank, rank, 3, padding=1), scale
-        assert self.conv.bias is not None
-        nn.init.zeros_(self.conv.bias)
+        nn.init.zeros_(self.conv.get_parameter("bias"))
 
     def forward(self, a: Tensor) -> Tensor:
         """Map, (B, r, H, W), to a map of the same size."""
         if self.scale == 1:
             return F.gelu(self.conv(a))
         height, width = a.shape[-2:]
-        rows, columns = (_enlarge(size, self.scale, a) for size in (height, width))
+        # Bicubic resizing is linear and goes side by side, so it is a matrix product on each side.
+        rows, columns = (_resize(size, self.scale * size, a) for size in (height, width))
         if self.scale % 2 == 0:
             large = F.gelu(self.conv(rows @ a @ columns.T))
-            rows, columns = (_reduce(size, self.scale, a) for size in (height, width))
+            rows, columns = (_resize(self.scale * size, size, a) for size in (height, width))
             return rows @ large @ columns.T
         large = _middles(rows, self.scale) @ a @ _middles(columns, self.scale).T
         return F.gelu(F.conv2d(large, self.conv.weight, self.conv.bias, stride=3))
 
 
-def _enlarge(size: int, scale: int, like: Tensor) -> Tensor:
-    """Return bicubic interpolation of a line as a matrix, (scale * size, size)."""
-    return _resize(size, scale * size, like)
-
-
-def _reduce(size: int, scale: int, like: Tensor) -> Tensor:
-    """Return the way back as a matrix, (size, scale * size)."""
-    return _resize(scale * size, size, like)
-
-
 def _resize(source: int, target: int, like: Tensor) -> Tensor:
+    """Return bicubic interpolation of a line as a matrix, (target, source)."""
     if like.is_meta:  # nothing to compute, and torch would take seconds for that
         return like.new_empty(target, source)
     make = _bicubic if torch.compiler.is_compiling() else _kept

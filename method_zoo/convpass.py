@@ -9,9 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .backbones.backbone import Backbone, Tokens
-from .errors import at_least, rate
-from .method import Method
+from .method import Backbone, Method, Tokens, at_least, rate
+from .parts.layers import quick_gelu, zeroed
 
 
 class Convpass(Method):
@@ -57,19 +56,15 @@ class Bypass(nn.Module):
         self.conv, self.dropout = nn.Conv2d(width, width, 3, padding=1), nn.Dropout(dropout)
         nn.init.xavier_uniform_(self.down.weight)
         nn.init.dirac_(self.conv.weight)
-        for tensor in (self.down.bias, self.conv.bias, self.up.weight, self.up.bias):
-            assert tensor is not None
-            nn.init.zeros_(tensor)
+        zeroed(self.up)
+        for layer in (self.down, self.conv):
+            nn.init.zeros_(layer.get_parameter("bias"))
 
     def forward(self, z: Tokens) -> Tensor:
         """The normed tokens z, (B, N, C), to the update, (B, N, C)."""
-        h = z._replace(x=_quick_gelu(self.down(z.x)))
+        h = z._replace(x=quick_gelu(self.down(z.x)))
         patches = self.conv(h.map()).flatten(2).transpose(1, 2)
         # A lone token sees the centre of the kernel alone.
         prefix = F.linear(h.x[:, : h.prefix], self.conv.weight[:, :, 1, 1], self.conv.bias)
         h = torch.cat([prefix, patches], dim=1)
-        return self.up(self.dropout(_quick_gelu(h)))
-
-
-def _quick_gelu(x: Tensor) -> Tensor:
-    return x * torch.sigmoid(1.702 * x)
+        return self.up(self.dropout(quick_gelu(h)))

@@ -3,8 +3,7 @@
 y = frozen(x). The floor every method has to beat; all blocks can be computed once and cached.
 """
 
-from .backbones.backbone import Backbone
-from .method import Method
+from .method import Backbone, Method
 
 
 class DecoderOnly(Method):

@@ -9,11 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .backbones.backbone import Backbone
-from .backbones.linear import rewrite
-from .errors import at_least
 from .lora import LoRALinear
-from .method import Method
+from .method import Backbone, Method, at_least, rewrite
 
 
 class DoRA(Method):
@@ -35,18 +32,17 @@ class DoRA(Method):
 class DoRALinear(LoRALinear):
     """A frozen linear layer whose rows get a low-rank change of direction and a trained length."""
 
-    def __init__(self, base: nn.Module, rank: int, alpha: float):
+    def __init__(self, base: nn.Linear, rank: int, alpha: float):
         super().__init__(base, rank, alpha)
         self.length = nn.Parameter(self._changed().norm(dim=1))
 
     def _changed(self) -> Tensor:
         """Return W + s B A, as a constant."""
-        assert isinstance(self.base, nn.Linear)
         with torch.no_grad():
             return self.base.weight + self.scale * (self.b @ self.a)
 
     def forward(self, x: Tensor, prefix: int = 0, grid: tuple[int, int] | None = None) -> Tensor:
-        assert isinstance(self.base, nn.Linear)
+        # The row of W' is g (W + s B A) / ||W + s B A||: the frozen row, scaled by the ratio below.
         ratio = self.length / self._changed().norm(dim=1)
         update = F.linear(F.linear(x, self.a), self.b) * self.scale
         # Written as a change of the frozen output, which at the start stays as it is to the bit.
@@ -55,7 +51,6 @@ class DoRALinear(LoRALinear):
         return y + (ratio - 1) * without_bias + ratio * update
 
     def fold(self) -> nn.Module:
-        assert isinstance(self.base, nn.Linear)
         weight = self._changed()
         rewrite(self.base, (self.length / weight.norm(dim=1))[:, None] * weight)
         return self.base

@@ -12,10 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .backbones.backbone import Backbone
-from .backbones.linear import Wrapped, rewrite
-from .errors import at_least, rate
-from .method import Method
+from .method import Backbone, Method, Wrapped, at_least, rate, rewrite
 
 LAYERS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
 
@@ -59,9 +56,8 @@ class Factors(nn.Module):
 class FacTLinear(Wrapped):
     """A frozen linear layer, seen as d x d pieces, with a core for each piece."""
 
-    def __init__(self, base: nn.Module, shared: Factors, scale: float, dropout: float):
+    def __init__(self, base: nn.Linear, shared: Factors, scale: float, dropout: float):
         super().__init__(base)
-        assert isinstance(base, nn.Linear)
         rank, dim = shared.u.shape
         self.missing = -base.in_features % dim  # inputs that the last piece lacks
         pieces = (math.ceil(base.out_features / dim), math.ceil(base.in_features / dim))
@@ -72,13 +68,13 @@ class FacTLinear(Wrapped):
 
     def forward(self, x: Tensor, prefix: int = 0, grid: tuple[int, int] | None = None) -> Tensor:
         pieces = F.pad(x, (0, self.missing)).unflatten(-1, (self.core.shape[1], -1))
+        # Sigma acts between U and V, on rank channels: the d x d update is never formed.
         h = torch.einsum("...kr,jksr->...js", F.linear(pieces, self.shared.u), self.core)
         update = F.linear(self.dropout(h), self.shared.v).flatten(-2)
         y = self.base(x)
         return y + self.scale * update[..., : y.shape[-1]]
 
     def fold(self) -> nn.Module:
-        assert isinstance(self.base, nn.Linear)
         # Output a of piece j by input b of piece k.
         pieces = torch.einsum("as,jksr,rb->jakb", self.shared.v, self.core, self.shared.u)
         update = pieces.flatten(2).flatten(0, 1)[: self.base.out_features, : self.base.in_features]

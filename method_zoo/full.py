@@ -4,8 +4,7 @@ y = f(x; theta), theta started at the pretrained weights. The reference the lite
 parameter-efficient methods with; it needs a learning rate about ten times smaller.
 """
 
-from .backbones.backbone import Backbone
-from .method import Method
+from .method import Backbone, Method
 
 
 class Full(Method):

@@ -5,10 +5,8 @@ never change: no activation is kept for them and their output can be computed on
 advice of micro-sam (Archit et al., Nature Methods 2025) where memory is short.
 """
 
-from .backbones.backbone import Backbone
-from .errors import at_least
 from .lora import LoRALinear
-from .method import Method, first_of_last, in_block
+from .method import Backbone, Method, at_least, first_of_last, in_block
 
 
 class LateLoRA(Method):

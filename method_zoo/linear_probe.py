@@ -4,8 +4,7 @@ y = frozen(x), logits = W norm(y) + b. What the features say without any further
 blocks can be computed once and cached.
 """
 
-from .backbones.backbone import Backbone
-from .method import Method
+from .method import Backbone, Method
 
 
 class LinearProbe(Method):

@@ -5,8 +5,7 @@ y = (x - mean) / sd * g + b: scale g and shift b of every LayerNorm train, all e
 
 from torch import nn
 
-from .backbones.backbone import Backbone
-from .method import Method
+from .method import Backbone, Method
 
 
 class LNTune(Method):

@@ -11,10 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .backbones.backbone import Backbone
-from .backbones.linear import Wrapped, rewrite
-from .errors import at_least, one_of
-from .method import Method
+from .method import Backbone, Method, Wrapped, at_least, one_of, rewrite
 
 TARGETS = ("qkv", "qv")
 
@@ -44,19 +41,18 @@ class LoRA(Method):
 class LoRALinear(Wrapped):
     """A frozen linear layer with a trained low-rank update."""
 
-    def __init__(self, base: nn.Module, rank: int, alpha: float):
+    def __init__(self, base: nn.Linear, rank: int, alpha: float):
         super().__init__(base)
-        assert isinstance(base, nn.Linear)
         self.a = nn.Parameter(torch.empty(rank, base.in_features))
         self.b = nn.Parameter(torch.zeros(base.out_features, rank))
         nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
         self.scale = alpha / rank
 
     def forward(self, x: Tensor, prefix: int = 0, grid: tuple[int, int] | None = None) -> Tensor:
+        # Two thin products, A then B: the matrix B A, as large as W, is never formed.
         return self.base(x) + F.linear(F.linear(x, self.a), self.b) * self.scale
 
     def fold(self) -> nn.Module:
-        assert isinstance(self.base, nn.Linear)
         rewrite(self.base, self.base.weight + self.scale * self.b @ self.a)
         return self.base
 
@@ -64,21 +60,20 @@ class LoRALinear(Wrapped):
 class QueryValueLinear(Wrapped):
     """A frozen fused qkv layer with a low-rank update of its queries and one of its values."""
 
-    def __init__(self, base: nn.Module, rank: int, alpha: float):
+    def __init__(self, base: nn.Linear, rank: int, alpha: float):
         super().__init__(base)
-        assert isinstance(base, nn.Linear)
         self.a = nn.Parameter(torch.empty(2 * rank, base.in_features))  # queries' rows, values'
         self.b = nn.Parameter(torch.zeros(2, base.out_features // 3, rank))
         nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
         self.scale = alpha / rank
 
     def forward(self, x: Tensor, prefix: int = 0, grid: tuple[int, int] | None = None) -> Tensor:
+        # The fused output is [queries, keys, values]; the keys' part of the update is zero.
         query, value = map(F.linear, F.linear(x, self.a).chunk(2, dim=-1), self.b)
         update = torch.cat([query, torch.zeros_like(query), value], dim=-1)
         return self.base(x) + update * self.scale
 
     def fold(self) -> nn.Module:
-        assert isinstance(self.base, nn.Linear)
         with torch.no_grad():
             query, value = (b @ a for a, b in zip(self.a.chunk(2), self.b, strict=True))
             update = torch.cat([query, torch.zeros_like(query), value])

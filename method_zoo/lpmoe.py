@@ -15,13 +15,10 @@ import torch
 import torch.nn.functional as F
 from timm.layers import DropPath
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from .backbones.backbone import Backbone
-from .errors import ZooError
-from .method import Features, Method
+from .method import Backbone, Features, Method, rate
 from .parts.deformable import CosineDeformableAttention, Grids, TokenPlaces, places
-from .parts.layers import PriorExtractor
+from .parts.layers import PriorExtractor, start_as_timm
 
 STRIDES = [4, 8, 16, 32]
 
@@ -64,8 +61,7 @@ class LPMoE(Method):
         drop_path: float = 0.4,
     ):
         super().__init__(backbone)
-        if not 0 <= drop_path < 1:
-            raise ZooError(f"drop_path is {drop_path}; it must be at least 0 and below 1")
+        rate("drop_path", drop_path)
         dim, stages = backbone.dim, len(backbone.groups)
         attention = {
             "heads": heads or backbone.heads,
@@ -100,27 +96,22 @@ class LPMoE(Method):
         t, taps = self.backbone.embed(image), []
         p1, *levels = self.prior(self.backbone.normalise(image))
         layout = Layout.of(t.grid, image)
+        # p1, at stride 4, goes to the pyramid alone: it has 16 times the places that the ViT has.
         prior = torch.cat(
             [m.flatten(2).transpose(1, 2) + e for m, e in zip(levels, self.level, strict=True)], 1
         )
         for group, inject, extract in zip(
             self.backbone.groups, self.inject, self.extract, strict=True
         ):
-            x = self._interact(inject, t.patches, prior, layout)  # prior -> ViT
+            x = self.recomputed(inject, t.patches, prior, layout)  # prior -> ViT
             t = t.with_patches(x)
             for i in group:
                 t = self.step(i, t)
             for extractor in extract:  # type: ignore[attr-defined]
-                prior = self._interact(extractor, prior, t.patches, layout)  # ViT -> prior
+                prior = self.recomputed(extractor, prior, t.patches, layout)  # ViT -> prior
             taps.append(t.map())
         maps = self.pyramid(p1, _as_maps(prior, layout), taps)
         return Features(maps, self.backbone.neck(self.backbone.norm(t)), t.aux)
-
-    def _interact(self, module: nn.Module, x: Tensor, other: Tensor, layout: Layout) -> Tensor:
-        """Run an interaction, recomputed in the backward pass when checkpointing is on."""
-        if self.checkpointing and torch.is_grad_enabled():
-            return checkpoint(module, x, other, layout, use_reentrant=False)  # type: ignore[return-value]
-        return module(x, other, layout)
 
 
 def _as_maps(prior: Tensor, layout: Layout) -> list[Tensor]:
@@ -134,10 +125,8 @@ def _as_maps(prior: Tensor, layout: Layout) -> list[Tensor]:
 
 def _initialise(module: nn.Module) -> None:
     """The authors' general rule; norms, 1-d convolutions and the reduction keep torch's."""
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+    start_as_timm(module)
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
         nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
         if module.bias is not None:
@@ -186,6 +175,7 @@ class ScaleEnhancement(nn.Module):
         pooled = (mean + peak).flatten(0, 1).unsqueeze(1)  # (B * L, 1, C)
         attended = self.channel(pooled).view_as(mean).sigmoid()
         reversed_ = 1 - self.reverse(pooled).view_as(mean).sigmoid()
+        # One attends to what the channel has, the other to what it lacks; g0 + g1 = 1 for an image.
         gate = self.gate(mean).softmax(-1)
         return gate[..., :1] * attended + gate[..., 1:] * reversed_
 

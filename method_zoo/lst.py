@@ -9,11 +9,9 @@ import torch
 from timm.layers import Mlp
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from .backbones.backbone import Backbone
-from .errors import ZooError, at_least
-from .method import Features, Method, Prefix
+from .method import Backbone, Features, Method, Prefix, ZooError, at_least
+from .parts.layers import start_as_timm, zeroed
 
 TEMPERATURE = 0.1
 
@@ -47,13 +45,13 @@ class LST(Method):
         )
         self.gate = nn.Parameter(torch.zeros(count))
         self.norm, self.up = nn.LayerNorm(width), nn.Linear(width, dim)
-        self.side.apply(_initialise)
-        nn.init.zeros_(self.up.weight)
-        nn.init.zeros_(self.up.bias)
+        self.side.apply(start_as_timm)
+        zeroed(self.up)
         self.frozen_blocks = backbone.depth
 
     def prefix(self, image: Tensor) -> Prefix:
         """Embed the image in [0, 1] and run the backbone; the taps are what its blocks return."""
+        # The whole backbone is frozen and read from aside: it never needs a backward pass.
         with torch.no_grad():
             start, taps = self.backbone.embed(image), []
             t = start
@@ -67,25 +65,14 @@ class LST(Method):
         ends = {group[-1] for group in self.backbone.groups}
         final = prefix.tokens
         for i, t in enumerate(prefix.taps):
-            s = self._climb(i, s, t.x)
+            s = self.recomputed(self._rung, i, s, t.x)
             if i in ends:
                 final = self.backbone.norm(t._replace(x=t.x + self.up(self.norm(s))))
                 maps.append(final.map())
         return Features(maps, self.backbone.neck(final), final.aux)
 
-    def _climb(self, i: int, s: Tensor, h: Tensor) -> Tensor:
-        """Run one rung, recomputed in the backward pass when checkpointing is on."""
-        if self.checkpointing and torch.is_grad_enabled():
-            return checkpoint(self._rung, i, s, h, use_reentrant=False)  # type: ignore[return-value]
-        return self._rung(i, s, h)
-
     def _rung(self, i: int, s: Tensor, h: Tensor) -> Tensor:
+        """Return s_i = Block_i(mu_i s + (1 - mu_i) Down_i(h))."""
+        # The temperature lets the gate, which starts at mu = 1/2, move ten times as fast.
         mu = torch.sigmoid(self.gate[i] / TEMPERATURE)
         return self.side[i](mu * s + (1 - mu) * self.down[i + 1](h))
-
-
-def _initialise(module: nn.Module) -> None:
-    """As timm starts a ViT."""
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        nn.init.zeros_(module.bias)

@@ -1,17 +1,19 @@
 """Method: what every fine-tuning method shares: the default loop, wrap, unfreeze, state, merge."""
 
 from collections.abc import Callable
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .backbones.backbone import Backbone, Tokens
-from .backbones.linear import Wrapped
-from .errors import ZooError
+from .backbones.linear import Wrapped, rewrite
+from .errors import ZooError, at_least, one_of, rate
 
-# Which blocks are the last k of a backbone, for methods that leave the ones before frozen.
+# All that a method is written with, so that it needs one import beside torch.
+__all__ = ["Backbone", "Features", "Method", "Prefix", "Tokens", "Wrapped", "ZooError"]
+__all__ += ["at_least", "first_of_last", "in_block", "one_of", "rate", "rewrite"]
 
 
 def first_of_last(backbone: Backbone, blocks: int) -> int:
@@ -92,6 +94,7 @@ class Method(nn.Module):
         self.channels = [backbone.dim] * len(backbone.groups)
         self.strides = [backbone.stride] * len(backbone.groups)
         self.backbone_size = sum(p.numel() for p in backbone.parameters())
+        # What the backbone came with: of that, only what trains belongs into the adapter file.
         self._original = {name for name, _ in _tensors(self)}
         self._merged = False
 
@@ -111,9 +114,14 @@ class Method(nn.Module):
 
     def step(self, i: int, t: Tokens) -> Tokens:
         """Run `block`, recomputed in the backward pass when checkpointing is on."""
+        return self.recomputed(self.block, i, t)
+
+    def recomputed(self, part: Callable[..., Any], *inputs: Any) -> Any:
+        """Call a part of the network; with checkpointing on it keeps its inputs alone and is
+        called once more in the backward pass."""
         if self.checkpointing and torch.is_grad_enabled():
-            return checkpoint(self.block, i, t, use_reentrant=False)  # type: ignore[return-value]
-        return self.block(i, t)
+            return checkpoint(part, *inputs, use_reentrant=False)
+        return part(*inputs)
 
     def prefix(self, image: Tensor) -> Prefix:
         """Embed an image and run the frozen blocks, without gradient where they are frozen.
@@ -124,8 +132,8 @@ class Method(nn.Module):
         Returns:
             What `finish` goes on with. It may be kept over epochs.
         """
-        frozen = self.frozen_blocks > 0
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+        # With nothing frozen even the patch embedding may train, so gradients have to reach it.
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen_blocks):
             return self._walk(Prefix(self.backbone.embed(image), []), range(self.frozen_blocks))
 
     def finish(self, prefix: Prefix) -> Features:
@@ -164,7 +172,7 @@ class Method(nn.Module):
 
     # What trains ----------------------------------------------------------------------------
 
-    def wrap(self, match: Callable[[str], bool], wrapper: Callable[[nn.Module], Wrapped]) -> None:
+    def wrap(self, match: Callable[[str], bool], wrapper: Callable[[Any], Wrapped]) -> None:
         """Replace backbone modules by trainable layers around them.
 
         Args:
@@ -177,7 +185,7 @@ class Method(nn.Module):
         names = [name for name, _ in self.backbone.vit.named_modules() if name and match(name)]
         if not names:
             raise ZooError(f"{self.title} found no layer to adapt in this backbone")
-        for name in names:
+        for name in names:  # listed before: a wrapped layer would be found again as its own base
             parent_name, _, leaf = name.rpartition(".")
             parent = self.backbone.vit.get_submodule(parent_name)
             setattr(parent, leaf, wrapper(getattr(parent, leaf)))
@@ -230,7 +238,7 @@ class Method(nn.Module):
                     f"adapter tensor {name} is {tuple(state[name].shape)}, "
                     f"{self.title} with these options needs {tuple(tensor.shape)}"
                 )
-        for name, tensor in own.items():
+        for name, tensor in own.items():  # only now that all fit, so a refusal changes nothing
             tensor.copy_(state[name])
 
     def _pristine(self, name: str, tensor: Tensor) -> bool:

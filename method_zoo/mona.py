@@ -9,9 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .backbones.backbone import Backbone, Tokens
-from .errors import at_least, rate
-from .method import Method
+from .method import Backbone, Method, Tokens, at_least, rate
+from .parts.layers import zeroed
 
 
 class Mona(Method):
@@ -65,10 +64,10 @@ class MonaAdapter(nn.Module):
         )
         self.project, self.dropout = nn.Linear(width, width), nn.Dropout(dropout)
         if zero_init_up:
-            nn.init.zeros_(self.up.weight)
-            nn.init.zeros_(self.up.bias)
+            zeroed(self.up)
 
     def forward(self, t: Tokens) -> Tokens:
+        # g starts at 1e-6 and h at 1: at first the bottleneck reads the stream as it is.
         z = self.norm(t.x) * self.gain_normed + t.x * self.gain_plain
         h = t._replace(x=self.down(z))
         grid = h.map()

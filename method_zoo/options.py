@@ -22,12 +22,7 @@ from .errors import ZooError
 if TYPE_CHECKING:
     from .method import Method
 
-# Classes found by listing a package: one a file, under the file's name.
-
-
 T = TypeVar("T")
-
-
 ALIASES = {"parax": "adaroute"}  # the paper's second version renamed it
 NO_METHODS = ("errors", "method", "options")  # files of this package that are none
 
@@ -139,6 +134,11 @@ def read_source(package: ModuleType, name: str, base: str = "Method") -> SourceF
     return SourceFacts(options or {}, attributes)
 
 
+def vars_of(cls: type) -> dict[str, Any]:
+    """Return the class attributes of a class, as `read_source` reads them from its file."""
+    return {name: value for one in reversed(cls.__mro__) for name, value in vars(one).items()}
+
+
 def _bases(folder: Path, package: str, name: str, base: str) -> list[ast.ClassDef]:
     """Return a file's class of the line of `base`, and its bases up to that, in this order."""
     tree = ast.parse((folder / f"{name}.py").read_text(encoding="utf-8"))
@@ -166,16 +166,15 @@ def _bases(folder: Path, package: str, name: str, base: str) -> list[ast.ClassDe
 
 
 def _assignment(node: ast.stmt) -> tuple[str, ast.expr | None]:
-    if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-        return node.targets[0].id, node.value
-    if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-        return node.target.id, node.value
-    return "", None
+    if not isinstance(node, ast.Assign | ast.AnnAssign):
+        return "", None
+    target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+    return (target.id, node.value) if isinstance(target, ast.Name) else ("", None)
 
 
 def _defaults(args: ast.arguments) -> dict[str, object]:
-    named = [*args.posonlyargs, *args.args]
-    with_default = named[len(named) - len(args.defaults) :] if args.defaults else []
+    # Python keeps defaults apart from the names: those of positional ones belong to the last names.
+    with_default = args.args[len(args.args) - len(args.defaults) :]
     pairs = [*zip(with_default, args.defaults, strict=True)]
     pairs += [(a, d) for a, d in zip(args.kwonlyargs, args.kw_defaults, strict=True) if d]
     return {arg.arg: ast.literal_eval(default) for arg, default in pairs}

@@ -4,8 +4,7 @@ y = norm(block_L(... block_{L-k+1}(frozen(x)))): the last k blocks and the final
 comes before never changes and can be computed once. As "partial-k" in VPT and V-PETL-Bench.
 """
 
-from .backbones.backbone import Backbone
-from .method import Method, first_of_last, in_block
+from .method import Backbone, Method, first_of_last, in_block
 
 
 class Partial(Method):

@@ -9,10 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .backbones.backbone import Backbone
-from .backbones.linear import Wrapped, rewrite
-from .errors import ZooError, at_least, rate
-from .method import Method
+from .method import Backbone, Method, Wrapped, ZooError, at_least, rate, rewrite
 
 
 class RepAdapter(Method):
@@ -54,9 +51,8 @@ class RepAdapter(Method):
 class RepLinear(Wrapped):
     """A frozen linear layer with a trained linear adapter in front of it."""
 
-    def __init__(self, base: nn.Module, width: int, groups: int, scale: float, dropout: float):
+    def __init__(self, base: nn.Linear, width: int, groups: int, scale: float, dropout: float):
         super().__init__(base)
-        assert isinstance(base, nn.Linear)
         dim, self.scale = base.in_features, scale
         self.down, self.dropout = nn.Linear(dim, width), nn.Dropout(dropout)
         self.up = nn.Parameter(torch.zeros(groups, dim // groups, width // groups))
@@ -75,7 +71,7 @@ class RepLinear(Wrapped):
 
     def fold(self) -> nn.Module:
         base = self.base
-        assert isinstance(base, nn.Linear)
+        # W (z + s (B (A z + a) + b)) + c, sorted into what multiplies z and what does not.
         with torch.no_grad():
             up = torch.block_diag(*self.up)
             shift = self.scale * F.linear(up @ self.down.bias + self.bias, base.weight)

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .backbones.backbone import STRIDE, Backbone
-from .errors import ZooError, at_least
-from .method import Features, Method
+from .backbones.backbone import STRIDE
+from .method import Backbone, Features, Method, ZooError, at_least, one_of
+from .parts.layers import start_as_timm
 
 LAYOUTS = ("official", "grid")
 
@@ -38,8 +38,7 @@ class SAMAdapter(Method):
     def __init__(self, backbone: Backbone, scale: int = 16, layout: str = "official"):
         super().__init__(backbone)
         at_least("scale", scale, 1)
-        if layout not in LAYOUTS:
-            raise ZooError(f"layout is '{layout}'; choose {' or '.join(LAYOUTS)}")
+        one_of("layout", layout, LAYOUTS)
         if backbone.dim % scale:
             raise ZooError(f"scale is {scale}; it must divide the width {backbone.dim}")
         self.prompts = PromptGenerator(backbone.dim, backbone.dim // scale, backbone.depth, layout)
@@ -67,13 +66,9 @@ class PromptGenerator(nn.Module):
         self.frequencies = nn.Conv2d(3, width, STRIDE, stride=STRIDE)
         self.block = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
         self.up = nn.Linear(width, dim)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                nn.init.zeros_(module.bias)
+        self.apply(start_as_timm)
         nn.init.normal_(self.frequencies.weight, std=math.sqrt(2 / (STRIDE**2 * width)))
-        assert self.frequencies.bias is not None
-        nn.init.zeros_(self.frequencies.bias)
+        nn.init.zeros_(self.frequencies.get_parameter("bias"))
 
     def forward(self, patches: Tensor, image: Tensor) -> Tensor:
         """Patches (B, H, W, C) and the normalised image (B, 3, h, w) to e + f, (B, H * W, k)."""
@@ -99,8 +94,8 @@ def high_frequencies(image: Tensor, share: float = 0.25) -> Tensor:
     """
     height, width = image.shape[-2:]
     half = int((height * width * share) ** 0.5 // 2)
-    rows = _outside(height, half, image)
-    columns = _outside(width, half, image)
+    rows, columns = (_outside(side, half, image) for side in (height, width))
+    # After the shift the lowest frequencies lie in the middle: what is outside of them is kept.
     keep = torch.maximum(rows[:, None], columns)
     spectrum = torch.fft.fftshift(torch.fft.fft2(image, norm="forward"), dim=(-2, -1))
     spectrum = torch.fft.ifftshift(spectrum * keep, dim=(-2, -1))

@@ -6,8 +6,7 @@ which no learning rate is searched; below some thousand images it is expected to
 
 import torch
 
-from .backbones.backbone import Backbone
-from .method import Method
+from .method import Backbone, Method
 
 
 class Scratch(Method):

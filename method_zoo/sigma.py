@@ -12,9 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .backbones.backbone import Backbone, Tokens
-from .errors import ZooError, one_of
-from .method import Method
+from .method import Backbone, Method, Tokens, ZooError, one_of
+from .parts.layers import zeroed
 
 SIZES = (3, 5, 7)
 WEIGHTS = ("image", "token", "static")
@@ -78,17 +77,18 @@ class SigmaAdapter(nn.Module):
             nn.Conv2d(width, width, k, padding=k // 2, groups=width) for k in SIZES
         )
         learned = scale_weights != "static"
-        self.weigh = _zeroed(nn.Linear(width, len(SIZES))) if learned else None
+        self.weigh = zeroed(nn.Linear(width, len(SIZES))) if learned else None
         self.fused_norm, self.film = nn.LayerNorm(width), None
         if modulation == "film":
             inner = nn.Linear(width, width // 4)
-            self.film = nn.Sequential(inner, nn.GELU(), _zeroed(nn.Linear(width // 4, 2 * width)))
-        self.up = _zeroed(nn.Linear(width, dim))
+            self.film = nn.Sequential(inner, nn.GELU(), zeroed(nn.Linear(width // 4, 2 * width)))
+        self.up = zeroed(nn.Linear(width, dim))
 
     def forward(self, t: Tokens) -> Tokens:
         """Tokens of any prefix and grid, to tokens; the prefix stays as it is."""
         f = self._fused(self.down(self.norm(t.patches)), t.grid)
         y = self.fused_norm(f)
+        # Weights at zero make gamma = beta = 0: modulation starts as the plain norm.
         if self.film is not None:
             gamma, beta = self.film(f.mean(1, keepdim=True)).chunk(2, dim=-1)
             y = (1 + gamma) * y + beta
@@ -102,9 +102,3 @@ class SigmaAdapter(nn.Module):
             return h + filtered.mean(-1)
         share = self.weigh(h if self.per_token else h.mean(1, keepdim=True)).softmax(-1)
         return h + (filtered * share[:, :, None]).sum(-1)
-
-
-def _zeroed(layer: nn.Linear) -> nn.Linear:
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer

@@ -4,14 +4,12 @@ y <- y * g + b per channel, after the patch embedding, in each block after LN1, 
 and fc2, and after the final norm. g ~ N(1, 0.02), b ~ N(0, 0.02); both fold into the layer before.
 """
 
-from typing import cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .backbones.backbone import Backbone
-from .backbones.linear import Wrapped, rewrite
-from .method import Method
+from .method import Backbone, Method, Wrapped, rewrite
 
 LAYERS = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
 
@@ -41,9 +39,9 @@ class SSF(Method):
 class ScaleShift(Wrapped):
     """A frozen linear layer, norm or convolution with a trained scale and shift per channel."""
 
-    def __init__(self, base: nn.Module, deviation: float):
+    def __init__(self, base: Any, deviation: float):
         super().__init__(base)
-        width = cast(Tensor, base.weight).shape[0]
+        width = len(base.weight)
         self.scale = nn.Parameter(torch.empty(width).normal_(1, deviation))
         self.shift = nn.Parameter(torch.empty(width).normal_(0, deviation))
 
@@ -53,7 +51,8 @@ class ScaleShift(Wrapped):
         return self.base(x) * self.scale.view(shape) + self.shift.view(shape)
 
     def fold(self) -> nn.Module:
-        weight, bias = cast(Tensor, self.base.weight), cast(Tensor | None, self.base.bias)
+        # (W x + c) g + b = (g W) x + (g c + b), channel by channel.
+        weight, bias = self.base.weight, self.base.bias
         shift = self.shift if bias is None else bias * self.scale + self.shift
         rewrite(self.base, weight * self.scale.view(-1, *[1] * (weight.ndim - 1)), shift)
         return self.base

@@ -9,10 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .backbones.backbone import Backbone
-from .backbones.linear import Wrapped, rewrite
-from .errors import at_least
-from .method import Method
+from .method import Backbone, Method, Wrapped, at_least, rewrite
 
 
 class VeRA(Method):
@@ -54,18 +51,18 @@ class Projections(nn.Module):
 class VeRALinear(Wrapped):
     """A frozen linear layer with a random low-rank update that two trained vectors scale."""
 
-    def __init__(self, base: nn.Module, shared: Projections):
+    def __init__(self, base: nn.Linear, shared: Projections):
         super().__init__(base)
         self.shared = shared
         self.inner = nn.Parameter(torch.full((shared.a.shape[0],), 0.1))
         self.outer = nn.Parameter(torch.zeros(shared.b.shape[0]))
 
     def forward(self, x: Tensor, prefix: int = 0, grid: tuple[int, int] | None = None) -> Tensor:
+        # d scales the low-rank axis between A and B, b the outputs behind B.
         update = F.linear(F.linear(x, self.shared.a) * self.inner, self.shared.b)
         return self.base(x) + update * self.outer
 
     def fold(self) -> nn.Module:
-        assert isinstance(self.base, nn.Linear)
         inner = self.inner[:, None] * self.shared.a
         rewrite(self.base, self.base.weight + self.outer[:, None] * (self.shared.b @ inner))
         return self.base

@@ -13,10 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .backbones.backbone import Backbone, Tokens
-from .errors import at_least, one_of, rate
-from .method import Method
-from .parts.layers import convolve_each
+from .method import Backbone, Method, Tokens, at_least, one_of, rate
+from .parts.layers import convolve_each, quick_gelu, zeroed
 
 POOLS = ("sum", "mean")
 
@@ -75,15 +73,15 @@ class VFMAdapter(Method):
     def block(self, i: int, t: Tokens) -> Tokens:
         z = t._replace(x=self.backbone.norm1(i, t))
         update = self.backbone.attention(i, t, z.x)
-        bypass = self._bypass(self.beside_attention[i], self.attention_kernels, z)
-        t = t.add(update._replace(x=update.x + bypass))
+        t = t.add(self._beside(self.beside_attention[i], self.attention_kernels, update, z))
         z = t._replace(x=self.backbone.norm2(i, t))
         update = self.backbone.mlp(i, t, z.x)
-        bypass = self._bypass(self.beside_mlp[i], self.mlp_kernels, z)
-        return t.add(update._replace(x=update.x + bypass))
+        return t.add(self._beside(self.beside_mlp[i], self.mlp_kernels, update, z))
 
-    def _bypass(self, module: nn.Module, kernels: nn.Module, z: Tokens) -> Tensor:
-        return self.scale * module(z, lambda p: kernels(self._embedding(p)))
+    def _beside(self, bypass: nn.Module, kernels: nn.Module, update: Tokens, z: Tokens) -> Tokens:
+        # y = branch(z) + s bypass(z): both read the same norm, so neither waits for the other.
+        generated = bypass(z, lambda p: kernels(self._embedding(p)))
+        return update._replace(x=update.x + self.scale * generated)
 
     def _embedding(self, p: Tensor) -> Tensor:
         """Embeddings of the patches, (B, N, e), to one an image, (B, e)."""
@@ -102,8 +100,8 @@ class GeneratedBypass(nn.Module):
         self.down, self.up = nn.Linear(dim, width), nn.Linear(width, dim)
         self.dropout = nn.Dropout(dropout)
         nn.init.xavier_uniform_(self.down.weight)
-        for tensor in (self.down.bias, self.up.weight, self.up.bias):
-            nn.init.zeros_(tensor)
+        nn.init.zeros_(self.down.bias)
+        zeroed(self.up)
 
     def forward(self, z: Tokens, kernels: Callable[[Tensor], Tensor]) -> Tensor:
         """The normed tokens z, (B, N, C), to the update, (B, N, C).
@@ -111,18 +109,15 @@ class GeneratedBypass(nn.Module):
         kernels: from embeddings of the patches, (B, N, e), to a kernel an image, (B, d, d, 3, 3).
         """
         kernel = kernels(self.meta(z.patches))
-        h = z._replace(x=_quick_gelu(self.down(z.x)))
+        h = z._replace(x=quick_gelu(self.down(z.x)))
         patches = convolve_each(h.map(), kernel).flatten(2).mT
+        # A prefix token has no neighbours: of W it sees the centre alone.
         prefix = h.x[:, : h.prefix] @ kernel[..., 1, 1].mT
         h = torch.cat([prefix, patches], dim=1)
-        return self.up(self.dropout(_quick_gelu(h)))
+        return self.up(self.dropout(quick_gelu(h)))
 
 
-def _quick_gelu(x: Tensor) -> Tensor:
-    return x * torch.sigmoid(1.702 * x)
-
-
-# How VFM-Adapter makes a kernel for each image: meta-net, pooling by queries, hypernetwork.
+# How a kernel is made for each image: meta-net p, pooling by queries to e, hypernetwork to W.
 
 
 class MetaNet(nn.Module):

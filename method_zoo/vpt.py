@@ -10,9 +10,7 @@ import math
 import torch
 from torch import nn
 
-from .backbones.backbone import Backbone, Tokens
-from .errors import ZooError
-from .method import Method
+from .method import Backbone, Method, Tokens, at_least
 
 
 class VPT(Method):
@@ -29,8 +27,7 @@ class VPT(Method):
 
     def __init__(self, backbone: Backbone, prompts: int = 12, deep: bool = True):
         super().__init__(backbone)
-        if prompts < 1:
-            raise ZooError(f"prompts is {prompts}; it must be at least 1")
+        at_least("prompts", prompts, 1)
         patch = backbone.vit.patch_embed.patch_size[0]
         bound = math.sqrt(6 / (3 * patch**2 + backbone.dim))
         shape = (backbone.depth if deep else 1, prompts, backbone.dim)
@@ -39,6 +36,7 @@ class VPT(Method):
 
     def block(self, i: int, t: Tokens) -> Tokens:
         count = self.prompts.shape[1]
+        # Deep prompts are replaced at every block: put in before it, dropped behind it.
         if self.deep or i == 0:
             t = t.insert(self.prompts[i])
         t = self.backbone.block(i, t)

@@ -24,16 +24,10 @@ from lpmoe_bench.cli import (
 )
 from lpmoe_bench.cli.options import App
 from lpmoe_bench.errors import BenchError, UsageError
+from method_zoo.errors import ZooError
 
-TRAIN_PACKAGES = (
-    "torch",
-    "torchvision",
-    "timm",
-    "lightning",
-    "safetensors",
-    "onnx",
-    "segment_anything",
-)
+TRAIN_PACKAGES = ("torch", "torchvision", "timm", "lightning", "safetensors", "onnx")
+TRAIN_PACKAGES += ("segment_anything",)
 
 app = App(
     no_args_is_help=True,
@@ -46,14 +40,13 @@ app = App(
 
 def main() -> None:
     """Run the command line; an expected error is one line on stderr and its exit code."""
-    from method_zoo.errors import ZooError
-
     try:
         app()
     except BenchError as error:
         _fail(str(error), error.exit_code)
     except ZooError as error:
         _fail(str(error), UsageError.exit_code)
+    # The base install reads and scores without torch: who trains is told what to install.
     except ModuleNotFoundError as error:
         if error.name not in TRAIN_PACKAGES:
             raise

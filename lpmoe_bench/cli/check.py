@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lpmoe_bench.cli import options
-from lpmoe_bench.errors import UsageError
+from lpmoe_bench.console import Terminal
+from lpmoe_bench.errors import NotComparableError, UsageError
+from lpmoe_bench.files import write_atomically
 
 if TYPE_CHECKING:
-    from lpmoe_bench.console import Terminal
     from lpmoe_bench.gate.baseline import Baseline
     from lpmoe_bench.gate.pin import GateCell
     from lpmoe_bench.records.store import Found
@@ -64,19 +65,17 @@ def check_pin_command(
     out: options.Output,
 ) -> None:
     """Write a baseline from records: scores of every seed, spread, parameters, FLOPs, speed."""
+    from lpmoe_bench.gate import pin
     from lpmoe_bench.gate.baseline import Policy, write_baseline
-    from lpmoe_bench.gate.pin import pin_cells as make
-    from lpmoe_bench.gate.pin import tells_speed
-    from lpmoe_bench.records.store import find_records
 
     if baseline.exists():
         raise UsageError(
             f"{baseline} exists; change it by check update --reason TEXT, or name another file"
         )
+    # Wrong limits are refused before records are read, which takes longer.
     policy = Policy().changed(**vars(limits))
-    found = kept.narrow(find_records(roots or None))
-    cells = _cells(found, roots, out.terminal)
-    made = make(cells, policy, reason, options.names(metrics) or None)
+    cells = _cells(kept.find(roots), roots, out.terminal)
+    made = pin.pin_cells(cells, policy, reason, options.names(metrics) or None)
     write_baseline(baseline, made)
     for cell, pinned in zip(cells, made.cells, strict=True):
         seeds = len(cell.seeds)
@@ -84,7 +83,7 @@ def check_pin_command(
             print(f"{cell.name}: {seeds} seed{'s' if seeds > 1 else ''}")
         if seeds < 3:
             out.terminal.note(f"{cell.name}: limits from {seeds} seeds are wide or none; pin 5")
-        if pinned.speed is None and tells_speed(cell):
+        if pinned.speed is None and pin.tells_speed(cell):
             out.terminal.note(f"{cell.name}: no speed is pinned, its seeds ran on unlike hardware")
     named = {cell.name: [str(seed) for seed in cell.seeds] for cell in cells}
     out.print({"baseline": str(baseline), "cells": named}, baseline)
@@ -105,24 +104,20 @@ def check_command(
     out: options.Output,
 ) -> None:
     """Judge candidate records: pass, improved, inconclusive, not comparable or regressed."""
-    from dataclasses import replace
-
     import lpmoe_bench
-    from lpmoe_bench.files import write_atomically
+    from lpmoe_bench.gate import outputs
     from lpmoe_bench.gate.baseline import read_baseline
-    from lpmoe_bench.gate.outputs import show_outcome, to_junit, write_summary
-    from lpmoe_bench.records.store import find_records
 
+    # The same filters for both sides: else pins of other methods would be missing candidates.
     pinned = _narrowed(read_baseline(baseline), kept)
-    found = kept.narrow(find_records(roots or None))
-    outcome = lpmoe_bench.check(roots, pinned, records=found, **vars(limits))
+    outcome = lpmoe_bench.check(roots, pinned, records=kept.find(roots), **vars(limits))
     if junit is not None:
-        write_atomically(junit, to_junit(outcome, strict))
-    write_summary(outcome, summary)
+        write_atomically(junit, outputs.to_junit(outcome, strict))
+    outputs.write_summary(outcome, summary)
     if out.json:
         out.print(outcome.as_json(strict), "")
     else:
-        show_outcome(replace(outcome, notes=()) if out.quiet else outcome, out.console)
+        outputs.show_outcome(replace(outcome, notes=()) if out.quiet else outcome, out.console)
     raise typer.Exit(outcome.exit_code(strict))
 
 
@@ -138,23 +133,19 @@ def check_explain_command(
     out: options.Output,
 ) -> None:
     """Say in sentences where the limit of one score comes from, and what would settle it."""
-    from lpmoe_bench.errors import NotComparableError
+    from lpmoe_bench.gate import judge, outputs
     from lpmoe_bench.gate.baseline import read_baseline
-    from lpmoe_bench.gate.judge import judge_cells as judge
-    from lpmoe_bench.gate.outputs import choose_pin
-    from lpmoe_bench.gate.outputs import explain_limit as sentences
-    from lpmoe_bench.records.store import find_records
 
     pinned = read_baseline(baseline)
-    chosen, key = choose_pin(pinned, cell, metric)
+    chosen, key = outputs.choose_pin(pinned, cell, metric)
     policy = pinned.policy.changed(**vars(limits))
-    found = kept.narrow(find_records(roots or None))
+    found = kept.find(roots)
     try:
         cells = _cells(found, roots, out.terminal)
     except NotComparableError:  # without candidates there is still a limit to explain
         cells = []
-    outcome = judge(pinned, cells, policy) if cells else None
-    said = sentences(chosen, key, policy, outcome, cells)
+    outcome = judge.judge_cells(pinned, cells, policy) if cells else None
+    said = outputs.explain_limit(chosen, key, policy, outcome, cells)
     out.print(said, "\n".join(said))
 
 
@@ -170,22 +161,21 @@ def check_update_command(
     out: options.Output,
 ) -> None:
     """Show what new records change in the baseline and, with a reason, pin them."""
+    from lpmoe_bench.gate import pin
     from lpmoe_bench.gate.baseline import read_baseline, write_baseline
-    from lpmoe_bench.gate.pin import update_pins as make
-    from lpmoe_bench.gate.pin import with_history
-    from lpmoe_bench.records.store import find_records
 
     pinned = read_baseline(baseline)
     policy = pinned.policy.changed(**vars(limits))
-    found = kept.narrow(find_records(roots or None))
-    cells = _cells(found, roots, out.terminal)
-    pins, changes = make(pinned, cells, policy, options.names(metrics) or None)
+    cells = _cells(kept.find(roots), roots, out.terminal)
+    pins, changes = pin.update_pins(pinned, cells, policy, options.names(metrics) or None)
+    # A baseline that moves without a reason would forgive every regression.
     writes = bool(changes and reason.strip())
     if writes:
-        write_baseline(baseline, with_history(pinned, pins, policy, cells, reason.strip(), changes))
+        updated = pin.with_history(pinned, pins, policy, cells, reason.strip(), changes)
+        write_baseline(baseline, updated)
     if out.json:
-        told = [str(change) for change in changes]
-        return out.print({"baseline": str(baseline), "changes": told, "written": writes}, "")
+        found = {"baseline": str(baseline), "changes": changes, "written": writes}
+        return out.print(found, "")
     for change in changes:
         print(change)
     if not changes:

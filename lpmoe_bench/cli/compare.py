@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from lpmoe_bench.cli import options
 from lpmoe_bench.console import VERDICT_STYLES
+from lpmoe_bench.metrics.facts import get_metric
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,8 +36,6 @@ def compare_command(
     out: options.Output,
 ) -> None:
     """Compare two methods, paired over seeds and images: A - B, interval, verdict."""
-    from dataclasses import asdict
-
     import lpmoe_bench
 
     found = kept.narrow(options.readable_records(records))
@@ -63,11 +63,11 @@ def _show(report: Report, margin: float, console: Console) -> None:
         for reason, names in reasons.items():
             if reason:
                 console.print(f"{', '.join(names)}: {reason}", highlight=False, markup=False)
-    words = (
+    legend = (
         f"\nA and B: mean ± standard deviation over seeds; equal: the 95 % interval lies within "
         f"±{margin:g}; p after Holm over all lines"
     )
-    console.print(words, highlight=False, soft_wrap=True)
+    console.print(legend, highlight=False, soft_wrap=True)
 
 
 def _table(test_set: str, lines: list[ComparisonLine]) -> Table:
@@ -103,7 +103,5 @@ def _score(mean: float, sd: float | None) -> str:
 
 
 def _label(metric: str) -> str:
-    from lpmoe_bench.metrics.facts import get_metric
-
     fact = get_metric(metric)
     return f"{fact.label} {fact.arrow}"

@@ -7,8 +7,7 @@ import typer
 
 from lpmoe_bench.cli import options
 from lpmoe_bench.errors import DataError
-
-# The `data audit` command: images in two places, and scores without them.
+from lpmoe_bench.files import write_atomically
 
 
 def data_audit_command(
@@ -32,22 +31,17 @@ def data_audit_command(
     """Find images that lie in two splits or two sets, exactly or nearly; groups apart."""
     from lpmoe_bench.analysis import clean
     from lpmoe_bench.data.audit import audit
-    from lpmoe_bench.data.audit.audit import audit_sets
-    from lpmoe_bench.data.pairs import check_root
-    from lpmoe_bench.data.registry import load_registry
-    from lpmoe_bench.environment import default_cache
-    from lpmoe_bench.files import write_atomically
     from lpmoe_bench.model.likeness import default_features
     from lpmoe_bench.records.store import find_records
 
-    check_root(data_root)
-    registry, cache = load_registry(datasets), default_cache()
+    _folder(data_root)
+    registry, cache = options.registry(datasets), options.cache_folder()
     chosen = [registry.dataset(name) for name in dict.fromkeys(names)]
     stored = find_records(records).stored if records else []
     features, why_not = None, "--no-features"
     if not no_features:
         features, why_not = default_features(cache, offline, out.terminal.say)
-    found = audit_sets(chosen, data_root, cache, out.terminal, features, why_not)
+    found = audit.audit_sets(chosen, data_root, cache, out.terminal, features, why_not)
     scores = clean.clean_scores(stored, found)
     if out.json:
         extra = {"clean_subset": clean.clean_json(scores)} if records else {}
@@ -60,8 +54,6 @@ def data_audit_command(
     if output is not None:
         write_atomically(output, audit.audit_markdown(found))
 
-
-# Commands about data sets: list, show, verify, fetch, add, generate; audit is next door.
 
 app = options.App(no_args_is_help=True, help="Data sets: what is there, where to get the rest.")
 app.command("audit")(data_audit_command)
@@ -86,9 +78,8 @@ def data_list_command(
 ) -> None:
     """List the data sets of the field: found, partly found or missing, and how to get them."""
     from lpmoe_bench.data.library.listing import overview, set_state
-    from lpmoe_bench.data.registry import load_registry
 
-    registry = load_registry(datasets)
+    registry = options.registry(datasets)
     wanted = [registry.task(name).name for name in options.names(task)]
     chosen = [d for d in registry.datasets.values() if not wanted or d.task in wanted]
     states = [set_state(dataset, _folder(data_root)) for dataset in chosen]
@@ -108,9 +99,8 @@ def data_show_command(
 ) -> None:
     """Say all that is known of one data set: splits, official counts, page, licence, how to get."""
     from lpmoe_bench.data.library.listing import details, set_state
-    from lpmoe_bench.data.registry import load_registry
 
-    state = set_state(load_registry(datasets).dataset(name), _folder(data_root))
+    state = set_state(options.registry(datasets).dataset(name), _folder(data_root))
     if out.json:
         out.print(state.as_json(), "")
     else:
@@ -132,17 +122,15 @@ def data_verify_command(
 ) -> None:
     """Read every file of data sets: pairs, sizes, mask values, counts, checksum of the content."""
     from lpmoe_bench.data.library import verify
-    from lpmoe_bench.data.registry import load_registry
     from lpmoe_bench.data.tasks import MANIFESTS
-    from lpmoe_bench.environment import default_cache
-    from lpmoe_bench.files import write_atomically
 
-    registry, root = load_registry(datasets), _folder(data_root)
+    registry, root = options.registry(datasets), _folder(data_root)
     chosen = [registry.dataset(name) for name in names or ()]
+    # Without names: what is there. Sets that are missing are no failure of those that are not.
     chosen = chosen or [d for d in registry.datasets.values() if d.location(root)]
     if not chosen:
         raise DataError("no data set is found; set LPMOE_BENCH_DATA or give --data-root")
-    cache = default_cache() / MANIFESTS
+    cache = options.cache_folder() / MANIFESTS
     found = [v for one in chosen for v in verify.verify_set(one, root, cache, out.terminal)]
     out.print(verify.verification_json(found), verify.verification_text(found))
     if output is not None:
@@ -167,9 +155,8 @@ def data_fetch_command(
     """Download, check and unpack a data set that has direct archives; else say where to get it."""
     from lpmoe_bench.data.library.fetch import fetch_set
     from lpmoe_bench.data.library.listing import how_to_get
-    from lpmoe_bench.data.registry import load_registry
 
-    dataset = load_registry(datasets).dataset(name)
+    dataset = options.registry(datasets).dataset(name)
     if not dataset.archives:
         raise DataError(f"{name} has no direct archive; {how_to_get(dataset)}")
     if offline:
@@ -199,13 +186,10 @@ def data_add_command(
 ) -> None:
     """Take in what you downloaded: recognise its layout, verify it, copy it to the data folder."""
     from lpmoe_bench.data.library.add import add_set, with_layout
-    from lpmoe_bench.data.registry import load_registry
 
-    dataset = load_registry(datasets).dataset(name)
-    dataset = with_layout(dataset, split, images, masks, object_)
-    added = add_set(
-        dataset, source, _writable(data_root), out.terminal, replace=replace, skip=skip_broken
-    )
+    dataset = options.registry(datasets).dataset(name)
+    dataset, root = with_layout(dataset, split, images, masks, object_), _writable(data_root)
+    added = add_set(dataset, source, root, out.terminal, replace=replace, skip=skip_broken)
     out.print(added.as_json(), added.words)
 
 

@@ -33,7 +33,7 @@ def doctor_command(*, data_root: options.DataRoot = None, out: options.Output) -
 def examine(data_root: Path | None) -> list[Finding]:
     """Return what a run needs, checked one by one; nothing is fetched or changed."""
     checks: list[Callable[[], Finding]] = [
-        _python,
+        lambda: Finding("Python", platform.python_version()),
         _code,
         _training_packages,
         _device,
@@ -42,10 +42,6 @@ def examine(data_root: Path | None) -> list[Finding]:
         _disk,
     ]
     return [check() for check in checks]
-
-
-def _python() -> Finding:
-    return Finding("Python", platform.python_version())
 
 
 def _code() -> Finding:
@@ -68,6 +64,7 @@ def _training_packages() -> Finding:
 
     versions = collect_environment("").packages
     found = ", ".join(f"{name} {versions.get(name)}" for name in ("torch", "torchvision", "timm"))
+    # Installed is not enough: torch and torchvision of unlike releases fail when timm is imported.
     try:
         importlib.import_module("timm")
     except (ImportError, RuntimeError) as error:  # torch and torchvision of different releases
@@ -88,10 +85,9 @@ def _device() -> Finding:
 
 
 def _default_weights() -> Finding:
-    from lpmoe_bench.environment import default_cache
     from lpmoe_bench.model.weights import default_backbone
 
-    cache = default_cache()
+    cache = options.cache_folder()
     if (cache / default_backbone.FILE).is_file():
         return Finding("default backbone", f"cached in {cache}, verified at each start")
     return Finding("default backbone", "not fetched yet", f"the first run fetches it into {cache}")
@@ -104,11 +100,10 @@ def _data(root: Path | None) -> Finding:
     if not root.is_dir():
         return Finding("data", f"{root} does not exist", "set LPMOE_BENCH_DATA to your data folder")
     from lpmoe_bench.data.library.listing import set_state
-    from lpmoe_bench.data.registry import load_registry
 
-    states = [set_state(dataset, root) for dataset in load_registry().datasets.values()]
-    found = [s.dataset.name if s.word == "found" else f"{s.dataset.name} ({s.word})" for s in states
-             if s.word != "missing"]  # fmt: skip
+    states = [set_state(dataset, root) for dataset in options.registry(None).datasets.values()]
+    there = [(s.dataset.name, s.word) for s in states if s.word != "missing"]
+    found = [name if word == "found" else f"{name} ({word})" for name, word in there]
     known = {state.dataset.folder for state in states}
     own = [p.name for p in root.iterdir() if p.name not in known and (p / "images").is_dir()]
     broken = [state.dataset.name for state in states if state.word == "broken"]

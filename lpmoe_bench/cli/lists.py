@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import ast
 import inspect
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import method_zoo
 from lpmoe_bench.cli import options
+from lpmoe_bench.errors import UsageError
+from lpmoe_bench.metrics import protocols
+from lpmoe_bench.metrics.extra import known_metrics
+from lpmoe_bench.metrics.facts import refuse_ambiguous
+from lpmoe_bench.model import decoders
+from lpmoe_bench.model.decoders.names import get_decoder, list_decoders
+from method_zoo.options import signature_options
 
 if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
     from lpmoe_bench.data.registry import Registry
 
 KINDS = {
@@ -44,10 +55,8 @@ def list_command(
     out: options.Output,
 ) -> None:
     """List what there is to choose from; without a kind, which lists there are."""
-    from lpmoe_bench.data.registry import load_registry
-
-    rows = list(KINDS.items()) if kind is None else listing(kind, load_registry(datasets), None)
-    out.pairs(rows)
+    registry = options.registry(datasets)
+    out.pairs(list(KINDS.items()) if kind is None else listing(kind, registry, None))
 
 
 def describe_command(
@@ -57,9 +66,7 @@ def describe_command(
     out: options.Output,
 ) -> None:
     """Explain a method, task, data set, backbone, decoder, protocol, metric, setting or loss."""
-    from lpmoe_bench.data.registry import load_registry
-
-    out.pairs(description(name, load_registry(datasets)))
+    out.pairs(description(name, options.registry(datasets)))
 
 
 def publish_command(
@@ -88,46 +95,39 @@ def publish_command(
 
 def listing(kind: str, registry: Registry, roots: list[Path] | None) -> list[tuple[str, str]]:
     """Return (name, one line) for everything of a kind; imports no torch."""
-    import method_zoo
-    from lpmoe_bench.config.recipes import load_recipes
-    from lpmoe_bench.config.settings import LOSSES
-    from lpmoe_bench.errors import UsageError
-    from lpmoe_bench.metrics.extra import known_metrics
-    from lpmoe_bench.metrics.protocols import PROTOCOLS
-    from lpmoe_bench.model import decoders
-    from lpmoe_bench.model.decoders.names import list_decoders
+    from lpmoe_bench.config import recipes, settings
     from lpmoe_bench.records.store import find_records
     from lpmoe_bench.tables.published_figures import load_published
 
-    if kind == "methods":
-        return _first_lines(method_zoo, method_zoo.list_methods())
-    if kind == "tasks":
-        return [(t.name, f"{t.title}; protocol {t.protocol}") for t in registry.tasks.values()]
-    if kind == "datasets":
-        return [(d.name, d.title) for d in registry.datasets.values()]
-    if kind == "protocols":
-        return [(p.name, p.title) for p in PROTOCOLS.values()]
-    if kind == "backbones":
-        return list(options.BACKBONES.items())
-    if kind == "decoders":
-        return _first_lines(decoders, list_decoders())
-    if kind == "recipes":
-        return [(name, recipe.title) for name, recipe in load_recipes().items()]
-    if kind == "published":
-        tables = load_published().tables.values()
-        return [(table.name, f"{table.title} ({table.level})") for table in tables]
-    if kind == "metrics":
-        return [(key, one.definition) for key, one in known_metrics().items()]
-    if kind == "losses":
-        return list(LOSSES.items())
-    if kind == "settings":
-        return [(name, f"{text} (default {default})") for name, default, text in _settings()]
-    if kind == "runs":
-        found = find_records(roots)
-        return [
-            (str(s.folder), f"{s.record.method.title}, {s.record.created}") for s in found.stored
-        ]
-    raise UsageError.unknown("kind to list", kind, KINDS)
+    # Worked out only for the kind that is asked for: some read files of records or of papers.
+    made = {
+        "methods": lambda: _first_lines(method_zoo, method_zoo.list_methods()),
+        "tasks": lambda: [
+            (t.name, f"{t.title}; protocol {t.protocol}") for t in registry.tasks.values()
+        ],
+        "datasets": lambda: [(d.name, d.title) for d in registry.datasets.values()],
+        "protocols": lambda: [(p.name, p.title) for p in protocols.PROTOCOLS.values()],
+        "backbones": lambda: list(options.BACKBONES.items()),
+        "decoders": lambda: _first_lines(decoders, list_decoders()),
+        "recipes": lambda: [(name, one.title) for name, one in recipes.load_recipes().items()],
+        "published": lambda: [
+            (one.name, f"{one.title} ({one.level})") for one in load_published().tables.values()
+        ],
+        "metrics": lambda: [(key, one.definition) for key, one in known_metrics().items()],
+        "losses": lambda: list(settings.LOSSES.items()),
+        "settings": lambda: [
+            (name, f"{info.description} (default {_value(info.default)})")
+            for name, info in settings.setting_fields().items()
+            if not isinstance(info.default, dict)
+        ],
+        "runs": lambda: [
+            (str(one.folder), f"{one.record.method.title}, {one.record.created}")
+            for one in find_records(roots).stored
+        ],
+    }
+    if kind not in made:
+        raise UsageError.unknown("kind to list", kind, KINDS)
+    return made[kind]()
 
 
 def description(name: str, registry: Registry) -> list[tuple[str, str]]:
@@ -135,16 +135,10 @@ def description(name: str, registry: Registry) -> list[tuple[str, str]]:
 
     Raises UsageError for an unknown name, and for a metric's name that means several.
     """
-    import method_zoo
     from lpmoe_bench.config.recipes import describe_recipe, load_recipes
     from lpmoe_bench.config.settings import LOSSES, setting_fields
-    from lpmoe_bench.errors import UsageError
-    from lpmoe_bench.metrics import protocols
-    from lpmoe_bench.metrics.extra import known_metrics
-    from lpmoe_bench.metrics.facts import refuse_ambiguous
-    from lpmoe_bench.metrics.protocols import PROTOCOLS
-    from lpmoe_bench.model.decoders.names import list_decoders
 
+    # A name may mean several things, such as a metric and a loss: all of them are told.
     found: list[tuple[str, str]] = []
     if (method := method_zoo.method_name(name)) in method_zoo.list_methods():
         found += _describe_method(method)
@@ -152,8 +146,8 @@ def description(name: str, registry: Registry) -> list[tuple[str, str]]:
         found += _fields("task", registry.tasks[name])
     if name in registry.datasets:
         found += _fields("data set", registry.datasets[name])
-    if name in PROTOCOLS:
-        found += protocols.explain_protocol(PROTOCOLS[name])
+    if name in protocols.PROTOCOLS:
+        found += protocols.explain_protocol(protocols.PROTOCOLS[name])
     if name in (metrics := known_metrics()):
         found += protocols.explain_metric(metrics[name])
     if name in options.BACKBONES:
@@ -165,30 +159,16 @@ def description(name: str, registry: Registry) -> list[tuple[str, str]]:
     if name in LOSSES:
         found += [("loss", name), ("about", LOSSES[name]), ("use", f"--set train.loss={name}")]
     if name in (settings := setting_fields()):
-        found += _describe_setting(name)
+        found += _describe_setting(name, settings[name])
     if not found:
         refuse_ambiguous(name)
-        known = (method_zoo.list_methods(), registry.tasks, registry.datasets, PROTOCOLS, metrics)
-        others = (options.BACKBONES, list_decoders(), recipes, settings, LOSSES)
-        raise UsageError.unknown("name", name, [one for some in (*known, *others) for one in some])
+        known = (method_zoo.list_methods(), registry.tasks, registry.datasets, protocols.PROTOCOLS)
+        others = (metrics, options.BACKBONES, list_decoders(), recipes, settings, LOSSES)
+        raise UsageError.unknown("name", name, chain(*known, *others))
     return found
 
 
-def _settings() -> list[tuple[str, str, str]]:
-    """Return name, default and meaning of every setting."""
-    from lpmoe_bench.config.settings import setting_fields
-
-    return [
-        (name, _value(info.default), str(info.description))
-        for name, info in setting_fields().items()
-        if not isinstance(info.default, dict)
-    ]
-
-
-def _describe_setting(name: str) -> list[tuple[str, str]]:
-    from lpmoe_bench.config.settings import setting_fields
-
-    info = setting_fields()[name]
+def _describe_setting(name: str, info: FieldInfo) -> list[tuple[str, str]]:
     extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
     roles = {
         "recipe": "recipe: changes the result and is part of the fingerprint",
@@ -196,11 +176,11 @@ def _describe_setting(name: str) -> list[tuple[str, str]]:
         "runtime": "runtime: where and how fast it computes; no part of the fingerprint",
         "label": "label: no part of the fingerprint",
     }
-    words = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
+    bounds = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
     limits = [
         f"{text} {getattr(one, key)}"
         for one in info.metadata
-        for key, text in words.items()
+        for key, text in bounds.items()
         if hasattr(one, key)
     ]
     kind = getattr(info.annotation, "__name__", "") if isinstance(info.annotation, type) else ""
@@ -221,6 +201,7 @@ def _value(value: object) -> str:
 
 def _docstring(package: ModuleType, name: str) -> str:
     """Read the docstring of a method's or decoder's module without importing it."""
+    # Read from the file, because importing a method imports torch.
     path = Path(package.__path__[0]) / f"{name}.py"
     return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or name
 
@@ -230,17 +211,15 @@ def _first_lines(package: ModuleType, names: list[str]) -> list[tuple[str, str]]
 
 
 def _describe_method(name: str) -> list[tuple[str, str]]:
-    import method_zoo
-
-    lines = [("method", name), ("about", _docstring(method_zoo, name))]
     cls = method_zoo.get_method(name)
     preset = ", ".join(f"train.{k}={v:g}" for k, v in cls.preset.items())
     return [
-        *lines,
+        ("method", name),
+        ("about", _docstring(method_zoo, name)),
         ("title", cls.title),
         ("fidelity", cls.fidelity),
         ("options", _options(cls)),
-        *_own_words(cls),
+        *_own_docstring(cls),
         ("preset", preset),
         ("mergeable", "yes" if cls.mergeable else f"no: {cls.unmergeable}"),
         ("starts as the frozen model", "yes" if cls.identity_at_init else "no"),
@@ -248,10 +227,8 @@ def _describe_method(name: str) -> list[tuple[str, str]]:
 
 
 def _describe_decoder(name: str) -> list[tuple[str, str]]:
-    from lpmoe_bench.model import decoders
-    from lpmoe_bench.model.decoders.names import get_decoder
-
     cls = get_decoder(name)
+    start = f"--decoder-weights of {cls.published}, else random" if cls.published else "random"
     return [
         ("decoder", name),
         ("about", _docstring(decoders, name)),
@@ -259,21 +236,16 @@ def _describe_decoder(name: str) -> list[tuple[str, str]]:
         ("fidelity", cls.fidelity),
         ("reads", READS[cls.reads]),
         ("options", _options(cls)),
-        *_own_words(cls),
-        (
-            "starts from",
-            f"--decoder-weights of {cls.published}, else random" if cls.published else "random",
-        ),
+        *_own_docstring(cls),
+        ("starts from", start),
     ]
 
 
 def _options(cls: type) -> str:
-    from method_zoo.options import signature_options
-
     return ", ".join(f"{k}={v}" for k, v in signature_options(cls).items()) or "none"
 
 
-def _own_words(cls: type) -> list[tuple[str, str]]:
+def _own_docstring(cls: type) -> list[tuple[str, str]]:
     own = vars(cls).get("__doc__")
     return [("", inspect.cleandoc(own))] if own else []
 

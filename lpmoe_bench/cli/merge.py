@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lpmoe_bench.cli import options
+from lpmoe_bench.errors import UsageError
 
 if TYPE_CHECKING:
     from lpmoe_bench.model.merge import Merged
@@ -26,11 +28,10 @@ def merge_command(
     offline: options.Offline = False,
 ) -> None:
     """Fold a method into plain backbone weights and prove that the features stay the same."""
-    from lpmoe_bench.environment import default_cache
-    from lpmoe_bench.errors import UsageError
     from lpmoe_bench.model.merge import merge_peft, merge_run
 
-    cache = default_cache()
+    cache = options.cache_folder()
+    # A folder of peft's has its own configuration, a run has its record: no option has to say it.
     is_peft = (source / "adapter_config.json").is_file()
     if (backbone or weights) and not is_peft:
         raise UsageError(
@@ -58,21 +59,17 @@ def export_command(
 ) -> None:
     """Write a run's LoRA in the format of Hugging Face peft."""
     options.refuse_no_run(run)
-    from lpmoe_bench.environment import default_cache
     from lpmoe_bench.model.merge import export_run
 
-    backbone = export_run(run, output, default_cache(), offline, force)
+    backbone = export_run(run, output, options.cache_folder(), offline, force)
     out.print({"output": str(output), "backbone": backbone}, output)
     out.terminal.note(
         f"load it with PeftModel.from_pretrained around timm's {backbone} with the weights "
-        f"that the run was trained on; "
-        f"the decoder is not part of it"
+        f"that the run was trained on; the decoder is not part of it"
     )
 
 
 def _show(made: Merged, out: options.Output) -> None:
-    from dataclasses import asdict
-
     from lpmoe_bench.model.merge import LIMIT
 
     proof = made.proof

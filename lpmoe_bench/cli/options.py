@@ -7,6 +7,8 @@ One thing has one name everywhere: records (ROOTS or `--records`), test sets (`-
 from __future__ import annotations
 
 import inspect
+import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -18,10 +20,17 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from lpmoe_bench.console import Terminal
+from lpmoe_bench.errors import DataError
+from lpmoe_bench.metrics.extra import known_metrics
+from lpmoe_bench.metrics.protocols import PROTOCOLS
+from lpmoe_bench.model.decoders.names import list_decoders
+from method_zoo.options import list_methods
+
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from lpmoe_bench.console import Terminal
+    from lpmoe_bench.data.registry import Registry
     from lpmoe_bench.records.store import Found
 
 # What `list backbones` shows and shells complete; any timm ViT works by its own name.
@@ -97,6 +106,7 @@ class App(typer.Typer):
 
 def _ungrouped(function: Callable[..., None]) -> Callable[..., None]:
     """Return a command with an option for each field of its groups, as Typer reads them."""
+    # Typer reads a signature, so the command is given one in which groups are spelt out.
     options, groups = [], {}
     for given in inspect.signature(function, eval_str=True).parameters.values():
         if is_dataclass(group := given.annotation):
@@ -112,6 +122,7 @@ def _ungrouped(function: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(function)
     def command(**given: Any) -> None:
+        # Typer gives each option by itself: those of a group are put together again.
         made = {
             name: group(**{field.name: given.pop(field.name) for field in fields(group)})
             for name, group in groups.items()
@@ -123,51 +134,43 @@ def _ungrouped(function: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def _methods(incomplete: str) -> list[str]:
-    from method_zoo.options import list_methods
+def _completing(known: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """Return what tells a shell what a word may become; of names with commas, the last one."""
 
-    return _completed(incomplete, list_methods())
+    def complete(incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",")
+        return [f"{before}{comma}{name}" for name in known() if name.startswith(last)]
+
+    return complete
 
 
-def _tasks(incomplete: str) -> list[str]:
+_methods, _decoders = _completing(list_methods), _completing(list_decoders)
+_backbones, _protocols = _completing(lambda: BACKBONES), _completing(lambda: PROTOCOLS)
+_tasks, complete_metrics = _completing(lambda: registry(None).tasks), _completing(known_metrics)
+
+
+# What checks its input on the way in needs pydantic, which takes half as long to import as the
+# help of all commands takes together. So it is imported where a command does something.
+
+
+def registry(datasets: Path | None) -> Registry:
+    """Return the tasks and data sets that are known, or those of the user's own file."""
     from lpmoe_bench.data.registry import load_registry
 
-    return _completed(incomplete, load_registry(None).tasks)
+    return load_registry(datasets)
 
 
-def _decoders(incomplete: str) -> list[str]:
-    from lpmoe_bench.model.decoders.names import list_decoders
+def cache_folder() -> Path:
+    """Return the folder of weights that were fetched and of data that was checked."""
+    from lpmoe_bench.environment import default_cache
 
-    return _completed(incomplete, list_decoders())
-
-
-def _backbones(incomplete: str) -> list[str]:
-    return _completed(incomplete, BACKBONES)
-
-
-def _protocols(incomplete: str) -> list[str]:
-    from lpmoe_bench.metrics.protocols import PROTOCOLS
-
-    return _completed(incomplete, PROTOCOLS)
-
-
-def complete_metrics(incomplete: str) -> list[str]:
-    """Return the metrics that a word may become."""
-    from lpmoe_bench.metrics.extra import known_metrics
-
-    return _completed(incomplete, known_metrics())
+    return default_cache()
 
 
 def _is_offline(asked: bool) -> bool:
     from lpmoe_bench.environment import is_offline
 
     return is_offline(asked)
-
-
-def _completed(incomplete: str, names: Iterable[str]) -> list[str]:
-    """Return what a word may become; of names with commas, the last one is completed."""
-    before, comma, last = incomplete.rpartition(",")
-    return [f"{before}{comma}{name}" for name in names if name.startswith(last)]
 
 
 Offline = Annotated[bool, typer.Option("--offline", callback=_is_offline, help="Fetch nothing.")]
@@ -251,15 +254,11 @@ class Output:
     @cached_property
     def terminal(self) -> Terminal:
         """Standard error, for notes and progress."""
-        from lpmoe_bench.console import Terminal
-
         return Terminal(self.quiet, self.no_color)
 
     @cached_property
     def console(self) -> Console:
         """Standard output as rich writes it; plain means no bold and no italics either."""
-        import os
-
         from rich.console import Console
 
         plain = self.no_color or bool(os.environ.get("NO_COLOR"))  # which all programs share
@@ -267,12 +266,11 @@ class Output:
 
     def print(self, value: Any, text: object) -> None:
         """Print one object for machines, or in its place a text for people."""
-        from json import dumps
-
-        print(dumps(value, indent=2, ensure_ascii=False) if self.json else text)
+        print(json.dumps(value, indent=2, ensure_ascii=False) if self.json else text)
 
     def pairs(self, rows: Sequence[tuple[str, str]]) -> None:
         """Print names with their texts: wrapped in a terminal, a line each in a pipe, or JSON."""
+        # In a pipe each name stays in one line with its text, so that grep finds both.
         if self.json:
             return self.print([list(row) for row in rows], "")
         width = max((len(name) for name, _ in rows), default=0)
@@ -309,6 +307,12 @@ class RecordFilter:
         list[str] | None, typer.Option(help="Only records of this setting: train.limit_train=150.")
     ] = None
 
+    def find(self, roots: Sequence[Path] | None) -> Found:
+        """Return those of the records under these folders, or the usual ones, that are left."""
+        from lpmoe_bench.records.store import find_records
+
+        return self.narrow(find_records(roots or None))
+
     def narrow(self, found: Found) -> Found:
         """Return the records that are left; raises UsageError where a filter fits none."""
         from lpmoe_bench.records.context import narrow
@@ -325,7 +329,6 @@ class RecordFilter:
 
 def readable_records(roots: Sequence[Path] | None) -> Found:
     """Find records; raises DataError where there are some and none of them can be read."""
-    from lpmoe_bench.errors import DataError
     from lpmoe_bench.records.store import find_records
 
     found = find_records(roots or None)

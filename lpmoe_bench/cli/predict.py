@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from lpmoe_bench.cli import options
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from lpmoe_bench.records.store import StoredRecord
+from lpmoe_bench.cli.run import show_scores
+from lpmoe_bench.errors import DataError, InterruptedRun
 
 
 def predict_command(
@@ -36,17 +34,13 @@ def predict_command(
     offline: options.Offline = False,
 ) -> None:
     """Write the maps and overlays that a trained run predicts for images of any size."""
-    from dataclasses import asdict
-
     options.refuse_no_run(run)
-    from lpmoe_bench.environment import default_cache
-    from lpmoe_bench.errors import DataError, InterruptedRun
     from lpmoe_bench.inference.prediction import find_images, predict_images
     from lpmoe_bench.inference.predictor import load_predictor, side_of
 
     sources = find_images(images, output)
     side_of(tile, 32)  # a wrong word is said before anything is loaded
-    predictor, config = load_predictor(run, default_cache(), offline)
+    predictor, config = load_predictor(run, options.cache_folder(), offline)
     side = side_of(tile, config.size)
     try:
         written, failed = predict_images(predictor, sources, output, side, threshold, out.terminal)
@@ -95,7 +89,6 @@ def evaluate_command(
 ) -> None:
     """Score a trained run on another test set; writes a record for each set."""
     options.refuse_no_run(run)
-    from lpmoe_bench.errors import InterruptedRun
     from lpmoe_bench.inference.evaluation import EvaluationRequest, evaluate_run
 
     request = EvaluationRequest(
@@ -120,14 +113,8 @@ def evaluate_command(
     if out.json:
         out.print([one.record.model_dump() for one in made.values()], "")
     else:
-        _show(made, out.console)
+        scores = {label: one.record.scores[label] for label, one in made.items()}
+        any_record = next(iter(made.values())).record  # all have one method and one protocol
+        show_scores(any_record, scores, out.console)
     for one in made.values():
         out.terminal.say(f"record: {one.folder}")
-
-
-def _show(made: dict[str, StoredRecord], console: Console) -> None:
-    from lpmoe_bench.cli.run import show_scores
-
-    scores = {label: one.record.scores[label] for label, one in made.items()}
-    any_record = next(iter(made.values())).record  # all have one method and one protocol
-    show_scores(any_record, scores, console)

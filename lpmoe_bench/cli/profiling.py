@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lpmoe_bench.cli import options
+from lpmoe_bench.errors import UsageError
+from lpmoe_bench.files import write_atomically
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -40,6 +42,7 @@ def profile_command(
     """Count parameters and FLOPs, measure speed and memory; downloads nothing."""
     from lpmoe_bench.config.settings import parse_sets
 
+    # Counts need shapes alone; weights, data and a GPU are not asked for.
     flags = {"method": method, "backbone": backbone, "decoder": decoder, "size": size}
     _check_together(budget_table, [*flags.values(), set_, measure], output, format)
     if budget_table:
@@ -60,8 +63,6 @@ def profile_command(
 
 def _check_together(table: bool, of_one: list[Any], output: Path | None, format: str) -> None:
     """Raise UsageError for options of the budget table without it, or of one model with it."""
-    from lpmoe_bench.errors import UsageError
-
     if table and any(value is not None for value in of_one):
         raise UsageError("--budget-table shows all methods; leave the options of one model out")
     if not table and (output or format != "markdown"):
@@ -71,11 +72,10 @@ def _check_together(table: bool, of_one: list[Any], output: Path | None, format:
 
 
 def _budgets(format: str, output: Path | None) -> None:
-    from lpmoe_bench.files import write_atomically
-    from lpmoe_bench.model.costs import budget_page, budgets, check_format
+    from lpmoe_bench.model import costs
 
-    check_format(format)
-    text = budget_page(budgets(), format)
+    costs.check_format(format)
+    text = costs.budget_page(costs.budgets(), format)
     if output is None:
         print(text, end="")
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lpmoe_bench.cli import options
+from lpmoe_bench.errors import UsageError
+from lpmoe_bench.metrics.facts import get_metric
+from lpmoe_bench.metrics.protocols import get_protocol
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,10 +61,9 @@ def run_command(
 
 def run_and_print(request: RunRequest, force: bool, dry_run: bool, out: options.Output) -> None:
     """Refuse what settings alone can refuse, then train, or only plan, and print."""
-    import os
-
     from lpmoe_bench.training.request import refuse_early
 
+    # A misspelt name is told in half a second, before torch is imported.
     refuse_early(request)
     first = os.environ.get("LOCAL_RANK", "0") == "0"  # one process of several speaks
     out = out if first else replace(out, quiet=True)
@@ -72,7 +75,8 @@ def run_and_print(request: RunRequest, force: bool, dry_run: bool, out: options.
     if out.json:
         print(record.model_dump_json(indent=2))
     else:
-        _show(record, out.console)
+        show_scores(record, record.scores, out.console)
+        out.console.print(_cost_line(record), highlight=False, soft_wrap=True)
     out.terminal.say(f"record: {folder}")
     return None
 
@@ -80,7 +84,6 @@ def run_and_print(request: RunRequest, force: bool, dry_run: bool, out: options.
 def _own_folders(*paths: Path | None) -> Folders | None:
     """Return a user's own four folders, None where none is named; raises UsageError for some."""
     from lpmoe_bench.data.tasks import Folders
-    from lpmoe_bench.errors import UsageError
 
     given = [path for path in paths if path is not None]
     if not given:
@@ -99,6 +102,7 @@ def _show_plan(request: RunRequest, out: options.Output) -> None:
     from lpmoe_bench.training.plan import make_plan
     from lpmoe_bench.training.run import announce
 
+    # On shapes alone: memory and weights are not needed to know whether the parts fit.
     plan = make_plan(request, out.terminal)
     check_buildable(plan.config)
     announce(plan, out.terminal)
@@ -129,20 +133,11 @@ def _planned(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _show(record: Record, console: Console) -> None:
-    """Print the scores of a run, and what it cost."""
-    show_scores(record, record.scores, console)
-    console.print(_cost_line(record), highlight=False, soft_wrap=True)
-
-
 def show_scores(
     record: Record, scores: Mapping[str, Mapping[str, float | None]], console: Console
 ) -> None:
     """Print scores by test set, one column each; method and protocol are those of the record."""
     from rich.table import Table
-
-    from lpmoe_bench.metrics.facts import get_metric
-    from lpmoe_bench.metrics.protocols import get_protocol
 
     protocol = get_protocol(record.protocol.name)
     console.print(f"{record.method.title}, protocol {protocol.label}", highlight=False)
@@ -151,10 +146,9 @@ def show_scores(
     for label in scores:
         table.add_column(label, justify="right")
     for key in protocol.metrics:
-        arrow = get_metric(key).arrow
-        values = [of_set[key] for of_set in scores.values()]
+        metric, values = get_metric(key), [of_set[key] for of_set in scores.values()]
         cells = ["-" if value is None else f"{value:.3f}" for value in values]
-        table.add_row(f"{get_metric(key).label} {arrow}", *cells)
+        table.add_row(f"{metric.label} {metric.arrow}", *cells)
     console.print(table)
 
 

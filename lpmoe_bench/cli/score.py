@@ -4,23 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lpmoe_bench.cli import options
+from lpmoe_bench.console import Terminal
+from lpmoe_bench.errors import InterruptedRun
+from lpmoe_bench.metrics.protocols import get_protocol
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from lpmoe_bench.console import Terminal
     from lpmoe_bench.records.model import Record
     from lpmoe_bench.scoring.plan import MapFolder, ScorePlan, ScoreRequest
     from lpmoe_bench.scoring.robustness import VariantScores
     from lpmoe_bench.scoring.scoring import ScoreOutcome
     from lpmoe_bench.scoring.work import Variant
-    from lpmoe_bench.tables.parts import Column
+
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class ScoreExtras:
+    """What is wanted besides records. worst, verify: numbers of images, 0 for none."""
+
+    vary: Annotated[
+        bool, typer.Option("--vary", help="Every protocol, and where it turns the order.")
+    ] = False
+    worst: Annotated[int, typer.Option(help="List and picture so many worst images.", min=0)] = 0
+    verify: Annotated[
+        int, typer.Option(help="Score so many images again by PySODMetrics.", min=0)
+    ] = 0
+    curves: Annotated[Path | None, typer.Option(help="Folder for PR, F and E curves.")] = None
 
 
 def score_command(
@@ -39,14 +58,7 @@ def score_command(
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Score what is there; tables show how much.")
     ] = False,
-    vary: Annotated[
-        bool, typer.Option("--vary", help="Every protocol, and where it turns the order.")
-    ] = False,
-    worst: Annotated[int, typer.Option(help="List and picture so many worst images.", min=0)] = 0,
-    verify: Annotated[
-        int, typer.Option(help="Score so many images again by PySODMetrics.", min=0)
-    ] = 0,
-    curves: Annotated[Path | None, typer.Option(help="Folder for PR, F and E curves.")] = None,
+    extras: ScoreExtras,
     extra: Annotated[
         list[str] | None, typer.Option(help="Extra metrics, with commas, such as hd95.")
     ] = None,
@@ -74,7 +86,12 @@ def score_command(
         extra=[key for text in extra or () for key in text.split(",") if key],
         **vars(data),
     )
-    score_and_print(request, ScoreExtras(vary, worst, verify, curves), out)
+    try:
+        _score(request, extras, out)
+    except KeyboardInterrupt:  # while names are matched or pictures drawn
+        raise InterruptedRun(
+            "interrupted; records that are written stay, the same command makes the rest"
+        ) from None
 
 
 # What `score` prints: scores of all folders side by side, and the order under other protocols.
@@ -85,7 +102,6 @@ def show_map_scores(records: Sequence[Record], console: Console) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from lpmoe_bench.metrics.protocols import get_protocol
     from lpmoe_bench.tables.parts import metric_columns
 
     for test in dict.fromkeys(test for record in records for test in record.scores):
@@ -97,14 +113,11 @@ def show_map_scores(records: Sequence[Record], console: Console) -> None:
             table.add_column(escape(record.method.title), justify="right")
         for column in metric_columns(having, test, ["all"]):
             values = [column.value(record, test) for record in having]
-            cells = [_number(value, column) for value in values]
+            form = f".{column.decimals}f"
+            cells = ["-" if v is None else format(v * column.scale, form) for v in values]
             table.add_row(escape(column.directed_label), *cells)
         table.add_row("images", *(_coverage(record, test) for record in having))
         console.print(table)
-
-
-def _number(value: float | None, column: Column) -> str:
-    return "-" if value is None else f"{value * column.scale:.{column.decimals}f}"
 
 
 def _coverage(record: Record, test: str) -> str:
@@ -146,45 +159,19 @@ def _say(console: Console, text: str) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class ScoreExtras:
-    """What is wanted besides records. worst, verify: numbers of images, 0 for none."""
-
-    vary: bool = False
-    worst: int = 0
-    verify: int = 0
-    curves: Path | None = None
-
-
-def score_and_print(request: ScoreRequest, extras: ScoreExtras, out: options.Output) -> None:
-    """Score and print; errors are those of plan_scores and score_folders."""
-    from lpmoe_bench.errors import InterruptedRun
-
-    try:
-        _score(request, extras, out)
-    except KeyboardInterrupt:  # while names are matched or pictures drawn
-        raise InterruptedRun(
-            "interrupted; records that are written stay, the same command makes the rest"
-        ) from None
-
-
 def _score(request: ScoreRequest, extras: ScoreExtras, out: options.Output) -> None:
+    from lpmoe_bench.scoring import robustness, scoring, views
     from lpmoe_bench.scoring.plan import plan_scores
-    from lpmoe_bench.scoring.robustness import variants_of
-    from lpmoe_bench.scoring.scoring import score_folders
-    from lpmoe_bench.scoring.views import make_curves
 
     terminal, console = out.terminal, None if out.json else out.console
     drawn = extras.curves is not None
+    # A record holds scores alone, so for curves and variants even scored maps are read again.
     request = replace(request, curves=drawn, again=drawn or extras.vary)
     plan = plan_scores(request, terminal)
     for note in plan.notes:
         terminal.note(note)
-    variants = variants_of(plan.protocol) if extras.vary else []
-    outcome = score_folders(plan, request, terminal, variants)
+    variants = robustness.variants_of(plan.protocol) if extras.vary else []
+    outcome = scoring.score_folders(plan, request, terminal, variants)
     _name_old(outcome, terminal)
     records = [stored.record for stored in outcome.records]
     shown: dict[str, Any] = {"records": [record.model_dump(mode="json") for record in records]}
@@ -192,18 +179,20 @@ def _score(request: ScoreRequest, extras: ScoreExtras, out: options.Output) -> N
         show_map_scores(records, console)
     if extras.vary:
         shown["vary"] = _vary(plan, outcome, variants, console)
+    # Each folder of maps with its run's folder, once for each test set that it has maps of.
     pairs = [
         (folder, place, test)
         for folder, place in zip(plan.folders, plan.places, strict=True)
         for test in folder.matches
     ]
-    say = _speaker(console)
+    # Without a console, because machines read, nothing is said.
+    say: Say = (lambda text: None) if console is None else partial(_say, console)
     if extras.worst:
         shown["worst"] = [_worst(plan, *pair, extras.worst, say) for pair in pairs]
     if extras.verify:
         shown["verify"] = [_verify(plan, *pair, extras.verify, terminal, say) for pair in pairs]
     if extras.curves is not None:
-        files = make_curves(plan, outcome, extras.curves)
+        files = views.make_curves(plan, outcome, extras.curves)
         shown["curves"] = [str(file) for file in files]
         say(f"curves: {', '.join(shown['curves'])}")
     if out.json:
@@ -223,29 +212,24 @@ def _name_old(outcome: ScoreOutcome, terminal: Terminal) -> None:
     here = collect_environment("")
     for stored in old:
         there = stored.record.environment
-        words = f"{stored.record.method.title} was scored before on these very maps and masks"
+        told = f"{stored.record.method.title} was scored before on these very maps and masks"
         if (here.version, here.git_sha) != (there.version, there.git_sha):
-            words += f", by version {there.version} at {there.git_sha or 'no commit'}"
-        terminal.note(f"{words}: showing that record (--force scores again)")
-
-
-def _speaker(console: Console | None) -> Say:
-    """Return what prints a line for people; without a console, because machines read, nothing."""
-    return (lambda text: None) if console is None else lambda text: _say(console, text)
+            told += f", by version {there.version} at {there.git_sha or 'no commit'}"
+        terminal.note(f"{told}: showing that record (--force scores again)")
 
 
 def _vary(
     plan: ScorePlan, outcome: ScoreOutcome, variants: Sequence[Variant], console: Console | None
 ) -> dict[str, Any]:
-    from lpmoe_bench.scoring.robustness import compare_variants, turn_sentences
-    from lpmoe_bench.scoring.work import Variant
+    from lpmoe_bench.scoring import robustness, work
 
-    shown = {}
+    shown, every = {}, [work.Variant(plan.protocol), *variants]
     for test, results in outcome.results.items():
-        lines: list[VariantScores] = compare_variants([Variant(plan.protocol), *variants], results)
+        lines = robustness.compare_variants(every, results)
         if console is not None:
             show_lines(test, lines, console)
-        shown[test] = {"lines": [line.as_json() for line in lines], "turns": turn_sentences(lines)}
+        turns = robustness.turn_sentences(lines)
+        shown[test] = {"lines": [line.as_json() for line in lines], "turns": turns}
     return shown
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from lpmoe_bench.cli import options
+from lpmoe_bench.cli.run import run_and_print
 from lpmoe_bench.errors import UsageError
 
 app = options.App(
@@ -62,6 +63,7 @@ def sweep_command(
     offline: options.Offline = False,
 ) -> None:
     """Run methods x tasks x seeds; finished cells are skipped, stopped ones go on."""
+    # Typer calls this before `sweep status` too, which has options of its own.
     if context.invoked_subcommand is not None:
         return
     from lpmoe_bench.config.settings import read_config_file
@@ -69,6 +71,9 @@ def sweep_command(
     from lpmoe_bench.sweep.plan import DataPlaces, SweepRequest
 
     file = read_config_file(config) if config else {}
+    # Cells run in folders of their own choice and perhaps later: a path has to hold everywhere.
+    root, datasets = (p and p.expanduser().resolve() for p in (data.data_root, data.datasets))
+    places = DataPlaces(data_root=root, datasets=datasets, embedded=data.embedded)
     request = SweepRequest(
         methods=_names(method, file, "method", ""),
         tasks=_names(task, file, "task", "cod"),
@@ -76,9 +81,7 @@ def sweep_command(
         flags=model.flags(),
         sets=set_ or [],
         file=file,
-        places=DataPlaces(
-            data_root=_whole(data.data_root), datasets=_whole(data.datasets), embedded=data.embedded
-        ),
+        places=places,
         runs=runs.resolve(),
         offline=offline,
     )
@@ -115,10 +118,9 @@ def sweep_cell_command(
     offline: options.Offline = False,
 ) -> None:
     """Run one cell: `run --config`, refused where its fingerprint is not the planned one."""
-    from lpmoe_bench.sweep.local import tether
+    from lpmoe_bench.sweep.local import end_with
 
-    tether(parent)
-    from lpmoe_bench.cli.run import run_and_print
+    end_with(parent)  # before torch is imported, which takes seconds in which the parent may die
     from lpmoe_bench.config.settings import parse_sets, read_config_file
     from lpmoe_bench.training.request import RunRequest
 
@@ -147,8 +149,3 @@ def _numbers(names: list[str]) -> list[int]:
             f"--seeds got '{wrong[0]}'; give whole numbers below 2^62 with commas: 0,1,2"
         )
     return list(dict.fromkeys(int(name) for name in names))
-
-
-def _whole(path: Path | None) -> Path | None:
-    """Make a path hold in every folder."""
-    return path.expanduser().resolve() if path else None

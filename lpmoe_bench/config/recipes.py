@@ -1,6 +1,6 @@
 """Named recipes: the training settings of a paper, their sources, and what is left out of them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,7 @@ def recipe_layers(
     if not name:
         return []
     recipe = get_recipe(name)
+    # Options of LoRA mean nothing to Adapter: who chooses another method keeps none of them.
     settings = dict(recipe.settings)
     for options, owner in _OWNED.items():
         chosen = [layer[owner] for layer in stronger if owner in layer]
@@ -71,15 +72,17 @@ def recipe_notes(name: str) -> list[str]:
 def describe_recipe(name: str) -> list[tuple[str, str]]:
     """Return (field, text) of a recipe: settings, sources, deviations."""
     recipe = get_recipe(name)
-    flat = [*_flat(recipe.settings)]
-    for task, settings in recipe.tasks.items():
-        flat += [(f"{setting} ({task})", text) for setting, text in _flat(settings)]
+    of_tasks = [
+        (f"{setting} ({task})", text)
+        for task, settings in recipe.tasks.items()
+        for setting, text in _flat(settings)
+    ]
     return [
         ("recipe", name),
         ("title", recipe.title),
         ("paper", recipe.paper),
         ("settings", ""),
-        *((f"  {setting}", text) for setting, text in flat),
+        *((f"  {setting}", text) for setting, text in [*_flat(recipe.settings), *of_tasks]),
         ("sources", ""),
         *((f"  {setting}", text) for setting, text in recipe.sources.items()),
         ("left out or otherwise", ""),
@@ -87,11 +90,10 @@ def describe_recipe(name: str) -> list[tuple[str, str]]:
     ]
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    found = []
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield settings by dotted name, with their values as text."""
     for key, value in settings.items():
         if isinstance(value, Mapping):
-            found += _flat(value, f"{prefix}{key}.")
+            yield from _flat(value, f"{prefix}{key}.")
         else:
-            found.append((prefix + key, "none" if value is None else str(value)))
-    return found
+            yield prefix + key, "none" if value is None else str(value)

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic.fields import FieldInfo
 
 from lpmoe_bench.errors import UsageError
-from method_zoo.errors import unknown
 
 DEFAULT_BACKBONE = "dinov2_small_imgfocus"
 SECTIONS = ("train", "runtime", "options", "decoder_options")
@@ -23,7 +22,8 @@ LOSSES = {
     "bce_dice": "binary cross-entropy + Dice",
     "balanced_bce": "binary cross-entropy, classes weighted by their shares of the pixels",
 }
-ROLES = ("recipe", "protocol", "runtime", "label")
+# Roles of a field. recipe, protocol: it changes the result or the score, so the fingerprint hashes
+# it. runtime, label: it does not, so records that differ in it alone are of one kind.
 
 
 def _field(default: Any, role: str, description: str, later: bool = False, **limits: Any) -> Any:
@@ -121,13 +121,14 @@ class RunConfig(_Section):
 
 def build_config(*layers: Mapping[str, Any]) -> RunConfig:
     """Merge layers of settings, weakest first, and check them; raises UsageError."""
+    # Sections are merged field by field, so that --set train.lr keeps the recipe's epochs.
     merged: dict[str, Any] = {}
     for layer in layers:
         _merge(merged, layer)
     try:
         config = RunConfig.model_validate(merged)
     except ValidationError as error:
-        raise UsageError(_explain(error)) from None
+        raise _explained(error) from None
     if config.size % 32:
         near = max(32, round(config.size / 32) * 32)
         raise UsageError(f"size is {config.size}; it must be a multiple of 32, such as {near}")
@@ -144,7 +145,8 @@ def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:
             into[key] = dict(value) if isinstance(value, Mapping) else value
 
 
-def _explain(error: ValidationError) -> str:
+def _explained(error: ValidationError) -> UsageError:
+    """Return the first of the errors as a sentence; a name that is unknown with the known ones."""
     first = error.errors()[0]
     name = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
@@ -153,8 +155,8 @@ def _explain(error: ValidationError) -> str:
         )
         prefix = name.rpartition(".")[0]
         known = [f"{prefix}.{field}".lstrip(".") for field in section.model_fields]
-        return unknown("setting", name, known)
-    return f"setting {name} is {first['input']!r}: {first['msg'].lower()}"
+        return UsageError.unknown("setting", name, known)
+    return UsageError(f"setting {name} is {first['input']!r}: {first['msg'].lower()}")
 
 
 def parse_sets(assignments: list[str]) -> dict[str, Any]:
@@ -215,25 +217,24 @@ def read_config_file(path: Path) -> dict[str, Any]:
 
 def fields_by_role() -> dict[str, str]:
     """Return the dotted name of every field and its role."""
-    return {name: str(_extra(info).get("role", "")) for name, info in _fields()}
+    return {name: str(_extra(info).get("role", "")) for name, info in setting_fields().items()}
 
 
 def later_fields() -> dict[str, Any]:
     """Return the default of each field that came later: records without it mean that."""
-    return {name: info.default for name, info in _fields() if _extra(info).get("later")}
+    fields = setting_fields().items()
+    return {name: info.default for name, info in fields if _extra(info).get("later")}
 
 
 def setting_fields() -> dict[str, FieldInfo]:
     """Return every field by its dotted name: description, default, limits and role."""
-    return dict(_fields())
-
-
-def _fields() -> Iterator[tuple[str, FieldInfo]]:
     sections = {"": RunConfig, "train.": TrainConfig, "runtime.": RuntimeConfig}
-    for prefix, section in sections.items():
-        for name, info in section.model_fields.items():
-            if name + "." not in sections:
-                yield prefix + name, info
+    return {
+        prefix + name: info
+        for prefix, section in sections.items()
+        for name, info in section.model_fields.items()
+        if f"{name}." not in sections
+    }
 
 
 def _extra(info: FieldInfo) -> dict[str, Any]:
@@ -251,6 +252,7 @@ def fingerprint(config: RunConfig, digests: Mapping[str, Any]) -> str:
     for name, role in fields_by_role().items():
         section, _, leaf = name.rpartition(".")
         value = (values[section] if section else values)[leaf]
+        # A field that came later is left out at its default: older fingerprints stay what they are.
         if role in ("recipe", "protocol") and not (name in later and value == later[name]):
             chosen[name] = value
     text = json.dumps({"config": chosen, "digests": dict(digests)}, sort_keys=True)

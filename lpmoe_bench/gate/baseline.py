@@ -76,6 +76,7 @@ class MetricPin(_Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> MetricPin:
+        # The file is edited and merged by people: what can be worked out again is checked.
         mean = math.fsum(self.scores) / len(self.scores)
         if abs(mean - self.mean) > ROUNDING * max(1.0, abs(mean)):
             raise ValueError(f"the mean of the scores is {mean:g}, not {self.mean:g}")
@@ -161,6 +162,7 @@ class Baseline(_Section):
                 return False
             for name, text in only:
                 keys = (f"setting {name}", name, name.removeprefix("train."))
+                # A pin that does not say a setting is not known to be of another, so it stays.
                 known = [pin.identity[key] for key in keys if key in pin.identity]
                 if known and plain(known[0]) != text.lower():
                     return False
@@ -186,11 +188,6 @@ def parse_baseline(content: Any, source: Path) -> Baseline:
         place = ".".join(str(part) for part in first["loc"]) or "file"
         text = first["msg"].removeprefix("Value error, ")
         raise DataError(f"{source} is damaged: {place}: {text[:1].lower()}{text[1:]}") from None
-
-
-# Reading and writing baseline.json, as text whose differences people can read.
-
-DEFAULT_BASELINE = Path("results/baseline.json")
 
 
 def read_baseline(path: Path) -> Baseline:

@@ -9,29 +9,14 @@ from typing import Any, Literal, get_args
 
 from lpmoe_bench.analysis.significance import holm_levels, samples
 from lpmoe_bench.errors import DataError, NotComparableError
-from lpmoe_bench.gate.baseline import Baseline, CellPin, MetricPin, Policy
-from lpmoe_bench.gate.limits import (
-    Reference,
-    floor_of,
-    p_value,
-    reference_of,
-    seeds_needed,
-    tolerance,
-)
-from lpmoe_bench.gate.pin import (
-    GateCell,
-    counts_of,
-    differences,
-    family_of,
-    hardware_of,
-    identity_key,
-    images_of,
-    rows_digest,
-)
+from lpmoe_bench.gate import limits
+from lpmoe_bench.gate import pin as pins
+from lpmoe_bench.gate.baseline import Baseline, CellPin, Policy
+from lpmoe_bench.gate.limits import Reference
+from lpmoe_bench.gate.pin import GateCell
 from lpmoe_bench.metrics.facts import METRICS
 
 # What the gate says: a line for each thing judged, the outcome of a call, its exit code.
-
 
 Verdict = Literal["pass", "improved", "inconclusive", "not comparable", "regressed"]
 Kind = Literal["cell", "quality", "count", "speed"]
@@ -86,11 +71,8 @@ class Outcome:
 
     @property
     def verdict(self) -> Verdict:
-        found = {line.verdict for line in self.lines}
-        for verdict in reversed(VERDICTS):
-            if verdict in found:
-                return verdict
-        return "not comparable"  # no line is no pass
+        found: list[Verdict] = [line.verdict for line in self.lines]
+        return max(found or ["not comparable"], key=VERDICTS.index)  # no line is no pass
 
     def exit_code(self, strict: bool = False) -> int:
         """Return 10, 5, 11 (strict) or 0: a proven regression weighs more than a missing cell."""
@@ -117,16 +99,17 @@ class Outcome:
 
 # What must stay exact, parameters and FLOPs, beside speed, which is a ratio on one hardware.
 
-WORDS = {"train": "training images/s", "inference": "inference images/s"}
+SPEEDS = {"train": "training images/s", "inference": "inference images/s"}
 
 
 def judge_counts(pin: CellPin, cell: GateCell) -> Iterator[JudgedLine]:
     """Yield one line for each pinned count: any difference is a regression until it is re-pinned,
     since a smaller model that nobody meant to change is as wrong as a larger one."""
-    found = [counts_of(stored.record) for stored in cell.stored]
+    found = [pins.counts_of(stored.record) for stored in cell.stored]
     for key, expected in pin.counts.items():
         values = [counts.get(key) for counts in found]
         name = key.replace(".", " ").replace("_", " ").replace("flops", "FLOPs")
+        # Every seed has to agree; a count that is not told is no proof that it stayed.
         wrong = [value for value in values if value is not None and value != expected]
         if None in values:
             reason = "the candidate does not tell it"
@@ -138,37 +121,30 @@ def judge_counts(pin: CellPin, cell: GateCell) -> Iterator[JudgedLine]:
             yield JudgedLine(pin.name, "count", name, "pass", "", expected, expected)
 
 
-def speed_lines(pin: CellPin, cell: GateCell, policy: Policy) -> Iterator[JudgedLine]:
-    """Yield training and inference speed where both sides ran on the same hardware."""
-    if policy.speed_tolerance >= 1 or pin.speed is None or _unlike(pin, cell):
-        return
-    for kind, words in WORDS.items():
+def judge_speed(pin: CellPin, cell: GateCell, policy: Policy) -> tuple[list[JudgedLine], list[str]]:
+    """Return a line for training and one for inference speed; or, where the seeds ran on other
+    hardware than the pinned ones, a note that speed was not judged."""
+    if policy.speed_tolerance >= 1 or pin.speed is None:
+        return [], []
+    here = [pins.hardware_of(stored.record) for stored in cell.stored]
+    if any(hardware != pin.speed.hardware for hardware in here):
+        where = f"pinned on {pin.speed.hardware}, here {here[0]}"
+        return [], [f"{pin.name}: speed was not judged, {where}"]
+    lines = []
+    for kind, name in SPEEDS.items():
         before: list[float] = getattr(pin.speed, kind)
         costs = [stored.record.costs for stored in cell.stored]
         after = [value for c in costs if (value := getattr(c, f"{kind}_images_per_second"))]
         if not before or not after:
             continue
+        # Medians: a single run that something else on the machine slowed down moves no verdict.
         old, new = statistics.median(before), statistics.median(after)
-        share = new / old
-        if share < 1 - policy.speed_tolerance:
-            reason = f"{share:.0%} of the baseline's, {1 - policy.speed_tolerance:.0%} is the limit"
-            yield JudgedLine(pin.name, "speed", words, "regressed", reason, old, new)
-        else:
-            yield JudgedLine(pin.name, "speed", words, "pass", f"{share:.0%}", old, new)
-
-
-def speed_note(pin: CellPin, cell: GateCell, policy: Policy) -> list[str]:
-    """Say that speed was not judged, where it was pinned on other hardware."""
-    if policy.speed_tolerance >= 1 or pin.speed is None or not _unlike(pin, cell):
-        return []
-    here = hardware_of(cell.stored[0].record)
-    words = f"{pin.name}: speed was not judged, pinned on {pin.speed.hardware}, here {here}"
-    return [words]
-
-
-def _unlike(pin: CellPin, cell: GateCell) -> bool:
-    assert pin.speed is not None
-    return any(hardware_of(stored.record) != pin.speed.hardware for stored in cell.stored)
+        share, least = new / old, 1 - policy.speed_tolerance
+        verdict, reason = "pass", f"{share:.0%}"
+        if share < least:
+            verdict, reason = "regressed", f"{reason} of the baseline's, {least:.0%} is the limit"
+        lines.append(JudgedLine(pin.name, "speed", name, verdict, reason, old, new))
+    return lines, []
 
 
 @dataclass(frozen=True)
@@ -195,26 +171,27 @@ def judge_cells(baseline: Baseline, cells: Sequence[GateCell], policy: Policy) -
     """Judge every pinned cell; candidates that are not pinned are named in the notes."""
     scores: list[Score] = []
     lines, notes, used, missing = [], [], set[str](), set[str]()
-    by_identity = {identity_key(cell.identity): cell for cell in reversed(cells)}
+    by_identity = {pins.identity_key(cell.identity): cell for cell in reversed(cells)}
     families: dict[tuple[str, ...], list[GateCell]] = {}
     for cell in cells:
         families.setdefault(cell.family, []).append(cell)
     for pin in baseline.cells:
-        cell = by_identity.get(identity_key(pin.identity))
+        cell = by_identity.get(pins.identity_key(pin.identity))
         if cell is None:
-            lines.append(_missing(pin, families.get(family_of(pin.identity), [])))
+            lines.append(_missing(pin, families.get(pins.family_of(pin.identity), [])))
             missing.add(pin.name)
             continue
         used.add(cell.name)
         found = list(_scores(pin, cell))
         scores += [one for one in found if isinstance(one, Score)]
         lines += [one for one in found if isinstance(one, JudgedLine)]
-        lines += judge_counts(pin, cell)
-        lines += speed_lines(pin, cell, policy)
-        notes += [*speed_note(pin, cell, policy), *_moved(pin, cell, policy)]
-    told = {family_of(pin.identity) for pin in baseline.cells if pin.name in missing}
+        speed_lines, speed_notes = judge_speed(pin, cell, policy)
+        lines += [*judge_counts(pin, cell), *speed_lines]
+        notes += [*speed_notes, *_moved(pin, cell, policy)]
+    told = {pins.family_of(pin.identity) for pin in baseline.cells if pin.name in missing}
     new = [c.name for c in cells if c.name not in used and c.family not in told]
     notes += [f"{name} is not in the baseline and was not judged; add it by update" for name in new]
+    # All scores of the call together, for Holm: the more of them, the stricter each is judged.
     everything = [*judge_scores(scores, policy), *lines]
     order = {pin.name: place for place, pin in enumerate(baseline.cells)}
     everything.sort(key=lambda line: order[line.cell])  # stable within a cell
@@ -227,16 +204,17 @@ def _missing(pin: CellPin, near: Sequence[GateCell]) -> JudgedLine:
         reason = "no candidate record of this cell is there; run it, or unpin it by a new pin"
     elif len(near) > 1:
         reason = f"{len(near)} candidates have other settings, and none the pinned ones: "
-        reason += "; ".join(differences(pin.identity, near[0].identity)[:3])
+        reason += "; ".join(pins.differences(pin.identity, near[0].identity)[:3])
     else:
-        reason = "; ".join(differences(pin.identity, near[0].identity))
+        reason = "; ".join(pins.differences(pin.identity, near[0].identity))
     return JudgedLine(pin.name, "cell", "cell", "not comparable", reason)
 
 
 def _scores(pin: CellPin, cell: GateCell) -> Iterator[Score | JudgedLine]:
     """Yield each pinned metric of a cell as something to judge, or the line that says why not."""
+    # Means over other images are other quantities, so they are not compared at all.
     for stored in cell.stored:
-        count = images_of(stored.record, cell.test_set)
+        count = pins.images_of(stored.record, cell.test_set)
         if count != pin.images:
             reason = f"{stored.folder.name} scored {count} images, the baseline {pin.images}"
             yield JudgedLine(pin.name, "cell", "images", "not comparable", reason)
@@ -251,25 +229,21 @@ def _scores(pin: CellPin, cell: GateCell) -> Iterator[Score | JudgedLine]:
         if reason := _other_images(pin, cell, key):
             yield JudgedLine(pin.name, "quality", key, "not comparable", reason)
             continue
+        pinned = dict(zip(pin.seeds, metric.scores, strict=True))
         numbers = [value for value in values if value is not None]
         yield Score(
             pin.name,
             key,
-            reference_of(metric, pin.images),
+            limits.reference_of(metric, pin.images),
             math.fsum(numbers) / len(numbers),
             len(numbers),
-            _identical(pin, metric, cell, numbers),
+            all(pinned.get(seed) == v for seed, v in zip(cell.seeds, numbers, strict=True)),
         )
-
-
-def _identical(pin: CellPin, metric: MetricPin, cell: GateCell, values: Sequence[float]) -> bool:
-    """Whether every candidate seed is a pinned one with the same score, to the last bit."""
-    pinned = dict(zip(pin.seeds, metric.scores, strict=True))
-    return all(pinned.get(s) == value for s, value in zip(cell.seeds, values, strict=True))
 
 
 def _moved(pin: CellPin, cell: GateCell, policy: Policy) -> Iterator[str]:
     """Say that pinned seeds score otherwise now: no verdict, but a change that is not neutral."""
+    # A harmless change leaves a seed's score where it is; one that draws other numbers does not.
     most, what = 0.0, ""
     for key, metric in pin.metrics.items():
         pinned = dict(zip(pin.seeds, metric.scores, strict=True))
@@ -277,7 +251,7 @@ def _moved(pin: CellPin, cell: GateCell, policy: Policy) -> Iterator[str]:
             value = one.record.scores[cell.test_set].get(key)
             if value is not None and seed in pinned and abs(value - pinned[seed]) > most:
                 most, what = abs(value - pinned[seed]), f"{key} of seed {seed}"
-    if most > floor_of(policy):
+    if most > limits.floor_of(policy):
         yield (
             f"{pin.name}: {what} is {most:.4f} from its pinned value, so the change is not "
             f"neutral, whatever the verdict"
@@ -290,7 +264,7 @@ def _other_images(pin: CellPin, cell: GateCell, key: str) -> str:
         names = samples(cell.stored, cell.test_set, key).images
     except DataError as error:
         return str(error)
-    found = rows_digest(names)
+    found = pins.rows_digest(names)
     if found is None or pin.image_digest is None or found == pin.image_digest:
         return ""
     return f"the rows are of {len(names)} images that are not those of the baseline"
@@ -300,34 +274,23 @@ def judge_scores(scores: Sequence[Score], policy: Policy) -> list[JudgedLine]:
     """Judge all scores of a call: Holm over the drops for regressions, over the gains apart."""
     worse = _judgements(scores, policy, 1)
     better = _judgements(scores, policy, -1)
-    return [
-        _line(score, down, up, policy)
-        for score, down, up in zip(scores, worse, better, strict=True)
-    ]
+    return [_line(*judged, policy) for judged in zip(scores, worse, better, strict=True)]
 
 
 def _judgements(scores: Sequence[Score], policy: Policy, sign: int) -> list[Judgement]:
-    chances = [p_value(s.reference, sign * s.drop, s.seeds, policy) for s in scores]
+    # A score without a spread has no p value: it is judged by floor and cap alone, outside of Holm.
+    chances = [limits.p_value(s.reference, sign * s.drop, s.seeds, policy) for s in scores]
     known = [p for p in chances if p is not None]
     steps = iter(holm_levels(known, policy.level))
     found = []
     for score, p in zip(scores, chances, strict=True):
         level = policy.level if p is None else next(steps)
-        allowed = tolerance(score.reference, score.seeds, level, policy)
+        allowed = limits.tolerance(score.reference, score.seeds, level, policy)
         down = 1 if METRICS[score.metric].higher_is_better else -1
         limit = None if allowed is None else score.reference.mean - sign * down * allowed
+        chance = (sign * score.drop, p, level, max(1, len(known)))
         found.append(
-            Judgement(
-                score.reference,
-                score.seeds,
-                sign * score.drop,
-                p,
-                level,
-                max(1, len(known)),
-                allowed,
-                limit,
-                score.identical,
-            )
+            Judgement(score.reference, score.seeds, *chance, allowed, limit, score.identical)
         )
     return found
 
@@ -336,20 +299,21 @@ def _line(score: Score, down: Judgement, up: Judgement, policy: Policy) -> Judge
     line = JudgedLine(
         score.cell, "quality", score.metric, "pass", "", score.reference.mean, score.candidate, down
     )
+    # To the last bit before any statistics: a rerun on this machine passes whatever the spread.
     if score.identical:
         return replace(line, reason="the same to the last bit")
     if down.tolerance is not None and down.drop > down.tolerance:
         beyond = "cap" if policy.cap is not None and down.drop > policy.cap else "limit"
         reason = f"a drop of {down.drop:.4g} is past the {beyond}"
         return replace(line, verdict="regressed", reason=reason)
-    known = score.reference.sd is not None  # one seed cannot tell luck from a gain
-    if known and up.tolerance is not None and up.drop > up.tolerance:
+    several = score.reference.sd is not None  # one seed cannot tell luck from a gain
+    if several and up.tolerance is not None and up.drop > up.tolerance:
         return replace(line, verdict="improved", reason=f"better by {up.drop:.4g}")
     if reason := _doubt(down, policy):
-        needed = seeds_needed(down.reference, down.drop, down.level)
-        words = f"{reason}; {_settle(down.reference, needed)}"
+        needed = limits.seeds_needed(down.reference, down.drop, down.level)
+        reason = f"{reason}; {_settle(down.reference, needed)}"
         judgement = replace(down, needed=needed)
-        return replace(line, verdict="inconclusive", reason=words, judgement=judgement)
+        return replace(line, verdict="inconclusive", reason=reason, judgement=judgement)
     return line
 
 
@@ -364,7 +328,7 @@ def _doubt(down: Judgement, policy: Policy) -> str:
             return "the baseline has one seed, which tells no spread"
         both = policy.floor is not None and policy.cap is not None and down.drop > policy.floor
         return "between floor and cap, and one seed tells no spread" if both else ""
-    if down.tolerance is not None and down.drop > max(floor_of(policy), down.tolerance / 2):
+    if down.tolerance is not None and down.drop > max(limits.floor_of(policy), down.tolerance / 2):
         return f"a drop of {down.drop:.4g} is nearer to the limit than to nothing"
     return ""
 

@@ -51,6 +51,7 @@ def reference_of(pin: MetricPin, images: int) -> Reference:
     """Return what a pinned metric says of a new seed; the model is in the head of this file."""
     if pin.sd is None:
         return Reference(pin.mean, None, 1)
+    # The spread of a few seeds may be small by luck; below what the rows allow it cannot lie.
     nested = math.sqrt((pin.rest_variance or 0.0) / max(1, images))
     return Reference(pin.mean, max(pin.sd, nested), len(pin.scores), nested > pin.sd)
 
@@ -73,6 +74,7 @@ def tolerance(reference: Reference, seeds: int, level: float, policy: Policy) ->
     found = learnt(reference, seeds, level)
     if found is None:
         return policy.floor if policy.cap is None else policy.cap
+    # First the floor, then the cap: the cap holds whatever chance would explain.
     floored = max(found, floor_of(policy))
     return floored if policy.cap is None else min(floored, policy.cap)
 
@@ -94,7 +96,7 @@ def p_value(reference: Reference, drop: float, seeds: int, policy: Policy) -> fl
         return None
     if drop <= floor_of(policy):
         return 1.0
-    if reference.sd == 0:
+    if reference.sd == 0:  # seeds that never differed: any drop is beyond chance
         return 0.0
     t = drop / (reference.sd * math.sqrt(1 / seeds + 1 / reference.seeds))
     return float(special.stdtr(reference.seeds - 1, -t))
@@ -110,10 +112,12 @@ def seeds_needed(reference: Reference, drop: float, level: float) -> tuple[int, 
 
     if reference.sd is None or drop <= 0:
         return None
+    # With more candidate seeds the limit falls towards t sd / sqrt(n_b), but never below that.
     for seeds in range(1, MOST_SEEDS + 1):
         limit = learnt(reference, seeds, level)
         if limit is not None and limit < drop:
             return seeds, False
+    # So both sides need more seeds, n each: the baseline's also make its quantile smaller.
     for seeds in range(reference.seeds + 1, MOST_SEEDS + 1):
         quantile = float(special.stdtrit(seeds - 1, 1 - level))
         if quantile * reference.sd * math.sqrt(2 / seeds) < drop:

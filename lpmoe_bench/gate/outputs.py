@@ -24,10 +24,16 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-
-# What the gate prints: a table for people, JUnit XML, Markdown for a step summary.
-
 # How a line of an outcome is worded, the same in every form of output.
+
+# Each verdict's mark in Markdown.
+MARKS = {
+    "pass": "✅",
+    "improved": "🎉",
+    "inconclusive": "❔",
+    "not comparable": "🚫",
+    "regressed": "❌",
+}
 
 
 def label(line: JudgedLine) -> str:
@@ -86,8 +92,8 @@ def show_outcome(outcome: Outcome, console: Console) -> None:
             console.print(f"{len(equal)} counts of parameters and FLOPs are equal")
         for line in lines:
             if line.reason and line.verdict != "pass":
-                words = f"{label(line)}: {line.verdict}, {line.reason}"
-                console.print(words, highlight=False, markup=False, soft_wrap=True)
+                said = f"{label(line)}: {line.verdict}, {line.reason}"
+                console.print(said, highlight=False, markup=False, soft_wrap=True)
     for note in outcome.notes:
         console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     verdict = Text(outcome.verdict, VERDICT_STYLES[outcome.verdict].terminal)
@@ -137,25 +143,18 @@ def to_junit(outcome: Outcome, strict: bool) -> str:
     root = ElementTree.Element("testsuites", attributes)
     suite = ElementTree.SubElement(root, "testsuite", attributes)
     for line in outcome.lines:
-        _case(suite, line, failing, skipped)
+        names = {"classname": _clean(line.cell), "name": _clean(label(line))}
+        case, said = ElementTree.SubElement(suite, "testcase", names), _clean(sentence(line))
+        if line.verdict in failing:
+            attributes = {"message": said, "type": line.verdict}
+            ElementTree.SubElement(case, "failure", attributes).text = said
+        elif line.verdict in skipped:
+            ElementTree.SubElement(case, "skipped", {"message": said})
     for note in outcome.notes:
         ElementTree.SubElement(suite, "system-out").text = _clean(note)
     ElementTree.indent(root, " ")
     text = ElementTree.tostring(root, encoding="unicode")
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{text}\n'
-
-
-def _case(
-    suite: ElementTree.Element, line: JudgedLine, failing: set[str], skipped: set[str]
-) -> None:
-    names = {"classname": _clean(line.cell), "name": _clean(label(line))}
-    case = ElementTree.SubElement(suite, "testcase", names)
-    said = _clean(sentence(line))
-    if line.verdict in failing:
-        attributes = {"message": said, "type": line.verdict}
-        ElementTree.SubElement(case, "failure", attributes).text = said
-    elif line.verdict in skipped:
-        ElementTree.SubElement(case, "skipped", {"message": said})
 
 
 def _clean(text: str) -> str:
@@ -164,13 +163,6 @@ def _clean(text: str) -> str:
 
 # An outcome as Markdown for the summary of a GitHub step.
 
-MARKS = {
-    "pass": "✅",
-    "improved": "🎉",
-    "inconclusive": "❔",
-    "not comparable": "🚫",
-    "regressed": "❌",
-}
 VARIABLE = "GITHUB_STEP_SUMMARY"
 
 
@@ -191,6 +183,7 @@ def write_summary(outcome: Outcome, path: Path | None) -> None:
     """Write to a file; without one, append to the summary of the GitHub step, if this is one."""
     if path is not None:
         write_atomically(path, summary_markdown(outcome))
+    # Steps of one job share the file, so it is appended to.
     elif own := os.environ.get(VARIABLE):
         try:
             with open(own, "a", encoding="utf-8") as file:
@@ -202,6 +195,7 @@ def write_summary(outcome: Outcome, path: Path | None) -> None:
 def plain_markdown(text: str) -> str:
     """Return text that Markdown and HTML show as it is: no markup, link, mention or line break."""
     text = "".join(c if c.isprintable() else " " for c in text)
+    # Markdown resolves character references after it has looked for markup, so they show as text.
     text = html.escape(" ".join(text.split()), quote=False)
     return re.sub(r"([\\`*_{}\[\]()#+!|~@:-])", lambda match: f"&#{ord(match[0])};", text)
 
@@ -253,7 +247,8 @@ def explain_limit(
     pin: CellPin, metric: str, policy: Policy, outcome: Outcome | None, cells: Sequence[GateCell]
 ) -> list[str]:
     """Explain one limit; with an outcome also the verdict, else for as many seeds as are pinned."""
-    line = _line_of(outcome, pin.name, metric) if outcome else None
+    lines = [one for one in outcome.lines if one.cell == pin.name] if outcome else []
+    line = next((one for one in lines if (one.kind, one.name) == ("quality", metric)), None)
     judgement = line.judgement if line else None
     found, label = pin.metrics[metric], METRICS[metric].label if metric in METRICS else metric
     seeds = judgement.seeds if judgement else len(pin.seeds)
@@ -266,17 +261,11 @@ def explain_limit(
         said += _same_seeds(pin, found, cells, metric)
     elif line:
         said.append(f"The verdict is {line.verdict}: {line.reason}.")
-    elif outcome:
-        told = next(one for one in outcome.lines if one.cell == pin.name)
-        said.append(f"The cell is {told.verdict}: {told.reason}.")
+    elif lines:  # of the whole cell, which nothing could be compared with
+        said.append(f"The cell is {lines[0].verdict}: {lines[0].reason}.")
     else:
         said.append("No candidate is there; the limit is the one that such a candidate would meet.")
     return said
-
-
-def _line_of(outcome: Outcome, cell: str, metric: str) -> JudgedLine | None:
-    lines = (one for one in outcome.lines if one.kind == "quality")
-    return next((one for one in lines if (one.cell, one.name) == (cell, metric)), None)
 
 
 def _spread(pin: CellPin, found: MetricPin) -> Iterator[str]:
@@ -290,9 +279,11 @@ def _spread(pin: CellPin, found: MetricPin) -> Iterator[str]:
     if found.rest_variance is None:
         return
     nested = math.sqrt(found.rest_variance / max(1, pin.images))
-    words = f"The rows of {pin.images} images, nested within the seeds, allow no sd below"
     raised = "so it is raised to that" if nested > found.sd else "so it stands"
-    yield f"{words} {nested:.4f}, {raised}."
+    yield (
+        f"The rows of {pin.images} images, nested within the seeds, allow no sd below "
+        f"{nested:.4f}, {raised}."
+    )
 
 
 def _limit(
@@ -310,6 +301,7 @@ def _limit(
             return
     else:
         found = limits.learnt(reference, seeds, level) or 0.0
+        # The drop is t x sd x sqrt(1/n_c + 1/n_b): t is what is left of it without the last two.
         scale = reference.sd * math.sqrt(1 / seeds + 1 / reference.seeds)
         quantile = found / scale if scale else 0.0
         if family > 1:
@@ -335,21 +327,18 @@ def _limit(
 
 def _verdict(line: JudgedLine, judgement: Judgement, policy: Policy) -> Iterator[str]:
     seeds = f"{judgement.seeds} seeds" if judgement.seeds > 1 else "one seed"
-    words = f"The candidate scores {line.candidate:.4f} over {seeds}"
     p = "" if judgement.p is None else f" (one-sided p {judgement.p:.3g})"
-    yield f"{words}, {_way(judgement.drop)}{p}: {line.verdict}."
+    drop = "no drop"
+    if judgement.drop:
+        change = judgement.drop
+        drop = f"a drop of {change:.4f}" if change > 0 else f"better by {-change:.4f}"
+    yield f"The candidate scores {line.candidate:.4f} over {seeds}, {drop}{p}: {line.verdict}."
     if line.reason:
         yield f"{line.reason[:1].upper()}{line.reason[1:]}."
     needed = limits.seeds_needed(judgement.reference, judgement.drop, judgement.level)
     if line.verdict == "pass" and needed and judgement.drop > limits.floor_of(policy):
         side = "both sides" if needed[1] else "the candidate"
         yield f"Were that drop real, about {needed[0]} seeds of {side} would show it."
-
-
-def _way(drop: float) -> str:
-    if drop == 0:
-        return "no drop"
-    return f"a drop of {drop:.4f}" if drop > 0 else f"better by {-drop:.4f}"
 
 
 def _same_seeds(
@@ -366,5 +355,5 @@ def _same_seeds(
     }
     pairs = [(s, before[s], v) for s, v in after.items() if s in before and v is not None]
     if pairs:
-        words = ", ".join(f"seed {s} {v - old:+.2g}" for s, old, v in pairs)
-        yield f"Seed by seed, which decides nothing (see docs/gate.md): {words}."
+        each = ", ".join(f"seed {s} {v - old:+.2g}" for s, old, v in pairs)
+        yield f"Seed by seed, which decides nothing (see docs/gate.md): {each}."

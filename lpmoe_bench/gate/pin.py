@@ -21,7 +21,6 @@ from lpmoe_bench.records.store import Found, StoredRecord
 
 # Candidate records grouped into cells: one method with its settings on one test set.
 
-
 DIGITS = 12  # of a digest, in sentences
 
 
@@ -49,6 +48,7 @@ def gather_cells(found: Found, where: str) -> list[GateCell]:
     Raises NotComparableError where there is none, UsageError where one seed of one cell is there
     twice with different scores, since nobody knows which of the two is meant.
     """
+    # A record with several test sets takes part in a cell for each of them.
     groups: dict[tuple[Hashable, str], list[StoredRecord]] = {}
     for stored in found.stored:
         if stored.record.superseded_by:
@@ -100,8 +100,9 @@ def family_of(identity: Mapping[str, Any]) -> tuple[str, ...]:
 def differences(pinned: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
     """Say what differs between two identities; the fingerprint only where nothing else does."""
     names = [n for n in sorted({*pinned, *found}) if pinned.get(n) != found.get(n)]
+    # The fingerprint differs with anything else, and says less than what it hashes.
     told = [n for n in names if n != "fingerprint"] or names
-    return [f"{n.replace('_', ' ')} {_word(pinned, n)} against {_word(found, n)}" for n in told]
+    return [f"{n.replace('_', ' ')} {_shown(pinned, n)} against {_shown(found, n)}" for n in told]
 
 
 def images_of(record: Record, test: str) -> int:
@@ -113,27 +114,19 @@ def images_of(record: Record, test: str) -> int:
 def _cell(stored: Sequence[StoredRecord], test: str) -> GateCell:
     seeds: dict[int | str, StoredRecord] = {}
     for one in sorted(stored, key=lambda one: (one.record.seed or 0, one.record.fingerprint)):
-        seed = _seed(one.record)
-        if seed in seeds:
-            _check_copy(seeds[seed], one, seed)
-        else:
-            seeds[seed] = one
+        # Maps of no known seed are told apart by what they are, so two of them are two seeds.
+        known = one.record.seed
+        seed = one.record.fingerprint[:DIGITS] if known is None else known
+        first = seeds.setdefault(seed, one)
+        if first.record.scores != one.record.scores:
+            raise UsageError(
+                f"seed {seed} of {first.record.id} is there twice with different scores, in "
+                f"{first.folder} and in {one.folder}; name the folder that is meant, or a fresh one"
+            )
     first = stored[0].record
     return GateCell(
         _name(first, test), test, identity_of(first, test), tuple(seeds), tuple(seeds.values())
     )
-
-
-def _check_copy(a: StoredRecord, b: StoredRecord, seed: int | str) -> None:
-    if a.record.scores != b.record.scores:
-        raise UsageError(
-            f"seed {seed} of {a.record.id} is there twice with different scores, in {a.folder} and "
-            f"in {b.folder}; name the folder that is meant, or a fresh one"
-        )
-
-
-def _seed(record: Record) -> int | str:
-    return record.fingerprint[:DIGITS] if record.seed is None else record.seed
 
 
 def _name(record: Record, test: str) -> str:
@@ -144,7 +137,7 @@ def _name(record: Record, test: str) -> str:
     return f"{kind}{'/'.join(parts)} on {test} by {record.protocol.name}"
 
 
-def _word(identity: Mapping[str, Any], name: str) -> str:
+def _shown(identity: Mapping[str, Any], name: str) -> str:
     value = identity.get(name)
     text = "nothing" if value is None or value == "" else str(value)
     return text[:DIGITS] if len(text) in (40, 64) else text
@@ -152,11 +145,8 @@ def _word(identity: Mapping[str, Any], name: str) -> str:
 
 def newest_record(cells: Sequence[GateCell]) -> Record:
     """Return the newest record of all, which dates a pin: the clock would change its bytes."""
-    return max(_records(cells), key=lambda record: (record.created, record.id))
-
-
-def _records(cells: Sequence[GateCell]) -> Iterator[Record]:
-    return (stored.record for cell in cells for stored in cell.stored)
+    records = (stored.record for cell in cells for stored in cell.stored)
+    return max(records, key=lambda record: (record.created, record.id))
 
 
 # Cells turned into pins: scores a seed, their spread, counts, speed.
@@ -228,6 +218,7 @@ def metric_pin(scores: Sequence[float], rows: Any | None, images: int, policy: P
         sd=statistics.stdev(scores) if several else None,
         rest_variance=spread_of(rows).rest_variance if rows is not None and several else None,
     )
+    # For readers of the file; the gate works it out anew, at the level of Holm's procedure.
     limit = tolerance(reference_of(bare, images), len(scores), policy.level, policy)
     return bare.model_copy(update={"tolerance": limit})
 
@@ -274,14 +265,10 @@ def hardware_of(record: Record) -> str:
 
 
 def _metrics(cell: GateCell, asked: Sequence[str] | None) -> Iterator[str]:
-    record = cell.stored[0].record
-    present = [key for key in record.scores[cell.test_set] if key in METRICS]
-    present = [
-        key
-        for key in present
-        if all(one.record.scores[cell.test_set].get(key) is not None for one in cell.stored)
-    ]
-    protocol = PROTOCOLS.get(record.protocol.name)
+    scores = [one.record.scores[cell.test_set] for one in cell.stored]
+    known = [key for key in scores[0] if key in METRICS]
+    present = [key for key in known if all(of_seed.get(key) is not None for of_seed in scores)]
+    protocol = PROTOCOLS.get(cell.stored[0].record.protocol.name)
     default = [k for k in protocol.headline if k in present] if protocol else present
     chosen = list(dict.fromkeys(asked or default))
     if not chosen:
@@ -348,18 +335,18 @@ def changed(old: CellPin | None, new: CellPin) -> Iterator[str]:
     if old is None:
         yield f"{new.name}: new, {len(new.seeds)} seeds"
         return
-    words = differences(old.identity, new.identity)
+    found = differences(old.identity, new.identity)
     if old.seeds != new.seeds:
-        words.append(f"seeds {_list(old.seeds)} against {_list(new.seeds)}")
+        found.append(f"seeds {_list(old.seeds)} against {_list(new.seeds)}")
     if (old.images, old.image_digest) != (new.images, new.image_digest):
-        words.append(f"{old.images} images against {new.images}, or others")
+        found.append(f"{old.images} images against {new.images}, or others")
     for key in dict.fromkeys([*old.metrics, *new.metrics]):
-        words += _metric(old, new, key)
-    words += [f"{d}" for d in differences(old.counts, new.counts)]
+        found += _metric(old, new, key)
+    found += differences(old.counts, new.counts)
     if old.speed != new.speed:
-        words.append("speeds measured anew" if new.speed else "speeds dropped")
-    if words:
-        yield f"{new.name}: " + "; ".join(words)
+        found.append("speeds measured anew" if new.speed else "speeds dropped")
+    if found:
+        yield f"{new.name}: " + "; ".join(found)
 
 
 def _metric(old: CellPin, new: CellPin, key: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -96,6 +96,7 @@ class Measured:
             return self.map.mean if self.mask.foreground else 1 - self.map.mean
         if self.mask.empty_quadrant and self.mode.empty_quadrant == "nan":
             return float("nan")
+        # alpha 0.5: half for the values on and off the object, half for the four quadrants.
         on, off = self.map.moments(True), self.map.moments(False)
         return structure(on, off, self._quadrants, self.mode.constant_quadrant == "as rounded")
 
@@ -109,24 +110,18 @@ class Measured:
         """Weighted F-measure, beta^2 1; 0 for an empty mask. Margolin et al., CVPR 2014."""
         if not self.mask.foreground:
             return 0.0
-        from lpmoe_bench.metrics.kernels import ONE, object_error
+        from lpmoe_bench.metrics import kernels
 
         around, (errors, places) = self.mask.surroundings, self.map.errors()
-        missed = object_error(
-            places, self.mask.pixels, errors, around.box, around.near, around.nearest, _taps()
+        missed = kernels.object_error(
+            *(places, self.mask.pixels, errors, around.box, around.near, around.nearest),
+            kernels.gaussian_taps(),
         )
         # Margolin's weights are 2 - exp(ln(1/2) / 5 * distance), so that far errors count twice.
-        wrong = 2 * float(self.map.sums[0]) - self.map.weighted_background() / ONE
+        wrong = 2 * float(self.map.sums[0]) - self.map.weighted_background() / kernels.ONE
         hit = self.mask.foreground - missed
         recall, precision = 1 - missed / self.mask.foreground, hit / (hit + wrong + EPS)
         return 2 * recall * precision / (recall + precision + EPS)
-
-
-@cache
-def _taps() -> np.ndarray:
-    from lpmoe_bench.metrics.kernels import gaussian_taps
-
-    return gaussian_taps()
 
 
 # Curves of a data set: precision, recall, F and E over the 256 thresholds.
@@ -223,6 +218,7 @@ def score_pair(
     pair = _measure(pred, mask, protocol, mode or mode_of(protocol))
     formulas = {key: get_metric(key).of_pair for key in protocol.metrics}
     values = {key: formula(pair, protocol) for key, formula in formulas.items() if formula}
+    # A flag on what the protocol does not print would only puzzle.
     structured = "s_measure" in values
     aligned = any(key.startswith("e_") for key in values)
     flags = [
@@ -278,14 +274,15 @@ def _measure(
     pred: np.ndarray, mask: np.ndarray | PreparedMask, protocol: Protocol, mode: Mode
 ) -> Measured:
     if not isinstance(mask, PreparedMask):
-        _check(pred, mask)
+        check_pair(pred, mask)
         mask = prepare_mask(mask, protocol)
     assert mask.threshold == protocol.mask_threshold, "the mask was prepared for another protocol"
-    _check(pred, mask.pixels)
+    check_pair(pred, mask.pixels)
     return Measured(pred, mask, protocol.normalisation, mode, protocol.binary_threshold)
 
 
-def _check(pred: np.ndarray, mask: np.ndarray) -> None:
+def check_pair(pred: np.ndarray, mask: np.ndarray) -> None:
+    """Raise DataError unless map and mask are both uint8 of one shape (h, w)."""
     if pred.ndim != 2 or pred.shape != mask.shape or not pred.size:
         raise DataError(
             f"map is {pred.shape} and mask is {mask.shape}; both must be (h, w) of the same size"

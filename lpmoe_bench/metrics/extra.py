@@ -160,14 +160,6 @@ def _multiscale_iou(p: np.ndarray, g: np.ndarray, mode: str) -> float | None:
     return float(np.mean(np.array(areas)[upper]))
 
 
-def _effort(p: np.ndarray, g: np.ndarray, _: Any) -> Score:
-    return float(_sod().HumanCorrectionEffortMeasure().cal_hce(p, g))
-
-
-def _context(p: np.ndarray, g: np.ndarray, _: Any) -> Score:
-    return _step(_sod().ContextMeasure(), p, g)
-
-
 def _camouflage(p: np.ndarray, g: np.ndarray, image: Any) -> Score:
     if min(g.shape) < PATCH:
         return None
@@ -311,7 +303,7 @@ _ALL = (
         hazard="unbounded and made for large images: it depends on the resolution, and by about "
         "1% on the versions of OpenCV and scikit-image",
         cost="0.9 to 1.3",
-        compute=_effort,
+        compute=lambda p, g, _: float(_sod().HumanCorrectionEffortMeasure().cal_hce(p, g)),
     ),
     Extra(
         "context_measure",
@@ -324,7 +316,7 @@ _ALL = (
         hazard="a perfect map does not reach 1, and how far it stays below depends on the object",
         undefined="an empty mask, or an object along one exact diagonal",
         cost="0.5 to 0.8",
-        compute=_context,
+        compute=lambda p, g, _: _step(_sod().ContextMeasure(), p, g),
     ),
     Extra(
         "camouflage_context_measure",

@@ -53,6 +53,45 @@ class Metric:
         return "↑" if self.higher_is_better else "↓"
 
 
+OfPair = Callable[[Any, Any], Any]  # of a map beside its mask, and the protocol
+BEST_LEVEL = "at the level where the data set's mean curve is highest"
+
+
+def _at_thresholds(
+    key: str, symbol: str, text: str, curve: OfPair, adaptive: OfPair
+) -> tuple[Metric, ...]:
+    """What papers print of a score that depends on a threshold: mean, maximum, adaptive."""
+
+    def one(end: str, short: str, where: str, of_pair: OfPair, per_image: bool = True) -> Metric:
+        label, latex = f"{key.upper()} {short}", f"${symbol}^{{\\mathrm{{{short}}}}}$"
+        return Metric(f"{key}_{end}", label, latex, True, f"{text} {where}", of_pair, per_image)
+
+    def mean(pair: Any, protocol: Any) -> float:
+        return float(curve(pair, protocol).mean())
+
+    return (
+        one("mean", "mean", "of the thresholded map, mean over the 256 levels", mean),
+        one("max", "max", BEST_LEVEL, curve, per_image=False),
+        one("adaptive", "adp", "at twice the map's mean (at most 1)", adaptive),
+    )
+
+
+def _at_half(key: str, label: str, higher: bool, definition: str) -> Metric:
+    """A ratio of one image's pixels, its map cut at 0.5: an attribute of `formulas.Counts`."""
+    label = f"{label}@.5"
+    return Metric(key, label, label, higher, definition, lambda pair, _: getattr(pair.binary, key))
+
+
+def _mean256(key: str, label: str) -> Metric:
+    """The mean over all levels of an overlap: what PraNet's code calls mDice and mIoU."""
+
+    def mean(pair: Any, protocol: Any) -> float:
+        return float(getattr(pair.curve, key).mean())
+
+    text = f"{label}, mean over the 256 levels"
+    return Metric(f"{key}_mean256", f"{label} mean256", f"m{label}", True, text, mean)
+
+
 def _of_data_set(
     name: str, label: str, higher: bool, definition: str, ratio: Callable[[Any], Any]
 ) -> Metric:
@@ -80,54 +119,18 @@ _ALL = (
         "around the centroid has weight 0",
         lambda pair, _: pair.s_measure,
     ),
-    Metric(
-        "e_mean",
-        "E mean",
-        r"$E_\phi^{\mathrm{mean}}$",
-        True,
-        "enhanced alignment of the thresholded map, mean over the 256 levels",
-        lambda pair, _: float(pair.e_curve.mean()),
-    ),
-    Metric(
-        "e_max",
-        "E max",
-        r"$E_\phi^{\mathrm{max}}$",
-        True,
-        "enhanced alignment at the level where the data set's mean curve is highest",
+    *_at_thresholds(
+        "e",
+        r"E_\phi",
+        "enhanced alignment",
         lambda pair, _: pair.e_curve,
-        per_image=False,
-    ),
-    Metric(
-        "e_adaptive",
-        "E adp",
-        r"$E_\phi^{\mathrm{adp}}$",
-        True,
-        "enhanced alignment at twice the map's mean (at most 1)",
         lambda pair, _: pair.e_adaptive,
     ),
-    Metric(
-        "f_mean",
-        "F mean",
-        r"$F_\beta^{\mathrm{mean}}$",
-        True,
-        "F-measure of the thresholded map, mean over the 256 levels",
-        lambda pair, protocol: float(pair.curve.f(protocol.f_beta2).mean()),
-    ),
-    Metric(
-        "f_max",
-        "F max",
-        r"$F_\beta^{\mathrm{max}}$",
-        True,
-        "F-measure at the level where the data set's mean curve is highest",
+    *_at_thresholds(
+        "f",
+        r"F_\beta",
+        "F-measure",
         lambda pair, protocol: pair.curve.f(protocol.f_beta2),
-        per_image=False,
-    ),
-    Metric(
-        "f_adaptive",
-        "F adp",
-        r"$F_\beta^{\mathrm{adp}}$",
-        True,
-        "F-measure at twice the map's mean (at most 1)",
         lambda pair, protocol: pair.adaptive.f(protocol.f_beta2),
     ),
     Metric(
@@ -146,30 +149,14 @@ _ALL = (
         "mean absolute error of the normalised map",
         lambda pair, _: pair.mae,
     ),
-    Metric(
+    _at_half(
         "ber",
-        "BER@.5",
-        "BER@.5",
+        "BER",
         False,
         "balanced error rate at 0.5 as a fraction: 1 - (recall + specificity) / 2, per image",
-        lambda pair, _: pair.binary.ber,
     ),
-    Metric(
-        "dice",
-        "Dice@.5",
-        "Dice@.5",
-        True,
-        "2 tp / (2 tp + fp + fn) at 0.5, per image",
-        lambda pair, _: pair.binary.dice,
-    ),
-    Metric(
-        "iou",
-        "IoU@.5",
-        "IoU@.5",
-        True,
-        "tp / (tp + fp + fn) at 0.5, per image",
-        lambda pair, _: pair.binary.iou,
-    ),
+    _at_half("dice", "Dice", True, "2 tp / (2 tp + fp + fn) at 0.5, per image"),
+    _at_half("iou", "IoU", True, "tp / (tp + fp + fn) at 0.5, per image"),
     Metric(
         "iou_from65",
         "IoU@.5>=.65",
@@ -178,52 +165,17 @@ _ALL = (
         "IoU at 0.5 of an image that reaches 0.65, else 0",
         lambda pair, _: pair.binary.iou if pair.binary.iou >= 0.65 else 0.0,
     ),
-    Metric(
-        "accuracy",
-        "Acc@.5",
-        "Acc@.5",
-        True,
-        "share of pixels that are right at 0.5, per image",
-        lambda pair, _: pair.binary.accuracy,
-    ),
-    Metric(
-        "recall",
-        "Recall@.5",
-        "Recall@.5",
-        True,
-        "tp / (tp + fn) at 0.5, per image",
-        lambda pair, _: pair.binary.recall,
-    ),
-    Metric(
-        "specificity",
-        "Spec@.5",
-        "Spec@.5",
-        True,
-        "tn / (tn + fp) at 0.5, per image",
-        lambda pair, _: pair.binary.specificity,
-    ),
-    Metric(
-        "dice_mean256",
-        "Dice mean256",
-        "mDice",
-        True,
-        "Dice, mean over the 256 levels",
-        lambda pair, _: float(pair.curve.dice.mean()),
-    ),
-    Metric(
-        "iou_mean256",
-        "IoU mean256",
-        "mIoU",
-        True,
-        "IoU, mean over the 256 levels",
-        lambda pair, _: float(pair.curve.iou.mean()),
-    ),
+    _at_half("accuracy", "Acc", True, "share of pixels that are right at 0.5, per image"),
+    _at_half("recall", "Recall", True, "tp / (tp + fn) at 0.5, per image"),
+    _at_half("specificity", "Spec", True, "tn / (tn + fp) at 0.5, per image"),
+    _mean256("dice", "Dice"),
+    _mean256("iou", "IoU"),
     Metric(
         "dice_max",
         "Dice max",
         r"Dice$^{\mathrm{max}}$",
         True,
-        "Dice at the level where the data set's mean curve is highest",
+        f"Dice {BEST_LEVEL}",
         lambda pair, _: pair.curve.dice,
         per_image=False,
     ),
@@ -237,26 +189,21 @@ _ALL = (
         per_image=False,
         of_curves=_best_f,
     ),
-    _of_data_set("ber", "BER", False, "balanced error rate", lambda counts: counts.ber),
+    # Of all pixels together, not a mean over images: a large object counts more than a small one.
+    _of_data_set("ber", "BER", False, "balanced error rate", lambda c: c.ber),
     _of_data_set(
-        "miss",
-        "Miss",
-        False,
-        "share of object pixels that are missed",
-        lambda counts: 1 - counts.recall,
+        "miss", "Miss", False, "share of object pixels that are missed", lambda c: 1 - c.recall
     ),
     _of_data_set(
         "false_alarm",
         "False alarm",
         False,
         "share of background called object",
-        lambda counts: 1 - counts.specificity,
+        lambda c: 1 - c.specificity,
     ),
-    _of_data_set(
-        "accuracy", "Acc", True, "share of pixels that are right", lambda counts: counts.accuracy
-    ),
-    _of_data_set("iou", "IoU", True, "tp / (tp + fp + fn)", lambda counts: counts.iou),
-    _of_data_set("dice", "Dice", True, "2 tp / (2 tp + fp + fn)", lambda counts: counts.dice),
+    _of_data_set("accuracy", "Acc", True, "share of pixels that are right", lambda c: c.accuracy),
+    _of_data_set("iou", "IoU", True, "tp / (tp + fp + fn)", lambda c: c.iou),
+    _of_data_set("dice", "Dice", True, "2 tp / (2 tp + fp + fn)", lambda c: c.dice),
 )
 METRICS = {metric.key: metric for metric in _ALL}
 OF_COUNTS = {key: metric.of_counts for key, metric in METRICS.items() if metric.of_counts}

@@ -1,6 +1,7 @@
 """Compiled kernels: counts by line and level, distances to the object, smoothed errors."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,7 @@ def count_lines(mask):
 
 @kernel
 def _count_part(pred, mask, top, bottom, left, right):
+    # Place 256 m + p holds the pixels of level p and mask value m.
     tables = np.zeros((LANES, 512), np.uint32)
     a, b, c, d = tables[0], tables[1], tables[2], tables[3]
     whole = left + (right - left) // LANES * LANES
@@ -90,6 +92,7 @@ BAND = 18  # squared distance to which the smoothing of the object's errors can 
 ONE = 2.0**32  # the weight 1 in fixed point: sums of integers do not depend on their order
 
 
+@cache
 def weight_table() -> np.ndarray:
     """Return exp(ln(1/2) / 5 * d) by squared distance, as uint32 in units of 1 / ONE; 0 for 0.
 
@@ -101,6 +104,7 @@ def weight_table() -> np.ndarray:
     return np.rint(table * ONE).astype(np.uint32)
 
 
+@cache
 def nearest_offsets() -> tuple[np.ndarray, np.ndarray]:
     """Return offsets (dx, dy), (n, 2), in the order of search, and where each distance begins.
 
@@ -120,6 +124,7 @@ def nearest_offsets() -> tuple[np.ndarray, np.ndarray]:
 def _down_columns(mask, away):
     """Write each pixel's distance to the object within its column; REACH + 1 where too far."""
     h, w = mask.shape
+    # Down, then up: each pixel ends with the nearer of the object pixels above and below it.
     for x in range(w):
         away[0, x] = 0 if mask[0, x] else REACH + 1
     for y in range(1, h):
@@ -148,6 +153,7 @@ def _envelope(away, site, height, start):
         # last one began, the last one is nowhere the lowest any more.
         while n > 0:
             rise = x * x + f - site[n - 1] * site[n - 1] - height[n - 1]
+            # Where both are equal: x^2 - s^2 + f - h = 2 (x - s) * crossing.
             begin = np.int64(np.floor(rise * 0.5 / (x - site[n - 1]))) + 1
             if begin > start[n - 1]:
                 break
@@ -209,6 +215,7 @@ def nearest_pixels(mask, near, squares, offsets, starts):
     h, w = mask.shape
     nearest = np.empty_like(near)
     for i in range(len(near)):
+        # The squared distance is known, so only offsets of just that length are tried.
         y, x = near[i] // w, near[i] % w
         for k in range(starts[squares[i]], starts[squares[i] + 1]):
             u, v = x + offsets[k, 0], y + offsets[k, 1]
@@ -226,6 +233,7 @@ def nearest_pixels(mask, near, squares, offsets, starts):
 # needs it; and only the object's box with a rim of 3 pixels can matter.
 
 
+@cache
 def gaussian_taps() -> np.ndarray:
     """Return the first four taps of the 7-tap Gaussian of sigma 5, which is symmetric."""
     taps = np.exp(-(np.arange(-3, 4) ** 2) / 50)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache, cached_property
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -99,11 +99,10 @@ class PreparedMask:
     @cached_property
     def surroundings(self) -> Surroundings:
         """What the weighted F-measure needs; the mask must not be empty."""
-        from lpmoe_bench.metrics.kernels import nearest_pixels, weigh_background
+        from lpmoe_bench.metrics import kernels
 
-        table, offsets, starts = _tables()
-        weights, near, squares = weigh_background(self.pixels, table)
-        nearest = nearest_pixels(self.pixels, near, squares, offsets, starts)
+        weights, near, squares = kernels.weigh_background(self.pixels, kernels.weight_table())
+        nearest = kernels.nearest_pixels(self.pixels, near, squares, *kernels.nearest_offsets())
         rows, columns = (np.flatnonzero(line) for line in self._lines)
         box = (int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1)
         return Surroundings(weights, near, nearest, box)
@@ -117,13 +116,6 @@ class PreparedMask:
         """Do all the work now, so that threads that share the mask only read it; return self."""
         self._done = (self.corner, self.weight_sum if self.foreground else 0.0)
         return self
-
-
-@cache
-def _tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    from lpmoe_bench.metrics.kernels import nearest_offsets, weight_table
-
-    return weight_table(), *nearest_offsets()
 
 
 # An 8-bit map beside a prepared mask, reduced to the sums that the scores are made of.
@@ -207,6 +199,7 @@ class ByteMap:
         total = off + on
         mean = float(levels @ self.values) / total
         away = self.values - mean
+        # Products of deviations, by mask value: 1 - y on the object, -y off it.
         lower, upper = (counts @ away).tolist()
         y = on / total
         only = np.flatnonzero(levels)
@@ -233,13 +226,11 @@ class ByteMap:
 
         total = weighted_sum(self.pred, self.mask.surroundings.weights)
         # The values are a straight line over the levels, so the sum over levels is enough.
-        zero, one = self.values[self.low], self.values[self.high]
+        zero, one, weights = self.values[self.low], self.values[self.high], self.mask.weight_sum
         if self.constant:
-            return float(zero) * self.mask.weight_sum
+            return float(zero) * weights
         slope = float(one - zero) / (self.high - self.low)
-        return float(zero) * self.mask.weight_sum + slope * (
-            total - self.low * self.mask.weight_sum
-        )
+        return float(zero) * weights + slope * (total - self.low * weights)
 
     def errors(self) -> tuple[np.ndarray, np.ndarray]:
         """Return 1 - map as a table, and each pixel's place in it, (h, w)."""
@@ -288,6 +279,7 @@ class FloatMap:
         return formulas.Counts.of(tp, fp, self.mask.foreground, self.mask.size)
 
     def counts_over(self, grid: str, above: bool = False) -> formulas.Counts:
+        # One count for both: thresholds passed by background are 0..256, those by object 257..513.
         places = formulas.passed(self.values, grid, above) + 257 * self.mask.pixels.astype(np.int64)
         fp, tp = formulas.counts_passing(np.bincount(places.ravel(), minlength=514).reshape(2, 257))
         return formulas.Counts.of(tp, fp, self.mask.foreground, self.mask.size)

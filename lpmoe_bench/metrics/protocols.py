@@ -231,11 +231,6 @@ _ALL = (
 PROTOCOLS = {protocol.name: protocol for protocol in _ALL}
 
 
-def list_protocols() -> list[str]:
-    """Return the names of all protocols."""
-    return sorted(PROTOCOLS)
-
-
 def get_protocol(name: str) -> Protocol:
     """Return the protocol of that name.
 
@@ -252,8 +247,6 @@ def get_protocol(name: str) -> Protocol:
 
 # Modes: what counts where PySODMetrics is wrong, and where MATLAB's tools differ from it.
 
-ModeName = Literal["default", "reference", "matlab", "pranet"]
-
 
 @dataclass(frozen=True)
 class Mode:
@@ -268,7 +261,7 @@ class Mode:
     than at least at it.
     """
 
-    name: ModeName
+    name: Literal["default", "reference", "matlab", "pranet"]
     empty_quadrant: Literal["skip", "nan"] = "skip"
     constant_quadrant: Literal["exact", "as rounded"] = "exact"
     single_pixel: Literal["exact", "as divided"] = "exact"
@@ -282,19 +275,11 @@ REFERENCE = Mode(
 )
 MATLAB = Mode("matlab", grid="matlab", alignment_above=True)
 PRANET = Mode("pranet", grid="matlab")
-MODES = {mode.name: mode for mode in (DEFAULT, REFERENCE, MATLAB, PRANET)}
 _OF_THRESHOLDS = {
     "256 levels, at least": DEFAULT,
     "MATLAB grid, at least": PRANET,
     "MATLAB grid, at least; E above": MATLAB,
 }
-
-
-def get_mode(name: str) -> Mode:
-    """Return the mode of that name; raises UsageError for an unknown one."""
-    if name not in MODES:
-        raise UsageError.unknown("mode", name, MODES)
-    return MODES[name]
 
 
 def mode_of(protocol: Protocol) -> Mode:
@@ -332,6 +317,8 @@ _EMPTY = {
 
 def explain_protocol(protocol: Protocol) -> list[tuple[str, str]]:
     """Return (field, sentences) that tell all of a protocol, each of its metrics included."""
+    level = protocol.binary_threshold
+    share = f"{level:g}" if level == 0.5 else f"{level * 255:g} of 255"
     named = {key: get_metric(key) for key in protocol.metrics}
     first, *rest = [named[key].label for key in protocol.headline]
     shown = ", ".join([first, *rest])
@@ -345,7 +332,7 @@ def explain_protocol(protocol: Protocol) -> list[tuple[str, str]]:
             f"A mask pixel is object above {protocol.mask_threshold} of 255; masks are never "
             f"resized. {_EMPTY[protocol.empty_masks]}",
         ),
-        ("binary", f"At '.5' a map pixel is object strictly above {_share(protocol)}."),
+        ("binary", f"At '.5' a map pixel is object strictly above {share}."),
         *_curves(protocol),
         ("images", _AGGREGATION[protocol.aggregation]),
         ("scale", _scale(protocol)),
@@ -376,11 +363,6 @@ def explain_metric(metric: Metric) -> list[tuple[str, str]]:
         lines += [("needs", "the RGB image")] * metric.needs_image
         lines += [("note", f"off by default; ask with --extra {metric.key}")]
     return lines
-
-
-def _share(protocol: Protocol) -> str:
-    level = protocol.binary_threshold
-    return f"{level:g}" if level == 0.5 else f"{level * 255:g} of 255"
 
 
 def _curves(protocol: Protocol) -> list[tuple[str, str]]:

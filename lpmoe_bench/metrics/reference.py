@@ -6,7 +6,7 @@ import numpy as np
 import py_sod_metrics as sod
 
 from lpmoe_bench.errors import DataError
-from lpmoe_bench.metrics.engine import PairScores
+from lpmoe_bench.metrics.engine import PairScores, check_pair
 from lpmoe_bench.metrics.formulas import EPS, Counts
 from lpmoe_bench.metrics.protocols import Protocol
 
@@ -44,12 +44,7 @@ def _prepare(
     pred: np.ndarray, mask: np.ndarray, protocol: Protocol
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the normalised map as float64 and the mask as bool."""
-    if pred.ndim != 2 or pred.shape != mask.shape or not pred.size:
-        raise DataError(
-            f"map is {pred.shape} and mask is {mask.shape}; both must be (h, w) of the same size"
-        )
-    if pred.dtype != np.uint8 or mask.dtype != np.uint8:
-        raise DataError(f"map is {pred.dtype} and mask is {mask.dtype}; both must be uint8, 0..255")
+    check_pair(pred, mask)
     if mask.max() == 1:  # would silently count as empty
         raise DataError("mask holds only 0 and 1; foreground must be 255")
     p = pred / 255
@@ -99,6 +94,7 @@ def _region(measure: sod.Smeasure, p: np.ndarray, g: np.ndarray) -> float:
 
 def _alignment(p: np.ndarray, g: np.ndarray, protocol: Protocol) -> dict:
     measure = sod.Emeasure()
+    # Already normalised, by the protocol's rule: it must not be stretched again.
     measure.step(p, g, normalize=False)
     # It divides by size - 1 + EPS; one pixel counts as it is.
     scale = EPS if g.size == 1 else 1.0

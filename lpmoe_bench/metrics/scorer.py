@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +40,7 @@ FLAGS = {
         "it has one pixel: its E-measure is divided by 1, where PySODMetrics divides by 2.2e-16"
     ),
 }
+PLURAL = ("empty_mask", "full_mask", "constant_pred", "single_pixel")  # so named where counted
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,7 @@ class Scorer:
         Raises:
             DataError: No image counts.
         """
+        # By name, so that rows and sums do not depend on which process scored what.
         pairs = dict(sorted(self._pairs.items()))
         scored = {name: pair for name, pair in pairs.items() if self._counts(pair)}
         if not scored:
@@ -202,7 +205,8 @@ class Scorer:
         """Replace curves by their values at the level where the mean curve is highest."""
         curves = {key for key, value in pairs[0].values.items() if np.ndim(value) == 1}
         # One level for all images: a maximum of each image would choose a threshold by the mask.
-        levels = {key: _best_level([pair.values[key] for pair in pairs]) for key in curves}
+        means = {key: engine.mean_curve([pair.values[key] for pair in pairs]) for key in curves}
+        levels = {key: int(np.argmax(mean)) for key, mean in means.items()}
         return [
             {
                 key: float(np.asarray(value)[levels[key]]) if key in curves else float(value)
@@ -223,10 +227,6 @@ class Scorer:
         return {"dataset": self.dataset, "image": name, **values, **facts}
 
 
-def _best_level(curves: Sequence[Any]) -> int:
-    return int(np.argmax(engine.mean_curve(curves)))
-
-
 def _is_finite(value: float | np.ndarray) -> bool:
     if isinstance(value, float):  # as most are, and numpy is slow for one number
         return math.isfinite(value)
@@ -239,14 +239,6 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _count(pairs: dict[str, PairScores], scored: dict[str, PairScores]) -> dict[str, int]:
-    flags = [flag for pair in pairs.values() for flag in pair.flags]
-    return {
-        "images": len(pairs),
-        "scored": len(scored),
-        "empty_masks": flags.count("empty_mask"),
-        "full_masks": flags.count("full_mask"),
-        "constant_preds": flags.count("constant_pred"),
-        "s_undefined": flags.count("s_undefined"),
-        "s_unstable": flags.count("s_unstable"),
-        "single_pixels": flags.count("single_pixel"),
-    }
+    flags = Counter(flag for pair in pairs.values() for flag in pair.flags)
+    found = {f"{flag}s" if flag in PLURAL else flag: flags[flag] for flag in FLAGS}
+    return {"images": len(pairs), "scored": len(scored)} | found

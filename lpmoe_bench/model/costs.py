@@ -18,12 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.model.decoders.names import build_decoder
 from lpmoe_bench.model.segmenter import CLASSES, Segmenter, blueprint_backbone
+from method_zoo import Backbone, get_method
 from method_zoo.adaroute import SIZES, Center, DynamicAdapter
-from method_zoo.backbones.backbone import Backbone
-from method_zoo.options import get_method
-
-# What a model takes: parameters of method and decoder apart, bytes of its state, peak memory.
-
 
 CPU_MEMORY = ("can't allocate memory", "not enough memory")  # how torch words it without a GPU
 
@@ -42,6 +38,7 @@ def count_parameters(segmenter: Segmenter) -> dict[str, int | float | None]:
     """
     method = sum(p.numel() for p in segmenter.method.parameters() if p.requires_grad)
     decoder = sum(p.numel() for p in segmenter.decoder.parameters() if p.requires_grad)
+    # Once each, though methods may share modules: parameters() names a shared tensor once.
     total = sum(p.numel() for p in segmenter.parameters())
     published = segmenter.decoder.published_parameters
     published = segmenter.method.backbone_size + published if published else None
@@ -85,7 +82,7 @@ def peak_memory_bytes(device: torch.device) -> int:
 def is_out_of_memory(error: Exception) -> bool:
     """Whether torch ran out of memory, on a GPU or without one, or numpy did."""
     known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    return known or any(words in str(error) for words in CPU_MEMORY)
+    return known or any(sign in str(error) for sign in CPU_MEMORY)
 
 
 def device_name(kind: str) -> str:
@@ -135,6 +132,7 @@ def count_flops(model: nn.Module, size: int) -> Flops:
         NotImplementedError: A shape depends on values.
     """
     check_counter()
+    # In training mode: some methods and decoders do more there, such as to supervise every layer.
     counter = _counter()
     was_training = model.training
     model.train()
@@ -152,13 +150,17 @@ def count_flops(model: nn.Module, size: int) -> Flops:
         (logits.sum() + aux).backward()
     model.train(was_training).zero_grad(set_to_none=True)
     seen = counter.get_flop_counts().get("Global", {})
-    words = dict.fromkeys(text for operation, text in UNCOUNTED.items() if operation in seen)
-    return Flops(forward, _total(model, counter), tuple(words))
+    left_out = dict.fromkeys(text for operation, text in UNCOUNTED.items() if operation in seen)
+    return Flops(forward, _total(model, counter), tuple(left_out))
 
 
 def _counter() -> FlopCounterMode:
-    known = dict.fromkeys(UNCOUNTED, _nothing)
-    formulas = known | {aten.convolution_backward: _convolution_backward}
+    def nothing(*args: Any, **kwargs: Any) -> int:
+        return 0
+
+    # Counted as nothing, an operation is still listed as seen, so that it can be named.
+    formulas: dict[Any, Any] = dict.fromkeys(UNCOUNTED, nothing)
+    formulas[aten.convolution_backward] = _convolution_backward
     return FlopCounterMode(display=False, custom_mapping=formulas)
 
 
@@ -166,14 +168,11 @@ def _total(model: nn.Module, counter: FlopCounterMode) -> int:
     counts = {name: sum(c.values()) for name, c in counter.get_flop_counts().items()}
     total = counts.get("Global", 0)
     for name, module in model.named_modules():
-        if getattr(module, "one_of", False):  # all were run, for nobody knows which is chosen
+        # All experts were run, for nobody knows which is chosen; an image costs one: their mean.
+        if getattr(module, "one_of", False):
             every = counts.get(f"{type(model).__name__}.{name}", 0)
             total -= every - every // len(list(module.children()))
     return total
-
-
-def _nothing(*args: Any, **kwargs: Any) -> int:
-    return 0
 
 
 def _convolution_backward(
@@ -183,6 +182,7 @@ def _convolution_backward(
 
     Torch's own formula forgets that groups divide the work of the weight's gradient.
     """
+    # The mask says which gradients autograd asks for: of the input, of the weight.
     transposed, mask = args[4], args[7]
     places = prod((x if transposed else grad)[2:])
     return 2 * x[0] * places * prod(weight) * (bool(mask[0]) + bool(mask[1]))
@@ -190,23 +190,27 @@ def _convolution_backward(
 
 def check_counter() -> None:
     """Count operations whose numbers are known by hand; raises UsageError where one is wrong."""
-    for name, work, forward, training in _known():
+    for name, work, forward, times in _known():
         counter = _counter()
         with counter:
             out = work()
             found = [counter.get_total_flops()]
             out.sum().backward()
         found.append(counter.get_total_flops())
-        if found != [forward, training]:
+        if found != [forward, times * forward]:
             raise UsageError(
                 f"torch {torch.__version__} counts {found} operations for a {name}, which has "
-                f"{[forward, training]}: its FLOPs cannot be trusted; install the torch of the "
-                f"extra `train`"
+                f"{[forward, times * forward]}: its FLOPs cannot be trusted; install the torch of "
+                f"the extra `train`"
             )
 
 
 def _known() -> list[tuple[str, Callable[[], Tensor], int, int]]:
-    """Return (name, work, forward, forward + backward), the numbers worked by hand."""
+    """Return (name, work, operations forward, how many times that with the backward pass).
+
+    Worked by hand: the backward pass of a product is two products of the same size, one for each
+    factor, and one alone where the other factor is frozen.
+    """
 
     def make(*shape: int) -> Tensor:
         return torch.empty(shape, device="meta", requires_grad=True)
@@ -220,30 +224,15 @@ def _known() -> list[tuple[str, Callable[[], Tensor], int, int]]:
     grouped = 2 * 2 * 64 * 4 * 1 * 9
     transposed = 2 * 2 * 64 * 4 * 6 * 4  # places are those of the smaller side
     attention = 2 * 2 * (2 * 3 * 10 * 10 * 8)  # twice, two products; backward is four of them
-    attend = F.scaled_dot_product_attention
+    attend, sdpa = F.scaled_dot_product_attention, "scaled dot-product attention"
     return [
-        ("matrix product", lambda: a @ b, product, 3 * product),
-        ("convolution", lambda: F.conv2d(x, kernel, padding=1), dense, 3 * dense),
-        ("frozen convolution", lambda: F.conv2d(x, frozen, padding=1), dense, 2 * dense),
-        (
-            "grouped convolution",
-            lambda: F.conv2d(x, filters, padding=1, groups=4),
-            grouped,
-            3 * grouped,
-        ),
-        (
-            "transposed convolution",
-            lambda: F.conv_transpose2d(x, upward, stride=2),
-            transposed,
-            3 * transposed,
-        ),
-        ("scaled dot-product attention", lambda: attend(q, q, q), attention, 3 * attention),
-        (
-            "scaled dot-product attention with a mask",
-            lambda: attend(q, q, q, attn_mask=mask),
-            attention,
-            3 * attention,
-        ),
+        ("matrix product", lambda: a @ b, product, 3),
+        ("convolution", lambda: F.conv2d(x, kernel, padding=1), dense, 3),
+        ("frozen convolution", lambda: F.conv2d(x, frozen, padding=1), dense, 2),
+        ("grouped convolution", lambda: F.conv2d(x, filters, padding=1, groups=4), grouped, 3),
+        ("transposed convolution", lambda: F.conv_transpose2d(x, upward, stride=2), transposed, 3),
+        (sdpa, lambda: attend(q, q, q), attention, 3),
+        (f"{sdpa} with a mask", lambda: attend(q, q, q, attn_mask=mask), attention, 3),
     ]
 
 
@@ -256,15 +245,12 @@ def budgets() -> dict[str, Any]:
     Every row of results/published/budgets.yaml gains `ours`, the parameters that train, and where a
     figure is printed `difference`, in millions with a sign.
     """
-    content = yaml.safe_load(_published().read_text(encoding="utf-8"))
+    package = Path(__file__).parents[1]
+    path = package / "published/budgets.yaml"  # in an installed wheel
+    path = path if path.exists() else package.parent / "results/published/budgets.yaml"
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
     tables = [table | {"rows": [*_rows(table)]} for table in content["tables"]]
     return {"tables": tables, "grid": _grid(content["grid"])}
-
-
-def _published() -> Path:
-    package = Path(__file__).parents[1]
-    packaged = package / "published/budgets.yaml"  # in an installed wheel
-    return packaged if packaged.exists() else package.parent / "results/published/budgets.yaml"
 
 
 def _rows(table: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -289,6 +275,7 @@ def count_trainable(row: Mapping[str, Any]) -> int:
     """Count what trains in the model of a row; its decoder too where the row names one."""
     if "stages" in row:
         return _adaroute_in_stages(**row["stages"])
+    # A copy, because a method wraps layers of the backbone that it is given.
     frozen = copy.deepcopy(_backbone(row["backbone"]))
     with torch.device("meta"):
         method = get_method(row["method"])(frozen, **row.get("options", {}))
@@ -368,10 +355,8 @@ def _line(row: Mapping[str, Any], share: bool) -> list[str]:
     cells = [row["method"], row["setting"], f"{row['ours']:,}", f"{row['ours'] / 1e6:.3f}"]
     cells += [row.get("printed", "-"), row["difference"] or "-"]
     if share:
-        text = f"{row['share_percent']:.3f}"
-        cells.append(
-            text + (f" (printed {row['printed_share']})" if "printed_share" in row else "")
-        )
+        printed = f" (printed {row['printed_share']})" if "printed_share" in row else ""
+        cells.append(f"{row['share_percent']:.3f}{printed}")
     return [*cells, row.get("note", "")]
 
 
@@ -389,9 +374,8 @@ def _grid_text(grid: Mapping[str, Any]) -> str:
         f"({f['level']}); difference {f['difference']}."
         for f in grid["printed"]
     )
-    return f"## Methods on the encoders of the literature\n\n{about}.\n{figures}\n\n" + _markdown(
-        lines, 2
-    )
+    title = "## Methods on the encoders of the literature"
+    return f"{title}\n\n{about}.\n{figures}\n\n{_markdown(lines, 2)}"
 
 
 def _markdown(lines: list[list[str]], left: int) -> str:

@@ -72,6 +72,7 @@ def feature_likeness(
     found = []
     for done, (one, other, mirrored) in enumerate(questions, start=1):
         cosines = patches(one, False) @ patches(other, mirrored).T
+        # The mean of both ways: each patch of one image with its best partner in the other.
         both = (cosines.amax(0).mean() + cosines.amax(1).mean()) / 2
         found.append(float(both))
         if report is not None:

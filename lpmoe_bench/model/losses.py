@@ -31,6 +31,7 @@ def structure_loss_intended(logits: Tensor, mask: Tensor) -> Tensor:
 
 def _weighted_iou(logits: Tensor, mask: Tensor) -> Tensor:  # (B, K)
     weight, pred = _boundary_weight(mask), torch.sigmoid(logits)
+    # The 1 above and below keeps an empty mask that is predicted empty at a loss of 0.
     intersection = (pred * mask * weight).sum((2, 3))
     union = ((pred + mask) * weight).sum((2, 3))
     return 1 - (intersection + 1) / (union - intersection + 1)

@@ -1,13 +1,12 @@
 """A trained method as plain backbone weights, or a LoRA in the format of Hugging Face peft."""
 
-import itertools
 import json
 import math
 import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +23,16 @@ from lpmoe_bench.data.scenes.generate import SETS
 from lpmoe_bench.errors import BenchError, DataError, UsageError
 from lpmoe_bench.files import sha256_file, write_atomically
 from lpmoe_bench.model.segmenter import build_segmenter, load_trained
-from lpmoe_bench.model.weights.default_backbone import NAME as NAME_OF_DEFAULT
-from lpmoe_bench.model.weights.default_backbone import TIMM_NAME
+from lpmoe_bench.model.weights import default_backbone
 from lpmoe_bench.model.weights.resolve import resolve_weights
 from lpmoe_bench.records.store import read_record
-from method_zoo.backbones.backbone import Backbone
-from method_zoo.errors import ZooError
+from method_zoo import Backbone, Method, ZooError, get_method
 from method_zoo.lora import LoRALinear, QueryValueLinear
-from method_zoo.method import Method
-from method_zoo.options import get_method
 
 # A plain LoRA in the format of Hugging Face peft: adapter_model.safetensors, adapter_config.json.
 #
 # Written and read without peft itself. peft's layer is W x + b + (lora_alpha / r) B A x, as ours; a
 # `PeftModel` around the timm model of the same name and weights gives equal outputs.
-
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 NAME = "base_model.model.blocks.{}.attn.qkv.lora_{}.weight"
@@ -64,7 +58,8 @@ def export_run(run: Path, folder: Path, cache: Path, offline: bool, force: bool)
     if (folder / CONFIG).exists() and not force:
         raise UsageError(f"{folder} holds an adapter already; name another, or use --force")
     segmenter, config = load_trained(run, cache, offline)
-    backbone = TIMM_NAME if config.backbone == NAME_OF_DEFAULT else config.backbone
+    is_default = config.backbone == default_backbone.NAME
+    backbone = default_backbone.TIMM_NAME if is_default else config.backbone
     write_peft(segmenter.method, folder, backbone)
     return backbone
 
@@ -140,17 +135,14 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise DataError(f"{path} is no configuration of a LoRA: {reason}") from None
     if type(rank) is not int or isinstance(alpha, bool) or not isinstance(alpha, int | float):
         raise DataError(f"{path} has r {rank!r} and lora_alpha {alpha!r}; both must be numbers")
-    for key, allowed in PLAIN.items():
-        if config.get(key, allowed[0]) not in allowed:
-            raise UsageError(_unlike(path, key, config[key]))
-    for key in ABSENT:
-        if config.get(key):
-            raise UsageError(_unlike(path, key, config[key]))
+    other = [k for k, allowed in PLAIN.items() if config.get(k, allowed[0]) not in allowed]
+    if other := [*other, *filter(config.get, ABSENT)]:
+        key = other[0]
+        raise UsageError(
+            f"{path} has {key} {config[key]!r}, which is another method than plain LoRA; it cannot "
+            f"be read"
+        )
     return config
-
-
-def _unlike(path: Path, key: str, value: object) -> str:
-    return f"{path} has {key} {value!r}, which is another method than plain LoRA; it cannot be read"
 
 
 def _place(name: str) -> tuple[int, str]:
@@ -179,16 +171,14 @@ def _factors(layer: LoRALinear | QueryValueLinear) -> tuple[Tensor, Tensor, floa
     """Return A (r, inputs), B (outputs, r) and the scale; two updates are one of twice the rank."""
     if isinstance(layer, LoRALinear):
         return layer.a.detach(), layer.b.detach(), layer.scale
+    # The two B in one: rows of queries read the first half of A, rows of values the second.
     query, value = layer.b.detach()
     zeros = torch.zeros_like(query)
     b = torch.cat([torch.cat(rows, 1) for rows in ((query, zeros), (zeros, zeros), (zeros, value))])
     return layer.a.detach(), b, layer.scale
 
 
-# A run's method folded into plain backbone weights: a file that any backbone option reads.
-
 # How far the features of a merged backbone are from those of the method it was merged from.
-
 
 LIMIT = 1e-5
 NOISE = DRAWN = 2  # images of each kind
@@ -247,10 +237,8 @@ def features(method: Method, images: list[Tensor], step: Callable[[], None]) -> 
 def prove(expected: list[Maps], got: list[Maps]) -> Proof:
     """Compare what `features` returned for a method and for its merged backbone."""
     single, double = expected
-    images = len(single)
-    return Proof(
-        images, _largest(double, got[1]), _largest(single, got[0]), _largest(single, double)
-    )
+    largest = (_largest(double, got[1]), _largest(single, got[0]), _largest(single, double))
+    return Proof(len(single), *largest)
 
 
 def _largest(one: Maps, other: Maps) -> float:
@@ -362,21 +350,28 @@ def write_merged(
     does not hold no file is left, and what stood at `output` stays.
     """
     images, title = proof_images(config.size), method.title
-    done, total = itertools.count(1), 2 * len(DTYPES) * len(images)
+    done, total = count(1), 2 * len(DTYPES) * len(images)
 
     def step() -> None:
         report(next(done), total)
 
     expected = features(method, images, step)
     # Folded in double precision, in which the method now is: each weight is rounded once.
-    state = {name: _single(tensor) for name, tensor in method.merge().state().items()}
+    state = {
+        name: (tensor.float() if tensor.is_floating_point() else tensor).contiguous()
+        for name, tensor in method.merge().state().items()
+    }
     header = {"version": __version__, "backbone": config.backbone, **about}
+    # Proven on the file as it is read back, under another name until then.
     draft = output.with_name(f".{output.stem}.unproven{SUFFIX}")
     try:
         write_atomically(draft, save(state, metadata={ABOUT: json.dumps(header)}))
         proof = prove(expected, features(_read_back(config, draft, cache, title), images, step))
         if not proof.holds:
-            raise BenchError(_refusal(title, proof))
+            raise BenchError(
+                f"the features of {title} and of its merged weights differ by {proof.largest:.1e}, "
+                f"which must be below {LIMIT:g}; no file was written"
+            )
         os.replace(draft, output)
     finally:
         draft.unlink(missing_ok=True)
@@ -396,14 +391,3 @@ def _read_back(config: RunConfig, file: Path, cache: Path, title: str) -> Method
             f"{title} on {config.backbone} gives weights that this backbone has no place for, "
             f"so no file was written: {error}"
         ) from None
-
-
-def _refusal(title: str, proof: Proof) -> str:
-    return (
-        f"the features of {title} and of its merged weights differ by {proof.largest:.1e}, which "
-        f"must be below {LIMIT:g}; no file was written"
-    )
-
-
-def _single(tensor: Tensor) -> Tensor:
-    return (tensor.float() if tensor.is_floating_point() else tensor).contiguous()

@@ -18,10 +18,8 @@ from lpmoe_bench.model.decoders.decoder import Decoder, DecoderWeights, load_dec
 from lpmoe_bench.model.decoders.names import build_decoder
 from lpmoe_bench.model.weights.resolve import RANDOM, Weights, load_backbone, resolve_weights
 from lpmoe_bench.records.store import ADAPTER_FILE, read_record
-from method_zoo.backbones.backbone import SIDE_MULTIPLE, Backbone
-from method_zoo.errors import ZooError
-from method_zoo.method import Features, Method
-from method_zoo.options import get_method
+from method_zoo import Backbone, Features, Method, ZooError, get_method
+from method_zoo.backbones.backbone import SIDE_MULTIPLE
 
 DECODER_PREFIX = "decoder."
 
@@ -48,6 +46,7 @@ class Segmenter(nn.Module):
 
     def decode(self, features: Features, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Turn a method's features into logits of height and width `shape`, and the aux loss."""
+        # Single precision from here: half has too few digits for the loss and for the threshold.
         logits = self.decoder(features).float()
         logits = F.interpolate(logits, shape, mode="bilinear", align_corners=False)
         return logits, features.aux
@@ -97,6 +96,7 @@ def build_segmenter(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         method = get_method(config.method)(backbone, **config.options)  # type: ignore[call-arg]
+        # Again: the decoder's draws do not depend on how many the method has made.
         torch.manual_seed(config.seed)
         decoder = build_decoder(config.decoder, method, CLASSES, config.decoder_options)
     load_decoder_weights(decoder, decoder_weights or DecoderWeights())
@@ -166,6 +166,7 @@ def load_trained(folder: Path, cache: Path, offline: bool = False) -> tuple[Segm
             f"{path} could not be read ({error.strerror}); published records carry no weights: "
             f"name the run's own folder"
         ) from None
+    # The record is the proof: weights of another training would give its scores a wrong model.
     if hashlib.sha256(data).hexdigest() != record.adapter_sha256:
         raise DataError(f"{path} is damaged or of another run: its checksum is not the record's")
     header = _header(data, path)

@@ -16,9 +16,8 @@ from lpmoe_bench.sweep.state import MOST_ATTEMPTS, CellState, Published, cell_st
 
 # A sweep in words: its plan and its result, as lines for people or JSON for machines.
 
-
 ORDER = ("done", "running", "partial", "waiting", "failed")
-WORDS = {"partial": "partly done"}
+SHOWN = {"partial": "partly done"}
 
 
 def show_plan(
@@ -31,12 +30,10 @@ def show_plan(
 ) -> None:
     """Print what would run, what is done, and how long the rest may take."""
     if as_json:
-        cells = [
-            {**state.as_json(), "estimate": estimates[state.cell.name]._asdict()}
-            if state.cell.name in estimates
-            else state.as_json()
-            for state in states
-        ]
+        cells = [state.as_json() for state in states]
+        for cell in cells:
+            if cell["name"] in estimates:
+                cell["estimate"] = estimates[cell["name"]]._asdict()
         _print_json(sweep, folder, cells)
         return
     width = max(len(state.cell.name) for state in states)
@@ -44,15 +41,14 @@ def show_plan(
         name, one = state.cell.name, estimates.get(state.cell.name)
         time = ""
         if one is not None:
-            time = (
-                "time unknown" if one.seconds is None else f"about {runner.duration(one.seconds)}"
-            )
-        state_ = WORDS.get(state.state, state.state)
+            seconds = one.seconds
+            time = "time unknown" if seconds is None else f"about {runner.duration(seconds)}"
+        state_ = SHOWN.get(state.state, state.state)
         line = f"{name:<{width}}  {state.cell.fingerprint[:12]}  {state_:<11}  {time}"
         print(f"{line.rstrip()}{_failed_words(state)}")
     print(f"sweep {sweep.id}: {counts(states)}")
-    for words in other_code([state for state in states if state.state == "done"]):
-        print(words)
+    for sentence in other_code(states):
+        print(sentence)
     print(f"left: {runner.total_words(estimates, jobs)}")
 
 
@@ -63,8 +59,7 @@ def show_result(
     if as_json:
         _print_json(sweep, folder, [state.as_json() for state in states])
         return
-    others = [state for state in states if state.state not in ("done", "failed")]
-    if others:
+    if others := in_state(states, "running", "partial", "waiting"):
         names = ", ".join(state.cell.name for state in others[:5])
         terminal.note(
             f"{len(others)} cells are left to other processes that work on them ({names}); the "
@@ -78,44 +73,44 @@ def show_status(
 ) -> None:
     """Print every sweep: counts, and a line for each cell that runs, has failed or is half done."""
     if as_json:
-        whole = [
+        found_json = [
             {"id": sweep.id, "folder": str(folder), "created": sweep.created}
             | {"cells": [state.as_json() for state in states]}
             for folder, sweep, states in found
         ]
-        print(json.dumps(whole, indent=2, ensure_ascii=False))
+        print(json.dumps(found_json, indent=2, ensure_ascii=False))
         return
     for folder, sweep, states in found:
         print(f"sweep {sweep.id}, planned {sweep.created}: {counts(states)}")
         print(f"  {folder}")
-        for words in other_code([state for state in states if state.state == "done"]):
-            print(f"  {words}")
+        for sentence in other_code(states):
+            print(f"  {sentence}")
         for state in states:
             if state.state == "running":
-                print(f"  running      {runner.words_of(state.cell)}: {_now(state.log)}")
+                print(f"  running      {runner.name_of(state.cell)}: {_now(state.log)}")
             elif state.state == "partial":
-                print(f"  partly done  {runner.words_of(state.cell)}{_failed_words(state)}")
+                print(f"  partly done  {runner.name_of(state.cell)}{_failed_words(state)}")
             elif state.state == "failed" or (state.failures and state.state == "waiting"):
-                print(f"  {state.state:<11}  {runner.words_of(state.cell)}{_failed_words(state)}")
+                print(f"  {state.state:<11}  {runner.name_of(state.cell)}{_failed_words(state)}")
 
 
 def counts(states: Sequence[CellState]) -> str:
     """Count cells by how they stand."""
     found = Counter(state.state for state in states)
-    parts = [f"{found[name]} {WORDS.get(name, name)}" for name in ORDER if found[name]]
+    parts = [f"{found[name]} {SHOWN.get(name, name)}" for name in ORDER if found[name]]
     return f"{len(states)} cells: {', '.join(parts)}"
 
 
-def other_code(done: Sequence[CellState]) -> list[str]:
+def in_state(states: Sequence[CellState], *kinds: str) -> list[CellState]:
+    """Return the cells that stand in one of these ways."""
+    return [state for state in states if state.state in kinds]
+
+
+def other_code(states: Sequence[CellState]) -> list[str]:
     """Say how many finished cells were made by other code than this."""
-    here = collect_environment("")
-    others = [
-        state.record.environment
-        for state in done
-        if state.record is not None
-        and (state.record.environment.version, state.record.environment.git_sha)
-        != (here.version, here.git_sha)
-    ]
+    here, done = collect_environment(""), in_state(states, "done")
+    made_by = [state.record.environment for state in done if state.record is not None]
+    others = [e for e in made_by if (e.version, e.git_sha) != (here.version, here.git_sha)]
     if not others:
         return []
     shas = sorted({(one.git_sha or "no commit")[:12] for one in others})
@@ -127,8 +122,8 @@ def other_code(done: Sequence[CellState]) -> list[str]:
 
 def _now(log: Path | None) -> str:
     """Return the last words of a cell at work; its log opens with the command, which are none."""
-    words = last_line(tail(log)) if log else ""
-    return "starting" if not words or words.startswith("# ") else words
+    line = last_line(tail(log)) if log else ""
+    return "starting" if not line or line.startswith("# ") else line
 
 
 def _failed_words(state: CellState) -> str:
@@ -152,13 +147,7 @@ def print_status(runs: Path, done: Sequence[Path], as_json: bool) -> None:
             f"{runs / plan.SWEEPS} holds no sweep; name the folder of runs with --runs"
         )
     elsewhere = published(done)
-    show_status(
-        [
-            (folder, sweep, [cell_state(runs, folder, cell, elsewhere) for cell in sweep.cells])
-            for folder, sweep in sweeps
-        ],
-        as_json,
-    )
+    show_status([(f, sweep, _states(runs, f, sweep, elsewhere)) for f, sweep in sweeps], as_json)
 
 
 def cell_counts(runs: Path, elsewhere: Iterable[Path] = ()) -> tuple[int, int, list[str]]:
@@ -172,7 +161,7 @@ def cell_counts(runs: Path, elsewhere: Iterable[Path] = ()) -> tuple[int, int, l
         for cell in sweep.cells:
             states[cell.fingerprint, cell.seed] = cell_state(runs, folder, cell, known)
     found = list(states.values())
-    failed = [runner.words_of(one.cell) for one in found if one.state == "failed"]
+    failed = [runner.name_of(one.cell) for one in found if one.state == "failed"]
     return len(found), sum(one.state == "done" for one in found), failed
 
 
@@ -202,23 +191,17 @@ def run_sweep(
         if value is not None and how.engine != "ray":
             raise UsageError(f"{name} is for --engine ray; the local engine needs none")
     try:
-        _sweep(request, how, dry_run, as_json, terminal)
-    except KeyboardInterrupt:  # before cells run, or a second one while they save
-        raise InterruptedRun("interrupted; the same command goes on where it was") from None
-
-
-def _sweep(
-    request: plan.SweepRequest, how: SweepMode, dry_run: bool, as_json: bool, terminal: Terminal
-) -> None:
-    elsewhere = published(how.done)
-    sweep = plan.plan_sweep(request, terminal)
-    if dry_run:
+        elsewhere = published(how.done)
+        sweep = plan.plan_sweep(request, terminal)
+        if not dry_run:
+            run_planned(sweep, request.runs, request.offline, how, as_json, terminal, elsewhere)
+            return
         folder = plan.sweep_folder(request.runs, sweep)
         states = _states(request.runs, folder, sweep, elsewhere)
         estimates = _estimates(request.runs, states, elsewhere)
         show_plan(sweep, folder, states, estimates, _jobs(how, sweep), as_json)
-        return
-    run_planned(sweep, request.runs, request.offline, how, as_json, terminal, elsewhere)
+    except KeyboardInterrupt:  # before cells run, or a second one while they save
+        raise InterruptedRun("interrupted; the same command goes on where it was") from None
 
 
 def run_planned(
@@ -235,15 +218,15 @@ def run_planned(
     folder = plan.write_sweep(runs, sweep)
     states = _states(runs, folder, sweep, elsewhere)
     if how.retry:
+        # Attempts stay on disk as evidence; one that says "reset" makes those before it not count.
+        reset = plan.Attempt(ended=plan.now(), outcome="reset")
         for state in states:
             if state.attempts and state.state != "done":
-                plan.write_attempt(
-                    folder, state.cell, plan.Attempt(ended=plan.now(), outcome="reset")
-                )
+                plan.write_attempt(folder, state.cell, reset)
         states = _states(runs, folder, sweep, elsewhere)
     _announce(sweep, folder, states, terminal)
-    done, failed = (sum(s.state == name for s in states) for name in ("done", "failed"))
-    to_do = [state.cell for state in states if state.state not in ("done", "failed")]
+    done, failed = (len(in_state(states, kind)) for kind in ("done", "failed"))
+    to_do = [state.cell for state in in_state(states, "running", "partial", "waiting")]
     if to_do:
         engine = engine or _engine(how, sweep, folder, terminal)
         estimates = _estimates(runs, states, elsewhere)
@@ -254,6 +237,7 @@ def run_planned(
             run = runner.SweepRun(sweep, folder, runs, engine, progress, stopped, offline)
             run.to_do.extend(to_do)
             runner.run_cells(run)
+        # Read off the disk again: other processes may have finished cells meanwhile.
         states = _states(runs, folder, sweep, elsewhere)
     _finish(sweep, folder, states, as_json, terminal)
 
@@ -269,7 +253,7 @@ def _estimates(
     records = [one.record for one in elsewhere.values()]
     if runs.is_dir():
         records += [one.record for one in published([runs]).values()]
-    left = [state.cell for state in states if state.state not in ("done", "failed")]
+    left = [state.cell for state in in_state(states, "running", "partial", "waiting")]
     return runner.estimate_cells(left, records)
 
 
@@ -294,11 +278,10 @@ def _engine(how: SweepMode, sweep: plan.Sweep, folder: Path, terminal: Terminal)
 def _announce(
     sweep: plan.Sweep, folder: Path, states: Sequence[CellState], terminal: Terminal
 ) -> None:
-    done = [state for state in states if state.state == "done"]
-    failed = [state for state in states if state.state == "failed"]
+    done, failed = in_state(states, "done"), in_state(states, "failed")
     terminal.say(f"sweep {sweep.id}: {len(states)} cells, {len(done)} done; plan in {folder}")
-    for words in other_code(done):
-        terminal.note(words)
+    for sentence in other_code(states):
+        terminal.note(sentence)
     if failed:
         terminal.note(
             f"{len(failed)} cells failed three times and are not tried again; --retry tries them"
@@ -309,8 +292,7 @@ def _finish(
     sweep: plan.Sweep, folder: Path, states: Sequence[CellState], as_json: bool, terminal: Terminal
 ) -> None:
     show_result(sweep, folder, states, as_json, terminal)
-    failed = [state for state in states if state.state == "failed"]
-    if failed:
+    if failed := in_state(states, "failed"):
         first = failed[0]
         raise FailedCellsError(
             f"{len(failed)} of {len(states)} cells failed, the first {first.cell.name}: "

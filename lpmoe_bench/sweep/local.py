@@ -18,9 +18,6 @@ from lpmoe_bench.errors import InterruptedRun, ResourceError, UsageError
 from lpmoe_bench.files import write_failure
 from lpmoe_bench.sweep.plan import Attempt, DataPlaces, Outcome, SweepCell
 
-# One cell as a process: its command, its environment, its log, and how it is stopped.
-
-
 # What became of a process: finished, failed and why, out of memory, interrupted or busy.
 
 BUSY = "another process is working on"  # how `run` words it
@@ -51,16 +48,18 @@ def outcome_of(ended: Ended, has_record: bool, stopping: bool) -> tuple[Outcome,
     `has_record`: the run's own record is there. `stopping`: the sweep asked the process to stop.
     """
     code, reason = ended.exit_code, _reason(ended)
+    # From the surest sign to the least: record, refusal, the sweep's own stop, memory, the rest.
     if has_record:  # it comes last, so whatever befell the process later does not matter
         return "finished", ""
     if code == UsageError.exit_code and BUSY in reason:
         return "busy", reason
     if stopping:
         return "interrupted", reason
+    # A kill alone may be anybody's; it was for memory where the kernel's own count has risen.
     killed = code == -signal.SIGKILL or LOADER_KILLED in reason
     if killed and ended.kernel_kill:
         return "out of memory", "out of memory: killed by the kernel"
-    if any(words in reason for words in OUT_OF_MEMORY):
+    if any(sign in reason for sign in OUT_OF_MEMORY):
         return "out of memory", reason
     if code == InterruptedRun.exit_code:
         return "failed", f"stopped from outside ({reason})"
@@ -104,13 +103,14 @@ CHECKPOINTING = "runtime.checkpointing=true"
 COUNTERS = (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat"))
 
 
-def ladder(cell: SweepCell) -> list[list[str]]:
+def memory_steps(cell: SweepCell) -> list[list[str]]:
     """Return the settings to try one after another: nothing, then ever less memory.
 
     The micro-batch is halved down to one image, then blocks are computed again in the backward
     pass as well; the latter alone where a method's statistics are those of the whole batch.
     """
     runtime, batch = cell.settings.get("runtime", {}), cell.settings["train"]["batch"]
+    # Shares of a batch on several devices, rounded up.
     on_device = -(-batch // runtime.get("devices", 1))
     size = min(runtime.get("micro_batch") or on_device, on_device)
     steps: list[list[str]] = [[]]
@@ -127,12 +127,13 @@ def changes_next(cell: SweepCell, attempts: Sequence[Attempt]) -> list[str]:
 
     Not the latest attempt decides but the most frugal: clocks of several machines differ.
     """
-    steps = ladder(cell)
+    steps = memory_steps(cell)
     tried = [
         steps.index(attempt.changes) + (attempt.outcome == "out of memory")
         for attempt in attempts
         if attempt.changes in steps
     ]
+    # An attempt that ran out of memory points to the step after its own, the others to their own.
     return steps[min(max(tried, default=0), len(steps) - 1)]
 
 
@@ -146,6 +147,7 @@ def note(cell: SweepCell, changes: list[str]) -> str:
 
 def kernel_kills() -> int:
     """Return how many processes the kernel has killed so far because memory ran out here."""
+    # The group's own counter where there is one: a container sees kills of others in vmstat.
     for path in COUNTERS:
         try:
             lines = path.read_text(encoding="ascii").splitlines()
@@ -178,16 +180,12 @@ class CellJob:
 
 def arguments(job: CellJob) -> list[str]:
     """Return what `lpmoe-bench run` takes for a job."""
-    words = ["--config", str(job.settings), "--runs", str(job.runs)]
-    if job.places.data_root:
-        words += ["--data-root", str(job.places.data_root)]
-    if job.places.datasets:
-        words += ["--datasets", str(job.places.datasets)]
-    words += ["--embedded"] if job.places.embedded else []
-    words += ["--offline"] if job.offline else []
-    for change in job.changes:
-        words += ["--set", change]
-    return words
+    places = job.places
+    made = ["--config", str(job.settings), "--runs", str(job.runs)]
+    made += ["--data-root", str(places.data_root)] if places.data_root else []
+    made += ["--datasets", str(places.datasets)] if places.datasets else []
+    made += ["--embedded"] * places.embedded + ["--offline"] * job.offline
+    return made + [part for change in job.changes for part in ("--set", change)]
 
 
 class CellProcess:
@@ -198,15 +196,15 @@ class CellProcess:
     ):
         self.job, self.started, self.kills = job, time.monotonic(), kernel_kills()
         self.asked: float | None = None
-        words = arguments(job)
+        asked = arguments(job)
         notes = ["--note", note(job.cell, list(job.changes))] if job.changes else []
-        tether = ["--parent", str(os.getpid()), "--expect", job.cell.fingerprint]
+        checks = ["--parent", str(os.getpid()), "--expect", job.cell.fingerprint]
         try:
             with open(job.log, "w", encoding="utf-8") as log:
-                log.write(f"# lpmoe-bench run {shlex.join(words)}\n")
+                log.write(f"# lpmoe-bench run {shlex.join(asked)}\n")
                 log.flush()
                 self.process = subprocess.Popen(
-                    [*program, "sweep", "cell", *tether, *notes, *words],
+                    [*program, "sweep", "cell", *checks, *notes, *asked],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=log,
@@ -225,6 +223,7 @@ class CellProcess:
         code = self.process.poll()
         if code is None:
             return None
+        # Loader processes outlive a killed parent, and would hold its memory and its GPU.
         self._signal_group(signal.SIGKILL)  # what it may have left behind
         return Ended(code, tail(self.job.log), kernel_kills() > self.kills)
 
@@ -275,6 +274,7 @@ class LocalEngine:
         return bool(self.free_shares)
 
     def start(self, job: CellJob) -> None:
+        # Given back when the cell has ended, so no two cells ever have the same GPUs.
         share = self.free_shares.pop(0)
         self.running.append((CellProcess(job, share, self.program), share))
 
@@ -309,10 +309,9 @@ def shares(cells: Sequence[SweepCell], jobs: int | None) -> tuple[list[Environme
     By default one job for each GPU (for so many GPUs as a cell wants), else one. More jobs than
     that share GPUs; on the processor they divide its cores.
     """
-    runtimes = [cell.settings.get("runtime", {}) for cell in cells]
-    each = max((runtime.get("devices", 1) for runtime in runtimes), default=1)
-    on_gpus = any(runtime.get("device", "auto") != "cpu" for runtime in runtimes)
+    each, on_gpus = devices_of(cells)
     gpus = visible_gpus() if on_gpus else []
+    # GPUs that are left over, fewer than a cell wants, stay idle.
     groups = [gpus[k : k + each] for k in range(0, len(gpus) - each + 1, each)]
     if groups:
         count, notes = jobs or len(groups), []
@@ -325,6 +324,13 @@ def shares(cells: Sequence[SweepCell], jobs: int | None) -> tuple[list[Environme
         return [{} for _ in range(count)], []
     threads = str(max(1, usable_cores() // count))
     return [{"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads} for _ in range(count)], []
+
+
+def devices_of(cells: Sequence[SweepCell]) -> tuple[int, bool]:
+    """Return how many devices the cell that wants most has, and whether any may run on a GPU."""
+    runtimes = [cell.settings.get("runtime", {}) for cell in cells]
+    each = max((runtime.get("devices", 1) for runtime in runtimes), default=1)
+    return each, any(runtime.get("device", "auto") != "cpu" for runtime in runtimes)
 
 
 def visible_gpus() -> list[str]:
@@ -342,7 +348,7 @@ def visible_gpus() -> list[str]:
 SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux
 
 
-def tether(parent: int) -> None:
+def end_with(parent: int) -> None:
     """Have this process sent SIGTERM when its parent dies; at once where it is dead already.
 
     In training that saves the state first, elsewhere it ends the process. `parent` is the process
@@ -358,6 +364,7 @@ def tether(parent: int) -> None:
         ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
     else:
         threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    # It may have died before the line above, and then nothing would tell.
     if os.getppid() != parent:
         sys.exit(128 + signal.SIGTERM)
 

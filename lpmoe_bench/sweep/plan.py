@@ -20,14 +20,13 @@ from lpmoe_bench.environment import collect_environment
 from lpmoe_bench.errors import DataError, ResourceError, UsageError
 from lpmoe_bench.files import write_atomically, write_failure
 from lpmoe_bench.records.model import run_folder
+from lpmoe_bench.training.request import RunRequest, refuse_early
 from method_zoo.errors import ZooError
 
 if TYPE_CHECKING:
     from lpmoe_bench.training.plan import Plan, Sources
-    from lpmoe_bench.training.request import RunRequest
 
 # What a sweep is on disk: its cells as planned, and what became of each attempt.
-
 
 SCHEMA_VERSION = 1
 Outcome = Literal["finished", "failed", "out of memory", "interrupted", "busy", "reset"]
@@ -96,6 +95,7 @@ class Attempt(_Frozen):
 
 def sweep_id(cells: list[SweepCell], places: DataPlaces) -> str:
     """Return 12 hex digits that change with any setting, fingerprint, seed or place."""
+    # The same command gives the same id, so it finds its sweep again and goes on.
     content = [places.model_dump(mode="json"), *(cell.model_dump(mode="json") for cell in cells)]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -119,6 +119,7 @@ def write_sweep(runs: Path, sweep: Sweep) -> Path:
     """Write a sweep's plan where it is not there yet, and return its folder; plan.json is last."""
     folder = sweep_folder(runs, sweep)
     if not (folder / PLAN).exists():
+        # The plan is last: a sweep that is killed here has none, and is planned again.
         for cell in sweep.cells:
             write_atomically(settings_file(folder, cell), settings_text(cell))
         write_atomically(folder / PLAN, sweep.model_dump_json(indent=1) + "\n")
@@ -132,7 +133,7 @@ def settings_text(cell: SweepCell) -> str:
 
 def read_sweeps(runs: Path) -> list[tuple[Path, Sweep]]:
     """Return (folder, plan) of every sweep below the folder of runs, the oldest first."""
-    plans = (path for path in (runs / SWEEPS).glob(f"*/{PLAN}"))
+    plans = (runs / SWEEPS).glob(f"*/{PLAN}")
     found = [(path.parent, _read(path, Sweep)) for path in plans]
     return sorted(found, key=lambda item: (item[1].created, item[1].id))
 
@@ -184,8 +185,8 @@ def _read(path: Path, model: type[Model]) -> Model:
     try:
         return model.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, ValidationError) as error:
-        words = " ".join(str(error).split())[:200]
-        raise DataError(f"{path} could not be read ({words}); move it away") from None
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"{path} could not be read ({reason}); move it away") from None
 
 
 # The cells of a sweep, resolved to their fingerprints before any of them runs.
@@ -215,8 +216,6 @@ def plan_sweep(request: SweepRequest, terminal: Terminal) -> Sweep:
     Cells go seed by seed, so that a sweep that is stopped early has all methods at some seeds.
     Errors are those of make_plan and of building the models: nothing runs unless every cell can.
     """
-    from lpmoe_bench.training.request import refuse_early
-
     for name, values in (("method", request.methods), ("task", request.tasks)):
         if not values:
             raise UsageError(f"--{name} is empty; name at least one, with commas between them")
@@ -227,6 +226,7 @@ def plan_sweep(request: SweepRequest, terminal: Terminal) -> Sweep:
         refuse_early(_request(request, task, method))
     from lpmoe_bench.training.plan import make_plan
 
+    # Weights are hashed and images read once for all cells that share them.
     known: dict[tuple, Sources] = {}
     notes: dict[str, None] = {}
     plans, built = [], set()
@@ -238,6 +238,7 @@ def plan_sweep(request: SweepRequest, terminal: Terminal) -> Sweep:
         notes |= dict.fromkeys(plan.notes)
     for note in notes:
         terminal.note(note)
+    # A seed changes no data and no weights, so one plan stands for all seeds of its combination.
     cells = [_cell(plan, device, seed) for seed in request.seeds for plan, device in plans]
     code = collect_environment("")
     return Sweep(
@@ -251,8 +252,6 @@ def plan_sweep(request: SweepRequest, terminal: Terminal) -> Sweep:
 
 
 def _request(request: SweepRequest, task: str, method: str) -> RunRequest:
-    from lpmoe_bench.training.request import RunRequest
-
     return RunRequest(
         flags={**request.flags, "task": task, "method": method, "seed": request.seeds[0]},
         sets=parse_sets(sets_of(request.sets, method, request.methods)),
@@ -297,11 +296,8 @@ def sets_of(sets: Sequence[str], method: str, methods: Sequence[str]) -> list[st
 
 def _asked_device(request: RunRequest) -> str:
     """Return the device as it was asked for: where the cell runs there may be another kind."""
-    for layer in (request.sets, request.file):
-        device = layer.get("runtime", {}).get("device")
-        if device:
-            return str(device)
-    return "auto"
+    asked = (layer.get("runtime", {}).get("device") for layer in (request.sets, request.file))
+    return next((str(device) for device in asked if device), "auto")
 
 
 def _cell(plan: Plan, device: str, seed: int) -> SweepCell:
@@ -311,7 +307,7 @@ def _cell(plan: Plan, device: str, seed: int) -> SweepCell:
     for name in ("weights", "decoder_weights"):
         settings[name] = _absolute(settings[name])
     train = config.train
-    whole = train.epochs * len(plan.train_pairs)
+    in_epochs = train.epochs * len(plan.train_pairs)
     folder = run_folder(config.task, config.method, config.backbone, plan.fingerprint, seed)
     return SweepCell(
         name=f"{config.task}-{config.method}-s{seed}",
@@ -322,7 +318,7 @@ def _cell(plan: Plan, device: str, seed: int) -> SweepCell:
         folder=folder,
         settings=settings,
         batch_statistics=plan.method.batch_statistics,
-        train_images=train.steps * train.batch if train.steps else whole,
+        train_images=train.steps * train.batch if train.steps else in_epochs,
         test_images=sum(len(split.pairs) for split in plan.tests),
     )
 

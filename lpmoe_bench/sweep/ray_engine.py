@@ -14,12 +14,18 @@ from lpmoe_bench import __version__
 from lpmoe_bench.errors import ResourceError, UsageError
 from lpmoe_bench.files import write_atomically
 from lpmoe_bench.records.store import CURVE, RECORD, ROWS
-from lpmoe_bench.sweep.local import PATIENT_SECONDS, PROGRAM, CellJob, CellProcess, Ended
+from lpmoe_bench.sweep.local import (
+    PATIENT_SECONDS,
+    PROGRAM,
+    CellJob,
+    CellProcess,
+    Ended,
+    devices_of,
+)
 from lpmoe_bench.sweep.plan import PLAN, Sweep, SweepCell, settings_text
 from lpmoe_bench.sweep.state import wait_for_lock
 
 # One cell on another machine: run there, in the shared folder or streamed back in pieces.
-
 
 ADAPTER, PREDICTIONS = "adapter.safetensors", "predictions"
 POLL_SECONDS = 0.2
@@ -54,6 +60,7 @@ class Result:
 def run_task(task: CellTask) -> Result:
     """Run a cell in a process of its own; this is what Ray calls on the worker."""
     host = _here()
+    # Another version could compute other numbers under the planned fingerprint.
     if task.version != __version__:
         lost = f"{host} has lpmoe-bench {__version__}, the sweep {task.version}; install that there"
         return Result(Ended(None, lost=lost, host=host), 0.0, {})
@@ -63,8 +70,7 @@ def run_task(task: CellTask) -> Result:
         process = CellProcess(job, {}, task.program)
     except ResourceError as error:
         return Result(Ended(None, lost=str(error), host=host), 0.0, {})
-    ended = _wait(process)
-    ended = replace(ended, host=host)
+    ended = replace(_wait(process), host=host)
     if shared:
         return Result(ended, process.seconds, {})
     return Result(ended, process.seconds, collect(job), job.log.read_bytes())
@@ -110,6 +116,7 @@ def receive(job: CellJob, result: Result) -> None:
     with wait_for_lock(folder):
         if (folder / RECORD).exists():
             return
+        # The record makes a run finished, so all else has to be there before it.
         for name in sorted(result.files, key=lambda name: name == RECORD):
             write_atomically(folder / name, result.files[name])
 
@@ -132,7 +139,7 @@ def _wait(process: CellProcess) -> Ended:
                     process.stop()
                 time.sleep(POLL_SECONDS)
             return ended
-        except KeyboardInterrupt:
+        except KeyboardInterrupt:  # how Ray cancels a task; a second one must not end the wait
             asked = True
 
 
@@ -198,6 +205,7 @@ class RayEngine:
         """Return (job, how it ended, seconds) of tasks that ended; streamed files are written."""
         if not self.running:
             return []
+        # With timeout 0 this asks and waits for nothing.
         ready, _ = self.ray.wait(list(self.running), num_returns=len(self.running), timeout=0)
         return [self._result(reference) for reference in ready]
 
@@ -270,9 +278,7 @@ def share_of(cells: list[SweepCell], nodes: list[dict[str, float]], jobs: int | 
     for each machine.
     """
     nodes = [node for node in nodes if node.get("CPU", 0) >= 1]
-    runtimes = [cell.settings.get("runtime", {}) for cell in cells]
-    each = max((runtime.get("devices", 1) for runtime in runtimes), default=1)
-    on_gpus = any(runtime.get("device", "auto") != "cpu" for runtime in runtimes)
+    each, on_gpus = devices_of(cells)
     fitting = sum(int(node.get("GPU", 0)) // each for node in nodes) if on_gpus else 0
     if fitting:
         return Share(jobs or fitting, 1, each)

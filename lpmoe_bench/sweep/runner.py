@@ -20,7 +20,6 @@ from lpmoe_bench.sweep.state import MOST_ATTEMPTS, Claims, own_record
 
 # How long cells will take, by the records of runs that are finished.
 
-
 SAME, LIKE, UNKNOWN = "same settings", "same method", "unknown"
 
 
@@ -48,10 +47,9 @@ def estimate_cells(
         same.setdefault((method, record.fingerprint), []).append(record)
         if costs.train_images_per_second:
             key = (method, record.config.get("backbone"), record.config.get("size"))
-            paces = (
-                1 / costs.train_images_per_second,
-                1 / (costs.inference_images_per_second or inf),
-            )
+            # Seconds an image, which may be averaged over runs; images a second may not.
+            inference = costs.inference_images_per_second or inf
+            paces = (1 / costs.train_images_per_second, 1 / inference)
             like.setdefault(key, []).append(paces)
     pace = {key: tuple(map(fmean, zip(*paces, strict=True))) for key, paces in like.items()}
 
@@ -91,9 +89,9 @@ def total_words(estimates: Mapping[str, Estimate], jobs: int) -> str:
         return f"time unknown: no record of these methods to go by ({len(estimates)} cells)"
     basis = ", ".join(f"{n} by records of the {b}" for b, n in counts.items() if n)
     at_once = f", {jobs} at a time" if jobs > 1 else ""
-    words = f"about {duration(sum(known) / jobs)} for {len(known)} cells{at_once} ({basis})"
+    total = f"about {duration(sum(known) / jobs)} for {len(known)} cells{at_once} ({basis})"
     missing = len(estimates) - len(known)
-    return f"{words}; {missing} cells unknown" if missing else words
+    return f"{total}; {missing} cells unknown" if missing else total
 
 
 def duration(seconds: float) -> str:
@@ -150,6 +148,7 @@ class TimeLeft:
 
     def seconds(self) -> float | None:
         """Return the seconds left for one worker, cells of which nothing is known at the mean."""
+        # Cells of which nothing is known are taken for the mean of all that something is known of.
         tellers = self.known + len(self.taken)
         if not self.names or not tellers:
             return None
@@ -179,7 +178,7 @@ class SweepProgress:
 
     def started(self, cell: plan.SweepCell, changes: Sequence[str]) -> None:
         with_ = f" with {', '.join(changes)}" if changes else ""
-        self.terminal.say(f"start   {words_of(cell)}{with_}")
+        self.terminal.say(f"start   {name_of(cell)}{with_}")
 
     def ended(self, cell: plan.SweepCell, attempt: plan.Attempt, failures: int, log: Path) -> None:
         """Say how an attempt ended."""
@@ -187,18 +186,18 @@ class SweepProgress:
             self.left.end(cell.name, attempt.seconds)
             self.done += 1
             took = duration(attempt.seconds)
-            self.terminal.say(f"done    {words_of(cell)} in {took} ({self.words()})")
+            self.terminal.say(f"done    {name_of(cell)} in {took} ({self.so_far()})")
         elif attempt.outcome == "failed":
             last = failures >= MOST_ATTEMPTS
             if last:
                 self.failed += 1
                 self.left.end(cell.name)
             tries = f"attempt {failures} of {MOST_ATTEMPTS}"
-            self.terminal.say(f"failed  {words_of(cell)}, {tries}: {attempt.reason}; log: {log}")
+            self.terminal.say(f"failed  {name_of(cell)}, {tries}: {attempt.reason}; log: {log}")
         elif attempt.outcome == "out of memory":
-            self.terminal.say(f"memory  {words_of(cell)}: {attempt.reason}; trying with less")
+            self.terminal.say(f"memory  {name_of(cell)}: {attempt.reason}; trying with less")
         else:
-            self.terminal.say(f"stopped {words_of(cell)}: {attempt.reason}")
+            self.terminal.say(f"stopped {name_of(cell)}: {attempt.reason}")
 
     def elsewhere(self, cell: plan.SweepCell, done: bool) -> None:
         """Say that another process has finished a cell meanwhile, or given it up."""
@@ -206,7 +205,7 @@ class SweepProgress:
         self.failed += not done
         self.left.end(cell.name)
         how = "done   " if done else "failed "
-        self.terminal.say(f"{how} {words_of(cell)} by another process ({self.words()})")
+        self.terminal.say(f"{how} {name_of(cell)} by another process ({self.so_far()})")
 
     def stopping(self, running: int) -> None:
         self.terminal.say(
@@ -226,7 +225,7 @@ class SweepProgress:
             failed = f"  {self.failed} failed" if self.failed else ""
             self.bar.update(self.done, self.total, f"{names}{more}{failed}  {self.time_left()}")
 
-    def words(self) -> str:
+    def so_far(self) -> str:
         failed = f", {self.failed} failed" if self.failed else ""
         left = self.time_left()
         return f"{self.done} of {self.total} cells done{failed}{', ' + left if left else ''}"
@@ -237,7 +236,7 @@ class SweepProgress:
         return "" if seconds is None else f"about {duration(seconds / self.jobs)} left"
 
 
-def words_of(cell: plan.SweepCell) -> str:
+def name_of(cell: plan.SweepCell) -> str:
     return f"{cell.method} on {cell.task}, seed {cell.seed}"
 
 
@@ -288,6 +287,7 @@ def run_cells(run: SweepRun) -> None:
     """
     claims = Claims(run.runs)
     try:
+        # Start what fits, settle what has ended, sleep: no thread, so no state is shared.
         while run.to_do or run.running:
             if run.stopped():
                 _stop(run, claims)
@@ -309,6 +309,7 @@ def _next(run: SweepRun, claims: Claims) -> plan.SweepCell | None:
     """Claim the next cell that nobody works on; what others have settled meanwhile is dropped."""
     for _ in range(len(run.to_do)):
         cell = run.to_do.popleft()
+        # First claim, then look: between the two nobody else can start or finish the cell.
         if time.monotonic() < run.not_before.get(cell.name, 0) or not claims.take(cell):
             _later(run, cell)
             continue
@@ -330,13 +331,14 @@ def _failures(run: SweepRun, cell: plan.SweepCell) -> int:
 
 
 def _later(run: SweepRun, cell: plan.SweepCell) -> None:
-    now_ = time.monotonic()
-    if now_ >= run.not_before.get(cell.name, 0):
-        run.not_before[cell.name] = now_ + AGAIN_SECONDS
+    now = time.monotonic()
+    if now >= run.not_before.get(cell.name, 0):
+        run.not_before[cell.name] = now + AGAIN_SECONDS
     run.to_do.append(cell)
 
 
 def _start(run: SweepRun, cell: plan.SweepCell) -> None:
+    # From the attempts on disk, not from memory: another process may have tried with less already.
     changes = local.changes_next(cell, plan.read_attempts(run.folder, cell))
     log = plan.log_file(run.folder, cell, plan.new_stem())
     settings = plan.settings_file(run.folder, cell).resolve()
@@ -362,7 +364,7 @@ def _settle(
     run.refused.discard(cell.name)
     run.active = time.monotonic()
     changes = list(job.changes)
-    if outcome == "out of memory" and changes == local.ladder(cell)[-1]:
+    if outcome == "out of memory" and changes == local.memory_steps(cell)[-1]:
         outcome, reason = "failed", f"{reason}; nothing is left that takes less memory"
     attempt = plan.Attempt(
         ended=plan.now(),
@@ -374,11 +376,12 @@ def _settle(
         changes=changes,
         log=job.log.name,
     )
+    # Written before the claim is given back: who takes the cell next counts this attempt too.
     plan.write_attempt(run.folder, cell, attempt, job.log.stem)
     claims.release(cell)
     failures = _failures(run, cell)
     run.progress.ended(cell, attempt, failures, job.log)
-    if outcome == "out of memory":
+    if outcome == "out of memory":  # at once, with less: it has not lost its place in the queue
         run.to_do.appendleft(cell)
     elif outcome == "failed" and failures < MOST_ATTEMPTS:
         run.to_do.append(cell)
@@ -386,6 +389,7 @@ def _settle(
 
 def _stop(run: SweepRun, claims: Claims) -> None:
     """Let what runs save and end, keep what became of it, and say that it can go on."""
+    # Engines are asked again and again; the longer it takes, the less politely they stop a cell.
     run.progress.stopping(len(run.running))
     while run.running:
         run.engine.stop()
@@ -394,4 +398,6 @@ def _stop(run: SweepRun, claims: Claims) -> None:
         time.sleep(POLL_SECONDS)
     if run.progress.is_over:
         return
-    raise InterruptedRun(f"interrupted with {run.progress.words()}; the same command goes on there")
+    raise InterruptedRun(
+        f"interrupted with {run.progress.so_far()}; the same command goes on there"
+    )

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,6 @@ from lpmoe_bench.records.store import RECORD, StoredRecord, find_records, read_r
 from lpmoe_bench.sweep.plan import SWEEPS, Attempt, SweepCell, last_log, read_attempts
 
 # Who runs which cell now: locks that the system takes back from a process that dies.
-
 
 CLAIMS = ".claims"
 
@@ -33,6 +32,7 @@ class Claims:
 
     def take(self, cell: SweepCell) -> bool:
         """Claim a cell; False where another process has it."""
+        # Beside the run's own lock, which the cell's process takes only when it has started.
         lock = hold_lock(claim_file(self.runs, cell))
         if lock is not None:
             self.held[cell.name] = lock
@@ -96,18 +96,15 @@ class CellState:
 
 def published(roots: Iterable[Path]) -> Published:
     """Return the runs under other roots by fingerprint and seed."""
-    stored = find_records(roots).stored
-    return {
-        (one.record.fingerprint, one.record.seed or 0): one
-        for one in stored
-        if one.record.kind == "run"
-    }
+    runs = [one for one in find_records(roots).stored if one.record.kind == "run"]
+    return {(one.record.fingerprint, one.record.seed or 0): one for one in runs}
 
 
 def cell_state(runs: Path, folder: Path, cell: SweepCell, elsewhere: Published) -> CellState:
     """Return how a cell of the sweep in `folder` stands."""
     attempts = read_attempts(folder, cell)
     record = own_record(runs, cell)
+    # Finished comes first: what a later process did to the folder's locks does not matter then.
     if record is not None:
         return CellState(cell, "done", attempts, record, runs / cell.folder)
     other = elsewhere.get((cell.fingerprint, cell.seed))
@@ -116,15 +113,15 @@ def cell_state(runs: Path, folder: Path, cell: SweepCell, elsewhere: Published) 
     log = last_log(folder, cell)
     if is_running(runs, cell):
         return CellState(cell, "running", attempts, log=log)
-    failures = sum(attempt.outcome == "failed" for attempt in attempts)
-    if failures >= MOST_ATTEMPTS:
-        return CellState(cell, "failed", attempts, log=log)
     partial = (runs / cell.folder / RESUME).exists()
-    return CellState(cell, "partial" if partial else "waiting", attempts, log=log)
+    state = CellState(cell, "partial" if partial else "waiting", attempts, log=log)
+    # Running out of memory or being stopped counts for nothing: only failures use attempts up.
+    return replace(state, state="failed") if len(state.failures) >= MOST_ATTEMPTS else state
 
 
 def own_record(runs: Path, cell: SweepCell) -> Record | None:
     """Return the finished record of a cell; None where there is none, or another run's."""
+    # A run by hand may have made it; what counts is that it is of the planned fingerprint and seed.
     if not (runs / cell.folder / RECORD).exists():
         return None
     try:

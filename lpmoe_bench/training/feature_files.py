@@ -13,20 +13,18 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
 import method_zoo
 from lpmoe_bench.config.settings import RunConfig
-from lpmoe_bench.data.images import read_image
-from lpmoe_bench.data.loader import image_tensor
+from lpmoe_bench.data import images, loader
 from lpmoe_bench.environment import processor_name
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.files import write_atomically
-from lpmoe_bench.model.weights.resolve import Weights, load_backbone
+from lpmoe_bench.model.weights import resolve
 from method_zoo.method import Method
 
-# Everything beside the image that changes a feature, in words that can be hashed.
-
+# Everything beside the image that changes a feature, as a key that can be hashed.
 
 FORMAT = 1  # raise it when features mean something else though nothing below has changed
 PACKAGES = ("torch", "timm", "numpy", "opencv-python-headless")
@@ -34,7 +32,7 @@ WALKS = ("prefix", "block", "step")  # what a method may run the frozen blocks t
 
 
 def feature_key(
-    config: RunConfig, weights: Weights, method: Method, shape: tuple[int, ...]
+    config: RunConfig, weights: resolve.Weights, method: Method, shape: tuple[int, ...]
 ) -> dict[str, Any]:
     """Return the key of a method's features, of a shape (P, N, C) an image.
 
@@ -42,10 +40,13 @@ def feature_key(
     the blocks its own way shares them with itself under the same options. The seed is no part:
     nothing that a method draws may enter its prefix, which the contract checks.
     """
-    walk: dict[str, Any] = {"frozen_blocks": method.frozen_blocks, "ends": _ends(method)}
-    own = {name: _definer(method, name) for name in WALKS}
+    ends = [group[-1] for group in method.backbone.groups]
+    walk: dict[str, Any] = {"frozen_blocks": method.frozen_blocks, "ends": ends}
+    classes = type(method).__mro__
+    own = {name: next(cls for cls in classes if name in vars(cls)) for name in WALKS}
     if any(definer is not Method for definer in own.values()):
         walk |= {"method": config.method, "options": config.options}
+    on_gpu = config.runtime.device == "cuda"
     code = {Path(sys.modules[definer.__module__].__file__ or "") for definer in own.values()}
     return {
         "format": FORMAT,
@@ -54,7 +55,7 @@ def feature_key(
         "pos_antialias": weights.pos_antialias,
         "size": config.size,
         "precision": config.train.precision,
-        "processor": _processor(config.runtime.device),
+        "processor": torch.cuda.get_device_name() if on_gpu else processor_name(),
         "walk": walk,
         "shape": list(shape),
         "packages": {name: metadata.version(name) for name in PACKAGES},
@@ -62,22 +63,12 @@ def feature_key(
     }
 
 
-def _ends(method: Method) -> list[int]:
-    return [group[-1] for group in method.backbone.groups]
-
-
-def _definer(method: Method, name: str) -> type[nn.Module]:
-    """Return the class of a method that defines an attribute."""
-    return next(cls for cls in type(method).__mro__ if name in vars(cls))
-
-
 def _shared_code() -> set[Path]:
     """Return the files that read images and weights, and those that all methods share."""
-    reading = {Path(sys.modules[f.__module__].__file__ or "") for f in (read_image, image_tensor)}
-    weights = Path(sys.modules[load_backbone.__module__].__file__ or "").parent.glob("*.py")
-    zoo = Path(getfile(method_zoo)).parent
-    shared = [zoo / "method.py", *(zoo / "backbones").glob("*.py"), *(zoo / "parts").glob("*.py")]
-    return {*reading, *weights, *shared}
+    weights, zoo = Path(resolve.__file__).parent, Path(getfile(method_zoo)).parent
+    folders = (weights, zoo / "backbones", zoo / "parts")
+    shared = {path for folder in folders for path in folder.glob("*.py")}
+    return shared | {Path(images.__file__), Path(loader.__file__), zoo / "method.py"}
 
 
 def _digest(files: set[Path]) -> str:
@@ -85,10 +76,6 @@ def _digest(files: set[Path]) -> str:
     for path in sorted(files, key=lambda path: path.parts[-2:]):
         digest.update(f"{path.name}\0".encode() + path.read_bytes())
     return digest.hexdigest()
-
-
-def _processor(device: str) -> str:
-    return torch.cuda.get_device_name() if device == "cuda" else processor_name()
 
 
 # Features on disk: one checked file for each view of an image, never unpickled.
@@ -140,6 +127,7 @@ class FeatureFolder:
         """Write a feature in one rename; raises ResourceError when the disk is full."""
         if not (self.folder / "key.json").exists():
             write_atomically(self.folder / "key.json", self.text + "\n")
+        # With a checksum inside, a damaged file or that of another view never passes for this one.
         feature = feature.contiguous()
         about = self._about(view) | {"crc32": _checksum(feature)}
         write_atomically(self.path(view), save({TENSOR: feature}, metadata=about))

@@ -49,16 +49,16 @@ class FromPrefix(nn.Module):
         states, names = [example.tokens, *example.taps], list(_distinct(example))
         self._places = [names.index(id(t.x)) for t in states]
         self._states = [t._replace(x=t.x.new_empty(0)) for t in states]
+        # Reductions add up in the order of memory, so a layout is part of the last bits.
         self._by_channel = [t.x.mT.is_contiguous() for t in states]
 
     def forward(self, packed: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the segmenter returns: logits (B, K, size, size) and the aux loss."""
         parts = packed.unbind(1)
+        kept = zip(self._states, self._places, self._by_channel, strict=True)
         tokens, *taps = (
             state._replace(x=_laid_out(parts[place], by_channel))
-            for state, place, by_channel in zip(
-                self._states, self._places, self._by_channel, strict=True
-            )
+            for state, place, by_channel in kept
         )
         features = self.segmenter.method.finish(Prefix(tokens, taps))
         return self.segmenter.decode(features, (self.size, self.size))
@@ -137,6 +137,7 @@ def wanted_to_train(plan: Plan) -> Wanted:
     epochs = ceil(train.steps / max(1, count // train.batch)) if train.steps else train.epochs
     wanted: dict[Pair, tuple[bool, ...]] = {}
     for index, pair in enumerate(dataset.pairs):
+        # Which epochs mirror an image follows from the seed, so it is known before they begin.
         sides: set[bool] = set()
         for epoch in range(epochs):
             sides.add(dataset.mirrored((epoch, index)))
@@ -179,8 +180,6 @@ def _free_memory() -> int:
 FOLDER = "features"  # of the cache
 TOLERANCE = 1e-4  # share of the largest value by which a feature may differ here: rounding
 
-__all__ = ["FOLDER", "FeatureCache", "forecast", "open_features", "wanted_to_test"]
-
 
 @dataclass
 class FeatureCache:
@@ -209,6 +208,7 @@ class FeatureCache:
         Raises DataError where what is kept is not what this program computes.
         """
         self.digests |= {pair.image: _digest(pair) for pair in wanted}
+        # Each process computes every world_size-th image and reads what the others have written.
         own = list(wanted.items())[self.fabric.global_rank :: self.fabric.world_size]
         missing: dict[Pair, list[View]] = {}
         kept: tuple[Pair, View] | None = None
@@ -218,14 +218,15 @@ class FeatureCache:
                     kept = kept or (pair, view)
                 else:
                     missing.setdefault(pair, []).append(view)
+        # One that is kept stands for all: another program or machine would have moved every one.
         if kept:
             self._compare(*kept)
         trouble = self._no_room(missing) or self._compute(missing, terminal)
         if trouble:
             terminal.note(f"{trouble}: the frozen blocks are computed in every epoch")
-        mean = self.fabric.all_reduce(
-            torch.tensor(float(not trouble), device=self.fabric.device), reduce_op="mean"
-        )
+        # All processes have to agree: with images in one and features in another they would differ.
+        works = torch.tensor(float(not trouble), device=self.fabric.device)
+        mean = self.fabric.all_reduce(works, reduce_op="mean")
         return float(torch.as_tensor(mean)) == 1.0
 
     def _no_room(self, missing: dict[Pair, list[View]]) -> str:

@@ -46,28 +46,10 @@ class Progress:
     curve: list[dict[str, float | int | None]] = field(default_factory=list)
 
 
-def save_training_state(
-    folder: Path,
-    run_id: str,
-    segmenter: Segmenter,
-    optimizer: Optimizer,
-    best: dict[str, Tensor],
-    progress: Progress,
-) -> None:
-    """Write model, best model, optimiser moments and progress as one safetensors file."""
-    tensors = {f"model/{k}": v for k, v in segmenter.state().items()}
-    tensors |= {f"best/{k}": v for k, v in best.items()}
-    for index, moments in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer/{index}/{k}": torch.as_tensor(v) for k, v in moments.items()}
-    tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    about = {"run": run_id, "progress": json.dumps(dataclasses.asdict(progress))}
-    write_atomically(folder / STATE_FILE, save(tensors, metadata=about))
-
-
 def load_training_state(
     folder: Path, run_id: str, segmenter: Segmenter, optimizer: Optimizer
 ) -> tuple[Progress, dict[str, Tensor]]:
-    """Load what save_training_state wrote; a fresh Progress and no best state where there is none.
+    """Load what `Saver.save` wrote; a fresh Progress and no best state where there is none.
 
     Raises DataError when the file is damaged or belongs to another run.
     """
@@ -89,6 +71,7 @@ def load_training_state(
 
 
 def _load_moments(optimizer: Optimizer, moments: dict[str, Tensor]) -> None:
+    # A fresh optimiser has no moments yet: their names are taken from the file.
     state = optimizer.state_dict()
     state["state"] = {}
     for key, tensor in moments.items():
@@ -140,12 +123,19 @@ class Saver:
         return time.monotonic() - self.saved >= self.pause
 
     def save(self, best: dict[str, Tensor], progress: Progress) -> None:
-        """Save now, whether it is due or not."""
+        """Write model, best model, optimiser moments and progress, whether it is due or not."""
         started = time.monotonic()
-        save_training_state(
-            self.folder, self.run_id, self.segmenter, self.optimizer, best, progress
-        )
+        tensors = {f"model/{k}": v for k, v in self.segmenter.state().items()}
+        tensors |= {f"best/{k}": v for k, v in best.items()}
+        for index, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{index}/{k}": torch.as_tensor(v) for k, v in moments.items()}
+        tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+        about = {"run": self.run_id, "progress": json.dumps(dataclasses.asdict(progress))}
+        # One file in one rename: model, moments and progress are always of the same step. No state
+        # of a random generator is in it, for order and draws follow from seed, epoch and step.
+        write_atomically(self.folder / STATE_FILE, save(tensors, metadata=about))
         self.saved = time.monotonic()
+        # On a slow disk saves come less often, so that they never take more than 5 % of the time.
         self.pause = max(self.seconds, 20 * (self.saved - started))
 
 
@@ -198,10 +188,12 @@ def train(run: TrainingRun) -> Progress:
     saver = Saver(run.folder, run.id, segmenter, optimizer, run.config.runtime.save_seconds)
     with stop_requested() as stopped:
         while progress.step < steps and not _stale(progress, config, per_epoch):
+            # After a resume this may lie within an epoch: its first `done` batches are left out.
             epoch, done = divmod(progress.step, per_epoch)
             segmenter.train()
             clock = time.perf_counter()
             for images, masks in _batches(run, epoch, done):
+                # The forward pass of a step that diverges has moved BatchNorm already; weights not.
                 good = running_statistics(segmenter)
                 try:
                     loss, rate = _step(run, model, optimizer, images, masks, progress.step, steps)
@@ -213,6 +205,7 @@ def train(run: TrainingRun) -> Progress:
                 progress.images += len(images) * fabric.world_size
                 progress.seconds += time.perf_counter() - clock
                 _log(run, progress, steps, loss, rate)
+                # Step, then best state, then save, then stop: what is saved is always a whole step.
                 last = progress.step % per_epoch == 0 or progress.step == steps
                 if last:
                     best = _select_best(run, progress, best)
@@ -240,7 +233,7 @@ def _stale(progress: Progress, config: TrainConfig, per_epoch: int) -> bool:
 def _step(
     run: TrainingRun,
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     images: Tensor,
     masks: Tensor,
     step: int,
@@ -256,6 +249,7 @@ def _step(
     size = run.config.runtime.micro_batch or len(images)
     chunks = list(zip(images.split(size), masks.split(size), strict=True))
     total = torch.zeros((), device=images.device)
+    # A chunk weighs as its share of the batch: the gradients add up to those of the whole batch.
     for index, (image, mask) in enumerate(chunks):
         with fabric.no_backward_sync(model, enabled=index < len(chunks) - 1):  # type: ignore[arg-type]
             logits, aux = model(image)
@@ -268,8 +262,8 @@ def _step(
         max_norm=math.inf if config.clip is None else config.clip,
         error_if_nonfinite=False,  # type: ignore[arg-type]
     )
-    mean = fabric.all_reduce(total, reduce_op="mean")
-    value = torch.as_tensor(mean).item()
+    # The mean over processes is the same number in all of them, so all stop at the same step.
+    value = torch.as_tensor(fabric.all_reduce(total, reduce_op="mean")).item()
     if not math.isfinite(value) or not torch.isfinite(torch.as_tensor(norm)):
         raise DivergedError(
             f"training diverged at step {step + 1} of {steps}: loss {value}; "
@@ -307,8 +301,8 @@ def _select_best(
 ) -> dict[str, Tensor]:
     """Score the model on validation and return the best state so far."""
     run.segmenter.eval()
-    score = run.validate() if run.fabric.is_global_zero else 0.0
-    score = run.fabric.broadcast(score)
+    # One process scores; the others have to know, or they would keep other best states.
+    score = run.fabric.broadcast(run.validate() if run.fabric.is_global_zero else 0.0)
     run.segmenter.train()
     row = {"step": progress.step, "loss": None, "learning_rate": None, "images_per_second": None}
     progress.curve.append(row | {"validation": score})
@@ -340,15 +334,8 @@ def _parameter_groups(segmenter: Segmenter, config: TrainConfig) -> list[dict]:
 
 
 def _epoch(run: TrainingRun, epoch: int) -> list[list[tuple[int, int]]]:
-    fabric, config = run.fabric, run.config
-    return epoch_batches(
-        len(run.dataset),
-        config.train.batch,
-        config.seed,
-        epoch,
-        fabric.global_rank,
-        fabric.world_size,
-    )
+    config, rank, world = run.config, run.fabric.global_rank, run.fabric.world_size
+    return epoch_batches(len(run.dataset), config.train.batch, config.seed, epoch, rank, world)
 
 
 def _batches(run: TrainingRun, epoch: int, done: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -20,17 +20,9 @@ from lpmoe_bench.model.decoders.decoder import DecoderWeights, resolve_decoder_w
 from lpmoe_bench.model.decoders.names import get_decoder
 from lpmoe_bench.model.weights.resolve import Weights, resolve_weights
 from lpmoe_bench.records.model import run_folder
-from lpmoe_bench.training.request import (
-    RunRequest,
-    check_settings,
-    layers_of,
-    preset_layer,
-    vars_of,
-)
+from lpmoe_bench.training.request import RunRequest, check_settings, layers_of, preset_layer
 from method_zoo.method import Method
-from method_zoo.options import get_method, signature_options
-
-# A configuration completed: names checked, defaults filled in, `auto` settled, misfits refused.
+from method_zoo.options import get_method, signature_options, vars_of
 
 
 def complete_config(config: RunConfig, method: type[Method]) -> RunConfig:
@@ -130,16 +122,16 @@ def make_plan(
     method = get_method(asked.method)
     config = build_config(asked.task_layer, preset_layer(vars_of(method)), *asked.layers)
     config = complete_config(config, method)
-    known = {} if known is None else known
-    task = asked.task
+    known, task = {} if known is None else known, asked.task
     key = (task.name, config.backbone, config.weights, config.decoder, config.decoder_weights)
     if key not in known:
         known[key] = _sources(config, task, registry, request, terminal)
     weights, decoder_weights, data = known[key]
+    # Validation first: a smaller limit_train leaves it as it is.
     rest, val_pairs = carve_validation(data.train.pairs, config.train.validation, config.seed)
     train_pairs = subset(rest, config.train.limit_train, config.seed)
-    print_ = _fingerprint(config, known[key], request.expect)
-    place = run_folder(config.task, config.method, config.backbone, print_, config.seed)
+    hashed = _fingerprint(config, known[key], request.expect)
+    place = run_folder(config.task, config.method, config.backbone, hashed, config.seed)
     return Plan(
         config=config,
         method=method,
@@ -152,7 +144,7 @@ def make_plan(
         ),
         tests=tuple(data.tests),
         notes=(*recipe_notes(asked.recipe), *data.notes, *request.extra_notes),
-        fingerprint=print_,
+        fingerprint=hashed,
         folder=request.runs / place,
         cache=request.cache,
     )
@@ -161,6 +153,7 @@ def make_plan(
 def _fingerprint(config: RunConfig, sources: Sources, expected: str) -> str:
     """Return the fingerprint of settings, data and weights; raises DataError for another than was
     planned."""
+    # Digests in the place of paths: the same files elsewhere are the same run.
     digests = {
         "train": sources.data.train.digest,  # validation is carved from it by name and seed
         "tests": {split.label: split.digest for split in sources.data.tests},
@@ -187,15 +180,8 @@ def _sources(
     )
     decoder_weights = resolve_decoder_weights(get_decoder(config.decoder), config.decoder_weights)
     with terminal.bar("preparing data", 1) as bar:
-        data = resolve(
-            task,
-            registry,
-            request.data_root,
-            request.folders,
-            request.embedded,
-            request.cache,
-            bar.update,
-        )
+        places = (request.data_root, request.folders, request.embedded, request.cache)
+        data = resolve(task, registry, *places, bar.update)
     for split in (data.train, *data.tests):
         with terminal.bar(f"checking {split.label}", len(split.pairs)) as bar:
             for note in check_pairs(split, bar.update, request.cache / MANIFESTS):

@@ -19,8 +19,8 @@ from lpmoe_bench.model.losses import get_loss
 from lpmoe_bench.model.segmenter import blueprint, build_segmenter, native_size
 from lpmoe_bench.model.weights.resolve import RANDOM, resolve_weights
 from lpmoe_bench.training.plan import complete_config
-from lpmoe_bench.training.request import preset_layer, vars_of
-from method_zoo.options import get_method
+from lpmoe_bench.training.request import preset_layer
+from method_zoo.options import get_method, vars_of
 
 REPEATS = 15
 SECONDS = 15.0  # for the timings of training, and again for those of inference
@@ -117,6 +117,7 @@ def measure(config: RunConfig, repeats: int, seconds: float) -> dict[str, Any]:
     Each is repeated up to `repeats` times after a warm-up, fewer when `seconds` are over.
     """
     device = torch.device(config.runtime.device)
+    # Python, torch and their kernels alone: the peak less this is what the model takes.
     before = costs.peak_memory_bytes(device)
     segmenter = build_segmenter(config, resolve_weights(config.backbone, RANDOM, Path()))
     segmenter.to(device)
@@ -141,6 +142,7 @@ def measure(config: RunConfig, repeats: int, seconds: float) -> dict[str, Any]:
             segmenter(images)
 
     segmenter.train()
+    # Training first: its peak is the larger one, and inference must not have raised it.
     training = _rates(step, len(images), device, repeats, seconds)
     peak = costs.peak_memory_bytes(device)
     segmenter.eval()
@@ -163,7 +165,7 @@ def _rates(
     for turn in range(repeats + 1):
         started = time.perf_counter()
         work()
-        if device.type == "cuda":
+        if device.type == "cuda":  # kernels run on after the call has returned
             torch.cuda.synchronize(device)
         now = time.perf_counter()
         if turn:
@@ -175,12 +177,8 @@ def _rates(
     return dict(zip(names, (low, median, high), strict=True)) | {"timings": len(rates)}
 
 
-def _main() -> None:
+if __name__ == "__main__":
     asked = json.load(sys.stdin)
     torch.manual_seed(0)
     config = RunConfig.model_validate(asked["config"])
     print(json.dumps(measure(config, asked["repeats"], asked["seconds"])))
-
-
-if __name__ == "__main__":
-    _main()

@@ -57,10 +57,14 @@ class Asked(NamedTuple):
 def layers_of(request: RunRequest, registry: Registry) -> Asked:
     """Return the layers of a request; raises UsageError for an unknown task or recipe."""
     asked = (request.file, request.sets, request.flags)
+    # A recipe is weaker than all that is said, but it may itself choose the method.
     recipe = _pick("recipe", asked)
     task = registry.task(_pick("task", asked))
     layers = (*recipe_layers(recipe, task.name, asked), *asked)
-    return Asked(task, _pick("method", layers), recipe, _task_layer(task), layers)
+    # A task's own loss and selection are the weakest of all, its recipe wins over them.
+    train = {"loss": task.loss, "select": task.select} | task.recipe.get("train", {})
+    weakest = {"protocol": task.protocol} | task.recipe | {"train": train}
+    return Asked(task, _pick("method", layers), recipe, weakest, layers)
 
 
 def refuse_early(request: RunRequest) -> RunConfig:
@@ -90,11 +94,6 @@ def refuse_early(request: RunRequest) -> RunConfig:
 def preset_layer(method: Facts) -> dict[str, Any]:
     """Return the settings that a method prefers: its decoder, its rates."""
     return {"decoder": method["decoder"], "train": dict(method["preset"])}
-
-
-def vars_of(method: type) -> dict[str, Any]:
-    """Return the class attributes of a method, as `read_source` reads them from its file."""
-    return {name: value for cls in reversed(method.__mro__) for name, value in vars(cls).items()}
 
 
 def check_settings(
@@ -149,8 +148,3 @@ def _pick(name: str, layers: tuple[Mapping[str, Any], ...]) -> str:
     """Return the strongest value of a setting that decides other defaults."""
     default = RunConfig.model_fields[name].default
     return next((str(layer[name]) for layer in reversed(layers) if name in layer), default)
-
-
-def _task_layer(task: Task) -> dict[str, Any]:
-    train = {"loss": task.loss, "select": task.select} | task.recipe.get("train", {})
-    return {"protocol": task.protocol} | task.recipe | {"train": train}

@@ -12,9 +12,10 @@ from lightning.fabric import Fabric
 from lightning.fabric.strategies import DDPStrategy
 from safetensors.torch import save
 
-from lpmoe_bench.config.settings import RunConfig, TrainConfig
+from lpmoe_bench.config.settings import RunConfig
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.data.loader import Prefixes
+from lpmoe_bench.data.splits import Split
 from lpmoe_bench.environment import Environment, collect_environment
 from lpmoe_bench.errors import DataError, InterruptedRun, ResourceError
 from lpmoe_bench.files import write_atomically
@@ -49,25 +50,20 @@ class RunFacts:
     cache: features.FeatureCache | None = None
 
 
-def write_run(facts: RunFacts) -> records.Record:
-    """Write the record of a run into its folder and return it."""
-    record = make_record(facts)
-    rows = [row for result in facts.results for row in result.rows]
-    store.write_record(facts.plan.folder, record, rows, facts.progress.curve)
-    return record
-
-
 def make_record(facts: RunFacts) -> records.Record:
     """Put the facts of a run into the fields of run.json."""
     plan, config = facts.plan, facts.plan.config
     protocol = get_protocol(config.protocol)
     labels = [split.label for split in plan.tests]
+    # Names of weights files alone: where they lie is nobody's business, their digests are kept.
+    paths = {"weights": config.weights, "decoder_weights": config.decoder_weights}
+    names = {field: Path(path).name if path else None for field, path in paths.items()}
     return records.Record(
         kind="run",
         id=plan.id,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         label=config.label,
-        config=config.model_dump() | _weights_names(config),
+        config=config.model_dump() | names,
         fingerprint=plan.fingerprint,
         seed=config.seed,
         method=_method(plan),
@@ -96,7 +92,7 @@ def make_record(facts: RunFacts) -> records.Record:
         ),
         adapter_sha256=hashlib.sha256(facts.state).hexdigest(),
         test_opened=facts.opened,
-        notes=[*plan.notes, *_resumed(facts.progress), *_cached(facts)],
+        notes=_notes(facts),
     )
 
 
@@ -109,29 +105,20 @@ def _environment(facts: RunFacts) -> Environment:
     return found.model_copy(update={"git_sha": sha, "git_dirty": bool(dirty)})
 
 
-def _resumed(progress: Progress) -> list[str]:
-    """Say when a run was stopped and resumed by other code."""
-    if len(progress.commits) < 2:
-        return []
-    return [f"trained by the code of several commits: {', '.join(progress.commits)}"]
-
-
-def _cached(facts: RunFacts) -> list[str]:
-    """Say what the speed of a run with cached features leaves out."""
-    if facts.cache is None:
-        return []
-    cache, frozen = facts.cache, facts.segmenter.method.frozen_blocks
-    return [
-        f"features of the {frozen} frozen blocks came from a cache "
-        f"({facts.plan.config.runtime.cache_features}): images/s and seconds of training are "
-        f"without them, of which this process computed {cache.computed} in {cache.seconds:.0f} s"
-    ]
-
-
-def _weights_names(config: RunConfig) -> dict[str, str | None]:
-    """Keep the names of weights files: where they lie is nobody's business, digests are kept."""
-    paths = {"weights": config.weights, "decoder_weights": config.decoder_weights}
-    return {field: Path(path).name if path else None for field, path in paths.items()}
+def _notes(facts: RunFacts) -> list[str]:
+    """Return what a reader of the record should know: of the plan, a resume, cached features."""
+    notes, commits = list(facts.plan.notes), facts.progress.commits
+    if len(commits) > 1:
+        notes.append(f"trained by the code of several commits: {', '.join(commits)}")
+    if cache := facts.cache:
+        frozen = facts.segmenter.method.frozen_blocks
+        notes.append(
+            f"features of the {frozen} frozen blocks came from a cache "
+            f"({facts.plan.config.runtime.cache_features}): images/s and seconds of training are "
+            f"without them, of which this process computed {cache.computed} in "
+            f"{cache.seconds:.0f} s"
+        )
+    return notes
 
 
 def _decoder(plan: Plan) -> records.DecoderFacts:
@@ -226,8 +213,9 @@ def announce(plan: Plan, terminal: Terminal) -> None:
         f"{len(plan.validation.pairs)}, test "
         + ", ".join(f"{s.label} {len(s.pairs)}" for s in plan.tests)
     )
+    length = f"{train.steps} steps" if train.steps else f"{train.epochs} epochs"
     terminal.say(
-        f"{config.size} px, batch {train.batch}, {_length(train)}, lr {train.lr:g}, "
+        f"{config.size} px, batch {train.batch}, {length}, lr {train.lr:g}, "
         f"{train.precision} on {config.runtime.device}, seed {config.seed}"
     )
     if plan.weights.note:
@@ -237,21 +225,13 @@ def announce(plan: Plan, terminal: Terminal) -> None:
     for note in plan.notes:
         terminal.note(note)
     if mode := config.runtime.cache_features:
-        _announce_features(features.forecast(plan), mode, terminal)
-    terminal.say(f"run {plan.id}")
-
-
-def _announce_features(expected: features.Forecast | str, mode: str, terminal: Terminal) -> None:
-    """Say how large the feature cache will be, or why there is none."""
-    if isinstance(expected, str):
-        terminal.note(expected)
-    else:
+        expected = features.forecast(plan)
         where = "in memory" if mode == "memory" else "on disk"
-        terminal.say(f"features of frozen blocks {where}: {expected}")
-
-
-def _length(train: TrainConfig) -> str:
-    return f"{train.steps} steps" if train.steps else f"{train.epochs} epochs"
+        if isinstance(expected, str):  # why there will be none
+            terminal.note(expected)
+        else:
+            terminal.say(f"features of frozen blocks {where}: {expected}")
+    terminal.say(f"run {plan.id}")
 
 
 def _name_other_code(record: records.Record, plan: Plan, terminal: Terminal) -> None:
@@ -269,10 +249,15 @@ def execute(plan: Plan, terminal: Terminal, force: bool = False) -> records.Reco
 
     Raises InterruptedRun, DivergedError, ResourceError and DataError in one sentence each.
     """
+    # Two processes in one folder would overwrite each other's state: the second is refused.
     with store.only_one(plan.folder):
+        # Looked at again now that the lock is held: another process may have just finished it.
         if (plan.folder / "run.json").exists():
             if not force:
-                return _own_record(plan)
+                record = store.read_record(plan.folder)
+                if (record.fingerprint, record.seed) != (plan.fingerprint, plan.config.seed):
+                    raise DataError(f"{plan.folder} holds another run's record; move it away")
+                return record
             store.set_aside(plan.folder)
         try:
             return _execute(plan, terminal)
@@ -288,33 +273,32 @@ def execute(plan: Plan, terminal: Terminal, force: bool = False) -> records.Reco
 def _execute(plan: Plan, terminal: Terminal) -> records.Record:
     config = plan.config
     fabric = make_fabric(plan)
+    # Random draws are seeded inside, so a resumed run builds the very model it had.
     segmenter = build_segmenter(config, plan.weights, plan.decoder_weights)
     if config.runtime.devices > 1 and config.runtime.device == "cuda":
         torch.nn.SyncBatchNorm.convert_sync_batchnorm(segmenter)  # in place
     cache = features.open_features(plan, segmenter, fabric, terminal)
     with terminal.bar(f"training {config.method}", 1) as bar:
-        progress = train(
-            make_training(
-                plan,
-                segmenter,
-                fabric,
-                cache,
-                lambda step, steps, loss, speed: bar.update(
-                    step, steps, f"loss {loss:.4f}  {speed:.1f} images/s"
-                ),
-            )
-        )
-    if not fabric.is_global_zero:
+
+        def report(step: int, steps: int, loss: float, speed: float) -> None:
+            bar.update(step, steps, f"loss {loss:.4f}  {speed:.1f} images/s")
+
+        progress = train(make_training(plan, segmenter, fabric, cache, report))
+    if not fabric.is_global_zero:  # the first process alone tests and writes
         raise SystemExit(0)
+    # Counted before a test image is read: a run that is killed here has opened the test set too.
     opened = store.count_opening(plan.folder)
     predictor = make_predictor(plan, segmenter, fabric)
     if config.runtime.cache_test and cache and cache.fill(features.wanted_to_test(plan), terminal):
         predictor = make_predictor(plan, cache.model, fabric, cache.read)
-    results = [_evaluate(plan, predictor, terminal, index) for index in range(len(plan.tests))]
+    results = [_evaluate(plan, predictor, terminal, split) for split in plan.tests]
     state = save(segmenter.state(), metadata=adapter_header(plan))
     facts = RunFacts(plan, segmenter, progress, predictor, results, opened, state, cache)
+    record, rows = make_record(facts), [row for result in results for row in result.rows]
+    # Adapter, then record, then the saved state goes: killed in between, the run goes on from
+    # its last step and ends with the same scores. A folder with run.json is finished.
     write_atomically(plan.folder / store.ADAPTER_FILE, state)
-    record = write_run(facts)
+    store.write_record(plan.folder, record, rows, progress.curve)
     (plan.folder / store.STATE_FILE).unlink(missing_ok=True)
     (plan.folder / store.OPENED_FILE).unlink(missing_ok=True)
     return record
@@ -355,25 +339,11 @@ def make_predictor(
     return predictor
 
 
-def _own_record(plan: Plan) -> records.Record:
-    """Return the finished record of a plan; raises DataError when it is another run's."""
-    record = store.read_record(plan.folder)
-    if (record.fingerprint, record.seed) != (plan.fingerprint, plan.config.seed):
-        raise DataError(f"{plan.folder} holds another run's record; move it away")
-    return record
-
-
-def _evaluate(plan: Plan, predictor: Predictor, terminal: Terminal, index: int) -> ScoreResult:
-    split = plan.tests[index]
+def _evaluate(plan: Plan, predictor: Predictor, terminal: Terminal, split: Split) -> ScoreResult:
     keep = plan.folder / "predictions" / split.label.replace("/", "-")
     with terminal.bar(f"scoring {split.label}", len(split.pairs)) as bar:
-        return score_split(
-            predictor,
-            split,
-            plan.config.protocol,
-            bar.update,
-            keep if plan.config.runtime.save_predictions else None,
-        )
+        folder = keep if plan.config.runtime.save_predictions else None
+        return score_split(predictor, split, plan.config.protocol, bar.update, folder)
 
 
 def make_fabric(plan: Plan) -> Fabric:

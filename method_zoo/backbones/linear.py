@@ -8,8 +8,6 @@ from torch import Tensor, nn
 
 from ..errors import ZooError
 
-# Wrapped: a trainable layer around a frozen one, which knows the grid of its tokens.
-
 
 class Wrapped(nn.Module):
     """A trainable layer around a frozen one, which it holds as `base`.
@@ -20,6 +18,8 @@ class Wrapped(nn.Module):
     Args:
         base: the frozen layer.
     """
+
+    base: Any  # of the kind that the method asked for: a linear layer, for SSF also a norm
 
     def __init__(self, base: nn.Module):
         super().__init__()
@@ -121,7 +121,7 @@ def open_gate(mlp: Any) -> None:
 @torch.no_grad()
 def rewrite(layer: Any, weight: Tensor | None = None, bias: Tensor | None = None) -> None:
     """Write another weight or bias into a frozen layer; one that has no bias is given one."""
-    if isinstance(layer, Joined):
+    if isinstance(layer, Joined):  # each part takes its own rows
         sizes = [part.out_features for part in layer.parts]
         for k, part in enumerate(layer.parts):
             rewrite(part, *(None if t is None else t.split(sizes)[k] for t in (weight, bias)))

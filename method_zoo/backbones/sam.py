@@ -11,15 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from timm.layers import Mlp, resample_abs_pos_embed_nhwc
-from timm.models.vision_transformer_sam import (
-    Attention,
-    Block,
-    VisionTransformerSAM,
-    get_decomposed_rel_pos_bias,
-    get_rel_pos,
-    window_partition,
-    window_unpartition,
-)
+from timm.models import vision_transformer_sam as timm_sam
 from torch import Tensor, nn
 
 from ..errors import ZooError
@@ -89,10 +81,12 @@ class Sam(Backbone):
     """
 
     def _openable(self, vit: nn.Module) -> nn.Module:
-        if not isinstance(vit, VisionTransformerSAM):
+        if not isinstance(vit, timm_sam.VisionTransformerSAM):
             return named_as_timm(vit)
-        for block in vit.blocks:
-            if type(block) is not Block or type(block.attn) is not Attention or block.attn.rope:
+        kinds = (timm_sam.Block, timm_sam.Attention)
+        blocks: Any = vit.blocks
+        for block in blocks:
+            if (type(block), type(block.attn)) != kinds or block.attn.rope:
                 raise ZooError(
                     "a SAM encoder with rotary positions or blocks of another type cannot be "
                     "opened; use a samvit_* model as timm defines it"
@@ -113,7 +107,7 @@ class Sam(Backbone):
         if not side:
             return self._attend(i, x, t)
         prompts, patches = x[:, : t.prefix], x[:, t.prefix :].unflatten(1, t.grid)
-        windows, padded = window_partition(patches, side)
+        windows, padded = timm_sam.window_partition(patches, side)
         each = windows.shape[0] // x.shape[0]
         # Image by image, as the windows lie: the copies of an image follow one another.
         copies = prompts.repeat_interleave(each, dim=0)
@@ -121,7 +115,7 @@ class Sam(Backbone):
         y, aux = self._attend(i, inside, t._replace(grid=(side, side)))
         prompts = y[:, : t.prefix].unflatten(0, (-1, each)).mean(1)
         windows = y[:, t.prefix :].unflatten(1, (side, side))
-        patches = window_unpartition(windows, side, t.grid, padded).flatten(1, 2)
+        patches = timm_sam.window_unpartition(windows, side, t.grid, padded).flatten(1, 2)
         return torch.cat([prompts, patches], dim=1), aux
 
     def _attend(self, i: int, x: Tensor, t: Tokens) -> tuple[Tensor, Tensor | float]:
@@ -130,7 +124,7 @@ class Sam(Backbone):
         qkv, aux1 = self.linear(attn.qkv, x, t.prefix, t.grid)
         qkv = qkv.view(batch, count, 3, attn.num_heads, -1).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.reshape(3, batch * attn.num_heads, count, -1).unbind(0)
-        if isinstance(attn, Attention):
+        if isinstance(attn, timm_sam.Attention):
             q, k = attn.q_norm(q), attn.k_norm(k)
             bias = _relative_position(attn, q, t) if attn.use_rel_pos else None
             x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
@@ -174,7 +168,7 @@ class Sam(Backbone):
 def _relative_position(attn: Any, q: Tensor, t: Tokens) -> Tensor:
     """Return what is added to the scores, (B' * heads, N, N): zero where a prompt takes part."""
     tables = attn.rel_pos_h, attn.rel_pos_w
-    bias = get_decomposed_rel_pos_bias(q[:, t.prefix :], *tables, t.grid, t.grid)
+    bias = timm_sam.get_decomposed_rel_pos_bias(q[:, t.prefix :], *tables, t.grid, t.grid)
     return F.pad(bias, (t.prefix, 0, t.prefix, 0)) if t.prefix else bias
 
 
@@ -185,8 +179,8 @@ def _scores_of_meta(attn: Any, q: Tensor, k: Tensor, t: Tokens) -> Tensor:
         return scores
     (height, width), p = t.grid, t.prefix
     queries = q[:, p:].unflatten(1, t.grid)
-    rows = get_rel_pos(height, height, attn.rel_pos_h)
-    columns = get_rel_pos(width, width, attn.rel_pos_w)
+    rows = timm_sam.get_rel_pos(height, height, attn.rel_pos_h)
+    columns = timm_sam.get_rel_pos(width, width, attn.rel_pos_w)
     rows = torch.einsum("bhwc,hkc->bhwk", queries, rows)[:, :, :, :, None]
     columns = torch.einsum("bhwc,wkc->bhwk", queries, columns)[:, :, :, None, :]
     inside = scores[:, p:, p:].unflatten(2, t.grid).unflatten(1, t.grid)

@@ -6,13 +6,13 @@ out = W_o sum over levels and points of a * b * (W_v f at reference + offset(q))
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import ZooError
+from ..errors import ZooError, at_least
 
 # Multi-scale deformable sampling in plain torch: weighted bilinear reads at learnt places.
 #
@@ -54,10 +54,23 @@ def star(heads: int, levels: int, points: int) -> Tensor:
     """
     angle = torch.arange(heads, dtype=torch.float32) * (2 * math.pi / heads)
     ray = torch.stack([angle.cos(), angle.sin()], dim=-1)
+    # Divided by the larger of |x| and |y|: directions of a square, each tip on a whole cell's ring.
     ray = ray / ray.abs().amax(-1, keepdim=True)
     reach = torch.arange(1, points + 1, dtype=torch.float32)
     offsets = ray[:, None, None] * reach[:, None]  # (h, 1, P, 2)
     return offsets.expand(heads, levels, points, 2).flatten()
+
+
+def start_on_star(module: Any, heads: int, levels: int, points: int) -> None:
+    """Start deformable attention, which has the layers `offsets`, `weights`, `value` and `output`,
+    on a star of points around each reference, with equal weights."""
+    with torch.no_grad():
+        module.offsets.bias.copy_(star(heads, levels, points))
+    for zero in (module.offsets.weight, module.weights.weight, module.weights.bias):
+        nn.init.zeros_(zero)
+    for linear in (module.value, module.output):
+        nn.init.xavier_uniform_(linear.weight)
+        nn.init.zeros_(linear.bias)
 
 
 def sample(value: Tensor, grids: Grids, where: Tensor, weights: Tensor) -> Tensor:
@@ -86,6 +99,12 @@ def sample(value: Tensor, grids: Grids, where: Tensor, weights: Tensor) -> Tenso
 def precise(x: Tensor) -> Tensor:
     """Bring half-precision numbers to float32 and leave others as they are."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def full_precision(x: Tensor) -> torch.autocast:
+    """Return the context in which autocast leaves the numbers on the device of x as they are."""
+    # The meta device, where only shapes are counted, knows no autocast: it stands for the CPU.
+    return torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False)
 
 
 NORM_EPS = 1e-8
@@ -125,13 +144,7 @@ class CosineDeformableAttention(nn.Module):
 
     def reset(self) -> None:
         """Start on a star of points around each reference, with equal weights."""
-        with torch.no_grad():
-            self.offsets.bias.copy_(star(*self.shape))
-        for zero in (self.offsets.weight, self.weights.weight, self.weights.bias):
-            nn.init.zeros_(zero)
-        for linear in (self.value, self.output):
-            nn.init.xavier_uniform_(linear.weight)
-            nn.init.zeros_(linear.bias)
+        start_on_star(self, *self.shape)
 
     def forward(
         self, query: Tensor, features: Tensor, points: Tensor, source: TokenPlaces
@@ -144,9 +157,7 @@ class CosineDeformableAttention(nn.Module):
         value = self.value(features).unflatten(2, (heads, -1))
         offsets = self.offsets(query).unflatten(2, (*self.shape, 2))
         # The authors force their sampling to float32; the cosine sum over all tokens needs it too.
-        # The meta device, where only shapes are counted, knows no autocast: it stands for the CPU.
-        device = "cpu" if query.is_meta else query.device.type
-        with torch.autocast(device, enabled=False):
+        with full_precision(query):
             # Offsets count in cells of their level.
             where = points[:, None, None, None] + precise(offsets) * source.cells[:, None]
             weights = self.mixed_weights(query, features)
@@ -159,6 +170,7 @@ class CosineDeformableAttention(nn.Module):
         aligned = aligned_logits(query, features, self.weights.weight)
         if self.mean:
             aligned = aligned / features.shape[1]
+        # b = softmax(W u): the layer of a, bias included, reads u_i in the place of q_i.
         aligned = (aligned + self.weights.bias).unflatten(2, (self.shape[0], -1))
         direct = self.weights(query).unflatten(2, (self.shape[0], -1))
         if self.renormalise:  # the product of two softmaxes, scaled to sum 1, is one softmax
@@ -182,8 +194,7 @@ def aligned_logits(query: Tensor, features: Tensor, weight: Tensor) -> Tensor:
 
 def value_width(dim: int, heads: int, points: int, ratio: float) -> int:
     """Return the width of the values; raises ZooError where heads, points or ratio do not fit."""
-    if points < 1:
-        raise ZooError(f"points is {points}; it must be at least 1")
+    at_least("points", points, 1)
     if not 0 < ratio <= 1:
         raise ZooError(f"ratio is {ratio}; it must be above 0 and at most 1")
     inner = int(dim * ratio)

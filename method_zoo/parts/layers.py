@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +10,24 @@ from torch import Tensor, nn
 
 from ..errors import ZooError
 
-# The bottleneck of adapters: down to a few channels and up again, its output zero at the start.
+
+def zeroed(layer: nn.Linear) -> nn.Linear:
+    """Set weight and bias of a layer to zero, so that what ends in it starts without effect."""
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def start_as_timm(module: nn.Module) -> None:
+    """Draw a linear layer as timm draws those of a ViT, for `Module.apply`; others stay."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """Return x sigmoid(1.702 x), which is near GELU."""
+    return x * torch.sigmoid(1.702 * x)
 
 
 class Bottleneck(nn.Module):
@@ -21,14 +39,11 @@ class Bottleneck(nn.Module):
         self.down, self.up = nn.Linear(dim, width), nn.Linear(width, dim)
         self.act, self.dropout = act, nn.Dropout(dropout)
         nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
-        for tensor in (self.down.bias, self.up.weight, self.up.bias):
-            nn.init.zeros_(tensor)
+        nn.init.zeros_(self.down.bias)
+        zeroed(self.up)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.up(self.dropout(self.act(self.down(x))))
-
-
-# Convolve each image of a batch with kernels of its own, all in one grouped convolution.
 
 
 def convolve_each(maps: Tensor, kernels: Tensor) -> Tensor:
@@ -37,6 +52,7 @@ def convolve_each(maps: Tensor, kernels: Tensor) -> Tensor:
     I = C is a dense kernel, I = 1 one filter a channel. The sides are padded with zeros.
     """
     batch, channels = maps.shape[:2]
+    # Images become channels of one image: a grouped convolution then gives each its own kernels.
     joined = F.conv2d(
         maps.flatten(0, 1)[None],
         kernels.flatten(0, 1),
@@ -45,11 +61,6 @@ def convolve_each(maps: Tensor, kernels: Tensor) -> Tensor:
     )
     return joined[0].unflatten(0, (batch, -1))
 
-
-# The mixture of four heterogeneous convolution experts of Controllable-LPMoE, gated per image.
-#
-# M(u) = sum over e of g_e expert_e(u), g = softmax(W mean(u) + b). Each expert: z = unit(u), a3 =
-# K3(z), a5 = K5(z + a3), a7 = K7(z + a5), out = unit([a3, a5, a7, z]); the experts differ in K.
 
 # One-level Haar wavelet convolution: depthwise kernels on four half-resolution bands.
 #
@@ -102,6 +113,11 @@ def _scaled(conv: nn.Conv2d, scale: Tensor, x: Tensor) -> Tensor:
     bias = None if conv.bias is None else conv.bias * scale.flatten()
     return F.conv2d(x, weight, bias, padding=conv.padding, groups=conv.groups)  # type: ignore[arg-type]
 
+
+# The mixture of four heterogeneous convolution experts of Controllable-LPMoE, gated per image.
+#
+# M(u) = sum over e of g_e expert_e(u), g = softmax(W mean(u) + b). Each expert: z = unit(u), a3 =
+# K3(z), a5 = K5(z + a3), a7 = K7(z + a5), out = unit([a3, a5, a7, z]); the experts differ in K.
 
 KERNELS = (3, 5, 7)
 
@@ -191,12 +207,10 @@ class Mixture(nn.Module):
 
     def forward(self, u: Tensor, scale: int = 0) -> Tensor:
         weights = self.weigh(u)[:, :, None, None, None].unbind(1)
-        total = None
-        for weight, expert in zip(weights, self.experts, strict=True):
-            part = weight * expert(u, scale)
-            total = part if total is None else total + part
-        assert total is not None
-        return total
+        parts = (
+            weight * expert(u, scale) for weight, expert in zip(weights, self.experts, strict=True)
+        )
+        return reduce(torch.add, parts)
 
 
 # The dynamic mixed local-prior extractor of Controllable-LPMoE: an image to four prior maps.

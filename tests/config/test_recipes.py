@@ -15,9 +15,9 @@ from lpmoe_bench.model.decoders.names import get_decoder
 from lpmoe_bench.model.losses import get_loss
 from lpmoe_bench.records.store import read_record
 from lpmoe_bench.training.plan import complete_config
-from lpmoe_bench.training.request import preset_layer, vars_of
+from lpmoe_bench.training.request import preset_layer
 from method_zoo.backbones.create import check_backbone_name
-from method_zoo.options import get_method, signature_options
+from method_zoo.options import get_method, signature_options, vars_of
 
 # Maps that another program made have no settings of ours: they lie under scored/.
 PUBLISHED = (Path(__file__).parents[2] / "results" / "records").rglob("run.json")

@@ -17,13 +17,13 @@ import py_sod_metrics as sod
 import pytest
 from adversarial import EACH, RATIOS, TOLERANCE, by_engine, by_pysodmetrics, draw_pairs, normalised
 
-from lpmoe_bench.errors import DataError, UsageError
+from lpmoe_bench.errors import DataError
 from lpmoe_bench.metrics import kernels
 from lpmoe_bench.metrics.engine import Measured, prepare_mask, score_pair
 from lpmoe_bench.metrics.formulas import matlab_thresholds, passed
 from lpmoe_bench.metrics.kernels import BAND, ONE, nearest_offsets
 from lpmoe_bench.metrics.maps import PreparedMask
-from lpmoe_bench.metrics.protocols import MATLAB, MODES, REFERENCE, get_mode, get_protocol
+from lpmoe_bench.metrics.protocols import MATLAB, REFERENCE, get_protocol
 from lpmoe_bench.metrics.reference import reference_scores
 from lpmoe_bench.metrics.scorer import Scorer
 
@@ -274,13 +274,6 @@ def test_an_image_of_one_pixel_has_an_alignment_of_at_most_one():
     assert "single_pixel" in result.flags
     assert "single_pixel" not in score_pair(one, one, get_protocol("glass")).flags
     assert result.values["e_mean"] == reference_scores(one, one, COD).values["e_mean"] == 1
-
-
-def test_modes_are_named():
-    assert list(MODES) == ["default", "reference", "matlab", "pranet"]
-    assert get_mode("matlab") is MATLAB
-    with pytest.raises(UsageError, match="did you mean 'matlab'"):
-        get_mode("mathlab")
 
 
 def test_the_matlab_grid_is_counted_from_both_ends():

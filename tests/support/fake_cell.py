@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from lpmoe_bench.files import write_atomically
-from lpmoe_bench.sweep.local import tether
+from lpmoe_bench.sweep.local import end_with
 
 parser = argparse.ArgumentParser()
 parser.add_argument("words", nargs=2)
@@ -24,7 +24,7 @@ for name in ("parent", "expect", "config", "runs", "note", "data-root", "dataset
     parser.add_argument(f"--{name}")
 parser.add_argument("--set", action="append", default=[])
 asked = parser.parse_args()
-tether(int(asked.parent))
+end_with(int(asked.parent))
 settings = dict(re.findall(r"^ *(\w+): *'?([^'\n]*)'?$", Path(asked.config).read_text(), re.M))
 sets = dict(text.split("=") for text in asked.set)
 wish = dict(word.partition("=")[::2] for word in settings["label"].split())

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sample_records import record
 
-from lpmoe_bench.sweep.local import Ended, changes_next, ladder, outcome_of, shares
+from lpmoe_bench.sweep.local import Ended, changes_next, memory_steps, outcome_of, shares
 from lpmoe_bench.sweep.plan import Attempt, DataPlaces, sets_of, sweep_id
 from lpmoe_bench.sweep.runner import Estimate, TimeLeft, duration, estimate_cells, total_words
 
@@ -38,15 +38,18 @@ def test_memory_is_saved_step_by_step():
     cell = fake_cell()
     sizes = [[f"runtime.micro_batch={n}"] for n in (4, 2, 1)]
     last = ["runtime.micro_batch=1", "runtime.checkpointing=true"]
-    assert ladder(cell) == [[], *sizes, last]
+    assert memory_steps(cell) == [[], *sizes, last]
     cell.settings["runtime"]["micro_batch"] = 64  # more than there is to divide
-    assert ladder(cell) == [[], *sizes, last]
+    assert memory_steps(cell) == [[], *sizes, last]
     cell.settings["runtime"] |= {"micro_batch": 3, "checkpointing": True}
-    assert ladder(cell) == [[], ["runtime.micro_batch=1"]]
+    assert memory_steps(cell) == [[], ["runtime.micro_batch=1"]]
     cell.settings["runtime"] |= {"micro_batch": None, "devices": 4}
-    assert ladder(cell) == [[], ["runtime.micro_batch=1"]]  # 8 images over 4 devices are 2 each
+    assert memory_steps(cell) == [
+        [],
+        ["runtime.micro_batch=1"],
+    ]  # 8 images over 4 devices are 2 each
     bound = fake_cell(batch_statistics=True)
-    assert ladder(bound) == [[], ["runtime.checkpointing=true"]]
+    assert memory_steps(bound) == [[], ["runtime.checkpointing=true"]]
 
 
 def test_the_next_attempt_takes_less_memory_than_any_that_did_not_suffice():
@@ -60,7 +63,7 @@ def test_the_next_attempt_takes_less_memory_than_any_that_did_not_suffice():
     # A machine whose clock is behind tried it with 4: that attempt comes first.
     late = [tried("out of memory", four), tried("out of memory")]
     assert changes_next(cell, late) == ["runtime.micro_batch=2"]
-    last = ladder(cell)[-1]
+    last = memory_steps(cell)[-1]
     assert changes_next(cell, [tried("failed", *last), tried("out of memory", *last)]) == last
 
 

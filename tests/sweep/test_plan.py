@@ -200,7 +200,7 @@ def test_the_settings_of_every_methods_cell_lead_to_its_fingerprint(datasets, tm
 @pytest.fixture
 def untethered(monkeypatch):
     """The process of the tests is nobody's cell."""
-    monkeypatch.setattr("lpmoe_bench.sweep.local.tether", lambda parent: None)
+    monkeypatch.setattr("lpmoe_bench.sweep.local.end_with", lambda parent: None)
 
 
 def test_a_cell_of_another_fingerprint_is_refused(datasets, untethered, tmp_path):

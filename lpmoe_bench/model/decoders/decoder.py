@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from lpmoe_bench.errors import DataError, UsageError
@@ -60,12 +59,6 @@ class Decoder(nn.Module):
             f"decoder {cls.title} always starts at random; leave --decoder-weights out, or use "
             f"--decoder sam"
         )
-
-
-def full_precision(x: Tensor) -> torch.autocast:
-    """Return the context in which autocast leaves the numbers on the device of x as they are."""
-    # The meta device, where only shapes are counted, knows no autocast: it stands for the CPU.
-    return torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False)
 
 
 # What a decoder starts from: a published model's checkpoint, or random numbers.

@@ -7,8 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lpmoe_bench.model.decoders.decoder import Decoder, Inputs
-from method_zoo.errors import ZooError
-from method_zoo.method import Features
+from method_zoo import Features, ZooError
 
 FINEST_STRIDE = 4
 
@@ -30,6 +29,7 @@ class FPN(Decoder):
             raise ZooError(f"decoder width is {width}; it must be a positive multiple of 8")
         self.lateral = nn.ModuleList(nn.Conv2d(c, width, 1) for c in inputs.channels)
         self.smooth = nn.ModuleList(_conv(width) for _ in inputs.channels)
+        # From the finest map's stride down to 4, by a factor of two each.
         doublings = max(0, (min(inputs.strides) // FINEST_STRIDE).bit_length() - 1)
         self.refine = nn.ModuleList(_conv(width) for _ in range(doublings))
         self.logits = nn.Conv2d(width, classes, 1)

@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lpmoe_bench.errors import UsageError
-from lpmoe_bench.model.decoders.decoder import Decoder, Inputs, full_precision
+from lpmoe_bench.model.decoders.decoder import Decoder, Inputs
 from method_zoo.method import Features
-from method_zoo.parts.deformable import TokenPlaces, places, precise, sample, star
+from method_zoo.parts import deformable
+from method_zoo.parts.deformable import TokenPlaces, full_precision, precise
 
 STRIDES = [4, 8, 16, 32]
 SMALLEST = 1e-6  # added to a score before its logarithm
@@ -64,6 +65,7 @@ class Mask2Former(Decoder):
         shares = precise(labels).softmax(-1)[..., :-1]  # less "nothing", the last
         with full_precision(masks):
             scores = torch.einsum("bqc,bqhw->bchw", shares, precise(masks).sigmoid())
+        # One class: the log odds of object against background, whose sigmoid is the object's share.
         logs = torch.log(scores + SMALLEST)
         return logs[:, 1:] - logs[:, :1] if self.classes == 1 else logs
 
@@ -92,9 +94,6 @@ class PixelDecoder(nn.Module):
             nn.Conv2d(width, width, 3, padding=1, bias=False), norm(), nn.ReLU()
         )
         self.mask = nn.Conv2d(width, width, 1)
-        self._initialise()
-
-    def _initialise(self) -> None:
         for conv in [m for m in self.modules() if isinstance(m, nn.Conv2d)]:
             nn.init.xavier_uniform_(conv.weight)
             if conv.bias is not None:
@@ -108,7 +107,7 @@ class PixelDecoder(nn.Module):
         finest, *coarser = maps
         levels = [into(m) for into, m in zip(self.inputs, reversed(coarser), strict=True)]
         grids = [(m.shape[-2], m.shape[-1]) for m in levels]
-        where = places(grids, finest)
+        where = deformable.places(grids, finest)
         position = torch.cat(
             [
                 sine_position(grid, m.shape[1], m).flatten(1).t() + own
@@ -139,17 +138,7 @@ class DeformableLayer(nn.Module):
         self.mlp = nn.Sequential(
             nn.Linear(width, 4 * width), nn.ReLU(), nn.Linear(4 * width, width)
         )
-        self._initialise()
-
-    def _initialise(self) -> None:
-        """Start on a star of points around each token, with equal weights."""
-        with torch.no_grad():
-            self.offsets.bias.copy_(star(HEADS, LEVELS, POINTS))
-        for zero in (self.offsets.weight, self.weights.weight, self.weights.bias):
-            nn.init.zeros_(zero)
-        for linear in (self.value, self.output):
-            nn.init.xavier_uniform_(linear.weight)
-            nn.init.zeros_(linear.bias)
+        deformable.start_on_star(self, HEADS, LEVELS, POINTS)
 
     def forward(self, x: Tensor, position: Tensor, where: TokenPlaces) -> Tensor:
         """x: (B, T, C), all tokens. position: (T, C)."""
@@ -164,7 +153,7 @@ class DeformableLayer(nn.Module):
         with full_precision(x):
             # Offsets count in cells of their level.
             points = where.points[:, None, None, None] + precise(offsets) * where.cells[:, None]
-            read = sample(precise(value), where.grids, points, weights)
+            read = deformable.sample(precise(value), where.grids, points, weights)
         return self.output(read)
 
 
@@ -214,6 +203,7 @@ class QueryDecoder(nn.Module):
             x = layer(x, place, memory[k], position[k], closed(masks[-1], grids[k]))
             outputs.append(x)
             masks.append(self._masks(x, feature))
+        # In training all of them are supervised, so each layer learns to be the last one.
         if not self.training:
             outputs, masks = outputs[-1:], masks[-1:]
         return self.label(self.norm(torch.cat(outputs))), torch.cat(masks)

@@ -12,8 +12,9 @@ from segment_anything.modeling import MaskDecoder, PromptEncoder, TwoWayTransfor
 from torch import Tensor, nn
 
 from lpmoe_bench.errors import DataError
-from lpmoe_bench.model.decoders.decoder import Decoder, Inputs, full_precision
+from lpmoe_bench.model.decoders.decoder import Decoder, Inputs
 from method_zoo.method import Features
+from method_zoo.parts.deformable import full_precision
 
 WIDTH = 256
 PROMPTS, MASKS = "prompt_encoder.", "mask_decoder."

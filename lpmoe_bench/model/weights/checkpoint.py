@@ -1,18 +1,19 @@
 """Files of weights from outside, read as tensors alone: any checkpoint, and Meta's of SAM."""
 
-from __future__ import annotations
-
+import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
 
 from lpmoe_bench.errors import DataError, UsageError
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 # A file of weights from outside to named tensors, without ever executing what it holds.
-
 
 PICKLED = (".pth", ".pt")
 SAFE = ".safetensors"
@@ -32,7 +33,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         raise DataError(
             f"{path} holds no tensors by name; give a state dict, as Meta publishes SAM's"
         )
-    return {_name(name, path): _tensor(name, value, path) for name, value in content.items()}
+    return {name: _tensor(name, value, path) for name, value in content.items()}
 
 
 def check_checkpoint_path(path: Path) -> None:
@@ -44,9 +45,6 @@ def check_checkpoint_path(path: Path) -> None:
 
 
 def _read_safe(path: Path) -> object:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
@@ -54,11 +52,6 @@ def _read_safe(path: Path) -> object:
 
 
 def _read_pickled(path: Path) -> object:
-    import pickle
-    import warnings
-
-    import torch
-
     try:
         with warnings.catch_warnings():  # torch's remarks on odd files; what matters is refused
             warnings.simplefilter("ignore")
@@ -73,15 +66,10 @@ def _read_pickled(path: Path) -> object:
         raise DataError(f"{path} is damaged ({reason}); fetch it again") from None
 
 
-def _name(name: object, path: Path) -> str:
+def _tensor(name: object, value: Any, path: Path) -> Tensor:
+    """Return what lies under a name; raises DataError unless that is text and it a dense tensor."""
     if not isinstance(name, str):
         raise DataError(f"{path} names a tensor {name!r}, which is no text; give a state dict")
-    return name
-
-
-def _tensor(name: str, value: Any, path: Path) -> Tensor:
-    import torch
-
     if not isinstance(value, torch.Tensor):
         raise DataError(
             f"{path} holds no tensor but {type(value).__name__} under '{name}'; "

