@@ -18,7 +18,6 @@ from lpmoe_bench.errors import DataError
 
 # Images and their masks, matched by name.
 
-
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 SHOWN = 10
 
@@ -40,12 +39,12 @@ class Pair:
 def uncollected() -> Iterator[None]:
     """Make many small objects without a search for cycles among them: there are none, and looking
     takes as long as making them."""
-    was = gc.isenabled()
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if was:
+        if was_enabled:
             gc.enable()
 
 
@@ -69,26 +68,29 @@ def find_pairs(
     """
     image_files, mask_files = by_stem(images), by_stem(masks)
     if stems is not None:
-        wanted = sorted({_same(stem) for stem in stems})
+        names = sorted({_same(stem) for stem in stems})
     elif spare_masks:
-        wanted = sorted(image_files)
+        names = sorted(image_files)
     else:
-        wanted = sorted(image_files.keys() | mask_files.keys())
-    lonely = [
-        f"{stem} (no {'image or mask' if kinds == 3 else 'image' if kinds == 1 else 'mask'})"
-        for stem in wanted
-        if (kinds := (stem not in image_files) + 2 * (stem not in mask_files))
-    ]
-    if left_out is not None and len(lonely) < len(wanted):
+        names = sorted(image_files.keys() | mask_files.keys())
+    pairs, lonely = [], []
+    for name in names:
+        image, mask = image_files.get(name), mask_files.get(name)
+        if image and mask:
+            pairs.append(Pair(name, image, mask))
+        else:
+            kinds = " or ".join(["image"] * (not image) + ["mask"] * (not mask))
+            lonely.append(f"{name} (no {kinds})")
+    if left_out is not None and pairs:
         left_out += lonely
-        wanted = [stem for stem in wanted if stem in image_files and stem in mask_files]
     elif lonely:
-        kind = LonelyError if len(lonely) < len(wanted) else DataError
-        raise kind(
-            f"{len(lonely)} of {len(wanted)} names have no partner in {images} and {masks}: "
+        # Where no name has a partner, the two folders do not belong together: leaving names out
+        # would not help, so that error is of the plain kind.
+        raise (LonelyError if pairs else DataError)(
+            f"{len(lonely)} of {len(names)} names have no partner in {images} and {masks}: "
             f"{shown(lonely)}; an image and its mask share a name up to the suffix"
         )
-    return [Pair(stem, image_files[stem], mask_files[stem]) for stem in wanted]
+    return pairs
 
 
 def by_stem(place: Path) -> dict[str, Path]:
@@ -97,7 +99,7 @@ def by_stem(place: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     doubles, no_text = [], []
     for name, file in _named(folder, pattern):
-        if not _is_text(file.name):
+        if not is_text(file.name):
             no_text.append(ascii(file.name))
         other = found.setdefault(_same(name), file)
         if other is not file:
@@ -107,14 +109,19 @@ def by_stem(place: Path) -> dict[str, Path]:
             f"{len(no_text)} names in {folder} are no UTF-8 text: {shown(no_text)}; rename them, "
             f"or unpack their archive with the encoding of its names"
         )
-    if doubles:
-        raise DataError(
-            f"{len(doubles)} names in {folder} belong to two files: {shown(doubles)}; keep one each"
-        )
+    refuse_two_files(folder, doubles)
     if not found:
         what = f"files {pattern}" if pattern != "*" else f"image files ({', '.join(SUFFIXES)})"
         raise DataError(f"folder {folder} holds no {what}")
     return found
+
+
+def refuse_two_files(folder: Path, doubles: Sequence[str]) -> None:
+    """Raise DataError where two files of a folder have one name, such as a.jpg and a.png."""
+    if doubles:
+        raise DataError(
+            f"{len(doubles)} names in {folder} belong to two files: {shown(doubles)}; keep one each"
+        )
 
 
 def is_there(place: Path) -> bool:
@@ -129,7 +136,10 @@ def _named(folder: Path, pattern: str) -> Iterator[tuple[str, Path]]:
     front, _, back = pattern.partition("*")
     ending = back.lower() if back.lower().endswith(SUFFIXES) else ""
     back = back if not ending else back[: ending.rindex(".")]
-    files = _files(folder)
+    try:  # iterdir makes paths in half the time that the operator / takes
+        files = {file.name: file for file in folder.iterdir()}
+    except OSError as error:
+        raise DataError(f"folder {folder} cannot be opened ({error.strerror})") from None
     for name in sorted(files):
         stem, dot, suffix = name.rpartition(".")
         if (dot + suffix).lower() not in SUFFIXES or name.startswith("."):
@@ -140,20 +150,10 @@ def _named(folder: Path, pattern: str) -> Iterator[tuple[str, Path]]:
             yield stem[: len(stem) - len(back)], files[name]
 
 
-def _files(folder: Path) -> dict[str, Path]:
-    """Return what a folder holds, by name."""
-    try:  # iterdir makes paths in half the time that the operator / takes
-        return {file.name: file for file in folder.iterdir()}
-    except OSError as error:
-        raise DataError(f"folder {folder} cannot be opened ({error.strerror})") from None
-
-
-def _is_text(name: str) -> bool:
+def is_text(name: str) -> bool:
     """Tell names that are text from bytes of another encoding, which no record could hold."""
-    try:
-        return name.isascii() or bool(name.encode())
-    except UnicodeEncodeError:
-        return False
+    # Python turns each byte that is no UTF-8 into a lone surrogate.
+    return name.isascii() or not any("\ud800" <= letter < "\ue000" for letter in name)
 
 
 def read_stems(path: Path) -> list[str]:
@@ -228,6 +228,7 @@ def split_pairs(dataset: Dataset, place: Path, split: str) -> list[Pair] | None:
     writes; the layouts of the registry; the plain layout; SPLIT/images and SPLIT/masks that
     somebody else made. Raises DataError for what is there and broken.
     """
+    # What `data add` made comes first: it was verified, whatever else lies in the folder.
     own = place / split
     if (own / SOURCE).is_file():
         return find_pairs(own / "images", own / "masks")
@@ -244,12 +245,12 @@ def split_pairs(dataset: Dataset, place: Path, split: str) -> list[Pair] | None:
 
 def missing_parts(layout: Layout, split: str, place: Path) -> list[str]:
     """Return the folders and tables of a split that are not there."""
-    named = [item for part in layout[split] for item in part]
-    return [item for item in named if not _exists(place / item)]
-
-
-def _exists(path: Path) -> bool:
-    return path.is_file() if path.name.endswith(".csv") else is_there(path)
+    return [
+        item
+        for part in layout[split]
+        for item in part
+        if not ((place / item).is_file() if item.endswith(".csv") else is_there(place / item))
+    ]
 
 
 def layout_pairs(
@@ -278,14 +279,7 @@ def table_pairs(path: Path) -> list[Pair]:
     Raises DataError for other tables, paths that lead out of the table's folder, missing files and
     names that stand twice.
     """
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"table {path} cannot be read ({error})") from None
-    if not rows or not set(COLUMNS) <= rows[0].keys():
-        raise DataError(f"table {path} must have rows with the columns image and label")
-    pairs = [_row_pair(path, row) for row in rows]
+    pairs = [_row_pair(path, row) for row in read_table(path, *COLUMNS)]
     _refuse_doubles([pair.name for pair in pairs], str(path))
     absent = [str(f)[:200] for pair in pairs for f in (pair.image, pair.mask) if not isfile(f)]
     if absent:
@@ -293,9 +287,22 @@ def table_pairs(path: Path) -> list[Pair]:
     return pairs
 
 
+def read_table(path: Path, one: str, other: str) -> list[dict[str, str]]:
+    """Read the rows of a CSV table that has two columns; raises DataError for other tables."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"table {path} cannot be read ({error})") from None
+    if not rows or not {one, other} <= rows[0].keys():
+        raise DataError(f"table {path} must have rows with the columns {one} and {other}")
+    return rows
+
+
 def _row_pair(path: Path, row: dict[str, str]) -> Pair:
     files = [path.parent / (row[column] or "").replace("\\", "/") for column in COLUMNS]
     for file in files:
+        # The table is a stranger's: it must not make us read, or later copy, files of this machine.
         if "\0" in str(file) or not file.resolve().is_relative_to(path.parent.resolve()):
             raise DataError(
                 f"table {path} names {str(file)!r}, which lies outside the table's folder"

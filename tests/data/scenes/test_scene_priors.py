@@ -4,14 +4,10 @@ import hashlib
 
 import numpy as np
 import pytest
+from scene_priors import best_centred_ellipse, best_colour_threshold
 
 from lpmoe_bench.data.scenes import cod
-from lpmoe_bench.data.scenes.generate import (
-    COUNTS,
-    SETS,
-    best_centred_ellipse,
-    best_colour_threshold,
-)
+from lpmoe_bench.data.scenes.generate import COUNTS, SETS
 from lpmoe_bench.errors import UsageError
 
 SMALL = (96, 128)
