@@ -177,7 +177,7 @@ def data_fetch_command(
     added = fetch_set(
         dataset, _writable(data_root), out.terminal, replace=replace, skip=skip_broken, keep=keep
     )
-    out.print(added.as_json(), added.words)
+    out.print(added.as_json(), added.text)
 
 
 @app.command("add")
@@ -206,7 +206,7 @@ def data_add_command(
     added = add_set(
         dataset, source, _writable(data_root), out.terminal, replace=replace, skip=skip_broken
     )
-    out.print(added.as_json(), added.words)
+    out.print(added.as_json(), added.text)
 
 
 @app.command("generate")

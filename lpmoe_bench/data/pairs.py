@@ -221,6 +221,12 @@ def check_root(root: Path | None) -> None:
         )
 
 
+def not_found(dataset: Dataset, root: Path | None) -> DataError:
+    """Return the error for a data set of which no split is there."""
+    where = f"under {root}" if root else "anywhere (LPMOE_BENCH_DATA is not set)"
+    return DataError(f"{dataset.name} is not {where}; see lpmoe-bench data show {dataset.name}")
+
+
 def split_pairs(dataset: Dataset, place: Path, split: str) -> list[Pair] | None:
     """Return the pairs of a split of the set in a folder, None where the split is not there.
 

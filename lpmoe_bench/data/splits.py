@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeGuard, TypeVar
 
 from lpmoe_bench.console import OnProgress
 from lpmoe_bench.data.images import inspect_mask, read_image, read_mask
@@ -148,7 +148,7 @@ def _load(file: Path) -> dict[str, list[Any]]:
     return rows  # each is looked at when it is asked for
 
 
-def _is_sound(row: Any) -> bool:
+def _is_sound(row: Any) -> TypeGuard[list[Any]]:
     """Whether a row has the form of [stamp, *Facts]: anybody may have written into the file."""
     match row:
         case [str(), str(content), None | [_, _], None | [*_]]:
