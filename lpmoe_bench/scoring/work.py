@@ -19,7 +19,6 @@ from lpmoe_bench.metrics.scorer import Scorer
 
 # What is suspicious about maps, image by image and as one sentence for a whole folder.
 
-
 Found = Mapping[str, Sequence[str]]  # names of images by check, sorted
 
 SHOWN, STRETCH = 3, 2.0  # a map that spans less than 255 / STRETCH is stretched strongly
@@ -47,6 +46,7 @@ CHECKS = {
 
 def look_at(pred: np.ndarray, mask: PreparedMask) -> Iterator[str]:
     """Yield the checks that a map, uint8 (h, w) of its mask's size, does not pass."""
+    # By the histogram and means of OpenCV: this is done for every map, beside its scores.
     levels = np.flatnonzero(cv2.calcHist([pred], [0], None, [256], [0, 256]))
     low, high = int(levels[0]), int(levels[-1])
     if low == high:
@@ -105,12 +105,10 @@ def check_counts(found: Found) -> dict[str, int]:
 
 def refuse_zero_one(found: Found, total: int, protocol: Protocol, title: str) -> None:
     """Raise DataError where maps of 0 and 1 would all count as background."""
-    small = len(found.get("0 and 1", ()))
-    if (
-        small
-        and small + len(found.get("constant", ())) == total
-        and protocol.normalisation != ("minmax")
-    ):
+    # Divided by 255 as every map is, they would all lie below every threshold. A black map, which
+    # is constant, fits into such a folder.
+    small, constant = (len(found.get(check, ())) for check in ("0 and 1", "constant"))
+    if small and small + constant == total and protocol.normalisation != "minmax":
         raise DataError(
             f"the maps of {title} hold nothing above 1 of 255, and protocol {protocol.name} does "
             f"not stretch maps; save them with 255 for 1"
@@ -212,12 +210,11 @@ def score_items(job: ScoringJob, items: Iterable[Item], folders: int) -> Part:
 def _masks(job: ScoringJob, item: Item, part: Part) -> dict[int, PreparedMask]:
     """Return the mask by threshold; most jobs have one."""
     masks: dict[int, PreparedMask] = {}
-    for protocol in (variant.protocol for variant in job.variants):
-        if (threshold := protocol.mask_threshold) not in masks:
-            pixels, flags = inspect_mask(item.mask, threshold)
-            if not masks:
-                _join(part.mask_flags, {flag: [item.name] for flag in flags})
-            masks[threshold] = PreparedMask(pixels, threshold)
+    for threshold in dict.fromkeys(variant.protocol.mask_threshold for variant in job.variants):
+        pixels, flags = inspect_mask(item.mask, threshold)
+        if not masks:  # what is unusual is told of the protocol that counts
+            _join(part.mask_flags, {flag: [item.name] for flag in flags})
+        masks[threshold] = PreparedMask(pixels, threshold)
     return masks
 
 
@@ -231,16 +228,15 @@ def _score(
     index: int,
 ) -> None:
     read, checks = inspect_map(path)
-    first = masks[job.variants[0].protocol.mask_threshold]
-    fitted: dict[int, np.ndarray] = {}
+    counting = job.variants[0]
+    first = masks[counting.protocol.mask_threshold]
+    fitted = {how: fit(read, first.shape, how) for how in {v.interpolation for v in job.variants}}
     for variant, scorer in zip(job.variants, part.scorers[index], strict=True):
-        how, protocol = variant.interpolation, variant.protocol
-        if how not in fitted:
-            fitted[how] = fit(read, first.shape, how)
+        mask = masks[variant.protocol.mask_threshold]
         picture = image if scorer.extra else None
-        scorer.add(name, fitted[how], masks[protocol.mask_threshold], job.dataset, picture)
-    more = ["resized"] if read.shape != first.shape else []
-    checks = (*checks, *more, *look_at(fitted[job.variants[0].interpolation], first))
+        scorer.add(name, fitted[variant.interpolation], mask, job.dataset, picture)
+    resized = ["resized"] if read.shape != first.shape else []
+    checks = (*checks, *resized, *look_at(fitted[counting.interpolation], first))
     _join(part.checks[index], {check: [name] for check in checks})
 
 
