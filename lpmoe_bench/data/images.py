@@ -314,7 +314,7 @@ def grid(titles: Sequence[str], rows: Sequence[Sequence[np.ndarray]]) -> np.ndar
         _write(sheet, title, GAP + column * (CELL + GAP))
         for line, row in enumerate(rows):
             top, left = TITLE + line * (CELL + GAP), GAP + column * (CELL + GAP)
-            sheet[top : top + CELL, left : left + CELL] = _fit(row[column])
+            sheet[top : top + CELL, left : left + CELL] = in_cell(row[column])
     return sheet
 
 
@@ -332,8 +332,8 @@ def overlay(image: np.ndarray, pred: np.ndarray) -> np.ndarray:
     return cv2.drawContours(tinted, outlines, -1, TINT.tolist(), thickness)
 
 
-def _fit(picture: np.ndarray) -> np.ndarray:
-    """Scale into a cell, keeping the shape, on white."""
+def in_cell(picture: np.ndarray) -> np.ndarray:
+    """Scale an RGB or grey picture into a square cell of RGB, keeping its shape, on white."""
     if picture.ndim == 2:
         picture = cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB)
     height, width = picture.shape[:2]
@@ -348,8 +348,7 @@ def _fit(picture: np.ndarray) -> np.ndarray:
 
 def _write(sheet: np.ndarray, text: str, left: int) -> None:
     font, scale = cv2.FONT_HERSHEY_SIMPLEX, 0.45
-    while cv2.getTextSize(text, font, scale, 1)[0][0] > CELL:
+    while (width := cv2.getTextSize(text, font, scale, 1)[0][0]) > CELL:
         scale -= 0.02
-    width = cv2.getTextSize(text, font, scale, 1)[0][0]
     place = (left + (CELL - width) // 2, TITLE - 7)
     cv2.putText(sheet, text, place, font, scale, INK, 1, cv2.LINE_AA)

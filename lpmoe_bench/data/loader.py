@@ -57,17 +57,14 @@ def distort(image: Tensor, draws: Draws) -> Tensor:
     contrast_first = next(draws) < 0.5
     (bright, amount), contrast, saturation, hue = change
     pixels = image + bright * BRIGHTNESS * (2 * amount - 1)
+    factor = _between(CONTRAST, contrast[1]) if contrast[0] else 1
     if contrast_first:
-        pixels = _contrast(pixels, *contrast)
+        pixels = pixels * factor
     if saturation[0] or hue[0]:
         pixels = _colours(pixels.clamp(0, 1), saturation, hue)
     if not contrast_first:
-        pixels = _contrast(pixels, *contrast)
+        pixels = pixels * factor
     return pixels.clamp(0, 1)
-
-
-def _contrast(pixels: Tensor, used: bool, amount: float) -> Tensor:
-    return pixels * _between(CONTRAST, amount) if used else pixels
 
 
 def _colours(pixels: Tensor, saturation: tuple[bool, float], hue: tuple[bool, float]) -> Tensor:
@@ -123,11 +120,8 @@ def subset(pairs: Sequence[Pair], count: int | None, seed: int) -> list[Pair]:
 
 def _ranked(pairs: Sequence[Pair], purpose: str, seed: int) -> list[Pair]:
     """Order pairs by a hash of their names: another order for each purpose and seed."""
-
-    def rank(pair: Pair) -> bytes:
-        return hashlib.sha256(f"{purpose}\0{seed}\0{pair.name}".encode()).digest()
-
-    return sorted(pairs, key=rank)
+    keys = {pair.name: f"{purpose}\0{seed}\0{pair.name}".encode() for pair in pairs}
+    return sorted(pairs, key=lambda pair: hashlib.sha256(keys[pair.name]).digest())
 
 
 def _by_name(pairs: Sequence[Pair]) -> list[Pair]:

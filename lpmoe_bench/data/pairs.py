@@ -239,7 +239,7 @@ def split_pairs(dataset: Dataset, place: Path, split: str) -> list[Pair] | None:
     if (own / SOURCE).is_file():
         return find_pairs(own / "images", own / "masks")
     for layout in dataset.layouts:
-        if split in layout and not missing_parts(layout, split, place):
+        if split in layout and _is_whole(layout, split, place):
             return layout_pairs(layout, split, place)
     by_split = any((place / name / "images").is_dir() for name in dataset.split_names)
     if split in dataset.splits and ((place / dataset.images).is_dir() or not by_split):
@@ -249,14 +249,10 @@ def split_pairs(dataset: Dataset, place: Path, split: str) -> list[Pair] | None:
     return find_pairs(own / "images", own / "masks") if (own / "images").is_dir() else None
 
 
-def missing_parts(layout: Layout, split: str, place: Path) -> list[str]:
-    """Return the folders and tables of a split that are not there."""
-    return [
-        item
-        for part in layout[split]
-        for item in part
-        if not ((place / item).is_file() if item.endswith(".csv") else is_there(place / item))
-    ]
+def _is_whole(layout: Layout, split: str, place: Path) -> bool:
+    """Whether all folders and tables of a split are there."""
+    items = [place / item for part in layout[split] for item in part]
+    return all(i.is_file() if i.name.endswith(".csv") else is_there(i) for i in items)
 
 
 def layout_pairs(

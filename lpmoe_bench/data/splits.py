@@ -99,9 +99,12 @@ class Manifest:
     def _remember(self, name: str, stamp: str, facts: Facts) -> None:
         # A file that was written within one tick of the disk's clock may be written again in the
         # same tick, and would keep its stamp: only what has settled is kept.
-        if stamp and facts.content and time.time_ns() - _newest(stamp) > SETTLED_SECONDS * 1e9:
-            self._rows[name] = [stamp, *facts]
-            self._changed = True
+        if stamp and facts.content:
+            numbers = stamp.split()
+            newest = max(int(numbers[k]) for k in (2, 3, 6, 7))  # of the dates
+            if time.time_ns() - newest > SETTLED_SECONDS * 1e9:
+                self._rows[name] = [stamp, *facts]
+                self._changed = True
 
     def save(self) -> None:
         """Write what is new."""
@@ -128,11 +131,6 @@ def _stamp(pair: Pair) -> str:
         f"{one.st_size} {one.st_ino} {one.st_mtime_ns} {one.st_ctime_ns} "
         f"{other.st_size} {other.st_ino} {other.st_mtime_ns} {other.st_ctime_ns}"
     )
-
-
-def _newest(stamp: str) -> int:
-    numbers = stamp.split()
-    return max(int(numbers[k]) for k in (2, 3, 6, 7))
 
 
 @uncollected()

@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -88,7 +89,8 @@ def _inside(folder: Path, output: Path) -> Iterator[Path]:
 JPEG_SIDE = 65500  # pixels, the most that a JPEG file holds
 
 
-class Written(NamedTuple):
+@dataclass(frozen=True)
+class Written:
     """The two files of one image."""
 
     image: Path

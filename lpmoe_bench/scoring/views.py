@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from lpmoe_bench.console import Terminal
-from lpmoe_bench.data.images import CELL, GAP, INK, TITLE, grid
+from lpmoe_bench.data.images import CELL, GAP, INK, TITLE, grid, in_cell
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.files import write_atomically
 from lpmoe_bench.metrics.engine import Curves
@@ -48,7 +48,7 @@ def sheet(labels: Sequence[str], views: Iterable[Views], title: str = "") -> np.
         image = blank if one.image is None else one.image
         # Shrunk at once: the sheet of a hundred photographs holds a hundred cells, not photographs.
         pictures = (image, one.mask, one.pred, error_picture(one.pred, one.mask))
-        rows.append([_shrink(picture) for picture in pictures])
+        rows.append([in_cell(picture) for picture in pictures])
     titles = ["image"] * with_image + ["mask", "map", "missed: blue, extra: orange"]
     strips = [_strip(title, len(titles))] if title else []
     for index, (label, row) in enumerate(zip(labels, rows, strict=True)):
@@ -69,32 +69,18 @@ def error_picture(pred: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return (255 * (1 - share) + colour * share + 0.5).astype(np.uint8)
 
 
-def _shrink(picture: np.ndarray) -> np.ndarray:
-    """Scale a large picture down to a cell."""
-    scale = CELL / max(picture.shape[:2])
-    if scale >= 1:
-        return picture
-    size = tuple(max(1, round(side * scale)) for side in picture.shape[1::-1])
-    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-
-
 def _strip(text: str, columns: int) -> np.ndarray:
     """Return a line of text as wide as the sheet; a name too long is cut in its middle."""
     strip = np.full((CAPTION, columns * (CELL + GAP) + GAP, 3), 255, np.uint8)
     font, scale = cv2.FONT_HERSHEY_SIMPLEX, 0.42
     text = text.encode("ascii", "replace").decode()  # the font has no other letters
-    keep = len(text)
-    while cv2.getTextSize(shown := _cut(text, keep), font, scale, 1)[0][0] > strip.shape[1] - 12:
+    cut, keep = text, len(text)
+    while cv2.getTextSize(cut, font, scale, 1)[0][0] > strip.shape[1] - 12:
         keep -= 1
-    cv2.putText(strip, shown, (GAP, CAPTION - 5), font, scale, INK, 1, cv2.LINE_AA)
+        head = max(1, keep // 2 - 2)
+        cut = f"{text[:head]}...{text[len(text) - max(1, keep - head - 3) :]}"
+    cv2.putText(strip, cut, (GAP, CAPTION - 5), font, scale, INK, 1, cv2.LINE_AA)
     return strip
-
-
-def _cut(text: str, keep: int) -> str:
-    if len(text) <= keep:
-        return text
-    head = max(1, keep // 2 - 2)
-    return f"{text[:head]}...{text[len(text) - max(1, keep - head - 3) :]}"
 
 
 # The images that a method segments worst, as a list or as a sheet of pictures.

@@ -134,26 +134,26 @@ def add_sources(
                 splits = recognise(dataset, tree, alone)
             if not replace:
                 refuse_present(dataset, root, list(splits))
-            added = Added(dataset.name, root / dataset.folder)
+            added, drafts = Added(dataset.name, root / dataset.folder), folder / "new"
             with _named_after(sources, tree, own):
-                drafts = [
-                    draft_split(dataset, name, pairs, folder / "new" / name, own, terminal, skip)
+                built = {
+                    name: build_split(dataset, name, pairs, drafts / name, own, terminal, skip)
                     for name, pairs in splits.items()
-                ]
+                }
             origin = []
             for path in (source.path for source in sources):
                 checksum = f", sha256 {sha256_file(path)}" if path.is_file() else ""
                 origin.append(f"Taken from {path.name}{checksum}.")
-            for draft in drafts:
-                lonely = (alone or {}).get(draft.place.name, [])
-                draft.skipped.extend(f"{draft.verified.label}: {text}" for text in lonely)
-                write_atomically(draft.place / SOURCE, _source_text(dataset, origin, draft))
+            for name, (verified, left_out) in built.items():
+                left_out += [f"{verified.label}: {text}" for text in (alone or {}).get(name, [])]
+                text = _source_text(dataset, name, origin, verified, left_out)
+                write_atomically(drafts / name / SOURCE, text)
+                added.splits.append(verified)
+                added.skipped += left_out
             # All that the source can be refused for is past. Each split moves into place by a
             # rename, so a kill leaves it either as it was or complete.
-            for draft in drafts:
-                added.splits.append(draft.verified)
-                added.skipped += draft.skipped
-                added.aside += _install(draft.place, added.place / draft.place.name)
+            for name in built:
+                added.aside += _install(drafts / name, added.place / name)
             official = [name for name in dataset.split_names if name not in dataset.local]
             added.missing += [name for name in official if not _is_present(dataset, root, name)]
             return added
@@ -229,31 +229,22 @@ def _install(draft: Path, place: Path) -> list[str]:
     return aside
 
 
-def _source_text(dataset: Dataset, origin: list[str], draft: Draft) -> str:
+def _source_text(
+    dataset: Dataset, name: str, origin: list[str], verified: Verified, left_out: list[str]
+) -> str:
     """Say where a split is from; it lies beside its images."""
-    found = draft.verified
-    lines = [f"{dataset.title}, split {draft.place.name}: {found.pairs} pairs."]
+    lines = [f"{dataset.title}, split {name}: {verified.pairs} pairs."]
     lines += [f"Page: {dataset.page}"] if dataset.page else []
     lines += [f"Licence: {dataset.licence}"] if dataset.licence else []
-    lines += origin
-    lines.append(f"Checksum of the content: {found.checksum}")
-    lines += [f"Left out as broken: {text}" for text in draft.skipped]
+    lines += [*origin, f"Checksum of the content: {verified.checksum}"]
+    lines += [f"Left out as broken: {text}" for text in left_out]
     return "\n".join(lines) + "\n"
 
 
 # One split built beside its place: copied under one name a pair, masks converted, verified.
 
 
-@dataclass(frozen=True)
-class Draft:
-    """A split that is ready to be moved into place, and what was left out of it."""
-
-    place: Path
-    verified: Verified
-    skipped: list[str] = field(default_factory=list)
-
-
-def draft_split(
+def build_split(
     dataset: Dataset,
     name: str,
     pairs: Sequence[Pair],
@@ -261,10 +252,11 @@ def draft_split(
     own: bool,
     terminal: Terminal,
     skip: bool,
-) -> Draft:
+) -> tuple[Verified, list[str]]:
     """Build place/images and place/masks from pairs, which are moved if they are our `own`.
 
-    Raises DataError when pairs are broken and `skip` does not leave them out, or none is left.
+    Returns what was verified, and a sentence for each pair that was left out. Raises DataError when
+    pairs are broken and `skip` does not leave them out, or none is left.
     """
     with terminal.bar(f"copying {dataset.name}/{name}", len(pairs)) as bar:
         copied, broken = [], {}
@@ -297,7 +289,7 @@ def draft_split(
             pair.image.unlink()
             pair.mask.unlink()
     left_out = [f"{dataset.name}/{name}: {text}" for text in broken.values()]
-    return Draft(place, judge_pairs(dataset, name, place, read, []), left_out)
+    return judge_pairs(dataset, name, place, read, []), left_out
 
 
 def _copy(pair: Pair, place: Path, rule: str, own: bool) -> Pair:

@@ -94,11 +94,9 @@ def unpack(
     done = Unpacked()
     try:
         size = archive.stat().st_size
-        room = shutil.disk_usage(target).free
-        guard = _Guard(archive, size, room, limits or Limits())
+        guard = _Guard(archive, size, shutil.disk_usage(target).free, limits or Limits())
         with open(archive, "rb") as file:
-            members = _zip(file) if zipfile.is_zipfile(archive) else _tar(file)
-            for member in members:
+            for member in _zip(file) if zipfile.is_zipfile(archive) else _tar(file):
                 _take(member, target, done, guard)
                 if report is not None:
                     report(min(member.at, size), size)

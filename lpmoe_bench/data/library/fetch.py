@@ -7,7 +7,7 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from lpmoe_bench.console import OnProgress, Terminal
 from lpmoe_bench.data.library.add import Added, SplitSource, add_sources, refuse_present
@@ -20,14 +20,6 @@ from lpmoe_bench.files import sha256_file, write_atomically, write_failure
 
 LOCK = "checksums.json"  # in the data folder: of every archive that was fetched
 DOWNLOADS = ".downloads"
-
-
-class Fetched(NamedTuple):
-    """An archive on disk, where it is from, and whether its checksum is recorded already."""
-
-    path: Path
-    url: str
-    recorded: bool
 
 
 def fetch_set(
@@ -53,7 +45,8 @@ def fetch_set(
         fetch_archive(dataset, archive, name, root, folder, terminal)
         for archive, name in zip(dataset.archives, file_names(dataset), strict=True)
     ]
-    sources = [SplitSource(f.path, a.folder) for f, a in zip(files, dataset.archives, strict=True)]
+    pairs = zip(files, dataset.archives, strict=True)
+    sources = [SplitSource(path, archive.folder) for (path, _), archive in pairs]
     try:
         added = add_sources(dataset, sources, root, terminal, replace=replace, skip=skip)
     except ArchiveError as error:
@@ -63,18 +56,15 @@ def fetch_set(
         raise DataError(f"{why}; it is deleted, the same command downloads it again") from None
     except DataError as error:
         raise DataError(f"{error}; what was downloaded is kept in {folder}") from None
+    lock = read_lock(root / LOCK)  # now: another process may have recorded its own meanwhile
     new = {
-        f"{dataset.name}/{file.path.name}": {
-            "url": file.url,
-            "sha256": sha256_file(file.path),
-            "bytes": file.path.stat().st_size,
-        }
-        for file in files
-        if not file.recorded
+        key: {"url": url, "sha256": sha256_file(path), "bytes": path.stat().st_size}
+        for path, url in files
+        if not lock.get(key := f"{dataset.name}/{path.name}", {}).get("sha256")
     }
-    if new:  # read again: another process may have recorded its own meanwhile
-        content = read_lock(root / LOCK) | new
-        write_atomically(root / LOCK, json.dumps(content, indent=2, sort_keys=True) + "\n")
+    if new:
+        text = json.dumps(lock | new, indent=2, sort_keys=True) + "\n"
+        write_atomically(root / LOCK, text)
     if not keep:
         shutil.rmtree(folder, ignore_errors=True)
     return added
@@ -93,8 +83,8 @@ def file_names(dataset: Dataset) -> list[str]:
 
 def fetch_archive(
     dataset: Dataset, archive: Archive, name: str, root: Path, folder: Path, terminal: Terminal
-) -> Fetched:
-    """Return one archive in a folder under a name, downloaded and of the right checksum."""
+) -> tuple[Path, str]:
+    """Return one archive in a folder under a name, of the right checksum, and its address."""
     # A file that nobody published a checksum of is believed once; from then on, all mirrors and all
     # later downloads must give the same bytes.
     recorded = read_lock(root / LOCK).get(f"{dataset.name}/{name}", {}).get("sha256")
@@ -107,7 +97,7 @@ def fetch_archive(
             failures.append(str(error))
             continue
         if is_archive(path):
-            return Fetched(path, url, bool(recorded))
+            return path, url
         path.unlink()
         failures.append(f"{url} is no zip or tar archive")
     by_hand = f"download it from {dataset.page} and give it to lpmoe-bench data add {dataset.name}"

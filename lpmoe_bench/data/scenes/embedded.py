@@ -23,7 +23,6 @@ from lpmoe_bench.files import write_failure
 
 # EmbeddedSet: what makes a set of drawn scenes, and the one way to draw a scene of it.
 
-
 LONGER_SIDE = 352  # pixels, of a scene whose size nobody chose
 SPLIT_KEYS = {"train": 0, "test": 1}
 ATTEMPTS = 20
@@ -74,19 +73,18 @@ class EmbeddedSet:
         key = (self.key, seed, SPLIT_KEYS[split], index)
         if empty and self.draw_empty is None:
             raise UsageError(f"every image of task {self.task} has an object; drop the empty masks")
+        # Drawn from a key of its own, so that scenes do not change with the share of empty ones.
         bare = self.draw_empty if Draw(*key, HEALTHY_KEY).real(0, 1) < empty else None
         for attempt in range(ATTEMPTS):  # the first nearly always lies within the shares
             draw = Draw(*key, *([attempt] if attempt else []))
-            sides = _sides(self.shapes, draw, size) if shape is None else shape
+            sides = shape
+            if sides is None:
+                height, width = draw.pick(self.shapes)
+                sides = (round(height * size / LONGER_SIDE), round(width * size / LONGER_SIDE))
             image, mask = (bare or self.draw)(draw, sides)
             if bare or self.shares[0] <= mask.mean() <= self.shares[1]:
                 return image, mask.astype("uint8") * 255
         raise AssertionError(f"{key}: no mask within {self.shares} at {sides}")
-
-
-def _sides(shapes: tuple[Shape, ...], draw: Draw, size: int) -> Shape:
-    height, width = draw.pick(shapes)
-    return round(height * size / LONGER_SIDE), round(width * size / LONGER_SIDE)
 
 
 DAY_SECONDS = 86400
@@ -109,6 +107,7 @@ def draw_folder(
     """
     if folder.is_dir():
         return folder
+    # Drawn beside its place and renamed when it is complete: who finds the folder may use it.
     drafts = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -116,7 +115,7 @@ def draw_folder(
             if time.time() - left.stat().st_mtime > DAY_SECONDS:
                 shutil.rmtree(left, ignore_errors=True)
         drafts = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        drafts.chmod(0o755)
+        drafts.chmod(0o755)  # mkdtemp lets nobody else read
         _write(drafts, drawn, counts, report or (lambda done, total: None), seed, options)
         os.rename(drafts, folder)
     except OSError as error:
