@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -286,15 +286,12 @@ def _merge(path: Path, base: Path | None, registry: Registry) -> None:
         if section not in ("tasks", "datasets"):
             error = UsageError.unknown("section", str(section), ("tasks", "datasets"))
             raise UsageError(f"{path}: {error}")
-    _add(path, "task", content.get("tasks"), registry.tasks, Task, {})
-    _add(path, "data set", content.get("datasets"), registry.datasets, Dataset, {"base": base})
-
-
-Model = TypeVar("Model", Task, Dataset)
+    _add(path, "task", content.get("tasks"), registry.tasks, Task, None)
+    _add(path, "data set", content.get("datasets"), registry.datasets, Dataset, base)
 
 
 def _add(
-    path: Path, kind: str, section: Any, known: dict[str, Model], model: type[Model], given: dict
+    path: Path, kind: str, section: Any, known: dict, model: type[_Entry], base: Path | None
 ) -> None:
     if section is not None and not isinstance(section, Mapping):
         raise UsageError(f"{path}: the section of {kind}s must hold entries by name")
@@ -305,12 +302,13 @@ def _add(
         if not isinstance(entry, Mapping):
             raise UsageError(f"{where} must hold settings by name, such as 'title: My set'")
         # These two are given here, and the model's own refusal of other keys has no nearest name.
-        keys = set(model.model_fields) - {"name", "base"}
+        given = {"name": name} | ({"base": base} if model is Dataset else {})
+        keys = set(model.model_fields) - given.keys()
         for key in entry:
             if key not in keys:
                 raise UsageError(f"{where}: {UsageError.unknown('key', str(key), keys)}")
         try:
-            known[name] = model.model_validate({**entry, **given, "name": name})
+            known[name] = model.model_validate({**entry, **given})
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"])

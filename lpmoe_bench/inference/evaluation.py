@@ -24,8 +24,7 @@ from lpmoe_bench.records import model, store
 
 def place_of(run: model.Record, split: Split, protocol: str) -> Path:
     """Return the relative folder of a run's evaluation on one set."""
-    backbone = run.backbone.name if run.backbone else "none"
-    folder = model.run_folder(run.task, run.method.name, backbone, run.fingerprint, run.seed or 0)
+    folder = model.record_folder(run)
     return model.evaluation_folder(folder, [split.label], get_protocol(protocol).hash)
 
 

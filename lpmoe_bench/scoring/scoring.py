@@ -297,7 +297,8 @@ def score_set(
         count = len(folder.matches[test.label].files)
         work.refuse_zero_one(checks, count, plan.protocol, folder.title)
         notes = work.sentences(checks, count, plan.protocol)
-        if exact and work.look_swapped(checks, part.mask_flags, count):
+        binary, grey = checks.get("two values", ()), part.mask_flags.get("grey levels", ())
+        if exact and len(binary) == count and set(binary) <= set(grey):
             notes.append("every mask is grey and every map binary: are the two folders swapped?")
         for note in notes:
             terminal.note(f"{folder.title}, {test.label}: {note}")

@@ -106,7 +106,7 @@ def worst_images(
     """
     if count < 1:
         raise UsageError(f"the worst {count} images are none; ask for 1 or more")
-    facts = image_metric(protocol.primary) if metric is None else _facts(metric)
+    facts = image_metric(metric or protocol.primary)
     values = [(image_value(row, facts.key), row["image"]) for row in rows]
     known = [(value, image) for value, image in values if value is not None]
     if not known:
@@ -133,11 +133,8 @@ def write_worst(
 
 def image_metric(key: str) -> Metric:
     """Return the metric that images have for one of a data set; raises UsageError for none."""
-    return _facts(key.removesuffix("_dataset"))
-
-
-def _facts(key: str) -> Metric:
-    if key in ("miss", "false_alarm"):
+    key = key.removesuffix("_dataset")
+    if key in ("miss", "false_alarm"):  # which images have by their counts alone
         return get_metric(f"{key}_dataset")
     return known_metrics().get(key) or get_metric(key)
 

@@ -87,12 +87,6 @@ def mask_sentences(found: Found, total: int) -> list[str]:
     return [_sentence(found[flag], total, "masks", UNUSUAL[flag]) for flag in found]
 
 
-def look_swapped(found: Found, mask_flags: Found, total: int) -> bool:
-    """Whether all maps hold two values only and their masks grey levels, as if swapped."""
-    binary = found.get("two values", ())
-    return len(binary) == total and set(binary) <= set(mask_flags.get("grey levels", ()))
-
-
 def _sentence(names: Sequence[str], total: int, kind: str, text: str) -> str:
     first = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
     return f"{len(names)} of {total} {kind} {text} ({first})"
