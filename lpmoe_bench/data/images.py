@@ -29,7 +29,7 @@ def read_image(path: Path) -> np.ndarray:
     """
     # Decoded twice where needed: as it is, to see values that 8 bits would hide, then as OpenCV
     # shows it, which applies EXIF and converts CMYK and palettes. JPEG has 8 bits in any case.
-    data = read_whole(path)
+    data = read_file(path)
     if not data.startswith(JPEG):
         pixels = decode(path, data, cv2.IMREAD_UNCHANGED)
         _check_values(path, data, pixels)
@@ -85,7 +85,7 @@ def inspect_mask(path: Path, threshold: int = THRESHOLD) -> tuple[np.ndarray, tu
     files, more colours, and masks of which nothing would be left above the threshold. A rotation
     noted in EXIF is applied, as it is to images.
     """
-    data = read_whole(path)
+    data = read_file(path)
     pixels = _to_8_bits(path, _turned(path, data), keep_small=True)
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         pixels = over_black(pixels)
@@ -110,7 +110,7 @@ def inspect_mask(path: Path, threshold: int = THRESHOLD) -> tuple[np.ndarray, tu
     return mask, tuple(flags)
 
 
-def read_whole(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
     """Return the bytes of an image file; raises DataError when it is missing, empty or cut off."""
     try:
         if stat.S_ISFIFO(path.stat().st_mode):  # reading it would wait for ever
@@ -248,7 +248,7 @@ def inspect_map(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
     their luminance; "transparent" parts are shown over black; "jpeg" values are not those that were
     saved. Raises DataError for unreadable files and for values whose range nobody can tell.
     """
-    data = read_whole(path)
+    data = read_file(path)
     pixels = decode(path, data, cv2.IMREAD_UNCHANGED)
     kinds = ["jpeg"] if data.startswith(JPEG) else []
     if pixels.dtype == np.uint16:

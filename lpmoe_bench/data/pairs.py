@@ -22,7 +22,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 SHOWN = 10
 
 
-class LonelyError(DataError):
+class UnpairedError(DataError):
     """Some names have no partner, and others do."""
 
 
@@ -52,48 +52,48 @@ def uncollected() -> Iterator[None]:
 def find_pairs(
     images: Path,
     masks: Path,
-    stems: Sequence[str] | None = None,
+    only: Sequence[str] | None = None,
     spare_masks: bool = False,
     left_out: list[str] | None = None,
 ) -> list[Pair]:
-    """Match image and mask files of two folders by stem, sorted by name.
+    """Match image and mask files of two folders by the name before the suffix, sorted.
 
     A folder may end in a pattern, such as `masks/*_segmentation.png`: then the name is what stands
     before the suffix that the pattern demands. Hidden files and other kinds of files are ignored,
-    sub-folders are not opened. With stems, only those are matched, and all must be there; with
+    sub-folders are not opened. With `only`, only those are matched, and all must be there; with
     `spare_masks`, masks without an image are nobody's. Raises DataError for a folder that is
-    missing or holds no image, names that are no text, two files of one stem, and names without a
+    missing or holds no image, names that are no text, two files of one name, and names without a
     partner: all are counted, ten are shown; with `left_out`, to which the last are added, only
     where no pair is left.
     """
-    image_files, mask_files = by_stem(images), by_stem(masks)
-    if stems is not None:
-        names = sorted({_same(stem) for stem in stems})
+    image_files, mask_files = files_by_name(images), files_by_name(masks)
+    if only is not None:
+        names = sorted({_same(name) for name in only})
     elif spare_masks:
         names = sorted(image_files)
     else:
         names = sorted(image_files.keys() | mask_files.keys())
-    pairs, lonely = [], []
+    pairs, unpaired = [], []
     for name in names:
         image, mask = image_files.get(name), mask_files.get(name)
         if image and mask:
             pairs.append(Pair(name, image, mask))
         else:
             kinds = " or ".join(["image"] * (not image) + ["mask"] * (not mask))
-            lonely.append(f"{name} (no {kinds})")
+            unpaired.append(f"{name} (no {kinds})")
     if left_out is not None and pairs:
-        left_out += lonely
-    elif lonely:
+        left_out += unpaired
+    elif unpaired:
         # Where no name has a partner, the two folders do not belong together: leaving names out
         # would not help, so that error is of the plain kind.
-        raise (LonelyError if pairs else DataError)(
-            f"{len(lonely)} of {len(names)} names have no partner in {images} and {masks}: "
-            f"{shown(lonely)}; an image and its mask share a name up to the suffix"
+        raise (UnpairedError if pairs else DataError)(
+            f"{len(unpaired)} of {len(names)} names have no partner in {images} and {masks}: "
+            f"{shown(unpaired)}; an image and its mask share a name up to the suffix"
         )
     return pairs
 
 
-def by_stem(place: Path) -> dict[str, Path]:
+def files_by_name(place: Path) -> dict[str, Path]:
     """Return the image files of a folder, or of a pattern in it, by name; raises DataError."""
     folder, pattern = (place.parent, place.name) if "*" in place.name else (place, "*")
     found: dict[str, Path] = {}
@@ -156,8 +156,8 @@ def is_text(name: str) -> bool:
     return name.isascii() or not any("\ud800" <= letter < "\ue000" for letter in name)
 
 
-def read_stems(path: Path) -> list[str]:
-    """Read a split list, one stem a line; raises DataError when it is missing, empty or has
+def read_names(path: Path) -> list[str]:
+    """Read a split list, one name a line; raises DataError when it is missing, empty or has
     doubles."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -165,13 +165,13 @@ def read_stems(path: Path) -> list[str]:
         raise DataError(f"split list {path} cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
         raise DataError(f"split list {path} is no UTF-8 text; save it as UTF-8") from None
-    stems = [line.strip() for line in lines if line.strip()]
-    if not stems:
+    names = [line.strip() for line in lines if line.strip()]
+    if not names:
         raise DataError(f"split list {path} is empty; it needs one name a line")
-    doubles = [stem for stem, count in Counter(map(_same, stems)).items() if count > 1]
+    doubles = [name for name, count in Counter(map(_same, names)).items() if count > 1]
     if doubles:
         raise DataError(f"split list {path} names {len(doubles)} twice: {shown(doubles)}")
-    return stems
+    return names
 
 
 def read_pair(pair: Pair, threshold: int = THRESHOLD) -> tuple[np.ndarray, np.ndarray]:
@@ -201,9 +201,9 @@ def shown(items: Iterable[str], separator: str = ", ") -> str:
     return separator.join(items[:SHOWN]) + more
 
 
-def _same(stem: str) -> str:
+def _same(name: str) -> str:
     """One spelling of a name: systems store accents in two ways."""
-    return stem if stem.isascii() else unicodedata.normalize("NFC", stem)
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 # Where the images and masks of a data set's split lie: its own layout or one seen in the wild.
@@ -244,8 +244,8 @@ def split_pairs(dataset: Dataset, place: Path, split: str) -> list[Pair] | None:
     by_split = any((place / name / "images").is_dir() for name in dataset.split_names)
     if split in dataset.splits and ((place / dataset.images).is_dir() or not by_split):
         listed = dataset.splits[split]
-        stems = None if listed is None else read_stems(place / listed)
-        return find_pairs(place / dataset.images, place / dataset.masks, stems)
+        only = None if listed is None else read_names(place / listed)
+        return find_pairs(place / dataset.images, place / dataset.masks, only)
     return find_pairs(own / "images", own / "masks") if (own / "images").is_dir() else None
 
 

@@ -228,8 +228,8 @@ def contents(
     """Yield each pair with the checksums of its files."""
     manifest, content = _manifest(like, pairs, cache)
 
-    def read(wanting: list[tuple[Pair, Facts | None]]) -> Iterator[Facts]:
-        return map(Facts, in_threads(content, [pair for pair, _ in wanting]))
+    def read(unread: list[tuple[Pair, Facts | None]]) -> Iterator[Facts]:
+        return map(Facts, in_threads(content, [pair for pair, _ in unread]))
 
     return manifest.each(pairs, lambda facts: bool(facts.content), read)
 
@@ -288,8 +288,8 @@ def checked(
         checksum = known.content if known and not afresh else content(pair)
         return problems, Facts(checksum, shape, flags)
 
-    def read(wanting: list[tuple[Pair, Facts | None]]) -> Iterator[Facts]:
-        for problems, facts in in_threads(decode, wanting):
+    def read(unread: list[tuple[Pair, Facts | None]]) -> Iterator[Facts]:
+        for problems, facts in in_threads(decode, unread):
             broken.extend(problems)
             yield facts
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lpmoe_bench.data.pairs import check_root, find_pairs, read_stems, split_pairs
+from lpmoe_bench.data.pairs import check_root, find_pairs, read_names, split_pairs
 from lpmoe_bench.data.registry import Dataset, Registry, Task
 from lpmoe_bench.data.splits import OnProgress, Split, make_split
 from lpmoe_bench.errors import DataError, UsageError
@@ -163,7 +163,7 @@ def _drawn(task: Task, why: str, place: Path, report: OnProgress | None) -> Task
             make_split(
                 like,
                 split,
-                find_pairs(images, masks, read_stems(folder / f"{split}.txt")),
+                find_pairs(images, masks, read_names(folder / f"{split}.txt")),
                 place / MANIFESTS,
             )
             for split in ("train", "test")

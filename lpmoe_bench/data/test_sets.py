@@ -129,7 +129,7 @@ def task_sets(
     task: Task,
     registry: Registry,
     root: Path | None,
-    wanted: str | None,
+    test_set: str | None,
     embedded: bool,
     cache: Path,
     on_progress: OnProgress,
@@ -140,7 +140,7 @@ def task_sets(
         task: whose sets are looked for.
         registry: where they are described.
         root: the folder of data sets.
-        wanted: a `data set/split` that is taken in place of the task's own.
+        test_set: a `data set/split` that is taken in place of the task's own.
         embedded: take the task's set drawn in code, which is kept in `cache`.
         cache: for what was drawn and what was read of files.
         on_progress: told (scenes drawn, all scenes).
@@ -152,7 +152,7 @@ def task_sets(
     if embedded:
         drawn = resolve(task, registry, root, None, True, cache, on_progress)
         return [TestSet.of(split) for split in drawn.tests], []
-    references = [wanted] if wanted else [*task.test, *task.stand_in.test]
+    references = [test_set] if test_set else [*task.test, *task.stand_in.test]
     found = [open_split(*registry.split(name), root, cache / MANIFESTS) for name in references]
     sets = [TestSet.of(split) for split in found if split is not None]
     if not sets:

@@ -254,10 +254,9 @@ def score_folders(
             record = write_scored(plan, index, own, environment)
         records.append(store.StoredRecord(place, record))
     results: dict[str, dict[str, Sequence[ScoreResult | None]]] = {}
-    for folder in chosen:
-        for one in scored:
-            if one.title == folder.title:
-                results.setdefault(one.facts.label, {})[one.title] = one.results
+    order = [folder.title for folder in chosen]
+    for one in sorted(scored, key=lambda one: order.index(one.title)):
+        results.setdefault(one.facts.label, {})[one.title] = one.results
     return ScoreOutcome(records, results, [record is None for record in known])
 
 

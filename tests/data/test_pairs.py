@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from drawn_files import fill, make_pairs, noise_image, square_mask, write
 
-from lpmoe_bench.data.pairs import Pair, find_pairs, read_pair, read_stems, split_pairs, table_pairs
+from lpmoe_bench.data.pairs import Pair, find_pairs, read_names, read_pair, split_pairs, table_pairs
 from lpmoe_bench.data.registry import Dataset, load_registry
 from lpmoe_bench.errors import DataError
 
@@ -77,14 +77,14 @@ def test_broken_lists(tmp_path, content, sentence):
     path = tmp_path / "train.txt"
     path.write_bytes(content)
     with pytest.raises(DataError, match=sentence):
-        read_stems(path)
+        read_names(path)
     with pytest.raises(DataError, match="cannot be read"):
-        read_stems(tmp_path / "none.txt")
+        read_names(tmp_path / "none.txt")
 
 
 def test_lists_may_come_from_windows(tmp_path):
     (tmp_path / "a.txt").write_bytes("\ufeffx y\r\nz\r\n".encode())
-    assert read_stems(tmp_path / "a.txt") == ["x y", "z"]
+    assert read_names(tmp_path / "a.txt") == ["x y", "z"]
 
 
 def test_image_and_mask_of_different_sizes(tmp_path):
@@ -100,7 +100,7 @@ def test_real_images_are_read_as_they_are(tmp_path):
     if not root or not (Path(root) / "camo").is_dir():
         pytest.skip("LPMOE_BENCH_DATA names no folder with camo")
     camo = Path(root) / "camo"
-    stem = read_stems(camo / "test.txt")[0]
+    stem = read_names(camo / "test.txt")[0]
     (pair,) = find_pairs(camo / "images", camo / "masks", [stem])
     copy = Pair("ü", tmp_path / "ü ü.jpg", tmp_path / "ü ü.png")
     shutil.copy(pair.image, copy.image)

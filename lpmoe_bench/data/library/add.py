@@ -18,11 +18,11 @@ import numpy as np
 from pydantic import ValidationError
 
 from lpmoe_bench.console import Terminal
-from lpmoe_bench.data.images import decode, read_whole
+from lpmoe_bench.data.images import decode, read_file
 from lpmoe_bench.data.library.archives import is_archive, unpack
 from lpmoe_bench.data.library.recognise import recognise
 from lpmoe_bench.data.library.verify import Verified, judge_pairs
-from lpmoe_bench.data.pairs import SOURCE, LonelyError, Pair, shown, split_pairs
+from lpmoe_bench.data.pairs import SOURCE, Pair, UnpairedError, shown, split_pairs
 from lpmoe_bench.data.registry import Dataset
 from lpmoe_bench.data.splits import Facts, Split, checked
 from lpmoe_bench.errors import BenchError, DataError, ResourceError, UsageError
@@ -129,9 +129,9 @@ def add_sources(
     try:
         with staging(root, dataset.name) as folder:
             tree, own = _tree(sources, folder, terminal), not sources[0].path.is_dir()
-            alone: dict[str, list[str]] | None = {} if skip else None
+            unpaired: dict[str, list[str]] | None = {} if skip else None
             with _named_after(sources, tree, own):
-                splits = recognise(dataset, tree, alone)
+                splits = recognise(dataset, tree, unpaired)
             if not replace:
                 refuse_present(dataset, root, list(splits))
             added, drafts = Added(dataset.name, root / dataset.folder), folder / "new"
@@ -145,7 +145,7 @@ def add_sources(
                 checksum = f", sha256 {sha256_file(path)}" if path.is_file() else ""
                 origin.append(f"Taken from {path.name}{checksum}.")
             for name, (verified, left_out) in built.items():
-                left_out += [f"{verified.label}: {text}" for text in (alone or {}).get(name, [])]
+                left_out += [f"{verified.label}: {text}" for text in (unpaired or {}).get(name, [])]
                 text = _source_text(dataset, name, origin, verified, left_out)
                 write_atomically(drafts / name / SOURCE, text)
                 added.splits.append(verified)
@@ -192,7 +192,7 @@ def _named_after(sources: list[SplitSource], tree: Path, own: bool) -> Iterator[
         if own:
             names = " and ".join(source.path.name for source in sources)
             text = text.replace(f"{tree}{os.sep}", "").replace(str(tree), names)
-        hint = "; --skip-broken leaves them out" if isinstance(error, LonelyError) else ""
+        hint = "; --skip-broken leaves them out" if isinstance(error, UnpairedError) else ""
         raise DataError(text + hint) from None
 
 
@@ -323,7 +323,7 @@ def _converted(path: Path, rule: str) -> bytes | None:
     `nonzero`: object wherever a colour or index is not 0. A colour, `#rrggbb`: object where each
     channel is on the same side of the middle as the colour's, since resizing mixes colours.
     """
-    pixels = decode(path, read_whole(path), cv2.IMREAD_UNCHANGED)
+    pixels = decode(path, read_file(path), cv2.IMREAD_UNCHANGED)
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         pixels = pixels[..., :3] * (pixels[..., 3:] > 0)
     if rule == "nonzero":

@@ -53,7 +53,7 @@ class SetState:
     splits: list[SplitState]
 
     @property
-    def word(self) -> str:
+    def state(self) -> str:
         """Found, partly found, broken or missing."""
         if any(split.problem for split in self.splits):
             return "broken"
@@ -66,7 +66,7 @@ class SetState:
     def as_json(self) -> dict[str, Any]:
         facts = self.dataset.model_dump(mode="json", exclude={"base", "layouts", "splits"})
         return facts | {
-            "state": self.word,
+            "state": self.state,
             "place": str(self.place) if self.place else None,
             "splits": [asdict(split) for split in self.splits],
             "get": how_to_get(self.dataset),
@@ -120,7 +120,7 @@ def overview(states: list[SetState]) -> list[tuple[str, str]]:
         command = f"lpmoe-bench data {'fetch' if dataset.archives else 'show'} {dataset.name}"
         rest = ", ".join(f"{s.split} {s.short}" for s in there) or command
         roles = "+".join(dict.fromkeys(split.role for split in state.splits))
-        lines.append((dataset.name, f"{dataset.task:<7} {state.word:<8} {roles}: {rest}"))
+        lines.append((dataset.name, f"{dataset.task:<7} {state.state:<8} {roles}: {rest}"))
     return lines
 
 
@@ -141,7 +141,7 @@ def details(state: SetState, root: Path | None) -> list[tuple[str, str]]:
         ("licence", dataset.licence),
         ("note", dataset.note),
         ("archives", "\n".join(archive.url[0] for archive in dataset.archives)),
-        ("get it", "" if state.word == "found" else how_to_get(dataset)),
+        ("get it", "" if state.state == "found" else how_to_get(dataset)),
         ("verify it", f"lpmoe-bench data verify {dataset.name}" if state.place else ""),
     ]
     return [(field, text) for field, text in lines if text]

@@ -27,8 +27,8 @@ def recognise(
     folders = _folders(tree)
     found: dict[str, list[Pair]] = {}
     for split in dataset.split_names:
-        alone = None if left_out is None else left_out.setdefault(split, [])
-        pairs = _find(dataset, split, folders, tree, alone)
+        unpaired = None if left_out is None else left_out.setdefault(split, [])
+        pairs = _find(dataset, split, folders, tree, unpaired)
         if pairs is not None:
             found[split] = pairs
     # A layout that is known is sure; a folder that merely looks like one is taken where none is.
@@ -143,8 +143,8 @@ def _obvious(
     found: dict[str, list[tuple[Path, Path]]] = defaultdict(list)
     for folder in folders:
         names = {path.name.lower(): path for path in folders if path.parent == folder}
-        images = [names[word] for word in IMAGES.split() if word in names]
-        masks = [names[word] for word in MASKS.split() if word in names]
+        images = [names[one] for one in IMAGES.split() if one in names]
+        masks = [names[one] for one in MASKS.split() if one in names]
         if len(images) == 1 and len(masks) == 1:
             name = folder.name.lower()
             role = "train" if "train" in name else "validation" if "val" in name else "test"
@@ -153,6 +153,6 @@ def _obvious(
     for role, places in found.items():
         splits = [s for s in dataset.split_names if dataset.role(s) == role]
         if len(splits) == 1 and len(places) == 1:
-            alone = None if left_out is None else left_out.setdefault(splits[0], [])
-            result[splits[0]] = find_pairs(*places[0], left_out=alone)
+            unpaired = None if left_out is None else left_out.setdefault(splits[0], [])
+            result[splits[0]] = find_pairs(*places[0], left_out=unpaired)
     return result

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lpmoe_bench.console import Terminal
-from lpmoe_bench.data.pairs import LonelyError, Pair, not_found, split_pairs
+from lpmoe_bench.data.pairs import Pair, UnpairedError, not_found, split_pairs
 from lpmoe_bench.data.registry import Dataset
 from lpmoe_bench.data.splits import Facts, Split, checked, checksum_of, digest_of
 from lpmoe_bench.errors import DataError
@@ -81,7 +81,7 @@ def verify_set(
 def _cannot_open(dataset: Dataset, place: Path, name: str, error: DataError) -> Verified:
     found = _about(dataset, place, name, problems=[str(error)], repairs=[_again(dataset)])
     # Where a list says which images belong to the split, one less would be another split.
-    if isinstance(error, LonelyError) and dataset.splits.get(name) is None:
+    if isinstance(error, UnpairedError) and dataset.splits.get(name) is None:
         found.repairs.append(
             f"lpmoe-bench data add {dataset.name} {shlex.quote(found.place)} --skip-broken "
             f"--replace  (leaves them out)"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from lpmoe_bench.data.images import read_image, read_mask
-from lpmoe_bench.data.pairs import find_pairs, read_stems
+from lpmoe_bench.data.pairs import find_pairs, read_names
 from lpmoe_bench.data.scenes import cod
 from lpmoe_bench.data.scenes.embedded import EmbeddedSet
 from lpmoe_bench.data.scenes.generate import SETS, ensure_generated, generate_folder
@@ -62,7 +62,7 @@ def test_folder_has_the_standard_layout(tmp_path):
     ]  # fmt: skip
     assert told == [(done, 5) for done in range(1, 6)]
     for split, count in COUNTS.items():
-        pairs = find_pairs(folder / "images", folder / "masks", read_stems(folder / f"{split}.txt"))
+        pairs = find_pairs(folder / "images", folder / "masks", read_names(folder / f"{split}.txt"))
         assert len(pairs) == count
         for index, pair in enumerate(pairs):
             image, mask = cod.SET.scene(index, split, shape=(48, 64))
@@ -147,7 +147,7 @@ def test_a_folder_with_images_masks_and_lists(tmp_path):
     folder = generate_folder("road", tmp_path / "new" / "roads", 7, 64, 3,
                       report=lambda done, total: told.append((done, total)))  # fmt: skip
     assert told[-1] == (7, 7)
-    lists = {split: read_stems(folder / f"{split}.txt") for split in ("train", "test")}
+    lists = {split: read_names(folder / f"{split}.txt") for split in ("train", "test")}
     assert {split: len(stems) for split, stems in lists.items()} == {"train": 5, "test": 2}
     (first, *_) = find_pairs(folder / "images", folder / "masks", lists["test"])
     image, mask = SETS["generated_road"].scene(0, "test", 3, size=64)
