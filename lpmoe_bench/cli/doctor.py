@@ -107,8 +107,11 @@ def _data(root: Path | None) -> Finding:
     from lpmoe_bench.data.registry import load_registry
 
     states = [set_state(dataset, root) for dataset in load_registry().datasets.values()]
-    found = [s.dataset.name if s.state == "found" else f"{s.dataset.name} ({s.state})" for s in states
-             if s.state != "missing"]  # fmt: skip
+    found = [
+        state.dataset.name + ("" if state.state == "found" else f" ({state.state})")
+        for state in states
+        if state.state != "missing"
+    ]
     known = {state.dataset.folder for state in states}
     own = [p.name for p in root.iterdir() if p.name not in known and (p / "images").is_dir()]
     broken = [state.dataset.name for state in states if state.state == "broken"]

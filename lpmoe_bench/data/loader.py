@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -128,6 +129,7 @@ def _by_name(pairs: Sequence[Pair]) -> list[Pair]:
     return sorted(pairs, key=lambda pair: pair.name)
 
 
+@dataclass(eq=False)
 class PairDataset(Dataset):
     """Training items by key (epoch, index): image (3, size, size), mask (1, size, size).
 
@@ -138,18 +140,13 @@ class PairDataset(Dataset):
     scale or photometric. Reading raises DataError naming the file.
     """
 
-    def __init__(
-        self,
-        pairs: Sequence[Pair],
-        size: int,
-        seed: int,
-        flip: bool,
-        scale: tuple[float, float] | None = None,
-        photometric: bool = False,
-        prefixes: Prefixes | None = None,
-    ):
-        self.pairs, self.size, self.seed, self.flip = list(pairs), size, seed, flip
-        self.scale, self.photometric, self.prefixes = scale, photometric, prefixes
+    pairs: Sequence[Pair]
+    size: int
+    seed: int
+    flip: bool
+    scale: tuple[float, float] | None = None
+    photometric: bool = False
+    prefixes: Prefixes | None = None
 
     def __len__(self) -> int:
         return len(self.pairs)

@@ -3,7 +3,7 @@
 import random
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -36,12 +36,7 @@ class VariantScores:
     turns: tuple[tuple[str, str], ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        return {
-            "metric": self.metric,
-            "protocols": list(self.protocols),
-            "values": dict(self.values),
-            "turns": [list(pair) for pair in self.turns],
-        }
+        return {key: value for key, value in asdict(self).items() if key != "family"}
 
 
 def variants_of(protocol: Protocol) -> list[Variant]:

@@ -70,7 +70,7 @@ def score_all(
         ) from None
     # Parts come as they finish. Scorers hold values by image and add up in the order of names, so
     # that sums have the same bits; what is left is to bring the names of checks into order.
-    return total.sort()
+    return total.in_order()
 
 
 def _side_by_side(
@@ -142,7 +142,8 @@ class Scored:
     @property
     def counts(self) -> dict[str, int]:
         """What a record counts. expected: images of the test set, of which `images` have a map."""
-        return {"expected": self.facts.images} | self.result.counts | work.check_counts(self.checks)
+        checks = {work.CHECKS[check][0]: len(names) for check, names in self.checks.items()}
+        return {"expected": self.facts.images} | self.result.counts | checks
 
 
 def finished(place: Path, folder: MapFolder) -> model.Record | None:

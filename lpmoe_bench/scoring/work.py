@@ -92,11 +92,6 @@ def _sentence(names: Sequence[str], total: int, kind: str, text: str) -> str:
     return f"{len(names)} of {total} {kind} {text} ({first})"
 
 
-def check_counts(found: Found) -> dict[str, int]:
-    """Return how many maps did not pass, by the name a record has for each check."""
-    return {CHECKS[check][0]: len(names) for check, names in found.items()}
-
-
 def refuse_zero_one(found: Found, total: int, protocol: Protocol, title: str) -> None:
     """Raise DataError where maps of 0 and 1 would all count as background."""
     # Divided by 255 as every map is, they would all lie below every threshold. A black map, which
@@ -167,14 +162,14 @@ class Part:
         _join(self.mask_flags, other.mask_flags)
         self.problems += other.problems
 
-    def sort(self) -> Part:
-        """Put names into an order that does not depend on who finished first; return self."""
-        for found in (*self.checks, self.mask_flags):
-            ordered = {key: sorted(found[key]) for key in sorted(found)}
-            found.clear()
-            found |= ordered
-        self.problems.sort()
-        return self
+    def in_order(self) -> Part:
+        """Return the same in an order that does not depend on who finished first."""
+
+        def ordered(found: Found) -> dict[str, list[str]]:
+            return {key: sorted(found[key]) for key in sorted(found)}
+
+        checks, flags = list(map(ordered, self.checks)), ordered(self.mask_flags)
+        return Part(self.scorers, checks, flags, sorted(self.problems))
 
 
 def _join(ours: dict[str, list[str]], theirs: dict[str, list[str]]) -> None:

@@ -39,7 +39,7 @@ class ArchiveError(DataError):
 
 
 @dataclass(frozen=True)
-class Limits:
+class UnpackLimits:
     """How much an archive may hold: entries, bytes in all, and bytes for each of its own bytes once
     it has given `tolerated_bytes`; reserve_bytes of the disk are left free."""
 
@@ -82,7 +82,10 @@ def is_archive(path: Path) -> bool:
 
 
 def unpack(
-    archive: Path, target: Path, report: OnProgress | None = None, limits: Limits | None = None
+    archive: Path,
+    target: Path,
+    report: OnProgress | None = None,
+    limits: UnpackLimits | None = None,
 ) -> Unpacked:
     """Unpack images, tables and lists of an archive below a folder of its own.
 
@@ -94,7 +97,7 @@ def unpack(
     done = Unpacked()
     try:
         size = archive.stat().st_size
-        guard = _Guard(archive, size, shutil.disk_usage(target).free, limits or Limits())
+        guard = _Guard(archive, size, shutil.disk_usage(target).free, limits or UnpackLimits())
         with open(archive, "rb") as file:
             for member in _zip(file) if zipfile.is_zipfile(archive) else _tar(file):
                 _take(member, target, done, guard)
@@ -123,7 +126,7 @@ class _Guard:
     archive: Path
     size: int
     free_bytes: int  # of the disk, before anything was unpacked
-    limits: Limits
+    limits: UnpackLimits
     entries: int = 0
     seen: dict[str, str] = field(default_factory=dict)
 

@@ -105,19 +105,13 @@ DAY_SECONDS = 86400
 
 
 def draw_folder(
-    folder: Path,
-    drawn: EmbeddedSet,
-    counts: Mapping[str, int],
-    report: OnProgress | None = None,
-    *,
-    seed: int = 0,
-    **options: Any,
+    folder: Path, drawn: EmbeddedSet, counts: dict[str, int], report: OnProgress | None, **how: Any
 ) -> Path:
     """Return a folder of scenes, drawing it first where it is not there.
 
-    Layout: images/, masks/, one list a split, SOURCE.txt. `options` are those of a scene: shape,
-    size, empty. `report` is told (scenes drawn, all scenes). Raises ResourceError when it cannot
-    be written.
+    Layout: images/, masks/, one list a split, SOURCE.txt. how: the seed, and what else a scene may
+    be given: shape, size, empty. `report` is told (scenes drawn, all scenes). Raises ResourceError
+    when it cannot be written.
     """
     if folder.is_dir():
         return folder
@@ -130,7 +124,7 @@ def draw_folder(
                 shutil.rmtree(left, ignore_errors=True)
         drafts = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         drafts.chmod(0o755)  # mkdtemp lets nobody else read
-        _write(drafts, drawn, counts, report or (lambda done, total: None), seed, options)
+        _write(drafts, drawn, counts, report or (lambda done, total: None), how)
         os.rename(drafts, folder)
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST) and folder.is_dir():
@@ -143,12 +137,7 @@ def draw_folder(
 
 
 def _write(
-    folder: Path,
-    drawn: EmbeddedSet,
-    counts: Mapping[str, int],
-    report: OnProgress,
-    seed: int,
-    options: Mapping[str, Any],
+    folder: Path, drawn: EmbeddedSet, counts: dict[str, int], report: OnProgress, how: dict
 ) -> None:
     """Draw all scenes of all splits into a folder, several at a time."""
     (folder / "images").mkdir()
@@ -156,7 +145,7 @@ def _write(
 
     def one(job: tuple[str, int]) -> None:
         split, index = job
-        image, mask = drawn.scene(index, split, seed, **options)
+        image, mask = drawn.scene(index, split, **how)
         for kind, pixels in (("images", image[..., ::-1]), ("masks", mask)):
             data = cv2.imencode(".png", pixels)[1].tobytes()
             (folder / kind / f"{split}_{index:04d}.png").write_bytes(data)
@@ -169,7 +158,7 @@ def _write(
         names = "".join(f"{split}_{index:04d}\n" for index in range(count))
         (folder / f"{split}.txt").write_text(names, encoding="utf-8")
     (folder / "SOURCE.txt").write_text(
-        f"{drawn.about}\nDrawn by lpmoe-bench, generator {drawn.version}, seed {seed}; no "
+        f"{drawn.about}\nDrawn by lpmoe-bench, generator {drawn.version}, seed {how['seed']}; no "
         "photograph.\nNo rights of others are touched: use them under Apache-2.0, as the program "
         "itself.\n",
         encoding="utf-8",
