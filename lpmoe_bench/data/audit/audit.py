@@ -265,18 +265,20 @@ def audit_markdown(audit: grouping.Audit) -> str:
 
 def _verdict(audit: grouping.Audit) -> str:
     """Say in one sentence what was found."""
-    parts = [f"{_count(audit.leaks, 'duplicate') or 'No duplicate'} between splits or sets"]
-    if audit.reframed:
-        parts.append(f"{_count(audit.reframed, 'picture')} in two framings: look at them")
-    if audit.repeats:
-        parts.append(f"{_count(audit.repeats, 'pair')} within one split")
-    if audit.grouped:
-        parts.append(f"{_count(audit.grouped, 'near duplicate')} within groups, by nature")
+    kinds = (
+        (audit.leaks, "duplicate", "between splits or sets"),
+        (audit.reframed, "picture", "in two framings: look at them"),
+        (audit.repeats, "pair", "within one split"),
+        (audit.grouped, "near duplicate", "within groups, by nature"),
+    )
+    parts = [
+        f"{len(found)} {what}{'' if len(found) == 1 else 's'} {where}"
+        for found, what, where in kinds
+        if found
+    ]
+    if not audit.leaks:  # what the reader came for is always answered
+        parts.insert(0, "No duplicate between splits or sets")
     return "; ".join(parts) + "."
-
-
-def _count(duplicates: Sequence[grouping.Duplicate], what: str) -> str:
-    return f"{len(duplicates)} {what}{'' if len(duplicates) == 1 else 's'}" if duplicates else ""
 
 
 def _confirmed(audit: grouping.Audit) -> str:
@@ -289,13 +291,14 @@ def _confirmed(audit: grouping.Audit) -> str:
     return f"{pairs} the pixels alone."
 
 
-def _lists(audit: grouping.Audit) -> Iterator[tuple[str, Sequence[grouping.Duplicate]]]:
-    if audit.leaks:
-        yield "Duplicates", audit.leaks
-    if audit.reframed:
-        yield "The same picture or scene in another framing", audit.reframed
-    if audit.repeats:
-        yield "Within one split, no leak", audit.repeats
+def _lists(audit: grouping.Audit) -> list[tuple[str, list[grouping.Duplicate]]]:
+    """Return (title, duplicates) of each kind that is named one by one, where there are any."""
+    lists = {
+        "Duplicates": audit.leaks,
+        "The same picture or scene in another framing": audit.reframed,
+        "Within one split, no leak": audit.repeats,
+    }
+    return [(title, found) for title, found in lists.items() if found]
 
 
 def _first(lines: Iterable[str]) -> list[str]:

@@ -322,11 +322,10 @@ def find_matches(
             waiting = [(one, other, mirrored) for one, other in pairs]
             for start in range(0, len(waiting), AT_ONCE):
                 for match in pool.map(compare, waiting[start : start + AT_ONCE]):
-                    pair = (match.first, match.second)
                     # A pair may be close both as it is and mirrored: the better way counts.
-                    if match.likeness >= SURE and (
-                        pair not in best or match.likeness > best[pair].likeness
-                    ):
+                    pair = (match.first, match.second)
+                    least = best[pair].likeness if pair in best else -1.0
+                    if match.likeness >= SURE and match.likeness > least:
                         best[pair] = match
     near = [best[pair] for pair in sorted(best)]
     if features is not None:
