@@ -28,7 +28,7 @@ from rich.table import Table
 
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.scoring.plan import ScoreRequest, plan_scores
-from lpmoe_bench.scoring.scoring import score
+from lpmoe_bench.scoring.scoring import score_folders
 
 # Before numpy is loaded: one thread, or the comparison is of thread pools.
 os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
@@ -90,7 +90,7 @@ def by_score(masks: Path, folders: Sequence[Path], jobs: int = 1) -> list[dict]:
     try:
         request = ScoreRequest(folders, gt=masks, protocol="cod", runs=runs, jobs=jobs)
         terminal = Terminal(quiet=True)
-        outcome = score(plan_scores(request, terminal), request, terminal)
+        outcome = score_folders(plan_scores(request, terminal), request, terminal)
         return [next(iter(stored.record.scores.values())) for stored in outcome.records]
     finally:
         shutil.rmtree(runs)

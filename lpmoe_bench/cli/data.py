@@ -164,7 +164,7 @@ def data_fetch_command(
     added = fetch_set(
         dataset, _writable(data_root), out.terminal, replace=replace, skip=skip_broken, keep=keep
     )
-    out.print(added.as_json(), added.words)
+    out.print(added.as_json(), added.text)
 
 
 @app.command("add")
@@ -190,7 +190,7 @@ def data_add_command(
     dataset = options.registry(datasets).dataset(name)
     dataset, root = with_layout(dataset, split, images, masks, object_), _writable(data_root)
     added = add_set(dataset, source, root, out.terminal, replace=replace, skip=skip_broken)
-    out.print(added.as_json(), added.words)
+    out.print(added.as_json(), added.text)
 
 
 @app.command("generate")

@@ -102,11 +102,11 @@ def _data(root: Path | None) -> Finding:
     from lpmoe_bench.data.library.listing import set_state
 
     states = [set_state(dataset, root) for dataset in options.registry(None).datasets.values()]
-    there = [(s.dataset.name, s.word) for s in states if s.word != "missing"]
-    found = [name if word == "found" else f"{name} ({word})" for name, word in there]
+    there = [(s.dataset.name, s.state) for s in states if s.state != "missing"]
+    found = [name if state == "found" else f"{name} ({state})" for name, state in there]
     known = {state.dataset.folder for state in states}
     own = [p.name for p in root.iterdir() if p.name not in known and (p / "images").is_dir()]
-    broken = [state.dataset.name for state in states if state.word == "broken"]
+    broken = [state.dataset.name for state in states if state.state == "broken"]
     advice = f"lpmoe-bench data verify {' '.join(broken)}" if broken else ""
     return Finding("data", f"{root}: {', '.join(sorted(found + own)) or 'no sets'}", advice)
 

@@ -11,7 +11,6 @@ from lpmoe_bench.errors import DataError
 
 # Image and mask files to arrays: as a person sees them, or one sentence naming the file.
 
-
 JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 TIFF = (b"II*\0", b"MM\0*")
 MOST_PIXELS = 1 << 28  # of a PNG: a hundred kilobytes can claim gigabytes
@@ -28,7 +27,9 @@ def read_image(path: Path) -> np.ndarray:
     rotation noted in EXIF is applied, transparent parts are shown over black. Values of other
     kinds, and transparency that cannot be read, are refused.
     """
-    data = read_whole(path)
+    # Decoded twice where needed: as it is, to see values that 8 bits would hide, then as OpenCV
+    # shows it, which applies EXIF and converts CMYK and palettes. JPEG has 8 bits in any case.
+    data = read_file(path)
     if not data.startswith(JPEG):
         pixels = decode(path, data, cv2.IMREAD_UNCHANGED)
         _check_values(path, data, pixels)
@@ -61,6 +62,8 @@ def _second_channel(data: bytes) -> bool:
         return b"tRNS" in data[: data.find(b"IDAT")]
     if not data.startswith(TIFF):
         return False
+    # The first directory of a TIFF: its place is in bytes 4 to 7; there, the number of entries in
+    # two bytes, then entries of twelve bytes, each of which begins with its tag.
     order = "little" if data.startswith(b"II") else "big"
     start = int.from_bytes(data[4:8], order)
     end = start + 2 + 12 * int.from_bytes(data[start : start + 2], order)
@@ -82,11 +85,13 @@ def inspect_mask(path: Path, threshold: int = THRESHOLD) -> tuple[np.ndarray, tu
     files, more colours, and masks of which nothing would be left above the threshold. A rotation
     noted in EXIF is applied, as it is to images.
     """
-    data = read_whole(path)
+    data = read_file(path)
     pixels = _to_8_bits(path, _turned(path, data), keep_small=True)
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         pixels = over_black(pixels)
     grey, coloured = _one_channel(path, pixels)
+    # Values of 2 to the threshold may be classes, or grey levels of a faint mask: nobody can tell
+    # which of them mean object, and a mask without any would score in silence.
     top, flags = int(grey.max()), []
     if 1 < top <= threshold:
         raise DataError(
@@ -105,7 +110,7 @@ def inspect_mask(path: Path, threshold: int = THRESHOLD) -> tuple[np.ndarray, tu
     return mask, tuple(flags)
 
 
-def read_whole(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
     """Return the bytes of an image file; raises DataError when it is missing, empty or cut off."""
     try:
         if stat.S_ISFIFO(path.stat().st_mode):  # reading it would wait for ever
@@ -117,11 +122,11 @@ def read_whole(path: Path) -> bytes:
         raise DataError(f"{path} cannot be read ({error.strerror})") from None
     if not data:
         raise DataError(f"{path} is empty (0 bytes); copy or download it again")
-    cut_off = (data.startswith(JPEG) and not _jpeg_ends(data)) or (
-        # What follows the end is nobody's business: some programs write their own there.
+    # OpenCV decodes what there is of a file that was cut off, so its end is looked for here. What
+    # follows the end is nobody's business: some programs write their own there.
+    if (data.startswith(JPEG) and not _jpeg_ends(data)) or (
         data.startswith(PNG) and b"\0\0\0\0IEND" not in data
-    )
-    if cut_off:
+    ):
         raise DataError(f"{path} is truncated: its end is missing; copy or download it again")
     return data
 
@@ -159,6 +164,7 @@ def _turned(path: Path, data: bytes) -> np.ndarray:
     pixels = decode(path, data, cv2.IMREAD_UNCHANGED)
     if data.startswith(TIFF) or not any(mark in data for mark in EXIF):
         return pixels  # TIFF is turned already
+    # OpenCV turns only what it does not read unchanged, and drops the alpha channel then.
     seen = decode(path, data, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
     if pixels.ndim == 2 or pixels.shape[2] == 3:
         return seen
@@ -215,7 +221,7 @@ def _one_channel(path: Path, pixels: np.ndarray) -> tuple[np.ndarray, bool]:
     low, high = pixels.min(axis=2), pixels.max(axis=2)
     if int((high - low).max()) <= GREY_TOLERANCE:
         return high, False
-    code = pixels.astype(np.uint32) @ np.array([1, 256, 65536], np.uint32)
+    code = _colour_codes(pixels)
     colours = np.unique(code)
     if len(colours) != 2:
         raise DataError(
@@ -224,6 +230,11 @@ def _one_channel(path: Path, pixels: np.ndarray) -> tuple[np.ndarray, bool]:
         )
     sums = [int(pixels[code == colour][0].sum()) for colour in colours]
     return (code == colours[int(np.argmax(sums))]).astype(np.uint8) * 255, True
+
+
+def _colour_codes(pixels: np.ndarray) -> np.ndarray:
+    """Return one number for each colour, (h, w): numbers are compared faster than triples."""
+    return pixels.astype(np.uint32) @ np.array([1, 256, 65536], np.uint32)
 
 
 # A file that holds anybody's map, read as 8 bits, with what is unusual about the file.
@@ -237,36 +248,30 @@ def inspect_map(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
     their luminance; "transparent" parts are shown over black; "jpeg" values are not those that were
     saved. Raises DataError for unreadable files and for values whose range nobody can tell.
     """
-    data = read_whole(path)
+    data = read_file(path)
     pixels = decode(path, data, cv2.IMREAD_UNCHANGED)
     kinds = ["jpeg"] if data.startswith(JPEG) else []
     if pixels.dtype == np.uint16:
         kinds.append("16 bits")
-        pixels = _from_16_bits(path, pixels)
+        if 0 < int(pixels.max()) <= 255:
+            raise DataError(
+                f"map {path} has 16 bits but no value above 255, so that it may mean 8 or 16; "
+                f"save it with 8 bits, or with 65535 for 1"
+            )
+        pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 / 255 = 257
     elif pixels.dtype in (np.float32, np.float64):
         kinds.append("floats")
-        pixels = _from_floats(path, pixels)
+        if not (pixels.min() >= 0 and pixels.max() <= 1):  # false for NaN as well
+            raise DataError(
+                f"map {path} holds floats outside of 0 to 1, or NaN; save probabilities"
+            )
+        pixels = (pixels * 255 + 0.5).astype(np.uint8)
     elif pixels.dtype != np.uint8:
         raise DataError(f"map {path} holds {pixels.dtype} values; save it with 8 bits, 0 to 255")
     if pixels.ndim == 3:
         pixels, kind = _map_channel(pixels)
         kinds += kind
     return np.ascontiguousarray(pixels), tuple(kinds)
-
-
-def _from_16_bits(path: Path, pixels: np.ndarray) -> np.ndarray:
-    if 0 < int(pixels.max()) <= 255:
-        raise DataError(
-            f"map {path} has 16 bits but no value above 255, so that it may mean 8 or 16; "
-            f"save it with 8 bits, or with 65535 for 1"
-        )
-    return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 / 255 = 257
-
-
-def _from_floats(path: Path, pixels: np.ndarray) -> np.ndarray:
-    if not (pixels.min() >= 0 and pixels.max() <= 1):  # false for NaN as well
-        raise DataError(f"map {path} holds floats outside of 0 to 1, or NaN; save probabilities")
-    return (pixels * 255 + 0.5).astype(np.uint8)
 
 
 def _map_channel(pixels: np.ndarray) -> tuple[np.ndarray, list[str]]:
@@ -282,8 +287,8 @@ def _map_channel(pixels: np.ndarray) -> tuple[np.ndarray, list[str]]:
     grey = cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_BGR2GRAY)
     if int((high - low).max()) <= GREY_TOLERANCE:  # colour noise of JPEG
         return grey, [*kinds, "three channels"]
-    code = pixels.astype(np.uint32) @ np.array([1, 256, 65536], np.uint32)
-    if len(np.unique(code)) == 2 and (darker := int(grey.min())) < int(grey.max()):
+    # A map painted in two colours is a binary one: luminance would make grey levels of the paint.
+    if len(np.unique(_colour_codes(pixels))) == 2 and (darker := int(grey.min())) < int(grey.max()):
         return (grey > darker).astype(np.uint8) * 255, [*kinds, "in two colours"]
     return grey, [*kinds, "colours"]
 
@@ -309,7 +314,7 @@ def grid(titles: Sequence[str], rows: Sequence[Sequence[np.ndarray]]) -> np.ndar
         _write(sheet, title, GAP + column * (CELL + GAP))
         for line, row in enumerate(rows):
             top, left = TITLE + line * (CELL + GAP), GAP + column * (CELL + GAP)
-            sheet[top : top + CELL, left : left + CELL] = _fit(row[column])
+            sheet[top : top + CELL, left : left + CELL] = in_cell(row[column])
     return sheet
 
 
@@ -327,8 +332,8 @@ def overlay(image: np.ndarray, pred: np.ndarray) -> np.ndarray:
     return cv2.drawContours(tinted, outlines, -1, TINT.tolist(), thickness)
 
 
-def _fit(picture: np.ndarray) -> np.ndarray:
-    """Scale into a cell, keeping the shape, on white."""
+def in_cell(picture: np.ndarray) -> np.ndarray:
+    """Scale an RGB or grey picture into a square cell of RGB, keeping its shape, on white."""
     if picture.ndim == 2:
         picture = cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB)
     height, width = picture.shape[:2]
@@ -343,8 +348,7 @@ def _fit(picture: np.ndarray) -> np.ndarray:
 
 def _write(sheet: np.ndarray, text: str, left: int) -> None:
     font, scale = cv2.FONT_HERSHEY_SIMPLEX, 0.45
-    while cv2.getTextSize(text, font, scale, 1)[0][0] > CELL:
+    while (width := cv2.getTextSize(text, font, scale, 1)[0][0]) > CELL:
         scale -= 0.02
-    width = cv2.getTextSize(text, font, scale, 1)[0][0]
     place = (left + (CELL - width) // 2, TITLE - 7)
     cv2.putText(sheet, text, place, font, scale, INK, 1, cv2.LINE_AA)

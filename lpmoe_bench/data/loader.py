@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -16,7 +17,6 @@ from lpmoe_bench.environment import usable_cores
 from lpmoe_bench.errors import DataError, UsageError
 
 # Training images varied at random: resized and cropped, and distorted in brightness and colour.
-
 
 Draws = Iterator[float]  # each in [0, 1)
 BRIGHTNESS = 32 / 255
@@ -41,9 +41,10 @@ def rescale(
         cut = (..., slice(top, top + size), slice(left, left + size))
         return large[cut].clamp(0, 1), truth[cut]
     place = (..., slice(top, top + side), slice(left, left + side))
-    whole, blank = image.mean((1, 2), keepdim=True).repeat(1, size, size), torch.zeros_like(mask)
-    whole[place], blank[place] = large.clamp(0, 1), truth
-    return whole, blank
+    canvas = image.mean((1, 2), keepdim=True).repeat(1, size, size)
+    blank = torch.zeros_like(mask)
+    canvas[place], blank[place] = large.clamp(0, 1), truth
+    return canvas, blank
 
 
 def distort(image: Tensor, draws: Draws) -> Tensor:
@@ -52,21 +53,19 @@ def distort(image: Tensor, draws: Draws) -> Tensor:
     image: (3, h, w) in [0, 1]. The ranges are those of mmsegmentation's photometric distortion, as
     is that contrast changes before or after the colours. Takes nine draws.
     """
+    # All nine are drawn whatever is used of them: the next item's numbers depend on the key alone.
     change = [(next(draws) < 0.5, next(draws)) for _ in range(4)]
     contrast_first = next(draws) < 0.5
     (bright, amount), contrast, saturation, hue = change
     pixels = image + bright * BRIGHTNESS * (2 * amount - 1)
+    factor = _between(CONTRAST, contrast[1]) if contrast[0] else 1
     if contrast_first:
-        pixels = _contrast(pixels, *contrast)
+        pixels = pixels * factor
     if saturation[0] or hue[0]:
         pixels = _colours(pixels.clamp(0, 1), saturation, hue)
     if not contrast_first:
-        pixels = _contrast(pixels, *contrast)
+        pixels = pixels * factor
     return pixels.clamp(0, 1)
-
-
-def _contrast(pixels: Tensor, used: bool, amount: float) -> Tensor:
-    return pixels * _between(CONTRAST, amount) if used else pixels
 
 
 def _colours(pixels: Tensor, saturation: tuple[bool, float], hue: tuple[bool, float]) -> Tensor:
@@ -105,6 +104,8 @@ def carve_validation(
             f"{len(pairs)} training pairs cannot be divided into train and validation; give at "
             f"least 2"
         )
+    # Ranked by a hash and not shuffled: a pair that is added or left out moves hardly another
+    # across the line, and the order in which a disk lists its files does not count.
     ranked = _ranked(pairs, "validation", seed)
     count = min(max(1, round(fraction * len(pairs))), len(pairs) - 1)
     return _by_name(ranked[count:]), _by_name(ranked[:count])
@@ -120,39 +121,32 @@ def subset(pairs: Sequence[Pair], count: int | None, seed: int) -> list[Pair]:
 
 def _ranked(pairs: Sequence[Pair], purpose: str, seed: int) -> list[Pair]:
     """Order pairs by a hash of their names: another order for each purpose and seed."""
-
-    def rank(pair: Pair) -> bytes:
-        return hashlib.sha256(f"{purpose}\0{seed}\0{pair.name}".encode()).digest()
-
-    return sorted(pairs, key=rank)
+    keys = {pair.name: f"{purpose}\0{seed}\0{pair.name}".encode() for pair in pairs}
+    return sorted(pairs, key=lambda pair: hashlib.sha256(keys[pair.name]).digest())
 
 
 def _by_name(pairs: Sequence[Pair]) -> list[Pair]:
     return sorted(pairs, key=lambda pair: pair.name)
 
 
+@dataclass(eq=False)
 class PairDataset(Dataset):
     """Training items by key (epoch, index): image (3, size, size), mask (1, size, size).
 
     The image is float32 in [0, 1], resized bilinearly with antialias; the mask is float32 of 0 and
     1, resized to the nearest pixel. Both are squashed to a square, and mirrored in half of the
-    (seed, epoch, index). scale, photometric: see lpmoe_bench.augment; drawn for each (seed, epoch,
+    (seed, epoch, index). scale, photometric: see rescale and distort; drawn for each (seed, epoch,
     index) as well. prefixes: what stands in the place of images, which are not read then; not with
     scale or photometric. Reading raises DataError naming the file.
     """
 
-    def __init__(
-        self,
-        pairs: Sequence[Pair],
-        size: int,
-        seed: int,
-        flip: bool,
-        scale: tuple[float, float] | None = None,
-        photometric: bool = False,
-        prefixes: Prefixes | None = None,
-    ):
-        self.pairs, self.size, self.seed, self.flip = list(pairs), size, seed, flip
-        self.scale, self.photometric, self.prefixes = scale, photometric, prefixes
+    pairs: Sequence[Pair]
+    size: int
+    seed: int
+    flip: bool
+    scale: tuple[float, float] | None = None
+    photometric: bool = False
+    prefixes: Prefixes | None = None
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -166,7 +160,10 @@ class PairDataset(Dataset):
         pixels, truth = read_pair(self.pairs[index])
         image, mask = image_tensor(pixels, self.size), mask_tensor(truth, self.size)
         if self.scale or self.photometric:
-            draws = iter((_words(12, 2, self.seed, epoch, index) >> np.uint64(11)) * 2.0**-53)
+            # 53 bits of each number, as many as a double holds, make it uniform in [0, 1). The 2
+            # keeps this stream apart from the two others of the same seed.
+            numbers = _random_bits(12, 2, self.seed, epoch, index)
+            draws = iter((numbers >> np.uint64(11)) * 2.0**-53)
             if self.scale:
                 image, mask = rescale(image, mask, self.scale, draws)
             if self.photometric:
@@ -177,7 +174,7 @@ class PairDataset(Dataset):
 
     def mirrored(self, key: Key) -> bool:
         """Tell whether the item of a key (epoch, index) is mirrored."""
-        return self.flip and bool(_words(1, self.seed, *key)[0] & np.uint64(1))
+        return self.flip and bool(_random_bits(1, self.seed, *key)[0] & np.uint64(1))
 
 
 def image_tensor(image: np.ndarray, size: int) -> Tensor:
@@ -207,11 +204,13 @@ def epoch_batches(
         raise UsageError(
             f"batch is {batch}; it must be a positive multiple of the {world} processes"
         )
-    order = np.argsort(_words(count, seed, epoch), kind="stable").tolist()
+    # Sorting random numbers shuffles; numpy's own shuffle may change with its versions.
+    order = np.argsort(_random_bits(count, seed, epoch), kind="stable").tolist()
     chunks = [order[start : start + batch] for start in range(0, count, batch)]
     if chunks and len(chunks[-1]) < batch:
         rest = chunks.pop()
         rest = rest[: len(rest) // world * world]
+        # Batch normalisation knows no spread of a single image.
         if len(rest) > 1 or (rest and not chunks):
             chunks.append(rest)
     return [[(epoch, index) for index in chunk[rank::world]] for chunk in chunks]
@@ -269,8 +268,8 @@ def eval_items(
         yield pair.name, image_tensor(image, size), mask
 
 
-def _words(count: int, *key: int) -> np.ndarray:
-    """Return random 64-bit words that depend on the key alone, the same in every numpy version."""
+def _random_bits(count: int, *key: int) -> np.ndarray:
+    """Return random 64-bit numbers of the key alone, the same in every numpy version."""
     return np.random.PCG64(np.random.SeedSequence(key)).random_raw(count)
 
 

@@ -18,12 +18,11 @@ from lpmoe_bench.errors import DataError
 
 # Images and their masks, matched by name.
 
-
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 SHOWN = 10
 
 
-class LonelyError(DataError):
+class UnpairedError(DataError):
     """Some names have no partner, and others do."""
 
 
@@ -40,12 +39,12 @@ class Pair:
 def uncollected() -> Iterator[None]:
     """Make many small objects without a search for cycles among them: there are none, and looking
     takes as long as making them."""
-    was = gc.isenabled()
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if was:
+        if was_enabled:
             gc.enable()
 
 
@@ -53,51 +52,54 @@ def uncollected() -> Iterator[None]:
 def find_pairs(
     images: Path,
     masks: Path,
-    stems: Sequence[str] | None = None,
+    only: Sequence[str] | None = None,
     spare_masks: bool = False,
     left_out: list[str] | None = None,
 ) -> list[Pair]:
-    """Match image and mask files of two folders by stem, sorted by name.
+    """Match image and mask files of two folders by the name before the suffix, sorted.
 
     A folder may end in a pattern, such as `masks/*_segmentation.png`: then the name is what stands
     before the suffix that the pattern demands. Hidden files and other kinds of files are ignored,
-    sub-folders are not opened. With stems, only those are matched, and all must be there; with
+    sub-folders are not opened. With `only`, only those are matched, and all must be there; with
     `spare_masks`, masks without an image are nobody's. Raises DataError for a folder that is
-    missing or holds no image, names that are no text, two files of one stem, and names without a
+    missing or holds no image, names that are no text, two files of one name, and names without a
     partner: all are counted, ten are shown; with `left_out`, to which the last are added, only
     where no pair is left.
     """
-    image_files, mask_files = by_stem(images), by_stem(masks)
-    if stems is not None:
-        wanted = sorted({_same(stem) for stem in stems})
+    image_files, mask_files = files_by_name(images), files_by_name(masks)
+    if only is not None:
+        names = sorted({_same(name) for name in only})
     elif spare_masks:
-        wanted = sorted(image_files)
+        names = sorted(image_files)
     else:
-        wanted = sorted(image_files.keys() | mask_files.keys())
-    lonely = [
-        f"{stem} (no {'image or mask' if kinds == 3 else 'image' if kinds == 1 else 'mask'})"
-        for stem in wanted
-        if (kinds := (stem not in image_files) + 2 * (stem not in mask_files))
-    ]
-    if left_out is not None and len(lonely) < len(wanted):
-        left_out += lonely
-        wanted = [stem for stem in wanted if stem in image_files and stem in mask_files]
-    elif lonely:
-        kind = LonelyError if len(lonely) < len(wanted) else DataError
-        raise kind(
-            f"{len(lonely)} of {len(wanted)} names have no partner in {images} and {masks}: "
-            f"{shown(lonely)}; an image and its mask share a name up to the suffix"
+        names = sorted(image_files.keys() | mask_files.keys())
+    pairs, unpaired = [], []
+    for name in names:
+        image, mask = image_files.get(name), mask_files.get(name)
+        if image and mask:
+            pairs.append(Pair(name, image, mask))
+        else:
+            kinds = " or ".join(["image"] * (not image) + ["mask"] * (not mask))
+            unpaired.append(f"{name} (no {kinds})")
+    if left_out is not None and pairs:
+        left_out += unpaired
+    elif unpaired:
+        # Where no name has a partner, the two folders do not belong together: leaving names out
+        # would not help, so that error is of the plain kind.
+        raise (UnpairedError if pairs else DataError)(
+            f"{len(unpaired)} of {len(names)} names have no partner in {images} and {masks}: "
+            f"{shown(unpaired)}; an image and its mask share a name up to the suffix"
         )
-    return [Pair(stem, image_files[stem], mask_files[stem]) for stem in wanted]
+    return pairs
 
 
-def by_stem(place: Path) -> dict[str, Path]:
+def files_by_name(place: Path) -> dict[str, Path]:
     """Return the image files of a folder, or of a pattern in it, by name; raises DataError."""
     folder, pattern = (place.parent, place.name) if "*" in place.name else (place, "*")
     found: dict[str, Path] = {}
     doubles, no_text = [], []
     for name, file in _named(folder, pattern):
-        if not _is_text(file.name):
+        if not is_text(file.name):
             no_text.append(ascii(file.name))
         other = found.setdefault(_same(name), file)
         if other is not file:
@@ -107,14 +109,19 @@ def by_stem(place: Path) -> dict[str, Path]:
             f"{len(no_text)} names in {folder} are no UTF-8 text: {shown(no_text)}; rename them, "
             f"or unpack their archive with the encoding of its names"
         )
-    if doubles:
-        raise DataError(
-            f"{len(doubles)} names in {folder} belong to two files: {shown(doubles)}; keep one each"
-        )
+    refuse_two_files(folder, doubles)
     if not found:
         what = f"files {pattern}" if pattern != "*" else f"image files ({', '.join(SUFFIXES)})"
         raise DataError(f"folder {folder} holds no {what}")
     return found
+
+
+def refuse_two_files(folder: Path, doubles: Sequence[str]) -> None:
+    """Raise DataError where two files of a folder have one name, such as a.jpg and a.png."""
+    if doubles:
+        raise DataError(
+            f"{len(doubles)} names in {folder} belong to two files: {shown(doubles)}; keep one each"
+        )
 
 
 def is_there(place: Path) -> bool:
@@ -129,7 +136,10 @@ def _named(folder: Path, pattern: str) -> Iterator[tuple[str, Path]]:
     front, _, back = pattern.partition("*")
     ending = back.lower() if back.lower().endswith(SUFFIXES) else ""
     back = back if not ending else back[: ending.rindex(".")]
-    files = _files(folder)
+    try:  # iterdir makes paths in half the time that the operator / takes
+        files = {file.name: file for file in folder.iterdir()}
+    except OSError as error:
+        raise DataError(f"folder {folder} cannot be opened ({error.strerror})") from None
     for name in sorted(files):
         stem, dot, suffix = name.rpartition(".")
         if (dot + suffix).lower() not in SUFFIXES or name.startswith("."):
@@ -140,24 +150,14 @@ def _named(folder: Path, pattern: str) -> Iterator[tuple[str, Path]]:
             yield stem[: len(stem) - len(back)], files[name]
 
 
-def _files(folder: Path) -> dict[str, Path]:
-    """Return what a folder holds, by name."""
-    try:  # iterdir makes paths in half the time that the operator / takes
-        return {file.name: file for file in folder.iterdir()}
-    except OSError as error:
-        raise DataError(f"folder {folder} cannot be opened ({error.strerror})") from None
-
-
-def _is_text(name: str) -> bool:
+def is_text(name: str) -> bool:
     """Tell names that are text from bytes of another encoding, which no record could hold."""
-    try:
-        return name.isascii() or bool(name.encode())
-    except UnicodeEncodeError:
-        return False
+    # Python turns each byte that is no UTF-8 into a lone surrogate.
+    return name.isascii() or not any("\ud800" <= letter < "\ue000" for letter in name)
 
 
-def read_stems(path: Path) -> list[str]:
-    """Read a split list, one stem a line; raises DataError when it is missing, empty or has
+def read_names(path: Path) -> list[str]:
+    """Read a split list, one name a line; raises DataError when it is missing, empty or has
     doubles."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -165,13 +165,13 @@ def read_stems(path: Path) -> list[str]:
         raise DataError(f"split list {path} cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
         raise DataError(f"split list {path} is no UTF-8 text; save it as UTF-8") from None
-    stems = [line.strip() for line in lines if line.strip()]
-    if not stems:
+    names = [line.strip() for line in lines if line.strip()]
+    if not names:
         raise DataError(f"split list {path} is empty; it needs one name a line")
-    doubles = [stem for stem, count in Counter(map(_same, stems)).items() if count > 1]
+    doubles = [name for name, count in Counter(map(_same, names)).items() if count > 1]
     if doubles:
         raise DataError(f"split list {path} names {len(doubles)} twice: {shown(doubles)}")
-    return stems
+    return names
 
 
 def read_pair(pair: Pair, threshold: int = THRESHOLD) -> tuple[np.ndarray, np.ndarray]:
@@ -201,9 +201,9 @@ def shown(items: Iterable[str], separator: str = ", ") -> str:
     return separator.join(items[:SHOWN]) + more
 
 
-def _same(stem: str) -> str:
+def _same(name: str) -> str:
     """One spelling of a name: systems store accents in two ways."""
-    return stem if stem.isascii() else unicodedata.normalize("NFC", stem)
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 # Where the images and masks of a data set's split lie: its own layout or one seen in the wild.
@@ -221,6 +221,12 @@ def check_root(root: Path | None) -> None:
         )
 
 
+def not_found(dataset: Dataset, root: Path | None) -> DataError:
+    """Return the error for a data set of which no split is there."""
+    where = f"under {root}" if root else "anywhere (LPMOE_BENCH_DATA is not set)"
+    return DataError(f"{dataset.name} is not {where}; see lpmoe-bench data show {dataset.name}")
+
+
 def split_pairs(dataset: Dataset, place: Path, split: str) -> list[Pair] | None:
     """Return the pairs of a split of the set in a folder, None where the split is not there.
 
@@ -228,28 +234,25 @@ def split_pairs(dataset: Dataset, place: Path, split: str) -> list[Pair] | None:
     writes; the layouts of the registry; the plain layout; SPLIT/images and SPLIT/masks that
     somebody else made. Raises DataError for what is there and broken.
     """
+    # What `data add` made comes first: it was verified, whatever else lies in the folder.
     own = place / split
     if (own / SOURCE).is_file():
         return find_pairs(own / "images", own / "masks")
     for layout in dataset.layouts:
-        if split in layout and not missing_parts(layout, split, place):
+        if split in layout and _is_whole(layout, split, place):
             return layout_pairs(layout, split, place)
     by_split = any((place / name / "images").is_dir() for name in dataset.split_names)
     if split in dataset.splits and ((place / dataset.images).is_dir() or not by_split):
         listed = dataset.splits[split]
-        stems = None if listed is None else read_stems(place / listed)
-        return find_pairs(place / dataset.images, place / dataset.masks, stems)
+        only = None if listed is None else read_names(place / listed)
+        return find_pairs(place / dataset.images, place / dataset.masks, only)
     return find_pairs(own / "images", own / "masks") if (own / "images").is_dir() else None
 
 
-def missing_parts(layout: Layout, split: str, place: Path) -> list[str]:
-    """Return the folders and tables of a split that are not there."""
-    named = [item for part in layout[split] for item in part]
-    return [item for item in named if not _exists(place / item)]
-
-
-def _exists(path: Path) -> bool:
-    return path.is_file() if path.name.endswith(".csv") else is_there(path)
+def _is_whole(layout: Layout, split: str, place: Path) -> bool:
+    """Whether all folders and tables of a split are there."""
+    items = [place / item for part in layout[split] for item in part]
+    return all(i.is_file() if i.name.endswith(".csv") else is_there(i) for i in items)
 
 
 def layout_pairs(
@@ -278,14 +281,7 @@ def table_pairs(path: Path) -> list[Pair]:
     Raises DataError for other tables, paths that lead out of the table's folder, missing files and
     names that stand twice.
     """
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"table {path} cannot be read ({error})") from None
-    if not rows or not set(COLUMNS) <= rows[0].keys():
-        raise DataError(f"table {path} must have rows with the columns image and label")
-    pairs = [_row_pair(path, row) for row in rows]
+    pairs = [_row_pair(path, row) for row in read_table(path, *COLUMNS)]
     _refuse_doubles([pair.name for pair in pairs], str(path))
     absent = [str(f)[:200] for pair in pairs for f in (pair.image, pair.mask) if not isfile(f)]
     if absent:
@@ -293,9 +289,22 @@ def table_pairs(path: Path) -> list[Pair]:
     return pairs
 
 
+def read_table(path: Path, one: str, other: str) -> list[dict[str, str]]:
+    """Read the rows of a CSV table that has two columns; raises DataError for other tables."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"table {path} cannot be read ({error})") from None
+    if not rows or not {one, other} <= rows[0].keys():
+        raise DataError(f"table {path} must have rows with the columns {one} and {other}")
+    return rows
+
+
 def _row_pair(path: Path, row: dict[str, str]) -> Pair:
     files = [path.parent / (row[column] or "").replace("\\", "/") for column in COLUMNS]
     for file in files:
+        # The table is a stranger's: it must not make us read, or later copy, files of this machine.
         if "\0" in str(file) or not file.resolve().is_relative_to(path.parent.resolve()):
             raise DataError(
                 f"table {path} names {str(file)!r}, which lies outside the table's folder"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -19,14 +19,13 @@ from pydantic import (
 )
 
 from lpmoe_bench.errors import UsageError
-from method_zoo.errors import unknown
 
 # The entries of datasets.yaml: a task, a data set, its archives and its folder layouts.
 
-
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"  # names become parts of labels and of folders
-GIVEN_BY_LOADER = {"name", "base"}
-INSIDE = r"^(?!/|~)(?!.*\.\.)[^\\:\x00]+$"  # a path that stays within its folder
+# A path that stays within its folder: a list of data sets may come from anybody, and what it names
+# is read, unpacked into and copied from.
+INSIDE = r"^(?!/|~)(?!.*\.\.)[^\\:\x00]+$"
 CHECKSUM = r"^(sha256:[0-9a-f]{64}|md5:[0-9a-f]{32})$"
 OBJECT = r"^(above 128|nonzero|#[0-9a-f]{6})$"
 WEB = r"^https?://[^\s]+$"
@@ -93,8 +92,8 @@ class Task(_Entry):
     @property
     def references(self) -> list[str]:
         """All `data set/split` of the task, each once."""
-        both = [*self.train, *self.test, *self.stand_in.train, *self.stand_in.test]
-        return list(dict.fromkeys(both))
+        stand_in = self.stand_in
+        return list(dict.fromkeys([*self.train, *self.test, *stand_in.train, *stand_in.test]))
 
 
 class Archive(_Model):
@@ -252,52 +251,47 @@ def load_registry(extra: Path | None = None) -> Registry:
     exist already, and references to tasks, data sets or splits that do not.
     """
     package = Path(__file__).parents[1]
-    packaged = package / "datasets.yaml"
-    tasks: dict[str, Task] = {}
-    datasets: dict[str, Dataset] = {}
-    _merge(packaged if packaged.exists() else package.parent / packaged.name, None, tasks, datasets)
+    packaged = package / "datasets.yaml"  # in a checkout it lies beside the package
+    registry = Registry({}, {})
+    _merge(packaged if packaged.exists() else package.parent / packaged.name, None, registry)
     if extra is not None:
-        _merge(extra, extra.resolve().parent, tasks, datasets)
-    registry = Registry(tasks, datasets)
+        _merge(extra, extra.resolve().parent, registry)
+    # Only now: a user's own sets may name tasks of the package, and its own tasks their sets.
     _check_references(registry)
     return registry
 
 
 def _check_references(registry: Registry) -> None:
     """Raise UsageError, naming the entry, where one names what is not there."""
-    for kind, items in (("data set", registry.datasets), ("task", registry.tasks)):
-        for item in items.values():
-            try:
-                if isinstance(item, Dataset):
-                    registry.task(item.task)
-                    listed = item.confirmed if isinstance(item.confirmed, list) else []
-                    named = (*item.counts, *item.local, *item.checksums, *listed)
-                    references = [f"{item.name}/{split}" for split in named]
-                else:
-                    references = item.references
-                for reference in references:
-                    registry.split(reference)
-            except UsageError as error:
-                raise UsageError(f"{kind} '{item.name}': {error}") from None
+    for item in (*registry.datasets.values(), *registry.tasks.values()):
+        kind = "data set" if isinstance(item, Dataset) else "task"
+        try:
+            if isinstance(item, Dataset):
+                registry.task(item.task)
+                listed = item.confirmed if isinstance(item.confirmed, list) else []
+                named = (*item.counts, *item.local, *item.checksums, *listed)
+                references = [f"{item.name}/{split}" for split in named]
+            else:
+                references = item.references
+            for reference in references:
+                registry.split(reference)
+        except UsageError as error:
+            raise UsageError(f"{kind} '{item.name}': {error}") from None
 
 
-def _merge(
-    path: Path, base: Path | None, tasks: dict[str, Task], datasets: dict[str, Dataset]
-) -> None:
+def _merge(path: Path, base: Path | None, registry: Registry) -> None:
     """Add the entries of one file."""
     content = _read(path)
     for section in content:
         if section not in ("tasks", "datasets"):
-            raise UsageError(f"{path}: {unknown('section', str(section), ('tasks', 'datasets'))}")
-    _add(path, "task", content.get("tasks"), tasks, Task, {})
-    _add(path, "data set", content.get("datasets"), datasets, Dataset, {"base": base})
-
-
-Model = TypeVar("Model", Task, Dataset)
+            error = UsageError.unknown("section", str(section), ("tasks", "datasets"))
+            raise UsageError(f"{path}: {error}")
+    _add(path, "task", content.get("tasks"), registry.tasks, Task, None)
+    _add(path, "data set", content.get("datasets"), registry.datasets, Dataset, base)
 
 
 def _add(
-    path: Path, kind: str, section: Any, known: dict[str, Model], model: type[Model], given: dict
+    path: Path, kind: str, section: Any, known: dict, model: type[_Entry], base: Path | None
 ) -> None:
     if section is not None and not isinstance(section, Mapping):
         raise UsageError(f"{path}: the section of {kind}s must hold entries by name")
@@ -307,12 +301,14 @@ def _add(
             raise UsageError(f"{where} exists already; give yours another name")
         if not isinstance(entry, Mapping):
             raise UsageError(f"{where} must hold settings by name, such as 'title: My set'")
-        keys = set(model.model_fields) - GIVEN_BY_LOADER
+        # These two are given here, and the model's own refusal of other keys has no nearest name.
+        given = {"name": name} | ({"base": base} if model is Dataset else {})
+        keys = set(model.model_fields) - given.keys()
         for key in entry:
             if key not in keys:
-                raise UsageError(f"{where}: {unknown('key', str(key), keys)}")
+                raise UsageError(f"{where}: {UsageError.unknown('key', str(key), keys)}")
         try:
-            known[name] = model.model_validate({**entry, **given, "name": name})
+            known[name] = model.model_validate({**entry, **given})
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"])

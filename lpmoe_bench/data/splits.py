@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard, TypeVar
@@ -17,13 +18,12 @@ from lpmoe_bench.console import OnProgress
 from lpmoe_bench.data.images import inspect_mask, read_image, read_mask
 from lpmoe_bench.data.pairs import Pair, check_sizes, shown, uncollected
 from lpmoe_bench.errors import DataError, ResourceError
-from lpmoe_bench.files import write_atomically
+from lpmoe_bench.files import sha256_file, write_atomically
 
 # Manifest cache: what reading a pair's two files told, for as long as the files are the same.
 
-
 VERSION = 1
-SETTLED_SECONDS = 2.0  # a file that is younger may change again within one tick of its clock
+SETTLED_SECONDS = 2.0  # ticks of FAT, the coarsest
 CONTENT = re.compile(r"[0-9a-f]{64}\0[0-9a-f]{64}")
 
 
@@ -34,6 +34,10 @@ class Facts(NamedTuple):
     content: str
     shape: tuple[int, int] | None = None
     flags: tuple[str, ...] | None = None
+
+    @property
+    def image_checksum(self) -> str:
+        return self.content.partition("\0")[0]
 
 
 class Manifest:
@@ -68,31 +72,39 @@ class Manifest:
         """
         pairs = list(pairs)
         with uncollected():
+            # Stamped before anything is read: a file that changes meanwhile has another stamp the
+            # next time, and what was read of it is not believed then.
             stamps = [_stamp(one) if self.file is not None else "" for one in pairs]
             known = [self._known(one.name, now) for one, now in zip(pairs, stamps, strict=True)]
-        wanting = [k for k, facts in enumerate(known) if facts is None or not ready(facts)]
-        fresh = read([(pairs[k], known[k]) for k in wanting])
-        todo = set(wanting)
+        is_known = [facts is not None and ready(facts) for facts in known]
+        rows = list(zip(pairs, stamps, known, is_known, strict=True))
+        fresh = read([(pair, facts) for pair, _, facts, done in rows if not done])
         try:
-            for k, pair in enumerate(pairs):
-                facts = next(fresh) if k in todo else known[k]
+            for pair, stamp, facts, done in rows:
+                if not done:
+                    facts = next(fresh)
+                    self._remember(pair.name, stamp, facts)
                 assert facts is not None
-                if k in todo:
-                    self._remember(pair.name, stamps[k], facts)
                 yield pair, facts
         finally:
             self.save()
 
     def _known(self, name: str, stamp: str) -> Facts | None:
         row = self._rows.get(name)
-        if not stamp or not _is_row(row) or row[0] != stamp:
+        if not stamp or not _is_sound(row) or row[0] != stamp:
             return None
-        return Facts(row[1], None if row[2] is None else tuple(row[2]), _tuple(row[3]))
+        _, content, shape, flags = row
+        return Facts(content, shape and tuple(shape), None if flags is None else tuple(flags))
 
     def _remember(self, name: str, stamp: str, facts: Facts) -> None:
-        if stamp and facts.content and time.time_ns() - _newest(stamp) > SETTLED_SECONDS * 1e9:
-            self._rows[name] = [stamp, *facts]
-            self._changed = True
+        # A file that was written within one tick of the disk's clock may be written again in the
+        # same tick, and would keep its stamp: only what has settled is kept.
+        if stamp and facts.content:
+            numbers = stamp.split()
+            newest = max(int(numbers[k]) for k in (2, 3, 6, 7))  # of the dates
+            if time.time_ns() - newest > SETTLED_SECONDS * 1e9:
+                self._rows[name] = [stamp, *facts]
+                self._changed = True
 
     def save(self) -> None:
         """Write what is new."""
@@ -121,15 +133,6 @@ def _stamp(pair: Pair) -> str:
     )
 
 
-def _newest(stamp: str) -> int:
-    numbers = stamp.split()
-    return max(int(numbers[k]) for k in (2, 3, 6, 7))
-
-
-def _tuple(value: list[str] | None) -> tuple[str, ...] | None:
-    return None if value is None else tuple(value)
-
-
 @uncollected()
 def _load(file: Path) -> dict[str, list[Any]]:
     """Return the rows of a manifest; none when there is no sound one."""
@@ -143,17 +146,12 @@ def _load(file: Path) -> dict[str, list[Any]]:
     return rows  # each is looked at when it is asked for
 
 
-def _is_row(row: Any) -> TypeGuard[list[Any]]:
-    if not isinstance(row, list) or len(row) != 4:
-        return False
-    stamp, content, shape, flags = row
-    return (
-        isinstance(stamp, str)
-        and isinstance(content, str)
-        and CONTENT.fullmatch(content) is not None
-        and (shape is None or (isinstance(shape, list) and len(shape) == 2))
-        and (flags is None or isinstance(flags, list))
-    )
+def _is_sound(row: Any) -> TypeGuard[list[Any]]:
+    """Whether a row has the form of [stamp, *Facts]: anybody may have written into the file."""
+    match row:
+        case [str(), str(content), None | [_, _], None | [*_]]:
+            return CONTENT.fullmatch(content) is not None
+    return False
 
 
 Item = TypeVar("Item")
@@ -173,8 +171,8 @@ class Split:
 
     dataset: str
     name: str
-    pairs: tuple[Pair, ...]
-    digest: str
+    pairs: tuple[Pair, ...] = ()
+    digest: str = ""
     note: str = ""
     generated: bool = False
 
@@ -206,7 +204,7 @@ def make_split(like: Split, name: str, pairs: Sequence[Pair], cache: Path | None
 def image_checksums(split: Split, cache: Path | None = None) -> dict[str, str]:
     """Return {checksum of the image: name} of a split, whatever masks its images have."""
     found = contents(split, split.pairs, cache)
-    return {facts.content.partition("\0")[0]: pair.name for pair, facts in found}
+    return {facts.image_checksum: pair.name for pair, facts in found}
 
 
 def digest_of(found: Iterable[tuple[Pair, Facts]]) -> str:
@@ -220,6 +218,7 @@ def checksum_of(found: Iterable[tuple[Pair, Facts]]) -> str:
 
 
 def _hash(lines: Iterable[str]) -> str:
+    # Sorted: a set that is listed in another order is the same set.
     return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
 
 
@@ -229,8 +228,8 @@ def contents(
     """Yield each pair with the checksums of its files."""
     manifest, content = _manifest(like, pairs, cache)
 
-    def read(wanting: list[tuple[Pair, Facts | None]]) -> Iterator[Facts]:
-        return (Facts(value) for _, value in _each(content, [pair for pair, _ in wanting]))
+    def read(unread: list[tuple[Pair, Facts | None]]) -> Iterator[Facts]:
+        return map(Facts, in_threads(content, [pair for pair, _ in unread]))
 
     return manifest.each(pairs, lambda facts: bool(facts.content), read)
 
@@ -285,11 +284,12 @@ def checked(
         problems, shape, flags = inspect_pair(pair)
         if problems or (manifest.file is None and not afresh):
             return problems, Facts("", shape, flags)
-        known_content = known.content if known and not afresh else content(pair)
-        return problems, Facts(known_content, shape, flags)
+        # A known checksum is of these very files, by their stamp: hashing is saved, not decoding.
+        checksum = known.content if known and not afresh else content(pair)
+        return problems, Facts(checksum, shape, flags)
 
-    def read(wanting: list[tuple[Pair, Facts | None]]) -> Iterator[Facts]:
-        for _, (problems, facts) in _each(decode, wanting):
+    def read(unread: list[tuple[Pair, Facts | None]]) -> Iterator[Facts]:
+        for problems, facts in in_threads(decode, unread):
             broken.extend(problems)
             yield facts
 
@@ -300,43 +300,46 @@ def inspect_pair(pair: Pair) -> tuple[list[str], tuple[int, int], tuple[str, ...
     """Return the problems of a pair, the (h, w) of its image and the flags of its mask."""
     problems: list[str] = []
     shapes, flags = [], ()
-    try:
+    with _noted_in(problems):
         shapes.append(read_image(pair.image).shape)
-    except DataError as error:
-        problems.append(str(error))
-    try:
+    with _noted_in(problems):
         mask, flags = inspect_mask(pair.mask)
         shapes.append(mask.shape)
-    except DataError as error:
-        problems.append(str(error))
-    try:
+    with _noted_in(problems):
         if not problems:
             check_sizes(pair, *shapes)
+    return problems, shapes[0][:2] if shapes else (0, 0), flags
+
+
+@contextmanager
+def _noted_in(problems: list[str]) -> Iterator[None]:
+    """Add the sentence of a DataError to a list, and go on."""
+    try:
+        yield
     except DataError as error:
         problems.append(str(error))
-    return problems, shapes[0][:2] if shapes else (0, 0), flags
 
 
 def _hash_files(pair: Pair) -> str:
     """Hash the bytes of both files."""
     try:
-        parts = (hashlib.sha256(path.read_bytes()) for path in (pair.image, pair.mask))
-        return "\0".join(part.hexdigest() for part in parts)
+        return "\0".join(sha256_file(path) for path in (pair.image, pair.mask))
     except OSError as error:
         raise DataError(f"{error.filename} cannot be read ({error.strerror})") from None
 
 
 def _hash_pixels(pair: Pair) -> str:
-    """Hash decoded pixels: PNG encoders differ between machines."""
+    """Hash decoded pixels, of scenes that each machine draws itself: PNG encoders differ."""
     arrays = (read_image(pair.image), read_mask(pair.mask))
     parts = (hashlib.sha256(str(a.shape).encode() + a.tobytes()) for a in arrays)
     return "\0".join(part.hexdigest() for part in parts)
 
 
-def _each(function: Callable[[Item], Value], items: Sequence[Item]) -> Iterator[tuple[Item, Value]]:
-    """Yield (item, result) in order, computed by threads; an error or Ctrl-C drops the rest."""
+def in_threads(function: Callable[[Item], Value], items: Iterable[Item]) -> Iterator[Value]:
+    """Yield the results in order, computed by threads; an error or Ctrl-C drops the rest."""
+    # Threads, not processes: decoding and hashing give the interpreter's lock back.
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     try:
-        yield from zip(items, pool.map(function, items), strict=True)
+        yield from pool.map(function, items)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

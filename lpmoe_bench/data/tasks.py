@@ -4,27 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lpmoe_bench.data.pairs import Pair, check_root, find_pairs, read_stems, split_pairs
-from lpmoe_bench.data.registry import Dataset, Registry, Task, load_registry
-from lpmoe_bench.data.splits import OnProgress, Split, check_pairs, make_split
+from lpmoe_bench.data.pairs import check_root, find_pairs, read_names, split_pairs
+from lpmoe_bench.data.registry import Dataset, Registry, Task
+from lpmoe_bench.data.splits import OnProgress, Split, make_split
 from lpmoe_bench.errors import DataError, UsageError
 
-MANIFESTS = "manifests"  # folder of the cache: see manifest.py
-
-__all__ = [
-    "Dataset",
-    "Folders",
-    "Pair",
-    "Registry",
-    "Split",
-    "Task",
-    "TaskData",
-    "check_pairs",
-    "load_registry",
-    "make_split",
-    "open_split",
-    "resolve",
-]
+MANIFESTS = "manifests"  # folder of the cache: see splits.Manifest
 
 
 @dataclass(frozen=True)
@@ -64,49 +49,41 @@ def resolve(
     or a set is broken, UsageError for contradicting requests.
     """
     cache = generated_root / MANIFESTS
+    if folders is not None and embedded:
+        raise UsageError("your own folders and the embedded set were both asked for; drop one")
     if folders is not None:
-        if embedded:
-            raise UsageError("your own folders and the embedded set were both asked for; drop one")
         return _own(folders, cache)
     if embedded:
-        train, test, note = _drawn(task, "the embedded set was asked for", generated_root, report)
-        return TaskData(train, [test], [note])
+        return _drawn(task, "the embedded set was asked for", generated_root, report)
     check_root(root)
     where = "not in the data folder" if root else "not found (LPMOE_BENCH_DATA is not set)"
+    own_sets = ", ".join(task.train)
+    stand_in = (
+        f"{own_sets} is {where}: training on {', '.join(task.stand_in.train)} in its place, which "
+        f"compares with no published table"
+    )
     half: list[str] = []
-    for train, test in ((task.train, task.test), (task.stand_in.train, task.stand_in.test)):
-        found, missing = _open_all(train, registry, root, cache)
+    for about, notes in ((task, []), (task.stand_in, [stand_in])):
+        found, missing = _open_all(about.train, registry, root, cache)
         if found and not missing:
-            tests, missing = _open_all(test, registry, root, cache)
-            notes = [] if train is task.train else [_instead(task, where)]
-            return _real(task, _joined(found, cache), tests, missing, where, notes)
+            tests, absent = _open_all(about.test, registry, root, cache)
+            if not tests:
+                raise _not_there(task, absent, where)
+            train = _joined(found, cache)
+            left_out = [f"{label} is {where} and is left out" for label in absent]
+            return TaskData(train, tests, [*notes, *left_out, *_remarks([train, *tests])])
         half = half or (missing if found else [])
+    # Half of a training list is refused: a smaller one, or scenes in its place without a word,
+    # would give a number that looks like that of the whole list.
     if half:
-        raise _wanting(task, half, where)
+        raise _not_there(task, half, where)
     tests, _ = _open_all([*task.test, *task.stand_in.test], registry, root, cache)
     why = f"{', '.join([*task.train, *task.stand_in.train])} is {where}"
-    drawn, test, note = _drawn(task, why, generated_root, report)
-    return TaskData(drawn, [test, *tests], [note, *_remarks(tests)])
+    drawn = _drawn(task, why, generated_root, report)
+    return TaskData(drawn.train, [*drawn.tests, *tests], [*drawn.notes, *_remarks(tests)])
 
 
-def _instead(task: Task, where: str) -> str:
-    return (
-        f"{', '.join(task.train)} is {where}: training on {', '.join(task.stand_in.train)} in its "
-        f"place, which compares with no published table"
-    )
-
-
-def _real(
-    task: Task, train: Split, tests: list[Split], missing: list[str], where: str, notes: list[str]
-) -> TaskData:
-    """Return real training and test sets, and the notes about them."""
-    if not tests:
-        raise _wanting(task, missing, where)
-    left_out = [f"{label} is {where} and is left out" for label in missing]
-    return TaskData(train, tests, notes + left_out + _remarks([train, *tests]))
-
-
-def _wanting(task: Task, references: list[str], where: str) -> DataError:
+def _not_there(task: Task, references: list[str], where: str) -> DataError:
     return DataError(
         f"task {task.name} needs {', '.join(references)}, which is {where}; add it, or define a "
         f"task of your own without it"
@@ -130,24 +107,20 @@ def open_split(
         remarks.insert(0, f"{len(pairs)} pairs counted, officially {official}{sure}")
     if split in dataset.local:
         remarks.insert(0, "a local split, comparable with no published table")
-    return make_split(Split(dataset.name, split, (), "", "; ".join(remarks)), split, pairs, cache)
-
-
-def _listed(folder: Path, listed: str) -> list[Pair]:
-    """Return the pairs of a list file."""
-    return find_pairs(folder / "images", folder / "masks", read_stems(folder / listed))
+    return make_split(Split(dataset.name, split, note="; ".join(remarks)), split, pairs, cache)
 
 
 def _own(folders: Folders, cache: Path) -> TaskData:
     """Return a user's own folders as the splits own/train and own/test."""
+    # Both are matched before anything is hashed: an error of names comes at once.
     train = find_pairs(folders.train_images, folders.train_masks)
     test = find_pairs(folders.test_images, folders.test_masks)
-    like = Split("own", "train", (), "")
     notes = []
     if folders.train_images.resolve() == folders.test_images.resolve():
         notes.append("train and test are the same folder: the scores say nothing about new images")
-    splits = (make_split(like, *own, cache) for own in (("train", train), ("test", test)))
-    return TaskData(next(splits), list(splits), notes)
+    like = Split("own", "")
+    tests = [make_split(like, "test", test, cache)]
+    return TaskData(make_split(like, "train", train, cache), tests, notes)
 
 
 def _open_all(
@@ -166,22 +139,15 @@ def _joined(splits: list[Split], cache: Path) -> Split:
     """Return several training splits as one; names get their data set in front."""
     if len(splits) == 1:
         return splits[0]
+    # Two sets may have an image of one name each.
     pairs = [replace(p, name=f"{s.dataset}-{p.name}") for s in splits for p in s.pairs]
-    dataset, name = (
-        "+".join(dict.fromkeys(parts)) for parts in zip(*map(_label, splits), strict=True)
-    )
-    like = Split(dataset, name, (), "", "; ".join(_remarks(splits)))
-    return make_split(like, name, pairs, cache)
+    dataset = "+".join(dict.fromkeys(split.dataset for split in splits))
+    name = "+".join(dict.fromkeys(split.name for split in splits))
+    return make_split(Split(dataset, name, note="; ".join(_remarks(splits))), name, pairs, cache)
 
 
-def _label(split: Split) -> tuple[str, str]:
-    return split.dataset, split.name
-
-
-def _drawn(
-    task: Task, why: str, place: Path, report: OnProgress | None
-) -> tuple[Split, Split, str]:
-    """Return the train and test split of a task's embedded set, and what to say about it."""
+def _drawn(task: Task, why: str, place: Path, report: OnProgress | None) -> TaskData:
+    """Return a task's embedded set, drawn where it is not there yet, and what to say about it."""
     if not task.embedded:
         raise DataError(
             f"{why}, and task {task.name} has no embedded set; get {', '.join(task.train)}"
@@ -189,10 +155,17 @@ def _drawn(
     from lpmoe_bench.data.scenes.generate import ensure_generated
 
     folder = ensure_generated(task.embedded, place, report)
-    like = Split(task.embedded, "", (), "", "scenes drawn in code, no photographs", True)
+    about = "scenes drawn in code, no photographs"
+    like = Split(task.embedded, "", note=about, generated=True)
+    images, masks = folder / "images", folder / "masks"
     try:
         train, test = (
-            make_split(like, split, _listed(folder, f"{split}.txt"), place / MANIFESTS)
+            make_split(
+                like,
+                split,
+                find_pairs(images, masks, read_names(folder / f"{split}.txt")),
+                place / MANIFESTS,
+            )
             for split in ("train", "test")
         )
     except DataError as error:
@@ -201,4 +174,4 @@ def _drawn(
         f"{why}: training on {task.embedded}, {len(train.pairs)} scenes drawn in code; its scores "
         f"say nothing about real images"
     )
-    return train, test, note
+    return TaskData(train, [test], [note])

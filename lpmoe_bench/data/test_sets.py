@@ -7,17 +7,16 @@ import os
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lpmoe_bench.console import OnProgress, Terminal
 from lpmoe_bench.data.library.listing import how_to_get
-from lpmoe_bench.data.pairs import SUFFIXES, check_root, find_pairs, shown
+from lpmoe_bench.data.pairs import SUFFIXES, check_root, find_pairs, refuse_two_files
 from lpmoe_bench.data.registry import NAME, Registry, Task
 from lpmoe_bench.data.scenes.generate import SETS
-from lpmoe_bench.data.splits import Split, make_split
+from lpmoe_bench.data.splits import Split, in_threads, make_split
 from lpmoe_bench.data.tasks import MANIFESTS, open_split, resolve
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.files import sha256_file
@@ -65,7 +64,7 @@ def own_set(images: Path | None, masks: Path | None, name: str, cache: Path) -> 
     if not re.match(NAME, name):
         raise UsageError(f"--name is '{name}'; use letters, digits, dots, dashes and underscores")
     pairs = find_pairs(images, masks)
-    split = make_split(Split("own", name, (), ""), name, pairs, cache / MANIFESTS)
+    split = make_split(Split("own", name), name, pairs, cache / MANIFESTS)
     return TestSet.of(split, by_name=True)
 
 
@@ -95,24 +94,25 @@ def _of_registry(
     by_name = "/" in name
     if by_name:
         dataset, split = registry.split(name)
-        wanted = [split]
+        splits = [split]
     else:
         dataset = registry.dataset(name)
-        wanted = [s for s in dataset.split_names if dataset.role(s) == "test"]
-        if not wanted:
+        splits = [s for s in dataset.split_names if dataset.role(s) == "test"]
+        if not splits:
             raise UsageError(
                 f"{name} has no test split, only {', '.join(dataset.split_names)}; name one of "
                 f"them as {name}/{dataset.split_names[0]}"
             )
-    splits = {split: open_split(dataset, split, root, cache / MANIFESTS) for split in wanted}
-    missing = [f"{dataset.name}/{split}" for split, found in splits.items() if found is None]
-    if len(missing) == len(wanted):
+    opened = [open_split(dataset, split, root, cache / MANIFESTS) for split in splits]
+    labels = [f"{dataset.name}/{split}" for split in splits]
+    missing = [label for label, split in zip(labels, opened, strict=True) if split is None]
+    if len(missing) == len(splits):
         where = f"not found under {root}" if root else "not found: LPMOE_BENCH_DATA is not set"
         raise DataError(f"{', '.join(missing)} is {where}; to get it: {how_to_get(dataset)}")
     for label in missing:
         terminal.note(f"{label} is not in the data folder and is left out")
     protocol = registry.task(dataset.task).protocol
-    return [TestSet.of(split, protocol, by_name) for split in splits.values() if split is not None]
+    return [TestSet.of(split, protocol, by_name) for split in opened if split is not None]
 
 
 def _embedded(name: str, registry: Registry, cache: Path, terminal: Terminal) -> TestSet:
@@ -129,7 +129,7 @@ def task_sets(
     task: Task,
     registry: Registry,
     root: Path | None,
-    wanted: str | None,
+    test_set: str | None,
     embedded: bool,
     cache: Path,
     on_progress: OnProgress,
@@ -140,7 +140,7 @@ def task_sets(
         task: whose sets are looked for.
         registry: where they are described.
         root: the folder of data sets.
-        wanted: a `data set/split` that is taken in place of the task's own.
+        test_set: a `data set/split` that is taken in place of the task's own.
         embedded: take the task's set drawn in code, which is kept in `cache`.
         cache: for what was drawn and what was read of files.
         on_progress: told (scenes drawn, all scenes).
@@ -152,7 +152,7 @@ def task_sets(
     if embedded:
         drawn = resolve(task, registry, root, None, True, cache, on_progress)
         return [TestSet.of(split) for split in drawn.tests], []
-    references = [wanted] if wanted else [*task.test, *task.stand_in.test]
+    references = [test_set] if test_set else [*task.test, *task.stand_in.test]
     found = [open_split(*registry.split(name), root, cache / MANIFESTS) for name in references]
     sets = [TestSet.of(split) for split in found if split is not None]
     if not sets:
@@ -171,8 +171,7 @@ def folder_set(masks: Path, images: Path | None, cache: Path) -> TestSet:
     With their images it is the same test set as that of a run on these two folders, own/test.
     """
     if images is not None:
-        own = Split("own", "test", (), "")
-        return TestSet.of(make_split(own, "test", find_pairs(images, masks), cache / MANIFESTS))
+        return own_set(images, masks, "test", cache)
     files, place = find_files(masks), masks.resolve()
     note = "masks of a folder, without their images"
     return TestSet(Split(place.parent.name, place.name, (), files_digest(files), note), files, {})
@@ -199,10 +198,7 @@ def find_files(folder: Path) -> dict[str, Path]:
             other = found.setdefault(unicodedata.normalize("NFC", name), path)
             if other is not path:
                 doubles.append(f"{other.name} and {path.name}")
-    if doubles:
-        raise DataError(
-            f"{len(doubles)} names in {folder} belong to two files: {shown(doubles)}; keep one each"
-        )
+    refuse_two_files(folder, doubles)
     if not found:
         raise DataError(f"folder {folder} holds no image files ({', '.join(SUFFIXES)})")
     return found
@@ -210,11 +206,10 @@ def find_files(folder: Path) -> dict[str, Path]:
 
 def files_digest(files: Mapping[str, Path]) -> str:
     """Return 64 hex digits of what the files hold and which name each has, whatever their place."""
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        try:
-            hashes = list(pool.map(sha256_file, files.values()))
-        except OSError as error:
-            raise DataError(f"{error.filename} cannot be read ({error.strerror})") from None
+    try:
+        hashes = list(in_threads(sha256_file, files.values()))
+    except OSError as error:
+        raise DataError(f"{error.filename} cannot be read ({error.strerror})") from None
     # Sorted: neither the order of a folder nor that of threads may move the digest.
     lines = sorted(f"{name}\0{value}\n" for name, value in zip(files, hashes, strict=True))
     return hashlib.sha256("".join(lines).encode()).hexdigest()

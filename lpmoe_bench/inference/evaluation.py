@@ -24,8 +24,7 @@ from lpmoe_bench.records import model, store
 
 def place_of(run: model.Record, split: Split, protocol: str) -> Path:
     """Return the relative folder of a run's evaluation on one set."""
-    backbone = run.backbone.name if run.backbone else "none"
-    folder = model.run_folder(run.task, run.method.name, backbone, run.fingerprint, run.seed or 0)
+    folder = model.record_folder(run)
     return model.evaluation_folder(folder, [split.label], get_protocol(protocol).hash)
 
 
@@ -84,6 +83,8 @@ def evaluation_record(
 
 def refuse_training_set(record: model.Record, split: Split) -> None:
     """Raise UsageError when a split is the very one a run was trained on or selected by."""
+    # By content first: a set that was renamed or copied is still the set. Then by name, since one
+    # changed file, such as a mask saved anew, gives another digest.
     for facts in (record.data.train, record.data.validation):
         if facts is not None and split.digest == facts.digest:
             raise UsageError(
@@ -113,31 +114,17 @@ def training_images(
         listed = [*task.train, *task.stand_in.train] if task else []
         parts = [(label, *label.split("/", 1)) for label in dict.fromkeys(listed)]
         references = [label for label, one, split in parts if one in sets and split in names]
+    # The whole list or nothing: half of it would call a set clean that was not looked at.
     found: dict[str, str] = {}
     for reference in references:
-        name, _, part = reference.partition("/")
-        dataset = registry.datasets.get(name)
-        if dataset is None or part not in dataset.split_names:
+        try:
+            split = open_split(*registry.split(reference), root, cache / MANIFESTS)
+        except UsageError:  # of a registry that this one does not know
             return None
-        split = open_split(dataset, part, root, cache / MANIFESTS)
         if split is None:
             return None
         found |= image_checksums(split, cache / MANIFESTS)
     return found or None
-
-
-def shared_images(split: Split, trained: dict[str, str], cache: Path) -> list[str]:
-    """Return the names of the images of a split that are among the trained ones, sorted."""
-    own = image_checksums(split, cache / MANIFESTS)
-    return sorted(name for checksum, name in own.items() if checksum in trained)
-
-
-def overlap_sentence(split: Split, shared: Sequence[str]) -> str:
-    """Say how many images of a split a run was trained on, and which."""
-    return (
-        f"{len(shared)} of the {len(split.pairs)} images of {split.label} are in the run's "
-        f"training list: {shown(shared)}"
-    )
 
 
 # One evaluation of a run on its test sets.
@@ -188,7 +175,10 @@ def evaluate_run(request: EvaluationRequest, terminal: Terminal) -> dict[str, st
     predictor: Predictor | None = None
     made: dict[str, store.StoredRecord] = {}
     for job in plan_jobs(request, terminal):
-        if _is_own(job) and not request.force:
+        digests = {facts.label: facts.digest for facts in job.run.data.tests}
+        is_own = digests.get(job.split.label) == job.split.digest
+        same_rules = job.run.protocol.hash == get_protocol(job.protocol).hash
+        if is_own and same_rules and not request.force:
             terminal.note(
                 f"the run itself was scored on {job.split.label}; showing that (--force evaluates "
                 f"again)"
@@ -196,6 +186,7 @@ def evaluate_run(request: EvaluationRequest, terminal: Terminal) -> dict[str, st
             made[job.split.label] = store.StoredRecord(request.run, job.run)
             _remember(job, request.run, request)
             continue
+        # Two evaluations of one run at once would open the test set twice and count one.
         with store.only_one(job.place):
             record = None if request.force else _finished(job, terminal)
             if record is None:
@@ -221,9 +212,17 @@ def plan_jobs(request: EvaluationRequest, terminal: Terminal) -> list[Evaluation
         raise UsageError(f"{request.run} holds a record of kind {run.kind}; name a trained run")
     protocol = get_protocol(request.protocol or run.protocol.name).name
     root, registry = _root(request, run), load_registry(request.datasets)
-    wanted = _sets(request, registry, terminal)
+    own = request.test_images is not None or request.test_masks is not None
+    if not own and not request.sets:
+        raise UsageError(
+            "name a test set with --data, such as --data ecssd, or your own folders with "
+            "--test-images and --test-masks"
+        )
+    tests = named_sets(request.sets, registry, request.data_root, request.cache, terminal)
+    if own:
+        tests.append(own_set(request.test_images, request.test_masks, request.name, request.cache))
     jobs = []
-    for test, notes in _untrained(request, run, registry, wanted, terminal):
+    for test, notes in _untrained(request, run, registry, tests, terminal):
         if test.protocol not in ("", protocol):
             terminal.note(
                 f"{test.split.label} is scored by protocol {protocol}; its own task has "
@@ -248,45 +247,39 @@ def _root(request: EvaluationRequest, run: model.Record) -> Path:
     return root
 
 
-def _sets(request: EvaluationRequest, registry: Registry, terminal: Terminal) -> list[TestSet]:
-    own = request.test_images is not None or request.test_masks is not None
-    if not own and not request.sets:
-        raise UsageError(
-            "name a test set with --data, such as --data ecssd, or your own folders with "
-            "--test-images and --test-masks"
-        )
-    found = named_sets(request.sets, registry, request.data_root, request.cache, terminal)
-    if own:
-        found.append(own_set(request.test_images, request.test_masks, request.name, request.cache))
-    return found
-
-
 def _untrained(
     request: EvaluationRequest,
     run: model.Record,
     registry: Registry,
-    wanted: list[TestSet],
+    tests: list[TestSet],
     terminal: Terminal,
 ) -> Iterator[tuple[TestSet, list[str]]]:
     """Yield the sets that the run was not trained on, each with what its record must say.
 
     A split that was not named itself is left out with a note; raises UsageError for a named one.
     """
-    real = [test for test in wanted if not test.split.generated]
+    # Drawn scenes share no image with photographs, so nothing needs to be read for them.
+    train = run.data.train
     trained = None
-    if real and not (run.data.train and run.data.train.generated):
+    if not all(test.split.generated for test in tests) and not (train and train.generated):
         trained = training_images(run, registry, request.data_root, request.cache)
-    for test in wanted:
-        split, notes = test.split, []
-        if split.note:
-            notes.append(f"{split.label}: {split.note}")
+    for test in tests:
+        split = test.split
+        notes = [f"{split.label}: {split.note}"] if split.note else []
+        shared, overlap = [], ""
         try:
             refuse_training_set(run, split)
-            shared = shared_images(split, trained, request.cache) if trained else []
+            if trained:
+                images = image_checksums(split, request.cache / MANIFESTS)
+                shared = sorted(name for key, name in images.items() if key in trained)
+                overlap = (
+                    f"{len(shared)} of the {len(split.pairs)} images of {split.label} are in the "
+                    f"run's training list: {shown(shared)}"
+                )
             if shared and not request.allow_overlap:
                 raise UsageError(
-                    f"{overlap_sentence(split, shared)}; name a set without them, or say "
-                    f"--allow-overlap, which the record tells"
+                    f"{overlap}; name a set without them, or say --allow-overlap, which the record "
+                    f"tells"
                 )
         except UsageError as error:
             if test.by_name:
@@ -294,22 +287,15 @@ def _untrained(
             terminal.note(f"{split.label} is left out: {error}")
             continue
         if shared:
-            notes.append(overlap_sentence(split, shared))
-        if test in real and trained is None and run.data.train and not run.data.train.generated:
+            notes.append(overlap)
+        if not split.generated and trained is None and train and not train.generated:
             notes.append(
-                f"{run.data.train.label}, which the run was trained on, is not found here: whether "
+                f"{train.label}, which the run was trained on, is not found here: whether "
                 f"{split.label} holds images of it was told by the whole set's checksum alone"
             )
         for note in notes:
             terminal.note(note)
         yield test, notes
-
-
-def _is_own(job: EvaluationJob) -> bool:
-    """Whether the run's own record has these scores."""
-    digests = {facts.label: facts.digest for facts in job.run.data.tests}
-    same_rules = job.run.protocol.hash == get_protocol(job.protocol).hash
-    return same_rules and digests.get(job.split.label) == job.split.digest
 
 
 def _finished(job: EvaluationJob, terminal: Terminal) -> model.Record | None:
@@ -342,6 +328,7 @@ def _score(
             terminal.note(note)
     if (place / store.RECORD).exists():
         store.set_aside(place)
+    # Counted before the first image is read: a kill while scoring has opened the test set as well.
     opened = store.count_opening(place)
     predictor.images, predictor.seconds = 0, 0.0
     keep = place / "predictions" / split.label.replace("/", "-")
@@ -357,6 +344,7 @@ def _score(
             f"{predictor.size} px; free some, or compute on the CPU with CUDA_VISIBLE_DEVICES="
         ) from None
     record = evaluation_record(job.run, split, job.protocol, result, predictor, opened, job.notes)
+    # The record holds the count from here on; the file that kept it goes last.
     store.write_record(place, record, result.rows)
     (place / store.OPENED_FILE).unlink(missing_ok=True)
     return record

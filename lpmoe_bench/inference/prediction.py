@@ -37,16 +37,18 @@ def find_images(places: Sequence[Path], output: Path) -> list[ImageSource]:
     is named. Where two images differ in their suffix alone it becomes part of the name. Raises
     UsageError where there are none, or where an output would overwrite one.
     """
-    files: dict[Path, None] = {}
-    for place in places:
-        path = Path(os.path.abspath(place))
-        files |= dict.fromkeys(_inside(path, output) if path.is_dir() else [path])
+    # Not resolved: links keep the names that the user knows, and the outputs get these.
+    named = [Path(os.path.abspath(place)) for place in places]
+    files: set[Path] = set()
+    for path in named:
+        files.update(_inside(path, output) if path.is_dir() else [path])
     if not files:
         raise UsageError(
             f"no images in {', '.join(map(str, places))}; name files, or folders of "
             f"{', '.join(SUFFIXES)}"
         )
-    root = _root([Path(os.path.abspath(place)) for place in places])
+    # The nearest folder that holds everything named, itself a named one if it is alone.
+    root = Path(os.path.commonpath([p if p.is_dir() else p.parent for p in named]))
     plain = {file: file.relative_to(root).with_suffix("") for file in sorted(files)}
     shared = Counter(plain.values())
     found = [
@@ -59,6 +61,7 @@ def find_images(places: Sequence[Path], output: Path) -> list[ImageSource]:
 
 def _check_outputs(sources: list[ImageSource], output: Path) -> None:
     """Raise UsageError where a map would lie in the place of an image or of another map."""
+    # Resolved here: two ways to one file would overwrite it all the same.
     place = output.resolve()
     files = {source.file.resolve(): source.file for source in sources}
     names = Counter(source.name for source in sources)
@@ -69,12 +72,6 @@ def _check_outputs(sources: list[ImageSource], output: Path) -> None:
                 raise UsageError(f"{there} would be overwritten; choose another folder with -o")
         if names[source.name] > 1:
             raise UsageError(f"two images would be called {source.name}; predict them one by one")
-
-
-def _root(places: list[Path]) -> Path:
-    """Return the nearest folder that holds everything named, itself a named one if it is alone."""
-    folders = {place if place.is_dir() else place.parent for place in places}
-    return Path(os.path.commonpath(folders))
 
 
 def _inside(folder: Path, output: Path) -> Iterator[Path]:
@@ -129,7 +126,16 @@ def predict_images(
                 cut.append(source.name.name)
             about = partial(_tell, bar, done, len(sources), source.name.name)
             pred = eight_bits(probability_map(predictor, image, side, about))
-            written.append(_write(source, output, image, _binary(pred, threshold)))
+            if threshold is not None:
+                pred = (pred > threshold * 255).astype(np.uint8) * 255
+            # JPEG for the overlay, which is looked at and never scored.
+            suffix = ".png" if max(pred.shape) > JPEG_SIDE else ".jpg"
+            stem = output / source.name
+            map_file = stem.with_name(f"{stem.name}.png")
+            overlay_file = stem.with_name(f"{stem.name}_overlay{suffix}")
+            write_picture(map_file, pred)
+            write_picture(overlay_file, overlay(image, pred))
+            written.append(Written(source.file, map_file, overlay_file))
         bar.update(len(sources), len(sources))
     if cut:
         terminal.note(
@@ -150,20 +156,3 @@ def write_picture(path: Path, picture: np.ndarray) -> None:
     """Write a grey or RGB picture in the format of its suffix, at once or not at all."""
     pixels = picture if picture.ndim == 2 else picture[..., ::-1]
     write_atomically(path, cv2.imencode(path.suffix, pixels)[1].tobytes())
-
-
-def _binary(pred: np.ndarray, threshold: float | None) -> np.ndarray:
-    return pred if threshold is None else (pred > threshold * 255).astype(np.uint8) * 255
-
-
-def _write(source: ImageSource, output: Path, image: np.ndarray, pred: np.ndarray) -> Written:
-    stem = output / source.name
-    suffix = ".png" if max(pred.shape) > JPEG_SIDE else ".jpg"
-    made = Written(
-        source.file,
-        stem.with_name(f"{stem.name}.png"),
-        stem.with_name(f"{stem.name}_overlay{suffix}"),
-    )
-    write_picture(made.map, pred)
-    write_picture(made.overlay, overlay(image, pred))
-    return made

@@ -3,7 +3,7 @@
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -54,7 +54,7 @@ class Predictor:
         started = time.perf_counter()
         with self.fabric.autocast():
             logits, _ = self.model(images)
-        result = torch.sigmoid(logits).cpu()
+        result = torch.sigmoid(logits).cpu()  # a GPU is waited for here, before the clock is read
         self.seconds += time.perf_counter() - started
         self.images += len(images)
         return result
@@ -67,21 +67,11 @@ class Predictor:
         threshold: a mask value above it, of 255, is object.
         """
         self.model.eval()
-        waiting: list[tuple[str, Tensor, np.ndarray]] = []
-        for item in eval_items(pairs, self.size, threshold, self.prefixes):
-            waiting.append(item)
-            if len(waiting) == self.batch:
-                yield from self._finish(waiting)
-                waiting = []
-        if waiting:
-            yield from self._finish(waiting)
-
-    def _finish(
-        self, items: list[tuple[str, Tensor, np.ndarray]]
-    ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-        pred = self.probabilities(torch.stack([image for _, image, _ in items]))
-        for (name, _, mask), one in zip(items, pred, strict=True):
-            yield name, to_map(one[None], mask.shape), mask
+        items = eval_items(pairs, self.size, threshold, self.prefixes)
+        for batch in _batches(items, self.batch):
+            pred = self.probabilities(torch.stack([image for _, image, _ in batch]))
+            for (name, _, mask), one in zip(batch, pred, strict=True):
+                yield name, to_map(one[None], mask.shape), mask
 
     @property
     def images_per_second(self) -> float:
@@ -97,10 +87,9 @@ class ProbabilityModel(nn.Module):
         self.size = size
 
     def forward(self, image: Tensor) -> Tensor:
-        shape = image.shape[-2:]
-        if shape != (self.size, self.size):
-            side = (self.size, self.size)
-            image = F.interpolate(image, side, mode="bilinear", antialias=True)
+        shape, square = image.shape[-2:], (self.size, self.size)
+        if shape != square:
+            image = F.interpolate(image, square, mode="bilinear", antialias=True)
         probability = torch.sigmoid(self.segmenter(image)[0])
         if probability.shape[-2:] == shape:
             return probability
@@ -127,7 +116,7 @@ def score_split(
     predictor: Predictor,
     split: Split,
     protocol: str,
-    report: Callable[[int, int], None],
+    report: OnProgress,
     save_to: Path | None = None,
 ) -> ScoreResult:
     """Score every image of a split; `save_to` keeps the maps as PNG at mask size."""
@@ -196,6 +185,8 @@ def windows(length: int, side: int | None) -> list[Window]:
     """
     if side is None or length <= side:
         return [Window(0, np.ones(length, np.float32))]
+    # As few windows as overlap by a quarter or more. The weights fall to nearly zero at the ends of
+    # a window, where it sees least of what is around, so that no seam shows.
     step = side - side // OVERLAP
     count = math.ceil((length - side) / step) + 1
     starts = [round(k * (length - side) / (count - 1)) for k in range(count)]
@@ -235,7 +226,10 @@ def probability_map(
         for place, pred in zip(batch, predictor.probabilities(torch.stack(crops)), strict=True):
             if total is None:  # now the number of classes is known
                 total = np.zeros((len(pred), height, width), np.float32)
-            _add(total, place, pred)
+            down, across = (window.weights for window in place)
+            shape = (len(down), len(across))
+            resized = F.interpolate(pred[None], shape, mode="bilinear", align_corners=False)[0]
+            total[:, *_part(*place)] += resized.numpy() * down[:, None] * across
         done += len(batch)
         if report is not None:
             report(done, len(places))
@@ -251,13 +245,6 @@ def eight_bits(pred: np.ndarray) -> np.ndarray:
     return (pred[0] * 255 + 0.5).astype(np.uint8)
 
 
-def _add(total: np.ndarray, place: tuple[Window, Window], pred: torch.Tensor) -> None:
-    down, across = place
-    shape = (len(down.weights), len(across.weights))
-    resized = F.interpolate(pred[None], shape, mode="bilinear", align_corners=False)[0].numpy()
-    total[:, *_part(*place)] += resized * down.weights[:, None] * across.weights
-
-
 def _part(down: Window, across: Window) -> tuple[slice, slice]:
     """Return the rows and columns of an array that a window covers."""
     return (
@@ -266,6 +253,7 @@ def _part(down: Window, across: Window) -> tuple[slice, slice]:
     )
 
 
-def _batches(items: list[Item], count: int) -> Iterator[list[Item]]:
-    for start in range(0, len(items), count):
-        yield items[start : start + count]
+def _batches(items: Iterable[Item], count: int) -> Iterator[list[Item]]:
+    left = iter(items)
+    while batch := list(itertools.islice(left, count)):
+        yield batch

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -13,7 +13,7 @@ import numpy as np
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.data.images import inspect_map, read_image, read_mask
 from lpmoe_bench.data.pairs import shown
-from lpmoe_bench.data.registry import Registry, Task, load_registry
+from lpmoe_bench.data.registry import Task, load_registry
 from lpmoe_bench.data.test_sets import TestSet, files_digest, find_files, folder_set, task_sets
 from lpmoe_bench.environment import default_cache
 from lpmoe_bench.errors import DataError, UsageError
@@ -23,7 +23,6 @@ from lpmoe_bench.records.model import score_folder
 from lpmoe_bench.scoring.work import fit
 
 # Which map belongs to which mask: by name, with a note where names are only alike.
-
 
 # Endings that programs and data sets add to the name of an image.
 ENDINGS = (
@@ -52,9 +51,12 @@ def match_maps(names: Iterable[str], files: Mapping[str, Path]) -> MatchedMaps:
     name and one file of all are alike by it.
     """
     notes = []
-    if overlays := {f for f in files if _is_overlay(f, files)}:
+    overlays = {f for f in files if f.endswith(OVERLAY) and f.removesuffix(OVERLAY) in files}
+    if overlays:
         notes.append(f"{len(overlays)} overlays beside a map of that name are no maps: left out")
         files = {name: path for name, path in files.items() if name not in overlays}
+    # The strictest rule first, so that a.png is never taken for A.png where both are there. Every
+    # rule looks at all names, those that are matched too: what is alike to two is nobody's.
     names, matched = sorted(set(names)), {}
     for rule, how in _RULES:
         found = {n: f for n, f in _alike(names, files, rule).items() if n not in matched}
@@ -68,18 +70,14 @@ def match_maps(names: Iterable[str], files: Mapping[str, Path]) -> MatchedMaps:
     return MatchedMaps(pairs, missing, extra, tuple(notes))
 
 
-def _is_overlay(name: str, files: Mapping[str, Path]) -> bool:
-    return name.endswith(OVERLAY) and name.removesuffix(OVERLAY) in files
-
-
 def _alike(
     names: Iterable[str], files: Iterable[str], rule: Callable[[str], str]
 ) -> dict[str, str]:
     """Return {name: file} where exactly one of each has a key under the rule."""
-    groups: dict[str, tuple[list[str], list[str]]] = {}
+    groups: dict[str, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
     for side, items in enumerate((names, files)):
         for item in items:
-            groups.setdefault(rule(item), ([], []))[side].append(item)
+            groups[rule(item)][side].append(item)
     return {ours[0]: theirs[0] for ours, theirs in groups.values() if len(ours) == len(theirs) == 1}
 
 
@@ -122,6 +120,7 @@ class MapFolder:
 
     def fingerprint(self, sets: Sequence[TestSet], protocol: Protocol, extra: Sequence[str]) -> str:
         """Return 64 hex digits of what decides the scores: maps, masks and how they are scored."""
+        # No paths and no names of methods: the same maps in another folder are the same scores.
         facts = {
             "maps": {label: files_digest(found.files) for label, found in self.matches.items()},
             "tests": {s.label: s.split.digest for s in sets if s.label in self.matches},
@@ -169,7 +168,14 @@ def open_folder(
     Raises DataError for a folder of the masks themselves, names that match nothing and, unless
     allowed, missing or extra ones.
     """
-    _refuse_masks(folder, sets)
+    if not folder.is_dir():
+        raise DataError(f"{folder} is no folder; name one that holds maps")
+    # Masks scored against themselves are perfect, which would be believed.
+    for test in sets:
+        if any(mask.resolve().is_relative_to(folder.resolve()) for mask in test.masks.values()):
+            raise DataError(
+                f"{folder} holds the masks of {test.label} themselves; name the folder of maps"
+            )
     labels = [test.label for test in sets]
     places = _sub_folders(folder, [*labels, *absent])
     notes = [
@@ -187,22 +193,10 @@ def open_folder(
     for test in sets:
         if test.label in places:
             found = match_maps(test.masks, find_files(places[test.label]))
-            _check(found, test, places[test.label], allow_missing)
+            gaps = _gaps(found, test, places[test.label], allow_missing)
             matches[test.label] = found
-            said = (*found.notes, *_gaps(found, test))
-            notes += [f"{title}, {test.label}: {note}" for note in said]
+            notes += [f"{title}, {test.label}: {note}" for note in (*found.notes, *gaps)]
     return MapFolder(title, folder, matches, tuple(notes))
-
-
-def _refuse_masks(folder: Path, sets: Sequence[TestSet]) -> None:
-    if not folder.is_dir():
-        raise DataError(f"{folder} is no folder; name one that holds maps")
-    place = folder.resolve()
-    for test in sets:
-        if any(mask.resolve().is_relative_to(place) for mask in test.masks.values()):
-            raise DataError(
-                f"{folder} holds the masks of {test.label} themselves; name the folder of maps"
-            )
 
 
 def _sub_folders(folder: Path, labels: Sequence[str]) -> dict[str, Path]:
@@ -215,12 +209,11 @@ def _sub_folders(folder: Path, labels: Sequence[str]) -> dict[str, Path]:
     inside = {_plain(place.name): place for place in sorted(folder.iterdir()) if place.is_dir()}
     found = {}
     for label in labels:
-        own = [folder / label] if (folder / label).is_dir() else []
-        own += [
-            inside[alias] for alias in _aliases(label) if alias in inside and answers[alias] < 2
-        ]
-        if own:
-            found[label] = own[0]
+        clear = [alias for alias in _aliases(label) if alias in inside and answers[alias] < 2]
+        if (folder / label).is_dir():
+            found[label] = folder / label
+        elif clear:
+            found[label] = inside[clear[0]]
     return found
 
 
@@ -247,29 +240,28 @@ def _only_set(folder: Path, sets: Sequence[TestSet]) -> str:
     )
 
 
-def _check(found: MatchedMaps, test: TestSet, folder: Path, allow_missing: bool) -> None:
+def _gaps(found: MatchedMaps, test: TestSet, folder: Path, allow_missing: bool) -> list[str]:
+    """Say how many masks and files have no partner; raises DataError unless that is allowed."""
     if not found.files:
         raise DataError(
             f"no file in {folder} has the name of a mask of {test.label}: files such as "
             f"{shown(found.extra[:3])}, masks such as {shown(found.missing[:3])}"
         )
-    if (found.missing or found.extra) and not allow_missing:
-        raise DataError(
-            f"{folder}: {'; '.join(_gaps(found, test))}; with --allow-missing the "
-            f"{len(found.files)} that match are scored"
-        )
-
-
-def _gaps(found: MatchedMaps, test: TestSet) -> list[str]:
-    parts = []
+    gaps = []
     if found.missing:
-        parts.append(
+        gaps.append(
             f"{len(found.missing)} of {len(test.masks)} masks of {test.label} have no map "
             f"({shown(found.missing)})"
         )
     if found.extra:
-        parts.append(f"{len(found.extra)} files belong to no mask ({shown(found.extra)})")
-    return parts
+        gaps.append(f"{len(found.extra)} files belong to no mask ({shown(found.extra)})")
+    # A mean over fewer images is another number: it is never made without the user's word.
+    if gaps and not allow_missing:
+        raise DataError(
+            f"{folder}: {'; '.join(gaps)}; with --allow-missing the {len(found.files)} that match "
+            f"are scored"
+        )
+    return gaps
 
 
 # The request, and the plan made of it.
@@ -319,10 +311,10 @@ class ScorePlan:
 
     def load(self, folder: MapFolder, label: str) -> Callable[[str], tuple[np.ndarray, np.ndarray]]:
         """Return what reads an image's map and mask as they are scored, uint8 (h, w)."""
-        test = next(test for test in self.sets if test.label == label)
+        masks = self._test_set(label).masks
 
         def read(name: str) -> tuple[np.ndarray, np.ndarray]:
-            mask = read_mask(test.masks[name], self.protocol.mask_threshold)
+            mask = read_mask(masks[name], self.protocol.mask_threshold)
             pred = inspect_map(folder.matches[label].files[name])[0]
             return fit(pred, (mask.shape[0], mask.shape[1])), mask
 
@@ -330,8 +322,11 @@ class ScorePlan:
 
     def load_image(self, label: str, name: str) -> np.ndarray | None:
         """Return an image, RGB uint8 (h, w, 3), None where it is not known."""
-        test = next(test for test in self.sets if test.label == label)
-        return read_image(test.images[name]) if name in test.images else None
+        images = self._test_set(label).images
+        return read_image(images[name]) if name in images else None
+
+    def _test_set(self, label: str) -> TestSet:
+        return next(test for test in self.sets if test.label == label)
 
 
 def plan_scores(request: ScoreRequest, terminal: Terminal) -> ScorePlan:
@@ -362,7 +357,7 @@ def _rules(request: ScoreRequest) -> tuple[Task | None, Protocol, list[str]]:
     """Return the task, if any, and the protocol: the one named, or the task's, or a default."""
     task = None
     if request.task is not None:
-        task = _registry(request).task(request.task)
+        task = load_registry(request.datasets).task(request.task)
     elif request.gt is None:
         raise UsageError("maps are scored against masks: name their folder with --gt, or a --task")
     if request.protocol is not None or task is not None:
@@ -372,10 +367,6 @@ def _rules(request: ScoreRequest) -> tuple[Task | None, Protocol, list[str]]:
         f"numbers (lpmoe-bench list protocols, --vary)"
     )
     return None, get_protocol(DEFAULT_PROTOCOL), [note]
-
-
-def _registry(request: ScoreRequest) -> Registry:
-    return load_registry(request.datasets)
 
 
 def _sets(
@@ -392,7 +383,7 @@ def _sets(
     with terminal.bar("preparing data", 1) as bar:
         return task_sets(
             task,
-            _registry(request),
+            load_registry(request.datasets),
             request.data_root,
             request.test_set,
             request.embedded,

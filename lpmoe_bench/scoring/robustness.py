@@ -1,8 +1,9 @@
 """Whether scores hold: the same maps under every protocol, and by PySODMetrics."""
 
 import random
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -20,7 +21,6 @@ from lpmoe_bench.scoring.work import Variant
 
 # The same maps under every protocol, and where the choice of one turns the order of methods.
 
-
 RESIZE = {"bicubic": cv2.INTER_CUBIC, "nearest": cv2.INTER_NEAREST}
 
 
@@ -36,30 +36,29 @@ class VariantScores:
     turns: tuple[tuple[str, str], ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        return {
-            "metric": self.metric,
-            "protocols": list(self.protocols),
-            "values": dict(self.values),
-            "turns": [list(pair) for pair in self.turns],
-        }
+        return {key: value for key, value in asdict(self).items() if key != "family"}
 
 
 def variants_of(protocol: Protocol) -> list[Variant]:
     """Return every other protocol, and this one with one rule changed at a time."""
-    stretch = "none" if protocol.normalisation == "minmax" else "minmax"
-    how = {"none": "not stretched", "minmax": "stretched"}[stretch]
-    empty = "score" if protocol.empty_masks == "skip" else "skip"
-    other = {"score": "with empty masks", "skip": "without empty masks"}[empty]
+
+    def changed(rule: str, **change: Any) -> Protocol:
+        return replace(protocol, name=f"{protocol.name} ({rule})", **change)
+
+    if protocol.normalisation == "minmax":
+        stretch = changed("not stretched", normalisation="none")
+    else:
+        stretch = changed("stretched", normalisation="minmax")
+    if protocol.empty_masks == "skip":
+        empty = changed("with empty masks", empty_masks="score")
+    else:
+        empty = changed("without empty masks", empty_masks="skip")
     return [
         *(Variant(one) for name, one in PROTOCOLS.items() if name != protocol.name),
-        Variant(_named(protocol, how, normalisation=stretch)),
-        Variant(_named(protocol, other, empty_masks=empty)),
-        *(Variant(_named(protocol, f"resized {name}"), code) for name, code in RESIZE.items()),
+        Variant(stretch),
+        Variant(empty),
+        *(Variant(changed(f"resized {name}"), code) for name, code in RESIZE.items()),
     ]
-
-
-def _named(protocol: Protocol, rule: str, **change: Any) -> Protocol:
-    return replace(protocol, name=f"{protocol.name} ({rule})", **change)
 
 
 def compare_variants(
@@ -81,19 +80,19 @@ def compare_variants(
             usable = {m: v for m, v in values.items() if v is not None}
             if len(usable) == len(found):
                 key = (metric, tuple(usable.values()))
-                line = lines.get(key, VariantScores(family(metric), metric, (), usable))
+                # What papers call the metric without saying which: e of e_mean and e_max, ...
+                family = metric.partition("_")[0]
+                line = lines.get(key, VariantScores(family, metric, (), usable))
                 if not (name.startswith(f"{base} (") and base in line.protocols):
                     lines[key] = replace(line, protocols=(*line.protocols, name))
-    ordered = list(lines.values())
-    first = {line.family: line for line in reversed(ordered)}
-    places = list(dict.fromkeys(line.family for line in ordered))
-    ordered.sort(key=lambda line: places.index(line.family))
-    return [replace(line, turns=_turns(first[line.family], line)) for line in ordered]
-
-
-def family(metric: str) -> str:
-    """Return what papers call the metric without saying which: e of e_mean and e_max, ..."""
-    return metric.partition("_")[0]
+    families: dict[str, list[VariantScores]] = defaultdict(list)
+    for line in lines.values():
+        families[line.family].append(line)
+    return [
+        replace(line, turns=_turns(family[0], line))
+        for family in families.values()
+        for line in family
+    ]
 
 
 def _turns(first: VariantScores, line: VariantScores) -> tuple[tuple[str, str], ...]:
@@ -113,10 +112,10 @@ def turn_sentences(lines: Sequence[VariantScores]) -> list[str]:
     """Say where the order of two methods turns, a sentence for each family and pair."""
     facts, said = known_metrics(), []
     first = {line.family: line for line in reversed(lines)}
-    turned: dict[tuple[str, str, str], list[VariantScores]] = {}
+    turned: dict[tuple[str, str, str], list[VariantScores]] = defaultdict(list)
     for line in lines:
         for pair in line.turns:
-            turned.setdefault((line.family, *pair), []).append(line)
+            turned[line.family, *pair].append(line)
     for (kind, ahead, behind), others in turned.items():
         start = first[kind]
         ways = "; ".join(f"{facts[o.metric].label} of {', '.join(o.protocols)}" for o in others)
@@ -172,6 +171,8 @@ def verify_scores(
 
     usable = {row["image"]: row for row in rows if _scored(row, protocol)}
     names = sorted(random.Random(seed).sample(sorted(usable), min(count, len(usable))))
+    # Compared are only rules that both have: where PySODMetrics has another one, a difference would
+    # say nothing about this program.
     skipped = _without_counterpart(protocol)
     kept = replace(protocol, metrics=tuple(k for k in protocol.metrics if k not in skipped))
     worst: dict[str, float] = {}

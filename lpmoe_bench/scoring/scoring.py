@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import threading
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from multiprocessing.context import BaseContext
 from pathlib import Path
+from typing import Any
 
 from lpmoe_bench.console import OnProgress, Terminal
 from lpmoe_bench.data.pairs import shown
@@ -20,24 +22,11 @@ from lpmoe_bench.environment import Environment, collect_environment, usable_cor
 from lpmoe_bench.errors import DataError, InterruptedRun, ResourceError, UsageError
 from lpmoe_bench.metrics.extra import get_extra
 from lpmoe_bench.metrics.scorer import Scorer, ScoreResult
-from lpmoe_bench.records import store
-from lpmoe_bench.records.model import DataFacts, MethodFacts, ProtocolFacts, Record, SplitFacts
+from lpmoe_bench.records import model, store
+from lpmoe_bench.scoring import work
 from lpmoe_bench.scoring.plan import MapFolder, ScorePlan, ScoreRequest
-from lpmoe_bench.scoring.work import (
-    Item,
-    Part,
-    ScoringJob,
-    Variant,
-    check_counts,
-    look_swapped,
-    mask_sentences,
-    refuse_zero_one,
-    score_items,
-    sentences,
-)
 
 # Scoring over several processes: the same bits for any number of them, or one sentence.
-
 
 CHUNK = 8  # items a task: few, so that the bar moves and no process waits long for the last
 WORTH = 200  # maps a process: with fewer, its start costs more than it saves
@@ -46,8 +35,12 @@ PRELOAD = ["lpmoe_bench.metrics.kernels"]
 
 
 def score_all(
-    job: ScoringJob, items: Sequence[Item], folders: int, jobs: int | None, on_progress: OnProgress
-) -> Part:
+    job: work.ScoringJob,
+    items: Sequence[work.Item],
+    folders: int,
+    jobs: int | None,
+    on_progress: OnProgress,
+) -> work.Part:
     """Score all items, by default with a process for each core; `on_progress` is told (done, all).
 
     Raises ResourceError when a process is killed and InterruptedRun on Ctrl-C.
@@ -56,9 +49,9 @@ def score_all(
     count = jobs or max(1, min(usable_cores(), maps // WORTH))
     chunks = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
     count = min(count, len(chunks))
-    total, done = Part.empty(job, folders), 0
+    total, done = work.Part.empty(job, folders), 0
     try:
-        parts = _in_turn(job, chunks, folders)
+        parts = ((work.score_items(job, chunk, folders), len(chunk)) for chunk in chunks)
         if count > 1:
             parts = _side_by_side(job, chunks, folders, count)
         for part, size in parts:
@@ -75,26 +68,21 @@ def score_all(
             f"a scoring process was killed after {done} of {len(items)} images, as happens where "
             f"memory runs out; nothing was written, try --jobs {max(1, count // 2)}"
         ) from None
-    return total.sort()
-
-
-def _in_turn(
-    job: ScoringJob, chunks: Sequence[Sequence[Item]], folders: int
-) -> Iterator[tuple[Part, int]]:
-    for chunk in chunks:
-        yield score_items(job, chunk, folders), len(chunk)
+    # Parts come as they finish. Scorers hold values by image and add up in the order of names, so
+    # that sums have the same bits; what is left is to bring the names of checks into order.
+    return total.in_order()
 
 
 def _side_by_side(
-    job: ScoringJob, chunks: Sequence[Sequence[Item]], folders: int, count: int
-) -> Iterator[tuple[Part, int]]:
+    job: work.ScoringJob, chunks: Sequence[Sequence[work.Item]], folders: int, count: int
+) -> Iterator[tuple[work.Part, int]]:
     """Yield parts as they are finished; few are waiting, so that no data set is held twice."""
     pool = ProcessPoolExecutor(count, _context(), initializer=_prepare)
     try:
         queue, waiting = iter(chunks), {}
         while True:
             for chunk in queue:
-                waiting[pool.submit(score_items, job, chunk, folders)] = len(chunk)
+                waiting[pool.submit(work.score_items, job, chunk, folders)] = len(chunk)
                 if len(waiting) >= 3 * count:
                     break
             if not waiting:
@@ -108,6 +96,8 @@ def _side_by_side(
 
 def _context() -> BaseContext:
     """Start processes from one that has loaded the code but has no threads of ours."""
+    # A fork of this process would copy the locks of OpenCV's threads as they are, held for ever
+    # where a thread held one; a fresh start of each process would load numba's kernels every time.
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
@@ -121,6 +111,7 @@ def _prepare() -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
+    # A parent that is killed by the system tells nobody: its children wait for its end and follow.
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
@@ -137,7 +128,7 @@ class Scored:
     names of images by check. notes: what was said of maps and masks."""
 
     title: str
-    facts: SplitFacts
+    facts: model.SplitFacts
     results: Sequence[ScoreResult | None]
     checks: Mapping[str, Sequence[str]]
     notes: tuple[str, ...]
@@ -151,10 +142,11 @@ class Scored:
     @property
     def counts(self) -> dict[str, int]:
         """What a record counts. expected: images of the test set, of which `images` have a map."""
-        return {"expected": self.facts.images} | self.result.counts | check_counts(self.checks)
+        checks = {work.CHECKS[check][0]: len(names) for check, names in self.checks.items()}
+        return {"expected": self.facts.images} | self.result.counts | checks
 
 
-def finished(place: Path, folder: MapFolder) -> Record | None:
+def finished(place: Path, folder: MapFolder) -> model.Record | None:
     """Return the record of these maps where there is one; raises UsageError for another name's."""
     if not (place / store.RECORD).exists():
         return None
@@ -169,55 +161,53 @@ def finished(place: Path, folder: MapFolder) -> Record | None:
 
 def write_scored(
     plan: ScorePlan, index: int, scored: Sequence[Scored], environment: Environment
-) -> Record:
+) -> model.Record:
     """Write the record of a plan's folder of maps, scored on some test sets, and return it.
 
     One that stood there keeps its files under other names.
     """
     place, folder = plan.places[index], plan.folders[index]
-    record = Record(
+    config: dict[str, Any] = {"task": plan.task, "protocol": plan.protocol.name}
+    if plan.extra:  # without, as before there were any: the record has the same bytes
+        config["extra"] = list(plan.extra)
+    rules = plan.protocol
+    record = model.Record(
         kind="score",
         id="/".join(place.parts[-4:]),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        config={"task": plan.task, "protocol": plan.protocol.name}
-        | ({"extra": list(plan.extra)} if plan.extra else {}),
+        config=config,
         fingerprint=plan.fingerprints[index],
-        method=MethodFacts(name=folder.title, title=folder.title, fidelity=FIDELITY),
+        method=model.MethodFacts(name=folder.title, title=folder.title, fidelity=FIDELITY),
         task=plan.task,
-        protocol=ProtocolFacts(
-            name=plan.protocol.name, version=plan.protocol.version, hash=plan.protocol.hash
-        ),
+        protocol=model.ProtocolFacts(name=rules.name, version=rules.version, hash=rules.hash),
         scores={one.facts.label: dict(one.result.scores) for one in scored},
         counts={one.facts.label: one.counts for one in scored},
         environment=environment,
         test_opened=1,
-        data=DataFacts(tests=[one.facts for one in scored]),
-        notes=[*folder.notes, *_notes(scored)],
+        data=model.DataFacts(tests=[one.facts for one in scored]),
+        notes=[
+            *folder.notes,
+            *(f"{one.facts.label}: {note}" for one in scored for note in one.notes),
+        ],
     )
     store.set_aside(place)
     store.write_record(place, record, [row for one in scored for row in one.result.rows])
     return record
 
 
-def _notes(scored: Sequence[Scored]) -> list[str]:
-    return [f"{one.facts.label}: {note}" for one in scored for note in one.notes]
-
-
 def _grouped(problems: Sequence[str]) -> list[str]:
     """Say once what more than three files have; a sentence begins with the path of its file."""
-    kinds: dict[str, list[str]] = {}
+    kinds: dict[str, list[str]] = defaultdict(list)
     for problem in problems:
         found = re.match(r".+?\.\w+ (.+)", problem, re.DOTALL)
-        kinds.setdefault(found[1] if found else problem, []).append(problem)
+        kinds[found[1] if found else problem].append(problem)
     said: list[str] = []
-    for kind, found in kinds.items():
-        if len(found) <= store.SAID_EACH:
-            said += found
-        else:
-            names = ", ".join(
-                problem.removesuffix(f" {kind}") for problem in found[: store.SAID_EACH]
-            )
-            said.append(f"{len(found)} of them, such as {names}: each {kind}")
+    for kind, alike in kinds.items():
+        first = alike[: store.SAID_EACH]
+        if len(alike) > len(first):
+            names = ", ".join(problem.removesuffix(f" {kind}") for problem in first)
+            first = [f"{len(alike)} of them, such as {names}: each {kind}"]
+        said += first
     return said
 
 
@@ -236,7 +226,10 @@ class ScoreOutcome:
 
 
 def score_folders(
-    plan: ScorePlan, request: ScoreRequest, terminal: Terminal, variants: Sequence[Variant] = ()
+    plan: ScorePlan,
+    request: ScoreRequest,
+    terminal: Terminal,
+    variants: Sequence[work.Variant] = (),
 ) -> ScoreOutcome:
     """Score what has no record yet and write the records; all are returned.
 
@@ -249,21 +242,24 @@ def score_folders(
     ]
     pairs = zip(plan.folders, known, strict=True)
     chosen = [folder for folder, record in pairs if record is None or request.again]
-    found: dict[str, list[Scored]] = {folder.title: [] for folder in chosen}
-    for test in plan.sets:
-        for one in score_set(plan, request, test, chosen, variants, terminal):
-            found[one.title].append(one)
+    scored = [
+        one
+        for test in plan.sets
+        for one in score_set(plan, request, test, chosen, variants, terminal)
+    ]
+    # Only when all is scored: a folder whose record is written is not scored the next time.
     records, environment = [], collect_environment("cpu")
     for index, (place, record) in enumerate(zip(plan.places, known, strict=True)):
         if record is None:
-            scored = found[plan.folders[index].title]
-            record = write_scored(plan, index, scored, environment)
+            own = [one for one in scored if one.title == plan.folders[index].title]
+            record = write_scored(plan, index, own, environment)
         records.append(store.StoredRecord(place, record))
         for label, found_maps in plan.folders[index].matches.items():
             there = store.common_folder(found_maps.files.values())
             store.remember_places(place, label, store.Places(request.images, request.gt, there))
     results: dict[str, dict[str, Sequence[ScoreResult | None]]] = {}
-    for one in (one for ones in found.values() for one in ones):
+    order = [folder.title for folder in chosen]
+    for one in sorted(scored, key=lambda one: order.index(one.title)):
         results.setdefault(one.facts.label, {})[one.title] = one.results
     return ScoreOutcome(records, results, [record is None for record in known])
 
@@ -273,7 +269,7 @@ def score_set(
     request: ScoreRequest,
     test: TestSet,
     chosen: Sequence[MapFolder],
-    variants: Sequence[Variant],
+    variants: Sequence[work.Variant],
     terminal: Terminal,
 ) -> list[Scored]:
     """Score the maps that folders hold of one test set; `terminal` is told what is unusual.
@@ -283,7 +279,9 @@ def score_set(
     folders = [folder for folder in chosen if test.label in folder.matches]
     if not folders:
         return []
-    job = ScoringJob(test.label, (Variant(plan.protocol), *variants), plan.extra, request.curves)
+    job = work.ScoringJob(
+        test.label, (work.Variant(plan.protocol), *variants), plan.extra, request.curves
+    )
     items = _items(plan, test, folders)
     with terminal.bar(f"scoring {test.label}", len(items)) as bar:
         part = score_all(job, items, len(folders), request.jobs, bar.update)
@@ -292,43 +290,39 @@ def score_set(
             f"{len(part.problems)} files of {test.label} and its maps cannot be scored: "
             f"{shown(_grouped(part.problems), '; ')}"
         )
-    of_masks = mask_sentences(part.mask_flags, len(items))
+    of_masks = work.mask_sentences(part.mask_flags, len(items))
     for note in of_masks:
         terminal.note(f"{test.label}: {note}")
     scored = []
-    for index, folder in enumerate(folders):
-        notes = _look(plan, test, folder, part, index)
+    # JPEG rounds the edges of every mask to grey levels: only exact files tell of a swap.
+    exact = not any(mask.suffix.lower().startswith(".jp") for mask in test.masks.values())
+    for folder, scorers, checks in zip(folders, part.scorers, part.checks, strict=True):
+        count = len(folder.matches[test.label].files)
+        work.refuse_zero_one(checks, count, plan.protocol, folder.title)
+        notes = work.sentences(checks, count, plan.protocol)
+        binary, grey = checks.get("two values", ()), part.mask_flags.get("grey levels", ())
+        if exact and len(binary) == count and set(binary) <= set(grey):
+            notes.append("every mask is grey and every map binary: are the two folders swapped?")
         for note in notes:
             terminal.note(f"{folder.title}, {test.label}: {note}")
-        first, *others = part.scorers[index]
+        first, *others = scorers
         results = [first.result(), *map(_result, others)]
-        checks, notes = part.checks[index], (*notes, *of_masks)
-        scored.append(Scored(folder.title, SplitFacts(**test.facts), results, checks, notes))
+        facts = model.SplitFacts(**test.facts)
+        scored.append(Scored(folder.title, facts, results, checks, (*notes, *of_masks)))
     return scored
 
 
-def _items(plan: ScorePlan, test: TestSet, folders: Sequence[MapFolder]) -> list[Item]:
+def _items(plan: ScorePlan, test: TestSet, folders: Sequence[MapFolder]) -> list[work.Item]:
     """Return the masks that have a map in any folder, with these maps."""
     files = [folder.matches[test.label].files for folder in folders]
     seen = any(get_extra(key).needs_image for key in plan.extra)
     return [
-        Item(name, mask, tuple(f.get(name) for f in files), test.images[name] if seen else None)
+        work.Item(
+            name, mask, tuple(f.get(name) for f in files), test.images[name] if seen else None
+        )
         for name, mask in sorted(test.masks.items())
         if any(name in f for f in files)
     ]
-
-
-def _look(
-    plan: ScorePlan, test: TestSet, folder: MapFolder, part: Part, index: int
-) -> tuple[str, ...]:
-    """Return what is unusual about a folder's maps; raises DataError for what cannot be meant."""
-    count = len(folder.matches[test.label].files)
-    refuse_zero_one(part.checks[index], count, plan.protocol, folder.title)
-    said = sentences(part.checks[index], count, plan.protocol)
-    exact = not any(mask.suffix.lower().startswith(".jp") for mask in test.masks.values())
-    if exact and look_swapped(part.checks[index], part.mask_flags, count):  # JPEG: always grey
-        said.append("every mask is grey and every map binary: are the two folders swapped?")
-    return tuple(said)
 
 
 def _result(scorer: Scorer) -> ScoreResult | None:

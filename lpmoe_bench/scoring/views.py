@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from lpmoe_bench.console import Terminal
-from lpmoe_bench.data.images import CELL, GAP, INK, TITLE, grid
+from lpmoe_bench.data.images import CELL, GAP, INK, TITLE, grid, in_cell
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.files import write_atomically
 from lpmoe_bench.metrics.engine import Curves
@@ -24,12 +24,9 @@ from lpmoe_bench.scoring.scoring import ScoreOutcome
 
 # A sheet of pictures: image, mask, map and error of some images, each with its score.
 
-
 CAPTION = 18  # pixels below each row
-MISSED, INVENTED = (
-    np.array((0, 90, 181)),
-    np.array((220, 100, 0)),
-)  # blue and orange: apart for colour-blind eyes
+# Blue and orange are apart for colour-blind eyes too.
+MISSED, INVENTED = np.array((0, 90, 181)), np.array((220, 100, 0))
 
 
 class Views(NamedTuple):
@@ -45,10 +42,13 @@ def sheet(labels: Sequence[str], views: Iterable[Views], title: str = "") -> np.
 
     The column of images is there where any image is. At least one label.
     """
-    rows, with_image = [], False
+    rows, with_image, blank = [], False, np.full((1, 1), 255, np.uint8)
     for one in views:
         with_image = with_image or one.image is not None
-        rows.append([_shrink(picture) for picture in _pictures(one)])
+        image = blank if one.image is None else one.image
+        # Shrunk at once: the sheet of a hundred photographs holds a hundred cells, not photographs.
+        pictures = (image, one.mask, one.pred, error_picture(one.pred, one.mask))
+        rows.append([in_cell(picture) for picture in pictures])
     titles = ["image"] * with_image + ["mask", "map", "missed: blue, extra: orange"]
     strips = [_strip(title, len(titles))] if title else []
     for index, (label, row) in enumerate(zip(labels, rows, strict=True)):
@@ -69,38 +69,18 @@ def error_picture(pred: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return (255 * (1 - share) + colour * share + 0.5).astype(np.uint8)
 
 
-def _pictures(views: Views) -> list[np.ndarray]:
-    blank = np.full((1, 1), 255, np.uint8)
-    image = blank if views.image is None else views.image
-    return [image, views.mask, views.pred, error_picture(views.pred, views.mask)]
-
-
-def _shrink(picture: np.ndarray) -> np.ndarray:
-    """Scale a large picture down to a cell, so that many fit into memory."""
-    scale = CELL / max(picture.shape[:2])
-    if scale >= 1:
-        return picture
-    size = tuple(max(1, round(side * scale)) for side in picture.shape[1::-1])
-    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-
-
 def _strip(text: str, columns: int) -> np.ndarray:
     """Return a line of text as wide as the sheet; a name too long is cut in its middle."""
     strip = np.full((CAPTION, columns * (CELL + GAP) + GAP, 3), 255, np.uint8)
     font, scale = cv2.FONT_HERSHEY_SIMPLEX, 0.42
     text = text.encode("ascii", "replace").decode()  # the font has no other letters
-    keep = len(text)
-    while cv2.getTextSize(shown := _cut(text, keep), font, scale, 1)[0][0] > strip.shape[1] - 12:
+    cut, keep = text, len(text)
+    while cv2.getTextSize(cut, font, scale, 1)[0][0] > strip.shape[1] - 12:
         keep -= 1
-    cv2.putText(strip, shown, (GAP, CAPTION - 5), font, scale, INK, 1, cv2.LINE_AA)
+        head = max(1, keep // 2 - 2)
+        cut = f"{text[:head]}...{text[len(text) - max(1, keep - head - 3) :]}"
+    cv2.putText(strip, cut, (GAP, CAPTION - 5), font, scale, INK, 1, cv2.LINE_AA)
     return strip
-
-
-def _cut(text: str, keep: int) -> str:
-    if len(text) <= keep:
-        return text
-    head = max(1, keep // 2 - 2)
-    return f"{text[:head]}...{text[len(text) - max(1, keep - head - 3) :]}"
 
 
 # The images that a method segments worst, as a list or as a sheet of pictures.
@@ -126,7 +106,7 @@ def worst_images(
     """
     if count < 1:
         raise UsageError(f"the worst {count} images are none; ask for 1 or more")
-    facts = image_metric(protocol.primary) if metric is None else _facts(metric)
+    facts = image_metric(metric or protocol.primary)
     values = [(image_value(row, facts.key), row["image"]) for row in rows]
     known = [(value, image) for value, image in values if value is not None]
     if not known:
@@ -153,11 +133,8 @@ def write_worst(
 
 def image_metric(key: str) -> Metric:
     """Return the metric that images have for one of a data set; raises UsageError for none."""
-    return _facts(key.removesuffix("_dataset"))
-
-
-def _facts(key: str) -> Metric:
-    if key in ("miss", "false_alarm"):
+    key = key.removesuffix("_dataset")
+    if key in ("miss", "false_alarm"):  # which images have by their counts alone
         return get_metric(f"{key}_dataset")
     return known_metrics().get(key) or get_metric(key)
 
@@ -217,13 +194,14 @@ def _draw(
     axes = figure.add_subplot()
     floor = 1.0
     for index, (name, curve) in enumerate(curves.items()):
-        xs, ys = _points(kind, curve)
-        style = {
-            "color": COLOURS[index % len(COLOURS)],
-            "linestyle": DASHES[index // len(COLOURS) % len(DASHES)],
-            "linewidth": 1.8,
-        }
-        axes.plot(xs, ys, label=_plain(name), **style)
+        xs, ys = {
+            "pr": (curve.recall, curve.precision),
+            "f": (curve.thresholds, curve.f),
+            "e": (curve.thresholds, curve.e),
+        }[kind]
+        colour = COLOURS[index % len(COLOURS)]
+        dashes = DASHES[index // len(COLOURS) % len(DASHES)]
+        axes.plot(xs, ys, label=_plain(name), color=colour, linestyle=dashes, linewidth=1.8)
         floor = min(floor, *ys)
     beta = f"$\\beta^2 = {protocol.f_beta2:g}$"
     across, up = {
@@ -238,8 +216,7 @@ def _draw(
     axes.set_title(_plain(dataset), fontsize=10)
     axes.grid(True, color="#DDDDDD", linewidth=0.6)
     axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=8, framealpha=0.9, ncols=1 + (len(curves) > 8))
 
 
@@ -247,12 +224,6 @@ def _plain(text: str) -> str:
     """Return text that matplotlib shows as it is: no formula, and no label that it would hide."""
     text = text.replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text
-
-
-def _points(kind: str, curve: Curves) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    if kind == "pr":
-        return curve.recall, curve.precision
-    return curve.thresholds, curve.f if kind == "f" else curve.e
 
 
 def _rendered(figure: Any, form: str) -> bytes:

@@ -19,7 +19,6 @@ from lpmoe_bench.metrics.scorer import Scorer
 
 # What is suspicious about maps, image by image and as one sentence for a whole folder.
 
-
 Found = Mapping[str, Sequence[str]]  # names of images by check, sorted
 
 SHOWN, STRETCH = 3, 2.0  # a map that spans less than 255 / STRETCH is stretched strongly
@@ -47,6 +46,7 @@ CHECKS = {
 
 def look_at(pred: np.ndarray, mask: PreparedMask) -> Iterator[str]:
     """Yield the checks that a map, uint8 (h, w) of its mask's size, does not pass."""
+    # By the histogram and means of OpenCV: this is done for every map, beside its scores.
     levels = np.flatnonzero(cv2.calcHist([pred], [0], None, [256], [0, 256]))
     low, high = int(levels[0]), int(levels[-1])
     if low == high:
@@ -87,30 +87,17 @@ def mask_sentences(found: Found, total: int) -> list[str]:
     return [_sentence(found[flag], total, "masks", UNUSUAL[flag]) for flag in found]
 
 
-def look_swapped(found: Found, mask_flags: Found, total: int) -> bool:
-    """Whether all maps hold two values only and their masks grey levels, as if swapped."""
-    binary = found.get("two values", ())
-    return len(binary) == total and set(binary) <= set(mask_flags.get("grey levels", ()))
-
-
 def _sentence(names: Sequence[str], total: int, kind: str, text: str) -> str:
     first = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
     return f"{len(names)} of {total} {kind} {text} ({first})"
 
 
-def check_counts(found: Found) -> dict[str, int]:
-    """Return how many maps did not pass, by the name a record has for each check."""
-    return {CHECKS[check][0]: len(names) for check, names in found.items()}
-
-
 def refuse_zero_one(found: Found, total: int, protocol: Protocol, title: str) -> None:
     """Raise DataError where maps of 0 and 1 would all count as background."""
-    small = len(found.get("0 and 1", ()))
-    if (
-        small
-        and small + len(found.get("constant", ())) == total
-        and protocol.normalisation != ("minmax")
-    ):
+    # Divided by 255 as every map is, they would all lie below every threshold. A black map, which
+    # is constant, fits into such a folder.
+    small, constant = (len(found.get(check, ())) for check in ("0 and 1", "constant"))
+    if small and small + constant == total and protocol.normalisation != "minmax":
         raise DataError(
             f"the maps of {title} hold nothing above 1 of 255, and protocol {protocol.name} does "
             f"not stretch maps; save them with 255 for 1"
@@ -175,14 +162,14 @@ class Part:
         _join(self.mask_flags, other.mask_flags)
         self.problems += other.problems
 
-    def sort(self) -> Part:
-        """Put names into an order that does not depend on who finished first; return self."""
-        for found in (*self.checks, self.mask_flags):
-            ordered = {key: sorted(found[key]) for key in sorted(found)}
-            found.clear()
-            found |= ordered
-        self.problems.sort()
-        return self
+    def in_order(self) -> Part:
+        """Return the same in an order that does not depend on who finished first."""
+
+        def ordered(found: Found) -> dict[str, list[str]]:
+            return {key: sorted(found[key]) for key in sorted(found)}
+
+        checks, flags = list(map(ordered, self.checks)), ordered(self.mask_flags)
+        return Part(self.scorers, checks, flags, sorted(self.problems))
 
 
 def _join(ours: dict[str, list[str]], theirs: dict[str, list[str]]) -> None:
@@ -212,12 +199,11 @@ def score_items(job: ScoringJob, items: Iterable[Item], folders: int) -> Part:
 def _masks(job: ScoringJob, item: Item, part: Part) -> dict[int, PreparedMask]:
     """Return the mask by threshold; most jobs have one."""
     masks: dict[int, PreparedMask] = {}
-    for protocol in (variant.protocol for variant in job.variants):
-        if (threshold := protocol.mask_threshold) not in masks:
-            pixels, flags = inspect_mask(item.mask, threshold)
-            if not masks:
-                _join(part.mask_flags, {flag: [item.name] for flag in flags})
-            masks[threshold] = PreparedMask(pixels, threshold)
+    for threshold in dict.fromkeys(variant.protocol.mask_threshold for variant in job.variants):
+        pixels, flags = inspect_mask(item.mask, threshold)
+        if not masks:  # what is unusual is told of the protocol that counts
+            _join(part.mask_flags, {flag: [item.name] for flag in flags})
+        masks[threshold] = PreparedMask(pixels, threshold)
     return masks
 
 
@@ -231,16 +217,15 @@ def _score(
     index: int,
 ) -> None:
     read, checks = inspect_map(path)
-    first = masks[job.variants[0].protocol.mask_threshold]
-    fitted: dict[int, np.ndarray] = {}
+    counting = job.variants[0]
+    first = masks[counting.protocol.mask_threshold]
+    fitted = {how: fit(read, first.shape, how) for how in {v.interpolation for v in job.variants}}
     for variant, scorer in zip(job.variants, part.scorers[index], strict=True):
-        how, protocol = variant.interpolation, variant.protocol
-        if how not in fitted:
-            fitted[how] = fit(read, first.shape, how)
+        mask = masks[variant.protocol.mask_threshold]
         picture = image if scorer.extra else None
-        scorer.add(name, fitted[how], masks[protocol.mask_threshold], job.dataset, picture)
-    more = ["resized"] if read.shape != first.shape else []
-    checks = (*checks, *more, *look_at(fitted[job.variants[0].interpolation], first))
+        scorer.add(name, fitted[variant.interpolation], mask, job.dataset, picture)
+    resized = ["resized"] if read.shape != first.shape else []
+    checks = (*checks, *resized, *look_at(fitted[counting.interpolation], first))
     _join(part.checks[index], {check: [name] for check in checks})
 
 

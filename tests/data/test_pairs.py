@@ -9,7 +9,7 @@ import pytest
 from downloads import packaged, put
 from drawn_files import fill, make_pairs, noise_image, square_mask, write
 
-from lpmoe_bench.data.pairs import Pair, find_pairs, read_pair, read_stems, split_pairs, table_pairs
+from lpmoe_bench.data.pairs import Pair, find_pairs, read_names, read_pair, split_pairs, table_pairs
 from lpmoe_bench.errors import DataError
 
 
@@ -74,14 +74,14 @@ def test_broken_lists(tmp_path, content, sentence):
     path = tmp_path / "train.txt"
     path.write_bytes(content)
     with pytest.raises(DataError, match=sentence):
-        read_stems(path)
+        read_names(path)
     with pytest.raises(DataError, match="cannot be read"):
-        read_stems(tmp_path / "none.txt")
+        read_names(tmp_path / "none.txt")
 
 
 def test_lists_may_come_from_windows(tmp_path):
     (tmp_path / "a.txt").write_bytes("\ufeffx y\r\nz\r\n".encode())
-    assert read_stems(tmp_path / "a.txt") == ["x y", "z"]
+    assert read_names(tmp_path / "a.txt") == ["x y", "z"]
 
 
 def test_image_and_mask_of_different_sizes(tmp_path):

@@ -1,85 +1,22 @@
 """The audit: every image of the sets compared with every other, exact and near, groups apart."""
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 
+from lpmoe_bench.console import Terminal
 from lpmoe_bench.data.audit import groups as grouping
 from lpmoe_bench.data.audit import search
-from lpmoe_bench.data.library.verify import Bars
 from lpmoe_bench.data.registry import Dataset
 from lpmoe_bench.data.tasks import MANIFESTS
 from lpmoe_bench.errors import ResourceError
 from lpmoe_bench.files import write_atomically
-
-# What is said of a set's groups: how many there are, and which lie in two splits.
-
-
-def join_alike(
-    images: Sequence[grouping.Image], matches: Iterable[search.Match], sets: set[str]
-) -> list[grouping.Image]:
-    """Make near duplicates of these sets one group each, where no group is known: by likeness."""
-    joined = list(images)
-    pairs = [
-        (match.first, match.second)
-        for match in matches
-        if not match.exact
-        and images[match.first].dataset == images[match.second].dataset
-        and images[match.first].dataset in sets
-        and not (images[match.first].group and images[match.second].group)
-    ]
-    for members in grouping.connected(pairs):
-        known = {images[k].group for k in members if images[k].group}
-        label = f"{images[members[0]].dataset}: like {images[members[0]].name}"
-        for k in members:
-            joined[k] = replace(joined[k], group=min(known) if len(known) == 1 else label)
-    return joined
-
-
-def report_groups(
-    one: grouping.Gathered, images: Sequence[grouping.Image], pairs: Sequence[tuple[str, str]]
-) -> grouping.SetGroups | None:
-    """Return what is known of a set's groups; None for a set whose entry names none."""
-    rule = one.dataset.groups
-    if rule is None:
-        return None
-    members: dict[str, list[grouping.Image]] = {}
-    for image in images:
-        if image.dataset == one.dataset.name and image.group:
-            members.setdefault(image.group, []).append(image)
-    several = {name: inner for name, inner in members.items() if len(inner) > 1}
-    source = one.groups
-    if rule.alike:
-        source += f"; near duplicates are taken for one {rule.what}"
-    shared = {}
-    for name, inner in several.items():
-        where = _where(inner)
-        if any(a in where and b in where for a, b in pairs):
-            shared[name] = where
-    return grouping.SetGroups(
-        dataset=one.dataset.name,
-        what=rule.what,
-        source=source,
-        count=len(several),
-        images=sum(map(len, several.values())),
-        shared=shared,
-    )
-
-
-def _where(images: Sequence[grouping.Image]) -> dict[str, list[str]]:
-    """Return {split: names} of a group."""
-    found: dict[str, list[str]] = {}
-    for image in images:
-        for split in image.splits:
-            found.setdefault(split, []).append(image.name)
-    return found
-
 
 FOLDER = "audit"  # of the cache: signatures by set, reports by everything that they depend on
 
@@ -88,7 +25,7 @@ def audit_sets(
     datasets: Sequence[Dataset],
     root: Path | None,
     cache: Path,
-    bars: Bars,
+    terminal: Terminal,
     features: search.FeatureLikeness | None = None,
     why_not: str = "",
 ) -> grouping.Audit:
@@ -99,14 +36,13 @@ def audit_sets(
     """
     sets = []
     for dataset in datasets:
-        with bars.bar(f"opening {dataset.name}", 1) as bar:
+        with terminal.bar(f"opening {dataset.name}", 1) as bar:
             sets.append(grouping.gather_images(dataset, root, cache / MANIFESTS))
             bar.update(1, 1)
     file = cache / FOLDER / f"report-{_key(sets, features)}.json"
-    known = _kept(file)
-    if known is not None:
-        return known
-    found = _audit(sets, cache / FOLDER, bars, features, why_not)
+    with suppress(OSError, ValueError):  # not there, or not what was written: made again
+        return grouping.Audit.model_validate_json(file.read_text(encoding="utf-8"))
+    found = _audit(sets, cache / FOLDER, terminal, features, why_not)
     with suppress(ResourceError):  # a full or read-only disk: the next time is slower, that is all
         write_atomically(file, found.model_dump_json())
     return found
@@ -122,51 +58,98 @@ def _key(sets: Sequence[grouping.Gathered], features: search.FeatureLikeness | N
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:24]
 
 
-def _kept(file: Path) -> grouping.Audit | None:
-    try:
-        return grouping.Audit.model_validate_json(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, ValidationError):
-        return None
-
-
 def _audit(
     sets: list[grouping.Gathered],
     cache: Path,
-    bars: Bars,
+    terminal: Terminal,
     features: search.FeatureLikeness | None,
     why_not: str,
 ) -> grouping.Audit:
     images = [image for one in sets for image in one.images]
     splits = [split for one in sets for split in one.splits]
-    found = [_signatures(one, cache, bars) for one in sets]
+    found = [search.signatures(one.dataset.name, one.images, cache, terminal) for one in sets]
     together = search.Signatures(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
-    matches, candidates = search.find_matches(images, together, bars, features)
+    matches, candidates = search.find_matches(images, together, terminal, features)
+    # Only after the search: it asks the backbone about all that the set's own groups leave open.
     alike = {one.dataset.name for one in sets if one.dataset.groups and one.dataset.groups.alike}
-    images = join_alike(images, matches, alike)
+    images = _join_alike(images, matches, alike)
     pairs = grouping.compared(splits)
     duplicates = [_duplicate(match, images, pairs) for match in matches]
     duplicates += _same_files(images, pairs)
+    remarks = [
+        f"{split.label} is a part of {', '.join(split.within)}: these are not compared"
+        for split in splits
+        if split.within
+    ]
+    if features is None and why_not:
+        remarks.append(f"near duplicates are confirmed by pixels alone: {why_not}")
     return grouping.Audit(
         splits=splits,
         twins=sorted(duplicates, key=lambda t: (not t.between, t.kind, t.one, t.other)),
-        groups=[r for one in sets if (r := report_groups(one, images, pairs)) is not None],
+        groups=[_groups_of(one, images, pairs) for one in sets if one.dataset.groups],
         features=f"{features.backbone}, weights {features.sha256[:12]}" if features else "",
         candidates=candidates,
-        remarks=list(_remarks(splits, why_not if features is None else "")),
+        remarks=remarks,
     )
 
 
-def _signatures(one: grouping.Gathered, cache: Path, bars: Bars) -> search.Signatures:
-    paths, contents = [i.path for i in one.images], [i.content for i in one.images]
-    with bars.bar(f"reading {one.dataset.name}", len(paths)) as bar:
-        return search.signatures(paths, contents, cache, bar.update)
+def _join_alike(
+    images: Sequence[grouping.Image], matches: Iterable[search.Match], sets: set[str]
+) -> list[grouping.Image]:
+    """Make near duplicates of these sets one group each, where no group is known: by likeness."""
+    joined = list(images)
+    pairs = [
+        (match.first, match.second)
+        for match in matches
+        if not match.exact
+        and images[match.first].dataset == images[match.second].dataset
+        and images[match.first].dataset in sets
+        and not (images[match.first].group and images[match.second].group)
+    ]
+    for members in grouping.connected(pairs):
+        # One known group takes the others in. Two known ones are apart by the set's own word, so
+        # what links them gets a group of its own.
+        known = {images[k].group for k in members if images[k].group}
+        label = f"{images[members[0]].dataset}: like {images[members[0]].name}"
+        for k in members:
+            joined[k] = replace(joined[k], group=min(known) if len(known) == 1 else label)
+    return joined
+
+
+def _groups_of(
+    one: grouping.Gathered, images: Sequence[grouping.Image], pairs: Sequence[tuple[str, str]]
+) -> grouping.SetGroups:
+    """Return what is known of a set's groups: how many there are, and which lie in two splits."""
+    rule = one.dataset.groups
+    assert rule is not None
+    members: dict[str, list[grouping.Image]] = defaultdict(list)
+    for image in images:
+        if image.dataset == one.dataset.name and image.group:
+            members[image.group].append(image)
+    several = {name: inner for name, inner in members.items() if len(inner) > 1}
+    shared = {}
+    for name, inner in several.items():
+        where: dict[str, list[str]] = defaultdict(list)
+        for image in inner:
+            for split in image.splits:
+                where[split].append(image.name)
+        if any(a in where and b in where for a, b in pairs):
+            shared[name] = where
+    more = f"; near duplicates are taken for one {rule.what}" if rule.alike else ""
+    return grouping.SetGroups(
+        dataset=one.dataset.name,
+        what=rule.what,
+        source=one.groups + more,
+        count=len(several),
+        images=sum(map(len, several.values())),
+        shared=shared,
+    )
 
 
 def _duplicate(
     match: search.Match, images: Sequence[grouping.Image], pairs: list[tuple[str, str]]
 ) -> grouping.Duplicate:
     one, other = images[match.first], images[match.second]
-    same = bool(one.group) and one.group == other.group
     return grouping.Duplicate(
         one=one.label,
         one_splits=list(one.splits),
@@ -176,16 +159,13 @@ def _duplicate(
         mirrored=match.mirrored,
         likeness=round(match.likeness, 4),
         features=None if match.features is None else round(match.features, 4),
-        between=between(one.splits, other.splits, pairs),
-        group=one.group if same else "",
+        between=[
+            (a, b)
+            for a, b in pairs
+            if (a in one.splits and b in other.splits) or (b in one.splits and a in other.splits)
+        ],
+        group=one.group if one.group == other.group else "",
     )
-
-
-def between(
-    one: Sequence[str], other: Sequence[str], pairs: list[tuple[str, str]]
-) -> list[tuple[str, str]]:
-    """Return those of the compared pairs of splits that two images lie in, one each."""
-    return [(a, b) for a, b in pairs if (a in one and b in other) or (b in one and a in other)]
 
 
 def _same_files(
@@ -206,17 +186,9 @@ def _same_files(
             )
 
 
-def _remarks(splits: Sequence[grouping.AuditedSplit], why_not: str) -> Iterator[str]:
-    for split in splits:
-        if split.within:
-            yield f"{split.label} is a part of {', '.join(split.within)}: these are not compared"
-    if why_not:
-        yield f"near duplicates are confirmed by pixels alone: {why_not}"
-
-
 # An audit as text for people, as JSON and as Markdown: names and counts, no paths, no pixels.
 
-KINDS = ("file", "exact", "near", "reframed")
+KINDS = {"file": "the same file", "exact": "exact", "near": "near", "reframed": "reframed"}
 SHOWN = 20  # of one kind in text; JSON has them all, Markdown too
 
 HOW = (
@@ -231,36 +203,15 @@ HOW = (
 )
 
 
-class AuditRow(NamedTuple):
-    """How many images two splits share, by kind."""
-
-    one: str
-    other: str
-    roles: str
-    file: int
-    exact: int
-    near: int
-    reframed: int
-    mirrored: int
-    grouped: int
-
-    @property
-    def any(self) -> bool:
-        return any(self[3:])
-
-
-def rows(audit: grouping.Audit) -> list[AuditRow]:
-    """Return one row for each pair of splits that was compared."""
+def _rows(audit: grouping.Audit) -> Iterator[tuple[str, str, dict[str, int]]]:
+    """Yield (splits, roles, images that they share by kind) for each pair that was compared."""
     roles = {split.label: split.role for split in audit.splits}
-    found = []
     for one, other in grouping.compared(audit.splits):
         here = [t for t in audit.twins if (one, other) in t.between]
         free = [t for t in here if not t.group]
-        file, exact, near, reframed = (sum(t.kind == kind for t in free) for kind in KINDS)
-        mirrored, grouped = sum(t.mirrored for t in free), len(here) - len(free)
-        both = f"{roles[one]}, {roles[other]}"
-        found.append(AuditRow(one, other, both, file, exact, near, reframed, mirrored, grouped))
-    return found
+        counts = {kind: sum(t.kind == kind for t in free) for kind in KINDS}
+        counts |= {"mirrored": sum(t.mirrored for t in free), "grouped": len(here) - len(free)}
+        yield f"{one} and {other}", f"{roles[one]}, {roles[other]}", counts
 
 
 def audit_json(audit: grouping.Audit) -> dict[str, Any]:
@@ -273,80 +224,91 @@ def audit_json(audit: grouping.Audit) -> dict[str, Any]:
 def audit_text(audit: grouping.Audit) -> str:
     """Return the findings for a terminal."""
     lines = [f"{s.label}: {s.images} images, for {s.role}" for s in audit.splits]
-    lines += ["", verdict(audit)]
-    lines += [f"  {row.one} and {row.other}: {_counts(row)}" for row in rows(audit) if row.any]
+    lines += ["", _verdict(audit)]
+    for splits, roles, counts in _rows(audit):
+        said = [f"{counts[kind]} {text}" for kind, text in KINDS.items() if counts[kind]]
+        said += [f"{counts['grouped']} of one group"] if counts["grouped"] else []
+        said += [f"{counts['mirrored']} of them mirrored"] if counts["mirrored"] else []
+        lines += [f"  {splits}: {', '.join(said)} ({roles})"] if said else []
     for title, duplicates in _lists(audit):
-        lines += ["", f"{title}:", *(f"  {text}" for text in _shown(duplicates))]
+        lines += ["", f"{title}:", *_first(f"  {_sentence(one)}" for one in duplicates)]
     for groups in audit.groups:
-        lines += ["", *_group_lines(groups)]
+        first, *others = _group_lines(groups)
+        lines += ["", first, *_first(f"  {line}" for line in others)]
     lines += ["", _confirmed(audit), HOW, *(f"note: {remark}" for remark in audit.remarks)]
     return "\n".join(lines)
 
 
 def audit_markdown(audit: grouping.Audit) -> str:
     """Return tables of splits and of what they share, then every finding by name."""
-    lines = [verdict(audit), "", "| split | for | images | content digest |", "|---|---|---|---|"]
+    lines = [_verdict(audit), "", "| split | for | images | content digest |", "|---|---|---|---|"]
     lines += [f"| {s.label} | {s.role} | {s.images} | `{s.digest[:16]}` |" for s in audit.splits]
-    said = rows(audit)
+    rows = list(_rows(audit))
     several = len({split.label.partition("/")[0] for split in audit.splits}) > 1
-    kept = [row for row in said if row.any] if several else said
+    # The pairs of many sets are many, and most share nothing; those of one set are all told.
+    kept = [row for row in rows if any(row[2].values())] if several else rows
     if kept:
         names = "splits, roles, same file, exact, near, reframed, of these mirrored, grouped"
         lines += ["", f"| {names.replace(', ', ' | ')} |", "|---|---|---|---|---|---|---|---|"]
-        lines += [f"| {r.one} and {r.other} | {' | '.join(map(str, r[2:]))} |" for r in kept]
+        for splits, roles, counts in kept:
+            lines.append(f"| {' | '.join((splits, roles, *map(str, counts.values())))} |")
     if several:
-        lines += ["", f"{len(said) - len(kept)} of {len(said)} pairs of splits share nothing."]
+        lines += ["", f"{len(rows) - len(kept)} of {len(rows)} pairs of splits share nothing."]
     for title, duplicates in _lists(audit):
-        lines += ["", f"{title}:", "", *(f"- {_words(t)}" for t in duplicates)]
+        lines += ["", f"{title}:", "", *(f"- {_sentence(one)}" for one in duplicates)]
     for groups in audit.groups:
-        lines += ["", *(f"{line.strip()}  " for line in _group_lines(groups, len(groups.shared)))]
+        lines += ["", *(f"{line}  " for line in _group_lines(groups))]
     lines += ["", _confirmed(audit), "", HOW]
     lines += [""] * bool(audit.remarks) + [f"- {remark}" for remark in audit.remarks]
     return "\n".join(lines) + "\n"
 
 
-def verdict(audit: grouping.Audit) -> str:
+def _verdict(audit: grouping.Audit) -> str:
     """Say in one sentence what was found."""
-    parts = [f"{_count(audit.leaks, 'duplicate') or 'No duplicate'} between splits or sets"]
-    if audit.reframed:
-        parts.append(f"{_count(audit.reframed, 'picture')} in two framings: look at them")
-    if audit.repeats:
-        parts.append(f"{_count(audit.repeats, 'pair')} within one split")
-    if audit.grouped:
-        parts.append(f"{_count(audit.grouped, 'near duplicate')} within groups, by nature")
+    kinds = (
+        (audit.leaks, "duplicate", "between splits or sets"),
+        (audit.reframed, "picture", "in two framings: look at them"),
+        (audit.repeats, "pair", "within one split"),
+        (audit.grouped, "near duplicate", "within groups, by nature"),
+    )
+    parts = [
+        f"{len(found)} {what}{'' if len(found) == 1 else 's'} {where}"
+        for found, what, where in kinds
+        if found
+    ]
+    if not audit.leaks:  # what the reader came for is always answered
+        parts.insert(0, "No duplicate between splits or sets")
     return "; ".join(parts) + "."
 
 
-def _count(duplicates: Sequence[grouping.Duplicate], what: str) -> str:
-    return f"{len(duplicates)} {what}{'' if len(duplicates) == 1 else 's'}" if duplicates else ""
-
-
 def _confirmed(audit: grouping.Audit) -> str:
-    pairs = f"{audit.candidates} pairs of images had close hashes"
+    pairs = f"{audit.candidates} pairs of images had close hashes; near duplicates are confirmed in"
     if audit.features:
         return (
-            f"{pairs}; near duplicates are confirmed in the features of {audit.features} (at least "
-            f"{search.LEAST_FEATURES}), but for those within a known group."
+            f"{pairs} the features of {audit.features} (at least {search.LEAST_FEATURES}), but for "
+            f"those within a known group."
         )
-    return f"{pairs}; near duplicates are confirmed in the pixels alone."
+    return f"{pairs} the pixels alone."
 
 
-def _lists(audit: grouping.Audit) -> Iterator[tuple[str, Sequence[grouping.Duplicate]]]:
-    if audit.leaks:
-        yield "Duplicates", audit.leaks
-    if audit.reframed:
-        yield "The same picture or scene in another framing", audit.reframed
-    if audit.repeats:
-        yield "Within one split, no leak", audit.repeats
+def _lists(audit: grouping.Audit) -> list[tuple[str, list[grouping.Duplicate]]]:
+    """Return (title, duplicates) of each kind that is named one by one, where there are any."""
+    lists = {
+        "Duplicates": audit.leaks,
+        "The same picture or scene in another framing": audit.reframed,
+        "Within one split, no leak": audit.repeats,
+    }
+    return [(title, found) for title, found in lists.items() if found]
 
 
-def _shown(duplicates: Sequence[grouping.Duplicate]) -> list[str]:
-    more = len(duplicates) - SHOWN
-    hidden = [f"and {more} more; --json and -o list all"] if more > 0 else []
-    return [_words(one) for one in duplicates[:SHOWN]] + hidden
+def _first(lines: Iterable[str]) -> list[str]:
+    """Return the first lines, and how many more there are."""
+    lines = list(lines)
+    more = len(lines) - SHOWN
+    return lines[:SHOWN] + ([f"  and {more} more; --json and -o list all"] if more > 0 else [])
 
 
-def _words(found: grouping.Duplicate) -> str:
+def _sentence(found: grouping.Duplicate) -> str:
     if found.kind == "file":
         return f"{found.one}: one file in {' and '.join(found.one_splits)}"
     places = [
@@ -361,22 +323,14 @@ def _words(found: grouping.Duplicate) -> str:
     return f"{' = '.join(places)}: {', '.join(facts)}"
 
 
-def _counts(row: AuditRow) -> str:
-    words = {"file": "the same file", "exact": "exact", "near": "near", "reframed": "reframed"}
-    words |= {"grouped": "of one group"}
-    said = [f"{getattr(row, key)} {text}" for key, text in words.items() if getattr(row, key)]
-    mirrored = [f"{row.mirrored} of them mirrored"] if row.mirrored else []
-    return f"{', '.join(said + mirrored)} ({row.roles})"
-
-
-def _group_lines(groups: grouping.SetGroups, most: int = SHOWN) -> list[str]:
+def _group_lines(groups: grouping.SetGroups) -> list[str]:
+    """Return a summary of a set's groups, then a line for each that lies in two splits."""
     lines = [
         f"{groups.dataset}, groups: {groups.source}. {groups.count} {groups.what}s of several "
         f"images ({groups.images} images), {len(groups.shared)} of them in two splits that should "
         f"be apart."
     ]
-    for name, where in list(groups.shared.items())[:most]:
+    for name, where in groups.shared.items():
         places = "; ".join(f"{split}: {', '.join(names)}" for split, names in where.items())
-        lines.append(f"  {name.partition(': ')[2]}: {places}")
-    more = len(groups.shared) - most
-    return lines + ([f"  and {more} more; --json and -o list all"] if more > 0 else [])
+        lines.append(f"{name.partition(': ')[2]}: {places}")
+    return lines

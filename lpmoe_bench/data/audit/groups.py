@@ -1,6 +1,5 @@
 """What an audit looks at and what it found: images, splits, groups."""
 
-import csv
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,19 +7,16 @@ from itertools import combinations
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from lpmoe_bench.data.pairs import split_pairs
+from lpmoe_bench.data.pairs import not_found, read_table, split_pairs
 from lpmoe_bench.data.registry import Dataset, Groups
 from lpmoe_bench.data.splits import Split, contents, digest_of
-from lpmoe_bench.errors import DataError
 
 # What an audit found: images that are in two places, groups, and how it was looked for.
 
-
 VERSION = 1  # of the method: what is kept of another version is not used
-
-Role = Literal["train", "validation", "test"]
 
 
 class _Model(BaseModel):
@@ -32,7 +28,7 @@ class AuditedSplit(_Model):
     within: splits of the same set that hold all of its images, so that they are not compared."""
 
     label: str
-    role: Role
+    role: Literal["train", "validation", "test"]
     images: int
     digest: str
     within: list[str] = []
@@ -123,9 +119,11 @@ def known_groups(dataset: Dataset, place: Path, names: Iterable[str]) -> tuple[d
         return {}, ""
     sure = "" if rule.confirmed else "; a list not confirmed by the set's own"
     if rule.table and (place / rule.table[0]).is_file():
-        table = _read(place / rule.table[0], *rule.table[1:])
+        file, image, group = rule.table
+        rows = read_table(place / file, image, group)
+        table = {row[image]: row[group] for row in rows if row[image] and row[group]}
         found = {name: table[name] for name in names if name in table}
-        return found, f"{rule.what}s of {len(found)} images by {rule.table[0]}{sure}"
+        return found, f"{rule.what}s of {len(found)} images by {file}{sure}"
     if rule.starts:
         found = {name: group for name in names if (group := _by_number(rule, name))}
         return found, f"{rule.what}s of {len(found)} images by their numbers{sure}"
@@ -140,34 +138,20 @@ def _by_number(rule: Groups, name: str) -> str:
     return str(bisect_right(rule.starts, int(name)))
 
 
-def _read(path: Path, name: str, group: str) -> dict[str, str]:
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"table {path} cannot be read ({error})") from None
-    if not rows or not {name, group} <= rows[0].keys():
-        raise DataError(f"table {path} must have rows with the columns {name} and {group}")
-    return {row[name]: row[group] for row in rows if row[name] and row[group]}
-
-
 def connected(pairs: Iterable[Sequence[int]]) -> list[list[int]]:
     """Return what pairs of numbers join, each sorted, in the order of their first."""
-    root: dict[int, int] = {}
+    from scipy import sparse  # here, since whoever reads a kept audit has nothing to join
+    from scipy.sparse.csgraph import connected_components
 
-    def find(item: int) -> int:
-        root.setdefault(item, item)
-        while root[item] != item:
-            root[item] = root[root[item]]
-            item = root[item]
-        return item
-
-    for one, other in pairs:
-        first, second = sorted((find(one), find(other)))
-        root[second] = first
+    ends = np.array(list(pairs), int).reshape(-1, 2)
+    if not len(ends):
+        return []
+    numbers, places = np.unique(ends, return_inverse=True)
+    places = places.reshape(-1, 2).T
+    graph = sparse.coo_array((np.ones(len(ends)), places), (len(numbers), len(numbers)))
     joined: dict[int, list[int]] = {}
-    for item in sorted(root):
-        joined.setdefault(find(item), []).append(item)
+    for number, label in zip(numbers, connected_components(graph, False)[1], strict=True):
+        joined.setdefault(int(label), []).append(int(number))
     return list(joined.values())
 
 
@@ -204,24 +188,36 @@ class Gathered:
 def gather_images(dataset: Dataset, root: Path | None, cache: Path | None) -> Gathered:
     """List the images of all splits of a set that are there; raises DataError when none is."""
     place = dataset.location(root)
-    names = dataset.split_names if place else []
-    listed: dict[str, dict[Path, tuple[str, str]]] = {}
+    if place is None:
+        raise not_found(dataset, root)
+    listed: dict[str, dict[Path, tuple[str, str]]] = {}  # {split: {image: (name, checksum)}}
     digests: dict[str, str] = {}
-    for name in names:
-        assert place is not None
+    for name in dataset.split_names:
         pairs = split_pairs(dataset, place, name)
-        if pairs is None:
-            continue
-        read = list(contents(Split(dataset.name, name, (), ""), pairs, cache))
-        digests[name] = digest_of(read)
-        listed[name] = {p.image: (p.name, facts.content.partition("\0")[0]) for p, facts in read}
+        if pairs is not None:
+            read = list(contents(Split(dataset.name, name), pairs, cache))
+            digests[name] = digest_of(read)
+            listed[name] = {pair.image: (pair.name, facts.image_checksum) for pair, facts in read}
     if not listed:
-        where = f"under {root}" if root else "anywhere (LPMOE_BENCH_DATA is not set)"
-        raise DataError(f"{dataset.name} is not {where}; see lpmoe-bench data show {dataset.name}")
-    assert place is not None
+        raise not_found(dataset, root)
+    splits = [
+        AuditedSplit(
+            label=f"{dataset.name}/{name}",
+            role=dataset.role(name),
+            images=len(files),
+            digest=digests[name],
+            within=[
+                f"{dataset.name}/{other}"
+                for other, others in listed.items()
+                if other != name and files.keys() <= others.keys()
+            ],
+        )
+        for name, files in listed.items()
+    ]
+    # Each file once, however many splits list it: those share one image, and not two equal ones.
     facts = {path: fact for files in listed.values() for path, fact in files.items()}
     groups, source = known_groups(dataset, place, [name for name, _ in facts.values()])
-    splits = [_split(dataset, name, listed, digests[name]) for name in listed]
+    what = f"{dataset.name}: {dataset.groups.what}" if dataset.groups else ""
     images = [
         Image(
             dataset.name,
@@ -229,27 +225,11 @@ def gather_images(dataset: Dataset, root: Path | None, cache: Path | None) -> Ga
             path,
             content,
             tuple(f"{dataset.name}/{split}" for split in listed if path in listed[split]),
-            group_label(dataset, groups[name]) if name in groups else "",
+            f"{what} {groups[name]}" if name in groups else "",
         )
         for path, (name, content) in sorted(facts.items())
     ]
     return Gathered(dataset, splits, images, source)
-
-
-def group_label(dataset: Dataset, group: str) -> str:
-    assert dataset.groups is not None
-    return f"{dataset.name}: {dataset.groups.what} {group}"
-
-
-def _split(
-    dataset: Dataset, name: str, listed: dict[str, dict[Path, tuple[str, str]]], digest: str
-) -> AuditedSplit:
-    files = listed[name].keys()
-    around = [n for n in listed if n != name and files <= listed[n].keys()]
-    labels = [f"{dataset.name}/{n}" for n in around]
-    label = f"{dataset.name}/{name}"
-    role = dataset.role(name)
-    return AuditedSplit(label=label, role=role, images=len(files), digest=digest, within=labels)
 
 
 def compared(splits: Sequence[AuditedSplit]) -> list[tuple[str, str]]:

@@ -4,9 +4,10 @@ import hashlib
 import io
 import os
 import zipfile
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -14,15 +15,14 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from lpmoe_bench.console import OnProgress
+from lpmoe_bench.console import OnProgress, Terminal
 from lpmoe_bench.data.audit.groups import Image
 from lpmoe_bench.data.images import read_image
-from lpmoe_bench.data.library.verify import Bars
+from lpmoe_bench.data.splits import in_threads
 from lpmoe_bench.errors import ResourceError
 from lpmoe_bench.files import write_atomically
 
 # How alike two thumbnails are once one is laid onto the other: correlation of fine structure.
-
 
 COARSE_SIDE = 32
 HOPELESS = 0.4  # correlation at half the size, below which the full size is not tried
@@ -62,6 +62,8 @@ def likeness(one: Prepared, other: Prepared) -> Alike:
     one endoscope, have the same coarse layout.
     """
     as_they_are = Alike(_correlation(one.fine, other.fine), 0.0)
+    # Half the size first: it is quick, most pairs end there, and what it finds is a start near
+    # enough for the full size to converge to the right place.
     warp = _align(one.half, other.half, np.eye(2, 3, dtype=np.float32), 20)
     if warp is None or _laid(one.half, fine(one.half), other.half, warp) < HOPELESS:
         return as_they_are
@@ -75,6 +77,7 @@ def likeness(one: Prepared, other: Prepared) -> Alike:
 
 
 def _shift(warp: np.ndarray, side: int) -> float:
+    # An affine map moves some corner furthest of all.
     last = side - 1
     corners = np.array([[0, 0, 1], [last, 0, 1], [0, last, 1], [last, last, 1]])
     return float(np.abs(corners @ warp.T - corners[:, :2]).max()) / side
@@ -93,10 +96,10 @@ def _align(
 ) -> np.ndarray | None:
     """Return the affine map that lays the second onto the first; None when there is no sane one."""
     until = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, iterations, 1e-4)
-    everywhere = np.ones(one.shape, np.uint8)
+    mask, blur = np.ones(one.shape, np.uint8), 5
     try:
         _, warp = cv2.findTransformECC(
-            one, other, start.copy(), cv2.MOTION_AFFINE, until, everywhere, 5
+            one, other, start.copy(), cv2.MOTION_AFFINE, until, mask, blur
         )
     except cv2.error:  # it did not converge
         return None
@@ -107,17 +110,13 @@ def _align(
 def _laid(one: np.ndarray, of_one: np.ndarray, other: np.ndarray, warp: np.ndarray) -> float:
     """Return the correlation where both are once the second is laid onto the first; of_one: the
     fine structure of the first."""
-    size, inverse = one.shape[::-1], cv2.WARP_INVERSE_MAP
-    moved = cv2.warpAffine(
-        other, warp, size, flags=cv2.INTER_LINEAR | inverse, borderMode=cv2.BORDER_REPLICATE
-    )
-    inside = cv2.warpAffine(
-        np.ones(other.shape, np.uint8), warp, size, flags=cv2.INTER_NEAREST | inverse
-    )
-    inside = cv2.erode(
-        inside, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0
-    )
-    both = inside > 0
+    size = one.shape[::-1]
+    linear, nearest = (k | cv2.WARP_INVERSE_MAP for k in (cv2.INTER_LINEAR, cv2.INTER_NEAREST))
+    moved = cv2.warpAffine(other, warp, size, flags=linear, borderMode=cv2.BORDER_REPLICATE)
+    inside = cv2.warpAffine(np.ones(other.shape, np.uint8), warp, size, flags=nearest)
+    # Without its outermost pixels, whose fine structure is made of the replicated border.
+    block = np.ones((3, 3), np.uint8)
+    both = cv2.erode(inside, block, borderType=cv2.BORDER_CONSTANT, borderValue=0) > 0
     if both.mean() < LEAST_OVERLAP:
         return -1.0
     return _correlation(of_one[both], fine(moved)[both])
@@ -167,35 +166,27 @@ class Signatures(NamedTuple):
     thumbnails: np.ndarray
 
 
-def signatures(
-    paths: Sequence[Path],
-    contents: Sequence[str],
-    cache: Path | None = None,
-    report: OnProgress | None = None,
-) -> Signatures:
-    """Read images, or take what is kept of files with these checksums under `cache`.
+def signatures(name: str, images: Sequence[Image], cache: Path, terminal: Terminal) -> Signatures:
+    """Read the images of a set, or take what is kept under `cache` of files with these checksums.
 
-    `report` is told (images read, all images). Raises DataError for an image that cannot be read.
+    Raises DataError for an image that cannot be read.
     """
-    file = None if cache is None else cache / f"{_key(contents)}.npz"
-    known = None if file is None else _load(file, len(paths))
-    if known is not None:
-        return known
+    text = "\n".join(("signatures 1", *(image.content for image in images)))
+    file = cache / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.npz"
     rows = []
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for done, row in enumerate(pool.map(_read, paths), start=1):
+    with terminal.bar(f"reading {name}", len(images)) as bar:
+        known = _load(file, len(images))
+        if known is not None:
+            return known
+        for row in in_threads(_read, [image.path for image in images]):
             rows.append(row)
-            if report is not None:
-                report(done, len(paths))
+            bar.update(len(rows), len(images))
     found = Signatures(*(np.stack(part) for part in zip(*rows, strict=True)))
-    if file is not None:
-        _keep(file, found)
+    data = io.BytesIO()
+    np.savez(data, **found._asdict())
+    with suppress(ResourceError):  # a full or read-only disk: the next time is slower, that is all
+        write_atomically(file, data.getvalue())
     return found
-
-
-def _key(contents: Sequence[str]) -> str:
-    text = "\n".join(("signatures 1", *contents))
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -237,18 +228,9 @@ def _load(file: Path, count: int) -> Signatures | None:
             found = Signatures(kept["pixels"], kept["hashes"], kept["thumbnails"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
-    wanted = ((count, 32, np.uint8), (count, 2, 2, np.uint64), (count, SIDE, SIDE, np.uint8))
-    sound = all((*a.shape, a.dtype) == w for a, w in zip(found, wanted, strict=True))
+    kinds = ((count, 32, np.uint8), (count, 2, 2, np.uint64), (count, SIDE, SIDE, np.uint8))
+    sound = all((*a.shape, a.dtype) == kind for a, kind in zip(found, kinds, strict=True))
     return found if sound else None
-
-
-def _keep(file: Path, found: Signatures) -> None:
-    data = io.BytesIO()
-    np.savez(data, **found._asdict())
-    try:
-        write_atomically(file, data.getvalue())
-    except ResourceError:
-        return  # a full or read-only disk: the next time is slower, that is all
 
 
 # Images whose hashes are close: all pairs, in blocks of XOR, never one by one.
@@ -259,20 +241,13 @@ MOST_BITS = 28
 BLOCK = 128  # rows at once: 50 MB for 50,000 images
 
 
-class Close(NamedTuple):
-    """Pairs of one block: indices first < second, and whether one is mirrored."""
-
-    first: np.ndarray
-    second: np.ndarray
-    mirrored: bool
-
-
 def close_pairs(
-    hashes: np.ndarray, report: Callable[[int, int], None] | None = None
-) -> Iterator[Close]:
-    """Yield the pairs that differ in at most MOST_BITS, as they are or one of them mirrored.
+    hashes: np.ndarray, report: OnProgress
+) -> Iterator[tuple[np.ndarray, np.ndarray, bool]]:
+    """Yield pairs that differ in at most MOST_BITS, as they are or one of them mirrored.
 
-    hashes: (n, 2, 2) as in Signatures. `report` is told (images compared, all images).
+    hashes: (n, 2, 2) as in Signatures. A block of pairs is (indices, larger indices, whether one is
+    mirrored). `report` is told (images compared, all images).
     """
     count = len(hashes)
     plain = np.ascontiguousarray(hashes[:, 0].T)  # (2, n)
@@ -280,13 +255,14 @@ def close_pairs(
     for start in range(0, count, BLOCK):
         rows = plain[:, start : start + BLOCK, None]
         for other, mirrored in ((plain, False), (mirror, True)):
+            # Bits that differ, counted for the two halves of the hash; from `start` on, since
+            # earlier rows have met these already.
             bits = np.bitwise_count(rows[0] ^ other[0][None, start:])
             bits += np.bitwise_count(rows[1] ^ other[1][None, start:])
             first, second = np.nonzero(bits <= MOST_BITS)
             once = first < second
-            yield Close(first[once] + start, second[once] + start, mirrored)
-        if report is not None:
-            report(min(start + BLOCK, count), count)
+            yield first[once] + start, second[once] + start, mirrored
+        report(min(start + BLOCK, count), count)
 
 
 # Correlation of fine structure, measured on nine real sets: copies that were cropped, shrunk,
@@ -303,8 +279,7 @@ KEPT = 4096  # thumbnails that are held prepared: an image has several candidate
 AT_ONCE = 1024  # pairs that wait for a thread
 
 
-@dataclass(frozen=True)
-class Match:
+class Match(NamedTuple):
     """Two images that show the same, by index, first < second. likeness: of their fine structure;
     shift: see Alike; features: likeness in the backbone's, None where it was not asked."""
 
@@ -318,36 +293,52 @@ class Match:
 
 
 def find_matches(
-    images: Sequence[Image], found: Signatures, bars: Bars, features: FeatureLikeness | None
+    images: Sequence[Image], found: Signatures, terminal: Terminal, features: FeatureLikeness | None
 ) -> tuple[list[Match], int]:
     """Return the images that show the same, and how many pairs had close hashes.
 
     With `features` a backbone confirms near duplicates, but for those of one known group, of which
     that is expected; without, the pixels alone.
     """
-    exact = list(_exact(images, found.pixels))
+
+    @lru_cache(KEPT)
+    def prepared(index: int, mirrored: bool) -> Prepared:
+        grey = found.thumbnails[index]
+        return prepare(np.ascontiguousarray(grey[:, ::-1]) if mirrored else grey)
+
+    def compare(pair: tuple[int, int, bool]) -> Match:
+        one, other, mirrored = pair
+        alike = likeness(prepared(one, False), prepared(other, mirrored))
+        return Match(one, other, False, mirrored, alike.correlation, alike.shift)
+
     best: dict[tuple[int, int], Match] = {}
-    prepared, candidates, threads = _prepared(found), 0, min(8, os.cpu_count() or 1)
-    with bars.bar("comparing", len(images)) as bar, ThreadPoolExecutor(threads) as pool:
-        for close in close_pairs(found.hashes, bar.update):
-            candidates += len(close.first)
-            for match in _alike(found, close, prepared, pool):
-                pair = (match.first, match.second)
-                better = pair not in best or match.likeness > best[pair].likeness
-                if match.likeness >= SURE and better:
-                    best[pair] = match
+    candidates, threads = 0, min(8, os.cpu_count() or 1)
+    with terminal.bar("comparing", len(images)) as bar, ThreadPoolExecutor(threads) as pool:
+        for first, second, mirrored in close_pairs(found.hashes, bar.update):
+            candidates += len(first)
+            # Equal pixels are more than alike: they are found by their checksums.
+            differ = (found.pixels[first] != found.pixels[second]).any(axis=1)
+            pairs = zip(first[differ].tolist(), second[differ].tolist(), strict=True)
+            waiting = [(one, other, mirrored) for one, other in pairs]
+            for start in range(0, len(waiting), AT_ONCE):
+                for match in pool.map(compare, waiting[start : start + AT_ONCE]):
+                    # A pair may be close both as it is and mirrored: the better way counts.
+                    pair = (match.first, match.second)
+                    least = best[pair].likeness if pair in best else -1.0
+                    if match.likeness >= SURE and match.likeness > least:
+                        best[pair] = match
     near = [best[pair] for pair in sorted(best)]
-    return exact + (
-        near if features is None else _confirmed(images, near, bars, features)
-    ), candidates
+    if features is not None:
+        near = _confirmed(images, near, terminal, features)
+    return [*_exact(images, found.pixels), *near], candidates
 
 
 def _exact(images: Sequence[Image], pixels: np.ndarray) -> Iterator[Match]:
     """Yield images of equal pixels: each with the first of its own splits, and with the first of
     every other splits, so that many equal ones do not make as many pairs as their square."""
-    equal: dict[bytes, list[int]] = {}
+    equal: dict[bytes, list[int]] = defaultdict(list)
     for index, digest in enumerate(pixels):
-        equal.setdefault(digest.tobytes(), []).append(index)
+        equal[digest.tobytes()].append(index)
     for members in equal.values():
         first: dict[tuple[str, ...], int] = {}
         for index in members:
@@ -356,55 +347,22 @@ def _exact(images: Sequence[Image], pixels: np.ndarray) -> Iterator[Match]:
         yield from (Match(one, other, True) for one, other in sorted(pairs) if one != other)
 
 
-def _prepared(found: Signatures) -> Callable[[int, bool], Prepared]:
-    """Return what gives the thumbnail of an image, mirrored or not, as likeness wants it."""
-
-    @lru_cache(KEPT)
-    def prepared(index: int, mirrored: bool) -> Prepared:
-        thumbnail = found.thumbnails[index]
-        return prepare(np.ascontiguousarray(thumbnail[:, ::-1]) if mirrored else thumbnail)
-
-    return prepared
-
-
-def _alike(
-    found: Signatures,
-    close: Close,
-    prepared: Callable[[int, bool], Prepared],
-    pool: ThreadPoolExecutor,
-) -> Iterator[Match]:
-    """Yield how alike close pairs are, in order; equal ones are more than alike and left out."""
-
-    def compare(pair: tuple[int, int]) -> Match:
-        one, other = pair
-        alike = likeness(prepared(one, False), prepared(other, close.mirrored))
-        return Match(one, other, False, close.mirrored, alike.correlation, alike.shift)
-
-    differ = (found.pixels[close.first] != found.pixels[close.second]).any(axis=1)
-    pairs = list(zip(close.first[differ].tolist(), close.second[differ].tolist(), strict=True))
-    for start in range(0, len(pairs), AT_ONCE):
-        yield from pool.map(compare, pairs[start : start + AT_ONCE])
-
-
 def _confirmed(
-    images: Sequence[Image], near: list[Match], bars: Bars, features: FeatureLikeness
+    images: Sequence[Image], near: list[Match], terminal: Terminal, features: FeatureLikeness
 ) -> list[Match]:
     """Ask the backbone about those that no known group explains."""
-    kept = [m for m in near if _one_group(images, m)]
-    asked = [m for m in near if not _one_group(images, m)]
+    kept, asked = [], []
+    for match in near:
+        one, other = images[match.first].group, images[match.second].group
+        (kept if one and one == other else asked).append(match)
     if not asked:
         return kept
     questions = [Question(images[m.first].path, images[m.second].path, m.mirrored) for m in asked]
-    with bars.bar("confirming in the backbone's features", len(asked)) as bar:
+    with terminal.bar("confirming in the backbone's features", len(asked)) as bar:
         values = features.compare(questions, bar.update)
     kept += [
-        replace(match, features=value)
+        match._replace(features=value)
         for match, value in zip(asked, values, strict=True)
         if value >= LEAST_FEATURES
     ]
     return sorted(kept, key=lambda match: (match.first, match.second))
-
-
-def _one_group(images: Sequence[Image], match: Match) -> bool:
-    one, other = images[match.first].group, images[match.second].group
-    return bool(one) and one == other

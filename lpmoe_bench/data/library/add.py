@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import tempfile
@@ -17,11 +18,11 @@ import numpy as np
 from pydantic import ValidationError
 
 from lpmoe_bench.console import Terminal
-from lpmoe_bench.data.images import decode, read_whole
+from lpmoe_bench.data.images import decode, read_file
 from lpmoe_bench.data.library.archives import is_archive, unpack
 from lpmoe_bench.data.library.recognise import recognise
 from lpmoe_bench.data.library.verify import Verified, judge_pairs
-from lpmoe_bench.data.pairs import SOURCE, LonelyError, Pair, shown, split_pairs
+from lpmoe_bench.data.pairs import SOURCE, Pair, UnpairedError, shown, split_pairs
 from lpmoe_bench.data.registry import Dataset
 from lpmoe_bench.data.splits import Facts, Split, checked
 from lpmoe_bench.errors import BenchError, DataError, ResourceError, UsageError
@@ -50,11 +51,10 @@ class Added:
     missing: list[str] = field(default_factory=list)
 
     @property
-    def words(self) -> str:
+    def text(self) -> str:
         lines = [f"{self.dataset} is in {self.place}"]
         for one in self.splits:
-            said = "; ".join([f"{one.pairs} pairs", *one.remarks])
-            lines.append(f"  {one.label}: {said}")
+            lines.append(f"  {one.label}: {'; '.join([f'{one.pairs} pairs', *one.remarks])}")
         lines += [f"  not found in it: {', '.join(self.missing)}"] if self.missing else []
         lines += [f"  left out: {text}" for text in self.skipped]
         lines += [f"  put aside, yours to delete: {text}" for text in self.aside]
@@ -75,7 +75,8 @@ def with_layout(
         raise UsageError.unknown(f"split of {dataset.name}", split, dataset.split_names)
     facts = dataset.model_dump()
     if split is not None:
-        facts |= {"layouts": [{split: [[images, masks]]}], "splits": {}, "counts": {}, "local": []}
+        # What else is known of the set is of its own splits, which are none in this layout.
+        facts |= {"layouts": [{split: [[images, masks]]}], "splits": {}, "local": []}
         facts |= {"checksums": {}, "confirmed": False}
         facts["counts"] = {k: v for k, v in dataset.counts.items() if k == split}
     if object_:
@@ -128,26 +129,31 @@ def add_sources(
     try:
         with staging(root, dataset.name) as folder:
             tree, own = _tree(sources, folder, terminal), not sources[0].path.is_dir()
-            alone: dict[str, list[str]] | None = {} if skip else None
+            unpaired: dict[str, list[str]] | None = {} if skip else None
             with _named_after(sources, tree, own):
-                splits = recognise(dataset, tree, alone)
+                splits = recognise(dataset, tree, unpaired)
             if not replace:
                 refuse_present(dataset, root, list(splits))
-            added = Added(dataset.name, root / dataset.folder)
+            added, drafts = Added(dataset.name, root / dataset.folder), folder / "new"
             with _named_after(sources, tree, own):
-                drafts = [
-                    draft_split(dataset, name, pairs, folder / "new" / name, own, terminal, skip)
+                built = {
+                    name: build_split(dataset, name, pairs, drafts / name, own, terminal, skip)
                     for name, pairs in splits.items()
-                ]
-            origin = _origin(sources)
-            for draft in drafts:
-                lonely = (alone or {}).get(draft.place.name, [])
-                draft.skipped.extend(f"{draft.verified.label}: {text}" for text in lonely)
-                write_atomically(draft.place / SOURCE, _source_text(dataset, origin, draft))
-            for draft in drafts:
-                added.splits.append(draft.verified)
-                added.skipped += draft.skipped
-                added.aside += _install(draft.place, added.place / draft.place.name)
+                }
+            origin = []
+            for path in (source.path for source in sources):
+                checksum = f", sha256 {sha256_file(path)}" if path.is_file() else ""
+                origin.append(f"Taken from {path.name}{checksum}.")
+            for name, (verified, left_out) in built.items():
+                left_out += [f"{verified.label}: {text}" for text in (unpaired or {}).get(name, [])]
+                text = _source_text(dataset, name, origin, verified, left_out)
+                write_atomically(drafts / name / SOURCE, text)
+                added.splits.append(verified)
+                added.skipped += left_out
+            # All that the source can be refused for is past. Each split moves into place by a
+            # rename, so a kill leaves it either as it was or complete.
+            for name in built:
+                added.aside += _install(drafts / name, added.place / name)
             official = [name for name in dataset.split_names if name not in dataset.local]
             added.missing += [name for name in official if not _is_present(dataset, root, name)]
             return added
@@ -159,11 +165,9 @@ def add_sources(
 
 def refuse_present(dataset: Dataset, root: Path, splits: list[str]) -> None:
     """Raise DataError when one of these splits is there already, sound or not."""
-    place = dataset.location(root)
-    if place is None:
-        return
     for name in splits:
         if _is_present(dataset, root, name):
+            place = dataset.location(root)
             raise DataError(
                 f"{dataset.name}/{name} is in {place} already; --replace puts that aside, and "
                 f"lpmoe-bench data verify {dataset.name} says whether there is a need"
@@ -188,7 +192,7 @@ def _named_after(sources: list[SplitSource], tree: Path, own: bool) -> Iterator[
         if own:
             names = " and ".join(source.path.name for source in sources)
             text = text.replace(f"{tree}{os.sep}", "").replace(str(tree), names)
-        hint = "; --skip-broken leaves them out" if isinstance(error, LonelyError) else ""
+        hint = "; --skip-broken leaves them out" if isinstance(error, UnpairedError) else ""
         raise DataError(text + hint) from None
 
 
@@ -216,9 +220,8 @@ def _install(draft: Path, place: Path) -> list[str]:
     """Move a split into place; returns where what stood there was put."""
     aside: list[str] = []
     if place.exists():
-        number = 1
-        while (other := place.with_name(f".{place.name}-replaced-{number}")).exists():
-            number += 1
+        others = (place.with_name(f".{place.name}-replaced-{k}") for k in itertools.count(1))
+        other = next(path for path in others if not path.exists())
         os.rename(place, other)
         aside.append(str(other))
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -226,40 +229,22 @@ def _install(draft: Path, place: Path) -> list[str]:
     return aside
 
 
-def _origin(sources: list[SplitSource]) -> list[str]:
-    return [
-        f"Taken from {source.path.name}, sha256 {sha256_file(source.path)}."
-        if source.path.is_file()
-        else f"Taken from {source.path.name}."
-        for source in sources
-    ]
-
-
-def _source_text(dataset: Dataset, origin: list[str], draft: Draft) -> str:
+def _source_text(
+    dataset: Dataset, name: str, origin: list[str], verified: Verified, left_out: list[str]
+) -> str:
     """Say where a split is from; it lies beside its images."""
-    found = draft.verified
-    lines = [f"{dataset.title}, split {draft.place.name}: {found.pairs} pairs."]
+    lines = [f"{dataset.title}, split {name}: {verified.pairs} pairs."]
     lines += [f"Page: {dataset.page}"] if dataset.page else []
     lines += [f"Licence: {dataset.licence}"] if dataset.licence else []
-    lines += origin
-    lines.append(f"Checksum of the content: {found.checksum}")
-    lines += [f"Left out as broken: {text}" for text in draft.skipped]
+    lines += [*origin, f"Checksum of the content: {verified.checksum}"]
+    lines += [f"Left out as broken: {text}" for text in left_out]
     return "\n".join(lines) + "\n"
 
 
 # One split built beside its place: copied under one name a pair, masks converted, verified.
 
 
-@dataclass(frozen=True)
-class Draft:
-    """A split that is ready to be moved into place, and what was left out of it."""
-
-    place: Path
-    verified: Verified
-    skipped: list[str] = field(default_factory=list)
-
-
-def draft_split(
+def build_split(
     dataset: Dataset,
     name: str,
     pairs: Sequence[Pair],
@@ -267,10 +252,11 @@ def draft_split(
     own: bool,
     terminal: Terminal,
     skip: bool,
-) -> Draft:
+) -> tuple[Verified, list[str]]:
     """Build place/images and place/masks from pairs, which are moved if they are our `own`.
 
-    Raises DataError when pairs are broken and `skip` does not leave them out, or none is left.
+    Returns what was verified, and a sentence for each pair that was left out. Raises DataError when
+    pairs are broken and `skip` does not leave them out, or none is left.
     """
     with terminal.bar(f"copying {dataset.name}/{name}", len(pairs)) as bar:
         copied, broken = [], {}
@@ -280,7 +266,8 @@ def draft_split(
             except DataError as error:
                 broken[pair.name] = str(error)
             bar.update(done, len(pairs))
-    split = Split(dataset.name, name, tuple(copied), "")
+    # Read afresh where they lie now, so that what is verified is what will be used.
+    split = Split(dataset.name, name, tuple(copied))
     with terminal.bar(f"verifying {dataset.name}/{name}", len(copied)) as bar:
         read: list[tuple[Pair, Facts]] = []
         problems: list[str] = []
@@ -291,22 +278,18 @@ def draft_split(
             else:
                 read.append((pair, facts))
             bar.update(done, len(copied))
-    _judge_broken(split, broken, len(pairs), bool(read), skip)
+    if broken and not (skip and read):
+        hint = "--skip-broken leaves them out" if read else "none is left: nothing is taken"
+        raise DataError(
+            f"{len(broken)} of {len(pairs)} pairs of {split.label} are broken: "
+            f"{shown(broken.values(), '; ')}; {hint}"
+        )
     for pair in copied:
         if pair.name in broken:
             pair.image.unlink()
             pair.mask.unlink()
     left_out = [f"{dataset.name}/{name}: {text}" for text in broken.values()]
-    return Draft(place, judge_pairs(dataset, name, place, read, []), left_out)
-
-
-def _judge_broken(split: Split, broken: dict[str, str], total: int, left: bool, skip: bool) -> None:
-    if broken and not (skip and left):
-        hint = "--skip-broken leaves them out" if left else "none is left: nothing is taken"
-        raise DataError(
-            f"{len(broken)} of {total} pairs of {split.label} are broken: "
-            f"{shown(broken.values(), '; ')}; {hint}"
-        )
+    return judge_pairs(dataset, name, place, read, []), left_out
 
 
 def _copy(pair: Pair, place: Path, rule: str, own: bool) -> Pair:
@@ -340,7 +323,7 @@ def _converted(path: Path, rule: str) -> bytes | None:
     `nonzero`: object wherever a colour or index is not 0. A colour, `#rrggbb`: object where each
     channel is on the same side of the middle as the colour's, since resizing mixes colours.
     """
-    pixels = decode(path, read_whole(path), cv2.IMREAD_UNCHANGED)
+    pixels = decode(path, read_file(path), cv2.IMREAD_UNCHANGED)
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         pixels = pixels[..., :3] * (pixels[..., 3:] > 0)
     if rule == "nonzero":
@@ -367,7 +350,14 @@ def staging(root: Path, name: str) -> Iterator[Path]:
     Folders of this name's kind that nobody works in any more are removed first.
     """
     root.mkdir(parents=True, exist_ok=True)
-    _remove_left(root)
+    # A kill leaves its folder behind. The lock of a live owner tells it from those that are in use;
+    # one without a lock file yet may be of a process that has just made it.
+    for left in root.glob(".adding-*-*"):
+        owner = left / OWNER
+        with suppress(OSError):
+            young = not owner.exists() and time.time() - left.stat().st_mtime <= YOUNG_SECONDS
+            if left.is_dir() and not left.is_symlink() and not young and not is_locked(owner):
+                shutil.rmtree(left, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=f".adding-{name}-", dir=root))
     try:
         (folder / OWNER).touch()
@@ -378,17 +368,3 @@ def staging(root: Path, name: str) -> Iterator[Path]:
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _remove_left(root: Path) -> None:
-    for folder in root.glob(".adding-*-*"):
-        with suppress(OSError):
-            if folder.is_dir() and not folder.is_symlink() and _is_left(folder):
-                shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_left(folder: Path) -> bool:
-    """Whether no program holds the lock of a folder."""
-    if not (folder / OWNER).exists():
-        return time.time() - folder.stat().st_mtime > YOUNG_SECONDS
-    return not is_locked(folder / OWNER)

@@ -14,10 +14,12 @@ from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
 from lpmoe_bench.console import OnProgress
-from lpmoe_bench.data.pairs import SUFFIXES
+from lpmoe_bench.data.pairs import SUFFIXES, is_text
 from lpmoe_bench.errors import DataError, ResourceError
 from lpmoe_bench.files import write_failure
 
+# An archive is a stranger's file. What is unpacked of it can be no program, and can lie nowhere but
+# below the target; a header may lie about sizes, so bytes are counted as they come out.
 KEPT = (*SUFFIXES, ".csv", ".txt")  # nothing else is taken out: no program, no document
 NESTED = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".rar", ".7z")
 CHUNK_BYTES = 1 << 20
@@ -37,7 +39,7 @@ class ArchiveError(DataError):
 
 
 @dataclass(frozen=True)
-class Limits:
+class UnpackLimits:
     """How much an archive may hold: entries, bytes in all, and bytes for each of its own bytes once
     it has given `tolerated_bytes`; reserve_bytes of the disk are left free."""
 
@@ -80,7 +82,10 @@ def is_archive(path: Path) -> bool:
 
 
 def unpack(
-    archive: Path, target: Path, report: OnProgress | None = None, limits: Limits | None = None
+    archive: Path,
+    target: Path,
+    report: OnProgress | None = None,
+    limits: UnpackLimits | None = None,
 ) -> Unpacked:
     """Unpack images, tables and lists of an archive below a folder of its own.
 
@@ -89,14 +94,12 @@ def unpack(
     not every disk tells apart, or more than the limits allow, and ResourceError for a full disk;
     what was unpacked until then is the caller's to remove.
     """
-    limits, done = limits or Limits(), Unpacked()
+    done = Unpacked()
     try:
         size = archive.stat().st_size
-        room = shutil.disk_usage(target).free - limits.reserve_bytes
-        guard = _Guard(archive, size, min(limits.total_bytes, room), room, limits)
+        guard = _Guard(archive, size, shutil.disk_usage(target).free, limits or UnpackLimits())
         with open(archive, "rb") as file:
-            members = _zip(file) if zipfile.is_zipfile(archive) else _tar(file)
-            for member in members:
+            for member in _zip(file) if zipfile.is_zipfile(archive) else _tar(file):
                 _take(member, target, done, guard)
                 if report is not None:
                     report(min(member.at, size), size)
@@ -122,41 +125,40 @@ class _Guard:
 
     archive: Path
     size: int
-    most: int
-    room: int
-    limits: Limits
+    free_bytes: int  # of the disk, before anything was unpacked
+    limits: UnpackLimits
     entries: int = 0
     seen: dict[str, str] = field(default_factory=dict)
+
+    def refuse(self, why: str) -> None:
+        raise ArchiveError(self.archive, why)
 
     def enter(self, path: PurePosixPath) -> None:
         """Raise for a path that differs from another one in nothing but case."""
         for part in (path, *path.parents[:-1]):
             other = self.seen.setdefault(str(part).casefold(), str(part))
             if other != str(part):
-                raise ArchiveError(
-                    self.archive,
-                    f"holds both {other} and {part}, which not every disk tells apart; {BY_HAND}",
+                self.refuse(
+                    f"holds both {other} and {part}, which not every disk tells apart; {BY_HAND}"
                 )
 
     def count(self) -> None:
         """Raise for more entries than are sane, whether or not they are kept."""
         self.entries += 1
         if self.entries > self.limits.files:
-            raise ArchiveError(
-                self.archive, f"holds over {self.limits.files} files: nothing is taken"
-            )
+            self.refuse(f"holds over {self.limits.files} files: nothing is taken")
 
     def check(self, done: Unpacked) -> None:
         """Raise when what came out so far is more than is sane, or than the disk holds."""
-        if done.bytes > self.most:
-            if self.most == self.room:
+        room, most = self.free_bytes - self.limits.reserve_bytes, self.limits.total_bytes
+        if done.bytes > min(room, most):
+            if room <= most:
                 raise ResourceError(f"the disk is too full to unpack {self.archive}; free some")
-            raise ArchiveError(self.archive, f"unpacks to over {self.most} bytes; nothing is taken")
+            self.refuse(f"unpacks to over {most} bytes; nothing is taken")
         sane = max(self.limits.tolerated_bytes, self.limits.ratio * self.size)
         if done.bytes > sane:
-            raise ArchiveError(
-                self.archive,
-                f"is {self.size} bytes but unpacks to over {sane}: a bomb; nothing is taken",
+            self.refuse(
+                f"is {self.size} bytes but unpacks to over {sane}: a bomb; nothing is taken"
             )
 
 
@@ -164,8 +166,9 @@ def _take(member: Member, target: Path, done: Unpacked, guard: _Guard) -> None:
     """Write one member, if it is one that is kept."""
     guard.count()
     path = _inside(guard.archive, member.name)
+    # A link could lead later members out of the target, however sound their own paths are.
     if member.what not in ("a file", "a folder"):
-        raise ArchiveError(guard.archive, f"holds {member.what}, {member.name}; {BY_HAND}")
+        guard.refuse(f"holds {member.what}, {member.name}; {BY_HAND}")
     suffix = path.suffix.lower()
     if member.what == "a file" and suffix in NESTED:
         done.nested.append(member.name)
@@ -179,6 +182,7 @@ def _take(member: Member, target: Path, done: Unpacked, guard: _Guard) -> None:
     assert source is not None
     done.files += 1
     done.images += suffix in SUFFIXES
+    # "x": a second member of one name must not overwrite the first, which may be verified already.
     with source, open(place, "xb") as file:
         while chunk := source.read(CHUNK_BYTES):
             done.bytes += len(chunk)
@@ -189,8 +193,9 @@ def _take(member: Member, target: Path, done: Unpacked, guard: _Guard) -> None:
 
 def _inside(archive: Path, name: str) -> PurePosixPath:
     """Return a member's path; raises ArchiveError when it is not one below the target."""
-    if not name.isprintable() and any(0xD800 <= ord(letter) < 0xE000 for letter in name):
+    if not is_text(name):
         raise ArchiveError(archive, f"holds the name {name!a}, which is no UTF-8 text; {BY_HAND}")
+    # Some programs of Windows write its own separator into a zip; a colon names a drive there.
     path = PurePosixPath(name.replace("\\", "/"))
     strange = any(ord(letter) < 32 for letter in name) or ":" in name.partition("/")[0]
     if path.is_absolute() or ".." in path.parts or strange:
@@ -211,6 +216,7 @@ def _zip(file: IO[bytes]) -> Iterator[Member]:
 def _kind(info: zipfile.ZipInfo) -> str:
     if info.flag_bits & 1:
         return "an encrypted file"
+    # Unix programs keep the mode of a file in the upper half of these bits, as `stat` has it.
     mode = info.external_attr >> 16
     if stat.S_ISLNK(mode):
         return "a link"

@@ -7,7 +7,7 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from lpmoe_bench.console import OnProgress, Terminal
 from lpmoe_bench.data.library.add import Added, SplitSource, add_sources, refuse_present
@@ -18,17 +18,8 @@ from lpmoe_bench.files import sha256_file, write_atomically, write_failure
 
 # Fetching a data set that has direct archives: mirrors, checksums that are kept, then `add`.
 
-
 LOCK = "checksums.json"  # in the data folder: of every archive that was fetched
 DOWNLOADS = ".downloads"
-
-
-class Fetched(NamedTuple):
-    """An archive on disk, where it is from, and whether its checksum is recorded already."""
-
-    path: Path
-    url: str
-    recorded: bool
 
 
 def fetch_set(
@@ -54,16 +45,26 @@ def fetch_set(
         fetch_archive(dataset, archive, name, root, folder, terminal)
         for archive, name in zip(dataset.archives, file_names(dataset), strict=True)
     ]
-    sources = [SplitSource(f.path, a.folder) for f, a in zip(files, dataset.archives, strict=True)]
+    pairs = zip(files, dataset.archives, strict=True)
+    sources = [SplitSource(path, archive.folder) for (path, _), archive in pairs]
     try:
         added = add_sources(dataset, sources, root, terminal, replace=replace, skip=skip)
     except ArchiveError as error:
+        # Kept, a damaged archive would be found complete at every further call, and refused again.
         error.archive.unlink(missing_ok=True)
         why = str(error).removesuffix("; download it again")
         raise DataError(f"{why}; it is deleted, the same command downloads it again") from None
     except DataError as error:
         raise DataError(f"{error}; what was downloaded is kept in {folder}") from None
-    _record(root / LOCK, dataset.name, files)
+    lock = read_lock(root / LOCK)  # now: another process may have recorded its own meanwhile
+    new = {
+        key: {"url": url, "sha256": sha256_file(path), "bytes": path.stat().st_size}
+        for path, url in files
+        if not lock.get(key := f"{dataset.name}/{path.name}", {}).get("sha256")
+    }
+    if new:
+        text = json.dumps(lock | new, indent=2, sort_keys=True) + "\n"
+        write_atomically(root / LOCK, text)
     if not keep:
         shutil.rmtree(folder, ignore_errors=True)
     return added
@@ -82,8 +83,10 @@ def file_names(dataset: Dataset) -> list[str]:
 
 def fetch_archive(
     dataset: Dataset, archive: Archive, name: str, root: Path, folder: Path, terminal: Terminal
-) -> Fetched:
-    """Return one archive in a folder under a name, downloaded and of the right checksum."""
+) -> tuple[Path, str]:
+    """Return one archive in a folder under a name, of the right checksum, and its address."""
+    # A file that nobody published a checksum of is believed once; from then on, all mirrors and all
+    # later downloads must give the same bytes.
     recorded = read_lock(root / LOCK).get(f"{dataset.name}/{name}", {}).get("sha256")
     known = archive.checksum or (f"sha256:{recorded}" if recorded else None)
     failures = []
@@ -94,7 +97,7 @@ def fetch_archive(
             failures.append(str(error))
             continue
         if is_archive(path):
-            return Fetched(path, url, bool(recorded))
+            return path, url
         path.unlink()
         failures.append(f"{url} is no zip or tar archive")
     by_hand = f"download it from {dataset.page} and give it to lpmoe-bench data add {dataset.name}"
@@ -129,22 +132,6 @@ def read_lock(path: Path) -> dict[str, dict[str, Any]]:
     if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
         raise DataError(f"{path} holds no checksums by archive; correct it or move it away")
     return content
-
-
-def _record(path: Path, name: str, files: list[Fetched]) -> None:
-    """Write down the checksums that are not known yet."""
-    new = {
-        f"{name}/{file.path.name}": {
-            "url": file.url,
-            "sha256": sha256_file(file.path),
-            "bytes": file.path.stat().st_size,
-        }
-        for file in files
-        if not file.recorded
-    }
-    if new:
-        content = read_lock(path) | new
-        write_atomically(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
 ATTEMPTS = 5
@@ -192,6 +179,8 @@ class Resuming:
                 f"{url} could not be fetched in {ATTEMPTS} attempts ({why}); what came is kept, "
                 f"the same command goes on from there"
             )
+        # The note first: a kill between the two leaves a part that is fetched anew, and no note
+        # that would vouch for another file's part.
         self.note.unlink(missing_ok=True)
         os.replace(self.part, output_file)
 
@@ -204,7 +193,7 @@ class Resuming:
         hopeless = (failed.InvalidSchema, failed.InvalidURL, failed.TooManyRedirects)
         have, validator = self._kept(url)
         headers = {"Accept-Encoding": "identity", "User-Agent": "lpmoe-bench"}
-        if have:
+        if have:  # the rest if the file is the same, all of it if not: the server decides
             headers |= {"Range": f"bytes={have}-", "If-Range": validator}
         try:
             with requests.get(url, stream=True, timeout=TIMEOUT_SECONDS, headers=headers) as answer:
@@ -239,8 +228,15 @@ class Resuming:
             raise _Again("the server continued at another place")
         length = answer.headers.get("Content-Length", "")
         total = start + int(length) if length.isdigit() else 0
-        self._check_room(url, total, start)
+        if total > self.most_bytes:
+            raise DataError(f"{url} says it is {total} bytes; {self.most_bytes} are allowed")
         self.part.parent.mkdir(parents=True, exist_ok=True)
+        if total - start > shutil.disk_usage(self.part.parent).free:
+            raise ResourceError(
+                f"the disk is too full for {url}, {total} bytes; free some space and run the same "
+                f"command again"
+            )
+        # Before the first byte: a part without a note of what it is a part of is never continued.
         write_atomically(self.note, json.dumps({"url": url, "validator": _validator(answer)}))
         with open(self.part, "r+b" if start else "wb") as file:
             file.seek(start)
@@ -252,7 +248,7 @@ class Resuming:
         while piece := answer.raw.read1(PIECE_BYTES, decode_content=False):
             file.write(piece)
             got += len(piece)
-            if start + got > self.most_bytes:
+            if start + got > self.most_bytes:  # the head may have promised less, or nothing
                 raise DataError(f"{url} is over {self.most_bytes} bytes, which no set is")
             if self.report is not None:
                 self.report(start + got, max(total, start + got))
@@ -260,16 +256,6 @@ class Resuming:
                 if got - mark < SLOW_BYTES:
                     raise _Again(f"only {got - mark} bytes in {SLOW_SECONDS:g} seconds")
                 since, mark = time.monotonic(), got
-
-    def _check_room(self, url: str, total: int, have: int) -> None:
-        if total > self.most_bytes:
-            raise DataError(f"{url} says it is {total} bytes; {self.most_bytes} are allowed")
-        self.part.parent.mkdir(parents=True, exist_ok=True)
-        if total - have > shutil.disk_usage(self.part.parent).free:
-            raise ResourceError(
-                f"the disk is too full for {url}, {total} bytes; free some space and run the same "
-                f"command again"
-            )
 
 
 def _refuse(url: str, answer: Any) -> None:

@@ -24,28 +24,24 @@ class SplitState:
     problem: str = ""
 
     @property
-    def words(self) -> str:
+    def sentence(self) -> str:
         """How much of it is there."""
         if self.problem:
             return f"broken: {self.problem}"
-        if self.pairs is None:
-            return "missing" if self.official is None else f"missing, {self._official}"
+        there = "missing" if self.pairs is None else f"{self.pairs} pairs"
         if self.official in (None, self.pairs):
-            return f"{self.pairs} pairs"
-        return f"{self.pairs} pairs, {self._official}"
+            return there
+        return f"{there}, officially {self.official}" + (
+            "" if self.confirmed else " (not confirmed)"
+        )
 
     @property
     def short(self) -> str:
         """The same in a word or two."""
         if self.problem:
             return "broken"
-        return f"{self.pairs}" + (
-            f" of {self.official}" if self.official not in (None, self.pairs) else ""
-        )
-
-    @property
-    def _official(self) -> str:
-        return f"officially {self.official}" + ("" if self.confirmed else " (not confirmed)")
+        known = self.official not in (None, self.pairs)
+        return f"{self.pairs} of {self.official}" if known else f"{self.pairs}"
 
 
 @dataclass(frozen=True)
@@ -57,26 +53,22 @@ class SetState:
     splits: list[SplitState]
 
     @property
-    def word(self) -> str:
+    def state(self) -> str:
         """Found, partly found, broken or missing."""
         if any(split.problem for split in self.splits):
             return "broken"
-        found = [split.pairs is not None for split in self.splits if not split.local] or [
-            split.pairs is not None for split in self.splits
-        ]
-        return "found" if all(found) else "partly" if any(found) else self._rest()
-
-    def _rest(self) -> str:
+        # A set is found by its official splits; local ones are extras, unless it has no others.
+        official = [split for split in self.splits if not split.local] or self.splits
+        if all(split.pairs is not None for split in official):
+            return "found"
         return "partly" if any(split.pairs is not None for split in self.splits) else "missing"
 
     def as_json(self) -> dict[str, Any]:
         facts = self.dataset.model_dump(mode="json", exclude={"base", "layouts", "splits"})
-        splits = [asdict(split) for split in self.splits]
-        place = str(self.place) if self.place else None
         return facts | {
-            "state": self.word,
-            "place": place,
-            "splits": splits,
+            "state": self.state,
+            "place": str(self.place) if self.place else None,
+            "splits": [asdict(split) for split in self.splits],
             "get": how_to_get(self.dataset),
         }
 
@@ -84,25 +76,25 @@ class SetState:
 def set_state(dataset: Dataset, root: Path | None) -> SetState:
     """Look for the splits of a set under the data root; names are matched, no file is read."""
     place = dataset.location(root)
-    return SetState(dataset, place, [_split(dataset, place, name) for name in dataset.split_names])
-
-
-def _split(dataset: Dataset, place: Path | None, name: str) -> SplitState:
-    pairs, problem = None, ""
-    try:
-        found = None if place is None else split_pairs(dataset, place, name)
-        pairs = None if found is None else len(found)
-    except DataError as error:
-        problem = str(error)
-    return SplitState(
-        name,
-        dataset.role(name),
-        pairs,
-        dataset.counts.get(name),
-        dataset.is_confirmed(name),
-        name in dataset.local,
-        problem,
-    )
+    splits = []
+    for name in dataset.split_names:
+        pairs, problem = None, ""
+        try:
+            pairs = None if place is None else split_pairs(dataset, place, name)
+        except DataError as error:
+            problem = str(error)
+        splits.append(
+            SplitState(
+                split=name,
+                role=dataset.role(name),
+                pairs=None if pairs is None else len(pairs),
+                official=dataset.counts.get(name),
+                confirmed=dataset.is_confirmed(name),
+                local=name in dataset.local,
+                problem=problem,
+            )
+        )
+    return SetState(dataset, place, splits)
 
 
 def how_to_get(dataset: Dataset) -> str:
@@ -123,14 +115,12 @@ def overview(states: list[SetState]) -> list[tuple[str, str]]:
     """Return (set, one line) for a list of all sets."""
     lines = []
     for state in states:
+        dataset = state.dataset
         there = [s for s in state.splits if s.pairs is not None or s.problem]
-        what = ", ".join(f"{s.split} {s.short}" for s in there)
+        command = f"lpmoe-bench data {'fetch' if dataset.archives else 'show'} {dataset.name}"
+        rest = ", ".join(f"{s.split} {s.short}" for s in there) or command
         roles = "+".join(dict.fromkeys(split.role for split in state.splits))
-        command = f"lpmoe-bench data {'fetch' if state.dataset.archives else 'show'} "
-        rest = what or command + state.dataset.name
-        lines.append(
-            (state.dataset.name, f"{state.dataset.task:<7} {state.word:<8} {roles}: {rest}")
-        )
+        lines.append((dataset.name, f"{dataset.task:<7} {state.state:<8} {roles}: {rest}"))
     return lines
 
 
@@ -138,17 +128,20 @@ def details(state: SetState, root: Path | None) -> list[tuple[str, str]]:
     """Return (field, text) with all that a user may want to know about one set."""
     dataset = state.dataset
     where = str(state.place) if state.place else f"not under {root}" if root else UNSET
-    lines = [("data set", f"{dataset.name}: {dataset.title}"), ("task", dataset.task)]
-    lines += [("folder", where)]
+    lines = [
+        ("data set", f"{dataset.name}: {dataset.title}"),
+        ("task", dataset.task),
+        ("folder", where),
+    ]
     for split in state.splits:
         local = "; a local split, nobody's official one" if split.local else ""
-        lines.append((f"  {split.split}", f"{split.words} (for {split.role}){local}"))
+        lines.append((f"  {split.split}", f"{split.sentence} (for {split.role}){local}"))
     lines += [
         ("page", dataset.page),
         ("licence", dataset.licence),
         ("note", dataset.note),
         ("archives", "\n".join(archive.url[0] for archive in dataset.archives)),
-        ("get it", "" if state.word == "found" else how_to_get(dataset)),
+        ("get it", "" if state.state == "found" else how_to_get(dataset)),
         ("verify it", f"lpmoe-bench data verify {dataset.name}" if state.place else ""),
     ]
     return [(field, text) for field, text in lines if text]

@@ -1,6 +1,7 @@
 """Recognise a data set in a folder tree: its known layouts at any depth, else an obvious one."""
 
 import os
+from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -26,13 +27,24 @@ def recognise(
     folders = _folders(tree)
     found: dict[str, list[Pair]] = {}
     for split in dataset.split_names:
-        alone = None if left_out is None else left_out.setdefault(split, [])
-        pairs = _find(dataset, split, folders, tree, alone)
+        unpaired = None if left_out is None else left_out.setdefault(split, [])
+        pairs = _find(dataset, split, folders, tree, unpaired)
         if pairs is not None:
             found[split] = pairs
+    # A layout that is known is sure; a folder that merely looks like one is taken where none is.
     found = found or _obvious(dataset, folders, left_out)
     if not found:
-        raise DataError(_not_recognised(dataset, tree, folders))
+        layouts = [
+            " + ".join(item for part in parts for item in part)
+            for layout in dataset.layouts
+            for parts in layout.values()
+        ] or [f"{dataset.images} + {dataset.masks}"]
+        there = [str(folder.relative_to(tree)) for folder in folders[1:]]
+        raise DataError(
+            f"no split of {dataset.name} is recognised in {tree}: looked for "
+            f"{shown(layouts, '; ')}; found {shown(there) or 'no folders'}; name them: --split "
+            f"NAME --images DIR --masks DIR"
+        )
     return found
 
 
@@ -52,14 +64,16 @@ def _find(
     dataset: Dataset, split: str, folders: list[Path], tree: Path, left_out: list[str] | None
 ) -> list[Pair] | None:
     """Return the pairs of a split at the uppermost place that has it."""
-    above = [_from_above(layout, split, tree) for layout in _layouts(dataset, split)]
-    above = [_real(layout, split, tree.parent) for layout in above if layout is not None]
-    places = [(tree.parent, layout) for layout in above if layout is not None][:1]
+    layouts = list(_layouts(dataset, split))
+    above = filter(None, (_from_above(layout, split, tree) for layout in layouts))
+    real = filter(None, (_real(layout, split, tree.parent) for layout in above))
+    places = [(tree.parent, layout) for layout in real][:1]
     for folder in folders:
+        # All folders of one depth are looked at: two that fit are a doubt that only the user ends.
         if places and len(folder.parts) > len(places[0][0].parts):
             break
-        real = (_real(layout, split, folder) for layout in _layouts(dataset, split))
-        places += [(folder, layout) for layout in real if layout is not None][:1]
+        real = filter(None, (_real(layout, split, folder) for layout in layouts))
+        places += [(folder, layout) for layout in real][:1]
         plain = dataset.splits.get(split)
         if not places and plain and (folder / plain).is_file():
             return split_pairs(dataset, folder, split)
@@ -126,37 +140,19 @@ def _obvious(
     dataset: Dataset, folders: list[Path], left_out: dict[str, list[str]] | None
 ) -> dict[str, list[Pair]]:
     """Return splits of folders whose names leave no doubt: one of images beside one of masks."""
-    found: dict[str, list[tuple[Path, Path]]] = {}
+    found: dict[str, list[tuple[Path, Path]]] = defaultdict(list)
     for folder in folders:
         names = {path.name.lower(): path for path in folders if path.parent == folder}
-        images = [names[word] for word in IMAGES.split() if word in names]
-        masks = [names[word] for word in MASKS.split() if word in names]
+        images = [names[one] for one in IMAGES.split() if one in names]
+        masks = [names[one] for one in MASKS.split() if one in names]
         if len(images) == 1 and len(masks) == 1:
-            found.setdefault(_role(folder), []).append((images[0], masks[0]))
+            name = folder.name.lower()
+            role = "train" if "train" in name else "validation" if "val" in name else "test"
+            found[role].append((images[0], masks[0]))
     result: dict[str, list[Pair]] = {}
     for role, places in found.items():
         splits = [s for s in dataset.split_names if dataset.role(s) == role]
         if len(splits) == 1 and len(places) == 1:
-            alone = None if left_out is None else left_out.setdefault(splits[0], [])
-            result[splits[0]] = find_pairs(*places[0], left_out=alone)
+            unpaired = None if left_out is None else left_out.setdefault(splits[0], [])
+            result[splits[0]] = find_pairs(*places[0], left_out=unpaired)
     return result
-
-
-def _role(folder: Path) -> str:
-    name = folder.name.lower()
-    if "train" in name:
-        return "train"
-    return "validation" if "val" in name else "test"
-
-
-def _not_recognised(dataset: Dataset, tree: Path, folders: list[Path]) -> str:
-    wanted = [
-        " + ".join(item for part in parts for item in part)
-        for layout in dataset.layouts
-        for parts in layout.values()
-    ] or [f"{dataset.images} + {dataset.masks}"]
-    there = [str(folder.relative_to(tree)) for folder in folders[1:]]
-    return (
-        f"no split of {dataset.name} is recognised in {tree}: looked for {shown(wanted, '; ')}; "
-        f"found {shown(there) or 'no folders'}; name them: --split NAME --images DIR --masks DIR"
-    )

@@ -32,9 +32,11 @@ def outline(draw: Draw, shape: Shape) -> Array:
 def matched(field: Array, mask: Array, reference: Array) -> Array:
     """Map a field so that its values inside the mask are distributed as the reference's outside:
     then no threshold on tones tells where the object is."""
+    # Quantile by quantile: the value that a share of the own pixels lies below becomes that which
+    # the same share of the reference's lies below.
     levels = np.linspace(0, 1, 129)
-    own, wanted = np.quantile(field[mask], levels), np.quantile(reference[~mask], levels)
-    return np.interp(field, own, wanted)
+    own, target = np.quantile(field[mask], levels), np.quantile(reference[~mask], levels)
+    return np.interp(field, own, target)
 
 
 def shading(draw: Draw, mask: Array) -> Array:
@@ -72,9 +74,8 @@ def draw_scene(draw: Draw, shape: Shape) -> tuple[Array, Array]:
     low, high = np.quantile(tone, [0.01, 0.99])
     tone = np.clip((tone - low) / (high - low), 0, 1)
     image = dr.coloured(tone, 0.5 + 0.5 * np.tanh(tint), draw.pick(dr.PALETTES))
-    image = (
-        image * (1 + shading(draw, mask))[..., None] + 2.5 * dr.noise(draw, shape, 2.5)[..., None]
-    )
+    image = image * (1 + shading(draw, mask))[..., None]
+    image = image + 2.5 * dr.noise(draw, shape, 2.5)[..., None]
     return np.clip(np.rint(image), 0, 255).astype(np.uint8), mask
 
 

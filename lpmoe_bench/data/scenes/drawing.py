@@ -37,6 +37,8 @@ class Draw:
 
 def noise(draw: Draw, shape: Shape, wavelength: float, angle=0.0, stretch=1.0, band=0.45) -> Array:
     """Band-pass noise, mean 0 and variance 1, its grain `stretch` times longer along the angle."""
+    # White noise, filtered in the frequency domain: a bell over the logarithm of the frequency, so
+    # that octaves count alike, with its top where one wave is `wavelength` pixels long.
     # A margin against the period of the transform, and sides that it handles fast.
     height, width = (-(-(side + int(wavelength)) // 32) * 32 for side in shape)
     fy, fx = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]
@@ -83,6 +85,7 @@ def pebbles(draw: Draw, shape: Shape, wavelength: float, angle: float) -> Array:
     u, v = (u - u.min()) / (1.5 * side) + 1, (v - v.min()) / side + 1
     cells = (int(v.max()) + 3, int(u.max()) + 3)
     du, dv, tones = draw.array(0, 1, cells), draw.array(0, 1, cells), draw.array(-1, 1, cells)
+    # A pixel's cell is that of the nearest centre, which lies in one of nine squares of the grid.
     nearest, tone = np.full(shape, 9.0), np.zeros(shape)
     second = nearest.copy()
     for i in (-1, 0, 1):
@@ -92,9 +95,8 @@ def pebbles(draw: Draw, shape: Shape, wavelength: float, angle: float) -> Array:
             tone = np.where(gap < nearest, tones[row, column], tone)
             second = np.minimum(second, np.maximum(nearest, gap))
             nearest = np.minimum(nearest, gap)
-    return (
-        tone + 1.6 * np.tanh(3 * (second - nearest)) + 0.15 * noise(draw, shape, 0.5 * wavelength)
-    )
+    gaps = 1.6 * np.tanh(3 * (second - nearest))
+    return tone + gaps + 0.15 * noise(draw, shape, 0.5 * wavelength)
 
 
 def litter(draw: Draw, shape: Shape, wavelength: float, angle: float) -> Array:
@@ -163,8 +165,14 @@ def ribbon(points: Array, width: float, tip: float | None = None) -> Array:
     return np.concatenate([points + half * across, (points - half * across)[::-1]])
 
 
+def stroke(start: Array, end: Array, bend: float, width: float, tip: float | None = None) -> Array:
+    """The outline of a bent stroke from one point to another: see curved_line and ribbon."""
+    return ribbon(curved_line(start, end, bend), width, tip)
+
+
 def fill(canvas: Array, outline: Array, value: float | tuple) -> None:
     """Fill an outline in a float64 array, (h, w) or (h, w, 3), with a number or a colour."""
+    # Corners in whole sixteenths of a pixel: from here on the arithmetic is of integers.
     points = np.rint(outline * (1 << SUBPIXEL)).astype(np.int32)
     value = tuple(float(v) for v in np.atleast_1d(value))
     cv2.fillPoly(canvas, [points], value, shift=SUBPIXEL)
@@ -210,11 +218,11 @@ def body(draw: Draw, shape: Shape, share: float) -> Array:
     area = 0.8 * sum(np.hypot(*(b - a)) * (r + s) for a, b, r, s in rods)
     scale, turn = np.sqrt(share * shape[0] * shape[1] / area), draw.real(0, 2 * np.pi)
     x, y = frame(shape, 0.0)
-    x, y = (
-        (x - draw.real(0.12, 0.88) * shape[1]) / scale,
-        (y - draw.real(0.12, 0.88) * shape[0]) / scale,
-    )
+    x = (x - draw.real(0.12, 0.88) * shape[1]) / scale
+    y = (y - draw.real(0.12, 0.88) * shape[0]) / scale
     x, y = x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)
+    # Each rod is a segment whose radius grows along it; summed exponentials of the distances make
+    # one smooth body of them, without creases where limbs begin.
     heat = np.full(shape, 1e-12)
     for a, b, r, s in rods:
         step = b - a
@@ -280,6 +288,7 @@ def soft(field: Array, radius: float) -> Array:
 
 def dome(mask: Array, reach: float) -> Array:
     """Height of a rounded body over its area: 0 outside, 1 from `reach` pixels inside on."""
+    # A quarter of a circle rises from the edge.
     depth = np.asarray(ndimage.distance_transform_edt(mask > 0.5))
     rise = np.clip(depth / reach, 0, 1)
     return soft(np.sqrt(rise * (2 - rise)), 0.1 * reach)

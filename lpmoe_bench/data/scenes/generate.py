@@ -1,26 +1,27 @@
-"""What colour alone or the image's middle alone would score: the priors a drawn set must defeat."""
+"""The embedded sets by name, and folders of scenes drawn for whoever wants to see them.
 
-import itertools
-from collections.abc import Mapping, Sequence
+A seed gives the same pixels on every machine: random numbers are raw PCG64 words, every step after
+them is continuous or in integers, and the rounding to 8 bits comes last.
+"""
+
+import errno
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import cv2
-import numpy as np
 
+from lpmoe_bench.console import OnProgress
 from lpmoe_bench.data.scenes import cod, glass, leaf, polyp, road, shadow, skin, sod
-from lpmoe_bench.data.scenes.drawing import Array, Shape
-from lpmoe_bench.data.scenes.embedded import EmbeddedSet, OnProgress, draw_folder
-from lpmoe_bench.errors import UsageError
-
-# Scenes drawn in code as a folder of images, masks and lists, for whoever wants to see them.
-
-
-# Embedded sets: scenes drawn in code, one file a task.
-#
-# A seed gives the same pixels on every machine: random numbers are raw PCG64 words, every step
-# after them is continuous or in integers, and the rounding to 8 bits comes last.
-
-__all__ = ["COUNTS", "SETS", "EmbeddedSet", "ensure_generated"]
+from lpmoe_bench.data.scenes.drawing import Shape
+from lpmoe_bench.data.scenes.embedded import EmbeddedSet
+from lpmoe_bench.errors import ResourceError, UsageError
+from lpmoe_bench.files import write_failure
 
 COUNTS = {"train": 160, "test": 64}
 TASKS = (cod, sod, polyp, skin, shadow, glass, leaf, road)
@@ -44,6 +45,7 @@ def ensure_generated(
     if name not in SETS:
         raise UsageError.unknown("embedded set", name, SETS)
     counts = dict(counts or COUNTS)
+    # Whatever decides the pixels is part of the name: a folder that is there is never drawn again.
     sides = "" if shape is None else f"-{shape[0]}x{shape[1]}"
     amounts = "" if counts == COUNTS else "-" + "-".join(f"{k}{n}" for k, n in counts.items())
     folder = root / f"{name}-{SETS[name].version}-s{seed}{sides}{amounts}"
@@ -81,10 +83,12 @@ def generate_folder(
         raise UsageError(f"--seed is {seed}; it must be at least 0")
     if not 0 <= empty <= 1:
         raise UsageError(f"--empty is {empty}; it is a part of all scenes, 0 to 1")
-    if empty and sets[task].draw_empty is None:
-        able = ", ".join(name for name, each in sets.items() if each.draw_empty)
-        raise UsageError(f"--empty is {empty}, but every image of {task} has an object; "
-                         f"drop it, or choose {able}")  # fmt: skip
+    able = [name for name, each in sets.items() if each.draw_empty]
+    if empty and task not in able:
+        raise UsageError(
+            f"--empty is {empty}, but every image of {task} has an object; drop it, or choose "
+            f"{', '.join(able)}"
+        )
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UsageError(f"{output} exists already; choose a new folder, or delete it first")
     if output.is_dir():
@@ -94,65 +98,68 @@ def generate_folder(
     return draw_folder(output, sets[task], counts, report, seed=seed, size=size, empty=empty)
 
 
-SPACES = (cv2.COLOR_RGB2GRAY, cv2.COLOR_RGB2HSV, cv2.COLOR_RGB2LAB)
-# R, G, B, their sums and differences: one of each pair of opposite directions.
-DIRECTIONS = np.array([d for d in itertools.product((-1, 0, 1), repeat=3) if d > (0, 0, 0)], float)
-LEVELS = 64
-GRID = 96  # pixels a side, on which ellipses and masks are compared
-RADII = np.arange(0.1, 0.8, 0.1)  # of an ellipse, in sides of the image
+# A folder of drawn scenes: a kill leaves nothing that is used, and two processes do not disturb
+# each other.
+
+DAY_SECONDS = 86400
 
 
-def best_colour_threshold(images: Sequence[Array], masks: Sequence[Array]) -> float:
-    """Mean IoU of the one threshold on one measure of colour that does best on these very images.
+def draw_folder(
+    folder: Path, drawn: EmbeddedSet, counts: dict[str, int], report: OnProgress | None, **how: Any
+) -> Path:
+    """Return a folder of scenes, drawing it first where it is not there.
 
-    Measures: grey, HSV, Lab, thirteen directions in RGB and the linear discriminant of the pixels,
-    each from below and from above. images: uint8 (h, w, 3); masks: (h, w), above 0 is object;
-    images without any object are left out.
+    Layout: images/, masks/, one list a split, SOURCE.txt. how: the seed, and what else a scene may
+    be given: shape, size, empty. `report` is told (scenes drawn, all scenes). Raises ResourceError
+    when it cannot be written.
     """
-    pairs = [(i, m > 0) for i, m in zip(images, masks, strict=True) if m.any()]
-    directions = np.vstack([DIRECTIONS, _discriminant(pairs)])
-    overlaps = [_overlaps(_measures(image, directions), mask) for image, mask in pairs]
-    return float(np.mean(overlaps, axis=0).max())
+    if folder.is_dir():
+        return folder
+    # Drawn beside its place and renamed when it is complete: who finds the folder may use it.
+    drafts = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for left in folder.parent.glob(f".{folder.name}.*"):  # by a kill: nobody draws for a day
+            if time.time() - left.stat().st_mtime > DAY_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
+        drafts = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        drafts.chmod(0o755)  # mkdtemp lets nobody else read
+        _write(drafts, drawn, counts, report or (lambda done, total: None), how)
+        os.rename(drafts, folder)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST) and folder.is_dir():
+            return folder  # another process was faster
+        raise ResourceError(write_failure(folder, error)) from error
+    finally:
+        if drafts is not None:
+            shutil.rmtree(drafts, ignore_errors=True)
+    return folder
 
 
-def best_centred_ellipse(masks: Sequence[Array]) -> float:
-    """Mean IoU of the one centred ellipse that does best on these very masks."""
-    objects = [(mask > 0).astype(np.float32) for mask in masks if mask.any()]
-    seen = np.stack([cv2.resize(o, (GRID, GRID), interpolation=cv2.INTER_AREA) for o in objects])
-    y, x = (np.mgrid[:GRID, :GRID] + 0.5) / GRID - 0.5
-    scores = []
-    for a, b in itertools.product(RADII, RADII):
-        ellipse = ((x / a) ** 2 + (y / b) ** 2 < 1).astype(np.float32)
-        both = (seen * ellipse).sum((1, 2))
-        scores.append((both / (seen.sum((1, 2)) + ellipse.sum() - both)).mean())
-    return float(max(scores))
+def _write(
+    folder: Path, drawn: EmbeddedSet, counts: dict[str, int], report: OnProgress, how: dict
+) -> None:
+    """Draw all scenes of all splits into a folder, several at a time."""
+    (folder / "images").mkdir()
+    (folder / "masks").mkdir()
 
+    def one(job: tuple[str, int]) -> None:
+        split, index = job
+        image, mask = drawn.scene(index, split, **how)
+        for kind, pixels in (("images", image[..., ::-1]), ("masks", mask)):
+            data = cv2.imencode(".png", pixels)[1].tobytes()
+            (folder / kind / f"{split}_{index:04d}.png").write_bytes(data)
 
-def _discriminant(pairs: Sequence[tuple[Array, Array]]) -> Array:
-    """The direction in RGB, its largest part 1, that best parts object from background pixels."""
-    inside = np.concatenate([image[mask] for image, mask in pairs]).astype(float)
-    outside = np.concatenate([image[~mask] for image, mask in pairs]).astype(float)
-    spread = np.cov(inside.T) + np.cov(outside.T) + np.eye(3)
-    direction = np.linalg.solve(spread, inside.mean(0) - outside.mean(0))
-    return direction / max(np.abs(direction).max(), 1e-12)
-
-
-def _measures(image: Array, directions: Array) -> Array:
-    """Each measure of colour of each pixel as a level: int (measures, h * w)."""
-    spaces = np.dstack([cv2.cvtColor(image, code) for code in SPACES]).reshape(-1, 7).astype(float)
-    low, high = 255 * np.minimum(directions, 0).sum(1), 255 * np.maximum(directions, 0).sum(1)
-    along = (image.reshape(-1, 3) @ directions.T - low) / np.maximum(high - low, 1e-12)
-    levels = np.hstack([spaces / 256, along]) * LEVELS
-    return np.clip(levels.astype(np.int64), 0, LEVELS - 1).T
-
-
-def _overlaps(measures: Array, mask: Array) -> Array:
-    """IoU of one image for each measure, threshold and side of it: (measures, 2 * LEVELS)."""
-    chosen, rows = mask.ravel(), []
-    for measure in measures:
-        every = np.bincount(measure, minlength=LEVELS).cumsum()
-        hits = np.bincount(measure[chosen], minlength=LEVELS).cumsum()
-        every = np.concatenate([every, every[-1] - every])  # up to a level, then above it
-        hits = np.concatenate([hits, hits[-1] - hits])
-        rows.append(hits / (every + chosen.sum() - hits))
-    return np.array(rows)
+    jobs = [(split, index) for split, count in counts.items() for index in range(count)]
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        for done, _ in enumerate(pool.map(one, jobs), start=1):
+            report(done, len(jobs))
+    for split, count in counts.items():
+        names = "".join(f"{split}_{index:04d}\n" for index in range(count))
+        (folder / f"{split}.txt").write_text(names, encoding="utf-8")
+    (folder / "SOURCE.txt").write_text(
+        f"{drawn.about}\nDrawn by lpmoe-bench, generator {drawn.version}, seed {how['seed']}; no "
+        "photograph.\nNo rights of others are touched: use them under Apache-2.0, as the program "
+        "itself.\n",
+        encoding="utf-8",
+    )

@@ -17,10 +17,8 @@ RIMS = ((52, 48, 46), (206, 204, 198), (120, 82, 52), (150, 154, 160), (34, 60, 
 
 def pane_surface(draw: Draw, shape: Shape) -> Array:
     """A wall, floor or cover, RGB (h, w, 3)."""
-    side, palette = (
-        min(shape),
-        dr.vivid(draw, 0.4) if draw.real(0, 1) < 0.5 else draw.pick(dr.PALETTES),
-    )
+    side, is_vivid = min(shape), draw.real(0, 1) < 0.5
+    palette = dr.vivid(draw, 0.4) if is_vivid else draw.pick(dr.PALETTES)
     field = draw.pick(dr.TEXTURES)(draw, shape, draw.real(0.02, 0.06) * side, draw.real(0, np.pi))
     tone = draw.real(0.2, 0.8) + draw.real(0.01, 0.08) * field / field.std()
     tone = np.clip(tone + 0.06 * dr.noise(draw, shape, 0.6 * side), 0, 1)
@@ -68,10 +66,8 @@ def rim(draw: Draw, shape: Shape, image: Array, corners: Array) -> Array:
     if draw.real(0, 1) < 0.3:  # a cross bar
         bars.append(dr.ribbon((corners + np.roll(corners, -1, axis=0))[[0, 2]] / 2, 0.8 * bar))
     drawn = dr.area(shape, *bars)
-    image = (
-        image
-        * (1 - 0.35 * dr.thrown(drawn, light, 0.012 * min(shape), 0.008 * min(shape)))[..., None]
-    )
+    shadow = dr.thrown(drawn, light, 0.012 * min(shape), 0.008 * min(shape))
+    image = image * (1 - 0.35 * shadow)[..., None]
     lit = 1 + 0.3 * dr.relief(2 * dr.soft(drawn, 0.2 * bar) * 0.4 * bar, light)
     return dr.blend(image, np.array(draw.pick(RIMS), float) * lit[..., None], dr.soft(drawn, 0.5))
 
@@ -79,6 +75,7 @@ def rim(draw: Draw, shape: Shape, image: Array, corners: Array) -> Array:
 def glazed(draw: Draw, shape: Shape, image: Array, corners: Array, ghost: Array) -> Array:
     """The image with a pane: refracted behind it, a mirror image and streaks on it."""
     side, pane = min(shape), dr.area(shape, corners)
+    # Refraction: what lies behind is displaced as a whole, out of focus and dimmed, never hidden.
     step = side * draw.array(0.008, 0.022, (2,)) * [draw.pick((-1, 1)), draw.pick((-1, 1))]
     behind = ndimage.shift(image, (*step, 0), order=1, mode="nearest")
     behind = dr.soft(behind, draw.real(0.001, 0.005) * side) * draw.real(0.72, 0.88)

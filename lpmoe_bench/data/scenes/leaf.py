@@ -31,9 +31,7 @@ def soil(draw: Draw, shape: Shape) -> Array:
     for _ in range(5):
         a, b = draw.array(0, 1, (2, 2)) * (shape[1], shape[0])
         a = b + (a - b) * 0.4
-        dr.fill(
-            image, dr.ribbon(dr.curved_line(a, b, draw.real(-0.1, 0.1)), 0.012 * side), (70, 50, 36)
-        )
+        dr.fill(image, dr.stroke(a, b, draw.real(-0.1, 0.1), 0.012 * side), (70, 50, 36))
     return dr.soft(image, 0.003 * side) * (1 + 0.1 * dr.noise(draw, shape, 0.015 * side))[..., None]
 
 
@@ -52,13 +50,8 @@ def blade(draw: Draw, length: float) -> tuple[Array, list[Array]]:
         for flank in (-1, 1):
             reach = flank * half[k] * 0.85
             end = np.array([x[k] + 0.9 * abs(reach), reach])
-            veins.append(
-                dr.ribbon(
-                    dr.curved_line(np.array([x[k], 0]), end, -0.08 * flank),
-                    0.009 * length,
-                    0.003 * length,
-                )
-            )
+            start, width = np.array([x[k], 0]), 0.003 * length
+            veins.append(dr.stroke(start, end, -0.08 * flank, 0.009 * length, width))
     return outline, veins
 
 
@@ -82,9 +75,8 @@ def paint_leaf(draw: Draw, shape: Shape, count: int) -> tuple[Array, Array]:
     leaf = dr.area(shape, dr.turned(outline, turn) + middle)
     ribs = dr.soft(dr.area(shape, *(dr.turned(vein, turn) + middle for vein in veins)), 0.6)
     light = draw.real(0, 2 * np.pi)
-    lit = dr.relief(
-        dr.soft(ribs, 0.02 * side) * 0.1 * side + 0.04 * side * dr.noise(draw, shape, side), light
-    )
+    height = dr.soft(ribs, 0.02 * side) * 0.1 * side
+    lit = dr.relief(height + 0.04 * side * dr.noise(draw, shape, side), light)
     green = np.array(draw.pick(GREENS), float) * (1 + 0.1 * draw.array(-1, 1, (3,)))
     skin = green * (1 + 0.2 * lit + 0.05 * dr.noise(draw, shape, 0.03 * side))[..., None]
     skin = dr.blend(skin, green * 0.6 + 84, 0.6 * ribs)
@@ -99,6 +91,7 @@ def paint_leaf(draw: Draw, shape: Shape, count: int) -> tuple[Array, Array]:
     skin = dr.blend(skin, np.array(core, float) * rough, inner)
     gloss = np.clip(dr.noise(draw, shape, 0.35 * side) - 1.4, 0, 1) * (0.5 + 0.5 * lit)
     skin = dr.blend(skin, (235, 240, 235), 0.4 * gloss)
+    # The ground comes last, in colours of lesions: what is no leaf is no lesion.
     image = soil(draw, shape)
     image = image * (1 - 0.55 * dr.thrown(leaf, light, 0.03 * side, 0.015 * side))[..., None]
     image = dr.blend(image, skin, dr.soft(leaf, 0.6)) * draw.real(0.8, 1.15)

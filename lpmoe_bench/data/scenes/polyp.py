@@ -43,6 +43,7 @@ def vessels(draw: Draw, shape: Shape) -> Array:
         for length in (0.35, 0.22, 0.15):
             turn = draw.real(0, 2 * np.pi)
             end = start + length * min(shape) * np.array([np.cos(turn), np.sin(turn)])
+            # The next branch leaves from the middle of this one.
             points = dr.curved_line(start, end, draw.real(-0.3, 0.3))
             lines.append(dr.ribbon(points, 0.02 * length * min(shape), 0.5))
             start = points[8]
@@ -57,9 +58,8 @@ def outlet(draw: Draw, shape: Shape) -> Array:
     corner = np.minimum(x, width - 1 - x) + np.minimum(y, height - 1 - y)
     seen[corner < cut] = 0
     if draw.real(0, 1) < 0.3:
-        seen -= dr.area(
-            shape, dr.rectangle(0.17 * width, 0.85 * height, 0.34 * width, 0.32 * height)
-        )
+        box = dr.rectangle(0.17 * width, 0.85 * height, 0.34 * width, 0.32 * height)
+        seen -= dr.area(shape, box)
     return np.clip(seen, 0, 1)
 
 
@@ -85,9 +85,8 @@ def wall(draw: Draw, shape: Shape, mask: Array, size: float) -> Array:
         stool = 1 / (1 + np.exp(-5 * (dr.noise(draw, shape, 0.6 * side) - 1.5))) * (1 - inside)
         image = dr.blend(image, (178, 138, 40), 0.6 * stool)
     # Wet spots shine where the surface faces the lens from the light's side.
-    wet = dr.noise(draw, shape, 0.035 * side, light + 1.6, 2.2) + 0.8 * dr.noise(
-        draw, shape, 0.3 * side
-    )
+    wet = dr.noise(draw, shape, 0.035 * side, light + 1.6, 2.2)
+    wet = wet + 0.8 * dr.noise(draw, shape, 0.3 * side)
     wet = wet + 1.1 * lit + 0.3 * inside
     shine = np.clip(2.5 * (wet - draw.real(2.8, 3.6)), 0, 1) * (distance < 0.5)
     return dr.blend(image, (252, 248, 244), 0.9 * dr.soft(shine, 0.5))

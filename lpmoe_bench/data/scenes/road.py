@@ -62,6 +62,8 @@ def buildings(draw: Draw, image: Array, edge: Array, angle: float, asphalt: Arra
             if lot or draw.real(0, 1) < greys:
                 colour = asphalt * draw.real(0.9, 1.1)
             ridge = draw.real(0.88, 1.0)
+            # Only now: a roof that has no room takes its numbers all the same, so that the others
+            # do not change with it.
             if free(edge, x, y) < 0.62 * max(wide, deep) or draw.real(0, 1) < 0.18:
                 continue
             if not lot:
@@ -116,10 +118,8 @@ def draw_scene(draw: Draw, shape: Shape) -> tuple[Array, Array]:
         image = dr.blend(image, (200, 196, 170), 0.7 * line)
     cars(draw, image, edge, angle)
     crowns, lit = trees(draw, shape, edge)
-    green = (
-        np.array([58, 78, 40])
-        * (0.75 + 0.6 * lit + 0.2 * dr.noise(draw, shape, 0.015 * side))[..., None]
-    )
+    leaves = 0.75 + 0.6 * lit + 0.2 * dr.noise(draw, shape, 0.015 * side)
+    green = np.array([58, 78, 40]) * leaves[..., None]
     shade = dr.soft(ndimage.shift(crowns, 0.012 * side, order=1), 0.004 * side)
     image = dr.blend(image * (1 - 0.4 * shade[..., None]), green, dr.soft(crowns, 0.6))
     image = image * (1 + 0.05 * dr.noise(draw, shape, 0.02 * side))[..., None] * draw.real(0.7, 1.3)

@@ -81,7 +81,7 @@ def tree(draw: Draw, shape: Shape) -> Array:
     leafy = draw.pick((0, 1))
     for k in range(5, 17, 2):
         end = trunk[k] + side * draw.array(-0.28, 0.28, (2,))
-        outlines.append(dr.ribbon(dr.curved_line(trunk[k], end, 0.1), 0.03 * side, 0.014 * side))
+        outlines.append(dr.stroke(trunk[k], end, 0.1, 0.03 * side, 0.014 * side))
         if leafy:
             outlines += [
                 dr.blob(draw, end[0], end[1], draw.real(0.05, 0.11) * side, 0.3) for _ in range(2)
@@ -112,6 +112,7 @@ def draw_scene(draw: Draw, shape: Shape) -> tuple[Array, Array]:
     missing = dr.soft(cast, draw.real(0.002, 0.007) * side)
     dim = draw.real(0.4, 0.6) * np.array([0.93, 1.0, 1.14])
     daylight = 1 + 0.08 * dr.noise(draw, shape, 0.9 * side)
+    # Light is taken away by one factor, whatever the material: that is what makes it a shadow.
     image = image * daylight[..., None] * (1 - missing[..., None] * (1 - dim))
     warmth = 1 + draw.real(-0.1, 0.1) * np.array([1.0, 0.2, -1.0])
     return dr.photograph(draw, draw.real(0.6, 1.4) * image * warmth), cast > 0.5

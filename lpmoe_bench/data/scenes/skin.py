@@ -28,10 +28,8 @@ def lesion(draw: Draw, shape: Shape) -> tuple[Array, Array]:
     outlines = [dr.blob(draw, x, y, radius, 0.2, draw.real(1, 1.6))]
     for _ in range(draw.pick((0, 1, 2))):  # lobes
         turn = draw.real(0, 2 * np.pi)
-        reach = 0.8 * radius
-        outlines.append(
-            dr.blob(draw, x + reach * np.cos(turn), y + reach * np.sin(turn), 0.5 * radius, 0.25)
-        )
+        to_x, to_y = x + 0.8 * radius * np.cos(turn), y + 0.8 * radius * np.sin(turn)
+        outlines.append(dr.blob(draw, to_x, to_y, 0.5 * radius, 0.25))
     rough = dr.soft(dr.area(shape, *outlines), 0.12 * radius)
     rough = rough + 0.12 * dr.noise(draw, shape, 0.45 * radius) * (rough > 0.02)
     return (rough > 0.5).astype(float), rough
@@ -68,11 +66,7 @@ def hairs(draw: Draw, shape: Shape) -> Array:
         start = np.array([draw.real(-0.1, 1.1) * shape[1], draw.real(-0.1, 1.1) * shape[0]])
         turn, length = lean + draw.real(-0.6, 0.6), draw.real(0.3, 0.9) * side
         end = start + length * np.array([np.cos(turn), np.sin(turn)])
-        lines.append(
-            dr.ribbon(
-                dr.curved_line(start, end, draw.real(-0.15, 0.15)), 0.009 * side, 0.003 * side
-            )
-        )
+        lines.append(dr.stroke(start, end, draw.real(-0.15, 0.15), 0.009 * side, 0.003 * side))
     return dr.soft(dr.area(shape, *lines), 0.5)
 
 
@@ -98,9 +92,8 @@ def sticker(draw: Draw, shape: Shape, image: Array, mask: Array) -> Array:
     reach = draw.real(0.42, 0.6) * np.array(shape[::-1])
     x, y = np.array(shape[::-1]) / 2 + reach * np.array([np.cos(turn), np.sin(turn)])
     disc = dr.area(shape, dr.blob(draw, x, y, draw.real(0.12, 0.24) * side, 0.02))
-    colour = (
-        np.array(draw.pick(STICKERS)) * (1 + 0.05 * dr.noise(draw, shape, 0.3 * side))[..., None]
-    )
+    colour = np.array(draw.pick(STICKERS))
+    colour = colour * (1 + 0.05 * dr.noise(draw, shape, 0.3 * side))[..., None]
     here = draw.real(0, 1) < 0.4 and not (disc * mask).any()
     return dr.blend(image, colour, dr.soft(disc, 1.0)) if here else image
 
@@ -114,6 +107,7 @@ def draw_scene(draw: Draw, shape: Shape) -> tuple[Array, Array]:
     tone = 1 + 0.04 * dr.noise(draw, shape, 0.5 * side) - 0.025 * lines
     flush = draw.real(0, 0.14) * np.tanh(dr.noise(draw, shape, 0.5 * side, band=0.7))
     dense = pigment(draw, shape, mask, rough) + marks(draw, shape, mask)
+    # Beer and Lambert's law: twice the pigment takes the same part of the light twice.
     image = skin * tone[..., None] * np.exp(-dense[..., None] * absorbs)
     image = image * (1 - np.maximum(flush, 0)[..., None] * np.array([0.2, 1.0, 0.8]))
     image = sticker(draw, shape, image, mask)

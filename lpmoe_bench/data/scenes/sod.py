@@ -72,21 +72,18 @@ def draw_scene(draw: Draw, shape: Shape) -> tuple[Array, Array]:
     else:
         x, y = draw.real(0.2, 0.8) * shape[1], draw.real(0.25, 0.75) * shape[0]
         mask = dr.area(shape, *thing(draw, x, y, draw.real(0.17, 0.34) * side))
-    skin = thing_surface(
-        draw, shape, draw.real(0.02, 0.06) * side, palettes[2 + draw.pick((0, 0, 1))]
-    )
+    wavelength, palette = draw.real(0.02, 0.06) * side, palettes[2 + draw.pick((0, 0, 1))]
+    skin = thing_surface(draw, shape, wavelength, palette)
     mottled = dr.area(shape, *(
         dr.blob(draw, draw.real(0, shape[1]), draw.real(0, shape[0]), 0.12 * side) for _ in range(6)
     ))  # fmt: skip
-    skin = dr.blend(
-        skin, thing_surface(draw, shape, 0.04 * side, draw.pick(palettes)), dr.soft(mottled, 1.0)
-    )
+    other = thing_surface(draw, shape, 0.04 * side, draw.pick(palettes))
+    skin = dr.blend(skin, other, dr.soft(mottled, 1.0))
     lit = dr.relief(1.2 * dr.soft(dr.dome(mask, 0.12 * side), 0.01 * side) * 0.12 * side, light)
     skin = skin * (1.05 + 0.4 * lit)[..., None]
     image = image * (1 - 0.45 * dr.thrown(mask, light, 0.05 * side, 0.02 * side))[..., None]
-    image = (
-        dr.blend(image, skin, dr.soft(mask, 0.5)) * dr.vignette(shape, draw.real(0, 0.3))[..., None]
-    )
+    image = dr.blend(image, skin, dr.soft(mask, 0.5))
+    image = image * dr.vignette(shape, draw.real(0, 0.3))[..., None]
     return dr.photograph(draw, image), mask > 0.5
 
 

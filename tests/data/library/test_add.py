@@ -38,7 +38,7 @@ def test_a_bundle_with_several_test_sets(tmp_path, pranet, kind):
         "pranet_polyp/test_kvasir", "pranet_polyp/test_cvc_300",
     ]  # fmt: skip
     assert added.splits[0].remarks == ["2 pairs counted, officially 100"]
-    assert "pranet_polyp/test_kvasir: 2 pairs" in added.words
+    assert "pranet_polyp/test_kvasir: 2 pairs" in added.text
     split = open_split(polyp, "test_kvasir", root)
     assert split is not None
     assert [pair.name for pair in split.pairs] == ["1", "2"]
@@ -103,7 +103,7 @@ def test_replace_puts_the_old_aside(tmp_path, pranet):
     for number in (1, 2):
         added = add_set(polyp, pranet, root, QUIET, replace=True)
         assert str(root / f"pranet_polyp/.test_kvasir-replaced-{number}") in added.aside
-    assert "put aside, yours to delete: " in added.words
+    assert "put aside, yours to delete: " in added.text
 
 
 def test_files_without_a_partner_are_refused_or_left_out(tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lpmoe_bench.data.library.archives import ArchiveError, Limits, is_archive, unpack
+from lpmoe_bench.data.library.archives import ArchiveError, UnpackLimits, is_archive, unpack
 from lpmoe_bench.errors import DataError, ResourceError
 
 
@@ -109,19 +109,19 @@ def test_links_and_devices_are_refused(tmp_path, target):
 def test_bombs_are_stopped_early(tmp_path, target):
     bomb = zipped(tmp_path / "a.zip", {"a.txt": b"\0" * 4_000_000})
     assert bomb.stat().st_size < 10_000
-    limits = Limits(ratio=50, tolerated_bytes=100_000)
+    limits = UnpackLimits(ratio=50, tolerated_bytes=100_000)
     with pytest.raises(DataError, match="a bomb; nothing is taken"):
         unpack(bomb, target, limits=limits)
     with pytest.raises(DataError, match="unpacks to over 1000 bytes"):
         unpack(zipped(tmp_path / "b.zip", {"b.txt": b"x" * 2000}), target,
-               limits=Limits(total_bytes=1000))  # fmt: skip
+               limits=UnpackLimits(total_bytes=1000))  # fmt: skip
     for kept in ("txt", "bin"):  # what is not taken out costs time as well
         many = zipped(tmp_path / f"{kept}.zip", {f"c{k}.{kept}": b"" for k in range(30)})
         with pytest.raises(DataError, match="over 20 files"):
-            unpack(many, target, limits=Limits(files=20))
+            unpack(many, target, limits=UnpackLimits(files=20))
     with pytest.raises(ResourceError, match="disk is too full"):
         unpack(zipped(tmp_path / "d.zip", {"d.txt": b"x"}), target,
-               limits=Limits(reserve_bytes=2**60))  # fmt: skip
+               limits=UnpackLimits(reserve_bytes=2**60))  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
@@ -142,7 +142,7 @@ def test_a_lie_about_the_size_does_not_help(tmp_path, target):
     data = path.read_bytes().replace((500_000).to_bytes(4, "little"), (10).to_bytes(4, "little"))
     path.write_bytes(data)
     with pytest.raises(DataError):  # damaged, or over the limit: never 500 000 bytes on disk
-        unpack(path, target, limits=Limits(total_bytes=100_000))
+        unpack(path, target, limits=UnpackLimits(total_bytes=100_000))
     assert sum(map(len, files(target).values())) <= 1
 
 

@@ -51,7 +51,7 @@ def test_splits_that_were_not_in_it_are_named(tmp_path):
     root, polyp = tmp_path / "root", packaged("pranet_polyp")
     added = add_set(polyp, pranet, root, QUIET)
     assert added.missing == ["train", "test_cvc_clinicdb", "test_cvc_colondb", "test_etis"]
-    assert "not found in it: train, test_cvc_clinicdb" in added.words
+    assert "not found in it: train, test_cvc_clinicdb" in added.text
     put(tmp_path / "more", "TrainDataset/image", "TrainDataset/mask", "a")
     assert "train" not in add_set(polyp, tmp_path / "more", root, QUIET).missing
 

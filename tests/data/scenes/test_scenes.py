@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scene_priors
 
 from lpmoe_bench.data.images import read_image, read_mask
-from lpmoe_bench.data.pairs import find_pairs, read_stems
+from lpmoe_bench.data.pairs import find_pairs, read_names
 from lpmoe_bench.data.scenes import cod, generate
 from lpmoe_bench.data.scenes.embedded import EmbeddedSet
 from lpmoe_bench.errors import ResourceError, UsageError
@@ -126,8 +127,8 @@ def test_masks_are_binary_and_of_a_sensible_share(name, scenes):
 def test_cheap_priors_fail(name, scenes):
     images, masks = scenes(name)
     threshold, ellipse = (
-        generate.best_colour_threshold(images, masks),
-        generate.best_centred_ellipse(masks),
+        scene_priors.best_colour_threshold(images, masks),
+        scene_priors.best_centred_ellipse(masks),
     )
     print(f"{name}: best colour threshold {threshold:.3f}, best centred ellipse {ellipse:.3f}")
     assert max(threshold, ellipse) < LIMITS[name]
@@ -140,18 +141,20 @@ def test_the_priors_find_what_colour_or_place_gives_away(scenes):
                 for i, m in zip(images, masks, strict=True)]  # fmt: skip
         grey = [np.where(m[..., None] > 0, e, e.mean(2, keepdims=True).astype(np.uint8))
                 for e, m in zip(easy, masks, strict=True)]  # fmt: skip
-        assert generate.best_colour_threshold(grey, masks) > 0.95
+        assert scene_priors.best_colour_threshold(grey, masks) > 0.95
     y, x = np.mgrid[:128, :128] / 64 - 1
-    assert generate.best_centred_ellipse([(np.hypot(x / 0.75, y) < 0.8).astype(np.uint8)]) > 0.9
-    assert generate.best_centred_ellipse([(x + y < -1.2).astype(np.uint8)]) < 0.3
+    assert scene_priors.best_centred_ellipse([(np.hypot(x / 0.75, y) < 0.8).astype(np.uint8)]) > 0.9
+    assert scene_priors.best_centred_ellipse([(x + y < -1.2).astype(np.uint8)]) < 0.3
 
 
 def test_a_prior_leaves_images_without_an_object_out():
     image, mask = generate.SETS["generated_leaf"].scene(0, shape=SMALL)
     bare = np.zeros_like(mask)
-    one = generate.best_colour_threshold([image], [mask])
-    assert generate.best_colour_threshold([image, image], [mask, bare]) == one
-    assert generate.best_centred_ellipse([mask, bare]) == generate.best_centred_ellipse([mask])
+    one = scene_priors.best_colour_threshold([image], [mask])
+    assert scene_priors.best_colour_threshold([image, image], [mask, bare]) == one
+    assert scene_priors.best_centred_ellipse([mask, bare]) == scene_priors.best_centred_ellipse(
+        [mask]
+    )
 
 
 @pytest.mark.parametrize("name", [each.name for each in generate.SETS.values() if each.draw_empty])
@@ -194,7 +197,7 @@ def test_folder_has_the_standard_layout(tmp_path):
     ]  # fmt: skip
     assert told == [(done, 5) for done in range(1, 6)]
     for split, count in FEW.items():
-        pairs = find_pairs(folder / "images", folder / "masks", read_stems(folder / f"{split}.txt"))
+        pairs = find_pairs(folder / "images", folder / "masks", read_names(folder / f"{split}.txt"))
         assert len(pairs) == count
         for index, pair in enumerate(pairs):
             image, mask = cod.SET.scene(index, split, shape=(48, 64))
@@ -272,7 +275,7 @@ def test_a_folder_with_images_masks_and_lists(tmp_path):
     folder = generate.generate_folder("road", tmp_path / "new" / "roads", 7, 64, 3,
                       report=lambda done, total: told.append((done, total)))  # fmt: skip
     assert told[-1] == (7, 7)
-    lists = {split: read_stems(folder / f"{split}.txt") for split in ("train", "test")}
+    lists = {split: read_names(folder / f"{split}.txt") for split in ("train", "test")}
     assert {split: len(stems) for split, stems in lists.items()} == {"train": 5, "test": 2}
     (first, *_) = find_pairs(folder / "images", folder / "masks", lists["test"])
     image, mask = generate.SETS["generated_road"].scene(0, "test", 3, size=64)
