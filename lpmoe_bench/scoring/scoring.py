@@ -2,8 +2,10 @@
 
 import multiprocessing
 import os
+import pickle
 import re
 import signal
+import tempfile
 import threading
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +22,7 @@ from lpmoe_bench.data.pairs import shown
 from lpmoe_bench.data.test_sets import TestSet
 from lpmoe_bench.environment import Environment, collect_environment, usable_cores
 from lpmoe_bench.errors import DataError, InterruptedRun, ResourceError, UsageError
+from lpmoe_bench.files import write_failure
 from lpmoe_bench.metrics.extra import get_extra
 from lpmoe_bench.metrics.scorer import Scorer, ScoreResult
 from lpmoe_bench.records import model, store
@@ -77,21 +80,44 @@ def _side_by_side(
     job: work.ScoringJob, chunks: Sequence[Sequence[work.Item]], folders: int, count: int
 ) -> Iterator[tuple[work.Part, int]]:
     """Yield parts as they are finished; few are waiting, so that no data set is held twice."""
-    pool = ProcessPoolExecutor(count, _context(), initializer=_prepare)
+    with tempfile.TemporaryDirectory(prefix="lpmoe-bench-") as place:
+        pool = ProcessPoolExecutor(count, _context(), initializer=_prepare)
+        try:
+            queue, waiting = iter(chunks), {}
+            while True:
+                for chunk in queue:
+                    waiting[pool.submit(_score_into, place, job, chunk, folders)] = len(chunk)
+                    if len(waiting) >= 3 * count:
+                        break
+                if not waiting:
+                    return
+                finished: set[Future] = wait(waiting, return_when=FIRST_COMPLETED).done
+                for future in finished:
+                    yield _taken(future.result()), waiting.pop(future)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _score_into(place: str, job: work.ScoringJob, chunk: Sequence[work.Item], folders: int) -> str:
+    """Score items in a process of the pool, and return the file that the part is in.
+
+    A part is larger than a pipe holds. A process that is killed while it writes one into the pipe
+    leaves the parent reading for ever, for the other processes keep the pipe open; a name is
+    written at once or not at all.
+    """
+    part, (handle, name) = work.score_items(job, chunk, folders), tempfile.mkstemp(dir=place)
     try:
-        queue, waiting = iter(chunks), {}
-        while True:
-            for chunk in queue:
-                waiting[pool.submit(work.score_items, job, chunk, folders)] = len(chunk)
-                if len(waiting) >= 3 * count:
-                    break
-            if not waiting:
-                return
-            finished: set[Future] = wait(waiting, return_when=FIRST_COMPLETED).done
-            for future in finished:
-                yield future.result(), waiting.pop(future)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        with os.fdopen(handle, "wb") as file:
+            pickle.dump(part, file, pickle.HIGHEST_PROTOCOL)
+    except OSError as error:
+        raise ResourceError(write_failure(Path(name), error)) from None
+    return name
+
+
+def _taken(name: str) -> work.Part:
+    data = Path(name).read_bytes()  # written by our own process, in a folder of this user alone
+    os.unlink(name)
+    return pickle.loads(data)
 
 
 def _context() -> BaseContext:
