@@ -4,6 +4,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from pkgutil import resolve_name
 
 import methods
 import pytest
@@ -80,6 +81,12 @@ def test_every_mark_has_a_writer():
     marks = [m for page in PAGES for m in re.findall(r"<!-- write: (\w+) -->", page.read_text())]
     own = {"methods", "budgets"}  # of docs/hooks/methods.py
     assert sorted(marks) == sorted({*reference.WRITERS, *own})
+
+
+def test_what_the_pages_take_from_docstrings_exists():
+    for page in PAGES:
+        for name in re.findall(r"^::: (\S+)", page.read_text(encoding="utf-8"), re.M):
+            resolve_name(name)  # an error names what is gone
 
 
 def test_the_reference_is_whole():

@@ -235,7 +235,7 @@ def get_protocol(name: str) -> Protocol:
     """Return the protocol of that name.
 
     Args:
-        name: one of `list_protocols`.
+        name: one of `PROTOCOLS`.
 
     Raises:
         UsageError: The name is unknown; the closest ones are named.
