@@ -5,7 +5,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from lpmoe_bench import __version__
 from lpmoe_bench.console import VERDICT_STYLES
@@ -15,12 +15,20 @@ from lpmoe_bench.records.context import context_text, decoder_text
 from lpmoe_bench.records.model import Record, SplitFacts
 from lpmoe_bench.report import images, pareto, plots, training, verdicts
 from lpmoe_bench.report.contents import ReportContents, ReportTable
-from lpmoe_bench.tables.parts import PARAMETERS, Cell, Column
+from lpmoe_bench.tables.parts import PARAMETERS, Column
 from lpmoe_bench.tables.rows import counted, varying
 
 HERE = Path(__file__).parent
 TEMPLATE, STYLE, SCRIPT = "report.html.jinja", "report.css", "report.js"
 SHOWN_COSTS = ("train_images_per_second", "peak_memory_bytes")  # the others on demand
+# A column that sorts: its head, the order of the first click, whether it holds numbers, whether it
+# is shown on demand only, and a hint.
+Head = tuple[str, str, bool, bool, str]
+DOWN = ("Made", "Test opened")
+RECORD_HEADS = [
+    (name, "down" if name in DOWN else "up", name in ("Seed", "Test opened"), False, "")
+    for name in ("Record", "Task", "Method", "Seed", "Scores", "Made", "Code", "Test opened")
+]
 LIMITED = ("local split", "resized", "officially", "stand")  # in notes of splits
 
 
@@ -47,7 +55,7 @@ def build_page(
         UsageError: matplotlib or adjustText is not installed.
     """
     plots.need_plots()
-    titles = dict(zip(map(_anchor, contents.tables), _titles(contents), strict=True))
+    titles = _titles(contents)
     sections = []
     with plots.plot_style():
         for number, table in enumerate(contents.tables, start=1):
@@ -57,7 +65,7 @@ def build_page(
             _training(f"training-{number}", one, titles)
             for number, one in enumerate(training.read_training(contents.tables), start=1)
         ]
-    embedded = [one["test"] for one in sections if one["disputes"]["embedded"]]
+    embedded = [one["table"].test for one in sections if one["disputes"]["embedded"]]
     embedded = list(dict.fromkeys(embedded))
     records = contents.records
     text = _filled(
@@ -73,6 +81,7 @@ def build_page(
         sections=sections,
         training=trained,
         records=records,
+        record_heads=RECORD_HEADS,
         version=__version__,
     )
     return text, embedded
@@ -90,6 +99,7 @@ def _filled(**data: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"counted": counted, "listed": _listed, "scores": _scores}
+    environment.filters["digits"] = lambda value, decimals: f"{value:.{decimals}f}"
     style, script = ((HERE / name).read_text(encoding="utf-8") for name in (STYLE, SCRIPT))
     looks = {kind: look for kind, look in VERDICT_STYLES.items() if " " not in kind}
     for kind, look in looks.items():
@@ -192,111 +202,48 @@ def _notes(records: Sequence[Record]) -> list[str]:
     return [f"{note} ({counted(n, 'record')})" for note, n in said.most_common()]
 
 
-# A section for each table. In its tables every header sorts.
+# A section for each table.
 
 
-class Head(NamedTuple):
-    """A column. first: the order of the first click, up or down; extra: shown on demand."""
-
-    text: str
-    first: str = "up"
-    is_number: bool = False
-    extra: bool = False
-    hint: str = ""
-
-
-class Value(NamedTuple):
-    """A cell: what is shown, the number it is sorted by, small text behind it, its classes.
-
-    mark: the class of the text alone, such as best.
-    """
-
-    shown: str
-    number: float | None = None
-    soft: str = ""
-    mark: str = ""
-    kind: str = ""
-
-
-class PageTable(NamedTuple):
-    """A table: heads, and rows of (what filters find it by, a value a column), a name first."""
-
-    caption: str
-    heads: list[Head]
-    rows: list[tuple[str, list[Value]]]
-
-
-def _anchor(table: ReportTable) -> str:
-    return table.anchor
-
-
-def _titles(contents: ReportContents) -> list[str]:
-    """Return a title a table; those of one test set are told apart by what differs."""
-    contexts = [table.group.context for table in contents.tables]
-    named = [(f"{one.task} · {one.test_set}", context_text(one)) for one in contexts]
-    alike = defaultdict(list)
-    for name, text in named:
-        alike[name].append(text)
-    differing = {name: varying(texts) for name, texts in alike.items()}
-    said = [", ".join(f"{k} {text[k]}" for k in differing[name]) for name, text in named]
-    return [
-        f"{name} ({more})" if more else name for (name, _), more in zip(named, said, strict=True)
-    ]
+def _titles(contents: ReportContents) -> dict[str, str]:
+    """Return a title by the anchor of each table; those of one test set are told apart by what differs."""
+    alike: dict[str, list[dict[str, str]]] = defaultdict(list)
+    for table in contents.tables:
+        context = table.group.context
+        alike[f"{context.task} · {context.test_set}"].append(context_text(context))
+    titles = {}
+    for table in contents.tables:
+        context = table.group.context
+        name, own = f"{context.task} · {context.test_set}", context_text(context)
+        said = ", ".join(f"{key} {own[key]}" for key in varying(alike[name]))
+        titles[table.anchor] = f"{name} ({said})" if said else name
+    return titles
 
 
 def _section(
     table: ReportTable, title: str, source: images.SetSource | None, count: int
 ) -> dict[str, Any]:
     scores = images.read_table_scores(table)
-    disputes = images.dispute_facts(table, scores, source, count)
-    if scores and len(disputes["images"]):
-        disputes["list"] = _disputed_table(scores, disputes["images"])
     return {
-        "anchor": table.anchor,
+        "table": table,
         "title": title,
-        "task": table.group.context.task,
-        "test": table.test,
-        "caption": table.group.caption,
-        "table": _score_table(table),
-        "footer": table.group.footer,
+        "heads": [("Method", "up", False, False, ""), ("n", "down", True, False, "seeds")]
+        + [_head(table, column) for column in table.group.columns],
         "verdicts": verdicts.verdict_facts(table, verdicts.judge_rows(table)),
-        "rows": len(table.rows),
         "costs": list(_costs(table)),
         "scores": scores,
         "sizes": _sizes(table, scores) if scores else None,
-        "disputes": disputes,
+        "disputes": images.dispute_facts(table, scores, source, count),
     }
 
 
-def _score_table(table: ReportTable) -> PageTable:
-    """Return every metric and cost of a table, those that it shows unasked at once."""
-    columns = table.group.columns
-    heads = [Head("Method"), Head("n", "down", True, hint="seeds")]
-    heads += [_column(table, column) for column in columns]
-    rows = []
-    for row in table.rows:
-        cells = zip(row.row.cells, columns, strict=True)
-        values = [Value(row.label), Value(str(len(row.stored)), len(row.stored))]
-        rows.append((row.name, values + [_value(cell, column) for cell, column in cells]))
-    return PageTable(f"Scores on {table.test}", heads, rows)
-
-
-def _column(table: ReportTable, column: Column) -> Head:
+def _head(table: ReportTable, column: Column) -> Head:
     protocol = PROTOCOLS.get(table.group.context.protocol)
     shown = column in PARAMETERS or column.key in SHOWN_COSTS
     if column.is_score:
         shown = protocol is None or column.key in protocol.headline
     first = "up" if column.higher_is_better is False or column in PARAMETERS else "down"
-    return Head(column.directed_label, first, True, not shown, column.key)
-
-
-def _value(cell: Cell, column: Column) -> Value:
-    if cell.mean is None:
-        return Value("n/a" if column.is_score else "-", kind="none")
-    text, sd = f"{cell.mean * column.scale:.{column.decimals}f}", cell.sd
-    has_spread = column.is_score and sd is not None
-    spread = f" ± {sd * column.scale:.{column.decimals}f}" if has_spread else ""
-    return Value(text, cell.mean, spread, cell.mark)
+    return column.directed_label, first, True, not shown, column.key
 
 
 def _costs(table: ReportTable) -> Iterator[tuple[pareto.ParetoPlane, plots.Plot, str]]:
@@ -308,51 +255,18 @@ def _costs(table: ReportTable) -> Iterator[tuple[pareto.ParetoPlane, plots.Plot,
             yield plane, plot, plots.to_svg(plot, f"{table.anchor}-{key}")
 
 
-def _sizes(table: ReportTable, scores: images.TableScores) -> dict[str, Any] | None:
-    """Return the plot of score against foreground share, and its numbers as a table."""
+def _sizes(table: ReportTable, scores: images.TableScores) -> tuple[images.Sizes, str] | None:
+    """Return scores against foreground share, and their plot."""
     sizes = images.by_size(scores)
     if sizes.means.empty:
         return None
-    first = "down" if scores.metric.higher_is_better else "up"
-    heads = [Head("Method"), *(Head(name, first, True) for name in sizes.means.index)]
-    rows = []
-    for place, row in enumerate(scores.rows):
-        values = [Value(row.label)]
-        for mean, count in zip(sizes.means[place], sizes.counts[place], strict=True):
-            shown = Value(scores.shown(mean), mean) if count else Value("-")
-            values.append(shown._replace(soft=f" n {count}"))
-        rows.append((row.name, values))
-    caption = f"{scores.metric.label} on {table.test} by foreground share"
-    plot = plots.to_svg(images.draw_sizes(table, scores, sizes), f"{table.anchor}-sizes")
-    return {"plot": plot, "numbers": PageTable(caption, heads, rows)}
-
-
-def _disputed_table(scores: images.TableScores, disputed: Any) -> PageTable:
-    first = "down" if scores.metric.higher_is_better else "up"
-    heads = [Head("Image"), Head("Foreground (%)", "down", True), Head("Spread", "down", True)]
-    heads += [Head(row.label, first, True) for row in scores.rows]
-    rows = []
-    for name, means in disputed.iterrows():
-        share, low, high = scores.shares.get(name), means.min(), means.max()
-        marks = {low: "poorest", high: "best"}
-        if not scores.metric.higher_is_better:
-            marks = {high: "poorest", low: "best"}
-        values = [
-            Value(name),
-            Value("-") if share is None else Value(f"{100 * share:.1f}", 100 * share),
-            Value(scores.shown(high - low), high - low),
-        ]
-        values += [Value(scores.shown(one), one, mark=marks.get(one, "")) for one in means]
-        rows.append(("", values))
-    return PageTable("Scores of the most disputed images", heads, rows)
+    return sizes, plots.to_svg(images.draw_sizes(table, scores, sizes), f"{table.anchor}-sizes")
 
 
 def _training(
     anchor: str, trained: training.TrainingCurves, titles: dict[str, str]
 ) -> dict[str, Any]:
     """Return the small plots of rows that trained alike: losses, then validation scores."""
-    first = trained.tables[0].group.context
-    limit = f"{first.limit_train} images" if first.limit_train else ""
     groups = []
     for kind, heading, label in (
         ("loss", "Loss", "loss"),
@@ -362,12 +276,5 @@ def _training(
         if rows:
             drawn = plots.to_svgs(plot, len(rows), f"{anchor}-{kind}")
             groups.append((heading, list(zip(rows, drawn, strict=True))))
-    return {
-        "anchor": anchor,
-        "title": ", ".join(filter(None, [first.task, first.train_set, first.backbone, limit])),
-        "task": first.task,
-        "tests": [table.test for table in trained.tables],
-        "of": [titles[table.anchor] for table in trained.tables],
-        "groups": groups,
-        "missing": trained.missing,
-    }
+    of = [titles[table.anchor] for table in trained.tables]
+    return {"anchor": anchor, "of": of, "groups": groups, "trained": trained}

@@ -235,7 +235,9 @@ def _name_points(axes: Any, points: Sequence[ParetoPoint]) -> tuple[str, ...]:
         to = {"target_x": [p.x for p in named], "target_y": [p.y for p in named]}
         free = {"avoid_self": False, "prevent_crossings": False, "force_explode": (0, 0)}
         # A limit of time, which is the default, would make another plot on another machine.
+        axes.set_axis_off()  # the axis has no part in it, but would be drawn for it
         adjust_text(texts, objects=boxes, ax=axes, iter_lim=15, **to, **free)
+        axes.set_axis_on()
     kept, gone = [], []
     for number, text in enumerate(texts):
         box = text.get_window_extent()

@@ -1,4 +1,4 @@
-"""What all plots share: their looks, files for papers, and SVG as the policy of a page allows it."""
+"""What all plots share: their looks, files for papers, and SVG that the policy of a page allows."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ STYLE: dict[Any, Any] = {
     "axes.titlesize": 8.5,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
+    "axes.titley": 1.0,  # else every text is measured to find the place of the title
     "axes.labelcolor": INK,
     "axes.edgecolor": SOFT,
     "axes.spines.left": False,

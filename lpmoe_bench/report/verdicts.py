@@ -78,7 +78,6 @@ def verdict_facts(table: ReportTable, verdicts: Verdicts) -> dict[str, Any]:
     places = range(len(verdicts.rows))
     found = verdicts.pairs.values()
     return {
-        "rows": len(table.rows),
         "pairs": len(found),
         "found": Counter(result.verdict for result in found),
         "label": table.score.label,
