@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,14 +73,13 @@ class MapSource:
     values: dict[str, float] = field(default_factory=dict)
     predictor: Predictor | None = None
 
-    def has(self, name: str) -> bool:
-        """Whether it has, or can make, the map of an image."""
-        return name in self.files or self.can_predict
-
-    @property
     def can_predict(self) -> bool:
         """Whether the record is a run whose trained weights are beside it."""
         return self.stored is not None and (self.stored.folder / ADAPTER_FILE).exists()
+
+    def has(self, name: str) -> bool:
+        """Whether it has, or can make, the map of an image."""
+        return name in self.files or self.can_predict()
 
 
 @dataclass
@@ -209,7 +209,7 @@ def _of_records(data: FigureData, title: str, stored: Records) -> MapSource | No
         if kept:
             return source
         sources.append(source)
-    return next((source for source in sources if source.can_predict), None)
+    return next((source for source in sources if source.can_predict()), None)
 
 
 def _of_folder(data: FigureData, title: str, folder: Path) -> MapSource:
@@ -255,19 +255,15 @@ def parse_crops(texts: Sequence[str]) -> tuple[dict[str, Box], bool]:
     """Read X,Y,W,H of all images, NAME=X,Y,W,H of one, and `object`; raises UsageError."""
     crops: dict[str, Box] = {}
     for text in texts:
-        name, _, numbers = text.rpartition("=")
-        parts = numbers.split(",")
-        if text == "object":
-            continue
-        if len(parts) != 4 or not all(part.strip().isdigit() for part in parts):
+        found = re.fullmatch(r"(?:(.*)=)?(\d+),(\d+),0*([1-9]\d*),0*([1-9]\d*)", text)
+        if found:
+            x, y, width, height = map(int, found.groups()[1:])
+            crops[found[1] or ""] = (x, y, width, height)
+        elif text != "object":
             raise UsageError(
                 f"--crop got '{text}'; write object, X,Y,WIDTH,HEIGHT in pixels, or "
-                f"NAME=X,Y,WIDTH,HEIGHT for one image"
+                f"NAME=X,Y,WIDTH,HEIGHT for one image; width and height are at least 1"
             )
-        x, y, width, height = map(int, parts)
-        if not (width and height):
-            raise UsageError(f"--crop {text} is empty; width and height are at least 1 pixel")
-        crops[name] = (x, y, width, height)
     return crops, "object" in texts
 
 
@@ -338,6 +334,7 @@ def _choose(data: FigureData, rows: str, count: int) -> list[str]:
 def _line(data: FigureData, name: str, look: FigureLook) -> _Line:
     image, mask = data.pair(name)
     part = _part(name, mask, look)
+    ground = np.full((*mask.shape, 3), 255, np.uint8) if image is None else image
     line = _Line([[one[part]] for one in (image, mask) if one is not None], [])
     line.words.extend([""] * len(line.cells))
     for source in data.sources:
@@ -350,17 +347,10 @@ def _line(data: FigureData, name: str, look: FigureLook) -> _Line:
             )
         score = f"{data.metric.label} {value:.{data.metric.decimals}f}"
         line.words.append(score if look.scores else "")
-        line.cells.append([_view(kind, image, mask, pred)[part] for kind in look.show])
+        shown = {"maps": pred, "errors": views.error_picture(pred, mask)}
+        shown["overlays"] = overlay(ground, pred)
+        line.cells.append([shown[kind][part] for kind in look.show])
     return line
-
-
-def _view(kind: str, image: np.ndarray | None, mask: np.ndarray, pred: np.ndarray) -> np.ndarray:
-    if kind == "errors":
-        return views.error_picture(pred, mask)
-    if kind == "overlays":
-        ground = np.full((*mask.shape, 3), 255, np.uint8) if image is None else image
-        return overlay(ground, pred)
-    return pred
 
 
 def _part(name: str, mask: np.ndarray, look: FigureLook) -> tuple[slice, slice]:
@@ -393,7 +383,8 @@ def _lay_out(titles: Sequence[str], lines: Sequence[_Line], look: FigureLook) ->
     figure = Figure(figsize=(look.width, total))
     FigureCanvasAgg(figure)
     lefts = [column * (cell + GAP) / look.width for column in range(len(titles))]
-    middle, middles = {"ha": "center", "va": "baseline"}, np.add(lefts, cell / 2 / look.width)
+    middles = [left + cell / 2 / look.width for left in lefts]
+    middle: dict[str, Any] = {"ha": "center", "va": "baseline"}
     for x, title in zip(middles, titles, strict=True):
         text = figure.text(x, 1 - (TITLE - 0.05) / total, plots.shorten(title, 60), **middle)
         room = cell * figure.dpi / text.get_window_extent().width

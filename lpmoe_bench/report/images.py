@@ -21,6 +21,7 @@ from lpmoe_bench.metrics.engine import quick_score
 from lpmoe_bench.metrics.facts import METRICS, Metric
 from lpmoe_bench.metrics.protocols import PROTOCOLS, Protocol
 from lpmoe_bench.records.context import test_facts
+from lpmoe_bench.records.model import SplitFacts
 from lpmoe_bench.records.store import ROWS, StoredRecord, read_rows, recall_places
 from lpmoe_bench.report import plots
 from lpmoe_bench.report.contents import ReportRow, ReportTable
@@ -83,7 +84,7 @@ def read_table_scores(table: ReportTable) -> TableScores | None:
         shares += [one["share"] for one in read]
     # An image counts where all seeds of a row have it.
     means = pd.DataFrame({n: one.dropna().mean(axis=1) for n, one in enumerate(seeds)})
-    known = pd.concat(shares).dropna().groupby(level=0).last()
+    known = pd.Series(pd.concat(shares).dropna().groupby(level=0).last())
     return TableScores(metric, rows, means.sort_index(), seeds, known, missing)
 
 
@@ -119,7 +120,7 @@ class Sizes(NamedTuple):
 
 def by_size(scores: TableScores) -> Sizes:
     """Bin a table's images by foreground share; a share on an edge belongs to the bin below."""
-    shares = scores.shares[scores.shares.index.isin(scores.means.index)]
+    shares = scores.shares.reindex(scores.means.index).dropna()
     bins = pd.cut(shares, EDGES, labels=BINS, include_lowest=True)
     inside = scores.means.loc[shares.index].groupby(bins, observed=True)
     return Sizes(inside.mean(), inside.count(), inside.size())
@@ -127,7 +128,7 @@ def by_size(scores: TableScores) -> Sizes:
 
 def draw_sizes(table: ReportTable, scores: TableScores, sizes: Sizes) -> plots.Plot:
     """Draw means by bin of foreground share; the best rows in colour, as many as there are."""
-    metric, bins = scores.metric, sizes.means.index
+    metric, bins = scores.metric, list(sizes.means.index)
     axes = plots.new_axes(7.4, 3.0, 0.45, 0.68, 1.9, 0.28)
     axes.set_title(f"{metric.label} {metric.arrow}")
     axes.set_xlabel(f"foreground share of the image, number of images (hollow: fewer than {FEW})")
@@ -151,16 +152,9 @@ def draw_sizes(table: ReportTable, scores: TableScores, sizes: Sizes) -> plots.P
         each = (f"{bins[x]} {scores.shown(mean)} (n = {n})" for x, mean, n in found.itertuples())
         plot.marks[mark] = (row.name, f"{row.label}: {', '.join(each)}")
     axes.set_xlim(-0.5, len(bins) - 0.5)
-    handles, labels = axes.get_legend_handles_labels()
     others = len(ranked) - len(views.COLOURS)
-    axes.legend(
-        handles[::-1],
-        labels[::-1],
-        loc="upper left",
-        bbox_to_anchor=(1.0, 1.02),
-        title=f"grey: {others} others" if others > 0 else None,
-        alignment="left",
-    )
+    place = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.02), "alignment": "left"}
+    axes.legend(**place, reverse=True, title=f"grey: {others} others" if others > 0 else None)
     return plot
 
 
@@ -245,12 +239,7 @@ def find_test_set(
     if facts is None:
         raise DataError(f"the records do not say what {test} is")
     try:
-        if facts.generated:
-            found = _drawn_again(source, first.record.task, test)
-        elif test.partition("/")[0] in source.registry.datasets:
-            found = _of_registry(source, *test.split("/", 1))
-        else:
-            found = _of_folders(source, stored, test, facts.digest)
+        found = _open(source, first.record.task, stored, facts)
     except BenchError as error:
         raise DataError(f"images of {test} could not be opened: {error}") from None
     if found is None:
@@ -264,30 +253,27 @@ def find_test_set(
     return found
 
 
-def _drawn_again(source: SetSource, task: str, test: str) -> test_sets.TestSet | None:
-    known = source.registry.task(task)
-    drawn = tasks.resolve(known, source.registry, None, None, True, source.cache)
-    found = (split for split in drawn.tests if split.label == test)
-    return next(map(test_sets.TestSet.of, found), None)
-
-
-def _of_registry(source: SetSource, name: str, part: str = "") -> test_sets.TestSet | None:
-    dataset = source.registry.dataset(name)
-    if part not in dataset.split_names:
-        return None
-    split = tasks.open_split(dataset, part, source.root, source.cache / tasks.MANIFESTS)
-    return None if split is None else test_sets.TestSet.of(split)
-
-
-def _of_folders(
-    source: SetSource, stored: Sequence[StoredRecord], test: str, digest: str
+def _open(
+    source: SetSource, task: str, stored: Sequence[StoredRecord], facts: SplitFacts
 ) -> test_sets.TestSet | None:
-    """Return the set of somebody's own folders, which may hold other images by now."""
+    registry, (name, _, part) = source.registry, facts.label.partition("/")
+    splits = []
+    if facts.generated:
+        splits = tasks.resolve(registry.task(task), registry, None, None, True, source.cache).tests
+    elif name in registry.datasets:
+        dataset, cache = registry.dataset(name), source.cache / tasks.MANIFESTS
+        known = part in dataset.split_names
+        splits = [tasks.open_split(dataset, part, source.root, cache)] if known else []
+    for split in splits:
+        if split is not None and split.label == facts.label:
+            return test_sets.TestSet.of(split)
     found = None
-    for pictures, masks, _ in dict.fromkeys(recall_places(one.folder, test) for one in stored):
-        if masks is not None:
+    for pictures, masks, _ in dict.fromkeys(
+        recall_places(one.folder, facts.label) for one in stored
+    ):
+        if masks is not None:  # somebody's own folders, which may hold other images by now
             found = test_sets.folder_set(masks, pictures, source.cache)
-            if found.split.digest == digest:
+            if found.split.digest == facts.digest:
                 break
     return found
 

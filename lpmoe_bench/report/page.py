@@ -13,6 +13,7 @@ from lpmoe_bench.metrics.facts import METRICS
 from lpmoe_bench.metrics.protocols import PROTOCOLS
 from lpmoe_bench.records.context import context_text, decoder_text
 from lpmoe_bench.records.model import Record, SplitFacts
+from lpmoe_bench.records.store import no_collection
 from lpmoe_bench.report import images, pareto, plots, training, verdicts
 from lpmoe_bench.report.contents import ReportContents, ReportTable
 from lpmoe_bench.tables.parts import PARAMETERS, Column
@@ -21,14 +22,6 @@ from lpmoe_bench.tables.rows import counted, varying
 HERE = Path(__file__).parent
 TEMPLATE, STYLE, SCRIPT = "report.html.jinja", "report.css", "report.js"
 SHOWN_COSTS = ("train_images_per_second", "peak_memory_bytes")  # the others on demand
-# A column that sorts: its head, the order of the first click, whether it holds numbers, whether it
-# is shown on demand only, and a hint.
-Head = tuple[str, str, bool, bool, str]
-DOWN = ("Made", "Test opened")
-RECORD_HEADS = [
-    (name, "down" if name in DOWN else "up", name in ("Seed", "Test opened"), False, "")
-    for name in ("Record", "Task", "Method", "Seed", "Scores", "Made", "Code", "Test opened")
-]
 LIMITED = ("local split", "resized", "officially", "stand")  # in notes of splits
 
 
@@ -81,7 +74,6 @@ def build_page(
         sections=sections,
         training=trained,
         records=records,
-        record_heads=RECORD_HEADS,
         version=__version__,
     )
     return text, embedded
@@ -206,7 +198,7 @@ def _notes(records: Sequence[Record]) -> list[str]:
 
 
 def _titles(contents: ReportContents) -> dict[str, str]:
-    """Return a title by the anchor of each table; those of one test set are told apart by what differs."""
+    """Return titles by anchor; tables of one test set are told apart by what differs."""
     alike: dict[str, list[dict[str, str]]] = defaultdict(list)
     for table in contents.tables:
         context = table.group.context
@@ -220,6 +212,8 @@ def _titles(contents: ReportContents) -> dict[str, str]:
     return titles
 
 
+# Plots are full of circles, for which all records would be searched again and again.
+@no_collection()
 def _section(
     table: ReportTable, title: str, source: images.SetSource | None, count: int
 ) -> dict[str, Any]:
@@ -227,7 +221,7 @@ def _section(
     return {
         "table": table,
         "title": title,
-        "heads": [("Method", "up", False, False, ""), ("n", "down", True, False, "seeds")]
+        "heads": [("Method", "up", False), ("n", "down", True, False, "seeds")]
         + [_head(table, column) for column in table.group.columns],
         "verdicts": verdicts.verdict_facts(table, verdicts.judge_rows(table)),
         "costs": list(_costs(table)),
@@ -237,7 +231,8 @@ def _section(
     }
 
 
-def _head(table: ReportTable, column: Column) -> Head:
+def _head(table: ReportTable, column: Column) -> tuple[str, str, bool, bool, str]:
+    """Return a head, the order of its first click, number or not, on demand or not, and a hint."""
     protocol = PROTOCOLS.get(table.group.context.protocol)
     shown = column in PARAMETERS or column.key in SHOWN_COSTS
     if column.is_score:
@@ -263,6 +258,7 @@ def _sizes(table: ReportTable, scores: images.TableScores) -> tuple[images.Sizes
     return sizes, plots.to_svg(images.draw_sizes(table, scores, sizes), f"{table.anchor}-sizes")
 
 
+@no_collection()
 def _training(
     anchor: str, trained: training.TrainingCurves, titles: dict[str, str]
 ) -> dict[str, Any]:

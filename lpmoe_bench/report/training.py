@@ -78,8 +78,8 @@ def seed_curve(rows: Iterable[dict[str, Any]], key: str) -> pd.Series:
     found = pd.DataFrame(rows, columns=["step", key], dtype=float).dropna()
     found = found.drop_duplicates("step", keep="last")
     part = np.arange(len(found)) // max(1, math.ceil(len(found) / MOST_POINTS))
-    parts = found.groupby(part)
-    return pd.Series(parts[key].mean().to_numpy(), index=parts["step"].last().to_numpy())
+    means = found.groupby(part).agg({"step": "last", key: "mean"})
+    return pd.Series(means.set_index("step")[key])
 
 
 def mean_of_seeds(curves: Sequence[pd.Series]) -> pd.Series:
@@ -100,12 +100,14 @@ def draw_training(
     plot = plots.Plot(axes.figure, f"{label} in training, by step")
     if not having:
         return plot, []
-    values = pd.concat([curve for _, curves in having for curve in curves]).sort_values()
+    points = pd.concat([curve for _, curves in having for curve in curves])
     # The highest half percent may leave the plot: one jump of the loss would flatten the rest.
-    most = values.iloc[: max(2, round(len(values) * 0.995))]
-    low, high = most.iloc[0], most.iloc[-1]
+    most = np.sort(points)[: max(2, round(len(points) * 0.995))]
+    low, high = float(most[0]), float(most[-1])
     room = (high - low) * 0.06 or abs(high) * 0.05 or 1.0
-    axes.set(title=label, ylim=(low - room, high + room), xlim=(0, values.index.max() * 1.03))
+    axes.set(
+        title=label, ylim=(low - room, high + room), xlim=(0, float(np.max(points.index)) * 1.03)
+    )
     axes.locator_params(nbins=3)
     axes.text(1, 0.03, "step", ha="right", color=plots.SOFT, transform=axes.transAxes, fontsize=7)
     means = [mean_of_seeds(curves) for _, curves in having]
