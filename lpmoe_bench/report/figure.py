@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from lpmoe_bench.data import tasks, test_sets
+from lpmoe_bench.data import tasks
 from lpmoe_bench.data.images import overlay
-from lpmoe_bench.errors import BenchError, DataError, UsageError
+from lpmoe_bench.data.test_sets import TestSet, find_files, folder_set, task_sets
+from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.files import write_atomically
 from lpmoe_bench.metrics.engine import quick_score
 from lpmoe_bench.metrics.facts import Metric
@@ -34,7 +35,7 @@ FORMATS = (".pdf", ".png", ".svg")
 MOST_METHODS = 12  # columns that a page holds
 GAP, TITLE, LEGEND, SCORE = 0.04, 0.2, 0.22, 0.14  # inches
 Box = tuple[int, int, int, int]
-Records = Sequence[StoredRecord]
+Line = tuple[list[list[np.ndarray]], list[str]]  # pictures one below the other, words; by column
 
 # What a figure is made of: the test set and its maps, from records, runs and folders of maps.
 
@@ -86,16 +87,12 @@ class MapSource:
 class FigureData:
     """The test set, its maps by method, and how they are compared; notes: what to know of them."""
 
-    test: test_sets.TestSet
+    test: TestSet
     metric: Metric
     protocol: Protocol
     load: Callable[[Path], Predictor]
     sources: list[MapSource] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-
-    def pair(self, name: str) -> tuple[np.ndarray | None, np.ndarray]:
-        """Return an image, where there is one, and its mask."""
-        return images.read_image_and_mask(self.test, name, self.protocol.mask_threshold)
 
     def score(self, pred: np.ndarray, mask: np.ndarray) -> float:
         """Return the score of a map."""
@@ -127,21 +124,20 @@ def gather_figure(request: FigureRequest) -> FigureData:
         DataError: images or maps are not found.
     """
     stored, protocol = request.found.stored, None
-    rows: dict[str, Records] = {}
+    rows: dict[str, list[StoredRecord]] = {}
     for one in stored:
-        title = one.record.method.title
-        rows[title] = [*rows.get(title, ()), one]
+        rows.setdefault(one.record.method.title, []).append(one)
     if request.masks is None and request.images is not None:
         raise UsageError("--images names a folder of images; name that of their masks with --gt")
     if request.masks is not None:
-        test = test_sets.folder_set(request.masks, request.images, request.source.cache)
+        test = folder_set(request.masks, request.images, request.source.cache)
     elif request.embedded:
         test = _drawn(request)
     elif stored:
         table = gather_contents(request.found, request.choice).only_table("figure")
         test = images.find_test_set(request.source, table.stored, table.test)
         protocol = table.group.context.protocol
-        rows = {row.label: row.stored for row in table.rows}
+        rows = {row.label: list(row.stored) for row in table.rows}
     else:
         test = _of_task(request)
     if len(rows) + len(request.folders) > MOST_METHODS:
@@ -167,7 +163,7 @@ def gather_figure(request: FigureRequest) -> FigureData:
     return data
 
 
-def _drawn(request: FigureRequest) -> test_sets.TestSet:
+def _drawn(request: FigureRequest) -> TestSet:
     """Return the set drawn in code of the one task; raises UsageError where there are several."""
     source, names = request.source, sorted({one.task for one in request.found.records})
     if request.choice.task is None and len(names) > 1:
@@ -176,25 +172,23 @@ def _drawn(request: FigureRequest) -> test_sets.TestSet:
         )
     task = source.registry.task(request.choice.task or "".join(names))
     drawn = tasks.resolve(task, source.registry, None, None, True, source.cache)
-    return test_sets.TestSet.of(drawn.tests[0], task.protocol)
+    return TestSet.of(drawn.tests[0], task.protocol)
 
 
-def _of_task(request: FigureRequest) -> test_sets.TestSet:
+def _of_task(request: FigureRequest) -> TestSet:
     """Return the one test set of a task that is found; raises UsageError where there are more."""
     source, choice = request.source, request.choice
     if choice.task is None:
         raise UsageError("name the images with --images and --gt, a --task, or folders of records")
     task, where = source.registry.task(choice.task), (source.registry, source.root)
-    found, _ = test_sets.task_sets(
-        task, *where, choice.test_set, False, source.cache, lambda *_: None
-    )
+    found, _ = task_sets(task, *where, choice.test_set, False, source.cache, lambda *_: None)
     if len(found) > 1:
         labels = ", ".join(test.label for test in found)
         raise UsageError(f"task {task.name} has several test sets ({labels}); use --test-set")
     return found[0]
 
 
-def _of_records(data: FigureData, title: str, stored: Records) -> MapSource | None:
+def _of_records(data: FigureData, title: str, stored: Sequence[StoredRecord]) -> MapSource | None:
     """Return the maps of a method: kept ones, or the run that predicts them; None for neither."""
     digest = data.test.split.digest
     sources = []
@@ -217,10 +211,7 @@ def _of_folder(data: FigureData, title: str, folder: Path) -> MapSource:
     for place in images.inside(folder, data.test.label):
         if files := images.maps_in(place, data.test.masks):
             return MapSource(title, files)
-    try:
-        test_sets.find_files(folder)
-    except BenchError as error:
-        raise DataError(f"{title}: {error}") from None
+    find_files(folder)  # where it holds none at all, this says so
     raise DataError(
         f"no file in {folder} has the name of an image of {data.test.label}, such as "
         f"{next(iter(data.test.masks))}"
@@ -242,13 +233,6 @@ class FigureLook(NamedTuple):
     crops: Mapping[str, Box] = {}
     crop_object: bool = False
     scores: bool = False
-
-
-class _Line(NamedTuple):
-    """A row of the figure: pictures one below the other and a score, each by column."""
-
-    cells: list[list[np.ndarray]]
-    words: list[str]
 
 
 def parse_crops(texts: Sequence[str]) -> tuple[dict[str, Box], bool]:
@@ -296,7 +280,7 @@ def draw_figure(
     names = _choose(data, rows, count)
     lines = [_line(data, name, look) for name in names]
     titles = ["mask", *(source.title for source in data.sources)]
-    titles = ["image"] * (len(lines[0].cells) > len(titles)) + titles
+    titles = ["image"] * (len(lines[0][0]) > len(titles)) + titles
     with plots.plot_style():
         figure = _lay_out(titles, lines, look)
         for path in outputs:
@@ -322,7 +306,7 @@ def _choose(data: FigureData, rows: str, count: int) -> list[str]:
         return names[:: max(1, len(names) // count)][:count]
     for source in sources:
         for name in names if names[0] not in source.values else []:
-            image, mask = data.pair(name)
+            image, mask = images.read_image_and_mask(data.test, name, data.protocol.mask_threshold)
             source.values[name] = data.score(data.map(source, name, image, mask), mask)
     values = pd.DataFrame([one.values for one in sources], columns=names).T.dropna()
     order = values.mean(axis=1) * (1 if data.metric.higher_is_better else -1)
@@ -331,12 +315,12 @@ def _choose(data: FigureData, rows: str, count: int) -> list[str]:
     return list(order.sort_values(kind="stable").index[:count])
 
 
-def _line(data: FigureData, name: str, look: FigureLook) -> _Line:
-    image, mask = data.pair(name)
+def _line(data: FigureData, name: str, look: FigureLook) -> Line:
+    image, mask = images.read_image_and_mask(data.test, name, data.protocol.mask_threshold)
     part = _part(name, mask, look)
     ground = np.full((*mask.shape, 3), 255, np.uint8) if image is None else image
-    line = _Line([[one[part]] for one in (image, mask) if one is not None], [])
-    line.words.extend([""] * len(line.cells))
+    cells = [[one[part]] for one in (image, mask) if one is not None]
+    words = [""] * len(cells)
     for source in data.sources:
         pred = data.map(source, name, image, mask)
         value, known = data.score(pred, mask), source.values.get(name)
@@ -346,11 +330,11 @@ def _line(data: FigureData, name: str, look: FigureLook) -> _Line:
                 f"{data.metric.label} {value:.3f}, the record has {known:.3f}"
             )
         score = f"{data.metric.label} {value:.{data.metric.decimals}f}"
-        line.words.append(score if look.scores else "")
+        words.append(score if look.scores else "")
         shown = {"maps": pred, "errors": views.error_picture(pred, mask)}
         shown["overlays"] = overlay(ground, pred)
-        line.cells.append([shown[kind][part] for kind in look.show])
-    return line
+        cells.append([shown[kind][part] for kind in look.show])
+    return cells, words
 
 
 def _part(name: str, mask: np.ndarray, look: FigureLook) -> tuple[slice, slice]:
@@ -370,14 +354,14 @@ def _part(name: str, mask: np.ndarray, look: FigureLook) -> tuple[slice, slice]:
     return part
 
 
-def _lay_out(titles: Sequence[str], lines: Sequence[_Line], look: FigureLook) -> Any:
+def _lay_out(titles: Sequence[str], lines: Sequence[Line], look: FigureLook) -> Any:
     """Return a figure: a column a title, rows as high as their images want."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
     each, cell = len(look.show), (look.width - GAP * (len(titles) - 1)) / len(titles)
-    heights = [cell * line.cells[0][0].shape[0] / line.cells[0][0].shape[1] for line in lines]
+    heights = [cell * cells[0][0].shape[0] / cells[0][0].shape[1] for cells, _ in lines]
     below, legend = SCORE * look.scores, LEGEND * ("errors" in look.show)
     total = TITLE + sum((height + GAP) * each + below for height in heights) + legend
     figure = Figure(figsize=(look.width, total))

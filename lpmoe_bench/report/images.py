@@ -13,9 +13,10 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from lpmoe_bench.data import images, tasks, test_sets
+from lpmoe_bench.data import images, tasks
 from lpmoe_bench.data.pairs import Pair, read_pair
 from lpmoe_bench.data.registry import Registry
+from lpmoe_bench.data.test_sets import TestSet, find_files, folder_set
 from lpmoe_bench.errors import BenchError, DataError, UsageError
 from lpmoe_bench.metrics.engine import quick_score
 from lpmoe_bench.metrics.facts import METRICS, Metric
@@ -192,13 +193,9 @@ def parse_maps(texts: Iterable[str], option: str = "--maps") -> dict[str, Path]:
 def find_maps(
     stored: Iterable[StoredRecord], test: str, names: Collection[str], given: Mapping[str, Path]
 ) -> tuple[StoredRecord, dict[str, Path]] | None:
-    """Return the first of a row's records whose maps are found, and these by image; else None.
+    """Return the first of a row's records whose maps of a test set are found, and these by image.
 
-    Args:
-        stored: the seeds of a row.
-        test: the label of the test set.
-        names: of its images.
-        given: folders of scored maps that a user named, by method.
+    names: of the images. given: folders of scored maps that a user named, by method.
     """
     for one in stored:
         method, folders = one.record.method, []
@@ -216,7 +213,7 @@ def find_maps(
 def maps_in(folder: Path, names: Collection[str]) -> dict[str, Path]:
     """Return the maps of a folder by image; none of an empty one, or where names do not match."""
     try:
-        return match_maps(names, test_sets.find_files(folder)).files if folder.is_dir() else {}
+        return match_maps(names, find_files(folder)).files if folder.is_dir() else {}
     except BenchError:
         return {}
 
@@ -226,9 +223,7 @@ def inside(folder: Path, test: str) -> list[Path]:
     return [folder / test.replace("/", "-"), folder / test, folder]
 
 
-def find_test_set(
-    source: SetSource, stored: Sequence[StoredRecord], test: str
-) -> test_sets.TestSet:
+def find_test_set(source: SetSource, stored: Sequence[StoredRecord], test: str) -> TestSet:
     """Return images and masks of the test set of records that share it, at least one record.
 
     Raises DataError, in one sentence, where they are not here or are not those of the records.
@@ -255,31 +250,28 @@ def find_test_set(
 
 def _open(
     source: SetSource, task: str, stored: Sequence[StoredRecord], facts: SplitFacts
-) -> test_sets.TestSet | None:
+) -> TestSet | None:
     registry, (name, _, part) = source.registry, facts.label.partition("/")
-    splits = []
     if facts.generated:
         splits = tasks.resolve(registry.task(task), registry, None, None, True, source.cache).tests
-    elif name in registry.datasets:
+        return next((TestSet.of(split) for split in splits if split.label == facts.label), None)
+    if name in registry.datasets:
         dataset, cache = registry.dataset(name), source.cache / tasks.MANIFESTS
         known = part in dataset.split_names
-        splits = [tasks.open_split(dataset, part, source.root, cache)] if known else []
-    for split in splits:
-        if split is not None and split.label == facts.label:
-            return test_sets.TestSet.of(split)
+        split = tasks.open_split(dataset, part, source.root, cache) if known else None
+        return TestSet.of(split) if split else None
     found = None
-    for pictures, masks, _ in dict.fromkeys(
-        recall_places(one.folder, facts.label) for one in stored
-    ):
+    remembered = (recall_places(one.folder, facts.label) for one in stored)
+    for pictures, masks, _ in dict.fromkeys(remembered):
         if masks is not None:  # somebody's own folders, which may hold other images by now
-            found = test_sets.folder_set(masks, pictures, source.cache)
+            found = folder_set(masks, pictures, source.cache)
             if found.split.digest == facts.digest:
                 break
     return found
 
 
 def read_image_and_mask(
-    test: test_sets.TestSet, name: str, threshold: int
+    test: TestSet, name: str, threshold: int
 ) -> tuple[np.ndarray | None, np.ndarray]:
     """Return an image, RGB uint8 (h, w, 3), and its mask (h, w) of 0 and 255.
 
@@ -342,7 +334,7 @@ def _grid(
     name: str,
     values: pd.Series,
     kept: Sequence[KeptMaps],
-    test: test_sets.TestSet,
+    test: TestSet,
     protocol: Protocol | None,
 ) -> dict[str, Any]:
     """Return image, mask, and map above errors of the rows that have a map, the best first."""
@@ -401,12 +393,11 @@ def embedded_picture(pixels: np.ndarray, alt: str) -> dict[str, Any]:
     if scale < 1:
         size = tuple(max(1, round(side * scale)) for side in pixels.shape[1::-1])
         pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    kind, options = "png", [cv2.IMWRITE_PNG_COMPRESSION, 9]
+    kind = "png"
     if pixels.ndim == 3:
-        pixels = np.ascontiguousarray(pixels[..., ::-1])
-        options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, cv2.IMWRITE_JPEG_OPTIMIZE, 1]
-        kind = "jpeg"
-    text = base64.b64encode(cv2.imencode(f".{kind}", pixels, options)[1].tobytes()).decode()
+        kind, pixels = "jpeg", np.ascontiguousarray(pixels[..., ::-1])
+    data = cv2.imencode(f".{kind}", pixels, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
+    text = base64.b64encode(data.tobytes()).decode()
     height, width = pixels.shape[:2]
     source = f"data:image/{kind};base64,{text}"
     return {"source": source, "alt": alt, "width": width, "height": height}

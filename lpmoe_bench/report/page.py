@@ -60,20 +60,15 @@ def build_page(
         ]
     embedded = [one["table"].test for one in sections if one["disputes"]["embedded"]]
     embedded = list(dict.fromkeys(embedded))
-    records = contents.records
     text = _filled(
         title=title,
-        tests=list(dict.fromkeys(table.test for table in contents.tables)),
-        tasks=list(dict.fromkeys(table.group.context.task for table in contents.tables)),
-        methods=len({record.method.name for record in records}),
-        scored_tests=len({test for record in records for test in record.scores}),
         embedded=embedded,
-        warnings=_warnings(contents),
-        facts=_facts(records),
-        notes=[*contents.notes, *_notes(records)],
+        doubtful=_doubtful(contents),
+        facts=_facts(contents.records),
+        notes=[*contents.notes, *_notes(contents.records)],
         sections=sections,
         training=trained,
-        records=records,
+        records=contents.records,
         version=__version__,
     )
     return text, embedded
@@ -127,19 +122,14 @@ def _scores(record: Record) -> Iterator[str]:
 # The head of the page: what is in it, how it was made, and what to beware of.
 
 
-def _warnings(contents: ReportContents) -> dict[str, Any]:
-    """Return what a reader must know before believing the numbers."""
-    records = contents.records
-    sets = [one for r in records for one in (r.data.train, *r.data.tests) if one]
+def _doubtful(contents: ReportContents) -> tuple[list[str], list[str], bool]:
+    """Return sets drawn in code, those unlike the published ones, and if all rows are single."""
+    sets = [one for r in contents.records for one in (r.data.train, *r.data.tests) if one]
     own = [one for one in sets if any(word in one.note.lower() for word in LIMITED)]
-    return {
-        "drawn": sorted({one.label for one in sets if one.generated}),
-        "limited": sorted({one.label for one in own if not one.generated}),
-        "single": {len(row.stored) for table in contents.tables for row in table.rows} == {1},
-        "opened": sum(record.test_opened > 1 for record in records),
-        "dirty": sum(bool(record.environment.git_dirty) for record in records),
-        "maps": sum(record.kind == "score" for record in records),
-    }
+    drawn = {one.label for one in sets if one.generated}
+    limited = {one.label for one in own if not one.generated}
+    seeds = {len(row.stored) for table in contents.tables for row in table.rows}
+    return sorted(drawn), sorted(limited), seeds == {1}
 
 
 def _facts(records: Sequence[Record]) -> list[tuple[str, list[tuple[str, int]]]]:

@@ -36,7 +36,6 @@ SHORT = {  # of `--x`
 COUNTED = ("parameters", "flops", "state_bytes", "share_")  # the same on every machine
 FORMATS = (".svg", ".pdf", ".png", ".pgf")
 NAMED, LONGEST = 14, 34  # names in a plot; letters of a name
-CROWD = 100  # points, of more of which a name is written only where it has room at once
 
 
 @dataclass
@@ -231,13 +230,12 @@ def _name_points(axes: Any, points: Sequence[ParetoPoint]) -> tuple[str, ...]:
     # What no name may cover, as boxes: points as they are drawn, and their bars.
     boxes = [Bbox([to_data((x - 4, y - 4)), to_data((x + 4, y + 4))]) for x, y in at]
     boxes += [Bbox([(p.x, p.y - p.sd), (p.x, p.y + p.sd)]) for p in points if p.sd]
-    if len(points) <= CROWD:
-        to = {"target_x": [p.x for p in named], "target_y": [p.y for p in named]}
-        free = {"avoid_self": False, "prevent_crossings": False, "force_explode": (0, 0)}
-        # A limit of time, which is the default, would make another plot on another machine.
-        axes.set_axis_off()  # the axis has no part in it, but would be drawn for it
-        adjust_text(texts, objects=boxes, ax=axes, iter_lim=15, **to, **free)
-        axes.set_axis_on()
+    to = {"target_x": [p.x for p in named], "target_y": [p.y for p in named]}
+    free = {"avoid_self": False, "prevent_crossings": False, "force_explode": (0, 0)}
+    axes.set_axis_off()  # the axis has no part in it, but would be drawn for it
+    # A limit of time, which is the default, would make another plot on another machine.
+    adjust_text(texts, objects=boxes, ax=axes, iter_lim=15, **to, **free)
+    axes.set_axis_on()
     kept, gone = [], []
     for number, text in enumerate(texts):
         box = text.get_window_extent()

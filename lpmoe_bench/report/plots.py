@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -16,36 +17,9 @@ from markupsafe import Markup
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.scoring.views import INSTALL
 
-INK, SOFT, GRID = "#1f2328", "#57606a", "#e4e7eb"
+SOFT = "#57606a"
 FRONT, BEATEN = "#0a5cad", "#6b7280"
-STYLE: dict[Any, Any] = {
-    "svg.hashsalt": "lpmoe-bench",  # else ids, and so the file, are others each time
-    "pdf.fonttype": 42,  # TrueType: many conferences take no Type 3
-    "pgf.rcfonts": False,  # the fonts of the document
-    "text.parse_math": False,  # names are no formulas
-    "text.color": INK,
-    "font.size": 8,
-    "axes.titlesize": 8.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.titley": 1.0,  # else every text is measured to find the place of the title
-    "axes.labelcolor": INK,
-    "axes.edgecolor": SOFT,
-    "axes.spines.left": False,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.formatter.useoffset": False,
-    "axes.unicode_minus": False,
-    "grid.color": GRID,
-    "xtick.bottom": False,
-    "xtick.labelcolor": SOFT,
-    "ytick.left": False,
-    "ytick.labelcolor": SOFT,
-    "legend.frameon": False,
-    "legend.fontsize": 7.5,
-}
+STYLE = Path(__file__).parent / "plots.mplstyle"
 Element = ElementTree.Element
 MANY_DIGITS = re.compile(r"(\.\d\d)\d+")
 PREFIX = "figure-of-page-"  # stands before every id, until it is known which plot this is
@@ -72,7 +46,7 @@ def plot_style() -> Iterator[None]:
     """Draw within this as all plots here look; letters that no font has are no warning."""
     from matplotlib import rc_context
 
-    with rc_context(STYLE), warnings.catch_warnings():
+    with rc_context(fname=STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")
         yield
 
