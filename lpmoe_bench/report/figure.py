@@ -16,14 +16,10 @@ from lpmoe_bench.data.images import overlay
 from lpmoe_bench.data.test_sets import TestSet, find_files, folder_set, task_sets
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.files import write_atomically
-from lpmoe_bench.metrics.engine import quick_score
-from lpmoe_bench.metrics.facts import Metric
-from lpmoe_bench.metrics.protocols import Protocol, get_protocol
+from lpmoe_bench.metrics import engine, facts, protocols
 from lpmoe_bench.records.store import ADAPTER_FILE, ROWS, Found, StoredRecord
-from lpmoe_bench.report import images, plots
-from lpmoe_bench.report.contents import Selection, gather_contents
-from lpmoe_bench.scoring import views
-from lpmoe_bench.scoring.plan import DEFAULT_PROTOCOL
+from lpmoe_bench.report import contents, images, plots
+from lpmoe_bench.scoring import plan, views
 from method_zoo.errors import unknown
 
 if TYPE_CHECKING:
@@ -54,7 +50,7 @@ class FigureRequest:
     found: Found
     folders: Mapping[str, Path]
     load: Callable[[Path], Predictor]
-    choice: Selection = field(default_factory=Selection)
+    choice: contents.Selection = field(default_factory=contents.Selection)
     images: Path | None = None
     masks: Path | None = None
     embedded: bool = False
@@ -88,15 +84,15 @@ class FigureData:
     """The test set, its maps by method, and how they are compared; notes: what to know of them."""
 
     test: TestSet
-    metric: Metric
-    protocol: Protocol
+    metric: facts.Metric
+    protocol: protocols.Protocol
     load: Callable[[Path], Predictor]
     sources: list[MapSource] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def score(self, pred: np.ndarray, mask: np.ndarray) -> float:
         """Return the score of a map."""
-        return quick_score(self.metric.key, pred, mask, self.protocol)
+        return engine.quick_score(self.metric.key, pred, mask, self.protocol)
 
     def map(
         self, source: MapSource, name: str, image: np.ndarray | None, mask: np.ndarray
@@ -134,7 +130,7 @@ def gather_figure(request: FigureRequest) -> FigureData:
     elif request.embedded:
         test = _drawn(request)
     elif stored:
-        table = gather_contents(request.found, request.choice).only_table("figure")
+        table = contents.gather_contents(request.found, request.choice).only_table("figure")
         test = images.find_test_set(request.source, table.stored, table.test)
         protocol = table.group.context.protocol
         rows = {row.label: list(row.stored) for row in table.rows}
@@ -146,7 +142,9 @@ def gather_figure(request: FigureRequest) -> FigureData:
             f"page holds; choose some with --method"
         )
     of_records = stored[0].record.protocol.name if stored else test.protocol
-    rules = get_protocol(request.protocol or protocol or of_records or DEFAULT_PROTOCOL)
+    rules = protocols.get_protocol(
+        request.protocol or protocol or of_records or plan.DEFAULT_PROTOCOL
+    )
     metric = views.image_metric(request.choice.metric or rules.primary)
     data = FigureData(test, metric, rules, request.load)
     found = {title: _of_records(data, title, own) for title, own in rows.items()}

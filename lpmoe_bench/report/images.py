@@ -1,7 +1,4 @@
-"""Images of a test set: scores by row, where rows disagree, and these images, masks and maps found
-again and proven to be those that were scored."""
-
-from __future__ import annotations
+"""Images of a test set: scores by row, where rows disagree, and their pictures found again."""
 
 import base64
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -13,22 +10,16 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from lpmoe_bench.data import images, tasks
-from lpmoe_bench.data.pairs import Pair, read_pair
-from lpmoe_bench.data.registry import Registry
+from lpmoe_bench.data import images, pairs, registry, tasks
 from lpmoe_bench.data.test_sets import TestSet, find_files, folder_set
 from lpmoe_bench.errors import BenchError, DataError, UsageError
-from lpmoe_bench.metrics.engine import quick_score
-from lpmoe_bench.metrics.facts import METRICS, Metric
-from lpmoe_bench.metrics.protocols import PROTOCOLS, Protocol
-from lpmoe_bench.records.context import test_facts
-from lpmoe_bench.records.model import SplitFacts
+from lpmoe_bench.metrics import engine, protocols
+from lpmoe_bench.metrics import facts as metric_facts
+from lpmoe_bench.records import context, model
 from lpmoe_bench.records.store import ROWS, StoredRecord, read_rows, recall_places
 from lpmoe_bench.report import plots
 from lpmoe_bench.report.contents import ReportRow, ReportTable
-from lpmoe_bench.scoring import views
-from lpmoe_bench.scoring.plan import match_maps
-from lpmoe_bench.scoring.work import fit
+from lpmoe_bench.scoring import plan, views, work
 
 KEPT = "predictions"  # folder of a run that keeps its maps, one folder a test set
 EDGES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 1.0)  # of the bins: shares of the image
@@ -51,7 +42,7 @@ class TableScores:
     shares: foreground of the image. missing: a sentence for each row without such scores.
     """
 
-    metric: Metric
+    metric: metric_facts.Metric
     rows: Sequence[ReportRow]
     means: pd.DataFrame
     seeds: Sequence[pd.DataFrame]
@@ -89,7 +80,7 @@ def read_table_scores(table: ReportTable) -> TableScores | None:
     return TableScores(metric, rows, means.sort_index(), seeds, known, missing)
 
 
-def read_values(folder: Path, test: str, metric: Metric) -> pd.DataFrame:
+def read_values(folder: Path, test: str, metric: metric_facts.Metric) -> pd.DataFrame:
     """Return `value` and foreground `share` of each image that a record has of a test set."""
     rows = read_rows(folder / ROWS)
     rows = {row["image"]: row for row in rows if row.get("dataset") == test and row.get("image")}
@@ -169,7 +160,7 @@ class SetSource:
     maps: folders of scored maps that a user named, by method.
     """
 
-    registry: Registry
+    registry: registry.Registry
     root: Path | None
     cache: Path
     maps: Mapping[str, Path] = field(default_factory=dict)
@@ -198,13 +189,11 @@ def find_maps(
     names: of the images. given: folders of scored maps that a user named, by method.
     """
     for one in stored:
-        method, folders = one.record.method, []
+        method = one.record.method
         named = given.get(method.title) or given.get(method.name)
-        if one.record.kind == "score" and named:
-            folders += inside(named, test)
-        folders += [one.folder / KEPT / test.replace("/", "-")]
-        folders += filter(None, [recall_places(one.folder, test).maps])
-        for folder in folders:
+        folders = inside(named, test) if named and one.record.kind == "score" else []
+        kept = one.folder / KEPT / test.replace("/", "-")
+        for folder in filter(None, [*folders, kept, recall_places(one.folder, test).maps]):
             if files := maps_in(folder, names):
                 return one, files
     return None
@@ -213,7 +202,7 @@ def find_maps(
 def maps_in(folder: Path, names: Collection[str]) -> dict[str, Path]:
     """Return the maps of a folder by image; none of an empty one, or where names do not match."""
     try:
-        return match_maps(names, find_files(folder)).files if folder.is_dir() else {}
+        return plan.match_maps(names, find_files(folder)).files if folder.is_dir() else {}
     except BenchError:
         return {}
 
@@ -230,7 +219,7 @@ def find_test_set(source: SetSource, stored: Sequence[StoredRecord], test: str) 
     """
     # Maps of a folder have facts of masks alone, where a run has those of its images.
     first = next((one for one in stored if one.record.kind != "score"), stored[0])
-    facts = test_facts(first.record, test)
+    facts = context.test_facts(first.record, test)
     if facts is None:
         raise DataError(f"the records do not say what {test} is")
     try:
@@ -249,16 +238,19 @@ def find_test_set(source: SetSource, stored: Sequence[StoredRecord], test: str) 
 
 
 def _open(
-    source: SetSource, task: str, stored: Sequence[StoredRecord], facts: SplitFacts
+    source: SetSource, task: str, stored: Sequence[StoredRecord], facts: model.SplitFacts
 ) -> TestSet | None:
-    registry, (name, _, part) = source.registry, facts.label.partition("/")
+    known, (name, _, part) = source.registry, facts.label.partition("/")
     if facts.generated:
-        splits = tasks.resolve(registry.task(task), registry, None, None, True, source.cache).tests
+        splits = tasks.resolve(known.task(task), known, None, None, True, source.cache).tests
         return next((TestSet.of(split) for split in splits if split.label == facts.label), None)
-    if name in registry.datasets:
-        dataset, cache = registry.dataset(name), source.cache / tasks.MANIFESTS
-        known = part in dataset.split_names
-        split = tasks.open_split(dataset, part, source.root, cache) if known else None
+    if name in known.datasets:
+        dataset, cache = known.dataset(name), source.cache / tasks.MANIFESTS
+        split = (
+            tasks.open_split(dataset, part, source.root, cache)
+            if part in dataset.split_names
+            else None
+        )
         return TestSet.of(split) if split else None
     found = None
     remembered = (recall_places(one.folder, facts.label) for one in stored)
@@ -278,13 +270,13 @@ def read_image_and_mask(
     The image is None where a set has masks alone. Raises DataError for what cannot be read.
     """
     if name in test.images:
-        return read_pair(Pair(name, test.images[name], test.masks[name]), threshold)
+        return pairs.read_pair(pairs.Pair(name, test.images[name], test.masks[name]), threshold)
     return None, images.read_mask(test.masks[name], threshold)
 
 
 def read_map(path: Path, mask: np.ndarray) -> np.ndarray:
     """Return a map, uint8 (h, w), at the size of its mask; raises DataError."""
-    return fit(images.inspect_map(path)[0], (mask.shape[0], mask.shape[1]))
+    return work.fit(images.inspect_map(path)[0], (mask.shape[0], mask.shape[1]))
 
 
 # The images that methods disagree on most: as pictures where they can be had, else as a list.
@@ -319,12 +311,12 @@ def dispute_facts(
         test = find_test_set(source, table.stored, table.test)
     except BenchError as error:
         return facts | {"reason": f"No pictures: {error}."}
-    context = table.group.context
-    protocol = PROTOCOLS.get(context.protocol)
-    protocol = protocol if protocol and protocol.hash == context.protocol_hash else None
+    rules = table.group.context
+    protocol = protocols.PROTOCOLS.get(rules.protocol)
+    protocol = protocol if protocol and protocol.hash == rules.protocol_hash else None
     names = [name for name in disputed.index if name in test.masks]
     grids = [_grid(scores, name, disputed.loc[name], kept, test, protocol) for name in names]
-    told = test_facts(table.stored[0].record, table.test)
+    told = context.test_facts(table.stored[0].record, table.test)
     drawn = told is not None and told.generated  # scenes drawn in code are nobody's
     return facts | {"grids": grids, "embedded": bool(grids) and not drawn}
 
@@ -335,7 +327,7 @@ def _grid(
     values: pd.Series,
     kept: Sequence[KeptMaps],
     test: TestSet,
-    protocol: Protocol | None,
+    protocol: protocols.Protocol | None,
 ) -> dict[str, Any]:
     """Return image, mask, and map above errors of the rows that have a map, the best first."""
     share = f", foreground {100 * scores.shares[name]:.1f} %" if name in scores.shares else ""
@@ -360,7 +352,11 @@ def _grid(
 
 
 def _map_cell(
-    scores: TableScores, kept: KeptMaps, mask: np.ndarray, name: str, protocol: Protocol | None
+    scores: TableScores,
+    kept: KeptMaps,
+    mask: np.ndarray,
+    name: str,
+    protocol: protocols.Protocol | None,
 ) -> dict[str, Any]:
     place, stored, files = kept
     row = scores.rows[place]
@@ -377,8 +373,8 @@ def _map_cell(
     said = [] if value is None else [f"{scores.metric.label} {scores.shown(value)}"]
     said += [f"seed {stored.record.seed}"] if len(row.stored) > 1 else []
     words, key = ", ".join(said), scores.metric.key
-    if value is not None and protocol and key in METRICS and scores.metric.per_image:
-        found = quick_score(key, pred, mask, protocol)
+    if value is not None and protocol and key in metric_facts.METRICS and scores.metric.per_image:
+        found = engine.quick_score(key, pred, mask, protocol)
         if abs(found - value) > ALIKE:  # such as a map made from windows
             words += f"; not the map that was scored, this one has {scores.shown(found)}"
     return cell | {"words": words}

@@ -1,7 +1,5 @@
 """The Pareto front: rows that no other one beats in both its score and its cost, and its plot."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

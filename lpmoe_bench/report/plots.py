@@ -1,7 +1,5 @@
 """What all plots share: their looks, files for papers, and SVG that the policy of a page allows."""
 
-from __future__ import annotations
-
 import re
 import warnings
 from collections.abc import Iterator

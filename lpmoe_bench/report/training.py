@@ -1,7 +1,5 @@
 """Training curves: loss and validation score by step, of each seed and their mean."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,8 +11,7 @@ import pandas as pd
 from lpmoe_bench.errors import BenchError
 from lpmoe_bench.metrics.facts import METRICS
 from lpmoe_bench.records.store import CURVE, StoredRecord, read_rows
-from lpmoe_bench.report import plots
-from lpmoe_bench.report.contents import ReportRow, ReportTable
+from lpmoe_bench.report import contents, plots
 
 MOST_POINTS = 120  # of a curve; more are averaged
 KINDS = ("loss", "validation")
@@ -27,8 +24,8 @@ class TrainingCurves:
     curves: by kind, of each row that has some, those of its seeds. missing: rows without any.
     """
 
-    tables: Sequence[ReportTable]
-    curves: dict[str, list[tuple[ReportRow, list[pd.Series]]]]
+    tables: Sequence[contents.ReportTable]
+    curves: dict[str, list[tuple[contents.ReportRow, list[pd.Series]]]]
     missing: Sequence[str]
 
     @property
@@ -41,16 +38,16 @@ class TrainingCurves:
         return METRICS[key].label if key in METRICS else "score"
 
 
-def read_training(tables: Sequence[ReportTable]) -> list[TrainingCurves]:
+def read_training(tables: Sequence[contents.ReportTable]) -> list[TrainingCurves]:
     """Read the curves of all runs once, though their tables may be several: one a test set."""
-    by_runs: dict[frozenset[int], list[ReportTable]] = {}
+    by_runs: dict[frozenset[int], list[contents.ReportTable]] = {}
     for table in tables:
         if runs := frozenset(id(one) for one in table.stored if one.record.kind == "run"):
             by_runs.setdefault(runs, []).append(table)
     return [_read(alike) for alike in by_runs.values()]
 
 
-def _read(tables: list[ReportTable]) -> TrainingCurves:
+def _read(tables: list[contents.ReportTable]) -> TrainingCurves:
     found = TrainingCurves(tables, {kind: [] for kind in KINDS}, [])
     missing = []
     for row in tables[0].rows:
@@ -89,7 +86,7 @@ def mean_of_seeds(curves: Sequence[pd.Series]) -> pd.Series:
 
 def draw_training(
     trained: TrainingCurves, kind: str, label: str
-) -> tuple[plots.Plot, list[ReportRow]]:
+) -> tuple[plots.Plot, list[contents.ReportRow]]:
     """Draw `loss` or `validation` of all rows that have it in one figure, to be taken apart.
 
     What belongs to row k alone has ids that begin with `row-k-`; seeds are thin, their mean is
