@@ -51,30 +51,34 @@ def figure_command(
     from lpmoe_bench.environment import default_cache
     from lpmoe_bench.records.context import narrow
     from lpmoe_bench.records.store import Found
-    from lpmoe_bench.report.contents import Selection
-    from lpmoe_bench.report.figure import FigureLook, draw_figure, parse_crops
-    from lpmoe_bench.report.figure_data import FigureRequest, gather_figure
-    from lpmoe_bench.report.maps import SetSource, parse_maps
-    from lpmoe_bench.report.plots import need_plots
+    from lpmoe_bench.report import contents, figure, plots
+    from lpmoe_bench.report.images import SetSource, parse_maps
 
-    need_plots()
-    crops, around = parse_crops(crop or [])
-    look = FigureLook(tuple(options.names([show])), width, crops, around, scores)
+    plots.need_plots()
+    crops, around = figure.parse_crops(crop or [])
+    look = figure.FigureLook(tuple(options.names([show])), width, crops, around, scores)
     named = parse_maps((text for text in sources or [] if "=" in text), "a source")
     roots = [Path(text) for text in sources or [] if "=" not in text]
     found, (settings, tasks, methods, tests) = Found([], []), kept.parsed()
     if roots or not named:
         own = gt or places.embedded  # which no record needs to name
         found = narrow(options.readable_records(roots), (), tasks, methods, () if own else tests)
-    choice = Selection(
+    choice = contents.Selection(
         tasks[0] if tasks else None, tests[0] if tests else None, metric, only=settings
     )
     cache = default_cache()
-    data = gather_figure(
-        FigureRequest(
+
+    def load(folder: Path):
+        from lpmoe_bench.inference.predictor import load_predictor
+
+        return load_predictor(folder, cache, offline)[0]
+
+    data = figure.gather_figure(
+        figure.FigureRequest(
             SetSource(load_registry(places.datasets), places.data_root, cache),
             found,
             named,
+            load,
             choice,
             images,
             gt,
@@ -82,21 +86,14 @@ def figure_command(
             protocol,
         )
     )
-
-    def load(folder: Path):
-        from lpmoe_bench.inference.predictor import load_predictor
-
-        return load_predictor(folder, cache, offline)[0]
-
     outputs = output or [Path("figure.pdf")]
-    rules = data.metric, data.protocol
-    drawn = draw_figure(data.test, data.sources, rows, count, *rules, look, outputs, load)
-    for note in [*data.notes, *drawn.notes]:
+    drawn = figure.draw_figure(data, rows, count, look, outputs)
+    for note in dict.fromkeys(data.notes):
         out.terminal.note(note)
     files, titles = [str(path) for path in outputs], [one.title for one in data.sources]
     if not out.json:
-        out.terminal.say(f"rows: {', '.join(drawn.images)}")
-    out.print({"output": files, "images": drawn.images, "methods": titles}, "\n".join(files))
+        out.terminal.say(f"rows: {', '.join(drawn)}")
+    out.print({"output": files, "images": drawn, "methods": titles}, "\n".join(files))
 
 
 def picture_command(

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from lpmoe_bench.cli import options
-
-if TYPE_CHECKING:
-    from lpmoe_bench.report.disputes import PictureSources
 
 
 def report_command(
@@ -27,8 +23,9 @@ def report_command(
         typer.Option("--metrics", "--metric", help="Score of the plots; else the primary one."),
     ] = None,
     across: Annotated[str, typer.Option(help="Mix these in one table: decoder.")] = "",
-    pareto: Annotated[
-        Path | None, typer.Option(help="Write this plot alone: a file .pdf, .svg, .png or .pgf.")
+    scatter: Annotated[
+        Path | None,
+        typer.Option("--pareto", help="Write this plot alone: a file .pdf, .svg, .png or .pgf."),
     ] = None,
     x: Annotated[
         str, typer.Option(help="Its cost: parameters, images_per_second, memory, or a cost column.")
@@ -43,53 +40,40 @@ def report_command(
     out: options.Output,
 ) -> None:
     """Write one HTML file of records: tables, plots, verdicts, disputed images; opens offline."""
+    from lpmoe_bench.data.registry import load_registry
+    from lpmoe_bench.environment import default_cache
     from lpmoe_bench.files import write_atomically
     from lpmoe_bench.records.context import narrow
-    from lpmoe_bench.report.contents import Selection, gather_contents
-    from lpmoe_bench.report.page import build_page
-    from lpmoe_bench.report.plots import need_plots, write_pareto
+    from lpmoe_bench.report import contents, images, page, pareto, plots
 
     settings, tasks, methods, tests = kept.parsed()
-    choice = Selection(
+    choice = contents.Selection(
         tasks[0] if len(tasks) == 1 else None,
         tests[0] if len(tests) == 1 else None,
         metric,
         tuple(across.split(",")) if across else (),
         settings,
     )
-    need_plots()
+    plots.need_plots()
     several = (tasks if len(tasks) > 1 else (), methods, tests if len(tests) > 1 else ())
-    contents = gather_contents(narrow(options.readable_records(roots), (), *several), choice)
-    for note in contents.notes:
+    found = narrow(options.readable_records(roots), (), *several)
+    shown = contents.gather_contents(found, choice)
+    for note in shown.notes:
         out.terminal.note(note)
-    if pareto is not None:
-        written = pareto
-        for note in write_pareto(contents, x, pareto):
+    if scatter is not None:
+        for note in pareto.write_pareto(shown, x, scatter):
             out.terminal.note(note)
-    else:
-        written = output / "index.html"
-        sources = _sources(count, no_images, maps or [], data_root, datasets)
-        # Records and code stay to the end: that garbage is looked for among them as often as plots
-        # are made takes a tenth of the time.
-        gc.freeze()
-        with out.terminal.bar("report", len(contents.tables)) as bar:
-            text = build_page(contents, title, sources, bar.update)
-        if sources.embedded:
-            out.terminal.note(
-                f"the page holds images of {', '.join(dict.fromkeys(sources.embedded))}: make it "
-                f"with --no-images before you publish it"
-            )
-        write_atomically(written, text)
+        return out.print({"output": str(scatter)}, scatter)
+    named, written = images.parse_maps(maps or []), output / "index.html"
+    source = images.SetSource(load_registry(datasets), data_root, default_cache(), named)
+    with out.terminal.bar("report", len(shown.tables)) as bar:
+        text, embedded = page.build_page(
+            shown, title, None if no_images else source, count, bar.update
+        )
+    if embedded:
+        out.terminal.note(
+            f"the page holds images of {', '.join(embedded)}: make it with --no-images before you "
+            f"publish it"
+        )
+    write_atomically(written, text)
     out.print({"output": str(written)}, written)
-
-
-def _sources(
-    count: int, no_images: bool, maps: list[str], data_root: Path | None, datasets: Path | None
-) -> PictureSources:
-    from lpmoe_bench.data.registry import load_registry
-    from lpmoe_bench.environment import default_cache
-    from lpmoe_bench.report.disputes import PictureSources
-    from lpmoe_bench.report.maps import SetSource, parse_maps
-
-    source = None if no_images else SetSource(load_registry(datasets), data_root, default_cache())
-    return PictureSources(source, parse_maps(maps), count)

@@ -7,7 +7,7 @@ from lpmoe_bench.metrics.protocols import PROTOCOLS
 from lpmoe_bench.records.context import keep_only
 from lpmoe_bench.records.model import Record
 from lpmoe_bench.records.store import Found, StoredRecord
-from lpmoe_bench.tables.parts import COSTS, Column, Group, Row
+from lpmoe_bench.tables.parts import COSTS, Cell, Column, Group, Row
 from lpmoe_bench.tables.table import build_table
 from method_zoo.errors import unknown
 
@@ -28,9 +28,10 @@ class Selection:
 
 @dataclass(frozen=True)
 class ReportRow:
-    """A row of a table, and where its records lie; `stored` are its seeds, in their order."""
+    """A row of a table, the score that plots show, and its seeds with their folders, in order."""
 
     row: Row
+    score: Cell
     stored: tuple[StoredRecord, ...]
 
     @property
@@ -59,24 +60,15 @@ class ReportTable:
         return self.group.context.test_set
 
     @property
-    def heading(self) -> str:
-        """The name of the score with the arrow of its direction."""
-        return self.score.directed_label
-
-    def mean(self, row: ReportRow) -> float | None:
-        """Return the mean score of a row over its seeds, as a fraction."""
-        return row.row.cells[self.group.columns.index(self.score)].mean
-
-    def sd(self, row: ReportRow) -> float | None:
-        """Return the standard deviation of a row's score over its seeds, as a fraction."""
-        return row.row.cells[self.group.columns.index(self.score)].sd
+    def stored(self) -> list[StoredRecord]:
+        """The records of all rows with their folders."""
+        return [one for row in self.rows for one in row.stored]
 
     def ranked(self) -> list[ReportRow]:
         """Return the rows, the best score first and those without a score last."""
         sign = -1 if self.score.higher_is_better else 1
-        means = {id(row): self.mean(row) for row in self.rows}
         return sorted(
-            self.rows, key=lambda row: (means[id(row)] is None, sign * (means[id(row)] or 0.0))
+            self.rows, key=lambda row: (row.score.mean is None, sign * (row.score.mean or 0.0))
         )
 
     def shown(self, value: float, sign: str = "") -> str:
@@ -89,13 +81,8 @@ class ReportContents:
     """All tables, the records in them, and a sentence for each thing worth saying."""
 
     tables: tuple[ReportTable, ...]
-    stored: tuple[StoredRecord, ...]
+    records: tuple[Record, ...]
     notes: tuple[str, ...]
-
-    @property
-    def records(self) -> list[Record]:
-        """The records alone, in the order of their folders."""
-        return [one.record for one in self.stored]
 
     def only_table(self, what: str) -> ReportTable:
         """Return the one table; raises UsageError, which says how to choose, where there are more.
@@ -127,30 +114,26 @@ def gather_contents(found: Found, choice: Selection) -> ReportContents:
     places = {id(one.record): one for one in stored}
     tables = []
     for number, group in enumerate(made.groups, start=1):
-        rows = tuple(
-            ReportRow(row, tuple(places[id(record)] for record in row.records))
+        score = _score(group, choice.metric)
+        place = group.columns.index(score)
+        rows = (
+            ReportRow(row, row.cells[place], tuple(places[id(record)] for record in row.records))
             for row in group.rows
         )
-        tables.append(ReportTable(f"table-{number}", group, rows, _score(group, choice.metric)))
-    used = {id(one) for table in tables for row in table.rows for one in row.stored}
-    kept = tuple(one for one in stored if id(one) in used)
-    return ReportContents(tuple(tables), kept, (*found.notes, *made.notes))
-
-
-def is_headline(group: Group, column: Column) -> bool:
-    """Whether a table shows the column unasked."""
-    protocol = PROTOCOLS.get(group.context.protocol)
-    return not column.is_score or protocol is None or column.key in protocol.headline
+        tables.append(ReportTable(f"table-{number}", group, tuple(rows), score))
+    used = {id(one.record) for table in tables for one in table.stored}
+    records = tuple(one.record for one in stored if id(one.record) in used)
+    return ReportContents(tuple(tables), records, (*found.notes, *made.notes))
 
 
 def _score(group: Group, wanted: str | None) -> Column:
     scores = {column.key: column for column in group.columns if column.is_score}
-    protocol = PROTOCOLS.get(group.context.protocol)
     if wanted is not None:
         if wanted not in scores:
             raise UsageError(unknown(f"metric of {group.context.test_set}", wanted, scores))
         return scores[wanted]
     if not scores:
         raise UsageError(f"the records of {group.context.test_set} hold no score at all")
+    protocol = PROTOCOLS.get(group.context.protocol)
     primary = scores.get(protocol.primary) if protocol else None
     return primary or next(iter(scores.values()))

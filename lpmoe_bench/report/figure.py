@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
+from lpmoe_bench.data import tasks
 from lpmoe_bench.data.images import overlay
-from lpmoe_bench.data.test_sets import TestSet
+from lpmoe_bench.data.test_sets import TestSet, find_files, folder_set, task_sets
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.files import write_atomically
-from lpmoe_bench.metrics.engine import quick_score
-from lpmoe_bench.metrics.facts import Metric
-from lpmoe_bench.metrics.protocols import Protocol
-from lpmoe_bench.records.store import ADAPTER_FILE, ROWS, StoredRecord, read_rows
-from lpmoe_bench.report import maps
-from lpmoe_bench.report.plots import SOFT, need_plots, plot_style, rendered, shorten
-from lpmoe_bench.scoring.views import INVENTED, MISSED, error_picture, image_value
+from lpmoe_bench.metrics import engine, facts, protocols
+from lpmoe_bench.records.store import ADAPTER_FILE, ROWS, Found, StoredRecord
+from lpmoe_bench.report import contents, images, plots
+from lpmoe_bench.scoring import plan, views
 from method_zoo.errors import unknown
 
 if TYPE_CHECKING:
@@ -29,8 +28,33 @@ if TYPE_CHECKING:
 ORDERS = ("disagreement", "worst", "even")  # of rows; else names of images
 SHOWN = ("maps", "overlays", "errors")
 FORMATS = (".pdf", ".png", ".svg")
-GAP, TITLE, LEGEND = 0.04, 0.2, 0.22  # inches
+MOST_METHODS = 12  # columns that a page holds
+GAP, TITLE, LEGEND, SCORE = 0.04, 0.2, 0.22, 0.14  # inches
 Box = tuple[int, int, int, int]
+Line = tuple[list[list[np.ndarray]], list[str]]  # pictures one below the other, words; by column
+
+# What a figure is made of: the test set and its maps, from records, runs and folders of maps.
+
+
+@dataclass(frozen=True)
+class FigureRequest:
+    """Whose maps of which images a figure shows.
+
+    found: records and runs, by which maps are found or predicted. folders: of maps, by the name of
+    their method. load: the model of a run's folder, for runs whose maps are not kept. choice: which
+    records, by which score, and which test set. images, masks: a user's own folders. embedded: the
+    set drawn in code of the task.
+    """
+
+    source: images.SetSource
+    found: Found
+    folders: Mapping[str, Path]
+    load: Callable[[Path], Predictor]
+    choice: contents.Selection = field(default_factory=contents.Selection)
+    images: Path | None = None
+    masks: Path | None = None
+    embedded: bool = False
+    protocol: str | None = None
 
 
 @dataclass
@@ -46,14 +70,153 @@ class MapSource:
     values: dict[str, float] = field(default_factory=dict)
     predictor: Predictor | None = None
 
-    def has(self, name: str) -> bool:
-        """Whether it has, or can make, the map of an image."""
-        return name in self.files or self.can_predict
-
-    @property
     def can_predict(self) -> bool:
         """Whether the record is a run whose trained weights are beside it."""
         return self.stored is not None and (self.stored.folder / ADAPTER_FILE).exists()
+
+    def has(self, name: str) -> bool:
+        """Whether it has, or can make, the map of an image."""
+        return name in self.files or self.can_predict()
+
+
+@dataclass
+class FigureData:
+    """The test set, its maps by method, and how they are compared; notes: what to know of them."""
+
+    test: TestSet
+    metric: facts.Metric
+    protocol: protocols.Protocol
+    load: Callable[[Path], Predictor]
+    sources: list[MapSource] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def score(self, pred: np.ndarray, mask: np.ndarray) -> float:
+        """Return the score of a map."""
+        return engine.quick_score(self.metric.key, pred, mask, self.protocol)
+
+    def map(
+        self, source: MapSource, name: str, image: np.ndarray | None, mask: np.ndarray
+    ) -> np.ndarray:
+        """Return a method's map at the size of the mask, from its file or from the run's model."""
+        if name in source.files:
+            return images.read_map(source.files[name], mask)
+        from lpmoe_bench.inference.predictor import eight_bits, probability_map
+
+        if image is None or source.stored is None:
+            raise DataError(
+                f"{source.title} has no map of {name}, and there is no image to predict"
+            )
+        if source.predictor is None:
+            source.predictor = self.load(source.stored.folder)
+            self.notes.append(f"maps of {source.title} were predicted now by the trained run")
+        return eight_bits(probability_map(source.predictor, image))
+
+
+def gather_figure(request: FigureRequest) -> FigureData:
+    """Find images, masks and maps of a figure.
+
+    Raises:
+        UsageError: several tables or tasks, no test set is named, or too many methods.
+        DataError: images or maps are not found.
+    """
+    stored, protocol = request.found.stored, None
+    rows: dict[str, list[StoredRecord]] = {}
+    for one in stored:
+        rows.setdefault(one.record.method.title, []).append(one)
+    if request.masks is None and request.images is not None:
+        raise UsageError("--images names a folder of images; name that of their masks with --gt")
+    if request.masks is not None:
+        test = folder_set(request.masks, request.images, request.source.cache)
+    elif request.embedded:
+        test = _drawn(request)
+    elif stored:
+        table = contents.gather_contents(request.found, request.choice).only_table("figure")
+        test = images.find_test_set(request.source, table.stored, table.test)
+        protocol = table.group.context.protocol
+        rows = {row.label: list(row.stored) for row in table.rows}
+    else:
+        test = _of_task(request)
+    if len(rows) + len(request.folders) > MOST_METHODS:
+        raise UsageError(
+            f"{len(rows) + len(request.folders)} methods are more than the {MOST_METHODS} that a "
+            f"page holds; choose some with --method"
+        )
+    of_records = stored[0].record.protocol.name if stored else test.protocol
+    rules = protocols.get_protocol(
+        request.protocol or protocol or of_records or plan.DEFAULT_PROTOCOL
+    )
+    metric = views.image_metric(request.choice.metric or rules.primary)
+    data = FigureData(test, metric, rules, request.load)
+    found = {title: _of_records(data, title, own) for title, own in rows.items()}
+    data.sources += [one for one in found.values() if one]
+    data.sources += [_of_folder(data, *named) for named in request.folders.items()]
+    if without := [title for title, one in found.items() if one is None]:
+        data.notes.append(f"no maps are kept of {', '.join(without)}, and no trained weights")
+    if not data.sources:
+        raise DataError(
+            f"no maps of {data.test.label} are found: {data.notes[-1] if data.notes else 'none'}; "
+            f"keep them with --save-predictions or runtime.save_predictions=true, or name folders "
+            f"of maps as NAME=FOLDER"
+        )
+    return data
+
+
+def _drawn(request: FigureRequest) -> TestSet:
+    """Return the set drawn in code of the one task; raises UsageError where there are several."""
+    source, names = request.source, sorted({one.task for one in request.found.records})
+    if request.choice.task is None and len(names) > 1:
+        raise UsageError(
+            f"these runs are of several tasks, {' and '.join(names)}; draw each task's on their own"
+        )
+    task = source.registry.task(request.choice.task or "".join(names))
+    drawn = tasks.resolve(task, source.registry, None, None, True, source.cache)
+    return TestSet.of(drawn.tests[0], task.protocol)
+
+
+def _of_task(request: FigureRequest) -> TestSet:
+    """Return the one test set of a task that is found; raises UsageError where there are more."""
+    source, choice = request.source, request.choice
+    if choice.task is None:
+        raise UsageError("name the images with --images and --gt, a --task, or folders of records")
+    task, where = source.registry.task(choice.task), (source.registry, source.root)
+    found, _ = task_sets(task, *where, choice.test_set, False, source.cache, lambda *_: None)
+    if len(found) > 1:
+        labels = ", ".join(test.label for test in found)
+        raise UsageError(f"task {task.name} has several test sets ({labels}); use --test-set")
+    return found[0]
+
+
+def _of_records(data: FigureData, title: str, stored: Sequence[StoredRecord]) -> MapSource | None:
+    """Return the maps of a method: kept ones, or the run that predicts them; None for neither."""
+    digest = data.test.split.digest
+    sources = []
+    for one in stored:
+        labels = [facts.label for facts in one.record.data.tests if facts.digest == digest]
+        kept = images.find_maps([one], labels[0], data.test.masks, {}) if labels else None
+        source = MapSource(title, kept[1] if kept else {}, one)
+        same = one.record.protocol.hash == data.protocol.hash
+        if labels and same and (one.folder / ROWS).exists():
+            values = images.read_values(one.folder, labels[0], data.metric)["value"]
+            source.values = values.dropna().to_dict()
+        if kept:
+            return source
+        sources.append(source)
+    return next((source for source in sources if source.can_predict()), None)
+
+
+def _of_folder(data: FigureData, title: str, folder: Path) -> MapSource:
+    """Return the maps of a folder, or of its sub-folder that is named after the test set."""
+    for place in images.inside(folder, data.test.label):
+        if files := images.maps_in(place, data.test.masks):
+            return MapSource(title, files)
+    find_files(folder)  # where it holds none at all, this says so
+    raise DataError(
+        f"no file in {folder} has the name of an image of {data.test.label}, such as "
+        f"{next(iter(data.test.masks))}"
+    )
+
+
+# How it is drawn.
 
 
 class FigureLook(NamedTuple):
@@ -68,195 +231,108 @@ class FigureLook(NamedTuple):
     crops: Mapping[str, Box] = {}
     crop_object: bool = False
     scores: bool = False
-    dpi: int = 300
-
-
-class Figure(NamedTuple):
-    """What was drawn: the images in their order, and what its reader should know."""
-
-    images: list[str]
-    notes: list[str]
 
 
 def parse_crops(texts: Sequence[str]) -> tuple[dict[str, Box], bool]:
     """Read X,Y,W,H of all images, NAME=X,Y,W,H of one, and `object`; raises UsageError."""
     crops: dict[str, Box] = {}
     for text in texts:
-        name, _, numbers = text.rpartition("=")
-        parts = numbers.split(",")
-        if text == "object":
-            continue
-        if len(parts) != 4 or not all(part.strip().isdigit() for part in parts):
+        found = re.fullmatch(r"(?:(.*)=)?(\d+),(\d+),0*([1-9]\d*),0*([1-9]\d*)", text)
+        if found:
+            x, y, width, height = map(int, found.groups()[1:])
+            crops[found[1] or ""] = (x, y, width, height)
+        elif text != "object":
             raise UsageError(
                 f"--crop got '{text}'; write object, X,Y,WIDTH,HEIGHT in pixels, or "
-                f"NAME=X,Y,WIDTH,HEIGHT for one image"
+                f"NAME=X,Y,WIDTH,HEIGHT for one image; width and height are at least 1"
             )
-        x, y, width, height = map(int, parts)
-        if not (width and height):
-            raise UsageError(f"--crop {text} is empty; width and height are at least 1 pixel")
-        crops[name] = (x, y, width, height)
     return crops, "object" in texts
 
 
 def draw_figure(
-    test: TestSet,
-    sources: Sequence[MapSource],
-    rows: str,
-    count: int,
-    metric: Metric,
-    protocol: Protocol,
-    look: FigureLook,
-    outputs: Sequence[Path],
-    load: Callable[[Path], Predictor],
-) -> Figure:
-    """Draw images x methods and write them.
+    data: FigureData, rows: str, count: int, look: FigureLook, outputs: Sequence[Path]
+) -> list[str]:
+    """Draw images x methods and write them; adds to the notes of `data`.
 
     Args:
-        test: images and masks.
-        sources: of maps, a column each, in their order.
+        data: images, masks and maps, of which each method is a column.
         rows: `disagreement`, `worst`, `even`, or names of images with commas.
         count: of rows, where they are not named.
-        metric: by which images are compared.
-        protocol: how maps without a record are scored, and what of a mask is object.
         look: what is shown of each map, and how large.
         outputs: files, .pdf, .png or .svg.
-        load: the model of a run's folder, for runs whose maps are not kept.
 
     Returns:
-        The images that are shown, and notes.
+        The names of the images that are shown.
 
     Raises:
         UsageError: an unknown image, ending or thing to show, or matplotlib is missing.
         DataError: no image has a map of every method, or a file cannot be read.
     """
-    need_plots()
+    plots.need_plots()
     for path in outputs:
         if path.suffix.lower() not in FORMATS:
             raise UsageError(f"{path} ends with none of {', '.join(FORMATS)}; name one of them")
     for one in look.show:
         if one not in SHOWN:
             raise UsageError(unknown("thing to show of a map", one, SHOWN))
-    reader = _Reader(test, metric, protocol, load)
-    names = reader.choose(sources, rows, count)
-    lines = [reader.line(sources, name, look) for name in names]
-    titles = ["image"] * bool(lines[0].image is not None) + ["mask", *(s.title for s in sources)]
-    with plot_style():
+    names = _choose(data, rows, count)
+    lines = [_line(data, name, look) for name in names]
+    titles = ["mask", *(source.title for source in data.sources)]
+    titles = ["image"] * (len(lines[0][0]) > len(titles)) + titles
+    with plots.plot_style():
         figure = _lay_out(titles, lines, look)
         for path in outputs:
-            write = rendered(figure, path.suffix.lower(), look.dpi)
-            write_atomically(path, write)
-    return Figure(names, list(dict.fromkeys(reader.notes)))
+            write_atomically(path, plots.rendered(figure, path.suffix.lower()))
+    return names
 
 
-class _Line(NamedTuple):
-    """What stands in a row of the figure; cells: by method, one below the other."""
+def _choose(data: FigureData, rows: str, count: int) -> list[str]:
+    """Return the names of the images to show."""
+    sources = data.sources
+    if rows not in ORDERS:
+        names = [name.strip() for name in rows.split(",") if name.strip()]
+        for name in names:
+            if name not in data.test.masks:
+                raise UsageError(unknown(f"image of {data.test.label}", name, data.test.masks))
+            if missing := [one.title for one in sources if not one.has(name)]:
+                raise DataError(f"{', '.join(missing)} has no map of {name}; name another image")
+        return names
+    names = [name for name in sorted(data.test.masks) if all(one.has(name) for one in sources)]
+    if not names:
+        raise DataError(f"no image of {data.test.label} has a map of every method")
+    if rows == "even":
+        return names[:: max(1, len(names) // count)][:count]
+    for source in sources:
+        for name in names if names[0] not in source.values else []:
+            image, mask = images.read_image_and_mask(data.test, name, data.protocol.mask_threshold)
+            source.values[name] = data.score(data.map(source, name, image, mask), mask)
+    values = pd.DataFrame([one.values for one in sources], columns=names).T.dropna()
+    order = values.mean(axis=1) * (1 if data.metric.higher_is_better else -1)
+    if rows == "disagreement" and len(sources) > 1:
+        order = values.min(axis=1) - values.max(axis=1)
+    return list(order.sort_values(kind="stable").index[:count])
 
-    image: np.ndarray | None
-    mask: np.ndarray
-    cells: list[list[np.ndarray]]
-    words: list[str]
 
-
-@dataclass
-class _Reader:
-    """Reads, or makes, what is shown of a test set."""
-
-    test: TestSet
-    metric: Metric
-    protocol: Protocol
-    load: Callable[[Path], Predictor]
-    notes: list[str] = field(default_factory=list)
-
-    def choose(self, sources: Sequence[MapSource], rows: str, count: int) -> list[str]:
-        """Return the names of the images to show."""
-        if rows not in ORDERS:
-            names = [name.strip() for name in rows.split(",") if name.strip()]
-            for name in names:
-                if name not in self.test.masks:
-                    raise UsageError(unknown(f"image of {self.test.label}", name, self.test.masks))
-                if missing := [s.title for s in sources if not s.has(name)]:
-                    raise DataError(
-                        f"{', '.join(missing)} has no map of {name}; name another image"
-                    )
-            return names
-        names = [n for n in sorted(self.test.masks) if all(one.has(n) for one in sources)]
-        if not names:
-            raise DataError(f"no image of {self.test.label} has a map of every method")
-        if rows == "even":
-            return names[:: max(1, len(names) // count)][:count]
-        for source in sources:
-            for name in names if names[0] not in source.values else []:
-                image, mask = self.pair(name)
-                source.values[name] = self.score(self.map(source, name, image, mask), mask)
-        names = [n for n in names if all(n in one.values for one in sources)]
-        sign = -1 if self.metric.higher_is_better else 1
-
-        def key(name: str) -> tuple[float, str]:
-            values = [one.values[name] for one in sources]
-            if rows == "disagreement" and len(values) > 1:
-                return min(values) - max(values), name
-            return -sign * math.fsum(values), name
-
-        return sorted(names, key=key)[:count]
-
-    def line(self, sources: Sequence[MapSource], name: str, look: FigureLook) -> _Line:
-        """Return a row of the figure."""
-        image, mask = self.pair(name)
-        cells, words = [], []
-        part = _part(name, mask, look)
-        for source in sources:
-            pred = self.map(source, name, image, mask)
-            value = self.score(pred, mask)
-            known = source.values.get(name)
-            if known is not None and source.stored and abs(known - value) > 0.02:
-                self.notes.append(
-                    f"the map of {source.title} for {name} is not the one that was scored: "
-                    f"{self.metric.label} {value:.3f}, the record has {known:.3f}"
-                )
-            words.append(f"{self.metric.label} {value:.{self.metric.decimals}f}")
-            cells.append([_view(kind, image, mask, pred)[part] for kind in look.show])
-        shown = None if image is None else image[part]
-        return _Line(shown, mask[part], cells, words if look.scores else [])
-
-    def pair(self, name: str) -> tuple[np.ndarray | None, np.ndarray]:
-        return maps.read_image_and_mask(self.test, name, self.protocol.mask_threshold)
-
-    def score(self, pred: np.ndarray, mask: np.ndarray) -> float:
-        return quick_score(self.metric.key, pred, mask, self.protocol)
-
-    def map(
-        self, source: MapSource, name: str, image: np.ndarray | None, mask: np.ndarray
-    ) -> np.ndarray:
-        """Return a method's map at the size of the mask, from its file or from the run's model."""
-        if name in source.files:
-            return maps.read_map(source.files[name], mask)
-        from lpmoe_bench.inference.predictor import eight_bits, probability_map
-
-        if image is None or source.stored is None:
-            raise DataError(
-                f"{source.title} has no map of {name}, and there is no image to predict"
+def _line(data: FigureData, name: str, look: FigureLook) -> Line:
+    image, mask = images.read_image_and_mask(data.test, name, data.protocol.mask_threshold)
+    part = _part(name, mask, look)
+    ground = np.full((*mask.shape, 3), 255, np.uint8) if image is None else image
+    cells = [[one[part]] for one in (image, mask) if one is not None]
+    words = [""] * len(cells)
+    for source in data.sources:
+        pred = data.map(source, name, image, mask)
+        value, known = data.score(pred, mask), source.values.get(name)
+        if known is not None and source.stored and abs(known - value) > images.ALIKE:
+            data.notes.append(
+                f"the map of {source.title} for {name} is not the one that was scored: "
+                f"{data.metric.label} {value:.3f}, the record has {known:.3f}"
             )
-        if source.predictor is None:
-            source.predictor = self.load(source.stored.folder)
-            self.notes.append(f"maps of {source.title} were predicted now by the trained run")
-        return eight_bits(probability_map(source.predictor, image))
-
-
-def record_values(stored: StoredRecord, test: str, metric: Metric) -> dict[str, float]:
-    """Return the scores by image that a record has of a test set; none where it has no rows."""
-    path = stored.folder / ROWS
-    rows = read_rows(path) if path.exists() else []
-    found = ((r["image"], image_value(r, metric.key)) for r in rows if r["dataset"] == test)
-    return {name: value for name, value in found if value is not None}
-
-
-def _view(kind: str, image: np.ndarray | None, mask: np.ndarray, pred: np.ndarray) -> np.ndarray:
-    if kind == "errors":
-        return error_picture(pred, mask)
-    if kind == "overlays":
-        ground = np.full((*mask.shape, 3), 255, np.uint8) if image is None else image
-        return overlay(ground, pred)
-    return pred
+        score = f"{data.metric.label} {value:.{data.metric.decimals}f}"
+        words.append(score if look.scores else "")
+        shown = {"maps": pred, "errors": views.error_picture(pred, mask)}
+        shown["overlays"] = overlay(ground, pred)
+        cells.append([shown[kind][part] for kind in look.show])
+    return cells, words
 
 
 def _part(name: str, mask: np.ndarray, look: FigureLook) -> tuple[slice, slice]:
@@ -267,9 +343,7 @@ def _part(name: str, mask: np.ndarray, look: FigureLook) -> tuple[slice, slice]:
         ys, xs = np.nonzero(mask)
         pad = max(np.ptp(xs), np.ptp(ys)) // 5 + 4
         box = (xs.min() - pad, ys.min() - pad, np.ptp(xs) + 2 * pad, np.ptp(ys) + 2 * pad)
-    if box is None:
-        return slice(0, height), slice(0, width)
-    x, y, w, h = (int(number) for number in box)
+    x, y, w, h = (int(number) for number in box or (0, 0, width, height))
     part = slice(max(0, y), min(height, y + h)), slice(max(0, x), min(width, x + w))
     if part[0].start >= part[0].stop or part[1].start >= part[1].stop:
         raise UsageError(
@@ -278,80 +352,42 @@ def _part(name: str, mask: np.ndarray, look: FigureLook) -> tuple[slice, slice]:
     return part
 
 
-def _lay_out(titles: Sequence[str], lines: Sequence[_Line], look: FigureLook) -> Any:
+def _lay_out(titles: Sequence[str], lines: Sequence[Line], look: FigureLook) -> Any:
     """Return a figure: a column a title, rows as high as their images want."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure as Canvas
-
-    cell = (look.width - GAP * (len(titles) - 1)) / len(titles)
-    below = 0.14 if look.scores else 0.0
-    heights = [cell * line.mask.shape[0] / line.mask.shape[1] for line in lines]
-    each = len(look.show)
-    legend = LEGEND if "errors" in look.show else 0.0
-    total = TITLE + sum(h * each + GAP * each + below for h in heights) + legend
-    figure = Canvas(figsize=(look.width, total))
-    FigureCanvasAgg(figure)
-    for column, title in enumerate(titles):
-        _write_title(figure, title, column * (cell + GAP) + cell / 2, cell, look.width, total)
-    top = TITLE
-    for line, height in zip(lines, heights, strict=True):
-        for row, column, pixels in _cells(line):
-            place = (
-                column * (cell + GAP) / look.width,
-                1 - (top + (row + 1) * height + row * GAP) / total,
-            )
-            axes = figure.add_axes((*place, cell / look.width, height / total))
-            axes.set_axis_off()
-            grey = {"cmap": "gray", "vmin": 0, "vmax": 255} if pixels.ndim == 2 else {}
-            axes.imshow(pixels, aspect="auto", interpolation="antialiased", **grey)
-        first = len(titles) - len(line.cells)
-        bottom = top + height * each + GAP * (each - 1)
-        for column, text in enumerate(line.words, start=first):
-            x = (column * (cell + GAP) + cell / 2) / look.width
-            figure.text(x, 1 - (bottom + 0.02) / total, text, ha="center", va="top", fontsize=6.5)
-        top = bottom + below + GAP
-    if legend:
-        _write_legend(figure, total)
-    return figure
-
-
-def _cells(line: _Line) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Yield the row within a line, the column and the pixels of each picture."""
-    left = [line.mask] if line.image is None else [line.image, line.mask]
-    yield from ((0, column, pixels) for column, pixels in enumerate(left))
-    for column, cells in enumerate(line.cells, start=len(left)):
-        yield from ((row, column, pixels) for row, pixels in enumerate(cells))
-
-
-def _write_title(
-    figure: Any, title: str, x: float, room: float, width: float, height: float
-) -> None:
-    """Write a column's title: smaller where it is long, and cut where that is not enough."""
-    place = x / width, 1 - (TITLE - 0.05) / height
-    text = figure.text(*place, shorten(title, 60), ha="center", va="baseline", parse_math=False)
-    size, letters = 8.0, len(title)
-    while text.get_window_extent().width > room * figure.dpi and letters > 4:
-        if size > 6:
-            size -= 0.5
-        else:
-            letters -= 1
-            text.set_text(shorten(title, letters))
-        text.set_fontsize(size)
-
-
-def _write_legend(figure: Any, height: float) -> None:
-    """Say what the two colours of errors mean."""
+    from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
-    words = (("false negative", MISSED), ("false positive", INVENTED))
-    figure.legend(
-        handles=[Patch(color=tuple(colour / 255), label=text) for text, colour in words],
-        loc="lower center",
-        bbox_to_anchor=(0.5, -0.02 / height),
-        ncols=2,
-        frameon=False,
-        fontsize=7,
-        labelcolor=SOFT,
-        handlelength=1,
-        borderaxespad=0,
-    )
+    each, cell = len(look.show), (look.width - GAP * (len(titles) - 1)) / len(titles)
+    heights = [cell * cells[0][0].shape[0] / cells[0][0].shape[1] for cells, _ in lines]
+    below, legend = SCORE * look.scores, LEGEND * ("errors" in look.show)
+    total = TITLE + sum((height + GAP) * each + below for height in heights) + legend
+    figure = Figure(figsize=(look.width, total))
+    FigureCanvasAgg(figure)
+    lefts = [column * (cell + GAP) / look.width for column in range(len(titles))]
+    middles = [left + cell / 2 / look.width for left in lefts]
+    middle: dict[str, Any] = {"ha": "center", "va": "baseline"}
+    for x, title in zip(middles, titles, strict=True):
+        text = figure.text(x, 1 - (TITLE - 0.05) / total, plots.shorten(title, 60), **middle)
+        room = cell * figure.dpi / text.get_window_extent().width
+        if room < 1:  # smaller where it is long, and cut where that is not enough
+            text.set_fontsize(max(6.0, 8.0 * room))
+            text.set_text(plots.shorten(title, max(4, int(len(title) * room * 8 / 6))))
+    top = TITLE
+    for line, height in zip(lines, heights, strict=True):
+        bottom = top + (height + GAP) * each - GAP
+        for left, x, cells, words in zip(lefts, middles, *line, strict=True):
+            for row, pixels in enumerate(cells, start=1):
+                low = 1 - (top + row * (height + GAP) - GAP) / total
+                axes = figure.add_axes((left, low, cell / look.width, height / total))
+                axes.set_axis_off()
+                grey = {"cmap": "gray", "vmin": 0, "vmax": 255} if pixels.ndim == 2 else {}
+                axes.imshow(pixels, aspect="auto", interpolation="antialiased", **grey)
+            figure.text(x, 1 - (bottom + 0.11) / total, words, fontsize=6.5, **middle)
+        top = bottom + GAP + below
+    if legend:
+        colours = {"false negative": views.MISSED, "false positive": views.INVENTED}
+        patches = [Patch(color=tuple(c / 255), label=text) for text, c in colours.items()]
+        place = {"loc": "lower center", "bbox_to_anchor": (0.5, -0.02 / total), "ncols": 2}
+        figure.legend(handles=patches, **place, labelcolor=plots.SOFT, handlelength=1)
+    return figure

@@ -3,82 +3,64 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
+
+import numpy as np
+import pandas as pd
 
 from lpmoe_bench.errors import BenchError
 from lpmoe_bench.metrics.facts import METRICS
 from lpmoe_bench.records.store import CURVE, StoredRecord, read_rows
-from lpmoe_bench.report.contents import ReportRow, ReportTable
+from lpmoe_bench.report import contents, plots
 
 MOST_POINTS = 120  # of a curve; more are averaged
-
-Curve = list[tuple[float, float]]
-Kind = Literal["loss", "validation"]
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A row's curves: (step, value) of each seed."""
-
-    row: ReportRow
-    loss: tuple[Curve, ...]
-    validation: tuple[Curve, ...]
-
-    def curves(self, kind: Kind) -> list[Curve]:
-        """Return the curves of the seeds that have one."""
-        return [curve for curve in getattr(self, kind) if curve]
+KINDS = ("loss", "validation")
 
 
 @dataclass(frozen=True)
 class TrainingCurves:
-    """Rows that trained alike, whatever they were tested on; missing: labels without curves."""
+    """Rows that trained alike, whatever they were tested on.
 
-    tables: tuple[ReportTable, ...]
-    trained: tuple[Trained, ...]
-    missing: tuple[str, ...]
+    curves: by kind, of each row that has some, those of its seeds. missing: rows without any.
+    """
+
+    tables: Sequence[contents.ReportTable]
+    curves: dict[str, list[tuple[contents.ReportRow, list[pd.Series]]]]
+    missing: Sequence[str]
 
     @property
     def selected_by(self) -> str:
         """The label of the score that validation is about, where all runs agree."""
-        names = {
-            record.config.get("train", {}).get("select")
-            for one in self.trained
-            for record in one.row.row.records
-        }
+        rows = [row for having in self.curves.values() for row, _ in having]
+        records = [record for row in rows for record in row.row.records]
+        names = {record.config.get("train", {}).get("select") for record in records}
         key = names.pop() if len(names) == 1 else None
         return METRICS[key].label if key in METRICS else "score"
 
 
-def read_training(tables: Sequence[ReportTable]) -> list[TrainingCurves]:
+def read_training(tables: Sequence[contents.ReportTable]) -> list[TrainingCurves]:
     """Read the curves of all runs once, though their tables may be several: one a test set."""
-    by_runs: dict[frozenset[int], list[ReportTable]] = {}
+    by_runs: dict[frozenset[int], list[contents.ReportTable]] = {}
     for table in tables:
-        stored = frozenset(id(one) for row in table.rows for one in row.stored if _is_run(one))
-        if stored:
-            by_runs.setdefault(stored, []).append(table)
+        if runs := frozenset(id(one) for one in table.stored if one.record.kind == "run"):
+            by_runs.setdefault(runs, []).append(table)
     return [_read(alike) for alike in by_runs.values()]
 
 
-def _read(tables: list[ReportTable]) -> TrainingCurves:
-    trained, missing = [], []
+def _read(tables: list[contents.ReportTable]) -> TrainingCurves:
+    found = TrainingCurves(tables, {kind: [] for kind in KINDS}, [])
+    missing = []
     for row in tables[0].rows:
-        if not _is_run(row.stored[0]):
+        if row.stored[0].record.kind != "run":
             continue
-        parts = [_rows(one) for one in row.stored]
-        curves = Trained(
-            row,
-            tuple(seed_curve(part, "loss") for part in parts),
-            tuple(seed_curve(part, "validation") for part in parts),
-        )
-        if any(curves.loss) or any(curves.validation):
-            trained.append(curves)
-        else:
+        seeds = [_rows(one) for one in row.stored]
+        own = {kind: [seed_curve(rows, kind) for rows in seeds] for kind in KINDS}
+        for kind, curves in own.items():
+            if having := [curve for curve in curves if len(curve)]:
+                found.curves[kind].append((row, having))
+        if not any(len(curve) for curves in own.values() for curve in curves):
             missing.append(row.label)
-    return TrainingCurves(tuple(tables), tuple(trained), tuple(missing))
-
-
-def _is_run(stored: StoredRecord) -> bool:
-    return stored.record.kind == "run"
+    return TrainingCurves(tables, found.curves, missing)
 
 
 def _rows(stored: StoredRecord) -> list[dict[str, Any]]:
@@ -88,24 +70,56 @@ def _rows(stored: StoredRecord) -> list[dict[str, Any]]:
         return []
 
 
-def seed_curve(rows: Iterable[dict[str, Any]], key: str) -> Curve:
-    """Return the steps that have a value; of a long curve the means of equal parts."""
-    found = [
-        (row["step"], row[key])
-        for row in rows
-        if row.get("step") is not None and row.get(key) is not None
-    ]
-    if len(found) <= MOST_POINTS:
-        return found
-    size = math.ceil(len(found) / MOST_POINTS)
-    parts = [found[start : start + size] for start in range(0, len(found), size)]
-    return [(part[-1][0], math.fsum(value for _, value in part) / len(part)) for part in parts]
+def seed_curve(rows: Iterable[dict[str, Any]], key: str) -> pd.Series:
+    """Return the values by step where there are any; of a long curve the means of equal parts."""
+    found = pd.DataFrame(rows, columns=["step", key], dtype=float).dropna()
+    found = found.drop_duplicates("step", keep="last")
+    part = np.arange(len(found)) // max(1, math.ceil(len(found) / MOST_POINTS))
+    means = found.groupby(part).agg({"step": "last", key: "mean"})
+    return pd.Series(means.set_index("step")[key])
 
 
-def mean_of_seeds(curves: Sequence[Curve]) -> Curve:
+def mean_of_seeds(curves: Sequence[pd.Series]) -> pd.Series:
     """Return the mean at each step that all curves have."""
-    if not curves:
-        return []
-    by_step = [dict(one) for one in curves]
-    common = sorted(set.intersection(*(set(one) for one in by_step)))
-    return [(step, math.fsum(one[step] for one in by_step) / len(by_step)) for step in common]
+    return pd.concat(curves, axis=1).dropna().mean(axis=1)
+
+
+def draw_training(
+    trained: TrainingCurves, kind: str, label: str
+) -> tuple[plots.Plot, list[contents.ReportRow]]:
+    """Draw `loss` or `validation` of all rows that have it in one figure, to be taken apart.
+
+    What belongs to row k alone has ids that begin with `row-k-`; seeds are thin, their mean is
+    bold. The grey band spans the means of all rows. No rows: nothing was drawn.
+    """
+    having = trained.curves[kind]
+    axes = plots.new_axes(2.35, 1.5, 0.4, 0.3, 0.08, 0.24)
+    plot = plots.Plot(axes.figure, f"{label} in training, by step")
+    if not having:
+        return plot, []
+    points = pd.concat([curve for _, curves in having for curve in curves])
+    # The highest half percent may leave the plot: one jump of the loss would flatten the rest.
+    most = np.sort(points)[: max(2, round(len(points) * 0.995))]
+    low, high = float(most[0]), float(most[-1])
+    room = (high - low) * 0.06 or abs(high) * 0.05 or 1.0
+    axes.set(
+        title=label, ylim=(low - room, high + room), xlim=(0, float(np.max(points.index)) * 1.03)
+    )
+    axes.locator_params(nbins=3)
+    axes.text(1, 0.03, "step", ha="right", color=plots.SOFT, transform=axes.transAxes, fontsize=7)
+    means = [mean_of_seeds(curves) for _, curves in having]
+    band = pd.concat(means, axis=1).sort_index().interpolate("index", limit_area="inside")
+    if len(having) > 1 and len(band) > 1:
+        grey = {"color": "#dfe4ea", "linewidth": 0}
+        axes.fill_between(band.index, band.min(axis=1), band.max(axis=1), **grey)
+    for number, ((row, curves), mean) in enumerate(zip(having, means, strict=True)):
+        key, last = f"row-{number}-", ""
+        for seed, curve in enumerate(curves if len(curves) > 1 else []):
+            axes.plot(curve, color="#7fb2e0", linewidth=0.7, gid=f"{key}seed{seed}")
+        if len(mean):
+            dots = {"marker": "o", "markersize": 2.6} if len(mean) <= 12 else {}
+            axes.plot(mean, color=plots.FRONT, linewidth=1.5, gid=f"{key}mean", **dots)
+            last = f", {label} {mean.iloc[-1]:.3g} at step {mean.index[-1]:.0f}"
+        seeds = f"{len(curves)} seed{'s' * (len(curves) != 1)}"
+        plot.marks[key] = (row.name, f"{row.label}: {seeds}{last}")
+    return plot, [row for row, _ in having]

@@ -167,7 +167,7 @@ def test_picture_is_of_the_runs_own_task(run, tmp_path, monkeypatch):
         return TaskData(split, [split], [])
 
     draw_pairs(tmp_path / "scenes", 5, seed=3)
-    monkeypatch.setattr("lpmoe_bench.report.figure_data.resolve", drawn)
+    monkeypatch.setattr("lpmoe_bench.report.figure.tasks.resolve", drawn)
     other = tmp_path / "other"
     shutil.copytree(run, other)
     text = (other / "run.json").read_text().replace('"task": "cod"', '"task": "leaf"')

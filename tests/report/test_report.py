@@ -23,7 +23,7 @@ from lpmoe_bench.metrics.protocols import COD
 from lpmoe_bench.records.context import keep_only, parse_only
 from lpmoe_bench.records.store import find_records, read_record, read_rows, write_record
 from lpmoe_bench.report.contents import Selection, gather_contents
-from lpmoe_bench.report.svg import clean
+from lpmoe_bench.report.plots import clean
 
 
 class Parts(HTMLParser):
@@ -176,8 +176,7 @@ def test_hundreds_of_records_stay_a_page(tmp_path):
 def test_twice_the_rows_are_twice_the_work(tmp_path, monkeypatch):
     read = []
     monkeypatch.setattr(
-        "lpmoe_bench.report.image_scores.read_rows",
-        lambda path: read.append(path) or read_rows(path),
+        "lpmoe_bench.report.images.read_rows", lambda path: read.append(path) or read_rows(path)
     )
     grown = []
     for count in (15, 30):

@@ -1,0 +1,399 @@
+"""Images of a test set: scores by row, where rows disagree, and their pictures found again."""
+
+import base64
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from lpmoe_bench.data import images, pairs, registry, tasks
+from lpmoe_bench.data.test_sets import TestSet, find_files, folder_set
+from lpmoe_bench.errors import BenchError, DataError, UsageError
+from lpmoe_bench.metrics import engine, protocols
+from lpmoe_bench.metrics import facts as metric_facts
+from lpmoe_bench.records import context, model
+from lpmoe_bench.records.store import ROWS, StoredRecord, read_rows, recall_places
+from lpmoe_bench.report import plots
+from lpmoe_bench.report.contents import ReportRow, ReportTable
+from lpmoe_bench.scoring import plan, views, work
+
+KEPT = "predictions"  # folder of a run that keeps its maps, one folder a test set
+EDGES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 1.0)  # of the bins: shares of the image
+BINS = ("to 1 %", "1-2 %", "2-5 %", "5-10 %", "10-20 %", "20-40 %", "above 40 %")
+FEW = 5  # images, below which a mean is drawn hollow
+SIDE = 160  # pixels, of the longer side of a picture in the page
+JPEG_QUALITY = 82
+ALIKE = 0.02  # of a map made again on another machine
+MOST_METHODS = 8  # of an image's maps
+
+# Scores of single images.
+
+
+@dataclass(frozen=True)
+class TableScores:
+    """Scores of the images of a test set, of the rows that have them.
+
+    metric: may be an image's own where the table's score is of the whole set. means: over seeds,
+    a line an image and a column a place in `rows`. seeds: for each row the scores of each seed.
+    shares: foreground of the image. missing: a sentence for each row without such scores.
+    """
+
+    metric: metric_facts.Metric
+    rows: Sequence[ReportRow]
+    means: pd.DataFrame
+    seeds: Sequence[pd.DataFrame]
+    shares: pd.Series
+    missing: Sequence[str]
+
+    def shown(self, value: float) -> str:
+        """Write a score with the metric's decimals."""
+        return f"{value:.{self.metric.decimals}f}"
+
+
+def read_table_scores(table: ReportTable) -> TableScores | None:
+    """Read the image scores of a table's rows; None for a score that no image has."""
+    try:
+        metric = views.image_metric(table.score.key)
+    except BenchError:
+        return None
+    rows, seeds, shares, missing = [], [], [pd.Series(dtype=float)], []
+    for row in table.rows:
+        try:
+            read = [read_values(one.folder, table.test, metric) for one in row.stored]
+        except BenchError as error:
+            missing.append(f"{row.label}: {error}")
+            continue
+        values = pd.concat([one["value"] for one in read], axis=1, ignore_index=True)
+        if values.dropna().empty:
+            missing.append(f"{row.label}: no image has a value of {metric.label}")
+            continue
+        rows.append(row)
+        seeds.append(values)
+        shares += [one["share"] for one in read]
+    # An image counts where all seeds of a row have it.
+    means = pd.DataFrame({n: one.dropna().mean(axis=1) for n, one in enumerate(seeds)})
+    known = pd.Series(pd.concat(shares).dropna().groupby(level=0).last())
+    return TableScores(metric, rows, means.sort_index(), seeds, known, missing)
+
+
+def read_values(folder: Path, test: str, metric: metric_facts.Metric) -> pd.DataFrame:
+    """Return `value` and foreground `share` of each image that a record has of a test set."""
+    rows = read_rows(folder / ROWS)
+    rows = {row["image"]: row for row in rows if row.get("dataset") == test and row.get("image")}
+    found = {
+        "value": [views.image_value(row, metric.key) for row in rows.values()],
+        "share": [row.get("foreground_share") for row in rows.values()],
+    }
+    return pd.DataFrame(found, index=list(rows), dtype=float)
+
+
+def most_disputed(scores: TableScores, count: int) -> pd.DataFrame:
+    """Return the means of the images of the largest spreads among those that all rows have.
+
+    None where there are fewer than two rows.
+    """
+    common = scores.means.dropna() if len(scores.rows) > 1 else scores.means.iloc[:0]
+    spread = common.max(axis=1) - common.min(axis=1)
+    return common.loc[spread.sort_values(ascending=False, kind="stable").index[:count]]
+
+
+class Sizes(NamedTuple):
+    """Means and counts in bins of foreground share, a line a bin and a column a row; images: how
+    many of each bin any row has. Empty bins are left out."""
+
+    means: pd.DataFrame
+    counts: pd.DataFrame
+    images: pd.Series
+
+
+def by_size(scores: TableScores) -> Sizes:
+    """Bin a table's images by foreground share; a share on an edge belongs to the bin below."""
+    shares = scores.shares.reindex(scores.means.index).dropna()
+    bins = pd.cut(shares, EDGES, labels=BINS, include_lowest=True)
+    inside = scores.means.loc[shares.index].groupby(bins, observed=True)
+    return Sizes(inside.mean(), inside.count(), inside.size())
+
+
+def draw_sizes(table: ReportTable, scores: TableScores, sizes: Sizes) -> plots.Plot:
+    """Draw means by bin of foreground share; the best rows in colour, as many as there are."""
+    metric, bins = scores.metric, list(sizes.means.index)
+    axes = plots.new_axes(7.4, 3.0, 0.45, 0.68, 1.9, 0.28)
+    axes.set_title(f"{metric.label} {metric.arrow}")
+    axes.set_xlabel(f"foreground share of the image, number of images (hollow: fewer than {FEW})")
+    axes.set_xticks(range(len(bins)), [f"{name}\nn = {n}" for name, n in sizes.images.items()])
+    plot = plots.Plot(axes.figure, f"{metric.label} on {table.test} by foreground share")
+    places = {id(row): place for place, row in enumerate(scores.rows)}
+    ranked = [places[id(row)] for row in table.ranked() if id(row) in places]
+    for number, place in reversed([*enumerate(ranked)]):
+        row, mark, coloured = scores.rows[place], f"mark-{number}-", number < len(views.COLOURS)
+        found = pd.DataFrame({"mean": sizes.means[place], "n": sizes.counts[place]})
+        found = found.set_axis(range(len(bins))).dropna()
+        colour = views.COLOURS[number] if coloured else "#c3c9d1"
+        dashes = {"linestyle": views.DASHES[number % len(views.DASHES)], "color": colour}
+        shown = f" {plots.shorten(row.label, 26)}" if coloured else "_"  # "_": in no legend
+        width = 1.5 if coloured else 0.8
+        axes.plot(found["mean"], gid=f"{mark}line", label=shown, linewidth=width, **dashes)
+        if coloured:
+            fills = [colour if n >= FEW else "white" for n in found["n"]]
+            dots = {"s": 15, "edgecolors": colour, "facecolors": fills, "zorder": 2.5}
+            axes.scatter(found.index, found["mean"], gid=f"{mark}dots", **dots)
+        each = (f"{bins[x]} {scores.shown(mean)} (n = {n})" for x, mean, n in found.itertuples())
+        plot.marks[mark] = (row.name, f"{row.label}: {', '.join(each)}")
+    axes.set_xlim(-0.5, len(bins) - 0.5)
+    others = len(ranked) - len(views.COLOURS)
+    place = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.02), "alignment": "left"}
+    axes.legend(**place, reverse=True, title=f"grey: {others} others" if others > 0 else None)
+    return plot
+
+
+# Images, masks and maps, found again.
+
+
+@dataclass(frozen=True)
+class SetSource:
+    """Where images are looked for: the registry, the data root, the cache of drawn sets.
+
+    maps: folders of scored maps that a user named, by method.
+    """
+
+    registry: registry.Registry
+    root: Path | None
+    cache: Path
+    maps: Mapping[str, Path] = field(default_factory=dict)
+
+
+def parse_maps(texts: Iterable[str], option: str = "--maps") -> dict[str, Path]:
+    """Read NAME=FOLDER for each; raises UsageError for another form or a folder that is none."""
+    found: dict[str, Path] = {}
+    for text in texts:
+        name, equals, folder = text.partition("=")
+        if not (name and equals and folder):
+            raise UsageError(
+                f"{option} got '{text}'; write it as NAME=FOLDER, such as OtherNet=maps/"
+            )
+        if not Path(folder).is_dir():
+            raise UsageError(f"{option} {name}: {folder} is no folder; name one that holds maps")
+        found[name] = Path(folder)
+    return found
+
+
+def find_maps(
+    stored: Iterable[StoredRecord], test: str, names: Collection[str], given: Mapping[str, Path]
+) -> tuple[StoredRecord, dict[str, Path]] | None:
+    """Return the first of a row's records whose maps of a test set are found, and these by image.
+
+    names: of the images. given: folders of scored maps that a user named, by method.
+    """
+    for one in stored:
+        method = one.record.method
+        named = given.get(method.title) or given.get(method.name)
+        folders = inside(named, test) if named and one.record.kind == "score" else []
+        kept = one.folder / KEPT / test.replace("/", "-")
+        for folder in filter(None, [*folders, kept, recall_places(one.folder, test).maps]):
+            if files := maps_in(folder, names):
+                return one, files
+    return None
+
+
+def maps_in(folder: Path, names: Collection[str]) -> dict[str, Path]:
+    """Return the maps of a folder by image; none of an empty one, or where names do not match."""
+    try:
+        return plan.match_maps(names, find_files(folder)).files if folder.is_dir() else {}
+    except BenchError:
+        return {}
+
+
+def inside(folder: Path, test: str) -> list[Path]:
+    """Return where a user's folder may keep the maps of a test set."""
+    return [folder / test.replace("/", "-"), folder / test, folder]
+
+
+def find_test_set(source: SetSource, stored: Sequence[StoredRecord], test: str) -> TestSet:
+    """Return images and masks of the test set of records that share it, at least one record.
+
+    Raises DataError, in one sentence, where they are not here or are not those of the records.
+    """
+    # Maps of a folder have facts of masks alone, where a run has those of its images.
+    first = next((one for one in stored if one.record.kind != "score"), stored[0])
+    facts = context.test_facts(first.record, test)
+    if facts is None:
+        raise DataError(f"the records do not say what {test} is")
+    try:
+        found = _open(source, first.record.task, stored, facts)
+    except BenchError as error:
+        raise DataError(f"images of {test} could not be opened: {error}") from None
+    if found is None:
+        where = "in the data root" if source.root else "here: name the data root with --data-root"
+        raise DataError(f"the images of {test} are not found {where}")
+    if found.split.digest != facts.digest:
+        raise DataError(
+            f"the images of {test} that are found are others than those that were scored "
+            f"({found.split.digest[:8]} against {facts.digest[:8]})"
+        )
+    return found
+
+
+def _open(
+    source: SetSource, task: str, stored: Sequence[StoredRecord], facts: model.SplitFacts
+) -> TestSet | None:
+    known, (name, _, part) = source.registry, facts.label.partition("/")
+    if facts.generated:
+        splits = tasks.resolve(known.task(task), known, None, None, True, source.cache).tests
+        return next((TestSet.of(split) for split in splits if split.label == facts.label), None)
+    if name in known.datasets:
+        dataset, cache = known.dataset(name), source.cache / tasks.MANIFESTS
+        split = (
+            tasks.open_split(dataset, part, source.root, cache)
+            if part in dataset.split_names
+            else None
+        )
+        return TestSet.of(split) if split else None
+    found = None
+    remembered = (recall_places(one.folder, facts.label) for one in stored)
+    for pictures, masks, _ in dict.fromkeys(remembered):
+        if masks is not None:  # somebody's own folders, which may hold other images by now
+            found = folder_set(masks, pictures, source.cache)
+            if found.split.digest == facts.digest:
+                break
+    return found
+
+
+def read_image_and_mask(
+    test: TestSet, name: str, threshold: int
+) -> tuple[np.ndarray | None, np.ndarray]:
+    """Return an image, RGB uint8 (h, w, 3), and its mask (h, w) of 0 and 255.
+
+    The image is None where a set has masks alone. Raises DataError for what cannot be read.
+    """
+    if name in test.images:
+        return pairs.read_pair(pairs.Pair(name, test.images[name], test.masks[name]), threshold)
+    return None, images.read_mask(test.masks[name], threshold)
+
+
+def read_map(path: Path, mask: np.ndarray) -> np.ndarray:
+    """Return a map, uint8 (h, w), at the size of its mask; raises DataError."""
+    return work.fit(images.inspect_map(path)[0], (mask.shape[0], mask.shape[1]))
+
+
+# The images that methods disagree on most: as pictures where they can be had, else as a list.
+
+KeptMaps = tuple[int, StoredRecord, dict[str, Path]]  # the place of a row, and where its maps are
+
+
+def dispute_facts(
+    table: ReportTable, scores: TableScores | None, source: SetSource | None, count: int
+) -> dict[str, Any]:
+    """Return the images that rows disagree on; `grids` where image, mask and maps are found.
+
+    without: labels of rows whose maps are not kept. reason: why there are no grids. embedded:
+    whether images of a data set are in the grids.
+    """
+    facts: dict[str, Any] = {"grids": [], "reason": "", "without": [], "embedded": False}
+    disputed = most_disputed(scores, count) if scores else pd.DataFrame()
+    facts["images"] = disputed
+    if scores is None or disputed.empty:
+        return facts
+    if source is None:
+        return facts | {"reason": "Pictures were left out on request (--no-images)."}
+    kept: list[KeptMaps] = []
+    for place, row in enumerate(scores.rows):
+        if found := find_maps(row.stored, table.test, list(disputed.index), source.maps):
+            kept.append((place, *found))
+        else:
+            facts["without"].append(row.label)
+    if not kept:
+        return facts
+    try:
+        test = find_test_set(source, table.stored, table.test)
+    except BenchError as error:
+        return facts | {"reason": f"No pictures: {error}."}
+    rules = table.group.context
+    protocol = protocols.PROTOCOLS.get(rules.protocol)
+    protocol = protocol if protocol and protocol.hash == rules.protocol_hash else None
+    names = [name for name in disputed.index if name in test.masks]
+    grids = [_grid(scores, name, disputed.loc[name], kept, test, protocol) for name in names]
+    told = context.test_facts(table.stored[0].record, table.test)
+    drawn = told is not None and told.generated  # scenes drawn in code are nobody's
+    return facts | {"grids": grids, "embedded": bool(grids) and not drawn}
+
+
+def _grid(
+    scores: TableScores,
+    name: str,
+    values: pd.Series,
+    kept: Sequence[KeptMaps],
+    test: TestSet,
+    protocol: protocols.Protocol | None,
+) -> dict[str, Any]:
+    """Return image, mask, and map above errors of the rows that have a map, the best first."""
+    share = f", foreground {100 * scores.shares[name]:.1f} %" if name in scores.shares else ""
+    words = f"spread {scores.shown(values.max() - values.min())}{share}"
+    try:
+        threshold = protocol.mask_threshold if protocol else images.THRESHOLD
+        image, mask = read_image_and_mask(test, name, threshold)
+    except BenchError as error:
+        return {"image": name, "words": words, "cells": [], "error": str(error)}
+    shown = [] if image is None else [("image", embedded_picture(image, f"image {name}"))]
+    shown += [("mask", embedded_picture(mask, f"mask of {name}"))]
+    cells = [{"title": title, "pictures": [picture]} for title, picture in shown]
+    ranked = sorted(
+        (one for one in kept if name in one[2]),
+        key=lambda one: values[one[0]],
+        reverse=scores.metric.higher_is_better,
+    )
+    # As many as a line shows: the best, the worst and some between.
+    places = np.linspace(0, len(ranked) - 1, min(len(ranked), MOST_METHODS)).round().astype(int)
+    cells += [_map_cell(scores, ranked[place], mask, name, protocol) for place in places]
+    return {"image": name, "words": words, "cells": cells, "error": ""}
+
+
+def _map_cell(
+    scores: TableScores,
+    kept: KeptMaps,
+    mask: np.ndarray,
+    name: str,
+    protocol: protocols.Protocol | None,
+) -> dict[str, Any]:
+    place, stored, files = kept
+    row = scores.rows[place]
+    cell = {"title": row.label, "name": row.name, "pictures": []}
+    try:
+        pred = read_map(files[name], mask)
+    except BenchError as error:
+        return cell | {"words": str(error)}
+    cell["pictures"] = [
+        embedded_picture(pred, f"map of {row.label}"),
+        embedded_picture(views.error_picture(pred, mask), f"errors of {row.label}"),
+    ]
+    value = scores.seeds[place][row.stored.index(stored)].get(name)
+    said = [] if value is None else [f"{scores.metric.label} {scores.shown(value)}"]
+    said += [f"seed {stored.record.seed}"] if len(row.stored) > 1 else []
+    words, key = ", ".join(said), scores.metric.key
+    if value is not None and protocol and key in metric_facts.METRICS and scores.metric.per_image:
+        found = engine.quick_score(key, pred, mask, protocol)
+        if abs(found - value) > ALIKE:  # such as a map made from windows
+            words += f"; not the map that was scored, this one has {scores.shown(found)}"
+    return cell | {"words": words}
+
+
+def embedded_picture(pixels: np.ndarray, alt: str) -> dict[str, Any]:
+    """Return a small picture as data: RGB (h, w, 3) as JPEG or grey (h, w) as PNG, uint8.
+
+    alt: what is seen, for who does not see it.
+    """
+    scale = SIDE / max(pixels.shape[:2])
+    if scale < 1:
+        size = tuple(max(1, round(side * scale)) for side in pixels.shape[1::-1])
+        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    kind = "png"
+    if pixels.ndim == 3:
+        kind, pixels = "jpeg", np.ascontiguousarray(pixels[..., ::-1])
+    data = cv2.imencode(f".{kind}", pixels, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
+    text = base64.b64encode(data.tobytes()).decode()
+    height, width = pixels.shape[:2]
+    source = f"data:image/{kind};base64,{text}"
+    return {"source": source, "alt": alt, "width": width, "height": height}
