@@ -67,17 +67,18 @@ def check_pin_command(
     from lpmoe_bench.gate.baseline import Policy, write_baseline
     from lpmoe_bench.gate.pin import pin_cells as make
     from lpmoe_bench.gate.pin import tells_speed
-    from lpmoe_bench.records.store import find_records
+    from lpmoe_bench.records.store import find_records, no_collection
 
     if baseline.exists():
         raise UsageError(
             f"{baseline} exists; change it by check update --reason TEXT, or name another file"
         )
     policy = Policy().changed(**vars(limits))
-    found = kept.narrow(find_records(roots or None))
-    cells = _cells(found, roots, out.terminal)
-    made = make(cells, policy, reason, options.names(metrics) or None)
-    write_baseline(baseline, made)
+    with no_collection():
+        found = kept.narrow(find_records(roots or None))
+        cells = _cells(found, roots, out.terminal)
+        made = make(cells, policy, reason, options.names(metrics) or None)
+        write_baseline(baseline, made)
     for cell, pinned in zip(cells, made.cells, strict=True):
         seeds = len(cell.seeds)
         if not out.json:
@@ -111,11 +112,12 @@ def check_command(
     from lpmoe_bench.files import write_atomically
     from lpmoe_bench.gate.baseline import read_baseline
     from lpmoe_bench.gate.outputs import show_outcome, to_junit, write_summary
-    from lpmoe_bench.records.store import find_records
+    from lpmoe_bench.records.store import find_records, no_collection
 
-    pinned = _narrowed(read_baseline(baseline), kept)
-    found = kept.narrow(find_records(roots or None))
-    outcome = lpmoe_bench.check(roots, pinned, records=found, **vars(limits))
+    with no_collection():
+        pinned = _narrowed(read_baseline(baseline), kept)
+        found = kept.narrow(find_records(roots or None))
+        outcome = lpmoe_bench.check(roots, pinned, records=found, **vars(limits))
     if junit is not None:
         write_atomically(junit, to_junit(outcome, strict))
     write_summary(outcome, summary)

@@ -104,27 +104,32 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested settings by dotted name."""
     found: dict[str, Any] = {}
     for key, value in settings.items():
-        inner = flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {}
-        found |= inner or {prefix + key: value}
+        if value and isinstance(value, dict):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value
     return found
 
 
 @cache
-def _field_facts() -> tuple[dict[str, str], dict[str, Any]]:
-    return fields_by_role(), later_fields()
+def _is_own(key: str) -> bool:
+    return (
+        fields_by_role().get(key, "recipe") == "recipe"
+        and key not in _NOT_OWN
+        and not key.startswith(("options.", "decoder_options.", "runtime."))
+    )
+
+
+_later_fields = cache(later_fields)
 
 
 def own_settings(record: Record) -> dict[str, Any]:
     """Return the recipe settings that may differ within a table, less the method's options."""
-    roles, later = _field_facts()
-    return {
-        key: value
-        for key, value in flat(record.config).items()
-        if roles.get(key, "recipe") == "recipe"
-        and key not in _NOT_OWN
-        and not key.startswith(("options.", "decoder_options.", "runtime."))
-        and not (key in later and value == later[key])  # older records do not have it
-    }
+    own = {key: value for key, value in flat(record.config).items() if _is_own(key)}
+    for key, usual in _later_fields().items():  # which older records do not have
+        if key in own and own[key] == usual:
+            del own[key]
+    return own
 
 
 def caption(context: Context, record: Record, tests: Sequence[str] = ()) -> str:
