@@ -248,6 +248,11 @@ class Row:
     origin: Origin | None = None
 
     @property
+    def method(self) -> str:
+        """The name of its method; empty for a published one that the zoo does not have."""
+        return self.origin.method if self.origin else self.records[0].method.name
+
+    @property
     def key(self) -> tuple[str, ...]:
         """Return what makes a row of one test set that of another."""
         if self.origin is not None:
@@ -307,11 +312,6 @@ class Group:
         runs = itertools.groupby(self.columns, key=lambda column: column.head)
         spans = tuple(Span(title, len(list(run))) for title, run in runs)
         return spans if any(span.title for span in spans) else ()
-
-    @property
-    def has_seeds(self) -> bool:
-        """Whether a column must count seeds: where any row has several."""
-        return any(len(row.records) > 1 for row in self.rows)
 
     @property
     def is_mixed(self) -> bool:
