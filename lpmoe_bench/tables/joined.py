@@ -4,14 +4,22 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.extra import known_metrics
-from lpmoe_bench.metrics.facts import refuse_ambiguous
 from lpmoe_bench.records.context import Context, caption, data_text, settings_caption
 from lpmoe_bench.records.model import Record
 from lpmoe_bench.tables import rows as table_rows
-from lpmoe_bench.tables.parts import ABSENT, AGAINST, EMPTY, Band, Cell, Column, Group, Row
-from method_zoo.errors import unknown
+from lpmoe_bench.tables.parts import (
+    ABSENT,
+    AGAINST,
+    EMPTY,
+    Cell,
+    Column,
+    Group,
+    Row,
+    ShortNote,
+    Span,
+    require,
+)
 
 # What tables one below the other share: all of a context but the task, its data, protocol and loss.
 BUDGET = ("backbone", "backbone_weights", "decoder", "decoder_options", "decoder_weights", "size")
@@ -105,16 +113,16 @@ def _gaps(rows: Sequence[Row], parts: Sequence[Group]) -> Iterable[str]:
         own = {row.key: row.records for row in part.rows}
         here = [(row, own[row.key]) for row in rows if row.key in own]
         if absent := [row.label for row in rows if row.key not in own]:
-            yield table_rows.ShortNote(f"No record of {test}: {', '.join(absent)}.")
+            yield ShortNote(f"No record of {test}: {', '.join(absent)}.")
         for row, records in here:
             if table_rows.is_partial(records[0], test):
                 counts = records[0].counts[test]
                 words = f"{row.label} has {counts['images']} of {counts['expected']} images"
-                yield table_rows.ShortNote(f"{words} of {test}.")
+                yield ShortNote(f"{words} of {test}.")
         for row, records in here:
             n, most = len(records), len(row.records)
             if n < most:
-                yield table_rows.ShortNote(f"{row.label} has {n} of its {most} seeds on {test}.")
+                yield ShortNote(f"{row.label} has {n} of its {most} seeds on {test}.")
 
 
 def stack(groups: Sequence[Group]) -> list[Group]:
@@ -144,10 +152,7 @@ def metrics_each(
         for context, kept in records.items()
     }
     known = sorted(set().union(*present.values()))
-    for key in wanted:
-        if key not in known:
-            refuse_ambiguous(key)
-            raise UsageError(unknown("metric of these test sets", key, known))
+    require("metric of these test sets", wanted, known, metrics=True)
     return {
         context: [key for key in wanted if key in own] or None for context, own in present.items()
     }
@@ -183,7 +188,7 @@ def _stacked(parts: Sequence[Group]) -> Group:
         (*dict.fromkeys(data), *table_rows.each_once(parts, names, lambda part: part.footer)),
         tuple(parts),
         _sources(parts),
-        tuple(Band(t, len(part.rows)) for t, part in zip(titles, parts, strict=True)),
+        tuple(Span(t, len(part.rows)) for t, part in zip(titles, parts, strict=True)),
     )
 
 

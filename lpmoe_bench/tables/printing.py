@@ -43,7 +43,7 @@ class Printer:
 
     def lines(self) -> Iterator[str]:
         """Walk over the table: what begins it, its bands and rows, what ends it."""
-        starts = itertools.accumulate((band.rows for band in self.group.bands), initial=0)
+        starts = itertools.accumulate((band.count for band in self.group.bands), initial=0)
         bands = dict(zip(starts, self.group.bands, strict=False))
         before = None
         yield from self.begin()
@@ -54,38 +54,31 @@ class Printer:
             before = row
         yield from self.end()
 
-    # What a format writes in its own way.
+    # What a format writes in its own way: caption and heads, the title of a band of rows, a row
+    # below another one, what stands below; and, in a line of these, heads and cells.
 
     def begin(self) -> Iterable[str]:
-        """Yield caption and heads."""
         return ()
 
     def band(self, title: str, first: bool) -> Iterable[str]:
-        """Yield the title of rows that belong together; `first`: none stand above them."""
         return ()
 
     def row(self, row: parts.Row, cells: list[str], before: parts.Row | None) -> Iterable[str]:
-        """Yield a row with its cells; `before` is the row above."""
         return ()
 
     def end(self) -> Iterable[str]:
-        """Yield what stands below."""
         return ()
 
     def label(self, column: parts.Column) -> str:
-        """Return a column's name, where it has no new one."""
         return self.text(column.label)
 
     def head(self, key: str, text: str, better: bool | None = None) -> str:
-        """Return the head of a column; `better`: whether higher values are."""
         return text
 
     def cell(self, row: parts.Row, cell: parts.Cell, column: parts.Column) -> str:
-        """Return one cell."""
         return self.cell_text(row, cell, column)
 
     def seeds(self, count: int) -> str:
-        """Return the cell that counts seeds; a published row has none."""
         return str(count or "-")
 
     # What is the same in all of them.

@@ -345,11 +345,9 @@ def _count_columns(
 ) -> Iterator[parts.Column]:
     if table.parameters and any(row.parameters_millions for row in rows):
         label = COUNT_LABELS[table.parameters]
-        yield parts.Column(COUNTED[table.parameters], label, label, 2, parts.empty_value, 1e-6)
+        yield parts.Column(COUNTED[table.parameters], label, 2, parts.empty_value, 1e-6)
     if any(row.share_percent for row in rows):
-        yield parts.Column(
-            "share_of_published", "Share (%)", r"Share (\%)", 2, parts.empty_value, 100
-        )
+        yield parts.Column("share_of_published", "Share (%)", 2, parts.empty_value, 100)
 
 
 def _score_column(table: figures.PublishedTable, key: str, style: TableStyle) -> parts.Column:
@@ -357,8 +355,8 @@ def _score_column(table: figures.PublishedTable, key: str, style: TableStyle) ->
     percent = metric.unit == "percent" or (style.percent and metric.unit == "fraction")
     digits = metric.decimals if style.digits is None else style.digits
     return parts.Column(
-        *(metric.metric, metric.label, metric.label.replace("%", r"\%"), digits, parts.empty_value),
-        *(100.0 if percent else 1.0, metric.higher_is_better, True),
+        *(metric.metric, metric.label, digits, parts.empty_value, 100.0 if percent else 1.0),
+        *(metric.higher_is_better, True, metric.label.replace("%", r"\%")),
     )
 
 

@@ -135,7 +135,7 @@ def _shown(group: parts.Group, judged: _Judged) -> parts.Group:
     for place, test in reversed(_primaries(group)):  # places to the left stay what they are
         of = group.columns[place]
         key, head = f"{of.key}{parts.AGAINST}", f"vs {judged.reference}"
-        new = parts.Column(key, head, "", of.decimals, parts.empty_value, of.scale, head=of.head)
+        new = parts.Column(key, head, of.decimals, parts.empty_value, of.scale, head=of.head)
         cells = [parts.Cell((), verdict=judged.found.get((row.key, test))) for row in group.rows]
         group = group.inserted(place + 1, new, cells)
     return group
