@@ -111,6 +111,13 @@ class PublishedTable(_Section):
                     raise ValueError(f"row '{row.title}' has {key} {value:g}, beyond 0 to 1")
         return self
 
+    @property
+    def conditions(self) -> str:
+        """Under which conditions the figures came about."""
+        never = self.not_comparable and f"not comparable: {self.not_comparable}"
+        text = "; ".join(filter(None, (self.backbone, self.protocol, never)))
+        return f"{text[:1].upper()}{text[1:]}."
+
     def metric(self, column: str) -> PublishedMetric:
         """Return the metric of a column `set.metric`."""
         return self.metrics[column.partition(".")[2]]
