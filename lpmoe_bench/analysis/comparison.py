@@ -7,9 +7,9 @@ from pathlib import Path
 from lpmoe_bench.analysis.significance import (
     Comparison,
     Samples,
+    SeedRows,
     Spread,
     compare_paired,
-    samples,
     spread_of,
 )
 from lpmoe_bench.errors import DataError, NotComparableError, UsageError
@@ -128,11 +128,10 @@ def compare_records(
     Raises NotComparableError naming what differs, DataError where rows do not pair.
     """
     sides = [(test, *_of_test(a, b, test)) for test in _tests(a, b)]
-    pairs = [
-        (test, key, pair_up(x, y, test, key))
-        for test, x, y in sides
-        for key in _keys(x, y, test, metrics)
-    ]
+    pairs = []
+    for test, x, y in sides:
+        one, two = SeedRows(x, test), SeedRows(y, test)
+        pairs += [(test, key, pair_rows(one, two, key)) for key in _keys(x, y, test, metrics)]
     seeds = tuple(sorted({seed for *_, pair in pairs for seed in pair.seeds}))
     ups = [METRICS[key].higher_is_better for _, key, _ in pairs]
     results = judge_paired([pair for *_, pair in pairs], ups, margin)
@@ -251,7 +250,7 @@ class PairedRows:
 def pair_up(
     a: Sequence[StoredRecord], b: Sequence[StoredRecord], test: str, key: str
 ) -> PairedRows:
-    """PairedRows two rows, over seeds and images.
+    """Pair two rows, over seeds and images.
 
     Args:
         a: the records of one row, one a seed.
@@ -266,10 +265,14 @@ def pair_up(
         NotComparableError: seeds or images do not pair.
         DataError: rows cannot be read, or a record lacks the metric.
     """
-    seeds = common_seeds(a, b)
-    if seeds:
-        a, b = ([one for one in side if one.record.seed in seeds] for side in (a, b))
-    return pair_samples(samples(a, test, key), samples(b, test, key), seeds, f"{key} on {test}")
+    return pair_rows(SeedRows(a, test), SeedRows(b, test), key)
+
+
+def pair_rows(a: SeedRows, b: SeedRows, key: str) -> PairedRows:
+    """Pair two rows as `pair_up` does, for who pairs one of them with many or by many metrics."""
+    seeds = common_seeds(a.stored, b.stored)
+    x, y = (side.of(seeds).samples(key) for side in (a, b))
+    return pair_samples(x, y, seeds, f"{key} on {a.test}")
 
 
 def pair_samples(x: Samples, y: Samples, seeds: Sequence[int], what: str) -> PairedRows:

@@ -1,5 +1,7 @@
 """Scores of several seeds as one matrix, and intervals and verdicts for a paired difference."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -38,7 +40,7 @@ class Samples(NamedTuple):
         """Standard deviation over seeds, n - 1; None for a single one."""
         return float(self.values.mean(axis=1).std(ddof=1)) if len(self.seeds) > 1 else None
 
-    def of(self, seeds: Sequence[int]) -> "Samples":
+    def of(self, seeds: Sequence[int]) -> Samples:
         """Return the values of these seeds, in their order."""
         if list(seeds) == self.seeds:
             return self
@@ -57,6 +59,12 @@ class SeedRows:
     def rows(self) -> list[ImageRows | None]:
         """The rows of each seed, None where a record has none."""
         return [image_rows(one.folder, self.test) for one in self.stored]
+
+    def of(self, seeds: Sequence[int]) -> SeedRows:
+        """Return the rows of these seeds; of all where there are none."""
+        if not seeds or all(one.record.seed in seeds for one in self.stored):
+            return self
+        return SeedRows([one for one in self.stored if one.record.seed in seeds], self.test)
 
     def samples(self, metric: str) -> Samples:
         """Return one metric of all seeds; raises DataError where it is missing or images differ."""

@@ -69,19 +69,16 @@ def join_sets(parts: Sequence[Group], titles: Sequence[str], words: str) -> Grou
     cells: dict[tuple[str, ...], dict[tuple[str, str], Cell]] = {}
     rows: dict[tuple[str, ...], Row] = {}
     for title, part in zip(titles, parts, strict=True):
-        side = left
-        columns = []
+        side, columns = left, []
         for column in part.columns:
+            columns.append(replace(column, head=title) if column.is_score else column)
             if column.is_score:
                 side = right
-                columns.append(replace(column, head=title))
+                scores.append(columns[-1])
             else:
-                columns.append(column)
                 side.setdefault(column.key, column)
-        scores += [column for column in columns if column.is_score]
         for row in part.rows:
-            most = rows.setdefault(row.key, row)
-            rows[row.key] = row if len(row.records) > len(most.records) else most
+            rows[row.key] = max(rows.get(row.key, row), row, key=lambda one: len(one.records))
             found = cells.setdefault(row.key, {})
             for column, cell in zip(columns, row.cells, strict=True):
                 if cell.values:
@@ -98,12 +95,8 @@ def join_sets(parts: Sequence[Group], titles: Sequence[str], words: str) -> Grou
         words,
         table_rows.each_once(parts, titles, lambda part: part.footer),
         tuple(parts),
-        _sources(parts),
+        tuple(dict.fromkeys(line for part in parts for line in part.sources)),
     )
-
-
-def _sources(parts: Sequence[Group]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(line for part in parts for line in part.sources))
 
 
 def _gaps(rows: Sequence[Row], parts: Sequence[Group]) -> Iterable[str]:
@@ -164,31 +157,30 @@ def _budget(context: Context) -> Context:
 
 
 def _stacked(parts: Sequence[Group]) -> Group:
-    budget = _budget(parts[0].context)
-    titles = [f"{part.context.task}: {part.context.test_set}" for part in parts]
-    firsts = [
-        table_rows.first_run([record for row in part.rows for record in row.records])
-        for part in parts
-    ]
-    columns = _union(parts)
-    tasks = list(dict.fromkeys(part.context.task for part in parts))
+    contexts, columns = [part.context for part in parts], _union(parts)
+    titles = [f"{context.task}: {context.test_set}" for context in contexts]
+    firsts = [table_rows.first_run([r for row in p.rows for r in row.records]) for p in parts]
+    tasks = ", ".join(dict.fromkeys(context.task for context in contexts))
     # A test set is named with its task where two tasks have one of that name.
-    tests = Counter(part.context.test_set for part in parts)
-    names = [
-        f"{c.test_set} ({c.task})" if tests[c.test_set] > 1 else c.test_set
-        for c in (part.context for part in parts)
-    ]
-    data = [data_text(part.context, one) for part, one in zip(parts, firsts, strict=True)]
-    words = f"{len(parts)} test sets of {', '.join(tasks)}. "
+    tests = Counter(context.test_set for context in contexts)
+    names = [c.test_set + f" ({c.task})" * (tests[c.test_set] > 1) for c in contexts]
+    data = dict.fromkeys(map(data_text, contexts, firsts))
+    budget = _budget(contexts[0])
+    rows = []
+    for part in parts:
+        keys = [column.key for column in part.columns]
+        for row in part.rows:
+            cells = dict(zip(keys, row.cells, strict=True))
+            rows.append(replace(row, cells=tuple(cells.get(c.key, ABSENT) for c in columns)))
     return Group(
-        replace(budget, task=", ".join(tasks), test_set=", ".join(titles)),
+        replace(budget, task=tasks, test_set=", ".join(titles)),
         tuple(columns),
-        tuple(_aligned(row, part.columns, columns) for part in parts for row in part.rows),
-        words + settings_caption(budget, firsts[0]),
-        (*dict.fromkeys(data), *table_rows.each_once(parts, names, lambda part: part.footer)),
+        tuple(rows),
+        f"{len(parts)} test sets of {tasks}. {settings_caption(budget, firsts[0])}",
+        (*data, *table_rows.each_once(parts, names, lambda part: part.footer)),
         tuple(parts),
-        _sources(parts),
-        tuple(Span(t, len(part.rows)) for t, part in zip(titles, parts, strict=True)),
+        tuple(dict.fromkeys(line for part in parts for line in part.sources)),
+        tuple(Span(title, len(part.rows)) for title, part in zip(titles, parts, strict=True)),
     )
 
 
@@ -209,8 +201,3 @@ def _union(parts: Sequence[Group]) -> list[Column]:
             place, other = places.get(column.key, ((side, order, judges), column))
             places[column.key] = place, max(other, column, key=lambda one: one.scale)
     return [column for _, column in sorted(places.values(), key=lambda one: one[0])]
-
-
-def _aligned(row: Row, own: Sequence[Column], columns: Sequence[Column]) -> Row:
-    cells = dict(zip([column.key for column in own], row.cells, strict=True))
-    return replace(row, cells=tuple(cells.get(column.key, ABSENT) for column in columns))
