@@ -49,14 +49,14 @@ def gather_cells(found: Found, where: str) -> list[GateCell]:
     Raises NotComparableError where there is none, UsageError where one seed of one cell is there
     twice with different scores, since nobody knows which of the two is meant.
     """
-    groups: dict[tuple[Hashable, Hashable], list[StoredRecord]] = {}
+    groups: dict[tuple[str, Hashable, Hashable], list[StoredRecord]] = {}
     for stored in found.stored:
         record = stored.record
         if record.superseded_by:
             continue
         own = identity_key(_identity_of_all(record))
         for test in record.scores:
-            key = own, identity_key(vars(context_of(record, test)))
+            key = test, own, identity_key(vars(context_of(record, test)))
             groups.setdefault(key, []).append(stored)
     if not groups:
         unread = f" ({'; '.join(found.notes)})" if found.notes else ""
@@ -64,7 +64,7 @@ def gather_cells(found: Found, where: str) -> list[GateCell]:
             f"no record is found under {where}, so there is nothing to judge{unread}; run the "
             f"cell first, or name the folder of its records"
         )
-    cells = [_cell(stored, dict(context)["test_set"]) for (_, context), stored in groups.items()]
+    cells = [_cell(stored, test) for (test, *_), stored in groups.items()]
     return sorted(cells, key=lambda cell: cell.name)
 
 

@@ -55,8 +55,11 @@ def write_record(
     and no run.json is left then.
     """
     text = json.dumps(_finite(record.model_dump()), indent=1, ensure_ascii=False, allow_nan=False)
-    for name in (RECORD, CURVE):
-        _remove(folder / name)
+    for path in (folder / RECORD, folder / CURVE):
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise ResourceError(write_failure(path, error)) from error
     write_atomically(folder / ROWS, _to_csv(rows))
     if curve:
         write_atomically(folder / CURVE, _to_csv(curve))
@@ -207,16 +210,9 @@ def _folders(root: Path):
             yield Path(folder)
 
 
-def _remove(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise ResourceError(write_failure(path, error)) from error
-
-
 def _finite(value: Any) -> Any:
     """Replace numbers that JSON cannot hold by None."""
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
@@ -228,14 +224,9 @@ def _to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
+    for row in _finite(rows):  # numpy's floats write themselves with their type
+        writer.writerow({k: float(v) if isinstance(v, float) else v for k, v in row.items()})
     return text.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, float):
-        return repr(float(value)) if math.isfinite(value) else ""
-    return "" if value is None else value
 
 
 def _number(text: str) -> float | None:
@@ -290,45 +281,33 @@ def publish(run_folder: Path, results_root: Path, allow_dirty: bool = False) -> 
     DataError where the run's files are missing.
     """
     record = read_record(run_folder)
-    if not allow_dirty:
-        _refuse_dirty(record)
-    files = {name: run_folder / name for name in (ROWS, CURVE, RECORD)}
-    if not files[CURVE].exists():
-        del files[CURVE]
-    try:
-        contents = {name: path.read_bytes() for name, path in files.items()}
-    except OSError as error:
-        raise DataError(f"{error.filename} could not be read ({error.strerror})") from None
-    target = results_root / record_folder(record)
-    if _holds(target, record, contents):
-        return target
-    for name, content in contents.items():  # run.json last
-        write_atomically(target / name, content)
-    return target
-
-
-def _refuse_dirty(record: Record) -> None:
-    if record.environment.git_dirty:
+    if record.environment.git_dirty and not allow_dirty:
         sha = (record.environment.git_sha or "unknown")[:12]
         raise UsageError(
             f"run {record.id} was made by code that differs from its commit {sha}, so nobody can "
             f"rerun it; commit and rerun, or allow a dirty tree on purpose"
         )
-
-
-def _holds(target: Path, record: Record, contents: dict[str, bytes]) -> bool:
-    """Whether the same record is there; raises UsageError when it is another one."""
-    if not (target / RECORD).exists():
-        return False
-    names = (ROWS, CURVE, RECORD)
-    there = {name: (target / name).read_bytes() for name in names if (target / name).exists()}
-    if there == contents:
-        return True
-    raise UsageError(
-        f"{target} already holds another record of this fingerprint and seed, made "
-        f"{read_record(target).created}; yours was made {record.created}; published records "
-        f"are never overwritten: move the old one away if yours must replace it"
-    )
+    target, names = results_root / record_folder(record), (ROWS, CURVE, RECORD)
+    try:
+        contents = {
+            name: (run_folder / name).read_bytes()
+            for name in names
+            if name != CURVE or (run_folder / name).exists()
+        }
+    except OSError as error:
+        raise DataError(f"{error.filename} could not be read ({error.strerror})") from None
+    if (target / RECORD).exists():
+        there = {name: (target / name).read_bytes() for name in names if (target / name).exists()}
+        if there == contents:
+            return target
+        raise UsageError(
+            f"{target} already holds another record of this fingerprint and seed, made "
+            f"{read_record(target).created}; yours was made {record.created}; published records "
+            f"are never overwritten: move the old one away if yours must replace it"
+        )
+    for name, content in contents.items():  # run.json last
+        write_atomically(target / name, content)
+    return target
 
 
 # Where a record's own images, masks and maps lie on this machine: a file beside run.json. It is no
@@ -374,6 +353,5 @@ def _read_places(folder: Path) -> dict[str, dict[str, str]]:
         found = json.loads((folder / PLACES).read_text(encoding="utf-8"))
     except (OSError, ValueError):  # none, or damaged: then nothing is remembered
         return {}
-    return (
-        {k: v for k, v in found.items() if isinstance(v, dict)} if isinstance(found, dict) else {}
-    )
+    pairs = found.items() if isinstance(found, dict) else ()
+    return {test: places for test, places in pairs if isinstance(places, dict)}
