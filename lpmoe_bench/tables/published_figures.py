@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -157,12 +157,20 @@ class PublishedFigures:
                     yield table, name
 
 
+class _File(_Section):
+    sets: dict[str, PublishedSet] = {}
+    tables: list[PublishedTable] = []
+
+
 @cache
 def load_published(folder: Path | None = None) -> PublishedFigures:
     """Read all published figures; raises DataError naming the file and place that is wrong."""
+    package = Path(__file__).parents[1]
+    packaged = package / "published"  # in an installed wheel
+    usual = packaged if packaged.is_dir() else package.parent / "results" / "published"
     sets: dict[str, PublishedSet] = {}
     tables: dict[str, PublishedTable] = {}
-    for path in sorted((folder or _folder()).glob("*.yaml")):
+    for path in sorted((folder or usual).glob("*.yaml")):
         if path.name in OTHER_FILES:
             continue
         part = _read(path)
@@ -179,25 +187,13 @@ def load_published(folder: Path | None = None) -> PublishedFigures:
     return PublishedFigures(sets, tables)
 
 
-class _File(_Section):
-    sets: dict[str, PublishedSet] = {}
-    tables: list[PublishedTable] = []
-
-
 def _read(path: Path) -> _File:
     try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return _File.model_validate(content)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DataError(f"{path} cannot be read ({' '.join(str(error).split())})") from None
+        return _File.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
         text = first["msg"].removeprefix("Value error, ")
+        place = ".".join(str(part) for part in first["loc"])
         raise DataError(f"{path}: {place}: {text[:1].lower()}{text[1:]}") from None
-
-
-def _folder() -> Path:
-    package = Path(__file__).parents[1]
-    packaged = package / "published"  # in an installed wheel
-    return packaged if packaged.is_dir() else package.parent / "results" / "published"
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DataError(f"{path} cannot be read ({' '.join(str(error).split())})") from None

@@ -21,19 +21,19 @@ def place_map_rows(by_context: Mapping[Context, Sequence[Record]]) -> dict[Conte
     How maps were made is not known, so that nothing else can agree; test set and protocol are equal
     by their digests. Where there is no such run they keep a table of their own.
     """
+
+    def data(context: Context) -> tuple[str, ...]:
+        return context.task, context.test_set, context.test_digest, context.protocol_hash
+
     maps = {c for c, records in by_context.items() if all(r.kind == "score" for r in records)}
     placed = {c: list(records) for c, records in by_context.items() if c not in maps}
     runs: dict[tuple[str, ...], list[Context]] = {}
     for context in placed:
-        runs.setdefault(_data_of(context), []).append(context)
+        runs.setdefault(data(context), []).append(context)
     for context in maps:
-        for place in runs.get(_data_of(context), [context]):
+        for place in runs.get(data(context), [context]):
             placed.setdefault(place, []).extend(by_context[context])
     return placed
-
-
-def _data_of(context: Context) -> tuple[str, ...]:
-    return context.task, context.test_set, context.test_digest, context.protocol_hash
 
 
 def is_partial(record: Record, test: str) -> bool:
@@ -139,25 +139,25 @@ def mark_best(rows: Sequence[Row], columns: Sequence[Column], test: str) -> tupl
     luck with one seed must not stand above a mean.
     """
     least = 2 if any(len(row.records) > 1 for row in rows) else 1
-    ranked = [
-        len(row.records) >= least and not any(is_partial(record, test) for record in row.records)
-        for row in rows
-    ]
     cells = [list(row.cells) for row in rows]
+    ranked = [
+        own
+        for row, own in zip(rows, cells, strict=True)
+        if len(row.records) >= least and not any(is_partial(r, test) for r in row.records)
+    ]
     for index, column in enumerate(columns):
         if column.higher_is_better is None:
             continue
-        means = {k: row.cells[index].mean for k, row in enumerate(rows) if ranked[k]}
-        shown = {
-            k: round(mean * column.scale, column.decimals)
-            for k, mean in means.items()
-            if mean is not None
-        }
-        places = sorted(set(shown.values()), reverse=column.higher_is_better)[:2]
-        for k, value in shown.items():
-            if len(shown) > 1 and value in places:
-                mark = "best" if value == places[0] else "second"
-                cells[k][index] = replace(cells[k][index], mark=mark)
+        shown = [
+            (round(mean * column.scale, column.decimals), own)
+            for own in ranked
+            if (mean := own[index].mean) is not None
+        ]
+        best = sorted({value for value, _ in shown}, reverse=column.higher_is_better)
+        for value, own in shown if len(shown) > 1 else ():
+            if value in best[:2]:
+                mark = "best" if value == best[0] else "second"
+                own[index] = replace(own[index], mark=mark)
     return tuple(replace(row, cells=tuple(own)) for row, own in zip(rows, cells, strict=True))
 
 
