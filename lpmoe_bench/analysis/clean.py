@@ -104,6 +104,7 @@ def _scores(
     clean: dict[str, float] = {}
     has_rows = (stored.folder / ROWS).is_file()
     found = read_rows(stored.folder / ROWS) if has_rows else []
+    # A metric that rows do not give back as the record has it is none that they can tell anew.
     rows = [row for row in found if row["dataset"] == test]
     kept = [row for row in rows if row["image"] not in removed]
     for metric, score in stored.record.scores[test].items():

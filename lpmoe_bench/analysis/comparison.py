@@ -185,6 +185,7 @@ def _of_test(
 
     Where a side was scored by several protocols, those of one that both have.
     """
+    # A score means something under its protocol alone, so both sides keep to one.
     own, other = ([s for s in side if test in s.record.scores] for side in (a, b))
     hashes = [s.record.protocol.hash for s in other]
     shared = next((s.record.protocol.hash for s in own if s.record.protocol.hash in hashes), None)
@@ -285,6 +286,7 @@ def pair_samples(x: Samples, y: Samples, seeds: Sequence[int], what: str) -> Pai
             f"{what} has rows of {len(x.images)} images against {len(y.images)}, "
             f"or of others: score both on the same images"
         )
+    # Images that are hard for one are hard for the other: their difference varies far less.
     difference = x.values - y.values
     if difference.size < 2:
         raise NotComparableError(

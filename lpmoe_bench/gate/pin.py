@@ -54,6 +54,7 @@ def gather_cells(found: Found, where: str) -> list[GateCell]:
         record = stored.record
         if record.superseded_by:
             continue
+        # Once a record, not once a test set, of which a sweep has thousands.
         own = identity_key(_identity_of_all(record))
         for test in record.scores:
             key = test, own, identity_key(vars(context_of(record, test)))

@@ -81,6 +81,7 @@ def context_of(record: Record, test: str) -> Context:
 
 def shared(context: Context, across: Sequence[str]) -> Context:
     """Return the context less what a table may mix, which is one of ACROSS."""
+    # What a table mixes its rows must name, as `row_labels` does for decoders.
     if "decoder" in across:
         return replace(context, decoder=None, decoder_options="{}", decoder_weights=None)
     return context

@@ -54,6 +54,7 @@ def write_record(
     that stood there is withdrawn first. Raises ResourceError when the disk is full; no half file
     and no run.json is left then.
     """
+    # Rows come before run.json, which says that the folder is complete.
     text = json.dumps(_finite(record.model_dump()), indent=1, ensure_ascii=False, allow_nan=False)
     for path in (folder / RECORD, folder / CURVE):
         try:
@@ -138,6 +139,7 @@ def _lines_by_test(
 ) -> tuple[dict[str, int], dict[str, list[list[str]]]]:
     with open(path, newline="", encoding="utf-8") as file:
         text = file.read()
+    # A quoted cell may hold commas and line breaks.
     if '"' in text or "\r" in text:
         rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
     else:  # what is written here, for which a split is twice as fast

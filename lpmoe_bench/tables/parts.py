@@ -72,6 +72,7 @@ def _fact(
     )
 
 
+# What papers print of cost, in every table here; all other costs stand where they are asked for.
 PARAMETERS = (
     _fact("method_parameters", "Method (M)", 3, 1e-6, "method"),
     _fact("decoder_parameters", "Decoder (M)", 3, 1e-6, "decoder"),
@@ -181,6 +182,7 @@ class Printed:
     versus: Literal["", "barred", "compared"] = ""
 
 
+# A cell keeps its values in full: rounding is for who prints it, and CSV never rounds.
 @dataclass(frozen=True)
 class Cell:
     """The values of one number over the seeds of a row; empty when any seed lacks it.
@@ -244,6 +246,7 @@ class Row:
         """Return what makes a row of one test set that of another."""
         if self.origin is not None:
             return "published", self.origin.table, self.label
+        # The fingerprint stands for all settings, so that rows of one method stay apart.
         first = self.records[0]
         if first.kind == "score":  # the fingerprint of maps is that of one test set's
             return "score", first.method.name, self.label.partition(" (")[0]

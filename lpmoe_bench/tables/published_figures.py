@@ -25,6 +25,8 @@ LEVELS: dict[str, str] = {
 OTHER_FILES = ("budgets.yaml",)
 
 
+# Whatever is misspelt in these files would be a wrong figure beside somebody's own: no unknown
+# field is passed over, and every figure of a fraction must be one.
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -67,6 +69,7 @@ class PublishedMetric(_Section):
         return own.higher_is_better if own else not self.lower_is_better
 
 
+# Parameters and shares stay texts, since their digits say how exactly a source counted.
 class PublishedRow(_Section):
     """One method of a table; `method` is its name in the zoo, where it has one."""
 

@@ -159,7 +159,8 @@ def add_published(
         return replace(group, sources=(line,))
     if any(one.table.parameters == "with_decoder" for one, _ in found):
         group = group if parts.exact_columns(style.columns) else _with_trainable(group)
-    # By what a published row may be: a name in the zoo, or a title.
+    # What a figure is compared with: an own row of the same method. It is found by what a published
+    # row may be: a name in the zoo, or a title.
     own: dict[str, list[parts.Row]] = {}
     for one in group.rows:
         for name in dict.fromkeys((one.method, one.records[0].method.title.casefold())):

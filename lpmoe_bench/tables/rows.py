@@ -55,6 +55,7 @@ def trainable(record: Record) -> float:
 def newest(records: list[Record]) -> list[Record]:
     """Keep one record of each fingerprint and seed: the newest."""
     newest: dict[tuple[str, str, int | None], Record] = {}
+    # A later record takes the place of an earlier one, which `footer` counts.
     for record in sorted(records, key=lambda record: record.created):
         newest[record.method.name, record.fingerprint, record.seed] = record
     return list(newest.values())
@@ -119,6 +120,7 @@ def _differences(alike: Sequence[Record]) -> list[list[str]]:
         for key in varying(settings):
             for told, own in zip(words, settings, strict=True):
                 told += [f"{key.removeprefix('train.')}={plain(own[key])}"] if key in own else []
+    # Runs may differ in data or weights alone, of which no setting tells.
     twice = Counter(map(tuple, words))
     for told, record in zip(words, alike, strict=True):
         if twice[tuple(told)] > 1:
@@ -148,6 +150,7 @@ def mark_best(rows: Sequence[Row], columns: Sequence[Column], test: str) -> tupl
     for index, column in enumerate(columns):
         if column.higher_is_better is None:
             continue
+        # What prints alike is equal: a bold 0.750 beside a plain one would be no reader's best.
         shown = [
             (round(mean * column.scale, column.decimals), own)
             for own in ranked

@@ -164,6 +164,7 @@ def build_table(
             if test_set in (None, test):
                 context = shared(context_of(record, test), across)
                 by_context.setdefault(context, []).append(record)
+    # Everything below works within one context: what differs in it never shares a table.
     by_context = rows.place_map_rows(by_context)
     contexts = sorted(by_context, key=lambda context: context.order)
     measured = speeds.columns() if speeds else []
@@ -190,6 +191,7 @@ def build_table(
         if published:
             one = add_published(one, load_published(), numbers, style, methods)
         groups.append(replace(one, footer=(*one.footer, *said)))
+    # Bands of a stacked table keep the order of their own rows, so rows are sorted before.
     groups = joined.widen(groups, style.rename) if group == "task" else groups
     groups = rows.arrange(groups, sort, style.order)
     groups = joined.stack(groups) if group == "all" else groups
