@@ -26,8 +26,31 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 RUN = ROOT / "results/records/cod/lora/dinov2_small_imgfocus/41d3b80aaace-s0"
 SEEDS = 5
-# What each command is asked, in the folder that holds `runs`. A part of the sweep that is to be
-# measured too (its forecast, its progress) becomes one more line here.
+# What a sweep of so many cells, all of them run before, asks of these records: how long its cells
+# will take, and at the end of each one how long the others still do.
+FORECAST = """
+from pathlib import Path
+from lpmoe_bench.records.store import find_records
+from lpmoe_bench.sweep.plan import SweepCell
+from lpmoe_bench.sweep.runner import TimeLeft, estimate_cells
+records = find_records([Path("runs")]).records
+cells = [
+    SweepCell(name=f"lr{r.fingerprint[:12]}-s{r.seed}", task=r.task, method=r.method.name,
+              seed=r.seed, fingerprint=r.fingerprint, folder=Path("runs"), settings=r.config,
+              train_images=1000, test_images=100)
+    for r in records
+]
+estimates = estimate_cells(cells, records)
+assert all(one.seconds for one in estimates.values())
+"""
+TIME_LEFT = """
+left = TimeLeft(estimates)
+for cell in cells:
+    left.end(cell.name, 60.0)
+    left.seconds()
+"""
+# What each command is asked, in the folder that holds `runs`; what begins with a line break is
+# Python for a process of its own.
 COMMANDS = {
     "table": "table runs --format csv -o table.csv",
     "table against": "table runs --format csv -o table.csv --against lr0",
@@ -35,6 +58,8 @@ COMMANDS = {
     "compare": "compare 000000000000 000000000001 --records runs --json",
     "pin": "check pin runs --baseline pin.json",
     "check": "check check runs --baseline pin.json --json",
+    "forecast": FORECAST,
+    "time left": FORECAST + TIME_LEFT,
 }
 
 
@@ -68,8 +93,9 @@ def write_records(folder: Path, count: int) -> None:
 
 
 def cpu_seconds(folder: Path, command: str) -> float:
-    """Run a command line in a folder; return the CPU seconds of its process."""
-    program = [sys.executable, "-m", "lpmoe_bench", *command.split(), "--quiet"]
+    """Run a command line, or Python, in a folder; return the CPU seconds of its process."""
+    asked = ["-m", "lpmoe_bench", *command.split(), "--quiet"]
+    program = [sys.executable, *(["-c", command] if command[0] == "\n" else asked)]
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(program, cwd=folder, capture_output=True, env=env)

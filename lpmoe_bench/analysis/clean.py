@@ -102,9 +102,10 @@ def _scores(
     and ratios of counts cannot be told from rows and are left out."""
     official: dict[str, float] = {}
     clean: dict[str, float] = {}
-    if not (stored.folder / ROWS).is_file():
-        return official, clean
-    rows = [row for row in read_rows(stored.folder / ROWS) if row["dataset"] == test]
+    has_rows = (stored.folder / ROWS).is_file()
+    found = read_rows(stored.folder / ROWS) if has_rows else []
+    # A metric that rows do not give back as the record has it is none that they can tell anew.
+    rows = [row for row in found if row["dataset"] == test]
     kept = [row for row in rows if row["image"] not in removed]
     for metric, score in stored.record.scores[test].items():
         whole, rest = _value(rows, metric), _value(kept, metric)

@@ -1,23 +1,16 @@
 """Two methods' records, paired over seeds and images: differences, intervals, verdicts."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
-from lpmoe_bench.analysis.significance import (
-    Comparison,
-    Samples,
-    Spread,
-    compare_paired,
-    samples,
-    spread_of,
-)
+from lpmoe_bench.analysis import significance
+from lpmoe_bench.analysis.significance import Comparison, Samples, SeedRows, Spread
 from lpmoe_bench.errors import DataError, NotComparableError, UsageError
 from lpmoe_bench.metrics.facts import METRICS, refuse_ambiguous
 from lpmoe_bench.metrics.protocols import PROTOCOLS
-from lpmoe_bench.records.context import Context, context_of, flat, plain
+from lpmoe_bench.records.context import context_of, flat, plain
 from lpmoe_bench.records.store import Found, StoredRecord, find_records
-from method_zoo.errors import unknown
 
 FEWEST_DIGITS = 6  # of a fingerprint that stands for a name
 
@@ -70,7 +63,7 @@ def choose_records(name: str, found: Found | None) -> list[StoredRecord]:
             )
         if not stored:
             known = sorted({s.record.method.name for s in found.stored})
-            raise UsageError(unknown("method among these records", name, known))
+            raise UsageError.unknown("method among these records", name, known)
     stored = [s for s in stored if not s.record.superseded_by]
     prints = {s.record.fingerprint for s in stored}
     if len(prints) > 1:
@@ -91,23 +84,16 @@ def choose_records(name: str, found: Found | None) -> list[StoredRecord]:
 
 def _differences(stored: Sequence[StoredRecord]) -> str:
     """Say which settings take which values, the seed aside."""
-    by_print = {s.record.fingerprint: flat(s.record.config) for s in stored}
-    names = dict.fromkeys(name for config in by_print.values() for name in config)
-    values = {
+    configs = {s.record.fingerprint: flat(s.record.config) for s in stored}.values()
+    told = []
+    for name in dict.fromkeys(name for config in configs for name in config):
         # Older records lack a setting that is an empty text in newer ones.
-        name: list(
-            dict.fromkeys(
-                plain(None if config.get(name) == "" else config.get(name))
-                for config in by_print.values()
-            )
-        )
-        for name in names
-        if name not in ("seed", "label")
-    }
-    differing = [(name, found) for name, found in values.items() if len(found) > 1]
-    told = [f"{name} ({', '.join(found[:5])})" for name, found in differing[:6]]
-    more = f" and {len(differing) - 6} more" if len(differing) > 6 else ""
-    return (", ".join(told) or "data or weights alone") + more
+        found = [None if config.get(name) == "" else config.get(name) for config in configs]
+        values = [*dict.fromkeys(map(plain, found))]
+        if values[1:] and name not in ("seed", "label"):
+            told.append(f"{name} ({', '.join(values[:5])})")
+    more = f" and {len(told) - 6} more" if len(told) > 6 else ""
+    return (", ".join(told[:6]) or "data or weights alone") + more
 
 
 def _is_meant(stored: StoredRecord, name: str) -> bool:
@@ -128,11 +114,10 @@ def compare_records(
     Raises NotComparableError naming what differs, DataError where rows do not pair.
     """
     sides = [(test, *_of_test(a, b, test)) for test in _tests(a, b)]
-    pairs = [
-        (test, key, pair_up(x, y, test, key))
-        for test, x, y in sides
-        for key in _keys(x, y, test, metrics)
-    ]
+    pairs = []
+    for test, x, y in sides:
+        one, two = SeedRows(x, test), SeedRows(y, test)
+        pairs += [(test, key, pair_rows(one, two, key)) for key in _keys(x, y, test, metrics)]
     seeds = tuple(sorted({seed for *_, pair in pairs for seed in pair.seeds}))
     ups = [METRICS[key].higher_is_better for _, key, _ in pairs]
     results = judge_paired([pair for *_, pair in pairs], ups, margin)
@@ -140,22 +125,29 @@ def compare_records(
         ComparisonLine(test, key, pair.a.mean, pair.b.mean, pair.a.sd, pair.b.sd, result)
         for (test, key, pair), result in zip(pairs, results, strict=True)
     )
-    left_out = _left_out(a, b, seeds)
+    notes = []
+    for side in (a, b) if seeds else ():  # maps of no known seed have no partner to begin with
+        if single := {s.record.seed for s in side} - {None, *seeds}:
+            title = side[0].record.method.title
+            text = f"{title} also has seed {_list(single)}, left out: the other has none to pair"
+            notes.append(text)
     a = list({s.folder: s for _, x, _ in sides for s in x}.values())
     b = list({s.folder: s for _, _, y in sides for s in y}.values())
-    notes = (*left_out, *_notes(a, b, seeds, lines))
-    return Report(a[0].record.method.title, b[0].record.method.title, seeds, lines, notes)
-
-
-def _left_out(
-    a: Sequence[StoredRecord], b: Sequence[StoredRecord], seeds: tuple[int, ...]
-) -> Iterator[str]:
-    """Say which seeds of a side have no partner; maps of no known seed have none to begin with."""
-    for side in (a, b) if seeds else ():
-        single = {s.record.seed for s in side} - {None, *seeds}
-        if single:
-            title = side[0].record.method.title
-            yield f"{title} also has seed {_list(single)}, left out: the other has none to pair"
+    if len(seeds) == 1:
+        notes.append(
+            "one seed: intervals and p are of these very models on other images of this kind"
+        )
+    elif len(seeds) == 2:
+        notes.append("two seeds: the intervals are wide, and cover a little less than they promise")
+    if any(line.result.spread.images == 1 for line in lines):
+        text = "metrics without rows an image vary over seeds alone: the images count as fixed"
+        notes.append(text)
+    titles = [side[0].record.method.title for side in (a, b)]
+    for title, side in zip(titles, (a, b), strict=True):
+        if dirty := sum(bool(s.record.environment.git_dirty) for s in side):
+            text = f"{dirty} records of {title} were made by code that differs from its commit"
+            notes.append(text)
+    return Report(titles[0], titles[1], seeds, lines, tuple(notes))
 
 
 def common_seeds(a: Sequence[StoredRecord], b: Sequence[StoredRecord]) -> tuple[int, ...]:
@@ -193,6 +185,7 @@ def _of_test(
 
     Where a side was scored by several protocols, those of one that both have.
     """
+    # A score means something under its protocol alone, so both sides keep to one.
     own, other = ([s for s in side if test in s.record.scores] for side in (a, b))
     hashes = [s.record.protocol.hash for s in other]
     shared = next((s.record.protocol.hash for s in own if s.record.protocol.hash in hashes), None)
@@ -218,23 +211,19 @@ def _keys(
     for key in metrics or (protocol.headline if protocol else present):
         if key not in present:
             refuse_ambiguous(key)
-            raise UsageError(unknown(f"metric of {test}", key, present))
+            raise UsageError.unknown(f"metric of {test}", key, present)
         yield key
 
 
 def _check_context(a: StoredRecord, b: StoredRecord, test: str) -> None:
-    one, other = context_of(a.record, test), context_of(b.record, test)
-    scored = "score" in (a.record.kind, b.record.kind)
-    names = [f.name for f in fields(Context)]
-    if scored:  # maps from elsewhere say nothing of how they were made
+    one, other = (vars(context_of(side.record, test)) for side in (a, b))
+    names = [*one]
+    if "score" in (a.record.kind, b.record.kind):  # maps say nothing of how they were made
         names = ["test_set", "test_digest", "protocol_hash"]
-    wrong = [name for name in names if getattr(one, name) != getattr(other, name)]
+    wrong = [name for name in names if one[name] != other[name]]
     if wrong:
-        facts = "; ".join(
-            f"{name.replace('_', ' ')} {getattr(one, name)} against {getattr(other, name)}"
-            for name in wrong
-        )
-        raise NotComparableError(f"the two are not comparable on {test}: {facts}")
+        facts = (f"{name.replace('_', ' ')} {one[name]} against {other[name]}" for name in wrong)
+        raise NotComparableError(f"the two are not comparable on {test}: {'; '.join(facts)}")
 
 
 @dataclass(frozen=True)
@@ -251,7 +240,7 @@ class PairedRows:
 def pair_up(
     a: Sequence[StoredRecord], b: Sequence[StoredRecord], test: str, key: str
 ) -> PairedRows:
-    """PairedRows two rows, over seeds and images.
+    """Pair two rows, over seeds and images.
 
     Args:
         a: the records of one row, one a seed.
@@ -266,10 +255,14 @@ def pair_up(
         NotComparableError: seeds or images do not pair.
         DataError: rows cannot be read, or a record lacks the metric.
     """
-    seeds = common_seeds(a, b)
-    if seeds:
-        a, b = ([one for one in side if one.record.seed in seeds] for side in (a, b))
-    return pair_samples(samples(a, test, key), samples(b, test, key), seeds, f"{key} on {test}")
+    return pair_rows(SeedRows(a, test), SeedRows(b, test), key)
+
+
+def pair_rows(a: SeedRows, b: SeedRows, key: str) -> PairedRows:
+    """Pair two rows as `pair_up` does, for who pairs one of them with many or by many metrics."""
+    seeds = common_seeds(a.stored, b.stored)
+    x, y = (side.of(seeds).samples(key) for side in (a, b))
+    return pair_samples(x, y, seeds, f"{key} on {a.test}")
 
 
 def pair_samples(x: Samples, y: Samples, seeds: Sequence[int], what: str) -> PairedRows:
@@ -293,12 +286,13 @@ def pair_samples(x: Samples, y: Samples, seeds: Sequence[int], what: str) -> Pai
             f"{what} has rows of {len(x.images)} images against {len(y.images)}, "
             f"or of others: score both on the same images"
         )
+    # Images that are hard for one are hard for the other: their difference varies far less.
     difference = x.values - y.values
     if difference.size < 2:
         raise NotComparableError(
             f"{what} is one number of one seed: it has no spread; run more seeds"
         )
-    return PairedRows(tuple(seeds), x, y, spread_of(difference))
+    return PairedRows(tuple(seeds), x, y, significance.spread_of(difference))
 
 
 def judge_paired(
@@ -317,28 +311,9 @@ def judge_paired(
     Returns:
         One comparison for each pair; `significance.settling` says what would settle it.
     """
-    return compare_paired(
+    return significance.compare_paired(
         [pair.spread for pair in pairs],
         margin,
         higher_is_better=higher_is_better,
         models=[not pair.seeds for pair in pairs],
     )
-
-
-def _notes(
-    a: Sequence[StoredRecord],
-    b: Sequence[StoredRecord],
-    seeds: tuple[int, ...],
-    lines: Sequence[ComparisonLine],
-) -> Iterator[str]:
-    if len(seeds) == 1:
-        yield "one seed: intervals and p are of these very models on other images of this kind"
-    elif len(seeds) == 2:
-        yield "two seeds: the intervals are wide, and cover a little less than they promise"
-    if any(line.result.spread.images == 1 for line in lines):
-        yield "metrics without rows an image vary over seeds alone: the images count as fixed"
-    for side in (a, b):
-        dirty = sum(bool(s.record.environment.git_dirty) for s in side)
-        if dirty:
-            title = side[0].record.method.title
-            yield f"{dirty} records of {title} were made by code that differs from its commit"

@@ -1,15 +1,18 @@
 """Scores of several seeds as one matrix, and intervals and verdicts for a paired difference."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.metrics.facts import METRICS, OF_COUNTS
-from lpmoe_bench.records.store import ROWS, StoredRecord, read_columns
+from lpmoe_bench.records.store import ImageRows, StoredRecord, image_rows
 
 # Scores of several seeds as one matrix, a row a seed and a column an image.
 
@@ -37,7 +40,7 @@ class Samples(NamedTuple):
         """Standard deviation over seeds, n - 1; None for a single one."""
         return float(self.values.mean(axis=1).std(ddof=1)) if len(self.seeds) > 1 else None
 
-    def of(self, seeds: Sequence[int]) -> "Samples":
+    def of(self, seeds: Sequence[int]) -> Samples:
         """Return the values of these seeds, in their order."""
         if list(seeds) == self.seeds:
             return self
@@ -45,43 +48,67 @@ class Samples(NamedTuple):
         return self._replace(seeds=list(seeds), values=self.values[places])
 
 
+class SeedRows:
+    """A method's seeds on one test set; their rows are read once for all metrics."""
+
+    def __init__(self, stored: Sequence[StoredRecord], test: str):
+        self.stored = sorted(stored, key=lambda one: one.record.seed or 0)
+        self.test = test
+
+    @cached_property
+    def rows(self) -> list[ImageRows | None]:
+        """The rows of each seed, None where a record has none."""
+        return [image_rows(one.folder, self.test) for one in self.stored]
+
+    def of(self, seeds: Sequence[int]) -> SeedRows:
+        """Return the rows of these seeds; of all where there are none."""
+        if not seeds or all(one.record.seed in seeds for one in self.stored):
+            return self
+        return SeedRows([one for one in self.stored if one.record.seed in seeds], self.test)
+
+    def samples(self, metric: str) -> Samples:
+        """Return one metric of all seeds; raises DataError where it is missing or images differ."""
+        found = [self._of_seed(k, metric) for k in range(len(self.stored))]
+        images = sorted(found[0])
+        for one, values in zip(self.stored, found, strict=True):
+            if values.keys() != found[0].keys():
+                raise DataError(
+                    f"{one.folder} has rows of {len(values)} scored images of {self.test}, "
+                    f"{self.stored[0].folder} of {len(images)}, or of others; score both on the "
+                    f"same set"
+                )
+        table = [[values[image] for image in images] for values in found]
+        seeds = [one.record.seed or 0 for one in self.stored]
+        names = [] if images == [""] else images
+        return Samples(seeds, names, np.array(table, dtype=np.float64))
+
+    def _of_seed(self, place: int, metric: str) -> dict[str, float]:
+        """Return {image: value}, or {"": score} where no image has a share in the score."""
+        folder, record = self.stored[place]
+        score = record.scores.get(self.test, {}).get(metric)
+        if score is None:
+            raise DataError(f"{folder} has no {metric} on {self.test}; compare another metric")
+        rows = self.rows[place]
+        if rows is None:
+            return {"": score}
+        pairs = zip(rows.images, rows.numbers(metric), strict=True)
+        if found := {name: value for name, value in pairs if value is not None}:
+            return found
+        fact = METRICS.get(metric)
+        if fact and not fact.per_image and metric in OF_COUNTS:
+            table = zip(*map(rows.numbers, COUNTS), strict=True)
+            pairs = zip(rows.images, table, strict=True)
+            counted = {name: row for name, row in pairs if None not in row}
+            if len(counted) > 1:
+                values = _pseudo_values(np.array([*counted.values()], dtype=np.float64), metric)
+                shift = score - float(np.mean(values))
+                return dict(zip(counted, (values + shift).tolist(), strict=True))
+        return {"": score}
+
+
 def samples(stored: Sequence[StoredRecord], test: str, metric: str) -> Samples:
     """Read one metric of several seeds of one method; raises DataError where images differ."""
-    ordered = sorted(stored, key=lambda one: one.record.seed or 0)
-    seeds = [one.record.seed or 0 for one in ordered]
-    found = [_of_record(one, test, metric) for one in ordered]
-    images = sorted(found[0])
-    for one, values in zip(ordered, found, strict=True):
-        if sorted(values) != images:
-            raise DataError(
-                f"{one.folder} has rows of {len(values)} scored images of {test}, "
-                f"{ordered[0].folder} of {len(images)}, or of others; score both on the same set"
-            )
-    matrix = np.array([[values[image] for image in images] for values in found], dtype=np.float64)
-    return Samples(seeds, [] if images == [""] else images, matrix)
-
-
-def _of_record(stored: StoredRecord, test: str, metric: str) -> dict[str, float]:
-    """Return {image: value}, or {"": score} where no image has a share in the score."""
-    score = stored.record.scores.get(test, {}).get(metric)
-    if score is None:
-        raise DataError(f"{stored.folder} has no {metric} on {test}; compare another metric")
-    if not (stored.folder / ROWS).exists():
-        return {"": score}
-    columns, fact = read_columns(stored.folder / ROWS), METRICS.get(metric)
-    places = [k for k, name in enumerate(columns.texts.get("dataset", ())) if name == test]
-    names = [columns.texts["image"][k] for k in places]
-    pairs = zip(names, columns.numbers(metric, places), strict=True)
-    if found := {name: value for name, value in pairs if value is not None}:
-        return found
-    if fact and not fact.per_image and metric in OF_COUNTS:
-        table = zip(*(columns.numbers(key, places) for key in COUNTS), strict=True)
-        counted = {name: row for name, row in zip(names, table, strict=True) if None not in row}
-        if len(counted) > 1:
-            values = _pseudo_values(np.array([*counted.values()], dtype=np.float64), metric)
-            shift = score - float(np.mean(values))
-            return dict(zip(counted, (values + shift).tolist(), strict=True))
-    return {"": score}
+    return SeedRows(stored, test).samples(metric)
 
 
 def _pseudo_values(table: np.ndarray, metric: str) -> np.ndarray:
@@ -152,14 +179,8 @@ def spread_of(difference: Any) -> Spread:
     """
     d = np.asarray(difference, dtype=np.float64)
     seeds, images = d.shape
-    if d.size < 2:
-        raise ValueError("one value has no spread")
-    mean = math.fsum(d.ravel().tolist()) / d.size
-    by_seed, by_image = d.mean(axis=1), d.mean(axis=0)
-    ms_seed = images * _mean_square(by_seed - mean, seeds - 1)
-    ms_image = seeds * _mean_square(by_image - mean, images - 1)
-    rest = d - by_seed[:, None] - by_image[None, :] + mean
-    ms_rest = _mean_square(rest, (seeds - 1) * (images - 1))
+    mean, *squares = _mean_squares(d)
+    ms_seed, ms_image, ms_rest = squares
     counts = (seeds - 1, images - 1, (seeds - 1) * (images - 1))
     total, freedom = _total((ms_seed, ms_image, ms_rest), counts)
     return Spread(
@@ -171,6 +192,27 @@ def spread_of(difference: Any) -> Spread:
         ms_rest,
         float(total) / d.size,
         float(freedom),
+    )
+
+
+def rest_variance(values: np.ndarray) -> float:
+    """Return the `rest_variance` that `spread_of` would, for who needs nothing else of it."""
+    return _mean_squares(values)[3]
+
+
+def _mean_squares(d: np.ndarray) -> tuple[float, float, float, float]:
+    """Return the mean of (seeds, images), and the mean squares of seeds, images and the rest."""
+    if d.size < 2:
+        raise ValueError("one value has no spread")
+    seeds, images = d.shape
+    mean = math.fsum(d.ravel().tolist()) / d.size
+    by_seed, by_image = d.mean(axis=1), d.mean(axis=0)
+    rest = d - by_seed[:, None] - by_image[None, :] + mean
+    return (
+        mean,
+        images * _mean_square(by_seed - mean, seeds - 1),
+        seeds * _mean_square(by_image - mean, images - 1),
+        _mean_square(rest, (seeds - 1) * (images - 1)),
     )
 
 

@@ -67,6 +67,7 @@ def check_pin_command(
     """Write a baseline from records: scores of every seed, spread, parameters, FLOPs, speed."""
     from lpmoe_bench.gate import pin
     from lpmoe_bench.gate.baseline import Policy, write_baseline
+    from lpmoe_bench.records.store import no_collection
 
     if baseline.exists():
         raise UsageError(
@@ -74,9 +75,10 @@ def check_pin_command(
         )
     # Wrong limits are refused before records are read, which takes longer.
     policy = Policy().changed(**vars(limits))
-    cells = _cells(kept.find(roots), roots, out.terminal)
-    made = pin.pin_cells(cells, policy, reason, options.names(metrics) or None)
-    write_baseline(baseline, made)
+    with no_collection():
+        cells = _cells(kept.find(roots), roots, out.terminal)
+        made = pin.pin_cells(cells, policy, reason, options.names(metrics) or None)
+        write_baseline(baseline, made)
     for cell, pinned in zip(cells, made.cells, strict=True):
         seeds = len(cell.seeds)
         if not out.json:
@@ -107,10 +109,12 @@ def check_command(
     import lpmoe_bench
     from lpmoe_bench.gate import outputs
     from lpmoe_bench.gate.baseline import read_baseline
+    from lpmoe_bench.records.store import no_collection
 
     # The same filters for both sides: else pins of other methods would be missing candidates.
-    pinned = _narrowed(read_baseline(baseline), kept)
-    outcome = lpmoe_bench.check(roots, pinned, records=kept.find(roots), **vars(limits))
+    with no_collection():
+        pinned = _narrowed(read_baseline(baseline), kept)
+        outcome = lpmoe_bench.check(roots, pinned, records=kept.find(roots), **vars(limits))
     if junit is not None:
         write_atomically(junit, outputs.to_junit(outcome, strict))
     outputs.write_summary(outcome, summary)

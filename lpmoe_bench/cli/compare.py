@@ -54,12 +54,14 @@ def _show(report: Report, margin: float, console: Console) -> None:
     title = f"A = {report.a}, B = {report.b}, "
     title += f"seeds {', '.join(map(str, report.seeds))}" if report.seeds else "of no known seed"
     console.print(title, highlight=False, markup=False)
+    facts = {key: get_metric(key) for key in {line.metric for line in report.lines}}
+    labels = {key: f"{fact.label} {fact.arrow}" for key, fact in facts.items()}
     for test_set in dict.fromkeys(line.test_set for line in report.lines):
         lines = [line for line in report.lines if line.test_set == test_set]
-        console.print(_table(test_set, lines))
+        console.print(_table(test_set, lines, labels))
         reasons: dict[str, list[str]] = {}
         for line in lines:
-            reasons.setdefault(settling(line.result), []).append(_label(line.metric))
+            reasons.setdefault(settling(line.result), []).append(labels[line.metric])
         for reason, names in reasons.items():
             if reason:
                 console.print(f"{', '.join(names)}: {reason}", highlight=False, markup=False)
@@ -70,38 +72,27 @@ def _show(report: Report, margin: float, console: Console) -> None:
     console.print(legend, highlight=False, soft_wrap=True)
 
 
-def _table(test_set: str, lines: list[ComparisonLine]) -> Table:
-    from rich import box
-    from rich.markup import escape
-    from rich.table import Table
-    from rich.text import Text
+def _table(test_set: str, lines: list[ComparisonLine], labels: dict[str, str]) -> Table:
+    from rich import box, markup, table, text
 
-    table = Table(
-        title=escape(test_set), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    made = table.Table(
+        title=markup.escape(test_set),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
     )
-    table.add_column("metric", no_wrap=True)
+    made.add_column("metric", no_wrap=True)
     for name in ("A", "B", "A - B", "95 % interval", "p"):  # pairs of numbers may take two lines
-        table.add_column(name, justify="right", no_wrap=name in ("A - B", "p"))
-    table.add_column("A is", no_wrap=True)
+        made.add_column(name, justify="right", no_wrap=name in ("A - B", "p"))
+    made.add_column("A is", no_wrap=True)
     for line in lines:
-        result = line.result
-        table.add_row(
-            _label(line.metric),
-            _score(line.a, line.a_sd),
-            _score(line.b, line.b_sd),
+        result, sides = line.result, ((line.a, line.a_sd), (line.b, line.b_sd))
+        made.add_row(
+            labels[line.metric],
+            *(f"{mean:.3f}" + ("" if sd is None else f" ±{sd:.3f}") for mean, sd in sides),
             f"{result.spread.mean:+.4f}",
             f"{result.low:+.4f} {result.high:+.4f}",
             f"{result.p:.2g}",
-            Text(result.verdict, VERDICT_STYLES[result.verdict].terminal),
+            text.Text(result.verdict, VERDICT_STYLES[result.verdict].terminal),
         )
-    return table
-
-
-def _score(mean: float, sd: float | None) -> str:
-    """Write a mean with its standard deviation over seeds, where there are several."""
-    return f"{mean:.3f}" if sd is None else f"{mean:.3f} ±{sd:.3f}"
-
-
-def _label(metric: str) -> str:
-    fact = get_metric(metric)
-    return f"{fact.label} {fact.arrow}"
+    return made

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -214,10 +213,18 @@ def write_baseline(path: Path, baseline: Baseline) -> None:
 
 def baseline_text(baseline: Baseline) -> str:
     """Return the file's text: keys in the order of the schema, a list of numbers on one line."""
-    text = json.dumps(baseline.model_dump(), indent=1, ensure_ascii=False, allow_nan=False)
-    # A list without texts, lists or objects inside; a text cannot hold a bare line break.
-    return re.sub(r"\[\n[\s\d.,eE+-]*\]", lambda match: _one_line(match[0]), text) + "\n"
+    return _indented(baseline.model_dump(), "\n") + "\n"
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split()).replace("[ ", "[").replace(" ]", "]")
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+
+
+def _indented(value: Any, begin: str) -> str:
+    """Write as `json.dumps` does with an indent of one, but for lists of numbers."""
+    inner = begin + " "
+    if isinstance(value, dict) and value:
+        pairs = (f"{inner}{_encode(k)}: {_indented(v, inner)}" for k, v in value.items())
+        return f"{{{','.join(pairs)}{begin}}}"
+    if isinstance(value, list) and not all(type(one) in (int, float) for one in value):
+        return f"[{','.join(inner + _indented(one, inner) for one in value)}{begin}]"
+    return _encode(value)

@@ -4,10 +4,10 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-from lpmoe_bench.analysis.significance import holm_levels, samples
+from lpmoe_bench.analysis.significance import SeedRows, holm_levels
 from lpmoe_bench.errors import DataError, NotComparableError
 from lpmoe_bench.gate import limits
 from lpmoe_bench.gate import pin as pins
@@ -92,9 +92,16 @@ class Outcome:
             "verdict": self.verdict,
             "exit_code": self.exit_code(strict),
             "policy": self.policy.model_dump(),
-            "lines": [asdict(line) for line in self.lines],
+            "lines": [_plain(line) for line in self.lines],
             "notes": list(self.notes),
         }
+
+
+def _plain(line: JudgedLine) -> dict[str, Any]:
+    """Return a line for machines; `asdict` would copy each number of it by a slow walk."""
+    found = line.judgement
+    numbers = found and vars(found) | {"reference": dict(vars(found.reference))}
+    return vars(line) | {"judgement": numbers}
 
 
 # What must stay exact, parameters and FLOPs, beside speed, which is a ratio on one hardware.
@@ -219,6 +226,7 @@ def _scores(pin: CellPin, cell: GateCell) -> Iterator[Score | JudgedLine]:
             reason = f"{stored.folder.name} scored {count} images, the baseline {pin.images}"
             yield JudgedLine(pin.name, "cell", "images", "not comparable", reason)
             return
+    rows = SeedRows(cell.stored, cell.test_set)
     for key, metric in pin.metrics.items():
         values = [one.record.scores[cell.test_set].get(key) for one in cell.stored]
         if key not in METRICS or any(v is None or not math.isfinite(v) for v in values):
@@ -226,7 +234,7 @@ def _scores(pin: CellPin, cell: GateCell) -> Iterator[Score | JudgedLine]:
             reason = "the candidate has no such score" if key in METRICS else lacking
             yield JudgedLine(pin.name, "quality", key, "not comparable", reason)
             continue
-        if reason := _other_images(pin, cell, key):
+        if reason := _other_images(pin, rows, key):
             yield JudgedLine(pin.name, "quality", key, "not comparable", reason)
             continue
         pinned = dict(zip(pin.seeds, metric.scores, strict=True))
@@ -258,10 +266,10 @@ def _moved(pin: CellPin, cell: GateCell, policy: Policy) -> Iterator[str]:
         )
 
 
-def _other_images(pin: CellPin, cell: GateCell, key: str) -> str:
+def _other_images(pin: CellPin, rows: SeedRows, key: str) -> str:
     """Say that rows are of other images than the pinned ones; empty where they are the same."""
     try:
-        names = samples(cell.stored, cell.test_set, key).images
+        names = rows.samples(key).images
     except DataError as error:
         return str(error)
     found = pins.rows_digest(names)

@@ -9,7 +9,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lpmoe_bench.analysis.significance import samples, spread_of
+from lpmoe_bench.analysis.significance import SeedRows, rest_variance
 from lpmoe_bench.errors import DataError, NotComparableError, UsageError
 from lpmoe_bench.gate.baseline import Baseline, CellPin, Change, MetricPin, Policy, SpeedPin
 from lpmoe_bench.gate.limits import reference_of, tolerance
@@ -49,35 +49,42 @@ def gather_cells(found: Found, where: str) -> list[GateCell]:
     twice with different scores, since nobody knows which of the two is meant.
     """
     # A record with several test sets takes part in a cell for each of them.
-    groups: dict[tuple[Hashable, str], list[StoredRecord]] = {}
+    groups: dict[tuple[str, Hashable, Hashable], list[StoredRecord]] = {}
     for stored in found.stored:
-        if stored.record.superseded_by:
+        record = stored.record
+        if record.superseded_by:
             continue
-        for test in stored.record.scores:
-            key = identity_key(identity_of(stored.record, test))
-            groups.setdefault((key, test), []).append(stored)
+        # Once a record, not once a test set, of which a sweep has thousands.
+        own = identity_key(_identity_of_all(record))
+        for test in record.scores:
+            key = test, own, identity_key(vars(context_of(record, test)))
+            groups.setdefault(key, []).append(stored)
     if not groups:
         unread = f" ({'; '.join(found.notes)})" if found.notes else ""
         raise NotComparableError(
             f"no record is found under {where}, so there is nothing to judge{unread}; run the "
             f"cell first, or name the folder of its records"
         )
-    cells = [_cell(stored, test) for (_, test), stored in groups.items()]
+    cells = [_cell(stored, test) for (test, *_), stored in groups.items()]
     return sorted(cells, key=lambda cell: cell.name)
 
 
 def identity_of(record: Record, test: str) -> dict[str, Any]:
-    """Return all that must agree between baseline and candidate, by name, in order of names.
+    """Return all that must agree between baseline and candidate, by name, in order of names."""
+    facts = _identity_of_all(record) | vars(context_of(record, test))
+    return dict(sorted(json.loads(json.dumps(facts, default=str)).items()))
+
+
+def _identity_of_all(record: Record) -> dict[str, Any]:
+    """Return what is one for all test sets.
 
     Maps from elsewhere have another digest whenever they change, so it identifies a seed of them
     and not the cell.
     """
     facts: dict[str, Any] = {"kind": record.kind, "method": record.method.name}
-    facts |= vars(context_of(record, test))
     facts |= {f"options.{key}": value for key, value in record.method.options.items()}
     facts |= {f"setting {key}": value for key, value in own_settings(record).items()}
-    facts |= {"fingerprint": "" if record.kind == "score" else record.fingerprint}
-    return dict(sorted(json.loads(json.dumps(facts, default=str)).items()))
+    return facts | {"fingerprint": "" if record.kind == "score" else record.fingerprint}
 
 
 def identity_key(identity: Mapping[str, Any]) -> Hashable:
@@ -86,9 +93,9 @@ def identity_key(identity: Mapping[str, Any]) -> Hashable:
 
 
 def _hashable(value: Any) -> Hashable:
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return tuple((k, _hashable(v)) for k, v in sorted(value.items()))
-    return tuple(map(_hashable, value)) if isinstance(value, list) else value
+    return tuple(map(_hashable, value)) if isinstance(value, list | tuple) else value
 
 
 def family_of(identity: Mapping[str, Any]) -> tuple[str, ...]:
@@ -186,7 +193,8 @@ def pin_cell(cell: GateCell, policy: Policy, metrics: Sequence[str] | None = Non
     if len(images) > 1:
         counts = ", ".join(map(str, sorted(images)))
         raise DataError(f"the seeds of {cell.name} scored {counts} images; score all on the same")
-    found = {key: samples(cell.stored, cell.test_set, key) for key in _metrics(cell, metrics)}
+    rows = SeedRows(cell.stored, cell.test_set)
+    found = {key: rows.samples(key) for key in _metrics(cell, metrics)}
     names = next((one.images for one in found.values() if one.images), [])
     count = images.pop()
     return CellPin(
@@ -216,7 +224,7 @@ def metric_pin(scores: Sequence[float], rows: Any | None, images: int, policy: P
         scores=list(scores),
         mean=math.fsum(scores) / len(scores),
         sd=statistics.stdev(scores) if several else None,
-        rest_variance=spread_of(rows).rest_variance if rows is not None and several else None,
+        rest_variance=rest_variance(rows) if rows is not None and several else None,
     )
     # For readers of the file; the gate works it out anew, at the level of Holm's procedure.
     limit = tolerance(reference_of(bare, images), len(scores), policy.level, policy)

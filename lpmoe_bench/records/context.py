@@ -81,6 +81,7 @@ def context_of(record: Record, test: str) -> Context:
 
 def shared(context: Context, across: Sequence[str]) -> Context:
     """Return the context less what a table may mix, which is one of ACROSS."""
+    # What a table mixes its rows must name, as `row_labels` does for decoders.
     if "decoder" in across:
         return replace(context, decoder=None, decoder_options="{}", decoder_weights=None)
     return context
@@ -104,27 +105,32 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested settings by dotted name."""
     found: dict[str, Any] = {}
     for key, value in settings.items():
-        inner = flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {}
-        found |= inner or {prefix + key: value}
+        if value and isinstance(value, dict):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value
     return found
 
 
 @cache
-def _field_facts() -> tuple[dict[str, str], dict[str, Any]]:
-    return fields_by_role(), later_fields()
+def _is_own(key: str) -> bool:
+    return (
+        fields_by_role().get(key, "recipe") == "recipe"
+        and key not in _NOT_OWN
+        and not key.startswith(("options.", "decoder_options.", "runtime."))
+    )
+
+
+_later_fields = cache(later_fields)
 
 
 def own_settings(record: Record) -> dict[str, Any]:
     """Return the recipe settings that may differ within a table, less the method's options."""
-    roles, later = _field_facts()
-    return {
-        key: value
-        for key, value in flat(record.config).items()
-        if roles.get(key, "recipe") == "recipe"
-        and key not in _NOT_OWN
-        and not key.startswith(("options.", "decoder_options.", "runtime."))
-        and not (key in later and value == later[key])  # older records do not have it
-    }
+    own = {key: value for key, value in flat(record.config).items() if _is_own(key)}
+    for key, usual in _later_fields().items():  # which older records do not have
+        if key in own and own[key] == usual:
+            del own[key]
+    return own
 
 
 def caption(context: Context, record: Record, tests: Sequence[str] = ()) -> str:
@@ -173,19 +179,15 @@ def _set(label: str, facts: SplitFacts | None, limit: int | None = None) -> str:
 
 def splits(contexts: Sequence[Context]) -> Iterator[str]:
     """Say, for each test set that needs more than one table, why."""
-    by_test: dict[tuple[str, str], list[Context]] = {}
+    by_test: dict[tuple[str, str], list[dict[str, str]]] = {}
     for context in contexts:
-        by_test.setdefault((context.task, context.test_set), []).append(context)
-    for (_, test), alike in by_test.items():
-        if len(alike) < 2:
-            continue
-        facts = [context_text(context) for context in alike]
-        reasons = [
-            f"{name} ({', '.join(dict.fromkeys(one[name] for one in facts))})"
-            for name in facts[0]
-            if len({one[name] for one in facts}) > 1
-        ]
-        yield f"{test}: {len(alike)} tables, for these are not comparable: {'; '.join(reasons)}"
+        facts = by_test.setdefault((context.task, context.test_set), [])
+        facts.append(context_text(context))
+    for (_, test), facts in by_test.items():
+        values = {name: dict.fromkeys(one[name] for one in facts) for name in facts[0]}
+        reasons = "; ".join(f"{name} ({', '.join(v)})" for name, v in values.items() if len(v) > 1)
+        if facts[1:]:
+            yield f"{test}: {len(facts)} tables, for these are not comparable: {reasons}"
 
 
 def context_text(context: Context) -> dict[str, str]:
@@ -193,19 +195,18 @@ def context_text(context: Context) -> dict[str, str]:
 
     The options of a decoder stand with its name.
     """
-    facts = {field.name: getattr(context, field.name) for field in fields(Context)}
+    facts = dict(vars(context))
     options: dict[str, Any] = json.loads(facts.pop("decoder_options"))
     if options:
         facts["decoder"] += f" ({', '.join(f'{key} {one}' for key, one in options.items())})"
     if facts["train_set"] is not None and facts["limit_train"] is None:
         facts["limit_train"] = "all"
-    return {name.replace("_", " "): _word(name, value) for name, value in facts.items()}
-
-
-def _word(name: str, value: Any) -> str:
-    if value is None:
-        return "none"
-    return str(value)[:DIGITS] if name.endswith(("digest", "hash", "weights")) else str(value)
+    return {
+        name.replace("_", " "): "none"
+        if value is None
+        else str(value)[: DIGITS if name.endswith(("digest", "hash", "weights")) else None]
+        for name, value in facts.items()
+    }
 
 
 def plain(value: Any) -> str:
@@ -237,29 +238,27 @@ def keep_only(
     """
     if not wanted or not stored:
         return list(stored)
-    maps = {id(one) for one in stored if one.record.kind == "score"}
-    kept = [one for one in stored if id(one) not in maps]
-    known = {name for one in kept for name in _settings(one.record)}
+    # A record's settings, its seed among them, as `--only` writes them.
+    kept = [
+        (one, {key: plain(value) for key, value in flat(one.record.config).items()})
+        for one in stored
+        if one.record.kind != "score"
+    ]
+    known = {name for _, settings in kept for name in settings}
     for key, text in wanted:
         if key not in known:
-            raise UsageError.unknown("setting among these records", key, sorted(known))
-        values = {id(one): _settings(one.record).get(key, "") for one in kept}
-        kept = [one for one in kept if values[id(one)] == text.lower()]
+            raise UsageError.unknown("setting among these records", key, known)
+        there = {settings.get(key, "") for _, settings in kept}
+        kept = [(one, own) for one, own in kept if own.get(key, "") == text.lower()]
         if not kept:
-            there = ", ".join(sorted(set(values.values()))[:8])
-            raise UsageError(f"no record has {key}={text}; there is {there}")
-    chosen = {id(one) for one in kept}
-    tests = {test for one in kept for test in one.record.scores}
+            raise UsageError(f"no record has {key}={text}; there is {', '.join(sorted(there)[:8])}")
+    chosen = {id(one) for one, _ in kept}
+    tests = {test for one, _ in kept for test in one.record.scores}
     return [
         one
         for one in stored
-        if id(one) in chosen or (id(one) in maps and tests & set(one.record.scores))
+        if id(one) in chosen or (one.record.kind == "score" and tests & set(one.record.scores))
     ]
-
-
-def _settings(record: Record) -> dict[str, str]:
-    """Return a record's settings, its seed among them, as `--only` writes them."""
-    return {key: plain(value) for key, value in flat(record.config).items()}
 
 
 def narrow(
@@ -287,11 +286,10 @@ def narrow(
                 raise UsageError.unknown(f"{kind} among these records", name, known)
     kept = []
     for one in stored:
-        tests = [test for test in one.record.scores if not test_sets or test in test_sets]
-        fits = (not tasks or one.record.task in tasks) and (
-            not wanted or one.record.method.name in wanted
-        )
-        if fits and tests:
-            scores = {test: one.record.scores[test] for test in tests}
-            kept.append(one._replace(record=one.record.model_copy(update={"scores": scores})))
+        record = one.record
+        if (tasks and record.task not in tasks) or (wanted and record.method.name not in wanted):
+            continue
+        scores = {k: v for k, v in record.scores.items() if not test_sets or k in test_sets}
+        if scores:
+            kept.append(one._replace(record=record.model_copy(update={"scores": scores})))
     return Found(kept, found.notes)

@@ -6,7 +6,7 @@ Tables, reports and comparisons of one's own start from it. pandas is imported w
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,77 +50,55 @@ def load_records(*roots: str | Path, wide: bool = False, **filters: Any) -> pd.D
     found = find_records([Path(root) for root in roots] or None)
     for note in found.notes:
         warnings.warn(note, stacklevel=2)
-    make = _wide_rows if wide else _long_rows
-    rows = [row for stored in found.stored for row in make(stored)]
+    rows = [row for stored in found.stored for row in _rows(stored, wide)]
     frame = pd.DataFrame(rows)
     for name in frame.columns:
         # Where some rows have none, pandas would make floats of whole numbers: a seed of 1.0.
         known = [row[name] for row in rows if row.get(name) is not None]
         if known and all(type(value) is int for value in known):
             frame[name] = frame[name].astype("Int64")
-    for name, wanted in filters.items():
-        frame = _keep(frame, name, wanted)
-    return frame.reset_index(drop=True)
-
-
-def _keep(frame: pd.DataFrame, name: str, wanted: Any) -> pd.DataFrame:
-    if frame.empty:
-        return frame
-    if name not in frame.columns:
-        raise UsageError.unknown("column of records", name, map(str, frame.columns))
-    one = isinstance(wanted, str) or not isinstance(wanted, Iterable)
-    values = [wanted] if one else list(wanted)
-    column = frame[name]
-    present = set(column.dropna())
-    for value in values:
-        if value not in present:
-            there = sorted({str(v) for v in column.dropna().map(str)})
+    for name, wanted in filters.items() if rows else ():
+        if name not in frame.columns:
+            raise UsageError.unknown("column of records", name, map(str, frame.columns))
+        one = isinstance(wanted, str) or not isinstance(wanted, Iterable)
+        values, present = [wanted] if one else list(wanted), frame[name].dropna()
+        for value in values if len(frame) else ():
+            if value in set(present):
+                continue
+            there = sorted({*map(str, present)})
             if isinstance(value, str):
                 raise UsageError.unknown(f"{name} among these records", value, there)
             raise UsageError(f"no record has {name}={value!r}; there is {', '.join(there[:8])}")
-    return frame.loc[column.isin(values)]
+        frame = frame.loc[frame[name].isin(values)]
+    return frame.reset_index(drop=True)
 
 
-def _long_rows(stored: StoredRecord) -> Iterable[dict[str, Any]]:
-    record, shared = stored.record, _shared(stored)
-    lead = {key: shared.pop(key) for key in (*FACTS, "method", "title")}
-    for test_set, scores in record.scores.items():
-        images = record.counts.get(test_set, {}).get("scored")
-        for metric, value in scores.items():
-            score = dict(zip(SCORE_COLUMNS, (test_set, metric, value, images), strict=True))
-            yield lead | score | shared
-
-
-def _wide_rows(stored: StoredRecord) -> Iterable[dict[str, Any]]:
-    scores = stored.record.scores
-    yield _shared(stored) | {
-        f"{test_set} {metric}": value
-        for test_set, of_set in scores.items()
-        for metric, value in of_set.items()
-    }
-
-
-def _shared(stored: StoredRecord) -> dict[str, Any]:
-    """Return what all rows of a record have in common; its own facts win over settings."""
-    record = stored.record
-    facts = {key: getattr(record, key) for key in FACTS} | {
-        "method": record.method.name,
-        "title": record.method.title,
+def _rows(stored: StoredRecord, wide: bool) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a record; its own facts win over settings of the same name."""
+    record, folder = stored.record, str(stored.folder)
+    lead = {key: getattr(record, key) for key in FACTS}
+    lead |= {"method": record.method.name, "title": record.method.title}
+    facts = {
         "backbone": record.backbone.name if record.backbone else None,
         "decoder": record.decoder.name if record.decoder else None,
         "protocol": record.protocol.name,
-        "folder": str(stored.folder),
+        "folder": folder,
     }
-    settings = {k: v for k, v in flat(_plain(record.config)).items() if k not in facts}
-    parts: dict[str, Any] = {"costs": record.costs, "parameters": record.parameters}
-    numbers = {
-        f"{part}.{name}": value
-        for part, section in parts.items()
-        if section is not None
-        for name, value in section.model_dump().items()
+    settings = {k: v for k, v in flat(record.config).items() if k not in lead | facts}
+    shared = facts | settings
+    for part in ("costs", "parameters"):
+        section = getattr(record, part)
+        numbers = section.model_dump() if section else {}
+        shared |= {f"{part}.{name}": value for name, value in numbers.items()}
+    scores = {
+        (test_set, metric): value
+        for test_set, of_set in record.scores.items()
+        for metric, value in of_set.items()
     }
-    return facts | settings | numbers
-
-
-def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: dict(v) if isinstance(v, Mapping) else v for key, v in config.items()}
+    if wide:
+        yield lead | shared | {" ".join(key): value for key, value in scores.items()}
+        return
+    for (test_set, metric), value in scores.items():
+        images = record.counts.get(test_set, {}).get("scored")
+        score = dict(zip(SCORE_COLUMNS, (test_set, metric, value, images), strict=True))
+        yield lead | score | shared

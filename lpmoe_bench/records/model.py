@@ -1,7 +1,9 @@
 """What a record says: the fields of run.json, schema version 1."""
 
+import json
 import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +13,7 @@ from lpmoe_bench.environment import Environment
 from lpmoe_bench.errors import DataError
 
 SCHEMA_VERSION = 1
+TODAYS = rf'"schema_version":\s*{SCHEMA_VERSION}\s*[,}}]'  # true and 1.0 are no version
 # {version: what turns its content into that of the next version}; old records load for ever.
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 
@@ -154,6 +157,15 @@ class Record(_Section):
     test_opened: int = Field(1, ge=0)
     notes: list[str] = []
     superseded_by: str | None = None
+
+
+def parse_record_text(text: str, source: Path) -> Record:
+    """Check the text of a run.json; raises as `parse_record`, or ValueError where it is no JSON."""
+    # NaN and infinity are no JSON, but other programs write them: they are no value here.
+    if not UPGRADES and re.search(TODAYS, text) and "NaN" not in text and "Infinity" not in text:
+        with suppress(ValidationError):  # whose sentence is made below
+            return Record.model_validate_json(text)
+    return parse_record(json.loads(text, parse_constant=lambda _: None), source)
 
 
 def parse_record(content: Any, source: Path) -> Record:

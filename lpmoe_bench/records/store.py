@@ -9,13 +9,12 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lpmoe_bench.errors import DataError, ResourceError, UsageError
 from lpmoe_bench.files import hold_lock, write_atomically, write_failure
-from lpmoe_bench.records.model import Record, parse_record, record_folder
+from lpmoe_bench.records.model import Record, parse_record_text, record_folder
 
 # Writing, reading and finding records: run.json, per_image.csv, curve.csv.
 
@@ -55,9 +54,13 @@ def write_record(
     that stood there is withdrawn first. Raises ResourceError when the disk is full; no half file
     and no run.json is left then.
     """
+    # Rows come before run.json, which says that the folder is complete.
     text = json.dumps(_finite(record.model_dump()), indent=1, ensure_ascii=False, allow_nan=False)
-    for name in (RECORD, CURVE):
-        _remove(folder / name)
+    for path in (folder / RECORD, folder / CURVE):
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise ResourceError(write_failure(path, error)) from error
     write_atomically(folder / ROWS, _to_csv(rows))
     if curve:
         write_atomically(folder / CURVE, _to_csv(curve))
@@ -66,10 +69,11 @@ def write_record(
 
 def read_record(folder: Path) -> Record:
     """Read folder/run.json; raises DataError in one sentence when that is not possible."""
-    path = folder / RECORD
+    path = f"{folder}/{RECORD}"
     try:
-        # NaN and infinity are no JSON, but other programs write them: they are no value here.
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+        return parse_record_text(text, Path(path))
     except FileNotFoundError:
         raise DataError(
             f"{folder} holds no {RECORD}: no finished run is there; name one run's own folder"
@@ -78,7 +82,6 @@ def read_record(folder: Path) -> Record:
         raise DataError(f"{path} could not be read ({error.strerror})") from None
     except (ValueError, RecursionError):
         raise DataError(f"{path} is not valid JSON: damaged, or no record") from None
-    return parse_record(content, path)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -95,41 +98,63 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         raise DataError(f"{path} is no table of numbers ({error})") from None
 
 
-class RowColumns(NamedTuple):
-    """The columns of per_image.csv as texts; numbers are read where they are asked for."""
+class ImageRows(NamedTuple):
+    """The lines of per_image.csv on one test set; cells are read as numbers where asked for."""
 
     path: Path
-    texts: Mapping[str, Sequence[str]]
+    images: Sequence[str]
+    places: Mapping[str, int]
+    lines: Sequence[Sequence[str]]
 
-    def numbers(self, name: str, places: Sequence[int]) -> list[float | None]:
-        """Return a column at these rows, None where a cell is blank or there is no such column."""
-        column = self.texts.get(name)
-        if column is None:
-            return [None] * len(places)
+    def numbers(self, name: str) -> list[float | None]:
+        """Return a column, None where a cell is blank or there is no such column."""
+        place = self.places.get(name)
+        if place is None:
+            return [None] * len(self.lines)
         try:
-            return [_number(column[place]) for place in places]
+            values = [float(line[place] or "nan") for line in self.lines]
+            return [value if math.isfinite(value) else None for value in values]
         except ValueError as error:
             raise DataError(f"{self.path} is no table of numbers ({error})") from None
 
 
-def read_columns(path: Path) -> RowColumns:
-    """Read per_image.csv by column; one metric after the other needs the file only once."""
+def image_rows(folder: Path, test: str) -> ImageRows | None:
+    """Return a record's rows on a test set, None where it has no such file; raises DataError."""
+    path = f"{folder}/{ROWS}"
     try:
-        facts = path.stat()
-        return _columns(path, facts.st_mtime_ns, facts.st_size)
+        facts = os.stat(path)
+        places, by_test = _lines_by_test(path, facts.st_mtime_ns, facts.st_size)
+    except FileNotFoundError:
+        return None
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"{path} is no table of numbers ({error})") from None
+    lines, place = by_test.get(test, []), places.get("image")
+    images = ["" if place is None else line[place] for line in lines]
+    return ImageRows(Path(path), images, places, lines)
 
 
 @lru_cache(maxsize=12)  # the seeds of two rows that are compared; more would only take memory
-def _columns(path: Path, changed: int, size: int) -> RowColumns:
+def _lines_by_test(
+    path: str, changed: int, size: int
+) -> tuple[dict[str, int], dict[str, list[list[str]]]]:
     with open(path, newline="", encoding="utf-8") as file:
-        header, *rows = [row for row in csv.reader(file) if row] or [[]]
-    columns = list(zip_longest(*rows, fillvalue=""))
-    if len(columns) > len(header):
-        raise ValueError(f"a row has {len(columns)} cells, the head {len(header)}")
-    columns += [("",) * len(rows)] * (len(header) - len(columns))
-    return RowColumns(path, dict(zip(header, columns, strict=True)))
+        text = file.read()
+    # A quoted cell may hold commas and line breaks.
+    if '"' in text or "\r" in text:
+        rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
+    else:  # what is written here, for which a split is twice as fast
+        rows = [line.split(",") for line in text.split("\n") if line]
+    head, *lines = rows or [[]]
+    widths = {*map(len, lines)}
+    if widths - {len(head)}:
+        if max(widths) > len(head):
+            raise ValueError(f"a row has {max(widths)} cells, the head {len(head)}")
+        lines = [line + [""] * (len(head) - len(line)) for line in lines]
+    places = {name: place for place, name in enumerate(head)}
+    of_test: dict[str, list[list[str]]] = {}
+    for line in lines if "dataset" in places else ():
+        of_test.setdefault(line[places["dataset"]], []).append(line)
+    return places, of_test
 
 
 def default_roots() -> list[Path]:
@@ -187,16 +212,9 @@ def _folders(root: Path):
             yield Path(folder)
 
 
-def _remove(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise ResourceError(write_failure(path, error)) from error
-
-
 def _finite(value: Any) -> Any:
     """Replace numbers that JSON cannot hold by None."""
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
@@ -208,14 +226,9 @@ def _to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
+    for row in _finite(rows):  # numpy's floats write themselves with their type
+        writer.writerow({k: float(v) if isinstance(v, float) else v for k, v in row.items()})
     return text.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, float):
-        return repr(float(value)) if math.isfinite(value) else ""
-    return "" if value is None else value
 
 
 def _number(text: str) -> float | None:
@@ -270,45 +283,33 @@ def publish(run_folder: Path, results_root: Path, allow_dirty: bool = False) -> 
     DataError where the run's files are missing.
     """
     record = read_record(run_folder)
-    if not allow_dirty:
-        _refuse_dirty(record)
-    files = {name: run_folder / name for name in (ROWS, CURVE, RECORD)}
-    if not files[CURVE].exists():
-        del files[CURVE]
-    try:
-        contents = {name: path.read_bytes() for name, path in files.items()}
-    except OSError as error:
-        raise DataError(f"{error.filename} could not be read ({error.strerror})") from None
-    target = results_root / record_folder(record)
-    if _holds(target, record, contents):
-        return target
-    for name, content in contents.items():  # run.json last
-        write_atomically(target / name, content)
-    return target
-
-
-def _refuse_dirty(record: Record) -> None:
-    if record.environment.git_dirty:
+    if record.environment.git_dirty and not allow_dirty:
         sha = (record.environment.git_sha or "unknown")[:12]
         raise UsageError(
             f"run {record.id} was made by code that differs from its commit {sha}, so nobody can "
             f"rerun it; commit and rerun, or allow a dirty tree on purpose"
         )
-
-
-def _holds(target: Path, record: Record, contents: dict[str, bytes]) -> bool:
-    """Whether the same record is there; raises UsageError when it is another one."""
-    if not (target / RECORD).exists():
-        return False
-    names = (ROWS, CURVE, RECORD)
-    there = {name: (target / name).read_bytes() for name in names if (target / name).exists()}
-    if there == contents:
-        return True
-    raise UsageError(
-        f"{target} already holds another record of this fingerprint and seed, made "
-        f"{read_record(target).created}; yours was made {record.created}; published records "
-        f"are never overwritten: move the old one away if yours must replace it"
-    )
+    target, names = results_root / record_folder(record), (ROWS, CURVE, RECORD)
+    try:
+        contents = {
+            name: (run_folder / name).read_bytes()
+            for name in names
+            if name != CURVE or (run_folder / name).exists()
+        }
+    except OSError as error:
+        raise DataError(f"{error.filename} could not be read ({error.strerror})") from None
+    if (target / RECORD).exists():
+        there = {name: (target / name).read_bytes() for name in names if (target / name).exists()}
+        if there == contents:
+            return target
+        raise UsageError(
+            f"{target} already holds another record of this fingerprint and seed, made "
+            f"{read_record(target).created}; yours was made {record.created}; published records "
+            f"are never overwritten: move the old one away if yours must replace it"
+        )
+    for name, content in contents.items():  # run.json last
+        write_atomically(target / name, content)
+    return target
 
 
 # Where a record's own images, masks and maps lie on this machine: a file beside run.json. It is no
@@ -354,6 +355,5 @@ def _read_places(folder: Path) -> dict[str, dict[str, str]]:
         found = json.loads((folder / PLACES).read_text(encoding="utf-8"))
     except (OSError, ValueError):  # none, or damaged: then nothing is remembered
         return {}
-    return (
-        {k: v for k, v in found.items() if isinstance(v, dict)} if isinstance(found, dict) else {}
-    )
+    pairs = found.items() if isinstance(found, dict) else ()
+    return {test: places for test, places in pairs if isinstance(places, dict)}

@@ -1,72 +1,32 @@
-"""Tables as text: Markdown, HTML, CSV and JSON; LaTeX is next door."""
+"""Tables as Markdown, HTML, CSV and JSON; LaTeX is next door."""
 
 import csv
 import io
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from html import escape
 
 from lpmoe_bench.errors import UsageError
-from lpmoe_bench.tables import shown
+from lpmoe_bench.tables import parts
 from lpmoe_bench.tables.latex import to_latex
-from lpmoe_bench.tables.parts import Cell, Column, Group, Row, Table
-from lpmoe_bench.tables.style import TableStyle
+from lpmoe_bench.tables.printing import MarkdownPrinter, Printer, markdown_text
 from method_zoo.errors import unknown
 
 
-def format_table(table: Table, kind: str) -> str:
+def format_table(table: parts.Table, kind: str) -> str:
     """Return the table as text of a kind in FORMATS; raises UsageError for another."""
     if kind not in FORMATS:
         raise UsageError(unknown("format", kind, FORMATS))
     return FORMATS[kind](table)
 
 
-# Markdown.
-
-
-def markdown_text(text: str) -> str:
-    """Return plain text as Markdown prints it."""
-    text = re.sub(r"([\\`*|~\[\]]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", " ".join(text.split()))
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-MARKDOWN = shown.Signs(markdown_text, "**{}**", "<u>{}</u>", small=" <sub>±{}</sub>", star=r"\*")
-
-
-def to_markdown(table: Table) -> str:
-    """One Markdown table a group: **best**, <u>second</u>, its caption above, its footer below.
-
-    Test sets that stand side by side are named in the heads; published rows have slanted names.
-    """
-    several = len(table.groups) > 1
-    blocks = []
-    for number, group in enumerate(table.groups, start=1):
-        if table.style.label:
-            blocks.append(f'<a id="{table.style.label}{f"-{number}" * several}"></a>')
-        blocks += _markdown(group, table.style)
+def to_markdown(table: parts.Table) -> str:
+    """One Markdown table a group, its caption above, its footer below."""
+    texts = MarkdownPrinter.print_all(table)
     if table.style.notes != "none":
-        blocks += [markdown_text(f"Note: {note}.") for note in table.notes]
-    return "\n\n".join(blocks) + "\n"
-
-
-def _markdown(group: Group, style: TableStyle) -> Iterator[str]:
-    yield markdown_text(style.caption or group.caption)
-    heads = ["Method", *(["n"] if shown.shows_seeds(group, style) else [])]
-    for column in group.columns:
-        span = f"{markdown_text(shown.set_title(column.head, style))}: " if column.head else ""
-        heads.append(span + shown.head_text(column, style, MARKDOWN))
-    lines = [heads, ["---", *("---:" for _ in heads[1:])]]
-    for band, row in shown.row_bands(group, style):
-        if band:
-            lines.append([f"**{markdown_text(band)}**", *("" for _ in heads[1:])])
-        label = markdown_text(row.label)
-        label = f"*{label}*" if row.origin is not None and group.is_mixed else label
-        lines.append([label, *shown.row_cells(group, row, style, MARKDOWN)])
-    yield "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    if below := shown.lines_below(group, style):
-        yield "<br>\n".join(map(markdown_text, below))
+        texts += [markdown_text(f"Note: {note}.") for note in table.notes]
+    return "\n\n".join(texts) + "\n"
 
 
 # HTML: a fragment with classes and values to sort by, and a page of its own.
@@ -101,10 +61,7 @@ def html_text(text: str) -> str:
     return escape(" ".join(text.split()))
 
 
-HTML = shown.Signs(html_text, small=" <small>±{}</small>")
-
-
-def html_page(table: Table) -> str:
+def html_page(table: parts.Table) -> str:
     """Return a page that needs nothing else: no script, no network."""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -114,94 +71,95 @@ def html_page(table: Table) -> str:
     )
 
 
-def to_html(table: Table) -> str:
+def to_html(table: parts.Table) -> str:
     """Return the tables as a fragment: every text escaped, no style, no script.
 
     A group is a `section.table-group` with a `table.results` and a `p.table-footer`. Rows have the
     class own or published; cells the classes best, second, a verdict, and data-value, the number in
     full, or nothing; the heads of columns have data-key and data-better (higher or lower).
     """
-    style, several = table.style, len(table.groups) > 1
-    blocks = []
-    for number, group in enumerate(table.groups, start=1):
-        name = f' id="{html_text(style.label)}{f"-{number}" * several}"' if style.label else ""
-        blocks += [f'<section class="table-group"{name}>', *_html(group, style), "</section>"]
-    if style.notes != "none":
-        blocks += [f'<p class="table-note">Note: {html_text(note)}.</p>' for note in table.notes]
-    return "\n".join(blocks) + "\n"
+    texts = HtmlPrinter.print_all(table)
+    if table.style.notes != "none":
+        texts += [f'<p class="table-note">Note: {html_text(note)}.</p>' for note in table.notes]
+    return "\n".join(texts) + "\n"
 
 
-def _html(group: Group, style: TableStyle) -> Iterator[str]:
-    yield '<div class="table-wrap">\n<table class="results">'
-    yield f"<caption>{html_text(style.caption or group.caption)}</caption>\n<thead>"
-    seeds = shown.shows_seeds(group, style)
-    if group.spans:
-        cells = [f'<td colspan="{1 + seeds}"></td>']
-        for span in group.spans:
-            tag = 'th scope="colgroup"' if span.title else "td"
-            title = html_text(shown.set_title(span.title, style))
-            cells.append(f'<{tag} colspan="{span.columns}">{title}</{tag[:2]}>')
-        yield f"<tr>{''.join(cells)}</tr>"
-    heads = ['<th scope="col" data-key="method">Method</th>']
-    heads += ['<th scope="col" data-key="n">n</th>'] if seeds else []
-    for column in group.columns:
-        better = {None: "", True: "higher", False: "lower"}[column.higher_is_better]
-        direction = f' data-better="{better}"' if better else ""
-        text = shown.head_text(column, style, HTML)
-        heads.append(f'<th scope="col" data-key="{html_text(column.key)}"{direction}>{text}</th>')
-    yield f"<tr>{''.join(heads)}</tr>\n</thead>\n<tbody>"
-    for number, (band, row) in enumerate(shown.row_bands(group, style)):
-        if band:
-            if number:
-                yield "</tbody>\n<tbody>"
-            yield f'<tr class="band"><th colspan="{len(heads)}">{html_text(band)}</th></tr>'
-        kind = "own" if row.origin is None else f"published {row.origin.level}"
+class HtmlPrinter(Printer):
+    """HTML: marks are classes of cells, which carry their numbers in full."""
+
+    text = staticmethod(html_text)
+    small = " <small>±{}</small>"
+
+    def begin(self) -> Iterator[str]:
+        name = f' id="{html_text(self.anchor)}"' if self.anchor else ""
+        yield f'<section class="table-group"{name}>'
+        yield '<div class="table-wrap">\n<table class="results">'
+        yield f"<caption>{self.caption}</caption>\n<thead>"
+        if self.group.spans:
+            cells = [f'<td colspan="{1 + self.shows_seeds}"></td>']
+            for title, columns in self.group.spans:
+                tag = 'th scope="colgroup"' if title else "td"
+                text = html_text(self.set_title(title))
+                cells.append(f'<{tag} colspan="{columns}">{text}</{tag[:2]}>')
+            yield f"<tr>{''.join(cells)}</tr>"
+        yield f"<tr>{''.join(self.heads())}</tr>\n</thead>\n<tbody>"
+
+    def head(self, key: str, text: str, better: bool | None = None) -> str:
+        direction = {None: "", True: ' data-better="higher"', False: ' data-better="lower"'}
+        return f'<th scope="col" data-key="{html_text(key)}"{direction[better]}>{text}</th>'
+
+    def band(self, title: str, first: bool) -> Iterator[str]:
+        yield from [] if first else ["</tbody>\n<tbody>"]
+        yield f'<tr class="band"><th colspan="{len(self.heads())}">{title}</th></tr>'
+
+    def row(self, row: parts.Row, cells: list[str], before: parts.Row | None) -> Iterator[str]:
+        kind = f"published {row.origin.level}" if row.origin else "own"
         about = f' title="{html_text(row.origin.source)}"' if row.origin else ""
-        cells = [f'<th scope="row"{about}>{html_text(row.label)}</th>']
-        if seeds:
-            n = str(len(row.records)) if row.records else ""
-            cells.append(f'<td data-value="{n}">{n or "-"}</td>')
-        pairs = zip(row.cells, group.columns, strict=True)
-        cells += [_html_cell(row, cell, column, style) for cell, column in pairs]
-        yield f'<tr class="{kind}">{"".join(cells)}</tr>'
-    yield "</tbody>\n</table>\n</div>"
-    if below := shown.lines_below(group, style):
-        yield f'<p class="table-footer">{"<br>".join(map(html_text, below))}</p>'
+        label = f'<th scope="row"{about}>{html_text(row.label)}</th>'
+        yield f'<tr class="{kind}">{label}{"".join(cells)}</tr>'
 
+    def seeds(self, count: int) -> str:
+        return f'<td data-value="{count or ""}">{count or "-"}</td>'
 
-def _html_cell(row: Row, cell: Cell, column: Column, style: TableStyle) -> str:
-    value, classes, about = cell.mean, cell.mark, ""
-    if found := cell.verdict:
-        value, classes = found.spread.mean, found.verdict
-        ends = (f"{end * column.scale:+.{column.decimals}f}" for end in (found.low, found.high))
-        about = f' title="95 % interval {" to ".join(ends)}, p {found.p:.2g}"'
-    elif cell.printed and cell.printed.flag:
-        about = f' title="{html_text(cell.printed.flag)}"'
-    named = f' class="{classes}"' if classes else ""
-    number = "" if value is None else repr(value)
-    text = shown.cell_text(row, cell, column, style, HTML)
-    return f'<td{named} data-value="{number}"{about}>{text}</td>'
+    def cell(self, row: parts.Row, cell: parts.Cell, column: parts.Column) -> str:
+        value, classes, about = cell.mean, cell.mark, ""
+        if found := cell.verdict:
+            value, classes = found.spread.mean, found.verdict
+            ends = (f"{end * column.scale:+.{column.decimals}f}" for end in (found.low, found.high))
+            about = f' title="95 % interval {" to ".join(ends)}, p {found.p:.2g}"'
+        elif cell.printed and cell.printed.flag:
+            about = f' title="{html_text(cell.printed.flag)}"'
+        named = f' class="{classes}"' if classes else ""
+        number = "" if value is None else repr(value)
+        text = self.cell_text(row, cell, column)
+        return f'<td{named} data-value="{number}"{about}>{text}</td>'
+
+    def end(self) -> Iterator[str]:
+        yield "</tbody>\n</table>\n</div>"
+        if self.below:
+            yield f'<p class="table-footer">{"<br>".join(map(html_text, self.below))}</p>'
+        yield "</section>"
 
 
 # CSV and JSON: full precision, one line for each row and test set.
 
 
-def to_csv(table: Table) -> str:
+def to_csv(table: parts.Table) -> str:
     """One line for each method and test set, in full precision, mean and sd apart, no marks.
 
     Scores are fractions, parameters are counts and shares fractions: no unit of print. Published
     rows name their level and source.
     """
     lines = [line for group in table.groups for line in _group_lines(group)]
-    columns = list(dict.fromkeys(key for line in lines for key in line))
+    columns = dict.fromkeys(key for line in lines for key in line)
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer = csv.DictWriter(text, [*columns], restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
     return text.getvalue()
 
 
-def to_json(table: Table) -> str:
+def to_json(table: parts.Table) -> str:
     """One object: captions and footers, with the rows of `to_csv`, and the notes."""
     tables = [
         {"caption": group.caption, "rows": [*_group_lines(group)], "below": list(group.below)}
@@ -211,50 +169,38 @@ def to_json(table: Table) -> str:
     return json.dumps(found, indent=2, ensure_ascii=False) + "\n"
 
 
-def _group_lines(group: Group) -> Iterable[dict[str, object]]:
+def _group_lines(group: parts.Group) -> Iterable[dict[str, object]]:
     if group.parts:
         return [line for part in group.parts for line in _group_lines(part)]
-    context = asdict(group.context)
+    context = asdict(group.context)  # once a table: it walks over twenty fields
     return [_line(group, row, context) for row in group.rows]
 
 
-def _line(group: Group, row: Row, context: dict[str, object]) -> dict[str, object]:
+def _line(group: parts.Group, row: parts.Row, context: dict[str, object]) -> dict[str, object]:
+    line: dict[str, object] = {"method": row.method, "label": row.label}
     if row.origin is None:
-        first = row.records[0]
-        line: dict[str, object] = {"method": first.method.name, "label": row.label}
-        line |= context | {"fingerprint": first.fingerprint}
-        line |= {"n": len(row.records), "seeds": " ".join(str(r.seed) for r in row.records)}
+        line |= context | {"fingerprint": row.records[0].fingerprint, "n": len(row.records)}
+        line["seeds"] = " ".join(str(record.seed) for record in row.records)
     else:
-        line = {"method": row.origin.method, "label": row.label, "task": group.context.task}
-        line |= {"test_set": group.context.test_set, "level": row.origin.level}
-        line |= {"source": row.origin.source, "conditions": row.origin.conditions}
+        line |= {key: context[key] for key in ("task", "test_set")}
+        line |= {key: getattr(row.origin, key) for key in ("level", "source", "conditions")}
     for column, cell in zip(group.columns, row.cells, strict=True):
-        line |= _values(column, cell)
+        key, found = column.key, cell.verdict
+        if found is not None:
+            line |= {key: found.spread.mean, f"{key}_low": found.low, f"{key}_high": found.high}
+            line |= {f"{key}_p": found.p, f"{key}_verdict": found.verdict}
+        elif not column.is_score:
+            line[key] = cell.mean
+        else:
+            line |= {f"{key}_mean": cell.mean, f"{key}_sd": cell.sd}
+            if cell.difference is not None:
+                line[f"{key}_difference"] = cell.difference
+            if cell.printed and cell.printed.flag:
+                line[f"{key}_flag"] = cell.printed.flag
     return {key: "" if value is None else value for key, value in line.items()}
 
 
-def _values(column: Column, cell: Cell) -> dict[str, object]:
-    key = column.key
-    if cell.verdict is not None:
-        found = cell.verdict
-        return {
-            key: found.spread.mean,
-            f"{key}_low": found.low,
-            f"{key}_high": found.high,
-            f"{key}_p": found.p,
-            f"{key}_verdict": found.verdict,
-        }
-    if not column.is_score:
-        return {key: cell.mean}
-    line: dict[str, object] = {f"{key}_mean": cell.mean, f"{key}_sd": cell.sd}
-    if cell.difference is not None:
-        line[f"{key}_difference"] = cell.difference
-    if cell.printed and cell.printed.flag:
-        line[f"{key}_flag"] = cell.printed.flag
-    return line
-
-
-FORMATS: dict[str, Callable[[Table], str]] = {
+FORMATS: dict[str, Callable[[parts.Table], str]] = {
     "markdown": to_markdown,
     "latex": to_latex,
     "csv": to_csv,

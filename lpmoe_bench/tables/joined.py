@@ -4,23 +4,20 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.extra import known_metrics
-from lpmoe_bench.metrics.facts import refuse_ambiguous
 from lpmoe_bench.records.context import Context, caption, data_text, settings_caption
 from lpmoe_bench.records.model import Record
+from lpmoe_bench.tables import parts
 from lpmoe_bench.tables import rows as table_rows
-from lpmoe_bench.tables.parts import ABSENT, AGAINST, EMPTY, Band, Cell, Column, Group, Row
-from method_zoo.errors import unknown
 
 # What tables one below the other share: all of a context but the task, its data, protocol and loss.
 BUDGET = ("backbone", "backbone_weights", "decoder", "decoder_options", "decoder_weights", "size")
 BUDGET += ("epochs", "steps", "batch", "limit_train")
 
 
-def widen(groups: Sequence[Group], rename: Mapping[str, str]) -> list[Group]:
+def widen(groups: Sequence[parts.Group], rename: Mapping[str, str]) -> list[parts.Group]:
     """Join the groups of each task that differ in the test set alone; others stay as they are."""
-    alike: dict[Context, list[list[Group]]] = {}
+    alike: dict[Context, list[list[parts.Group]]] = {}
     for group in groups:
         # No test set may stand twice, for one name may hold two contents; shared rows come first.
         tables = alike.setdefault(replace(group.context, test_set="", test_digest=""), [])
@@ -31,103 +28,96 @@ def widen(groups: Sequence[Group], rename: Mapping[str, str]) -> list[Group]:
             (shared or free)[0].append(group)
         else:
             tables.append([group])
-    joined = [parts for tables in alike.values() for parts in tables]
-    return [_of_records(parts, rename) if parts[1:] else parts[0] for parts in joined]
+    joined = [singles for tables in alike.values() for singles in tables]
+    return [_of_records(singles, rename) if singles[1:] else singles[0] for singles in joined]
 
 
-def _of_records(parts: Sequence[Group], rename: Mapping[str, str]) -> Group:
+def _of_records(singles: Sequence[parts.Group], rename: Mapping[str, str]) -> parts.Group:
     """Join tables of records: rows are labelled and ordered anew, for more stand together."""
-    tests = [part.context.test_set for part in parts]
-    records = [record for part in parts for row in part.rows for record in row.records]
-    words = caption(parts[0].context, table_rows.first_run(records), tests)
-    wide = join_sets(parts, tests, words)
+    tests = [part.context.test_set for part in singles]
+    records = [record for part in singles for row in part.rows for record in row.records]
+    words = caption(singles[0].context, table_rows.first_run(records), tests)
+    wide = join_sets(singles, tests, words)
     own = [row for row in wide.rows if row.origin is None]
     labels = table_rows.row_labels([row.records[0] for row in own], rename)
     own = [replace(row, label=label) for row, label in zip(own, labels, strict=True)]
     own.sort(key=lambda row: (table_rows.trainable(row.records[0]), row.label))
     rows = (*own, *(row for row in wide.rows if row.origin is not None))
-    return replace(wide, rows=rows, footer=(*wide.footer, *_gaps(own, parts)))
+    return replace(wide, rows=rows, footer=(*wide.footer, *_gaps(own, singles)))
 
 
-def join_sets(parts: Sequence[Group], titles: Sequence[str], words: str) -> Group:
+def join_sets(singles: Sequence[parts.Group], titles: Sequence[str], words: str) -> parts.Group:
     """Put tables side by side under a head each; columns that are no scores stand once.
 
     A row of one table is that of another where their keys agree; its cells are empty in tables
     that lack it.
     """
-    left: dict[str, Column] = {}  # before the scores
-    right: dict[str, Column] = {}  # behind them
-    scores: list[Column] = []
-    cells: dict[tuple[str, ...], dict[tuple[str, str], Cell]] = {}
-    rows: dict[tuple[str, ...], Row] = {}
-    for title, part in zip(titles, parts, strict=True):
-        side = left
-        columns = []
+    left: dict[str, parts.Column] = {}  # before the scores
+    right: dict[str, parts.Column] = {}  # behind them
+    scores: list[parts.Column] = []
+    cells: dict[tuple[str, ...], dict[tuple[str, str], parts.Cell]] = {}
+    rows: dict[tuple[str, ...], parts.Row] = {}
+    for title, part in zip(titles, singles, strict=True):
+        side, columns = left, []
         for column in part.columns:
+            columns.append(replace(column, head=title) if column.is_score else column)
             if column.is_score:
                 side = right
-                columns.append(replace(column, head=title))
+                scores.append(columns[-1])
             else:
-                columns.append(column)
                 side.setdefault(column.key, column)
-        scores += [column for column in columns if column.is_score]
         for row in part.rows:
-            most = rows.setdefault(row.key, row)
-            rows[row.key] = row if len(row.records) > len(most.records) else most
+            rows[row.key] = max(rows.get(row.key, row), row, key=lambda one: len(one.records))
             found = cells.setdefault(row.key, {})
             for column, cell in zip(columns, row.cells, strict=True):
                 if cell.values:
                     found.setdefault((column.head, column.key), cell)
     behind = [column for key, column in right.items() if key not in left]
     columns = (*left.values(), *scores, *behind)
-    return Group(
-        replace(parts[0].context, test_set=", ".join(titles), test_digest=""),
+    return parts.Group(
+        replace(singles[0].context, test_set=", ".join(titles), test_digest=""),
         columns,
         tuple(
-            replace(row, cells=tuple(cells[key].get((c.head, c.key), EMPTY) for c in columns))
+            replace(row, cells=tuple(cells[key].get((c.head, c.key), parts.EMPTY) for c in columns))
             for key, row in rows.items()
         ),
         words,
-        table_rows.each_once(parts, titles, lambda part: part.footer),
-        tuple(parts),
-        _sources(parts),
+        table_rows.each_once(singles, titles, lambda part: part.footer),
+        tuple(singles),
+        tuple(dict.fromkeys(line for part in singles for line in part.sources)),
     )
 
 
-def _sources(parts: Sequence[Group]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(line for part in parts for line in part.sources))
-
-
-def _gaps(rows: Sequence[Row], parts: Sequence[Group]) -> Iterable[str]:
+def _gaps(rows: Sequence[parts.Row], singles: Sequence[parts.Group]) -> Iterable[str]:
     """Say where a row lacks a test set, images of it, or some of its seeds."""
-    for part in parts:
+    for part in singles:
         test = part.context.test_set
         own = {row.key: row.records for row in part.rows}
         here = [(row, own[row.key]) for row in rows if row.key in own]
         if absent := [row.label for row in rows if row.key not in own]:
-            yield table_rows.ShortNote(f"No record of {test}: {', '.join(absent)}.")
+            yield parts.ShortNote(f"No record of {test}: {', '.join(absent)}.")
         for row, records in here:
             if table_rows.is_partial(records[0], test):
                 counts = records[0].counts[test]
                 words = f"{row.label} has {counts['images']} of {counts['expected']} images"
-                yield table_rows.ShortNote(f"{words} of {test}.")
+                yield parts.ShortNote(f"{words} of {test}.")
         for row, records in here:
             n, most = len(records), len(row.records)
             if n < most:
-                yield table_rows.ShortNote(f"{row.label} has {n} of its {most} seeds on {test}.")
+                yield parts.ShortNote(f"{row.label} has {n} of its {most} seeds on {test}.")
 
 
-def stack(groups: Sequence[Group]) -> list[Group]:
+def stack(groups: Sequence[parts.Group]) -> list[parts.Group]:
     """Put tables of one backbone and budget one below the other, a band of rows each.
 
     A column is that of another table where keys agree, in percent where any protocol has it so. A
     row has no number, and no mark of a missing one, where its own table has no such column. Ranks
     are within a band.
     """
-    alike: dict[Context, list[Group]] = {}
+    alike: dict[Context, list[parts.Group]] = {}
     for group in groups:
         alike.setdefault(_budget(group.context), []).append(group)
-    return [_stacked(parts) if parts[1:] else parts[0] for parts in alike.values()]
+    return [_stacked(singles) if singles[1:] else singles[0] for singles in alike.values()]
 
 
 def metrics_each(
@@ -144,10 +134,7 @@ def metrics_each(
         for context, kept in records.items()
     }
     known = sorted(set().union(*present.values()))
-    for key in wanted:
-        if key not in known:
-            refuse_ambiguous(key)
-            raise UsageError(unknown("metric of these test sets", key, known))
+    parts.require("metric of these test sets", wanted, known, metrics=True)
     return {
         context: [key for key in wanted if key in own] or None for context, own in present.items()
     }
@@ -158,54 +145,50 @@ def _budget(context: Context) -> Context:
     return Context("", "", **{name: getattr(context, name) for name in BUDGET})
 
 
-def _stacked(parts: Sequence[Group]) -> Group:
-    budget = _budget(parts[0].context)
-    titles = [f"{part.context.task}: {part.context.test_set}" for part in parts]
-    firsts = [
-        table_rows.first_run([record for row in part.rows for record in row.records])
-        for part in parts
-    ]
-    columns = _union(parts)
-    tasks = list(dict.fromkeys(part.context.task for part in parts))
+def _stacked(singles: Sequence[parts.Group]) -> parts.Group:
+    contexts, columns = [part.context for part in singles], _union(singles)
+    titles = [f"{context.task}: {context.test_set}" for context in contexts]
+    firsts = [table_rows.first_run([r for row in p.rows for r in row.records]) for p in singles]
+    tasks = ", ".join(dict.fromkeys(context.task for context in contexts))
     # A test set is named with its task where two tasks have one of that name.
-    tests = Counter(part.context.test_set for part in parts)
-    names = [
-        f"{c.test_set} ({c.task})" if tests[c.test_set] > 1 else c.test_set
-        for c in (part.context for part in parts)
-    ]
-    data = [data_text(part.context, one) for part, one in zip(parts, firsts, strict=True)]
-    words = f"{len(parts)} test sets of {', '.join(tasks)}. "
-    return Group(
-        replace(budget, task=", ".join(tasks), test_set=", ".join(titles)),
+    tests = Counter(context.test_set for context in contexts)
+    names = [c.test_set + f" ({c.task})" * (tests[c.test_set] > 1) for c in contexts]
+    data = dict.fromkeys(map(data_text, contexts, firsts))
+    budget = _budget(contexts[0])
+    rows = []
+    for part in singles:
+        keys = [column.key for column in part.columns]
+        for row in part.rows:
+            cells = dict(zip(keys, row.cells, strict=True))
+            rows.append(replace(row, cells=tuple(cells.get(c.key, parts.ABSENT) for c in columns)))
+    return parts.Group(
+        replace(budget, task=tasks, test_set=", ".join(titles)),
         tuple(columns),
-        tuple(_aligned(row, part.columns, columns) for part in parts for row in part.rows),
-        words + settings_caption(budget, firsts[0]),
-        (*dict.fromkeys(data), *table_rows.each_once(parts, names, lambda part: part.footer)),
-        tuple(parts),
-        _sources(parts),
-        tuple(Band(t, len(part.rows)) for t, part in zip(titles, parts, strict=True)),
+        tuple(rows),
+        f"{len(singles)} test sets of {tasks}. {settings_caption(budget, firsts[0])}",
+        (*data, *table_rows.each_once(singles, names, lambda part: part.footer)),
+        tuple(singles),
+        tuple(dict.fromkeys(line for part in singles for line in part.sources)),
+        tuple(
+            parts.Span(title, len(part.rows)) for title, part in zip(titles, singles, strict=True)
+        ),
     )
 
 
-def _union(parts: Sequence[Group]) -> list[Column]:
-    """Return the columns of all parts: those before the scores, the scores, those behind.
+def _union(singles: Sequence[parts.Group]) -> list[parts.Column]:
+    """Return the columns of all singles: those before the scores, the scores, those behind.
 
     Scores are in one order whatever the protocols' own is, each with its verdicts behind it.
     """
-    scores = {column.key for part in parts for column in part.columns if column.is_score}
+    scores = {column.key for part in singles for column in part.columns if column.is_score}
     known = [key for key in known_metrics() if key in scores]
-    places: dict[str, tuple[tuple[int, int, bool], Column]] = {}
-    for part in parts:
+    places: dict[str, tuple[tuple[int, int, bool], parts.Column]] = {}
+    for part in singles:
         side = 0
         for column in part.columns:
-            of, judges = column.key.removesuffix(AGAINST), column.key.endswith(AGAINST)
+            of, judges = column.key.removesuffix(parts.AGAINST), column.key.endswith(parts.AGAINST)
             side = 1 if of in scores else 2 if side else 0
             order = known.index(of) if of in known else len(known) * (side == 1)
             place, other = places.get(column.key, ((side, order, judges), column))
             places[column.key] = place, max(other, column, key=lambda one: one.scale)
     return [column for _, column in sorted(places.values(), key=lambda one: one[0])]
-
-
-def _aligned(row: Row, own: Sequence[Column], columns: Sequence[Column]) -> Row:
-    cells = dict(zip([column.key for column in own], row.cells, strict=True))
-    return replace(row, cells=tuple(cells.get(column.key, ABSENT) for column in columns))

@@ -2,11 +2,11 @@
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from lpmoe_bench.tables import shown
-from lpmoe_bench.tables.parts import Group, Table
+from lpmoe_bench.tables.parts import Column, Group, Row, Table
+from lpmoe_bench.tables.printing import Printer
 from lpmoe_bench.tables.style import TableStyle
 
 _SIGNS = {
@@ -27,17 +27,6 @@ def latex_text(text: str) -> str:
     return "".join(_SIGNS.get(sign, sign) for sign in " ".join(text.split()))
 
 
-LATEX = shown.Signs(
-    latex_text,
-    r"\textbf{{{}}}",
-    r"\underline{{{}}}",
-    r" $\pm$ ",
-    r"{{\scriptsize\,$\pm$\,{}}}",
-    "$^{*}$",
-    r"$\uparrow$",
-    r"$\downarrow$",
-)
-PLAIN_TEXT = shown.Signs(str)
 # Points of width: of the narrower of the usual columns (article has 229, CVPR 237, IEEE 252) and of
 # a page (article 469). Sizes of type, the largest first, and the width of a sign in each; in a
 # class of 10 points the smallest is 7, below which nobody should print.
@@ -66,39 +55,35 @@ class Fit(NamedTuple):
 def fit_table(group: Group, style: TableStyle) -> Fit:
     """Choose environment, heads and size: one column before two, and what is large before small."""
     wanted, fit = style.env or "", Fit(style.env or "table*", SMALLEST, False, 0.0)
+    plain = Printer(group, style)
+    lines = [[row.label, *plain.cells(row)] for row in group.rows]
+    heads = {False: plain.heads()}
+    heads[True] = [max(head.split(" ("), key=len) for head in heads[False]]
+    signs = {  # the most that stand in each column, as a reader sees them
+        stacked: [max(map(len, column)) for column in zip(own, *lines, strict=True)]
+        for stacked, own in heads.items()
+    }
     for env in [wanted] if wanted in ENVIRONMENTS else ENVIRONMENTS:
         # What would need the smallest type in one column goes over two.
         sizes = [*SIZES] if wanted or env == "table*" else [*SIZES][:-1]
         for size, stacked in itertools.product(sizes, (False, True)):
-            signs = _widths(group, style, stacked)
-            width = SIZES[size] * sum(signs) + 2 * GAP * (len(signs) - 1)
+            width = SIZES[size] * sum(signs[stacked]) + 2 * GAP * (len(signs[stacked]) - 1)
             fit = Fit(env, size, stacked, width)
             if fit.fits:
                 return fit._replace(env=style.env or env)
     return fit._replace(env=style.env or fit.env)
 
 
-def _widths(group: Group, style: TableStyle, stacked: bool) -> list[int]:
-    """Return the most signs that stand in each column, as a reader sees them."""
-    seeds = ["n"] if shown.shows_seeds(group, style) else []
-    heads = ["Method", *seeds, *(shown.head_text(c, style, PLAIN_TEXT) for c in group.columns)]
-    lines = [[row.label, *shown.row_cells(group, row, style, PLAIN_TEXT)] for row in group.rows]
-    lines += [[max(head.split(" ("), key=len) if stacked else head for head in heads]]
-    return [max(map(len, column)) for column in zip(*lines, strict=True)]
-
-
 def wide_notes(table: Table) -> list[str]:
     """Say which tables are wider than their place in the smallest type."""
-    notes = []
-    for group in table.groups:
-        fit = fit_table(group, table.style)
-        if not fit.fits:
-            notes.append(
-                f"the table of {group.context.test_set or group.caption} is about {fit.width:.0f} "
-                f"points wide at 7 points of type, and {fit.env} has "
-                f"{ENVIRONMENTS[fit.env]:.0f}; choose columns by --columns, or --sd none"
-            )
-    return notes
+    fits = [(group, fit_table(group, table.style)) for group in table.groups]
+    return [
+        f"the table of {group.context.test_set or group.caption} is about {fit.width:.0f} points "
+        f"wide at 7 points of type, and {fit.env} has {ENVIRONMENTS[fit.env]:.0f}; choose columns "
+        f"by --columns, or --sd none"
+        for group, fit in fits
+        if not fit.fits
+    ]
 
 
 def to_latex(table: Table) -> str:
@@ -108,77 +93,80 @@ def to_latex(table: Table) -> str:
     size is the largest usual one that fits, and nothing is scaled. What is not printed of caption
     and notes stands in comments.
     """
-    lines = [r"% needs \usepackage{booktabs}"]
-    for note in (*table.notes, *wide_notes(table)):
-        lines.append(f"% {' '.join(note.split())}")
-    for number, group in enumerate(table.groups):
-        lines += _group(group, table.style, f"-{number + 1}" if table.groups[1:] else "")
-    return "\n".join(lines) + "\n"
+    notes = [_comment(note) for note in (*table.notes, *wide_notes(table))]
+    texts = LatexPrinter.print_all(table)
+    return "\n".join([r"% needs \usepackage{booktabs}", *notes, *texts]) + "\n"
 
 
-def _group(group: Group, style: TableStyle, suffix: str) -> Iterator[str]:
-    fit = fit_table(group, style)
-    below = shown.lines_below(group, style, "short") if fit.env != "none" else []
-    hidden = [line for line in group.below if line not in below]
-    if group.caption and (style.caption or fit.env == "none"):
-        hidden.insert(0, group.caption)
-    yield from (f"% {' '.join(line.split())}" for line in hidden)
-    if fit.env != "none":
-        yield rf"\begin{{{fit.env}}}[{'ht' if fit.env == 'table' else 't'}]"
-        yield r"\centering"
-        yield rf"\caption{{{latex_text(style.caption or group.caption)}}}"
-        yield from [rf"\label{{{style.label}{suffix}}}"] if style.label else []
-        yield rf"\smallskip{fit.size}\setlength{{\tabcolsep}}{{{GAP:g}pt}}%"
-    yield from _tabular(group, style, fit.stacked)
-    if below:
-        yield r"\par\smallskip"
-        yield rf"{{{SMALLEST}\raggedright {' '.join(map(latex_text, below))}\par}}"
-    if fit.env != "none":
-        yield rf"\end{{{fit.env}}}"
+def _comment(text: str) -> str:
+    return f"% {' '.join(text.split())}"
 
 
-def _tabular(group: Group, style: TableStyle, stacked: bool) -> Iterator[str]:
-    seeds = ["$n$"] if shown.shows_seeds(group, style) else []
-    heads = [
-        "Method",
-        *seeds,
-        *(shown.head_text(c, style, LATEX, latex=True) for c in group.columns),
-    ]
-    if stacked:  # units stand below what they are of
-        heads = [re.sub(r"^(.*) (\(.*)$", r"\\shortstack[r]{\1\\\\\2}", head) for head in heads]
-    yield rf"\begin{{tabular}}{{@{{}}l{'r' * (len(heads) - 1)}@{{}}}}"
-    yield r"\toprule"
-    yield from _spans(group, style, 1 + len(seeds))
-    yield " & ".join(heads) + r" \\"
-    yield r"\midrule"
-    published = False
-    for number, (band, row) in enumerate(shown.row_bands(group, style)):
-        if band:
-            yield from [r"\addlinespace"] if number else []
-            yield rf"\multicolumn{{{len(heads)}}}{{l}}{{\textit{{{latex_text(band)}}}}} \\"
-        if row.origin is not None and not published and group.is_mixed:
+class LatexPrinter(Printer):
+    """LaTeX with the rules of booktabs."""
+
+    text = staticmethod(latex_text)
+    best, second = r"\textbf{{{}}}", r"\underline{{{}}}"
+    pm, small, star, count = r" $\pm$ ", r"{{\scriptsize\,$\pm$\,{}}}", "$^{*}$", "$n$"
+    arrows: Mapping[bool | None, str] = {None: "", True: r" $\uparrow$", False: r" $\downarrow$"}
+    usual_notes = "short"
+
+    def label(self, column: Column) -> str:
+        return column.latex or latex_text(column.label)
+
+    def begin(self) -> Iterator[str]:
+        style, fit = self.style, fit_table(self.group, self.style)
+        self.env = "" if fit.env == "none" else fit.env
+        printed = self.below if self.env else []
+        if self.group.caption and (style.caption or not self.env):
+            yield _comment(self.group.caption)
+        yield from (_comment(line) for line in self.group.below if line not in printed)
+        if self.env:
+            yield rf"\begin{{{self.env}}}[{'ht' if self.env == 'table' else 't'}]"
+            yield "\\centering\n" rf"\caption{{{self.caption}}}"
+            yield from [rf"\label{{{self.anchor}}}"] if self.anchor else []
+            yield rf"\smallskip{fit.size}\setlength{{\tabcolsep}}{{{GAP:g}pt}}%"
+        heads = self.heads()
+        if fit.stacked:  # units stand below what they are of
+            heads = [re.sub(r"^(.*) (\(.*)$", r"\\shortstack[r]{\1\\\\\2}", head) for head in heads]
+        yield rf"\begin{{tabular}}{{@{{}}l{'r' * (len(heads) - 1)}@{{}}}}"
+        yield r"\toprule"
+        yield from self._spans() if self.group.spans else []
+        yield " & ".join(heads) + r" \\"
+        yield r"\midrule"
+
+    def _spans(self) -> Iterator[str]:
+        """Yield the heads of test sets and the rules below them."""
+        place = 1 + self.shows_seeds
+        cells, rules = [""] * place, []
+        for title, columns in self.group.spans:
+            if title:
+                text = latex_text(self.set_title(title))
+                cells.append(rf"\multicolumn{{{columns}}}{{c}}{{{text}}}")
+                rules.append(rf"\cmidrule(lr){{{place + 1}-{place + columns}}}")
+            else:
+                cells += [""] * columns
+            place += columns
+        yield " & ".join(cells) + r" \\"
+        yield " ".join(rules)
+
+    def band(self, title: str, first: bool) -> Iterator[str]:
+        yield from [] if first else [r"\addlinespace"]
+        width = 1 + self.shows_seeds + len(self.group.columns)
+        yield rf"\multicolumn{{{width}}}{{l}}{{\textit{{{title}}}}} \\"
+
+    def row(self, row: Row, cells: list[str], before: Row | None) -> Iterator[str]:
+        if row.origin is not None and self.group.is_mixed and not (before and before.origin):
             yield r"\midrule"
-        published = row.origin is not None
         label = latex_text(row.label)
         # After the end of a row a star or a bracket would be taken for an argument of it.
         label = f"{{{label[0]}}}{label[1:]}" if label.startswith(("*", "[")) else label
-        yield " & ".join([label, *shown.row_cells(group, row, style, LATEX)]) + r" \\"
-    yield r"\bottomrule"
-    yield r"\end{tabular}"
+        yield " & ".join([label, *cells]) + r" \\"
 
-
-def _spans(group: Group, style: TableStyle, place: int) -> Iterator[str]:
-    """Yield the heads of test sets and the rules below them; `place` columns stand before."""
-    if not group.spans:
-        return
-    cells, rules = [""] * place, []
-    for span in group.spans:
-        if span.title:
-            title = latex_text(shown.set_title(span.title, style))
-            cells.append(rf"\multicolumn{{{span.columns}}}{{c}}{{{title}}}")
-            rules.append(rf"\cmidrule(lr){{{place + 1}-{place + span.columns}}}")
-        else:
-            cells += [""] * span.columns
-        place += span.columns
-    yield " & ".join(cells) + r" \\"
-    yield " ".join(rules)
+    def end(self) -> Iterator[str]:
+        yield "\\bottomrule\n\\end{tabular}"
+        if self.env and self.below:
+            below = " ".join(map(latex_text, self.below))
+            yield "\\par\\smallskip\n" rf"{{{SMALLEST}\raggedright {below}\par}}"
+        if self.env:
+            yield rf"\end{{{self.env}}}"

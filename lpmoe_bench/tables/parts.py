@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -16,7 +16,6 @@ from lpmoe_bench.metrics.protocols import PROTOCOLS
 from lpmoe_bench.records.context import Context
 from lpmoe_bench.records.model import Record
 from lpmoe_bench.tables.style import TableStyle
-from method_zoo.errors import unknown
 
 if TYPE_CHECKING:
     from lpmoe_bench.analysis.significance import Comparison
@@ -25,22 +24,32 @@ AGAINST = "_against"  # ends the key of a column of verdicts, behind that of its
 PLAIN = TableStyle()
 
 
+def require(kind: str, names: Iterable[str], known: Iterable[str], metrics: bool = False) -> None:
+    """Raise UsageError for a name that is not known; of `metrics` also where it means several."""
+    for name in names:
+        if name not in known:
+            if metrics:
+                refuse_ambiguous(name)
+            raise UsageError.unknown(kind, name, known)
+
+
 @dataclass(frozen=True)
 class Column:
     """One column. `value` takes a record and a test set; what is printed is value x scale.
 
-    Only scores have a direction, get marks, and show their spread over seeds. head: the test set
-    that the column stands under where several stand side by side.
+    Only scores have a direction, get marks, and show their spread over seeds. latex: the label in
+    mathematics, where it has one. head: the test set that the column stands under where several
+    stand side by side.
     """
 
     key: str
     label: str
-    latex: str
     decimals: int
     value: Callable[[Record, str], float | None]
     scale: float = 1.0
     higher_is_better: bool | None = None
     is_score: bool = False
+    latex: str = ""
     head: str = ""
 
     @property
@@ -54,53 +63,37 @@ def empty_value(record: Record, test: str) -> None:
     """Stand for the value of a column that no record fills."""
 
 
-def _parameter(name: str) -> Callable[[Record, str], float | None]:
-    return lambda record, _: getattr(record.parameters, name, None)
+def _fact(
+    key: str, label: str, decimals: int, scale: float, name: str = "", of: str = "parameters"
+) -> Column:
+    """Return the column of what a record says of its parameters or costs."""
+    return Column(
+        key, label, decimals, lambda r, _: getattr(getattr(r, of), name or key, None), scale
+    )
 
 
-def _cost(name: str) -> Callable[[Record, str], float | None]:
-    return lambda record, _: getattr(record.costs, name, None)
-
-
+# What papers print of cost, in every table here; all other costs stand where they are asked for.
 PARAMETERS = (
-    Column("method_parameters", "Method (M)", "Method (M)", 3, _parameter("method"), 1e-6),
-    Column("decoder_parameters", "Decoder (M)", "Decoder (M)", 3, _parameter("decoder"), 1e-6),
-    Column(
-        "share_of_backbone", "Share (%)", r"Share (\%)", 2, _parameter("share_of_backbone"), 100
-    ),
-)
-_COUNTS = (
-    ("trainable_parameters", "Trains (M)", "trainable", 3, 1e-6),
-    ("frozen_parameters", "Frozen (M)", "frozen", 3, 1e-6),
-    ("total_parameters", "Total (M)", "total", 3, 1e-6),
-    ("share_of_total", "Share of total (%)", "share_of_total", 2, 100.0),
-    ("share_of_published", "Share as papers (%)", "share_of_published", 2, 100.0),
+    _fact("method_parameters", "Method (M)", 3, 1e-6, "method"),
+    _fact("decoder_parameters", "Decoder (M)", 3, 1e-6, "decoder"),
+    _fact("share_of_backbone", "Share (%)", 2, 100),
 )
 _COSTS = (
-    ("train_images_per_second", "Train images/s", 1, 1.0),
-    ("inference_images_per_second", "Test images/s", 1, 1.0),
-    ("train_seconds", "Training (min)", 1, 1 / 60),
-    ("peak_memory_bytes", "Peak memory (GiB)", 2, 2.0**-30),
-    ("state_bytes", "State (MiB)", 2, 2.0**-20),
-    ("forward_flops", "Forward (GFLOPs)", 1, 1e-9),
-    ("training_flops", "Training (GFLOPs)", 1, 1e-9),
+    _fact("trainable_parameters", "Trains (M)", 3, 1e-6, "trainable"),
+    _fact("frozen_parameters", "Frozen (M)", 3, 1e-6, "frozen"),
+    _fact("total_parameters", "Total (M)", 3, 1e-6, "total"),
+    _fact("share_of_total", "Share of total (%)", 2, 100.0),
+    _fact("share_of_published", "Share as papers (%)", 2, 100.0),
+    _fact("train_images_per_second", "Train images/s", 1, 1.0, of="costs"),
+    _fact("inference_images_per_second", "Test images/s", 1, 1.0, of="costs"),
+    _fact("train_seconds", "Training (min)", 1, 1 / 60, of="costs"),
+    _fact("peak_memory_bytes", "Peak memory (GiB)", 2, 2.0**-30, of="costs"),
+    _fact("state_bytes", "State (MiB)", 2, 2.0**-20, of="costs"),
+    _fact("forward_flops", "Forward (GFLOPs)", 1, 1e-9, of="costs"),
+    _fact("training_flops", "Training (GFLOPs)", 1, 1e-9, of="costs"),
 )
-COSTS = {
-    key: Column(key, label, label.replace("%", r"\%"), decimals, _parameter(name), scale)
-    for key, label, name, decimals, scale in _COUNTS
-} | {
-    key: Column(key, label, label, decimals, _cost(key), scale)
-    for key, label, decimals, scale in _COSTS
-}
+COSTS = {column.key: column for column in _COSTS}
 SEEDS = "n"  # the column that counts seeds, which formats make
-
-
-def cost_columns(keys: Sequence[str]) -> list[Column]:
-    """Return the cost columns of these keys, all for `all`, passing over other columns.
-
-    Costs are parameters beyond the usual ones, FLOPs, images/s, time and memory.
-    """
-    return list(COSTS.values()) if list(keys) == ["all"] else [COSTS[k] for k in keys if k in COSTS]
 
 
 def exact_columns(keys: Sequence[str], more: Sequence[str] = ()) -> list[str] | None:
@@ -115,11 +108,8 @@ def exact_columns(keys: Sequence[str], more: Sequence[str] = ()) -> list[str] | 
     """
     if list(keys) == ["all"] or all(key in COSTS for key in keys):
         return None
-    known = [*(column.key for column in PARAMETERS), SEEDS, *COSTS, *more]
-    for key in keys:
-        if key not in known and key not in known_metrics():
-            refuse_ambiguous(key)
-            raise UsageError(unknown("column", key, [*known, *known_metrics()]))
+    known = {*(column.key for column in PARAMETERS), SEEDS, *COSTS, *more, *known_metrics()}
+    require("column", keys, known, metrics=True)
     return list(keys)
 
 
@@ -138,10 +128,7 @@ def metric_columns(
         keys = present
     else:
         keys = list(wanted)
-    for key in keys:
-        if key not in present:
-            refuse_ambiguous(key)
-            raise UsageError(unknown(f"metric of {test}", key, present))
+    require(f"metric of {test}", keys, present, metrics=True)
     percent = protocol.percent if protocol else ()
     columns = [_metric_column(key, key in percent, style.percent) for key in keys]
     if style.digits is not None:
@@ -157,12 +144,13 @@ def _metric_column(key: str, percent: bool, asked: bool) -> Column:
 
     metric = known_metrics().get(key)
     if metric is None:  # a record of a newer program: shown, but nobody knows its direction
-        return Column(key, key, key.replace("_", r"\_"), 3, value, is_score=True)
+        return Column(key, key, 3, value, is_score=True)
     label, latex, better = metric.label, metric.latex, metric.higher_is_better
     if percent or (asked and not metric.unit):
         digits = 2 if percent else max(0, metric.decimals - 2)
-        return Column(key, f"{label} (%)", rf"{latex} (\%)", digits, value, 100.0, better, True)
-    return Column(key, label, latex, metric.decimals, value, 1.0, better, is_score=True)
+        more = rf"{latex} (\%)"
+        return Column(key, f"{label} (%)", digits, value, 100.0, better, True, more)
+    return Column(key, label, metric.decimals, value, 1.0, better, True, latex)
 
 
 class CellCounts(NamedTuple):
@@ -194,6 +182,7 @@ class Printed:
     versus: Literal["", "barred", "compared"] = ""
 
 
+# A cell keeps its values in full: rounding is for who prints it, and CSV never rounds.
 @dataclass(frozen=True)
 class Cell:
     """The values of one number over the seeds of a row; empty when any seed lacks it.
@@ -248,10 +237,16 @@ class Row:
     origin: Origin | None = None
 
     @property
+    def method(self) -> str:
+        """The name of its method; empty for a published one that the zoo does not have."""
+        return self.origin.method if self.origin else self.records[0].method.name
+
+    @property
     def key(self) -> tuple[str, ...]:
         """Return what makes a row of one test set that of another."""
         if self.origin is not None:
             return "published", self.origin.table, self.label
+        # The fingerprint stands for all settings, so that rows of one method stay apart.
         first = self.records[0]
         if first.kind == "score":  # the fingerprint of maps is that of one test set's
             return "score", first.method.name, self.label.partition(" (")[0]
@@ -266,17 +261,10 @@ class Row:
 
 
 class Span(NamedTuple):
-    """So many columns side by side under one head, which is a test set; empty: under none."""
+    """So many columns or rows under one title: a test set, or a task with it; empty: under none."""
 
     title: str
-    columns: int
-
-
-class Band(NamedTuple):
-    """So many rows one below the other under one title, which is a task and its test set."""
-
-    title: str
-    rows: int
+    count: int
 
 
 @dataclass(frozen=True)
@@ -294,7 +282,7 @@ class Group:
     footer: tuple[str, ...]
     parts: tuple[Group, ...] = ()
     sources: tuple[str, ...] = ()
-    bands: tuple[Band, ...] = ()
+    bands: tuple[Span, ...] = ()
 
     @property
     def below(self) -> tuple[str, ...]:
@@ -307,11 +295,6 @@ class Group:
         runs = itertools.groupby(self.columns, key=lambda column: column.head)
         spans = tuple(Span(title, len(list(run))) for title, run in runs)
         return spans if any(span.title for span in spans) else ()
-
-    @property
-    def has_seeds(self) -> bool:
-        """Whether a column must count seeds: where any row has several."""
-        return any(len(row.records) > 1 for row in self.rows)
 
     @property
     def is_mixed(self) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -25,6 +25,8 @@ LEVELS: dict[str, str] = {
 OTHER_FILES = ("budgets.yaml",)
 
 
+# Whatever is misspelt in these files would be a wrong figure beside somebody's own: no unknown
+# field is passed over, and every figure of a fraction must be one.
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -67,6 +69,7 @@ class PublishedMetric(_Section):
         return own.higher_is_better if own else not self.lower_is_better
 
 
+# Parameters and shares stay texts, since their digits say how exactly a source counted.
 class PublishedRow(_Section):
     """One method of a table; `method` is its name in the zoo, where it has one."""
 
@@ -111,6 +114,13 @@ class PublishedTable(_Section):
                     raise ValueError(f"row '{row.title}' has {key} {value:g}, beyond 0 to 1")
         return self
 
+    @property
+    def conditions(self) -> str:
+        """Under which conditions the figures came about."""
+        never = self.not_comparable and f"not comparable: {self.not_comparable}"
+        text = "; ".join(filter(None, (self.backbone, self.protocol, never)))
+        return f"{text[:1].upper()}{text[1:]}."
+
     def metric(self, column: str) -> PublishedMetric:
         """Return the metric of a column `set.metric`."""
         return self.metrics[column.partition(".")[2]]
@@ -150,12 +160,20 @@ class PublishedFigures:
                     yield table, name
 
 
+class _File(_Section):
+    sets: dict[str, PublishedSet] = {}
+    tables: list[PublishedTable] = []
+
+
 @cache
 def load_published(folder: Path | None = None) -> PublishedFigures:
     """Read all published figures; raises DataError naming the file and place that is wrong."""
+    package = Path(__file__).parents[1]
+    packaged = package / "published"  # in an installed wheel
+    usual = packaged if packaged.is_dir() else package.parent / "results" / "published"
     sets: dict[str, PublishedSet] = {}
     tables: dict[str, PublishedTable] = {}
-    for path in sorted((folder or _folder()).glob("*.yaml")):
+    for path in sorted((folder or usual).glob("*.yaml")):
         if path.name in OTHER_FILES:
             continue
         part = _read(path)
@@ -172,25 +190,13 @@ def load_published(folder: Path | None = None) -> PublishedFigures:
     return PublishedFigures(sets, tables)
 
 
-class _File(_Section):
-    sets: dict[str, PublishedSet] = {}
-    tables: list[PublishedTable] = []
-
-
 def _read(path: Path) -> _File:
     try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return _File.model_validate(content)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DataError(f"{path} cannot be read ({' '.join(str(error).split())})") from None
+        return _File.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
         text = first["msg"].removeprefix("Value error, ")
+        place = ".".join(str(part) for part in first["loc"])
         raise DataError(f"{path}: {place}: {text[:1].lower()}{text[1:]}") from None
-
-
-def _folder() -> Path:
-    package = Path(__file__).parents[1]
-    packaged = package / "published"  # in an installed wheel
-    return packaged if packaged.is_dir() else package.parent / "results" / "published"
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DataError(f"{path} cannot be read ({' '.join(str(error).split())})") from None

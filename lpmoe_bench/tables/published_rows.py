@@ -1,5 +1,6 @@
 """Published figures: beside own records with a difference where allowed, or alone."""
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,12 +15,11 @@ from lpmoe_bench.tables.rows import is_partial, make_cell
 from lpmoe_bench.tables.style import TableStyle
 
 MARK = "‡"
-COUNTED = {  # what a source counts -> the column that counts the same
-    "method": "method_parameters",
-    "with_decoder": "trainable_parameters",
-    "total": "total_parameters",
+COUNTED = {  # what a source counts -> the column that counts the same, and its label
+    "method": ("method_parameters", "Method (M)"),
+    "with_decoder": ("trainable_parameters", "Trains (M)"),
+    "total": ("total_parameters", "Total (M)"),
 }
-COUNT_LABELS = {"method": "Method (M)", "with_decoder": "Trains (M)", "total": "Total (M)"}
 LOCAL = "local"  # the note of weights from a file, such as Meta's SAM, which comes in no other way
 
 
@@ -37,30 +37,23 @@ class _Source:
         """Return a row of figures and counts, with its label and the mark of its level."""
         table = self.table
         label += "" if table.level in figures.REFERENCES else f" {MARK} {table.level}"
-        conditions = _conditions(table)
-        origin = parts.Origin(table.name, table.source, table.level, conditions, row.method or "")
-        cells = tuple(
-            self._figure(row, self.columns[column.key])
-            if column.is_score and column.key in self.columns
-            else self._count(row, column.key)
-            for column in columns
+        origin = parts.Origin(
+            table.name, table.source, table.level, table.conditions, row.method or ""
         )
-        return parts.Row(label, (), cells, origin)
+        return parts.Row(label, (), tuple(self._cell(row, column) for column in columns), origin)
 
-    def _figure(self, row: figures.PublishedRow, key: str) -> parts.Cell:
-        if key not in row.values:
-            return parts.EMPTY
-        metric = self.table.metric(key)
-        more = 2 if metric.unit == "percent" else 0
-        pm, flag = row.pm.get(key), row.flags.get(key, "")
-        printed = parts.Printed(metric.decimals + more, pm, metric.pm_decimals + more, flag)
-        return parts.Cell((row.values[key],), printed=printed)
-
-    def _count(self, row: figures.PublishedRow, key: str) -> parts.Cell:
-        """Return the cell of a parameter column, empty where the source counts something else."""
-        if row.parameters_millions and key == COUNTED.get(self.table.parameters):
+    def _cell(self, row: figures.PublishedRow, column: parts.Column) -> parts.Cell:
+        """Return a figure or a count; empty where the source has none, or counts something else."""
+        key, counted = self.columns.get(column.key, ""), COUNTED.get(self.table.parameters, ("",))
+        if column.is_score and key in row.values:
+            metric, pm = self.table.metric(key), row.pm.get(key)
+            more = 2 if metric.unit == "percent" else 0
+            digits, of_pm = metric.decimals + more, metric.pm_decimals + more
+            printed = parts.Printed(digits, pm, of_pm, row.flags.get(key, ""))
+            return parts.Cell((row.values[key],), printed=printed)
+        if not column.is_score and row.parameters_millions and column.key == counted[0]:
             text, factor, digits = row.parameters_millions, 1e6, -6
-        elif row.share_percent and key == "share_of_published":
+        elif not column.is_score and row.share_percent and column.key == "share_of_published":
             text, factor, digits = row.share_percent, 0.01, 2
         else:
             return parts.EMPTY
@@ -68,33 +61,25 @@ class _Source:
         return parts.Cell((float(text) * factor,), printed=printed)
 
 
-def _conditions(table: figures.PublishedTable) -> str:
-    """Say under which conditions the figures of a table came about."""
-    never = table.not_comparable and f"not comparable: {table.not_comparable}"
-    text = "; ".join(filter(None, (table.backbone, table.protocol, never)))
-    return f"{text[:1].upper()}{text[1:]}."
+def _below(sources: Sequence[tuple[_Source, Sequence[figures.PublishedRow]]]) -> Iterator[str]:
+    """Yield what is to be known of sets, and of figures that have a star."""
+    yield from dict.fromkeys(f"{s.set.title}: {s.set.note}." for s, _ in sources if s.set.note)
+    doubtful: dict[str, list[str]] = {}
+    for source, rows in sources:
+        for key, row in itertools.product(source.columns.values(), rows):
+            if words := row.flags.get(key):
+                of = f"{source.set.title} {source.table.metric(key).label}"
+                doubtful.setdefault(words, []).append(f"{source.table.row_name(row)}, {of}")
+    for words, named in doubtful.items():
+        yield parts.ShortNote(f"* {'; '.join(named)}: {words}.")
 
 
-def _legend(rows: Iterable[parts.Row]) -> Iterator[str]:
+def _legend(made: Iterable[parts.Row]) -> Iterator[str]:
     """Explain the mark where a row has it."""
-    levels = dict.fromkeys(row.origin.level for row in rows if row.origin)
+    levels = dict.fromkeys(row.origin.level for row in made if row.origin)
     unsure = [f"{one}: {figures.LEVELS[one]}" for one in levels if one not in figures.REFERENCES]
     if unsure:
         yield parts.ShortNote(f"{MARK} No reference ({'; '.join(unsure)}).")
-
-
-def _flags(shown: Iterable[tuple[_Source, figures.PublishedRow, str]]) -> list[str]:
-    """Say what is wrong or doubtful with figures that have a star; each is named by its column."""
-    doubtful: dict[str, list[str]] = {}
-    for one, row, key in shown:
-        if words := row.flags.get(key):
-            label = one.table.metric(key).label
-            of = f"{one.table.row_name(row)}, {one.set.title} {label}"
-            doubtful.setdefault(words, []).append(of)
-    return [parts.ShortNote(f"* {'; '.join(of)}: {words}.") for words, of in doubtful.items()]
-
-
-# What forbids a difference between an own score and a published figure.
 
 
 def why_not_comparable(
@@ -106,27 +91,18 @@ def why_not_comparable(
     protocol of ours under which the metric is defined as the source defines it. Weights that no
     paper used are never compared with papers.
     """
-    table = source.table
+    table, images, test = source.table, source.set, context.test_set
     if table.level not in figures.REFERENCES:
         return f"figures that are {table.level} are no reference"
     if table.not_comparable:
         return table.not_comparable
     if key in row.flags:
         return "the figure itself is in doubt (*)"
-    return (
-        _of_images(context.test_set, own, source.set)
-        or _of_protocol(context, table.metric(key))
-        or _of_rows(own)
-    )
-
-
-def _of_images(test: str, own: Sequence[parts.Row], images: figures.PublishedSet) -> str:
-    """Say what is other with the images; a copy in another size is known by its note alone."""
     if test not in images.same:
         return f"{test} holds other images than {images.title}"
     if images.images is None:
         return f"how many images {images.title} has is not said"
-    for record in (record for row in own for record in row.records):
+    for record in (record for one in own for record in one.records):
         facts = test_facts(record, test)
         if facts is None or facts.generated:
             return f"the images of {test} are generated or not known"
@@ -134,27 +110,20 @@ def _of_images(test: str, own: Sequence[parts.Row], images: figures.PublishedSet
             return f"{test} has {facts.images} of the {images.images} images of {images.title}"
         if is_partial(record, test):
             return f"maps are missing for images of {test}"
+        # A copy in another size is known by its note alone.
         if "resized" in facts.note or "local split" in facts.note:
             return f"{test} is not {images.title} as published: {facts.note}"
-    return ""
-
-
-def _of_protocol(context: Context, metric: figures.PublishedMetric) -> str:
-    known = PROTOCOLS.get(context.protocol)
+    metric, protocol = table.metric(key), PROTOCOLS.get(context.protocol)
     if context.protocol not in metric.protocols:
         usable = ", ".join(metric.protocols) or "none"
         return (
             f"{metric.label} is not defined alike under protocol {context.protocol} "
             f"(it is under: {usable})"
         )
-    if known is None or known.hash != context.protocol_hash:
+    if protocol is None or protocol.hash != context.protocol_hash:
         return f"protocol {context.protocol} ({context.protocol_hash[:8]}) is not today's"
-    return ""
-
-
-def _of_rows(own: Sequence[parts.Row]) -> str:
     if len(own) > 1:
-        return f"several own rows are this method ({', '.join(row.label for row in own)})"
+        return f"several own rows are this method ({', '.join(one.label for one in own)})"
     backbone = own[0].records[0].backbone
     if backbone and backbone.note not in ("", LOCAL):
         return f"weights of {backbone.name} are of no paper ({backbone.note})"
@@ -190,27 +159,51 @@ def add_published(
         return replace(group, sources=(line,))
     if any(one.table.parameters == "with_decoder" for one, _ in found):
         group = group if parts.exact_columns(style.columns) else _with_trainable(group)
-    own: dict[
-        str, list[parts.Row]
-    ] = {}  # by what a published row may be: a name in the zoo, or a title
+    # What a figure is compared with: an own row of the same method. It is found by what a published
+    # row may be: a name in the zoo, or a title.
+    own: dict[str, list[parts.Row]] = {}
     for one in group.rows:
-        method = one.records[0].method
-        for name in dict.fromkeys((method.name, method.title.casefold())):
+        for name in dict.fromkeys((one.method, one.records[0].method.title.casefold())):
             own.setdefault(name, []).append(one)
-    reasons: dict[str, list[int]] = {}
+    reasons: dict[str, dict[int, None]] = {}
     rows = []
     for source, row in found:
         number = numbers.setdefault(source.table.name, len(numbers) + 1)
         label = f"{source.table.row_name(row)} [{number}]"
         made = source.row(row, group.columns, style.rename.get(label, label))
-        same = {id(one): one for name in (row.method or "", row.title.casefold())
-                for one in own.get(name, ())}  # fmt: skip
-        why = reasons if same else {}
-        rows.append(_against(group, made, [*same.values()], source, row, why, number))
-    lines = [*_sources(found, numbers), *_differences(rows, reasons)]
-    notes = dict.fromkeys(f"{s.set.title}: {s.set.note}." for s, _ in found if s.set.note)
-    starred = ((s, row, key) for s, row in found for key in s.columns.values())
-    lines += [*notes, *_flags(starred)]
+        alike = (own.get(name, ()) for name in (row.method or "", row.title.casefold()))
+        same = [*{id(one): one for rows_ in alike for one in rows_}.values()]
+        cells = list(made.cells)
+        for place, column in enumerate(group.columns if same else ()):
+            cell, mean = cells[place], same[0].cells[place].mean
+            key = source.columns.get(column.key) if column.is_score else None
+            if key is None or cell.printed is None or mean is None:
+                continue
+            why = why_not_comparable(group.context, same, source, row, key)
+            printed = replace(cell.printed, versus="barred" if why else "compared")
+            difference = None if why else mean - cell.values[0]
+            cells[place] = replace(cell, printed=printed, difference=difference)
+            if why:
+                reasons.setdefault(why, {})[number] = None
+        rows.append(replace(made, cells=tuple(cells)))
+    lines = [
+        parts.ShortNote(
+            f"[{numbers[table.name]}] {table.source} ({figures.LEVELS[table.level]}). "
+            f"{table.conditions}"
+        )
+        for table in {source.table.name: source.table for source, _ in found}.values()
+    ]
+    versus = {cell.printed.versus for row in rows for cell in row.cells if cell.printed}
+    if "compared" in versus:
+        line = "In parentheses: mean of the own row of that method less the published figure."
+        lines.append(parts.ShortNote(line))
+    if "barred" in versus:
+        line = "A dash in parentheses: there is an own row, but no difference is allowed."
+        lines.append(parts.ShortNote(line))
+    for why, of in reasons.items():
+        names = ", ".join(f"[{number}]" for number in of)
+        lines.append(parts.ShortNote(f"No difference to {names}: {why}."))
+    lines += [*_legend(rows), *_below([(source, [row]) for source, row in found])]
     return replace(group, rows=(*group.rows, *rows), sources=tuple(lines))
 
 
@@ -221,54 +214,6 @@ def _with_trainable(group: parts.Group) -> parts.Group:
         return group
     place = next(i for i, one in enumerate(group.columns) if one.is_score)
     return group.inserted(place, column, [make_cell(r.records, column, test) for r in group.rows])
-
-
-def _against(
-    group: parts.Group,
-    made: parts.Row,
-    own: Sequence[parts.Row],
-    source: _Source,
-    row: figures.PublishedRow,
-    reasons: dict[str, list[int]],
-    number: int,
-) -> parts.Row:
-    """Return a published row with its differences to the own rows of its method."""
-    cells = list(made.cells)
-    for index, column in enumerate(group.columns if own else ()):
-        cell, mean = cells[index], own[0].cells[index].mean
-        key = source.columns.get(column.key) if column.is_score else None
-        if key is None or cell.printed is None or mean is None:
-            continue
-        why = why_not_comparable(group.context, own, source, row, key)
-        if why:
-            reasons.setdefault(why, []).append(number)
-            cells[index] = replace(cell, printed=replace(cell.printed, versus="barred"))
-        else:
-            printed = replace(cell.printed, versus="compared")
-            cells[index] = replace(cell, printed=printed, difference=mean - cell.values[0])
-    return replace(made, cells=tuple(cells))
-
-
-def _sources(
-    found: Iterable[tuple[_Source, figures.PublishedRow]], numbers: Mapping[str, int]
-) -> Iterator[str]:
-    for table in {source.table.name: source.table for source, _ in found}.values():
-        words = f"{table.source} ({figures.LEVELS[table.level]}). {_conditions(table)}"
-        yield parts.ShortNote(f"[{numbers[table.name]}] {words}")
-
-
-def _differences(rows: Sequence[parts.Row], reasons: Mapping[str, list[int]]) -> Iterator[str]:
-    versus = {cell.printed.versus for row in rows for cell in row.cells if cell.printed}
-    if "compared" in versus:
-        line = "In parentheses: mean of the own row of that method less the published figure."
-        yield parts.ShortNote(line)
-    if "barred" in versus:
-        line = "A dash in parentheses: there is an own row, but no difference is allowed."
-        yield parts.ShortNote(line)
-    for why, numbers in reasons.items():
-        names = ", ".join(f"[{number}]" for number in dict.fromkeys(numbers))
-        yield parts.ShortNote(f"No difference to {names}: {why}.")
-    yield from _legend(rows)
 
 
 # Published tables alone, as their sources print them: methods down, test sets across.
@@ -296,16 +241,13 @@ def printed_tables(
 
     groups = []
     for table in [known.table(source)] if source else known.tables.values():
-        names = [name for name in table.sets if is_wanted(name)]
-        keys = [key for name in names for key in table.of_set(name)]
+        columns = {name: table.of_set(name) for name in table.sets if is_wanted(name)}
+        keys = [key for of_set in columns.values() for key in of_set]
         rows = [row for row in table.rows if methods is None or row.method in methods]
         rows = [row for row in rows if any(key in row.values for key in keys)]
         if rows:
-            sources = [
-                _Source(table, known.sets[name], {key: key for key in table.of_set(name)})
-                for name in names
-            ]
-            groups.append(_printed(table, sources, rows, style))
+            sets = [(known.sets[name], of_set) for name, of_set in columns.items()]
+            groups.append(_printed(table, sets, rows, style))
     if not groups:
         raise UsageError(
             "no published figure has this source, task, method and test set together; "
@@ -316,59 +258,51 @@ def printed_tables(
 
 def _printed(
     table: figures.PublishedTable,
-    sources: Sequence[_Source],
+    sets: Sequence[tuple[figures.PublishedSet, Sequence[str]]],
     rows: Sequence[figures.PublishedRow],
     style: TableStyle,
 ) -> parts.Group:
-    def part(one: _Source) -> parts.Group:
-        scores = [_score_column(table, key, style) for key in one.columns]
-        of_scores = replace(
-            one, columns=dict(zip([c.key for c in scores], one.columns, strict=True))
-        )
-        columns = (*_count_columns(table, rows), *scores)
-        made = []
-        for row in rows:
-            label = table.row_name(row)
-            made.append(of_scores.row(row, columns, style.rename.get(label, label)))
-        return parts.Group(Context(one.set.task or "", one.set.title), columns, tuple(made), "", ())
-
-    words = f"Published: {table.title}. {table.source} ({figures.LEVELS[table.level]})."
-    wide = join_sets([*map(part, sources)], [one.set.title for one in sources], words)
-    starred = [(one, row, key) for one in sources for key in one.columns for row in rows]
-    notes = [f"{one.set.title}: {one.set.note}." for one in sources if one.set.note]
-    lines = [_conditions(table), *_meanings(table, sources), *notes, *_flags(starred)]
-    return replace(wide, footer=(*lines, *_legend(wide.rows)))
-
-
-def _count_columns(
-    table: figures.PublishedTable, rows: Sequence[figures.PublishedRow]
-) -> Iterator[parts.Column]:
+    """Return a source's rows on these sets, each with its columns."""
+    counts = []
     if table.parameters and any(row.parameters_millions for row in rows):
-        label = COUNT_LABELS[table.parameters]
-        yield parts.Column(COUNTED[table.parameters], label, label, 2, parts.empty_value, 1e-6)
+        key, label = COUNTED[table.parameters]
+        counts.append(parts.Column(key, label, 2, parts.empty_value, 1e-6))
     if any(row.share_percent for row in rows):
-        yield parts.Column(
-            "share_of_published", "Share (%)", r"Share (\%)", 2, parts.empty_value, 100
-        )
+        share = "share_of_published", "Share (%)"
+        counts.append(parts.Column(*share, 2, parts.empty_value, 100))
+    sources, groups = [], []
+    labels = [style.rename.get(label, label) for label in map(table.row_name, rows)]
+    for images, keys in sets:
+        scores = [_score_column(table.metric(key), style) for key in keys]
+        one = _Source(table, images, dict(zip([c.key for c in scores], keys, strict=True)))
+        columns = (*counts, *scores)
+        made = tuple(one.row(r, columns, name) for r, name in zip(rows, labels, strict=True))
+        groups.append(parts.Group(Context(images.task or "", images.title), columns, made, "", ()))
+        sources.append(one)
+    words = f"Published: {table.title}. {table.source} ({figures.LEVELS[table.level]})."
+    wide = join_sets(groups, [images.title for images, _ in sets], words)
+    # What a source's letters mean here, where a metric here is defined alike.
+    shown = [table.metric(key) for _, keys in sets for key in keys]
+    meanings = dict.fromkeys(
+        f"{metric.label} is {metric.metric}" + (" in %" if metric.unit == "percent" else "")
+        for metric in shown
+        if metric.metric in METRICS
+    )
+    lines = [table.conditions, *([f"{', '.join(meanings)}."] if meanings else [])]
+    lines += [*_below([(one, rows) for one in sources]), *_legend(wide.rows)]
+    return replace(wide, footer=tuple(lines))
 
 
-def _score_column(table: figures.PublishedTable, key: str, style: TableStyle) -> parts.Column:
-    metric = table.metric(key)
+def _score_column(metric: figures.PublishedMetric, style: TableStyle) -> parts.Column:
     percent = metric.unit == "percent" or (style.percent and metric.unit == "fraction")
     digits = metric.decimals if style.digits is None else style.digits
     return parts.Column(
-        *(metric.metric, metric.label, metric.label.replace("%", r"\%"), digits, parts.empty_value),
-        *(100.0 if percent else 1.0, metric.higher_is_better, True),
+        metric.metric,
+        metric.label,
+        digits,
+        parts.empty_value,
+        100.0 if percent else 1.0,
+        metric.higher_is_better,
+        is_score=True,
+        latex=metric.label.replace("%", r"\%"),
     )
-
-
-def _meanings(table: figures.PublishedTable, sources: Sequence[_Source]) -> Iterator[str]:
-    """Say what a source's letters mean here, where a metric here is defined alike."""
-    found = [table.metric(key) for one in sources for key in one.columns]
-    words = dict.fromkeys(
-        f"{metric.label} is {metric.metric}" + (" in %" if metric.unit == "percent" else "")
-        for metric in found
-        if metric.metric in METRICS
-    )
-    if words:
-        yield f"{', '.join(words)}."

@@ -2,15 +2,13 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from lpmoe_bench.errors import UsageError
 from lpmoe_bench.records.context import Context, decoder_text, flat, own_settings, plain, test_facts
 from lpmoe_bench.records.model import Record
-from lpmoe_bench.tables.parts import EMPTY, Cell, CellCounts, Column, Group, Row, ShortNote
-from method_zoo.errors import unknown
+from lpmoe_bench.tables.parts import EMPTY, Cell, CellCounts, Column, Group, Row, ShortNote, require
 from method_zoo.options import list_methods
 
 MOST_FAILED = 8  # cells that a line names
@@ -23,19 +21,19 @@ def place_map_rows(by_context: Mapping[Context, Sequence[Record]]) -> dict[Conte
     How maps were made is not known, so that nothing else can agree; test set and protocol are equal
     by their digests. Where there is no such run they keep a table of their own.
     """
+
+    def data(context: Context) -> tuple[str, ...]:
+        return context.task, context.test_set, context.test_digest, context.protocol_hash
+
     maps = {c for c, records in by_context.items() if all(r.kind == "score" for r in records)}
     placed = {c: list(records) for c, records in by_context.items() if c not in maps}
     runs: dict[tuple[str, ...], list[Context]] = {}
     for context in placed:
-        runs.setdefault(_data_of(context), []).append(context)
+        runs.setdefault(data(context), []).append(context)
     for context in maps:
-        for place in runs.get(_data_of(context), [context]):
+        for place in runs.get(data(context), [context]):
             placed.setdefault(place, []).extend(by_context[context])
     return placed
-
-
-def _data_of(context: Context) -> tuple[str, ...]:
-    return context.task, context.test_set, context.test_digest, context.protocol_hash
 
 
 def is_partial(record: Record, test: str) -> bool:
@@ -57,6 +55,7 @@ def trainable(record: Record) -> float:
 def newest(records: list[Record]) -> list[Record]:
     """Keep one record of each fingerprint and seed: the newest."""
     newest: dict[tuple[str, str, int | None], Record] = {}
+    # A later record takes the place of an earlier one, which `footer` counts.
     for record in sorted(records, key=lambda record: record.created):
         newest[record.method.name, record.fingerprint, record.seed] = record
     return list(newest.values())
@@ -121,6 +120,7 @@ def _differences(alike: Sequence[Record]) -> list[list[str]]:
         for key in varying(settings):
             for told, own in zip(words, settings, strict=True):
                 told += [f"{key.removeprefix('train.')}={plain(own[key])}"] if key in own else []
+    # Runs may differ in data or weights alone, of which no setting tells.
     twice = Counter(map(tuple, words))
     for told, record in zip(words, alike, strict=True):
         if twice[tuple(told)] > 1:
@@ -141,25 +141,26 @@ def mark_best(rows: Sequence[Row], columns: Sequence[Column], test: str) -> tupl
     luck with one seed must not stand above a mean.
     """
     least = 2 if any(len(row.records) > 1 for row in rows) else 1
-    ranked = [
-        len(row.records) >= least and not any(is_partial(record, test) for record in row.records)
-        for row in rows
-    ]
     cells = [list(row.cells) for row in rows]
+    ranked = [
+        own
+        for row, own in zip(rows, cells, strict=True)
+        if len(row.records) >= least and not any(is_partial(r, test) for r in row.records)
+    ]
     for index, column in enumerate(columns):
         if column.higher_is_better is None:
             continue
-        means = {k: row.cells[index].mean for k, row in enumerate(rows) if ranked[k]}
-        shown = {
-            k: round(mean * column.scale, column.decimals)
-            for k, mean in means.items()
-            if mean is not None
-        }
-        places = sorted(set(shown.values()), reverse=column.higher_is_better)[:2]
-        for k, value in shown.items():
-            if len(shown) > 1 and value in places:
-                mark = "best" if value == places[0] else "second"
-                cells[k][index] = replace(cells[k][index], mark=mark)
+        # What prints alike is equal: a bold 0.750 beside a plain one would be no reader's best.
+        shown = [
+            (round(mean * column.scale, column.decimals), own)
+            for own in ranked
+            if (mean := own[index].mean) is not None
+        ]
+        best = sorted({value for value, _ in shown}, reverse=column.higher_is_better)
+        for value, own in shown if len(shown) > 1 else ():
+            if value in best[:2]:
+                mark = "best" if value == best[0] else "second"
+                own[index] = replace(own[index], mark=mark)
     return tuple(replace(row, cells=tuple(own)) for row, own in zip(rows, cells, strict=True))
 
 
@@ -169,64 +170,92 @@ def arrange(groups: Sequence[Group], sort: str | None, order: Sequence[str]) -> 
     Published rows stay below, in the same order, and groups without the column as they are. Rows
     that `order` names come first, as it has them. Raises UsageError where no group has them.
     """
-    keys = dict.fromkeys(column.key for group in groups for column in group.columns)
+    keys = {column.key for group in groups for column in group.columns}
     names = {name for group in groups for row in group.rows for name in row.names}
-    for kind, wanted, known in (
-        ("column to sort by", [sort] if sort else [], keys),
-        ("row to put first", order, names | {*list_methods()} if order else ()),
-    ):
-        for name in wanted:
-            if name not in known:
-                raise UsageError(unknown(kind, name, known))
+    require("column to sort by", [sort] if sort else [], keys)
+    require("row to put first", order, names | {*list_methods()})
     return [replace(group, rows=tuple(_ordered(group, sort, order))) for group in groups]
 
 
 def _ordered(group: Group, sort: str | None, order: Sequence[str]) -> list[Row]:
-    rows, keys = list(group.rows), [column.key for column in group.columns]
-    if sort in keys:
-        index = keys.index(sort)
-        sign = 1 if group.columns[index].higher_is_better is False else -1
-
-        def by_value(row: Row) -> tuple[bool, bool, float, str]:
-            value = row.cells[index].mean
-            return row.origin is not None, value is None, sign * (value or 0.0), row.label
-
-        rows.sort(key=by_value)
+    keys = [column.key for column in group.columns]
+    index = keys.index(sort) if sort in keys else None
     places = {name: place for place, name in reversed([*enumerate(order)])}
 
-    def by_name(row: Row) -> tuple[bool, int]:
-        return row.origin is not None, min(places.get(name, len(order)) for name in row.names)
+    def key(row: Row) -> tuple[bool, int, bool, float, str]:
+        place = min(places.get(name, len(order)) for name in row.names)
+        if index is None:
+            return row.origin is not None, place, False, 0.0, ""
+        sign = 1 if group.columns[index].higher_is_better is False else -1
+        value = row.cells[index].mean
+        return row.origin is not None, place, value is None, sign * (value or 0.0), row.label
 
-    return sorted(rows, key=by_name) if order else rows
+    return sorted(group.rows, key=key) if order or index is not None else list(group.rows)
 
 
 # The lines below a table.
 
 
-def footer(context: Context, rows: NamedRows, dropped: int, costs: bool, sd: bool) -> list[str]:
-    """Return the lines below a table: protocol, weights, records and whatever is unusual.
+def footer(context: Context, rows: NamedRows, dropped: int, costs: bool, sd: bool) -> Iterator[str]:
+    """Yield the lines below a table: protocol, weights, records and whatever is unusual.
 
     `dropped` counts the records that newer ones replace; `costs` and `sd` say what is shown.
     """
     records = [record for _, seeds in rows for record in seeds]
-    lines = [*_made_by(context, records), ShortNote(_counted(rows, records, sd))]
+    yield f"Protocol {context.protocol} v{context.protocol_version} ({context.protocol_hash[:8]})."
+    if context.backbone:
+        words = f"Weights of {context.backbone}: {(context.backbone_weights or 'unknown')[:8]}"
+        notes = "; ".join(
+            dict.fromkeys(r.backbone.note for r in records if r.backbone and r.backbone.note)
+        )
+        yield words + (f" ({notes})." if notes else ".")
+    yield ShortNote(_counted(rows, records, sd))
     if len({decoder_text(record) for record in records if record.decoder}) > 1:
-        lines.append(ShortNote(f"Decoder {usual_decoder(records)} where a row names none."))
-    lines += [*_settings(rows), *_unusual(context, records)]
+        yield ShortNote(f"Decoder {usual_decoder(records)} where a row names none.")
+    # Settings that differ between rows, such as learning rates from presets.
+    runs = [(label, own_settings(own[0])) for label, own in rows if own[0].kind != "score"]
+    for key in varying([settings for _, settings in runs]):
+        by_value: dict[str, list[str]] = {}
+        for label, own in runs:
+            by_value.setdefault(plain(own.get(key)), []).append(label)
+        values = "; ".join(f"{value} for {', '.join(names)}" for value, names in by_value.items())
+        yield f"{key.removeprefix('train.')}: {values}."
+    first, test = first_run(records), context.test_set
+    counts, facts = first.counts.get(test, {}), test_facts(first, test)
+    if left_out := counts.get("images", 0) - counts.get("scored", counts.get("images", 0)):
+        yield f"{left_out} images with an empty mask are left out, as the protocol says."
+    if facts and facts.generated:
+        yield ShortNote("Generated images: these numbers are comparable with no published ones.")
+    if (opened := max(record.test_opened for record in records)) > 1:
+        yield f"The test images were opened up to {opened} times for one record."
+    if dirty := sum(bool(record.environment.git_dirty) for record in records):
+        yield f"Made by code that differs from its commit: {counted(dirty, 'record')}."
     if dropped:
         gone = counted(dropped, "record")
-        lines.append(f"Left out, for the newest of one fingerprint and seed wins: {gone}.")
+        yield f"Left out, for the newest of one fingerprint and seed wins: {gone}."
     if costs:
         devices = sorted({f"{r.environment.device} ({r.environment.cpu})" for r in records})
-        lines.append(f"Measured on {' and '.join(devices)}.")
-    maps = [label for label, own in rows if own[0].kind == "score"]
-    if maps:
-        line = f"Maps from a folder, how they were made is not recorded: {', '.join(maps)}."
-        lines.append(ShortNote(line))
-    if any(is_partial(record, context.test_set) for record in records):
+        yield f"Measured on {' and '.join(devices)}."
+    if maps := ", ".join(label for label, own in rows if own[0].kind == "score"):
+        yield ShortNote(f"Maps from a folder, how they were made is not recorded: {maps}.")
+    if any(is_partial(record, test) for record in records):
         line = "Rows that lack images of the test set take no part in bold and underline."
-        lines.append(ShortNote(line))
-    return lines
+        yield ShortNote(line)
+
+
+def _counted(rows: NamedRows, records: Sequence[Record], sd: bool) -> str:
+    seeds = sorted({record.seed for record in records if record.seed is not None})
+    words = counted(len(records), "record")
+    if seeds:
+        words += f", seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+    words += "."
+    several = sum(len(own) > 1 for _, own in rows)
+    if several:
+        words += f" Mean{' ± standard deviation' if sd else ''} over n seeds."
+    if several == 1 < len(rows):
+        return words + " None is marked as best, for one row alone has several seeds."
+    among = " among rows of several seeds" if 0 < several < len(rows) else ""
+    return words + (f" Best bold, second underlined{among}." if len(rows) > 1 else "")
 
 
 def counted_cells(cells: CellCounts) -> ShortNote:
@@ -245,70 +274,15 @@ def counted(count: int, word: str) -> str:
     return f"{count} {word}{'' if count == 1 else 's'}"
 
 
-def _made_by(context: Context, records: Sequence[Record]) -> Iterable[str]:
-    name, version = context.protocol, context.protocol_version
-    yield f"Protocol {name} v{version} ({context.protocol_hash[:8]})."
-    if context.backbone:
-        words = f"Weights of {context.backbone}: {(context.backbone_weights or 'unknown')[:8]}"
-        notes = list(dict.fromkeys(r.backbone.note for r in records if r.backbone))
-        yield words + (f" ({'; '.join(filter(None, notes))})." if any(notes) else ".")
-
-
-def _counted(rows: NamedRows, records: Sequence[Record], sd: bool) -> str:
-    seeds = sorted({record.seed for record in records if record.seed is not None})
-    words = counted(len(records), "record")
-    if seeds:
-        words += f", seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
-    words += "."
-    several = sum(len(own) > 1 for _, own in rows)
-    if several:
-        words += f" Mean{' ± standard deviation' if sd else ''} over n seeds."
-    if several == 1 < len(rows):
-        return words + " None is marked as best, for one row alone has several seeds."
-    among = " among rows of several seeds" if 0 < several < len(rows) else ""
-    return words + (f" Best bold, second underlined{among}." if len(rows) > 1 else "")
-
-
-def _settings(rows: NamedRows) -> Iterable[str]:
-    """Say which recipe settings differ between rows, such as learning rates from presets."""
-    labels = [label for label, records in rows if records[0].kind != "score"]
-    settings = [own_settings(records[0]) for _, records in rows if records[0].kind != "score"]
-    for key in varying(settings):
-        by_value: dict[str, list[str]] = {}
-        for label, own in zip(labels, settings, strict=True):
-            by_value.setdefault(plain(own.get(key)), []).append(label)
-        values = "; ".join(f"{value} for {', '.join(names)}" for value, names in by_value.items())
-        yield f"{key.removeprefix('train.')}: {values}."
-
-
-def _unusual(context: Context, records: Sequence[Record]) -> Iterable[str]:
-    first = first_run(records)
-    counts, facts = first.counts.get(context.test_set, {}), test_facts(first, context.test_set)
-    left_out = counts.get("images", 0) - counts.get("scored", counts.get("images", 0))
-    if left_out:
-        yield f"{left_out} images with an empty mask are left out, as the protocol says."
-    if facts and facts.generated:
-        line = "Generated images: these numbers are comparable with no published ones."
-        yield ShortNote(line)
-    opened = max(record.test_opened for record in records)
-    if opened > 1:
-        yield f"The test images were opened up to {opened} times for one record."
-    dirty = Counter(record.environment.git_dirty for record in records)[True]
-    if dirty:
-        yield f"Made by code that differs from its commit: {counted(dirty, 'record')}."
-
-
 def each_once(
     parts: Sequence[Group], titles: Sequence[str], lines: Callable[[Group], Sequence[str]]
 ) -> tuple[str, ...]:
     """Return the lines of joined tables, each once, its test sets before it if it is not of all."""
     found: dict[str, list[str]] = {}
-    kept: dict[str, type[str]] = {}
     for title, part in zip(titles, parts, strict=True):
         for line in dict.fromkeys(lines(part)):
             found.setdefault(line, []).append(title)
-            kept.setdefault(line, type(line))
     return tuple(
-        kept[line](line if len(of) == len(parts) else f"{', '.join(of)}: {line}")
+        type(line)(line if len(of) == len(parts) else f"{', '.join(of)}: {line}")
         for line, of in found.items()
     )

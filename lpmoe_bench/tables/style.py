@@ -26,6 +26,7 @@ class TableStyle(BaseModel):
     notes: the lines below; by default short in LaTeX, full elsewhere.
     """
 
+    # An option that is misspelt would be passed over in silence, and the table be another one.
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     columns: list[str] = []

@@ -14,7 +14,6 @@ from lpmoe_bench.tables import joined, parts, rows
 from lpmoe_bench.tables.published_figures import load_published
 from lpmoe_bench.tables.published_rows import add_published, printed_tables
 from lpmoe_bench.tables.style import TableStyle
-from method_zoo.errors import unknown
 from method_zoo.options import list_methods
 
 # Speeds measured side by side, for records whose runs had to share a machine with other work.
@@ -47,30 +46,32 @@ class Speeds(_Part):
     batch: int
     rows: list[MethodSpeed]
 
-    def of(self, record: Record) -> MethodSpeed | None:
-        """Return the row of a record's method on its backbone at its size, with as many parameters:
-        other options that change the work change these too."""
-        if record.backbone is None or record.parameters is None:
-            return None
-        if (record.backbone.name, record.config.get("size")) != (self.backbone, self.size):
-            return None
-        wanted = (record.method.name, record.parameters.method)
-        return next((row for row in self.rows if (row.method, row.parameters) == wanted), None)
-
     def columns(self) -> list[parts.Column]:
-        """Return the columns of measured speeds, empty where a record was not measured."""
+        """Return the columns of measured speeds, empty where a record was not measured.
+
+        A row is of a method on one backbone at one size, with as many parameters: other options
+        that change the work change these too.
+        """
+        rows = {(row.method, row.parameters): row for row in reversed(self.rows)}
+
+        def of(record: Record) -> MethodSpeed | None:
+            if record.backbone is None or record.parameters is None:
+                return None
+            if (record.backbone.name, record.config.get("size")) != (self.backbone, self.size):
+                return None
+            return rows.get((record.method.name, record.parameters.method))
 
         def rate(record: Record, _: str) -> float | None:
-            found = self.of(record)
-            return self.batch / found.step_seconds if found else None
+            return self.batch / found.step_seconds if (found := of(record)) else None
 
         def ratio(record: Record, _: str) -> float | None:
-            found = self.of(record)
-            return found.time_ratio if found else None
+            return found.time_ratio if (found := of(record)) else None
 
-        rates = ("measured_train_images_per_second", "Train images/s", "Train images/s")
-        ratios = ("step_over_forward", "x forward", r"$\times$ forward")
-        return [parts.Column(*rates, 2, rate), parts.Column(*ratios, 2, ratio)]
+        latex = r"$\times$ forward"
+        return [
+            parts.Column("measured_train_images_per_second", "Train images/s", 2, rate),
+            parts.Column("step_over_forward", "x forward", 2, ratio, latex=latex),
+        ]
 
     @property
     def line(self) -> str:
@@ -88,15 +89,13 @@ def read_speeds(path: Path) -> Speeds:
     """Read a file that `benchmarks/methods.py --json` wrote; raises DataError in one sentence."""
     try:
         return Speeds.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"--speeds {path} could not be read ({error})") from None
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise DataError(
-            f"--speeds {path} is not what benchmarks/methods.py --json prints: {place}: "
-            f"{first['msg'].lower()}"
-        ) from None
+        text = f"{'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg'].lower()}"
+        words = f"is not what benchmarks/methods.py --json prints: {text}"
+        raise DataError(f"--speeds {path} {words}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"--speeds {path} could not be read ({error})") from None
 
 
 # What shares a table: rows of one test set, of one task with its test sets side by side, or of all
@@ -145,18 +144,19 @@ def build_table(
         DataError: there is no record.
         UsageError: a name is unknown, or the choice leaves no record.
     """
-    for kind, name, known in (
-        *(("thing a table may mix", name, ACROSS) for name in across),
-        ("grouping", group, GROUPINGS),
-    ):
-        if name not in known:
-            raise UsageError(unknown(kind, name, known))
+    parts.require("thing a table may mix", across, ACROSS)
+    parts.require("grouping", [group], GROUPINGS)
     records, style = list(records), style.changed(columns=list(columns))
-    if source or (published and not _is_any(records, task, test_set, methods)):
+    is_any = any(_is_meant(one, task, methods or None, test_set) for one in records)
+    if source or (published and not is_any):
         printed = printed_tables(load_published(), style, source, task, methods, test_set)
         made = rows.arrange(printed, sort, style.order)
         return _checked(parts.Table(tuple(made), (), style))
-    wanted = _recorded(records, methods) if published else methods
+    wanted = methods
+    if published and methods:  # without those that only published tables know
+        known = {record.method.name for record in records}
+        there = {row.method for table in load_published().tables.values() for row in table.rows}
+        wanted = [name for name in methods if name in known or name not in there]
     chosen, notes = _choose(records, task, wanted, test_set)
     by_context: dict[Context, list[Record]] = {}
     for record in chosen:
@@ -164,9 +164,12 @@ def build_table(
             if test_set in (None, test):
                 context = shared(context_of(record, test), across)
                 by_context.setdefault(context, []).append(record)
+    # Everything below works within one context: what differs in it never shares a table.
     by_context = rows.place_map_rows(by_context)
     contexts = sorted(by_context, key=lambda context: context.order)
     measured = speeds.columns() if speeds else []
+    costs = [parts.COSTS[key] for key in style.columns if key in parts.COSTS]
+    costs = [*parts.COSTS.values()] if style.columns == ["all"] else costs
     exact = parts.exact_columns(style.columns, [column.key for column in measured])
     if exact and metrics is None:
         fixed = {column.key for column in (*parts.PARAMETERS, *parts.COSTS.values(), *measured)}
@@ -181,61 +184,44 @@ def build_table(
     for context in contexts:
         kept = rows.newest(by_context[context])
         scores = parts.metric_columns(kept, context.test_set, wanted_of[context], style)
-        shown = [*parts.PARAMETERS, *scores, *parts.cost_columns(style.columns), *measured]
+        shown = [*parts.PARAMETERS, *scores, *costs, *measured]
         if exact:
             shown = [column for key in exact for column in shown if column.key == key]
         one = _group(context, kept, shown, style, len(by_context[context]) - len(kept))
         if published:
             one = add_published(one, load_published(), numbers, style, methods)
         groups.append(replace(one, footer=(*one.footer, *said)))
-    if group == "all":
-        groups = joined.stack(rows.arrange(groups, sort, style.order))
-    else:
-        groups = joined.widen(groups, style.rename) if group == "task" else groups
-        groups = rows.arrange(groups, sort, style.order)
+    # Bands of a stacked table keep the order of their own rows, so rows are sorted before.
+    groups = joined.widen(groups, style.rename) if group == "task" else groups
+    groups = rows.arrange(groups, sort, style.order)
+    groups = joined.stack(groups) if group == "all" else groups
     return _checked(parts.Table(tuple(groups), (*notes, *splits(contexts)), style))
 
 
-def _is_any(
-    records: Sequence[Record], task: str | None, test: str | None, methods: Sequence[str] | None
+def _is_meant(
+    record: Record, task: str | None, methods: Sequence[str] | None, test: str | None
 ) -> bool:
-    return any(
-        task in (None, one.task)
-        and (test is None or test in one.scores)
-        and (not methods or one.method.name in methods)
-        for one in records
+    return (
+        task in (None, record.task)
+        and (methods is None or record.method.name in methods)
+        and any(test in (None, one) for one in record.scores)
     )
-
-
-def _recorded(records: Sequence[Record], methods: Sequence[str] | None) -> Sequence[str] | None:
-    """Return the wanted methods without those that only published tables know."""
-    known = {record.method.name for record in records}
-    printed = {row.method for table in load_published().tables.values() for row in table.rows}
-    return methods and [name for name in methods if name in known or name not in printed]
 
 
 def _choose(
     records: list[Record], task: str | None, methods: Sequence[str] | None, test_set: str | None
 ) -> tuple[list[Record], list[str]]:
+    """Return the records that are meant, and what to know about the others."""
     if not records:
         raise DataError("there is no record to show; make one with lpmoe-bench run")
-    known = {
-        "task": {record.task for record in records},
-        "method": {record.method.name for record in records},
-        "test set": {test for record in records for test in record.scores},
-    }
-    asked = [("task", task), ("test set", test_set), *(("method", name) for name in methods or ())]
-    for kind, name in asked:
-        if name is not None and name not in known[kind]:
-            raise UsageError(unknown(f"{kind} among these records", name, known[kind]))
+    for kind, asked, known in (
+        ("task", [task], {record.task for record in records}),
+        ("test set", [test_set], {test for record in records for test in record.scores}),
+        ("method", methods or (), {record.method.name for record in records}),
+    ):
+        parts.require(f"{kind} among these records", filter(None, asked), known)
     current = [record for record in records if not record.superseded_by]
-    chosen = [
-        record
-        for record in current
-        if task in (None, record.task)
-        and (methods is None or record.method.name in methods)
-        and any(test_set in (None, test) for test in record.scores)
-    ]
+    chosen = [record for record in current if _is_meant(record, task, methods, test_set)]
     if not chosen:
         raise UsageError("no record has this task, method and test set together; ask for less")
     gone = len(records) - len(current)
@@ -249,17 +235,18 @@ def _group(
     style: TableStyle,
     dropped: int,
 ) -> parts.Group:
-    made = rows.make_rows(records, columns, context.test_set, style.rename)
-    missing = [
+    test = context.test_set
+    made = rows.make_rows(records, columns, test, style.rename)
+    costs = any(column.key in parts.COSTS for column in columns)
+    named = [(row.label, row.records) for row in made]
+    below = [*rows.footer(context, named, dropped, costs, style.sd != "none")]
+    below += [
         parts.ShortNote(f"{column.label} is missing for {row.label}")
         for row in made
         for column, cell in zip(columns, row.cells, strict=True)
         if column.is_score and not cell.values
     ]
-    named = [(row.label, row.records) for row in made]
-    costs = any(column.key in parts.COSTS for column in columns)
-    below = rows.footer(context, named, dropped, costs, style.sd != "none") + missing
-    marked = rows.mark_best(made, columns, context.test_set)
+    marked = rows.mark_best(made, columns, test)
     words = caption(context, rows.first_run(records))
     return parts.Group(context, tuple(columns), marked, words, tuple(below))
 
@@ -273,9 +260,9 @@ def _checked(table: parts.Table) -> parts.Table:
         known |= {name for row in group.rows for name in row.names}
         known |= {column.key for column in group.columns}
         known |= {part.context.test_set for part in group.parts or (group,)}
-    for name, text in style.rename.items():
-        if name not in known and text not in known:  # a label has its new name by now
-            raise UsageError(unknown("thing to rename", name, known))
+    # A label has its new name by now.
+    old = [name for name, text in style.rename.items() if text not in known]
+    parts.require("thing to rename", old, known)
     if style.caption and len(table.groups) > 1:
         raise UsageError(
             f"--caption is for one table, and these records make {len(table.groups)}; choose by "

@@ -1,10 +1,10 @@
 """Verdicts in a table: every row against one reference row, by the primary metric."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from lpmoe_bench.analysis.comparison import judge_paired, pair_up
-from lpmoe_bench.analysis.significance import Comparison
+from lpmoe_bench.analysis.comparison import judge_paired, pair_rows
+from lpmoe_bench.analysis.significance import Comparison, SeedRows
 from lpmoe_bench.errors import DataError, NotComparableError, UsageError
 from lpmoe_bench.metrics.facts import METRICS
 from lpmoe_bench.metrics.protocols import PROTOCOLS
@@ -14,15 +14,6 @@ from lpmoe_bench.tables.joined import stack
 from method_zoo.errors import unknown
 
 Place = tuple[tuple[str, ...], str]  # the key of a row, and a test set
-
-
-@dataclass(frozen=True)
-class _Judged:
-    """The comparisons of one table with its reference, by row and test set, and what failed."""
-
-    reference: str
-    found: Mapping[Place, Comparison]
-    reasons: Sequence[str]
 
 
 def with_verdicts(
@@ -75,47 +66,45 @@ def _reference(group: parts.Group, against: str) -> parts.Row | None:
 def _with_columns(
     group: parts.Group, reference: parts.Row, folders: Mapping[int, StoredRecord], margin: float
 ) -> parts.Group:
-    judged = _judge(group, reference, folders, margin)
-    words = (
-        f"Verdicts are of row less {reference.label}, paired over seeds and images: better or "
-        f"worse where p is below 0.05 after Holm over {len(judged.found)} comparisons, equal where "
-        f"the 95 % interval lies within ±{margin:g}."
-    )
-    lines = [parts.ShortNote(line) for line in (words, *judged.reasons)]
-    wide, single = _shown(group, judged), tuple(_shown(part, judged) for part in group.parts)
-    return replace(wide, footer=(*group.footer, *lines), parts=single)
-
-
-def _judge(
-    group: parts.Group, reference: parts.Row, folders: Mapping[int, StoredRecord], margin: float
-) -> _Judged:
-    records: dict[Place, list[StoredRecord]] = {}  # of a wide table, those of its parts
+    stored: dict[Place, list[StoredRecord]] = {}  # of a wide table, those of its parts
     for part in group.parts or (group,):
         for row in part.rows:
             found = [folders[id(record)] for record in row.records]
-            records.setdefault((row.key, part.context.test_set), []).extend(found)
-    pairs, reasons = {}, []
+            stored.setdefault((row.key, part.context.test_set), []).extend(found)
+    # Rows of the reference are read once, those of others are kept no longer than their turn.
+    against = {k: SeedRows(v, k[1]) for k, v in stored.items() if k[0] == reference.key}
+    pairs, ups, maps, reasons = {}, [], {}, []
     for row in group.rows:
         for index, test in _primaries(group):
             if row is reference or not row.records or not row.cells[index].values:
                 continue
             column = group.columns[index]
             try:
-                if (reference.key, test) not in records:
+                if (reference.key, test) not in against:
                     raise NotComparableError(f"{reference.label} has no record of it")
-                a, b = records[row.key, test], records[reference.key, test]
-                pairs[row.key, test] = row, column, pair_up(a, b, test, column.key)
+                own = SeedRows(stored[row.key, test], test)
+                pair = pair_rows(own, against[reference.key, test], column.key)
             except (NotComparableError, DataError) as error:
                 reasons.append(f"{row.label} is not judged on {test}: {error}.")
-    ups = [bool(column.higher_is_better) for _, column, _ in pairs.values()]
-    results = judge_paired([pair for _, _, pair in pairs.values()], ups, margin)
-    maps = dict.fromkeys(row.label for row, _, pair in pairs.values() if not pair.seeds)
+                continue
+            pairs[row.key, test] = pair
+            ups.append(bool(column.higher_is_better))
+            maps |= {} if pair.seeds else {row.label: None}
+    results = judge_paired([*pairs.values()], ups, margin)
     if maps:
         reasons.append(
             f"Without seeds on both sides these very maps are compared, over images alone: "
             f"{', '.join(maps)}."
         )
-    return _Judged(reference.label, dict(zip(pairs, results, strict=True)), reasons)
+    words = (
+        f"Verdicts are of row less {reference.label}, paired over seeds and images: better or "
+        f"worse where p is below 0.05 after Holm over {len(pairs)} comparisons, equal where "
+        f"the 95 % interval lies within ±{margin:g}."
+    )
+    verdicts = dict(zip(pairs, results, strict=True))
+    wide, *single = (_shown(one, reference.label, verdicts) for one in (group, *group.parts))
+    lines = map(parts.ShortNote, (words, *reasons))
+    return replace(wide, footer=(*group.footer, *lines), parts=tuple(single))
 
 
 def _primaries(group: parts.Group) -> list[tuple[int, str]]:
@@ -130,12 +119,12 @@ def _primaries(group: parts.Group) -> list[tuple[int, str]]:
     ]
 
 
-def _shown(group: parts.Group, judged: _Judged) -> parts.Group:
+def _shown(group: parts.Group, reference: str, found: Mapping[Place, Comparison]) -> parts.Group:
     """Add a column of verdicts behind each primary metric."""
     for place, test in reversed(_primaries(group)):  # places to the left stay what they are
         of = group.columns[place]
-        key, head = f"{of.key}{parts.AGAINST}", f"vs {judged.reference}"
-        new = parts.Column(key, head, "", of.decimals, parts.empty_value, of.scale, head=of.head)
-        cells = [parts.Cell((), verdict=judged.found.get((row.key, test))) for row in group.rows]
+        key, head = f"{of.key}{parts.AGAINST}", f"vs {reference}"
+        new = parts.Column(key, head, of.decimals, parts.empty_value, of.scale, head=of.head)
+        cells = [parts.Cell((), verdict=found.get((row.key, test))) for row in group.rows]
         group = group.inserted(place + 1, new, cells)
     return group

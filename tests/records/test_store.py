@@ -15,7 +15,15 @@ from sample_records import changed, content, record
 from lpmoe_bench import environment, files
 from lpmoe_bench.errors import DataError, ResourceError, UsageError
 from lpmoe_bench.records.model import SCHEMA_VERSION, parse_record, record_folder, run_folder
-from lpmoe_bench.records.store import find_records, publish, read_record, read_rows, write_record
+from lpmoe_bench.records.store import ROWS as ROWS_FILE
+from lpmoe_bench.records.store import (
+    find_records,
+    image_rows,
+    publish,
+    read_record,
+    read_rows,
+    write_record,
+)
 from lpmoe_bench.tables.table import build_table
 
 ROWS = [
@@ -34,6 +42,31 @@ def test_round_trip_is_exact(tmp_path):
     assert read_rows(tmp_path / "new" / "folder" / "curve.csv") == [
         {"step": 1.0, "loss": 1 / 3, "validation": None}
     ]
+
+
+@pytest.mark.parametrize("quoted", [False, True])
+def test_rows_of_one_test_set_are_those_that_the_whole_file_has(tmp_path, quoted):
+    names = ("b, with comma", 'c "quoted"') if quoted else ("b", "c")
+    rows = [
+        {"dataset": test, "image": name, "s_measure": value, "flags": ""}
+        for test in ("CAMO", "Other")
+        for name, value in zip(names, (0.1 + 0.2, None), strict=True)
+    ]
+    write_record(tmp_path, record(), rows)
+    found = image_rows(tmp_path, "Other")
+    assert found is not None
+    assert list(found.images) == list(names)
+    assert found.numbers("s_measure") == [0.1 + 0.2, None]
+    assert found.numbers("dice") == [None, None]
+    (tmp_path / ROWS_FILE).write_text("dataset,image,s_measure\nOther,b\nOther,c,x\n")
+    found = image_rows(tmp_path, "Other")
+    assert found is not None
+    with pytest.raises(DataError, match="no table of numbers"):
+        found.numbers("s_measure")
+    (tmp_path / ROWS_FILE).write_text("dataset,image\nOther,b,0.5\n")
+    with pytest.raises(DataError, match="a row has 3 cells, the head 2"):
+        image_rows(tmp_path, "Other")
+    assert image_rows(tmp_path / "nowhere", "Other") is None
 
 
 def test_numbers_that_json_cannot_hold_become_null(tmp_path):
@@ -85,6 +118,8 @@ def test_version_1_keeps_loading():
         ('{"schema_version": 1, "kind"', "is not valid JSON: damaged, or no record"),
         ("[1]", "is no record: it has no schema_version"),
         ('{"schema_version": true}', "it has no schema_version"),
+        (json.dumps(content() | {"schema_version": True}), "it has no schema_version"),
+        (json.dumps(content() | {"schema_version": 1.0}), "it has no schema_version"),
         (json.dumps({"schema_version": SCHEMA_VERSION + 1}), "install a newer lpmoe-bench"),
         (json.dumps(content(fingerprint=None)), "is no valid record: fingerprint: "),
         (json.dumps(content(surprise=1)), "is no valid record: surprise: "),

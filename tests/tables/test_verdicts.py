@@ -51,7 +51,7 @@ def test_holm_runs_over_all_rows_and_test_sets_of_a_table(tmp_path):
     found = three(tmp_path)
     alone = compare_records(found[3:6], found[:3], ["s_measure"])
     (group,) = judged(found, group="task").groups
-    assert [(span.title, span.columns) for span in group.spans] == [
+    assert [(span.title, span.count) for span in group.spans] == [
         *(("", 3), ("CAMO", 3), ("Other", 3))
     ]
     assert set(verdicts(group).values()) == {"better", "worse"}
@@ -170,7 +170,7 @@ def test_stacked_test_sets_are_judged_each_by_itself(tmp_path):
     found = three(tmp_path, sets=("CAMO", "Other"))
     speed = CellCounts(9, 8, ["vpt"])
     (group,) = judged(found, group="all", cells=speed).groups
-    assert [band.rows for band in group.bands] == [3, 3]
+    assert [band.count for band in group.bands] == [3, 3]
     alone = judged(found, cells=speed).groups
     assert verdicts(group) == {
         key: verdict for part in alone for key, verdict in verdicts(part).items()

@@ -33,7 +33,7 @@ def test_each_row_has_the_scores_of_its_own_protocol():
     assert [cell.absent for cell in s] == [False, False, True, True]
     assert [cell.absent for cell in ber] == [True, True, False, False]
     assert [cell.mark for cell in ber] == ["", "", "best", "second"]  # ranks are within a band
-    assert [(band.title, band.rows) for band in group.bands] == [
+    assert [(band.title, band.count) for band in group.bands] == [
         ("cod: CAMO", 2),
         ("shadow: SBU", 2),
     ]
@@ -128,7 +128,7 @@ def wide(*records, **options):
 
 def test_test_sets_stand_side_by_side():
     group = wide(of_two(), of_two("vpt", values=(0.9, 0.6)), columns=["peak_memory_bytes"])
-    assert [(span.title, span.columns) for span in group.spans] == [
+    assert [(span.title, span.count) for span in group.spans] == [
         *(("", 3), ("CAMO", 2), ("Other", 2), ("", 1))
     ]
     assert [row.label for row in group.rows] == ["VPT", "LoRA"]
