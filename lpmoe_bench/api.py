@@ -72,7 +72,7 @@ def score(
         DataError: a map or mask that cannot be read or scored, or has no partner.
 
     Warns:
-        What is suspicious about the maps, such as that they look inverted.
+        UserWarning: what is suspicious about the maps, such as that they look inverted.
 
     Example:
         >>> import numpy as np

@@ -13,9 +13,8 @@ from lpmoe_bench.cli import (
     doctor,
     figure,
     lists,
-    merge,
+    models,
     predict,
-    profiling,
     report,
     run,
     score,
@@ -87,11 +86,11 @@ app.command("describe")(lists.describe_command)
 app.command("doctor")(doctor.doctor_command)
 app.command("publish")(lists.publish_command)
 app.command("compare")(compare.compare_command)
-app.command("profile")(profiling.profile_command)
+app.command("profile")(models.profile_command)
 app.command("report")(report.report_command)
 app.command("score")(score.score_command)
-app.command("merge")(merge.merge_command)
-app.command("export")(merge.export_command)
+app.command("merge")(models.merge_command)
+app.command("export")(models.export_command)
 app.command("list")(lists.list_command)
 app.add_typer(data.app, name="data")
 app.add_typer(check.app, name="check")

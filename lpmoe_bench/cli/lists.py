@@ -183,6 +183,7 @@ def _describe_setting(name: str, info: FieldInfo) -> list[tuple[str, str]]:
         for key, text in bounds.items()
         if hasattr(one, key)
     ]
+    by_set = "." in name or name == "protocol"
     kind = getattr(info.annotation, "__name__", "") if isinstance(info.annotation, type) else ""
     return [
         ("setting", name),
@@ -191,7 +192,7 @@ def _describe_setting(name: str, info: FieldInfo) -> list[tuple[str, str]]:
         ("default", _value(info.default)),
         *([("limits", ", ".join(limits))] if limits else []),
         ("role", roles.get(str(extra.get("role")), "")),
-        ("use", f"--set {name}=VALUE" if "." in name else f"--{name.replace('_', '-')} VALUE"),
+        ("use", f"--set {name}=VALUE" if by_set else f"--{name.replace('_', '-')} VALUE"),
     ]
 
 

@@ -164,7 +164,8 @@ def _score(request: ScoreRequest, extras: ScoreExtras, out: options.Output) -> N
     from lpmoe_bench.scoring.plan import plan_scores
 
     terminal, console = out.terminal, None if out.json else out.console
-    drawn = extras.curves is not None
+    if drawn := extras.curves is not None:
+        views.need_matplotlib()  # before anything is scored
     # A record holds scores alone, so for curves and variants even scored maps are read again.
     request = replace(request, curves=drawn, again=drawn or extras.vary)
     plan = plan_scores(request, terminal)

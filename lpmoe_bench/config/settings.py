@@ -159,12 +159,13 @@ def _explained(error: ValidationError) -> UsageError:
     return UsageError(f"setting {name} is {first['input']!r}: {first['msg'].lower()}")
 
 
-def parse_sets(assignments: list[str]) -> dict[str, Any]:
-    """Turn `--set` texts into a layer: bare names go to the method, dotted ones to their section.
+# What a bare name of `--set` means before it is an option of the method. A seed has its own option:
+# VeRA's is of that name.
+PLAIN = ("size", "protocol", "weights", "decoder_weights")
 
-    `rank=8` -> options.rank, `decoder.width=64` -> decoder_options.width, `train.lr=1e-4` and
-    `runtime.workers=2` to those sections. Values are read as YAML.
-    """
+
+def parse_sets(assignments: list[str]) -> dict[str, Any]:
+    """Turn `--set` texts into a layer, as `nest_settings` does; values are read as YAML."""
     values = {}
     for text in assignments:
         name, equals, value = text.partition("=")
@@ -177,6 +178,10 @@ def parse_sets(assignments: list[str]) -> dict[str, Any]:
 def nest_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     """Turn values by name into a layer of settings, with names as `--set` takes them.
 
+    `size=128` and `protocol=sod` are settings of the run, any other bare name is an option of the
+    method: `rank=8` -> options.rank. A dotted name goes to its section: `decoder.width=64` ->
+    decoder_options.width, `train.lr=1e-4`, `runtime.workers=2`.
+
     Raises UsageError for a dotted name of no section.
     """
     layer: dict[str, Any] = {}
@@ -184,8 +189,11 @@ def nest_settings(values: Mapping[str, Any]) -> dict[str, Any]:
         section, dot, rest = name.partition(".")
         if dot and section not in SET_SECTIONS:
             raise UsageError.unknown("section of --set", section, SET_SECTIONS)
-        target, key = (SET_SECTIONS[section], rest) if dot else ("options", name)
-        layer.setdefault(target, {})[key] = value
+        if name in PLAIN:
+            layer[name] = value
+        else:
+            target, key = (SET_SECTIONS[section], rest) if dot else ("options", name)
+            layer.setdefault(target, {})[key] = value
     return layer
 
 

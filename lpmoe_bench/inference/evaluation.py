@@ -215,7 +215,7 @@ def plan_jobs(request: EvaluationRequest, terminal: Terminal) -> list[Evaluation
     own = request.test_images is not None or request.test_masks is not None
     if not own and not request.sets:
         raise UsageError(
-            "name a test set with --data, such as --data ecssd, or your own folders with "
+            "name a test set with --test-set, such as --test-set ecssd, or your own folders with "
             "--test-images and --test-masks"
         )
     tests = named_sets(request.sets, registry, request.data_root, request.cache, terminal)

@@ -43,7 +43,7 @@ def load_records(*roots: str | Path, wide: bool = False, **filters: Any) -> pd.D
         UsageError: a root is no folder, or a filter names no column, or a value that no row has.
 
     Warns:
-        A record that cannot be read is left out, with a warning.
+        UserWarning: a record that cannot be read is left out.
     """
     import pandas as pd
 

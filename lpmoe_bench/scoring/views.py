@@ -1,6 +1,7 @@
 """What maps look like beside their scores: the worst images, the curves, a second opinion."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import import_module
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -157,6 +158,14 @@ DASHES = ("-", "--", "-.", ":")
 INSTALL = "pip install 'lpmoe-bench[plot]'"
 
 
+def need_matplotlib() -> None:
+    """Raise UsageError, with the line that installs it, where matplotlib is missing."""
+    try:
+        import_module("matplotlib.figure")
+    except ImportError:
+        raise UsageError(f"plots need matplotlib; install it with: {INSTALL}") from None
+
+
 def write_curves(
     curves: Mapping[str, Curves],
     protocol: Protocol,
@@ -170,11 +179,10 @@ def write_curves(
     curves=True)` keeps. Files are `curve_pr.png`, `curve_f.png`, ... in `folder`. Raises UsageError
     with the line that installs it where matplotlib is missing.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UsageError(f"plots need matplotlib; install it with: {INSTALL}") from None
+    need_matplotlib()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     assert curves, "at least one method"
     files = []
     for kind in ("pr", "f", "e"):

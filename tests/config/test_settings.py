@@ -106,3 +106,12 @@ def test_fingerprint_hashes_the_digests():
     assert settings.fingerprint(settings.build_config(), {"train": "a"}) != settings.fingerprint(
         settings.build_config(), {"train": "b"}
     )
+
+
+def test_a_bare_name_is_a_setting_of_the_run_or_an_option_of_the_method():
+    assert settings.parse_sets(["size=128", "protocol=sod", "rank=8", "seed=1", "train.lr=1"]) == {
+        "size": 128,
+        "protocol": "sod",
+        "options": {"rank": 8, "seed": 1},  # VeRA has an option of that name
+        "train": {"lr": 1},
+    }
