@@ -7,16 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import pydantic
 import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
 
 from lpmoe_bench.errors import UsageError
 
@@ -29,7 +21,7 @@ INSIDE = r"^(?!/|~)(?!.*\.\.)[^\\:\x00]+$"
 CHECKSUM = r"^(sha256:[0-9a-f]{64}|md5:[0-9a-f]{32})$"
 OBJECT = r"^(above 128|nonzero|#[0-9a-f]{6})$"
 WEB = r"^https?://[^\s]+$"
-Inside = Annotated[str, Field(pattern=INSIDE)]
+Inside = Annotated[str, pydantic.Field(pattern=INSIDE)]
 
 
 def _as_parts(value: Any) -> Any:
@@ -49,19 +41,19 @@ def _of_known_kind(part: list[str]) -> list[str]:
 
 
 # [images, masks], folders or folder/*_suffix.ext where the star is the name; or [table.csv]
-Part = Annotated[list[Inside], AfterValidator(_of_known_kind)]
-Parts = Annotated[list[Part], BeforeValidator(_as_parts), Field(min_length=1)]
-SplitName = Annotated[str, Field(pattern=NAME)]
+Part = Annotated[list[Inside], pydantic.AfterValidator(_of_known_kind)]
+Parts = Annotated[list[Part], pydantic.BeforeValidator(_as_parts), pydantic.Field(min_length=1)]
+SplitName = Annotated[str, pydantic.Field(pattern=NAME)]
 Layout = dict[SplitName, Parts]
 
 
-class _Model(BaseModel):
+class _Model(pydantic.BaseModel):
     # Python's regular expressions, because pydantic's own know no lookahead.
-    model_config = ConfigDict(extra="forbid", frozen=True, regex_engine="python-re")
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, regex_engine="python-re")
 
 
 class _Entry(_Model):
-    name: str = Field(pattern=NAME)
+    name: str = pydantic.Field(pattern=NAME)
     title: str
 
 
@@ -83,8 +75,8 @@ class Task(_Entry):
     protocol: str
     loss: str
     select: str
-    train: list[str] = Field(min_length=1)
-    test: list[str] = Field(min_length=1)
+    train: list[str] = pydantic.Field(min_length=1)
+    test: list[str] = pydantic.Field(min_length=1)
     stand_in: StandIn = StandIn()
     embedded: str = ""
     recipe: dict[str, Any] = {}
@@ -104,12 +96,12 @@ class Archive(_Model):
     """
 
     url: Annotated[
-        list[Annotated[str, Field(pattern=WEB)]],
-        BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
-        Field(min_length=1),
+        list[Annotated[str, pydantic.Field(pattern=WEB)]],
+        pydantic.BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+        pydantic.Field(min_length=1),
     ]
-    checksum: str = Field("", pattern=CHECKSUM + "|^$")
-    folder: str = Field("", pattern=INSIDE + "|^$")
+    checksum: str = pydantic.Field("", pattern=CHECKSUM + "|^$")
+    folder: str = pydantic.Field("", pattern=INSIDE + "|^$")
 
     @property
     def file(self) -> str:
@@ -126,13 +118,13 @@ class Groups(_Model):
     """
 
     what: str
-    table: Annotated[list[Inside], Field(min_length=3, max_length=3)] | None = None
+    table: Annotated[list[Inside], pydantic.Field(min_length=3, max_length=3)] | None = None
     starts: list[int] = []
     last: int = 0
     alike: bool = False
     confirmed: bool = False
 
-    @model_validator(mode="after")
+    @pydantic.model_validator(mode="after")
     def _is_told(self) -> Groups:
         if not (self.table or self.starts or self.alike):
             raise ValueError("give a table, starts, or alike: true")
@@ -163,7 +155,7 @@ class Dataset(_Entry):
     counts: dict[str, int] = {}
     confirmed: bool | list[str] = False
     local: list[str] = []
-    object: str = Field("above 128", pattern=OBJECT)
+    object: str = pydantic.Field("above 128", pattern=OBJECT)
     page: str = ""
     archives: list[Archive] = []
     by_hand: str = ""
@@ -173,7 +165,7 @@ class Dataset(_Entry):
     groups: Groups | None = None
     base: Path | None = None
 
-    @model_validator(mode="before")
+    @pydantic.model_validator(mode="before")
     @classmethod
     def _defaults(cls, values: Any) -> Any:
         if isinstance(values, dict):
@@ -182,7 +174,7 @@ class Dataset(_Entry):
                 values["splits"] = {"all": None}
         return values
 
-    @model_validator(mode="after")
+    @pydantic.model_validator(mode="after")
     def _has_splits(self) -> Dataset:
         if not self.split_names:
             raise ValueError("splits or layouts must name at least one split")
@@ -309,7 +301,7 @@ def _add(
                 raise UsageError(f"{where}: {UsageError.unknown('key', str(key), keys)}")
         try:
             known[name] = model.model_validate({**entry, **given})
-        except ValidationError as error:
+        except pydantic.ValidationError as error:
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"])
             text = first["msg"].removeprefix("Value error, ")

@@ -14,14 +14,7 @@ from lpmoe_bench import __version__
 from lpmoe_bench.errors import ResourceError, UsageError
 from lpmoe_bench.files import write_atomically
 from lpmoe_bench.records.store import CURVE, RECORD, ROWS
-from lpmoe_bench.sweep.local import (
-    PATIENT_SECONDS,
-    PROGRAM,
-    CellJob,
-    CellProcess,
-    Ended,
-    devices_of,
-)
+from lpmoe_bench.sweep import local
 from lpmoe_bench.sweep.plan import PLAN, Sweep, SweepCell, settings_text
 from lpmoe_bench.sweep.state import wait_for_lock
 
@@ -38,7 +31,7 @@ class CellTask:
     shared: whether those paths are this machine's too; None: look.
     """
 
-    job: CellJob
+    job: local.CellJob
     sweep: str
     folder: Path
     settings: str
@@ -51,7 +44,7 @@ class CellTask:
 class Result:
     """How a cell ended on a worker; files and log are empty where the folder is shared."""
 
-    ended: Ended
+    ended: local.Ended
     seconds: float
     files: dict[str, bytes]
     log: bytes = b""
@@ -63,13 +56,13 @@ def run_task(task: CellTask) -> Result:
     # Another version could compute other numbers under the planned fingerprint.
     if task.version != __version__:
         lost = f"{host} has lpmoe-bench {__version__}, the sweep {task.version}; install that there"
-        return Result(Ended(None, lost=lost, host=host), 0.0, {})
+        return Result(local.Ended(None, lost=lost, host=host), 0.0, {})
     shared = sees(task) if task.shared is None else task.shared
     job = task.job if shared else local_job(task)
     try:
-        process = CellProcess(job, {}, task.program)
+        process = local.CellProcess(job, {}, task.program)
     except ResourceError as error:
-        return Result(Ended(None, lost=str(error), host=host), 0.0, {})
+        return Result(local.Ended(None, lost=str(error), host=host), 0.0, {})
     ended = replace(_wait(process), host=host)
     if shared:
         return Result(ended, process.seconds, {})
@@ -86,7 +79,7 @@ def sees(task: CellTask) -> bool:
     return known and os.access(task.folder, os.W_OK)
 
 
-def local_job(task: CellTask) -> CellJob:
+def local_job(task: CellTask) -> local.CellJob:
     """Return the job with folders of this machine; a later attempt here finds its saved state."""
     base = Path(tempfile.gettempdir()) / f"lpmoe-bench-{os.getuid()}" / f"sweep-{task.sweep}"
     settings = base / "cells" / task.job.settings.name
@@ -96,7 +89,7 @@ def local_job(task: CellTask) -> CellJob:
     return replace(task.job, settings=settings, runs=base / "runs", log=log)
 
 
-def collect(job: CellJob) -> dict[str, bytes]:
+def collect(job: local.CellJob) -> dict[str, bytes]:
     """Return the files of a finished run by their names; none where it is not finished."""
     folder = job.runs / job.cell.folder
     if not (folder / RECORD).exists():
@@ -106,7 +99,7 @@ def collect(job: CellJob) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in paths if p.exists()}
 
 
-def receive(job: CellJob, result: Result) -> None:
+def receive(job: local.CellJob, result: Result) -> None:
     """Write what was streamed back, the record last; a finished run that is there stays."""
     if result.log:
         write_atomically(job.log, result.log)
@@ -129,7 +122,7 @@ def _here() -> str:
     return f"{socket.gethostname()}, node {node[:8]}" if node else socket.gethostname()
 
 
-def _wait(process: CellProcess) -> Ended:
+def _wait(process: local.CellProcess) -> local.Ended:
     """Wait for a process; when Ray cancels the task, have it save and end."""
     asked = False
     while True:
@@ -174,11 +167,11 @@ class RayEngine:
         nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
         share = share_of(sweep.cells, nodes, jobs)
         self.jobs, self.sweep, self.folder, self.shared = share.jobs, sweep, folder, shared
-        self.program = PROGRAM
+        self.program = local.PROGRAM
         self.remote = self.ray.remote(run_task).options(
             num_cpus=share.cpus, num_gpus=share.gpus, max_retries=0, scheduling_strategy="SPREAD"
         )
-        self.running: dict[Any, tuple[CellJob, float]] = {}
+        self.running: dict[Any, tuple[local.CellJob, float]] = {}
         self.asked: float | None = None
         gpus = f" and {share.gpus} GPUs" if share.gpus else ""
         say(
@@ -189,7 +182,7 @@ class RayEngine:
     def free(self) -> bool:
         return len(self.running) < self.jobs
 
-    def start(self, job: CellJob) -> None:
+    def start(self, job: local.CellJob) -> None:
         task = CellTask(
             job=job,
             sweep=self.sweep.id,
@@ -201,7 +194,7 @@ class RayEngine:
         )
         self.running[self.remote.remote(task)] = (job, time.monotonic())
 
-    def ended(self) -> list[tuple[CellJob, Ended, float]]:
+    def ended(self) -> list[tuple[local.CellJob, local.Ended, float]]:
         """Return (job, how it ended, seconds) of tasks that ended; streamed files are written."""
         if not self.running:
             return []
@@ -211,7 +204,7 @@ class RayEngine:
 
     def stop(self) -> None:
         """Ask the tasks to save and end; the longer ago that was, the less politely."""
-        forced = self.asked is not None and time.monotonic() - self.asked > PATIENT_SECONDS
+        forced = self.asked is not None and time.monotonic() - self.asked > local.PATIENT_SECONDS
         if self.asked is None or forced:
             self.asked = time.monotonic()
             for reference in self.running:
@@ -224,15 +217,15 @@ class RayEngine:
         self.running = {}
         self.ray.shutdown()
 
-    def _result(self, reference: Any) -> tuple[CellJob, Ended, float]:
+    def _result(self, reference: Any) -> tuple[local.CellJob, local.Ended, float]:
         job, started = self.running.pop(reference)
         seconds = time.monotonic() - started
         try:
             result = self.ray.get(reference)
         except self.ray.exceptions.OutOfMemoryError as error:
-            return job, Ended(None, lost=f"out of memory: {_first(error)}"), seconds
+            return job, local.Ended(None, lost=f"out of memory: {_first(error)}"), seconds
         except self.ray.exceptions.RayError as error:
-            return job, Ended(None, lost=f"Ray lost it: {_first(error)}"), seconds
+            return job, local.Ended(None, lost=f"Ray lost it: {_first(error)}"), seconds
         receive(job, result)
         return job, result.ended, result.seconds
 
@@ -278,7 +271,7 @@ def share_of(cells: list[SweepCell], nodes: list[dict[str, float]], jobs: int | 
     for each machine.
     """
     nodes = [node for node in nodes if node.get("CPU", 0) >= 1]
-    each, on_gpus = devices_of(cells)
+    each, on_gpus = local.devices_of(cells)
     fitting = sum(int(node.get("GPU", 0)) // each for node in nodes) if on_gpus else 0
     if fitting:
         return Share(jobs or fitting, 1, each)
