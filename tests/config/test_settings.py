@@ -106,3 +106,13 @@ def test_fingerprint_hashes_the_digests():
     assert settings.fingerprint(settings.build_config(), {"train": "a"}) != settings.fingerprint(
         settings.build_config(), {"train": "b"}
     )
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "2026-13-45"])
+def test_values_that_yaml_cannot_read_are_refused_in_a_sentence(tmp_path, text):
+    with pytest.raises(UsageError, match="which is no plain value"):
+        settings.parse_sets([f"rank={text}"])
+    path = tmp_path / "own.yaml"
+    path.write_text(f"rank: {text}")
+    with pytest.raises(UsageError, match="is not valid YAML"):
+        settings.read_config_file(path)
