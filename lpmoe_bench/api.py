@@ -19,6 +19,7 @@ from lpmoe_bench.environment import default_cache, is_offline
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.records.frame import load_records
 from lpmoe_bench.records.store import Found, StoredRecord, find_records
+from method_zoo.errors import ZooError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,7 +49,7 @@ def score(
     pred: np.ndarray | Path | str,
     gt: np.ndarray | Path | str,
     protocol: str = "cod",
-    extra: Sequence[str] = (),
+    extra: str | Sequence[str] = (),
     images: np.ndarray | Path | str | None = None,
 ) -> dict[str, float | None] | ScoreResult:
     """Score maps against masks, as `lpmoe-bench score` does.
@@ -84,7 +85,7 @@ def score(
     from lpmoe_bench.metrics.protocols import get_protocol
     from lpmoe_bench.metrics.scorer import Scorer
 
-    rules = get_protocol(protocol)
+    rules, extra = get_protocol(protocol), _texts(extra)
     kind, other = _kind(pred), _kind(gt)
     if kind != other:
         raise UsageError(f"pred is {kind} and gt is {other}; give two arrays, files or folders")
@@ -108,6 +109,11 @@ def score(
     return scorer.result().scores
 
 
+def _texts(given: str | Sequence[str]) -> list[str]:
+    """Return names, each once; one text is one name."""
+    return [given] if isinstance(given, str) else list(dict.fromkeys(given))
+
+
 def _kind(given: object) -> str:
     if isinstance(given, str | os.PathLike):
         path = Path(given)
@@ -123,8 +129,8 @@ def _eight_bits(values: Any, name: str) -> np.ndarray:
     import numpy as np
 
     array = np.asarray(values)
-    if array.ndim != 2:
-        raise UsageError(f"{name} has shape {array.shape}; it must be (height, width)")
+    if array.ndim != 2 or not array.size:
+        raise UsageError(f"{name} has shape {array.shape}; it must be (height, width), not empty")
     if array.dtype == np.uint8:
         return array
     if array.dtype == bool:
@@ -213,6 +219,8 @@ def run(
     from lpmoe_bench.training.request import RunRequest, refuse_early
 
     file = read_config_file(Path(config)) if isinstance(config, str | os.PathLike) else config
+    if not isinstance(file or {}, Mapping):
+        raise UsageError(f"config is {config!r}; give settings by name, or a YAML file of them")
     if folders is not None and len(folders) != 4:
         raise UsageError(f"folders holds {len(folders)} folders; name all four")
     root = data_root or os.environ.get("LPMOE_BENCH_DATA")
@@ -227,7 +235,10 @@ def run(
         runs=Path(runs),
         offline=is_offline(offline),
     )
-    refuse_early(request)  # before torch is imported
+    try:
+        refuse_early(request)  # before torch is imported
+    except ZooError as error:
+        raise UsageError(str(error)) from None
     from lpmoe_bench.training.run import run_request
 
     return run_request(request, Terminal(quiet), force)
@@ -314,7 +325,7 @@ class Prediction:
 
 
 def predict(
-    run: Run, images: Any, *, tile: str = "never", offline: bool = False
+    run: Run, images: Any, *, tile: str | int = "never", offline: bool = False
 ) -> list[Prediction]:
     """Return the probability maps that a trained run gives images of any size.
 
@@ -348,11 +359,12 @@ def predict(
             given += [(source.file, None) for source in found]
         else:
             array = np.asarray(one)
-            if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+            if array.dtype != np.uint8 or array.shape[2:] != (3,) or not array.size:
                 raise UsageError(
                     f"an image is {array.dtype} {array.shape}; give RGB uint8 (height, width, 3)"
                 )
             given.append((None, array))
+    tile = str(tile)
     side_of(tile, 32)  # a wrong word is said before anything is loaded
     predictor, config = load_predictor(_folder(run), default_cache(), is_offline(offline))
     side = side_of(tile, config.size)
@@ -390,7 +402,7 @@ def compare(
     b: str | Path | StoredRecord | Sequence[StoredRecord],
     *roots: str | Path,
     records: Found | None = None,
-    metrics: Sequence[str] = (),
+    metrics: str | Sequence[str] = (),
     margin: float = 0.005,
 ) -> Report:
     """Compare two methods, paired over seeds and images: A - B, interval, verdict.
@@ -408,11 +420,14 @@ def compare(
         An object with `lines`, one for each test set and metric, and `notes`.
 
     Raises:
-        UsageError: a name is unknown or means several settings.
+        UsageError: a name is unknown or means several settings, a side has no record, or `margin`
+            is not from 0 to 1.
         NotComparableError: the records differ in more than the method.
     """
     from lpmoe_bench.analysis.comparison import choose_records, compare_records
 
+    if not 0 <= margin <= 1:
+        raise UsageError(f"margin is {margin}; it must be from 0 to 1")
     found = records
     if found is None and roots:
         found = find_records([Path(root) for root in roots])
@@ -424,8 +439,11 @@ def compare(
             choose_records(str(side), found) if isinstance(side, str | os.PathLike) else list(side)
         )
 
-    keys = list(dict.fromkeys(metrics))  # twice the same would count twice in Holm
-    return compare_records(chosen(a), chosen(b), keys, margin)
+    sides = chosen(a), chosen(b)
+    if not all(sides):
+        raise UsageError("a side of compare has no record; give a method, a folder or records")
+    # Twice the same metric would count twice in Holm.
+    return compare_records(*sides, _texts(metrics), margin)
 
 
 def check(

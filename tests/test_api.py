@@ -17,7 +17,6 @@ from tiny_runs import draw_data
 import lpmoe_bench
 from lpmoe_bench import api
 from lpmoe_bench.errors import DataError, UsageError
-from method_zoo.errors import ZooError
 
 RECORDS = "results/records"
 COST = (
@@ -178,7 +177,7 @@ def test_a_run_is_trained_once_and_its_settings_are_those_asked_for(trained):
     assert again.record == made.record
     with pytest.raises(UsageError, match="'train\\.lrr'"):
         lpmoe_bench.run(settings, folders=folders, runs=root, quiet=True, **{"train.lrr": 1})
-    with pytest.raises(ZooError, match="'rnak'; did you mean 'rank'"):
+    with pytest.raises(UsageError, match="'rnak'; did you mean 'rank'"):
         lpmoe_bench.run(settings, folders=folders, runs=root, quiet=True, rnak=1)
 
 
@@ -209,3 +208,26 @@ def test_predictions_and_the_model_are_those_that_were_scored(trained):
     assert model(torch.rand(2, 3, 50, 70)).shape == (2, 1, 50, 70)
     with pytest.raises(UsageError, match="RGB uint8"):
         lpmoe_bench.predict(made, image[..., 0])
+
+
+EMPTY = np.zeros((0, 4, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda: lpmoe_bench.run(method="nope"), "unknown method 'nope'"),
+        (lambda: lpmoe_bench.run([1]), "give settings by name"),  # type: ignore[arg-type]
+        (lambda: lpmoe_bench.predict("x", EMPTY), "give RGB uint8"),
+        (lambda: lpmoe_bench.predict("x", [], tile=16), "--tile is '16'"),
+        (lambda: lpmoe_bench.score(EMPTY[..., 0], EMPTY[..., 0]), "not empty"),
+        (lambda: lpmoe_bench.load_records([RECORDS]), "one by one"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_python_may_pass_by_mistake_is_refused_in_a_sentence(call, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        call()
+
+
+def test_one_extra_metric_may_be_one_text():
+    assert "hd95" in lpmoe_bench.score(draw_map(0), draw_mask(0), extra="hd95")

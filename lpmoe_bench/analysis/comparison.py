@@ -10,7 +10,7 @@ from lpmoe_bench.errors import DataError, NotComparableError, UsageError
 from lpmoe_bench.metrics.facts import METRICS, refuse_ambiguous
 from lpmoe_bench.metrics.protocols import PROTOCOLS
 from lpmoe_bench.records.context import context_of, flat, plain
-from lpmoe_bench.records.store import Found, StoredRecord, find_records
+from lpmoe_bench.records.store import ROWS, Found, StoredRecord, find_records
 
 FEWEST_DIGITS = 6  # of a fingerprint that stands for a name
 
@@ -281,6 +281,11 @@ def pair_samples(x: Samples, y: Samples, seeds: Sequence[int], what: str) -> Pai
         NotComparableError: images do not pair, or there is nothing that varies.
     """
     x, y = (side.of(seeds) if seeds else side for side in (x, y))
+    if not (x.images and y.images) and x.images != y.images:
+        raise NotComparableError(
+            f"{what} has no rows of single images on one side: its {ROWS} is missing, or lacks it; "
+            f"restore the file or run again"
+        )
     if x.images != y.images:
         raise NotComparableError(
             f"{what} has rows of {len(x.images)} images against {len(y.images)}, "

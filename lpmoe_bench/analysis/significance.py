@@ -12,12 +12,13 @@ import numpy as np
 
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.metrics.facts import METRICS, OF_COUNTS
-from lpmoe_bench.records.store import ImageRows, StoredRecord, image_rows
+from lpmoe_bench.records.store import RECORD, ROWS, ImageRows, StoredRecord, image_rows
 
 # Scores of several seeds as one matrix, a row a seed and a column an image.
 
 
 COUNTS = ("tp", "fp", "fn", "tn")
+TOLERANCE = 1e-6  # between a score and the mean of its rows
 
 
 class Samples(NamedTuple):
@@ -72,6 +73,12 @@ class SeedRows:
         images = sorted(found[0])
         for one, values in zip(self.stored, found, strict=True):
             if values.keys() != found[0].keys():
+                for folder, own in zip((x.folder for x in self.stored), found, strict=True):
+                    if "" in own:
+                        raise DataError(
+                            f"{folder} has no {metric} of single images of {self.test}: its "
+                            f"{ROWS} is missing, or lacks it; restore the file or run again"
+                        )
                 raise DataError(
                     f"{one.folder} has rows of {len(values)} scored images of {self.test}, "
                     f"{self.stored[0].folder} of {len(images)}, or of others; score both on the "
@@ -93,6 +100,12 @@ class SeedRows:
             return {"": score}
         pairs = zip(rows.images, rows.numbers(metric), strict=True)
         if found := {name: value for name, value in pairs if value is not None}:
+            mean = math.fsum(found.values()) / len(found)
+            if abs(mean - score) > TOLERANCE * max(1.0, abs(score)):
+                raise DataError(
+                    f"{folder} contradicts itself: {metric} on {self.test} is {score:.6f} in "
+                    f"{RECORD} and {mean:.6f} in {ROWS}; restore both files, or run again"
+                )
             return found
         fact = METRICS.get(metric)
         if fact and not fact.per_image and metric in OF_COUNTS:

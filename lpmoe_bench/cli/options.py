@@ -309,9 +309,7 @@ class RecordFilter:
 
     def find(self, roots: Sequence[Path] | None) -> Found:
         """Return those of the records under these folders, or the usual ones, that are left."""
-        from lpmoe_bench.records.store import find_records
-
-        return self.narrow(find_records(roots or None))
+        return self.narrow(readable_records(roots))
 
     def narrow(self, found: Found) -> Found:
         """Return the records that are left; raises UsageError where a filter fits none."""

@@ -65,7 +65,7 @@ def table_command(
         int | None, typer.Option(help="Digits behind the point of scores.", min=0, max=6)
     ] = None,
     percent: Annotated[
-        bool | None, typer.Option("--percent", help="Print fractions in percent.")
+        bool | None, typer.Option("--percent/--no-percent", help="Print fractions in percent.")
     ] = None,
     sd: Annotated[str | None, typer.Option(help="Spread over seeds: none, small or full.")] = None,
     caption: Annotated[str | None, typer.Option(help="Caption of the table.")] = None,
@@ -87,7 +87,7 @@ def table_command(
     from lpmoe_bench.records.context import keep_only, narrow
     from lpmoe_bench.records.store import default_roots, find_records, no_collection
     from lpmoe_bench.tables.formats import format_table
-    from lpmoe_bench.tables.latex import wide_notes
+    from lpmoe_bench.tables.latex import latex_notes
     from lpmoe_bench.tables.style import TableStyle, parse_rename, read_style
     from lpmoe_bench.tables.table import build_table, read_speeds
 
@@ -133,7 +133,7 @@ def table_command(
 
             made = with_verdicts(made, stored, against, margin)
     text = format_table(made, "json" if out.json else format)
-    for note in (*made.notes, *(wide_notes(made) if format == "latex" else ())):
+    for note in (*made.notes, *(latex_notes(made) if format == "latex" else ())):
         out.terminal.note(note)
     if output is None:
         print(text, end="")

@@ -200,8 +200,8 @@ def nest_settings(values: Mapping[str, Any]) -> dict[str, Any]:
 def _read_value(name: str, text: str) -> Any:
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise UsageError(f"--set {name} got '{text}', which is no plain value") from None
+    except (yaml.YAMLError, ValueError, RecursionError):  # such as a date of month 13
+        raise UsageError(f"--set {name} got '{text[:80]}', which is no plain value") from None
     try:  # YAML 1.1 reads 1e-4 as a text
         return float(value) if isinstance(value, str) else value
     except ValueError:
@@ -214,7 +214,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
         layer = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--config {path} could not be read ({error})") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UsageError(
             f"--config {path} is not valid YAML: {' '.join(str(error).split())}"
         ) from None

@@ -5,6 +5,7 @@ Tables, reports and comparisons of one's own start from it. pandas is imported w
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -47,6 +48,9 @@ def load_records(*roots: str | Path, wide: bool = False, **filters: Any) -> pd.D
     """
     import pandas as pd
 
+    for root in roots:
+        if not isinstance(root, str | os.PathLike):
+            raise UsageError(f"a root is {root!r}; give folders one by one: load_records('runs')")
     found = find_records([Path(root) for root in roots] or None)
     for note in found.notes:
         warnings.warn(note, stacklevel=2)

@@ -18,13 +18,24 @@ _SIGNS = {
     "|": r"\textbar{}",
     "±": r"$\pm$",
     "‡": r"$\ddagger$",
+    "\u2212": "$-$",
     **{sign: "\\" + sign for sign in "&%$#_{}"},
 }
+_GREEK = {
+    "αβγδεζηθικλμνξπρςστυφχψω": "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda "
+    "mu nu xi pi rho varsigma sigma tau upsilon phi chi psi omega",
+    "ΓΔΘΛΞΠΣΥΦΨΩ": "Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega",
+}
+for _letters, _names in _GREEK.items():
+    _SIGNS |= {a: rf"$\{b}$" for a, b in zip(_letters, _names.split(), strict=True)}
+# Beyond Latin letters pdflatex knows dashes, quotes, the euro and the trade mark alone.
+_UNKNOWN = re.compile("[^\0-\u017f\u2013-\u203a\u20ac\u2122]")
 
 
 def latex_text(text: str) -> str:
     """Return plain text as LaTeX prints it."""
-    return "".join(_SIGNS.get(sign, sign) for sign in " ".join(text.split()))
+    found = "".join(_SIGNS.get(sign, sign) for sign in " ".join(text.split()))
+    return re.sub("([?!])`", r"\1{}`", found)  # which together are a Spanish sign
 
 
 # Points of width: of the narrower of the usual columns (article has 229, CVPR 237, IEEE 252) and of
@@ -74,10 +85,19 @@ def fit_table(group: Group, style: TableStyle) -> Fit:
     return fit._replace(env=style.env or fit.env)
 
 
-def wide_notes(table: Table) -> list[str]:
-    """Say which tables are wider than their place in the smallest type."""
+def latex_notes(table: Table) -> list[str]:
+    """Say which tables are wider than their place in the smallest type, and what is not printed."""
+    return _notes(table, LatexPrinter.print_all(table))
+
+
+def _notes(table: Table, texts: list[str]) -> list[str]:
     fits = [(group, fit_table(group, table.style)) for group in table.groups]
-    return [
+    lines = [line for text in texts for line in text.split("\n") if not line.startswith("%")]
+    strange = dict.fromkeys(_UNKNOWN.findall("".join(lines)))
+    said = [f"pdflatex may lack {' '.join(strange)}; use lualatex, or --rename"] if strange else []
+    if table.style.env == "none" and table.style.label:
+        said.append(f"--label {table.style.label} is not printed, for --env none has no caption")
+    return said + [
         f"the table of {group.context.test_set or group.caption} is about {fit.width:.0f} points "
         f"wide at 7 points of type, and {fit.env} has {ENVIRONMENTS[fit.env]:.0f}; choose columns "
         f"by --columns, or --sd none"
@@ -93,8 +113,8 @@ def to_latex(table: Table) -> str:
     size is the largest usual one that fits, and nothing is scaled. What is not printed of caption
     and notes stands in comments.
     """
-    notes = [_comment(note) for note in (*table.notes, *wide_notes(table))]
     texts = LatexPrinter.print_all(table)
+    notes = [_comment(note) for note in (*table.notes, *_notes(table, texts))]
     return "\n".join([r"% needs \usepackage{booktabs}", *notes, *texts]) + "\n"
 
 

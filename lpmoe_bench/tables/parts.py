@@ -7,6 +7,7 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from lpmoe_bench.errors import UsageError
@@ -16,6 +17,7 @@ from lpmoe_bench.metrics.protocols import PROTOCOLS
 from lpmoe_bench.records.context import Context
 from lpmoe_bench.records.model import Record
 from lpmoe_bench.tables.style import TableStyle
+from method_zoo.errors import unknown
 
 if TYPE_CHECKING:
     from lpmoe_bench.analysis.significance import Comparison
@@ -109,7 +111,13 @@ def exact_columns(keys: Sequence[str], more: Sequence[str] = ()) -> list[str] | 
     if list(keys) == ["all"] or all(key in COSTS for key in keys):
         return None
     known = {*(column.key for column in PARAMETERS), SEEDS, *COSTS, *more, *known_metrics()}
-    require("column", keys, known, metrics=True)
+    for key in keys:
+        if key not in known:
+            refuse_ambiguous(key)
+            near = get_close_matches(key.casefold(), known_metrics())
+            usual = known.difference(known_metrics()).union(near)
+            words = f"{unknown('column', key, usual)}, and metrics: lpmoe-bench list metrics"
+            raise UsageError(words)
     return list(keys)
 
 

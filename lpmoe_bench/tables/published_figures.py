@@ -198,5 +198,5 @@ def _read(path: Path) -> _File:
         text = first["msg"].removeprefix("Value error, ")
         place = ".".join(str(part) for part in first["loc"])
         raise DataError(f"{path}: {place}: {text[:1].lower()}{text[1:]}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         raise DataError(f"{path} cannot be read ({' '.join(str(error).split())})") from None

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.records.context import Context, decoder_text, flat, own_settings, plain, test_facts
 from lpmoe_bench.records.model import Record
 from lpmoe_bench.tables.parts import EMPTY, Cell, CellCounts, Column, Group, Row, ShortNote, require
@@ -57,7 +58,15 @@ def newest(records: list[Record]) -> list[Record]:
     newest: dict[tuple[str, str, int | None], Record] = {}
     # A later record takes the place of an earlier one, which `footer` counts.
     for record in sorted(records, key=lambda record: record.created):
-        newest[record.method.name, record.fingerprint, record.seed] = record
+        key = record.method.name, record.fingerprint, record.seed
+        if (old := newest.get(key)) and old.created == record.created:
+            both = old.scores.keys() & record.scores.keys()
+            if any(old.scores[test] != record.scores[test] for test in both):
+                raise DataError(
+                    f"two records of {record.id} were both made {record.created}, with other "
+                    f"scores, so none is the newest; remove the copy that was changed"
+                )
+        newest[key] = record
     return list(newest.values())
 
 
@@ -94,7 +103,13 @@ def row_labels(records: Sequence[Record], rename: Mapping[str, str]) -> list[str
     """
     alike: dict[str, list[int]] = {}
     for place, method in enumerate(record.method for record in records):
-        title = rename.get(method.name) or rename.get(method.title) or method.title
+        new = {rename[name] for name in (method.name, method.title) if rename.get(name)}
+        if len(new) > 1:
+            raise UsageError(
+                f"{method.name} and {method.title} are one method, and --rename has the texts "
+                f"{' and '.join(map(repr, sorted(new)))} for it; give one"
+            )
+        title = next(iter(new), method.title)
         alike.setdefault(title, []).append(place)
     usual, labels = usual_decoder(records), [""] * len(records)
     for title, places in alike.items():

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from lpmoe_bench.errors import DataError, UsageError
 from method_zoo.errors import unknown
+
+# What to write where a value is of the wrong form, by pydantic's name of the error.
+HINTS = {
+    "string_pattern_mismatch": "write letters, digits and _ : . / - alone, such as tab:results",
+    "string_too_short": "write a text, or leave it out",
+    "list_type": "write names with commas, such as n, mae",
+    "dict_type": "write names with their texts, such as {lora: Ours}",
+    "string_type": "write a text, in quotes where it looks like a number",
+}
 
 
 class TableStyle(BaseModel):
@@ -30,7 +39,7 @@ class TableStyle(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     columns: list[str] = []
-    rename: dict[str, str] = {}
+    rename: dict[str, Annotated[str, Field(min_length=1)]] = {}
     order: list[str] = []
     digits: int | None = Field(default=None, ge=0, le=6)
     percent: bool = False
@@ -40,11 +49,22 @@ class TableStyle(BaseModel):
     env: Literal["table", "table*", "none"] | None = None
     notes: Literal["none", "short", "full"] | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_null(cls, content: Any) -> Any:
+        """Take an option that a file leaves empty for one that is not given."""
+        if not isinstance(content, dict):
+            return content
+        return {k: v for k, v in content.items() if v is not None or k not in cls.model_fields}
+
     @field_validator("columns", "order", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        """Allow one text with commas, as the command line has it."""
-        return [one.strip() for one in value.split(",")] if isinstance(value, str) else value
+        """Allow one text with commas, as the command line has it, and keep each name once."""
+        names = [one.strip() for one in value.split(",")] if isinstance(value, str) else value
+        if not isinstance(names, list | tuple) or not all(isinstance(one, str) for one in names):
+            return names
+        return list(dict.fromkeys(filter(None, names)))
 
     def changed(self, **given: Any) -> TableStyle:
         """Return the style with these options in place of its own.
@@ -74,20 +94,22 @@ def read_style(path: Path) -> TableStyle:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         return TableStyle.model_validate({} if content is None else content)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        text = " ".join(str(error).split())
-        raise DataError(f"--style {path} cannot be read ({text}); write it as YAML") from None
     except ValidationError as error:
         raise DataError(f"--style {path}: {_sentence(error, '')}") from None
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        text = " ".join(str(error).split())
+        raise DataError(f"--style {path} cannot be read ({text}); write it as YAML") from None
 
 
 def parse_rename(texts: Iterable[str]) -> dict[str, str]:
     """Read NAME=TEXT for each; raises UsageError for another form."""
     found = {}
     for text in texts:
-        name, equals, new = text.partition("=")
-        if not (name and equals):
+        name, _, new = (part.strip() for part in text.partition("="))
+        if not (name and new):
             raise UsageError(f"--rename got '{text}'; write it as name=text, such as lora=Ours")
+        if found.get(name, new) != new:
+            raise UsageError(f"--rename has two texts for {name}; give one")
         found[name] = new
     return found
 
@@ -100,4 +122,6 @@ def _sentence(error: ValidationError, dashes: str) -> str:
     if not name:
         return "it holds no options by name; write lines such as digits: 2"
     place = dashes + ".".join(map(str, first["loc"]))
+    if first["type"] in HINTS:
+        return f"{place} is {first['input']!r}; {HINTS[first['type']]}"
     return f"{place} is {first['input']!r}: {first['msg'][:1].lower()}{first['msg'][1:]}"

@@ -141,7 +141,7 @@ def build_table(
         The tables, in the order of what they have in common, and notes on them.
 
     Raises:
-        DataError: there is no record.
+        DataError: there is no record, or two of one second have other scores.
         UsageError: a name is unknown, or the choice leaves no record.
     """
     parts.require("thing a table may mix", across, ACROSS)

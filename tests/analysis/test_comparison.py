@@ -8,9 +8,11 @@ import pytest
 from sample_records import record
 from typer.testing import CliRunner
 
+import lpmoe_bench
 from lpmoe_bench.analysis.comparison import choose_records, compare_records
 from lpmoe_bench.analysis.significance import samples
 from lpmoe_bench.cli.app import app
+from lpmoe_bench.cli.options import RecordFilter
 from lpmoe_bench.errors import DataError, NotComparableError, UsageError
 from lpmoe_bench.records.store import StoredRecord, find_records, write_record
 from lpmoe_bench.tables.table import build_table
@@ -209,3 +211,39 @@ def test_maps_of_no_seed_are_not_told_to_run_more_seeds(tmp_path):
     b = [stored(tmp_path / "b", "vpt", seed) for seed in range(3)]
     (line,) = compare_records(a, b, ["mae"]).lines
     assert (line.result.verdict, line.result.seeds_needed) == ("inconclusive", None)
+
+
+def test_a_score_that_is_not_the_mean_of_its_rows_is_refused(tmp_path):
+    one, other = stored(tmp_path), stored(tmp_path, "vpt")
+    edited = one.record.model_copy(update={"scores": {"CAMO": {"s_measure": 0.9}}})
+    with pytest.raises(DataError, match=r"lora-0 contradicts itself: .*run.json .*per_image.csv"):
+        compare_records([StoredRecord(one.folder, edited)], [other], ["s_measure"])
+
+
+@pytest.mark.parametrize("seeds", [(0,), (0, 1)])
+def test_rows_that_are_gone_are_said(tmp_path, seeds):
+    a, b = ([stored(tmp_path, name, seed) for seed in seeds] for name in ("lora", "vpt"))
+    (a[0].folder / "per_image.csv").unlink()
+    with pytest.raises((DataError, NotComparableError), match=r"per_image.csv is missing"):
+        compare_records(a, b, ["s_measure"])
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [({"margin": m}, "from 0 to 1") for m in (-3, 5, float("nan"))] + [({}, "has no record")],
+)
+def test_what_python_may_ask_for_is_checked_as_options_are(tmp_path, given, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        lpmoe_bench.compare([], [], tmp_path, **given)
+
+
+def test_one_metric_may_be_one_text(tmp_path):
+    a, b = stored(tmp_path), stored(tmp_path, "vpt", shift=0.1)
+    assert [x.metric for x in lpmoe_bench.compare(a, b, metrics="mae").lines] == ["mae"]
+
+
+def test_a_filter_of_records_that_cannot_be_read_says_so(tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "run.json").write_text("{")
+    with pytest.raises(DataError, match="no record can be read"):
+        RecordFilter(task=["cod"]).find([tmp_path])

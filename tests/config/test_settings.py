@@ -115,3 +115,13 @@ def test_a_bare_name_is_a_setting_of_the_run_or_an_option_of_the_method():
         "options": {"rank": 8, "seed": 1},  # VeRA has an option of that name
         "train": {"lr": 1},
     }
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "2026-13-45"])
+def test_values_that_yaml_cannot_read_are_refused_in_a_sentence(tmp_path, text):
+    with pytest.raises(UsageError, match="which is no plain value"):
+        settings.parse_sets([f"rank={text}"])
+    path = tmp_path / "own.yaml"
+    path.write_text(f"rank: {text}")
+    with pytest.raises(UsageError, match="is not valid YAML"):
+        settings.read_config_file(path)

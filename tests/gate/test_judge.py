@@ -156,7 +156,9 @@ def test_a_score_that_is_missing_never_passes(tmp_path):
         outcome, lines = judged(baseline, tmp_path / str(number))
         assert lines["mae"].verdict == "not comparable"
         assert outcome.exit_code(strict=False) == 5
-    store(tmp_path / "worse", 0, scores={"s_measure": 0.2})  # a regression weighs more
+    low = draw(0) - 0.5
+    store(tmp_path / "worse", 0, values=low, scores={"s_measure": float(low.mean())})
+    # A regression weighs more.
     assert judged(baseline, tmp_path / "worse")[0].exit_code(strict=False) == 10
 
 

@@ -11,7 +11,7 @@ from sample_records import record
 from table_samples import BOTH, judged, nasty, of_two, own, three, three_methods
 
 from lpmoe_bench.tables.formats import format_table, to_html, to_latex
-from lpmoe_bench.tables.latex import wide_notes
+from lpmoe_bench.tables.latex import latex_notes
 from lpmoe_bench.tables.parts import CellCounts
 from lpmoe_bench.tables.published_figures import load_published
 from lpmoe_bench.tables.style import TableStyle
@@ -173,7 +173,7 @@ def test_up_to_eight_columns_are_read_in_seven_points_and_stay_within_the_line(
 ):
     records = [record(name, seed) for name in ("lora", "vpt") for seed in (0, 1)]
     table = build_table(records, style=LOOKS[look])
-    assert wide_notes(table) == []
+    assert latex_notes(table) == []
     found = compiled(table, kind=kind)
     assert "Overfull \\hbox" not in found.said
     # IEEEtran sets the small capitals of its own captions in 6.4 points.
@@ -183,7 +183,7 @@ def test_up_to_eight_columns_are_read_in_seven_points_and_stay_within_the_line(
 @pytest.mark.latex
 def test_what_is_wider_than_a_page_is_said_and_not_scaled(compiled):
     wide = build_table([of_two(), of_two("vpt")], group="task", columns=["all"])
-    (note,) = wide_notes(wide)
+    (note,) = latex_notes(wide)
     assert "choose columns by --columns" in note
     assert f"% {note}" in to_latex(wide)
     assert "resizebox" not in to_latex(wide)
@@ -205,3 +205,16 @@ def test_every_published_table_compiles(compiled):
 def test_a_name_after_the_end_of_a_row_is_no_argument(title):
     records = [of_two(method={"name": "lora", "title": title}), of_two("vpt")]
     assert f"{{{title[0]}}}{title[1:]} & " in to_latex(build_table(records))
+
+
+def test_signs_that_pdflatex_lacks_are_mathematics_or_said():
+    title = "\u03b1-net \u2212 ?` \u6df1"
+    table = build_table([record(method={"name": "lora", "title": title})])
+    text = to_latex(table)
+    assert "$\\alpha$-net $-$ ?{}`" in text
+    assert latex_notes(table) == ["pdflatex may lack \u6df1; use lualatex, or --rename"]
+
+
+def test_a_label_without_an_environment_is_said():
+    table = build_table([record()], style=TableStyle(env="none", label="tab:a"))
+    assert "% --label tab:a is not printed, for --env none has no caption" in to_latex(table)

@@ -9,7 +9,7 @@ from lpmoe_bench.cli.app import app
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.records.store import write_record
 from lpmoe_bench.tables.formats import to_csv, to_html, to_latex, to_markdown
-from lpmoe_bench.tables.style import TableStyle, read_style
+from lpmoe_bench.tables.style import TableStyle, parse_rename, read_style
 from lpmoe_bench.tables.table import build_table
 
 TWO = [record(name, seed) for name in ("lora", "vpt") for seed in (0, 1)]
@@ -142,7 +142,9 @@ def test_a_style_file_makes_the_same_table_again(tmp_path):
         ("captoin: x", "unknown option of a table 'captoin'; did you mean 'caption'"),
         ("digits: 9", "digits is 9: input should be less than or equal to 6"),
         ("sd: tiny", "sd is 'tiny': input should be 'none', 'small' or 'full'"),
-        ("label: a}b", "label is 'a}b'"),
+        ("label: a}b", "label is 'a}b'; write letters, digits and"),
+        ("columns: 3", "columns is 3; write names with commas"),
+        ("[" * 100_000, "cannot be read"),
         ("- a", "it holds no options by name; write lines such as digits: 2"),
         ("a: [", "cannot be read"),
     ],
@@ -184,3 +186,35 @@ def test_one_seed_is_never_bold_over_several():
     (one,) = build_table([*several[:2], record("decoder_only", scores=scores(0.9))]).groups
     assert {cell.mark for row in one.rows for cell in row.cells} == {""}
     assert any("None is marked as best" in line for line in one.footer)
+
+
+def test_names_given_twice_or_empty_count_once():
+    assert TableStyle(columns="mae,,mae").columns == ["mae"]
+    assert TableStyle.model_validate({"columns": None, "rename": None}) == TableStyle()
+
+
+@pytest.mark.parametrize(
+    ("texts", "sentence"),
+    [(["lora="], "write it as name=text"), (["lora=A", "lora=B"], "two texts for lora")],
+)
+def test_a_new_name_is_one_text(texts, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        parse_rename(texts)
+
+
+def test_a_method_has_one_new_name():
+    with pytest.raises(UsageError, match="lora and LoRA are one method"):
+        look(rename={"lora": "A", "LoRA": "B"})
+
+
+def test_an_unknown_column_is_answered_with_columns():
+    with pytest.raises(UsageError, match=r"known: decoder_parameters, .*list metrics"):
+        look(columns=["nonsense"])
+
+
+def test_percent_of_a_style_can_be_switched_off(tmp_path):
+    write_record(tmp_path / "runs" / "one", record(), [])
+    (tmp_path / "a.yaml").write_text("percent: true")
+    command = ["table", str(tmp_path / "runs"), "--style", str(tmp_path / "a.yaml")]
+    assert "| 75.0 |" in CliRunner().invoke(app, command).stdout
+    assert "| 0.750 |" in CliRunner().invoke(app, [*command, "--no-percent"]).stdout

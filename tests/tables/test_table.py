@@ -310,3 +310,9 @@ def test_a_file_of_something_else_is_refused_in_a_sentence(tmp_path, text):
 
 def test_the_published_speeds_can_be_read():
     assert len(read_speeds(ROOT / "results" / "speed" / "cpu.json").rows) >= 26
+
+
+def test_two_records_of_one_second_with_other_scores_are_refused():
+    with pytest.raises(DataError, match="none is the newest"):
+        build_table([record(scores=scores(0.9)), record(scores=scores(0.1))])
+    assert len(build_table([record(), record()]).groups[0].rows) == 1
