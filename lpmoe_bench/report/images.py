@@ -16,7 +16,7 @@ from lpmoe_bench.errors import BenchError, DataError, UsageError
 from lpmoe_bench.metrics import engine, protocols
 from lpmoe_bench.metrics import facts as metric_facts
 from lpmoe_bench.records import context, model
-from lpmoe_bench.records.store import ROWS, StoredRecord, read_rows, recall_places
+from lpmoe_bench.records.store import ROWS, StoredRecord, image_rows, recall_places
 from lpmoe_bench.report import plots
 from lpmoe_bench.report.contents import ReportRow, ReportTable
 from lpmoe_bench.scoring import plan, views, work
@@ -82,11 +82,19 @@ def read_table_scores(table: ReportTable) -> TableScores | None:
 
 def read_values(folder: Path, test: str, metric: metric_facts.Metric) -> pd.DataFrame:
     """Return `value` and foreground `share` of each image that a record has of a test set."""
-    rows = read_rows(folder / ROWS)
-    rows = {row["image"]: row for row in rows if row.get("dataset") == test and row.get("image")}
+    read = image_rows(folder, test)
+    if read is None:
+        raise DataError(f"{folder / ROWS} does not exist; the record has no such rows")
+    wanted = (metric.key, *views.Counts._fields, "foreground_share")
+    columns = {name: read.numbers(name) for name in wanted}
+    rows = {
+        image: dict(zip(columns, values, strict=True))
+        for image, *values in zip(read.images, *columns.values(), strict=True)
+        if image
+    }
     found = {
         "value": [views.image_value(row, metric.key) for row in rows.values()],
-        "share": [row.get("foreground_share") for row in rows.values()],
+        "share": [row["foreground_share"] for row in rows.values()],
     }
     return pd.DataFrame(found, index=list(rows), dtype=float)
 
