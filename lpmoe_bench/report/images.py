@@ -185,6 +185,8 @@ def parse_maps(texts: Iterable[str], option: str = "--maps") -> dict[str, Path]:
             )
         if not Path(folder).is_dir():
             raise UsageError(f"{option} {name}: {folder} is no folder; name one that holds maps")
+        if name in found:
+            raise UsageError(f"{option} names {name} twice; give each folder a name of its own")
         found[name] = Path(folder)
     return found
 
@@ -234,6 +236,9 @@ def find_test_set(source: SetSource, stored: Sequence[StoredRecord], test: str) 
         found = _open(source, first.record.task, stored, facts)
     except BenchError as error:
         raise DataError(f"images of {test} could not be opened: {error}") from None
+    gone = gone_places(stored, test)
+    if gone and (found is None or found.split.digest != facts.digest):
+        raise DataError(f"{gone}; name it with --images and --gt of `figure`, or move it back")
     if found is None:
         where = "in the data root" if source.root else "here: name the data root with --data-root"
         raise DataError(f"the images of {test} are not found {where}")
@@ -243,6 +248,15 @@ def find_test_set(source: SetSource, stored: Sequence[StoredRecord], test: str) 
             f"({found.split.digest[:8]} against {facts.digest[:8]})"
         )
     return found
+
+
+def gone_places(stored: Iterable[StoredRecord], test: str, maps: bool = False) -> str:
+    """Say which folder of images and masks, or of maps, records remember that is gone; or ``."""
+    for one in stored:
+        pictures, masks, own = recall_places(one.folder, test, there=False)
+        if gone := own if maps else masks or pictures:
+            return f"{gone}, remembered for {test}, is not there any more"
+    return ""
 
 
 def _open(
@@ -397,10 +411,11 @@ def embedded_picture(pixels: np.ndarray, alt: str) -> dict[str, Any]:
     if scale < 1:
         size = tuple(max(1, round(side * scale)) for side in pixels.shape[1::-1])
         pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    kind = "png"
+    kind, quality = "png", []
     if pixels.ndim == 3:
         kind, pixels = "jpeg", np.ascontiguousarray(pixels[..., ::-1])
-    data = cv2.imencode(f".{kind}", pixels, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
+        quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    data = cv2.imencode(f".{kind}", pixels, quality)[1]
     text = base64.b64encode(data.tobytes()).decode()
     height, width = pixels.shape[:2]
     source = f"data:image/{kind};base64,{text}"
