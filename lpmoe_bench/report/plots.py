@@ -83,7 +83,9 @@ def _made_axes(
     figure = Figure(figsize=(width, height), dpi=72)
     FigureCanvasAgg(figure)  # measures texts; there is no display, and no state of pyplot
     inside = (width - left - right) / width, (height - bottom - top) / height
-    return figure.add_axes((left / width, bottom / height, *inside))
+    axes = figure.add_axes((left / width, bottom / height, *inside))
+    axes.yaxis.set_label_coords(0, 0.5)  # there is none, but its place would be measured each time
+    return axes
 
 
 @dataclass
