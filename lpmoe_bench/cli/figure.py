@@ -49,8 +49,9 @@ def figure_command(
     """Draw image, mask and the maps of methods side by side, of a task or of your own folders."""
     from lpmoe_bench.data.registry import load_registry
     from lpmoe_bench.environment import default_cache
+    from lpmoe_bench.errors import UsageError
     from lpmoe_bench.records.context import narrow
-    from lpmoe_bench.records.store import Found
+    from lpmoe_bench.records.store import RECORD, Found
     from lpmoe_bench.report import contents, figure, plots
     from lpmoe_bench.report.images import SetSource, parse_maps
 
@@ -60,12 +61,21 @@ def figure_command(
     named = parse_maps((text for text in sources or [] if "=" in text), "a source")
     roots = [Path(text) for text in sources or [] if "=" not in text]
     found, (settings, tasks, methods, tests) = Found([], []), kept.parsed()
+    if tests and (gt or places.embedded):
+        raise UsageError("--test-set is of records; leave it away with --gt or --embedded")
+    for option, several in (("--task", tasks), ("--test-set", tests)):
+        if several[1:]:
+            raise UsageError(f"a figure shows one test set; {option} names {', '.join(several)}")
     if roots or not named:
-        own = gt or places.embedded  # which no record needs to name
-        found = narrow(options.readable_records(roots), (), tasks, methods, () if own else tests)
-    choice = contents.Selection(
-        tasks[0] if tasks else None, tests[0] if tests else None, metric, only=settings
-    )
+        found = narrow(options.readable_records(roots), (), tasks, methods, tests)
+        found = narrow(found, settings)
+        for root in roots:
+            if next(root.rglob(RECORD), None) is None:
+                raise UsageError(
+                    f"{root} holds no record; name a folder of records, or a folder of maps as "
+                    f"NAME={root}"
+                )
+    choice = contents.Selection(tasks[0] if tasks else None, tests[0] if tests else None, metric)
     cache = default_cache()
 
     def load(folder: Path):

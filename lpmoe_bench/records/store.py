@@ -337,11 +337,12 @@ def remember_places(folder: Path, test: str, places: Places) -> None:
         write_atomically(folder / PLACES, text + "\n")
 
 
-def recall_places(folder: Path, test: str) -> Places:
-    """Return the folders that a record remembers of a test set, those alone that are there."""
+def recall_places(folder: Path, test: str, there: bool = True) -> Places:
+    """Return the folders that a record remembers of a test set: `there` for those that are, else
+    those that are not there any more."""
     found = _read_places(folder).get(test, {})
     paths = {key: Path(found[key]) for key in Places._fields if isinstance(found.get(key), str)}
-    return Places(**{key: path for key, path in paths.items() if path.is_dir()})
+    return Places(**{key: path for key, path in paths.items() if path.is_dir() is there})
 
 
 def common_folder(files: Iterable[Path]) -> Path | None:
@@ -353,7 +354,7 @@ def common_folder(files: Iterable[Path]) -> Path | None:
 def _read_places(folder: Path) -> dict[str, dict[str, str]]:
     try:
         found = json.loads((folder / PLACES).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # none, or damaged: then nothing is remembered
+    except (OSError, ValueError, RecursionError):  # none, or damaged: nothing is remembered
         return {}
     pairs = found.items() if isinstance(found, dict) else ()
     return {test: places for test, places in pairs if isinstance(places, dict)}

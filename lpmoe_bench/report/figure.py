@@ -20,6 +20,7 @@ from lpmoe_bench.metrics import engine, facts, protocols
 from lpmoe_bench.records.store import ADAPTER_FILE, ROWS, Found, StoredRecord
 from lpmoe_bench.report import contents, images, plots
 from lpmoe_bench.scoring import plan, views
+from lpmoe_bench.tables.rows import row_labels
 from method_zoo.errors import unknown
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 ORDERS = ("disagreement", "worst", "even")  # of rows; else names of images
 SHOWN = ("maps", "overlays", "errors")
 FORMATS = (".pdf", ".png", ".svg")
+CROP = r"(?:(.*)=)?(\d{1,6}),(\d{1,6}),0*([1-9]\d{0,5}),0*([1-9]\d{0,5})"
+WIDEST = 60  # inches of a page
 MOST_METHODS = 12  # columns that a page holds
 GAP, TITLE, LEGEND, SCORE = 0.04, 0.2, 0.22, 0.14  # inches
 Box = tuple[int, int, int, int]
@@ -120,9 +123,7 @@ def gather_figure(request: FigureRequest) -> FigureData:
         DataError: images or maps are not found.
     """
     stored, protocol = request.found.stored, None
-    rows: dict[str, list[StoredRecord]] = {}
-    for one in stored:
-        rows.setdefault(one.record.method.title, []).append(one)
+    rows = _by_label(stored)
     if request.masks is None and request.images is not None:
         raise UsageError("--images names a folder of images; name that of their masks with --gt")
     if request.masks is not None:
@@ -152,6 +153,9 @@ def gather_figure(request: FigureRequest) -> FigureData:
     data.sources += [_of_folder(data, *named) for named in request.folders.items()]
     if without := [title for title, one in found.items() if one is None]:
         data.notes.append(f"no maps are kept of {', '.join(without)}, and no trained weights")
+        lost = (one for title in without for one in rows[title])
+        if gone := images.gone_places(lost, test.label, maps=True):
+            data.notes[-1] += f" ({gone})"
     if not data.sources:
         raise DataError(
             f"no maps of {data.test.label} are found: {data.notes[-1] if data.notes else 'none'}; "
@@ -159,6 +163,15 @@ def gather_figure(request: FigureRequest) -> FigureData:
             f"of maps as NAME=FOLDER"
         )
     return data
+
+
+def _by_label(stored: Sequence[StoredRecord]) -> dict[str, list[StoredRecord]]:
+    """Return the records of each method and fingerprint by the label that a table gives them."""
+    groups: dict[tuple[str, str], list[StoredRecord]] = {}
+    for one in stored:
+        groups.setdefault((one.record.method.name, one.record.fingerprint), []).append(one)
+    labels = row_labels([seeds[0].record for seeds in groups.values()], {})
+    return dict(zip(labels, groups.values(), strict=True))
 
 
 def _drawn(request: FigureRequest) -> TestSet:
@@ -237,7 +250,7 @@ def parse_crops(texts: Sequence[str]) -> tuple[dict[str, Box], bool]:
     """Read X,Y,W,H of all images, NAME=X,Y,W,H of one, and `object`; raises UsageError."""
     crops: dict[str, Box] = {}
     for text in texts:
-        found = re.fullmatch(r"(?:(.*)=)?(\d+),(\d+),0*([1-9]\d*),0*([1-9]\d*)", text)
+        found = re.fullmatch(CROP, text, re.ASCII)
         if found:
             x, y, width, height = map(int, found.groups()[1:])
             crops[found[1] or ""] = (x, y, width, height)
@@ -272,10 +285,19 @@ def draw_figure(
     for path in outputs:
         if path.suffix.lower() not in FORMATS:
             raise UsageError(f"{path} ends with none of {', '.join(FORMATS)}; name one of them")
+    if not look.show:
+        raise UsageError(f"--show names nothing; name some of {', '.join(SHOWN)}")
+    if not 1 <= look.width <= WIDEST:  # nor what is no number
+        raise UsageError(f"--width got {look.width:g}; it is 1 to {WIDEST} inches")
+    for name in filter(None, look.crops):
+        if name not in data.test.masks:
+            raise UsageError(unknown(f"image of {data.test.label}", name, data.test.masks))
     for one in look.show:
         if one not in SHOWN:
             raise UsageError(unknown("thing to show of a map", one, SHOWN))
     names = _choose(data, rows, count)
+    if unused := [name for name in look.crops if name and name not in names]:
+        data.notes.append(f"--crop of {', '.join(unused)} is of no row that is shown")
     lines = [_line(data, name, look) for name in names]
     titles = ["mask", *(source.title for source in data.sources)]
     titles = ["image"] * (len(lines[0][0]) > len(titles)) + titles
@@ -291,6 +313,8 @@ def _choose(data: FigureData, rows: str, count: int) -> list[str]:
     sources = data.sources
     if rows not in ORDERS:
         names = [name.strip() for name in rows.split(",") if name.strip()]
+        if not names:
+            raise UsageError(f"--rows names no image; name some, or one of {', '.join(ORDERS)}")
         for name in names:
             if name not in data.test.masks:
                 raise UsageError(unknown(f"image of {data.test.label}", name, data.test.masks))

@@ -16,7 +16,7 @@ from lpmoe_bench.errors import BenchError, DataError, UsageError
 from lpmoe_bench.metrics import engine, protocols
 from lpmoe_bench.metrics import facts as metric_facts
 from lpmoe_bench.records import context, model
-from lpmoe_bench.records.store import ROWS, StoredRecord, read_rows, recall_places
+from lpmoe_bench.records.store import ROWS, StoredRecord, image_rows, recall_places
 from lpmoe_bench.report import plots
 from lpmoe_bench.report.contents import ReportRow, ReportTable
 from lpmoe_bench.scoring import plan, views, work
@@ -82,11 +82,19 @@ def read_table_scores(table: ReportTable) -> TableScores | None:
 
 def read_values(folder: Path, test: str, metric: metric_facts.Metric) -> pd.DataFrame:
     """Return `value` and foreground `share` of each image that a record has of a test set."""
-    rows = read_rows(folder / ROWS)
-    rows = {row["image"]: row for row in rows if row.get("dataset") == test and row.get("image")}
+    read = image_rows(folder, test)
+    if read is None:
+        raise DataError(f"{folder / ROWS} does not exist; the record has no such rows")
+    wanted = (metric.key, *views.Counts._fields, "foreground_share")
+    columns = {name: read.numbers(name) for name in wanted}
+    rows = {
+        image: dict(zip(columns, values, strict=True))
+        for image, *values in zip(read.images, *columns.values(), strict=True)
+        if image
+    }
     found = {
         "value": [views.image_value(row, metric.key) for row in rows.values()],
-        "share": [row.get("foreground_share") for row in rows.values()],
+        "share": [row["foreground_share"] for row in rows.values()],
     }
     return pd.DataFrame(found, index=list(rows), dtype=float)
 
@@ -177,6 +185,8 @@ def parse_maps(texts: Iterable[str], option: str = "--maps") -> dict[str, Path]:
             )
         if not Path(folder).is_dir():
             raise UsageError(f"{option} {name}: {folder} is no folder; name one that holds maps")
+        if name in found:
+            raise UsageError(f"{option} names {name} twice; give each folder a name of its own")
         found[name] = Path(folder)
     return found
 
@@ -226,6 +236,9 @@ def find_test_set(source: SetSource, stored: Sequence[StoredRecord], test: str) 
         found = _open(source, first.record.task, stored, facts)
     except BenchError as error:
         raise DataError(f"images of {test} could not be opened: {error}") from None
+    gone = gone_places(stored, test)
+    if gone and (found is None or found.split.digest != facts.digest):
+        raise DataError(f"{gone}; name it with --images and --gt of `figure`, or move it back")
     if found is None:
         where = "in the data root" if source.root else "here: name the data root with --data-root"
         raise DataError(f"the images of {test} are not found {where}")
@@ -235,6 +248,15 @@ def find_test_set(source: SetSource, stored: Sequence[StoredRecord], test: str) 
             f"({found.split.digest[:8]} against {facts.digest[:8]})"
         )
     return found
+
+
+def gone_places(stored: Iterable[StoredRecord], test: str, maps: bool = False) -> str:
+    """Say which folder of images and masks, or of maps, records remember that is gone; or ``."""
+    for one in stored:
+        pictures, masks, own = recall_places(one.folder, test, there=False)
+        if gone := own if maps else masks or pictures:
+            return f"{gone}, remembered for {test}, is not there any more"
+    return ""
 
 
 def _open(
@@ -389,10 +411,11 @@ def embedded_picture(pixels: np.ndarray, alt: str) -> dict[str, Any]:
     if scale < 1:
         size = tuple(max(1, round(side * scale)) for side in pixels.shape[1::-1])
         pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    kind = "png"
+    kind, quality = "png", []
     if pixels.ndim == 3:
         kind, pixels = "jpeg", np.ascontiguousarray(pixels[..., ::-1])
-    data = cv2.imencode(f".{kind}", pixels, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
+        quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    data = cv2.imencode(f".{kind}", pixels, quality)[1]
     text = base64.b64encode(data.tobytes()).decode()
     height, width = pixels.shape[:2]
     source = f"data:image/{kind};base64,{text}"

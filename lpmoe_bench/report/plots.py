@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -44,15 +45,38 @@ def plot_style() -> Iterator[None]:
     """Draw within this as all plots here look; letters that no font has are no warning."""
     from matplotlib import rc_context
 
+    _made_axes.cache_clear()  # those of another style
     with rc_context(fname=STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")
         yield
 
 
-def new_axes(
+def new_axes(*inches: float) -> Any:
+    """Return empty axes in a figure of their own, with 5 ticks at most.
+
+    The next call with the same sizes empties them again: a plot is written before that.
+
+    Args:
+        inches: width and height, and the margins left, bottom, right and top.
+    """
+    from matplotlib.transforms import Bbox
+
+    axes = _made_axes(*inches)
+    legend = axes.get_legend()
+    for artist in [*axes.lines, *axes.collections, *axes.texts, *([legend] if legend else [])]:
+        artist.remove()
+    axes.dataLim = Bbox.null()
+    axes.set(title="", xlabel="", xscale="linear", yscale="linear")
+    axes.set(xlim=(0, 1), ylim=(0, 1), autoscale_on=True)  # what was, would alter roundings
+    axes.locator_params(nbins=5)
+    return axes
+
+
+@lru_cache
+def _made_axes(
     width: float, height: float, left: float, bottom: float, right: float, top: float
 ) -> Any:
-    """Return axes in a figure of their own; all in inches, the last four are margins."""
+    # Ticks and their labels take longer to make than all else in a plot: they are made once.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -60,7 +84,7 @@ def new_axes(
     FigureCanvasAgg(figure)  # measures texts; there is no display, and no state of pyplot
     inside = (width - left - right) / width, (height - bottom - top) / height
     axes = figure.add_axes((left / width, bottom / height, *inside))
-    axes.locator_params(nbins=5)
+    axes.yaxis.set_label_coords(0, 0.5)  # there is none, but its place would be measured each time
     return axes
 
 

@@ -74,9 +74,10 @@ def seed_curve(rows: Iterable[dict[str, Any]], key: str) -> pd.Series:
     """Return the values by step where there are any; of a long curve the means of equal parts."""
     found = pd.DataFrame(rows, columns=["step", key], dtype=float).dropna()
     found = found.drop_duplicates("step", keep="last")
-    part = np.arange(len(found)) // max(1, math.ceil(len(found) / MOST_POINTS))
-    means = found.groupby(part).agg({"step": "last", key: "mean"})
-    return pd.Series(means.set_index("step")[key])
+    if len(found) > MOST_POINTS:
+        part = np.arange(len(found)) // math.ceil(len(found) / MOST_POINTS)
+        found = found.groupby(part).agg({"step": "last", key: "mean"})
+    return pd.Series(found.set_index("step")[key])
 
 
 def mean_of_seeds(curves: Sequence[pd.Series]) -> pd.Series:

@@ -14,6 +14,7 @@ from tiny_runs import arguments, call, draw_data, draw_pairs, only_run
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.records.store import Places, recall_places, remember_places
 from lpmoe_bench.report.figure import FigureLook, _part, parse_crops
+from lpmoe_bench.report.images import embedded_picture
 
 SIZE = (60, 80)
 
@@ -105,10 +106,26 @@ def test_what_is_wrong_is_one_sentence(own):
         ([*NAMED, *FOLDERS, "--show", "mapps"], 2, "did you mean 'maps'"),
         ([*NAMED, *FOLDERS, "-o", "f.gif"], 2, "f.gif ends with none of .pdf, .png, .svg"),
         (NAMED, 2, "name the images with --images and --gt"),
+        (["Sharp=maps/Sharp", "maps/Late", *FOLDERS], 2, "holds no record; name a folder of rec"),
+        (["maps"], 2, "maps holds no record"),
+        ([*NAMED, "Late=maps/Sharp", *FOLDERS], 2, "names Late twice"),
+        ([*NAMED, *FOLDERS, "--crop", "nosuch=0,0,5,5"], 2, "'nosuch'"),
+        ([*NAMED, *FOLDERS, "--crop", f"{'9' * 5000},0,5,5"], 2, "--crop got"),
+        ([*NAMED, *FOLDERS, "--crop", "²,0,5,5"], 2, "--crop got"),
+        ([*NAMED, *FOLDERS, "--show", ""], 2, "--show names nothing"),
+        ([*NAMED, *FOLDERS, "--rows", ","], 2, "--rows names no image"),
+        ([*NAMED, *FOLDERS, "--rows", ""], 2, "--rows names no image"),
+        ([*NAMED, *FOLDERS, "--width", "inf"], 2, "it is 1 to 60 inches"),
+        ([*NAMED, *FOLDERS, "--width", "100000"], 2, "it is 1 to 60 inches"),
+        ([*NAMED, *FOLDERS, "--test-set", "nix"], 2, "--test-set is of records"),
+        (["--task", "cod,sod"], 2, "--task names cod, sod"),
+        (["--test-set", "a", "--test-set", "b"], 2, "--test-set names a, b"),
     ):
         done = call(["figure", *more])
         assert (done.code, words in done.stderr) == (code, True), done.stderr
         assert "Traceback" not in done.stderr
+    crop = ["--crop", "001=0,0,5,5", "--rows", "000", "-o", "f.png"]
+    assert "--crop of 001 is of no row" in call(["figure", *NAMED, *FOLDERS, *crop]).stderr
     (own / "other").mkdir()
     cv2.imwrite(str(own / "other" / "x.png"), np.zeros(SIZE, np.uint8))
     done = call(["figure", "Other=other", *FOLDERS])
@@ -131,8 +148,14 @@ def test_scored_folders_are_remembered_and_found(own):
     cv2.imwrite(str(own / "test" / "images" / "000.png"), np.zeros((*SIZE, 3), np.uint8))
     text = report(own / "runs", own / "page")
     assert "are others than those that were scored" in text
-    shutil.rmtree(own / "test")
-    assert "No pictures" in report(own / "runs", own / "page")
+    shutil.move(own / "test", own / "moved")
+    gone = f"{own / 'test' / 'masks'}, remembered for own/test, is not there any more"
+    assert f"No pictures: {gone}" in report(own / "runs", own / "page")
+    done = call(["figure", "runs"])
+    assert (done.code, gone in done.stderr) == (DataError.exit_code, True)
+    shutil.move(own / "maps" / "Late", own / "late")
+    done = call(["figure", "runs", "--images", "moved/images", "--gt", "moved/masks"])
+    assert "maps/Late, remembered for own/test, is not there any more" in done.stderr
 
 
 def test_a_run_remembers_its_own_folders_and_predicts_what_it_scored(own):
@@ -163,7 +186,7 @@ def test_a_run_remembers_its_own_folders_and_predicts_what_it_scored(own):
 def test_damaged_places_are_none(tmp_path):
     remember_places(tmp_path, "own/test", Places(tmp_path, tmp_path / "gone"))
     assert recall_places(tmp_path, "own/test") == Places(tmp_path)
-    for text in ("{", "[]", '{"own/test": 3}', '{"own/test": {"images": 3}}'):
+    for text in ("{", "[]", '{"own/test": 3}', '{"own/test": {"images": 3}}', "[" * 100_000):
         (tmp_path / "places.json").write_text(text)
         assert recall_places(tmp_path, "own/test") == Places()
 
@@ -179,3 +202,23 @@ def test_records_without_maps_say_how_to_keep_them(tmp_path):
         DataError.exit_code,
         True,
     )
+
+
+def test_settings_choose_runs_and_each_has_a_column_on_own_folders(own):
+    kept = ["--set", "train.epochs=1", "--set", "runtime.save_predictions=true", "--set"]
+    for rank in ("2", "4"):
+        made = arguments(own, own / "runs", *kept, f"rank={rank}")
+        assert call(made).code == 0
+    drawn = ["figure", "runs", "--json", "--count", "1", "-o", "f.png", *FOLDERS]
+    for only, titles in (
+        ([], ["LoRA (rank=2)", "LoRA (rank=4)"]),
+        (["--only", "options.rank=4"], ["LoRA"]),
+    ):
+        done = call([*drawn, *only])
+        assert (done.code, json.loads(done.stdout or "{}").get("methods")) == (0, titles)
+
+
+@pytest.mark.parametrize("shape", [(9, 9), (9, 9, 3)])
+def test_pictures_of_a_page_make_no_warning(shape, capfd):
+    embedded_picture(np.zeros(shape, np.uint8), "")
+    assert capfd.readouterr() == ("", "")

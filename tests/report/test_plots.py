@@ -280,3 +280,15 @@ def test_the_most_disputed_images_by_hand(tmp_path):
     spreads = (found.max(axis=1) - found.min(axis=1)).round(6)
     assert spreads.to_dict() == {"i0": 0.8, "i2": 0.5}
     assert scores.rows[found.loc["i2"].idxmax()].label == "VPT"
+
+
+@pytest.mark.parametrize("key", ["trainable_parameters", "method_parameters"])
+def test_axes_that_are_used_again_keep_nothing_of_the_plot_before(tmp_path, five, key):
+    costed(tmp_path / "other", "none", 0.2, 0, 40.0)
+    costed(tmp_path / "other", "most", 0.3, 9_000_000, 50.0)
+    plane, (other,) = plane_of(five, key), tables(tmp_path / "other")
+    with plots.plot_style():
+        first = plots.to_svg(pareto.draw_pareto(plane), "a")
+        for cost in ("method_parameters", "images_per_second"):
+            plots.to_svg(pareto.draw_pareto(plane_of(other, cost)), "a")
+        assert plots.to_svg(pareto.draw_pareto(plane), "a") == first

@@ -21,7 +21,7 @@ from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.metrics.engine import quick_score
 from lpmoe_bench.metrics.protocols import COD
 from lpmoe_bench.records.context import keep_only, parse_only
-from lpmoe_bench.records.store import find_records, read_record, read_rows, write_record
+from lpmoe_bench.records.store import find_records, image_rows, read_record, read_rows, write_record
 from lpmoe_bench.report.contents import Selection, gather_contents
 from lpmoe_bench.report.plots import clean
 
@@ -176,7 +176,8 @@ def test_hundreds_of_records_stay_a_page(tmp_path):
 def test_twice_the_rows_are_twice_the_work(tmp_path, monkeypatch):
     read = []
     monkeypatch.setattr(
-        "lpmoe_bench.report.images.read_rows", lambda path: read.append(path) or read_rows(path)
+        "lpmoe_bench.report.images.image_rows",
+        lambda folder, test: read.append(folder) or image_rows(folder, test),
     )
     grown = []
     for count in (15, 30):
