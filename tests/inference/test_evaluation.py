@@ -203,7 +203,7 @@ def test_a_training_list_that_is_not_here_is_said(place, tmp_path):
 @pytest.mark.parametrize(
     ("more", "code", "sentence"),
     [
-        ([], 2, "name a test set with --data"),
+        ([], 2, "name a test set with --test-set"),
         (["--data", "disks"], 2, "did you mean 'discs'"),
         (["--data", "discs/tset"], 2, "did you mean 'test'"),
         (["--data", "absent"], 3, "is not found under"),
