@@ -22,6 +22,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import fmean
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = ROOT / "results/records/cod/lora/dinov2_small_imgfocus/41d3b80aaace-s0"
@@ -72,7 +73,6 @@ def write_records(folder: Path, count: int) -> None:
     place, kept = header.index("dataset"), []
     for test in content["scores"]:
         kept += [row for row in rows if row[place] == test][:10]
-    table = "\n".join(",".join(row) for row in [header, *kept]) + "\n"
     for number in range(count):
         setting, seed = divmod(number, SEEDS)
         changed = json.loads(json.dumps(content))
@@ -81,14 +81,20 @@ def write_records(folder: Path, count: int) -> None:
         changed["config"]["train"] |= {"lr": 1e-3 * (1 + setting)}
         if setting == 0:
             changed["method"] |= {"title": "lr0"}  # the row that --against means
-        for scores in changed["scores"].values():
-            for key, value in scores.items():
-                scores[key] = value and value * (1 - 1e-5 * ((setting * 7 + seed * 3) % 100))
+        factor = 1 - 1e-5 * ((setting * 7 + seed * 3) % 100)
+        lines = [",".join(header)]
+        for test, scores in changed["scores"].items():
+            own = [dict(zip(header, row, strict=True)) for row in kept if row[place] == test]
+            for key in scores.keys() & set(header):  # the mean of its rows, as a record has it
+                for row in own:
+                    row[key] = row[key] and repr(float(row[key]) * factor)
+                scores[key] = fmean(float(row[key]) for row in own if row[key])
+            lines += [",".join(row.values()) for row in own]
         for one in changed["counts"].values():
             one |= {"images": 10, "scored": 10, "expected": 10}
         target = folder / "cod" / "lora" / f"{setting:012d}-s{seed}"
         target.mkdir(parents=True)
-        (target / "per_image.csv").write_text(table, encoding="utf-8")
+        (target / "per_image.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
         (target / "run.json").write_text(json.dumps(changed), encoding="utf-8")
 
 
