@@ -1,8 +1,11 @@
 """This machine: where a result was made, and what its environment variables ask for."""
 
+import gc
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
@@ -25,6 +28,21 @@ class Environment(BaseModel):
     git_sha: str | None = None
     git_dirty: bool | None = None
     version: str
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Make many small objects without a search for circles among them.
+
+    Records and pairs have none, and each search would walk over all of those that are there.
+    """
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def default_cache() -> Path:

@@ -65,9 +65,9 @@ def check_pin_command(
     out: options.Output,
 ) -> None:
     """Write a baseline from records: scores of every seed, spread, parameters, FLOPs, speed."""
+    from lpmoe_bench.environment import no_collection
     from lpmoe_bench.gate import pin
     from lpmoe_bench.gate.baseline import Policy, write_baseline
-    from lpmoe_bench.records.store import no_collection
 
     if baseline.exists():
         raise UsageError(
@@ -107,9 +107,9 @@ def check_command(
 ) -> None:
     """Judge candidate records: pass, improved, inconclusive, not comparable or regressed."""
     import lpmoe_bench
+    from lpmoe_bench.environment import no_collection
     from lpmoe_bench.gate import outputs
     from lpmoe_bench.gate.baseline import read_baseline
-    from lpmoe_bench.records.store import no_collection
 
     # The same filters for both sides: else pins of other methods would be missing candidates.
     with no_collection():

@@ -83,9 +83,10 @@ def table_command(
     out: options.Output,
 ) -> None:
     """Print a comparison table of records: Markdown, LaTeX, CSV or HTML."""
+    from lpmoe_bench.environment import no_collection
     from lpmoe_bench.files import write_atomically
     from lpmoe_bench.records.context import keep_only, narrow
-    from lpmoe_bench.records.store import default_roots, find_records, no_collection
+    from lpmoe_bench.records.store import default_roots, find_records
     from lpmoe_bench.tables.formats import format_table
     from lpmoe_bench.tables.latex import latex_notes
     from lpmoe_bench.tables.style import TableStyle, parse_rename, read_style

@@ -1,11 +1,9 @@
 """Images and their masks, matched by name, and where the splits of a data set keep them."""
 
 import csv
-import gc
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from os.path import isfile
 from pathlib import Path
@@ -14,6 +12,7 @@ import numpy as np
 
 from lpmoe_bench.data.images import THRESHOLD, read_image, read_mask
 from lpmoe_bench.data.registry import Dataset, Layout
+from lpmoe_bench.environment import no_collection
 from lpmoe_bench.errors import DataError
 
 # Images and their masks, matched by name.
@@ -35,20 +34,7 @@ class Pair:
     mask: Path
 
 
-@contextmanager
-def uncollected() -> Iterator[None]:
-    """Make many small objects without a search for cycles among them: there are none, and looking
-    takes as long as making them."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
-@uncollected()
+@no_collection()
 def find_pairs(
     images: Path,
     masks: Path,

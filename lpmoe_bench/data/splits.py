@@ -16,7 +16,8 @@ from typing import Any, NamedTuple, TypeGuard, TypeVar
 
 from lpmoe_bench.console import OnProgress
 from lpmoe_bench.data.images import inspect_mask, read_image, read_mask
-from lpmoe_bench.data.pairs import Pair, check_sizes, shown, uncollected
+from lpmoe_bench.data.pairs import Pair, check_sizes, shown
+from lpmoe_bench.environment import no_collection
 from lpmoe_bench.errors import DataError, ResourceError
 from lpmoe_bench.files import sha256_file, write_atomically
 
@@ -71,7 +72,7 @@ class Manifest:
         rest; what was read until then is kept.
         """
         pairs = list(pairs)
-        with uncollected():
+        with no_collection():
             # Stamped before anything is read: a file that changes meanwhile has another stamp the
             # next time, and what was read of it is not believed then.
             stamps = [_stamp(one) if self.file is not None else "" for one in pairs]
@@ -133,7 +134,7 @@ def _stamp(pair: Pair) -> str:
     )
 
 
-@uncollected()
+@no_collection()
 def _load(file: Path) -> dict[str, list[Any]]:
     """Return the rows of a manifest; none when there is no sound one."""
     try:

@@ -1,7 +1,6 @@
 """Records on disk: run.json, per_image.csv, curve.csv; the lock of a run, and what is published."""
 
 import csv
-import gc
 import io
 import json
 import math
@@ -12,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lpmoe_bench.environment import no_collection
 from lpmoe_bench.errors import DataError, ResourceError, UsageError
 from lpmoe_bench.files import hold_lock, write_atomically, write_failure
 from lpmoe_bench.records.model import Record, parse_record_text, record_folder
@@ -189,19 +189,6 @@ def find_records(roots: Iterable[Path] | None = None) -> Found:
                 f"left out: {len(faults)} records for one reason, such as {first}: {faults[0][1]}"
             )
     return found
-
-
-@contextmanager
-def no_collection() -> Iterator[None]:
-    """Pause the search for circles of objects: records have none, and each search would walk over
-    all of those that were read."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
 
 
 def _folders(root: Path):

@@ -9,11 +9,11 @@ from typing import Any
 
 from lpmoe_bench import __version__
 from lpmoe_bench.console import VERDICT_STYLES
+from lpmoe_bench.environment import no_collection
 from lpmoe_bench.metrics.facts import METRICS
 from lpmoe_bench.metrics.protocols import PROTOCOLS
 from lpmoe_bench.records.context import context_text, decoder_text
 from lpmoe_bench.records.model import Record, SplitFacts
-from lpmoe_bench.records.store import no_collection
 from lpmoe_bench.report import images, pareto, plots, training, verdicts
 from lpmoe_bench.report.contents import ReportContents, ReportTable
 from lpmoe_bench.tables.parts import PARAMETERS, Column

@@ -151,9 +151,7 @@ def test_two_processes_train_as_one(data, tmp_path):
     )
 
 
-@pytest.mark.parametrize(
-    "stop", [1, 5, *(pytest.param(step, marks=pytest.mark.slow) for step in (4, 6, 9))]
-)
+@pytest.mark.parametrize("stop", [1, 4, 5, 6, 9])
 def test_lpmoe_resumes_from_any_step(data, tmp_path_factory, tmp_path, stop, monkeypatch):
     """BatchNorm, drop path and the best state are resumed too: 5 steps an epoch, 2 epochs."""
     more = ["--method", "lpmoe", "--set", "train.batch=4", "--set", "train.validation=0.2"]
