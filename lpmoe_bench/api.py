@@ -403,7 +403,11 @@ def compare(
     *roots: str | Path,
     records: Found | None = None,
     metrics: str | Sequence[str] = (),
-    margin: float = 0.005,
+    margin: float | str | Sequence[str] | None = None,
+    groups: str | Path | None = None,
+    family: str = "set",
+    looks: int = 1,
+    over: str = "",
 ) -> Report:
     """Compare two methods, paired over seeds and images: A - B, interval, verdict.
 
@@ -414,7 +418,13 @@ def compare(
             `results/records/`.
         records: what `find_records` found, in place of roots.
         metrics: by default the protocol's headline.
-        margin: differences below it are equal; in units of the score.
+        margin: differences within it are equal: a number in units of the score, a share of `b`'s
+            such as "5%", or "mae=5%" for one metric; by default each metric's own.
+        groups: a CSV of image,group: images that vary together, such as frames of one video.
+        family: what Holm's correction runs over: all methods beside `b` on one test set, or with
+            "table" on all test sets.
+        looks: how often the question is asked, with more seeds each time.
+        over: "task" for one answer over all test sets as well, in `tasks`.
 
     Returns:
         An object with `lines`, one for each test set and metric, and `notes`.
@@ -422,15 +432,21 @@ def compare(
     Raises:
         UsageError: a name is unknown or means several settings, a side has no record, or `margin`
             is not from 0 to 1.
+        DataError: rows or groups cannot be read.
         NotComparableError: the records differ in more than the method.
     """
     from lpmoe_bench.analysis.comparison import choose_records, compare_records
+    from lpmoe_bench.analysis.groups import GroupSource
+    from lpmoe_bench.analysis.pairing import Rules
+    from lpmoe_bench.metrics.facts import parse_margins
 
-    if not 0 <= margin <= 1:
-        raise UsageError(f"margin is {margin}; it must be from 0 to 1")
+    source = GroupSource(Path(groups) if groups else None)
+    rules = Rules(parse_margins(margin), source, family, looks)
     found = records
     if found is None and roots:
         found = find_records([Path(root) for root in roots])
+    elif found is None and any(isinstance(s, str) and not Path(s).is_dir() for s in (a, b)):
+        found = find_records()
 
     def chosen(side: Any) -> list[StoredRecord]:
         if isinstance(side, StoredRecord):
@@ -443,7 +459,8 @@ def compare(
     if not all(sides):
         raise UsageError("a side of compare has no record; give a method, a folder or records")
     # Twice the same metric would count twice in Holm.
-    return compare_records(*sides, _texts(metrics), margin)
+    among = found.stored if found else []
+    return compare_records(*sides, _texts(metrics), rules, among, over)
 
 
 def check(

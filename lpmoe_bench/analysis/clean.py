@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import product
 from typing import Any
 
-from lpmoe_bench.analysis.significance import COUNTS
+from lpmoe_bench.analysis.samples import COUNTS
 from lpmoe_bench.data.audit.groups import Audit
 from lpmoe_bench.metrics.facts import METRICS, OF_COUNTS
 from lpmoe_bench.metrics.formulas import Counts

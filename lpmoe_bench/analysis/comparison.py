@@ -1,25 +1,43 @@
-"""Two methods' records, paired over seeds and images: differences, intervals, verdicts."""
+"""Two methods on every test set that they share: differences, intervals, verdicts, one answer."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lpmoe_bench.analysis import significance
-from lpmoe_bench.analysis.significance import Comparison, Samples, SeedRows, Spread
+from lpmoe_bench.analysis.groups import FEW_GROUPS
+from lpmoe_bench.analysis.over_sets import TaskAnswer, answer_over_sets
+from lpmoe_bench.analysis.pairing import (
+    PairedRows,
+    Rules,
+    common_seeds,
+    judge_paired,
+    listed_seeds,
+    pair_rows,
+    rows_beside,
+)
+from lpmoe_bench.analysis.planning import seeds_needed
+from lpmoe_bench.analysis.samples import SeedRows
+from lpmoe_bench.analysis.significance import FEWEST_SEEDS, Comparison
 from lpmoe_bench.errors import DataError, NotComparableError, UsageError
 from lpmoe_bench.metrics.facts import METRICS, refuse_ambiguous
 from lpmoe_bench.metrics.protocols import PROTOCOLS
-from lpmoe_bench.records.context import context_of, flat, plain
-from lpmoe_bench.records.store import ROWS, Found, StoredRecord, find_records
+from lpmoe_bench.records.context import all_training_images, context_of, flat, plain
+from lpmoe_bench.records.store import Found, StoredRecord, find_records
 
 FEWEST_DIGITS = 6  # of a fingerprint that stands for a name
+OVER = ("", "task")
+
+
+# The answer of `compare`: two methods on every test set and by every metric.
 
 
 @dataclass(frozen=True)
 class ComparisonLine:
     """One metric on one test set: means of A and of B, and the comparison A - B.
 
-    a_sd, b_sd: standard deviations over the seeds in common, n - 1; None for one seed.
+    a_sd, b_sd: standard deviations over the seeds in common, n - 1; None for one seed. groups: such
+    as "5 sequences" where these vary and not single images. seeds_needed: how many would settle an
+    inconclusive line; None where none would, or where it is settled.
     """
 
     test_set: str
@@ -29,17 +47,141 @@ class ComparisonLine:
     a_sd: float | None
     b_sd: float | None
     result: Comparison
+    groups: str = ""
+    seeds_needed: int | None = None
 
 
 @dataclass(frozen=True)
 class Report:
-    """All lines of one comparison; `notes` say what a reader of the verdicts must know."""
+    """All lines of one comparison; `notes` say what a reader of the verdicts must know.
+
+    tasks: one answer over all test sets for each metric, where that was asked for.
+    """
 
     a: str
     b: str
     seeds: tuple[int, ...]
     lines: tuple[ComparisonLine, ...]
     notes: tuple[str, ...]
+    tasks: tuple[TaskAnswer, ...] = ()
+
+
+def compare_records(
+    a: Sequence[StoredRecord],
+    b: Sequence[StoredRecord],
+    metrics: Sequence[str] | None = None,
+    rules: Rules | None = None,
+    among: Sequence[StoredRecord] = (),
+    over: str = "",
+) -> Report:
+    """Compare two methods on every test set they share; A - B.
+
+    Args:
+        a: the records of one setting of a method.
+        b: those of the reference.
+        metrics: their keys; by default the protocol's headline.
+        rules: how differences are judged.
+        among: all records given, whose other methods count in the families.
+        over: "task" for one answer over all test sets beside the lines of each.
+
+    Raises:
+        NotComparableError: with what differs.
+        DataError: rows do not pair.
+    """
+    rules = rules or Rules()
+    if over not in OVER:
+        raise UsageError.unknown("thing to answer over", over, OVER[1:])
+    pairs, others = [], []
+    sides = [(test, *_of_test(a, b, test)) for test in _tests(a, b)]
+    for test, x, y in sides:
+        keys = list(_keys(x, y, test, metrics))
+        one, two = SeedRows(x, test), SeedRows(y, test)
+        pairs += [pair_rows(one, two, key, rules.groups) for key in keys]
+        others += _rivals(x, two, keys, [*among, *a, *b], rules)
+    rules.groups.require_use()
+    seeds = tuple(sorted({seed for pair in pairs for seed in pair.seeds}))
+    results = judge_paired([*pairs, *others], rules)[: len(pairs)]
+    lines = tuple(
+        ComparisonLine(
+            pair.test,
+            pair.metric,
+            pair.a.mean,
+            pair.b.mean,
+            pair.a.sd,
+            pair.b.sd,
+            result,
+            pair.groups.text if pair.groups else "",
+            seeds_needed(result) if result.verdict == "inconclusive" and pair.seeds else None,
+        )
+        for pair, result in zip(pairs, results, strict=True)
+    )
+    titles = [side[0].record.method.title for side in (a, b)]
+    notes = [*_notes_on_seeds(a, b, seeds), *_notes_on_units(pairs)]
+    a = list({s.folder: s for _, x, _ in sides for s in x}.values())
+    b = list({s.folder: s for _, _, y in sides for s in y}.values())
+    for title, side in zip(titles, (a, b), strict=True):
+        if dirty := sum(bool(s.record.environment.git_dirty) for s in side):
+            text = f"{dirty} records of {title} were made by code that differs from its commit"
+            notes.append(text)
+    tasks = tuple(_over_task(pairs, rules)) if over else ()
+    return Report(titles[0], titles[1], seeds, lines, tuple(notes), tasks)
+
+
+def _over_task(pairs: Sequence[PairedRows], rules: Rules) -> Iterator[TaskAnswer]:
+    """Yield one answer for each metric that was compared."""
+    for metric in dict.fromkeys(pair.metric for pair in pairs):
+        own = [pair for pair in pairs if pair.metric == metric]
+        margin = rules.margins.of(metric).of(sum(pair.b.mean for pair in own) / len(own))
+        yield answer_over_sets(own, margin, METRICS[metric].higher_is_better)
+
+
+def _rivals(
+    a: Sequence[StoredRecord],
+    reference: SeedRows,
+    keys: Sequence[str],
+    among: Sequence[StoredRecord],
+    rules: Rules,
+) -> Iterator[PairedRows]:
+    """Yield the other methods of a table less its reference, as far as they pair with it."""
+    runs = [one for one in (*reference.stored, *a) if one.record.kind != "score"]
+    context = context_of((runs or reference.stored)[0].record, reference.test)
+    both = {(s.record.method.name, s.record.fingerprint) for s in (*a, *reference.stored)}
+    for key, stored in rows_beside(among, context).items():
+        rows = SeedRows(stored, reference.test)
+        for metric in keys if key not in both else ():
+            try:
+                yield pair_rows(rows, reference, metric, rules.groups)
+            except (NotComparableError, DataError):
+                continue  # a table says why it has no verdict there
+
+
+def _notes_on_seeds(
+    a: Sequence[StoredRecord], b: Sequence[StoredRecord], seeds: Sequence[int]
+) -> Iterator[str]:
+    for side in (a, b) if seeds else ():  # maps of no known seed have no partner to begin with
+        if single := {s.record.seed for s in side} - {None, *seeds}:
+            title, left = side[0].record.method.title, listed_seeds(single)
+            yield f"{title} also has seed {left}, left out: the other has none to pair"
+    if len(seeds) == 1:
+        yield "one seed: intervals and p are of these very models on other images of this kind"
+    elif 1 < len(seeds) < FEWEST_SEEDS:
+        yield "two seeds give intervals and no verdict: run a third"
+    if len(seeds) > 1 and all(all_training_images(s.record) for s in (*a, *b)):
+        yield (
+            "every seed trains on all training images (less the part kept for validation): the "
+            "spread over seeds holds nothing of another choice of images"
+        )
+
+
+def _notes_on_units(pairs: Sequence[PairedRows]) -> Iterator[str]:
+    if any(pair.spread.units == 1 for pair in pairs):
+        yield "metrics without rows an image vary over seeds alone: the images count as fixed"
+    grouped = {pair.test: pair.groups for pair in pairs if pair.groups}
+    for test, groups in grouped.items():
+        text = f"{test}: {groups.text} vary, not single images"
+        yield text + (
+            f"; fewer than {FEW_GROUPS} resolve little" if groups.count < FEW_GROUPS else ""
+        )
 
 
 def choose_records(name: str, found: Found | None) -> list[StoredRecord]:
@@ -103,69 +245,6 @@ def _is_meant(stored: StoredRecord, name: str) -> bool:
     return whole or name in (record.method.name, record.method.title)
 
 
-def compare_records(
-    a: Sequence[StoredRecord],
-    b: Sequence[StoredRecord],
-    metrics: Sequence[str] | None = None,
-    margin: float = 0.0,
-) -> Report:
-    """Compare two methods on every test set they share; A - B, Holm over all lines.
-
-    Raises NotComparableError naming what differs, DataError where rows do not pair.
-    """
-    sides = [(test, *_of_test(a, b, test)) for test in _tests(a, b)]
-    pairs = []
-    for test, x, y in sides:
-        one, two = SeedRows(x, test), SeedRows(y, test)
-        pairs += [(test, key, pair_rows(one, two, key)) for key in _keys(x, y, test, metrics)]
-    seeds = tuple(sorted({seed for *_, pair in pairs for seed in pair.seeds}))
-    ups = [METRICS[key].higher_is_better for _, key, _ in pairs]
-    results = judge_paired([pair for *_, pair in pairs], ups, margin)
-    lines = tuple(
-        ComparisonLine(test, key, pair.a.mean, pair.b.mean, pair.a.sd, pair.b.sd, result)
-        for (test, key, pair), result in zip(pairs, results, strict=True)
-    )
-    notes = []
-    for side in (a, b) if seeds else ():  # maps of no known seed have no partner to begin with
-        if single := {s.record.seed for s in side} - {None, *seeds}:
-            title = side[0].record.method.title
-            text = f"{title} also has seed {_list(single)}, left out: the other has none to pair"
-            notes.append(text)
-    a = list({s.folder: s for _, x, _ in sides for s in x}.values())
-    b = list({s.folder: s for _, _, y in sides for s in y}.values())
-    if len(seeds) == 1:
-        notes.append(
-            "one seed: intervals and p are of these very models on other images of this kind"
-        )
-    elif len(seeds) == 2:
-        notes.append("two seeds: the intervals are wide, and cover a little less than they promise")
-    if any(line.result.spread.images == 1 for line in lines):
-        text = "metrics without rows an image vary over seeds alone: the images count as fixed"
-        notes.append(text)
-    titles = [side[0].record.method.title for side in (a, b)]
-    for title, side in zip(titles, (a, b), strict=True):
-        if dirty := sum(bool(s.record.environment.git_dirty) for s in side):
-            text = f"{dirty} records of {title} were made by code that differs from its commit"
-            notes.append(text)
-    return Report(titles[0], titles[1], seeds, lines, tuple(notes))
-
-
-def common_seeds(a: Sequence[StoredRecord], b: Sequence[StoredRecord]) -> tuple[int, ...]:
-    """Return the seeds of both sides, sorted; raises NotComparableError where there is none."""
-    own, other = ({s.record.seed for s in side} for side in (a, b))
-    common = sorted(seed for seed in own & other if seed is not None)
-    if not common and own != {None} and other != {None}:
-        raise NotComparableError(
-            f"the two have no seed in common ({_list(own)} against {_list(other)}): "
-            f"run the same seeds of both"
-        )
-    return tuple(common)
-
-
-def _list(seeds: set[int | None]) -> str:
-    return ", ".join(str(seed) for seed in sorted(seeds, key=lambda seed: (seed is None, seed)))
-
-
 def _tests(a: Sequence[StoredRecord], b: Sequence[StoredRecord]) -> list[str]:
     """Return the test sets that both sides have, in the order of the first."""
     own, other = (list(dict.fromkeys(t for s in side for t in s.record.scores)) for side in (a, b))
@@ -224,101 +303,3 @@ def _check_context(a: StoredRecord, b: StoredRecord, test: str) -> None:
     if wrong:
         facts = (f"{name.replace('_', ' ')} {one[name]} against {other[name]}" for name in wrong)
         raise NotComparableError(f"the two are not comparable on {test}: {'; '.join(facts)}")
-
-
-@dataclass(frozen=True)
-class PairedRows:
-    """Two rows on one test set by one metric: values on the seeds and images in common, and how
-    their difference A - B varies. seeds: none where a side is maps of no known seed."""
-
-    seeds: tuple[int, ...]
-    a: Samples
-    b: Samples
-    spread: Spread
-
-
-def pair_up(
-    a: Sequence[StoredRecord], b: Sequence[StoredRecord], test: str, key: str
-) -> PairedRows:
-    """Pair two rows, over seeds and images.
-
-    Args:
-        a: the records of one row, one a seed.
-        b: those of the other.
-        test: the test set.
-        key: the metric.
-
-    Returns:
-        What `judge_paired` judges.
-
-    Raises:
-        NotComparableError: seeds or images do not pair.
-        DataError: rows cannot be read, or a record lacks the metric.
-    """
-    return pair_rows(SeedRows(a, test), SeedRows(b, test), key)
-
-
-def pair_rows(a: SeedRows, b: SeedRows, key: str) -> PairedRows:
-    """Pair two rows as `pair_up` does, for who pairs one of them with many or by many metrics."""
-    seeds = common_seeds(a.stored, b.stored)
-    x, y = (side.of(seeds).samples(key) for side in (a, b))
-    return pair_samples(x, y, seeds, f"{key} on {a.test}")
-
-
-def pair_samples(x: Samples, y: Samples, seeds: Sequence[int], what: str) -> PairedRows:
-    """Pair the values of two rows, for who compares many rows and reads each of them once.
-
-    Args:
-        x: the values of one row.
-        y: those of the other.
-        seeds: those in common, of which both have values; none for maps of no known seed.
-        what: the metric and test set, for errors.
-
-    Returns:
-        What `judge_paired` judges.
-
-    Raises:
-        NotComparableError: images do not pair, or there is nothing that varies.
-    """
-    x, y = (side.of(seeds) if seeds else side for side in (x, y))
-    if not (x.images and y.images) and x.images != y.images:
-        raise NotComparableError(
-            f"{what} has no rows of single images on one side: its {ROWS} is missing, or lacks it; "
-            f"restore the file or run again"
-        )
-    if x.images != y.images:
-        raise NotComparableError(
-            f"{what} has rows of {len(x.images)} images against {len(y.images)}, "
-            f"or of others: score both on the same images"
-        )
-    # Images that are hard for one are hard for the other: their difference varies far less.
-    difference = x.values - y.values
-    if difference.size < 2:
-        raise NotComparableError(
-            f"{what} is one number of one seed: it has no spread; run more seeds"
-        )
-    return PairedRows(tuple(seeds), x, y, significance.spread_of(difference))
-
-
-def judge_paired(
-    pairs: Sequence[PairedRows], higher_is_better: Sequence[bool], margin: float
-) -> list[Comparison]:
-    """Judge pairs of rows: the one place from which `table`, `report` and `compare` have verdicts.
-
-    Two methods of one seed stay inconclusive, since luck may have made the difference. Maps of no
-    known seed are judged as the very models that they are, since no other seed is asked about.
-
-    Args:
-        pairs: all that are judged together, which Holm's correction runs over.
-        higher_is_better: for each, whether a positive difference is better.
-        margin: differences within it are equal; in units of the score.
-
-    Returns:
-        One comparison for each pair; `significance.settling` says what would settle it.
-    """
-    return significance.compare_paired(
-        [pair.spread for pair in pairs],
-        margin,
-        higher_is_better=higher_is_better,
-        models=[not pair.seeds for pair in pairs],
-    )

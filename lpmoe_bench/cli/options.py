@@ -30,6 +30,7 @@ from method_zoo.options import list_methods
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from lpmoe_bench.analysis.pairing import Rules
     from lpmoe_bench.data.registry import Registry
     from lpmoe_bench.records.store import Found
 
@@ -289,6 +290,38 @@ class Output:
         for name, text in rows:
             print(f"{name:<{width}}  " + text.replace("\n", "\n" + " " * (width + 2)))
         return None
+
+
+@dataclass(frozen=True)
+class VerdictOptions:
+    """How differences of methods are judged."""
+
+    margin: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Differences within it are equal: .005, 5% of the reference, or mae=5%.",
+            show_default="each metric's own",
+        ),
+    ] = None
+    groups: Annotated[
+        Path | None,
+        typer.Option(help="CSV of image,group: images that vary together, such as a video's."),
+    ] = None
+    family: Annotated[
+        str, typer.Option(help="Holm's correction over each test set, or the whole table.")
+    ] = "set"
+    looks: Annotated[
+        int, typer.Option(help="How often you look: once more for each time seeds were added.")
+    ] = 1
+
+    def rules(self) -> Rules:
+        """Return the rules; raises UsageError for what is none."""
+        from lpmoe_bench.analysis.groups import GroupSource
+        from lpmoe_bench.analysis.pairing import Rules
+        from lpmoe_bench.metrics.facts import parse_margins
+
+        margins = parse_margins(self.margin)
+        return Rules(margins, GroupSource(self.groups), self.family, self.looks)
 
 
 @dataclass(frozen=True)

@@ -50,9 +50,7 @@ def table_command(
     against: Annotated[
         str | None, typer.Option(help="A method that every other is compared with.")
     ] = None,
-    margin: Annotated[
-        float, typer.Option(help="With --against: differences below are equal.", min=0, max=1)
-    ] = 0.005,
+    judged: options.VerdictOptions,
     speeds: Annotated[
         Path | None, typer.Option(help="Speeds from benchmarks/methods.py --json, as columns.")
     ] = None,
@@ -105,6 +103,7 @@ def table_command(
         env=env,
         notes=notes,
     )
+    rules = judged.rules()
     settings, tasks, methods, tests = kept.parsed()
     # A published table alone needs no record.
     found = find_records(roots or None) if source else options.readable_records(roots)
@@ -132,7 +131,7 @@ def table_command(
         if against is not None:
             from lpmoe_bench.tables.verdicts import with_verdicts
 
-            made = with_verdicts(made, stored, against, margin)
+            made = with_verdicts(made, stored, against, rules)
     text = format_table(made, "json" if out.json else format)
     for note in (*made.notes, *(latex_notes(made) if format == "latex" else ())):
         out.terminal.note(note)

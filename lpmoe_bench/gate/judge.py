@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-from lpmoe_bench.analysis.significance import SeedRows, holm_levels
+from lpmoe_bench.analysis.samples import SeedRows
+from lpmoe_bench.analysis.significance import holm_levels
 from lpmoe_bench.errors import DataError, NotComparableError
 from lpmoe_bench.gate import limits
 from lpmoe_bench.gate import pin as pins

@@ -9,7 +9,8 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lpmoe_bench.analysis.significance import SeedRows, rest_variance
+from lpmoe_bench.analysis.samples import SeedRows
+from lpmoe_bench.analysis.significance import rest_variance
 from lpmoe_bench.errors import DataError, NotComparableError, UsageError
 from lpmoe_bench.gate.baseline import Baseline, CellPin, Change, MetricPin, Policy, SpeedPin
 from lpmoe_bench.gate.limits import reference_of, tolerance

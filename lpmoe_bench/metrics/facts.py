@@ -5,11 +5,27 @@ A new metric is one entry of `_ALL`, which a protocol then names, and its case i
 list and to explain metrics takes no time.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from lpmoe_bench.errors import UsageError
+
+
+class Margin(NamedTuple):
+    """Up to which difference two scores are called equal: in units of the score, or if `relative`
+    a share of the score that is compared with."""
+
+    value: float
+    relative: bool = False
+
+    def of(self, reference: float) -> float:
+        """Return the margin beside a reference's score, in units of the score."""
+        return self.value * abs(reference) if self.relative else self.value
+
+    def __str__(self) -> str:
+        return f"{100 * self.value:g} %" if self.relative else f"{self.value:g}"
 
 
 @dataclass(frozen=True)
@@ -33,6 +49,7 @@ class Metric:
         of_curves: where `of_pair` gives several curves, (n, 256): from their means over all images,
             and the protocol, the data set's value.
         of_counts: from the counts (`formulas.Counts`) of all images together.
+        own_margin: up to which difference two scores are called equal, where `margin` does not fit.
     """
 
     key: str
@@ -46,6 +63,16 @@ class Metric:
     decimals: int = 3
     of_curves: Callable[[Any, Any], float] | None = None
     of_counts: Callable[[Any], Any] | None = None
+    own_margin: Margin | None = None
+
+    @property
+    def margin(self) -> Margin:
+        """Return up to which difference two scores are called equal.
+
+        Errors lie near 0, where a fixed margin would call methods equal that differ by a fifth:
+        theirs is a share of the score.
+        """
+        return self.own_margin or (Margin(0.005) if self.higher_is_better else Margin(0.05, True))
 
     @property
     def arrow(self) -> str:
@@ -253,3 +280,46 @@ def refuse_ambiguous(key: str) -> None:
             raise UsageError(f"metric '{key}' is called {meanings[0]} here; say that")
         names = ", ".join(meanings)
         raise UsageError(f"metric '{key}' means different things in different papers; say {names}")
+
+
+class Margins(NamedTuple):
+    """The margins of a comparison: of single metrics, else one for all, else each metric's own."""
+
+    of_all: Margin | None = None
+    of_each: Mapping[str, Margin] = {}
+
+    def of(self, key: str) -> Margin:
+        """Return the margin of a metric."""
+        usual = METRICS[key].margin if key in METRICS else Margin(0.0)
+        return self.of_each.get(key, self.of_all or usual)
+
+
+def parse_margins(given: float | str | Iterable[str] | None) -> Margins:
+    """Read margins as `--margin` takes them.
+
+    Args:
+        given: a number in units of the score, a share such as "5%", either for one metric as
+            "mae=5%", several of these, or nothing for each metric's own.
+
+    Raises:
+        UsageError: a text is none of these, or a margin is not from 0 to 1.
+    """
+    parts = [str(given)] if isinstance(given, float | int | str) else list(given or ())
+    of_all, of_each = None, {}
+    for part in (piece.strip() for text in parts for piece in text.split(",")):
+        key, equals, text = part.rpartition("=")
+        try:
+            value = float(text.removesuffix("%"))
+        except ValueError:
+            value = math.nan
+        margin = Margin(value / 100, True) if text.endswith("%") else Margin(value)
+        if not 0 <= margin.value <= 1:
+            raise UsageError(
+                f"margin got '{part}'; give a number from 0 to 1, a share such as 5%, or one "
+                f"for a metric, such as mae=5%"
+            )
+        if equals:
+            of_each[get_metric(key).key] = margin
+        else:
+            of_all = margin
+    return Margins(of_all, of_each)

@@ -101,6 +101,15 @@ def test_facts(record: Record, test: str) -> SplitFacts | None:
     return next((facts for facts in record.data.tests if facts.label == test), None)
 
 
+def all_training_images(record: Record) -> bool:
+    """Whether a run trained on its whole training list, less what it kept for validation."""
+    train, kept = record.data.train, record.data.validation
+    limit = (record.config.get("train") or {}).get("limit_train")
+    return train is not None and (
+        limit is None or limit >= train.images - (kept.images if kept else 0)
+    )
+
+
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested settings by dotted name."""
     found: dict[str, Any] = {}

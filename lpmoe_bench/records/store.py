@@ -23,7 +23,7 @@ RECORD, ROWS, CURVE = "run.json", "per_image.csv", "curve.csv"
 ADAPTER_FILE = "adapter.safetensors"
 STATE_FILE = "resume.safetensors"  # of a run that is not finished
 SAID_EACH = 3  # of one fault; more of them are said together
-TEXT_COLUMNS = ("dataset", "image", "flags")
+TEXT_COLUMNS = ("dataset", "image", "group", "flags")
 
 
 class StoredRecord(NamedTuple):
@@ -116,6 +116,11 @@ class ImageRows(NamedTuple):
             return [value if math.isfinite(value) else None for value in values]
         except ValueError as error:
             raise DataError(f"{self.path} is no table of numbers ({error})") from None
+
+    def texts(self, name: str) -> list[str]:
+        """Return a column as it is written, empty texts where there is no such column."""
+        place = self.places.get(name)
+        return [line[place] if place is not None else "" for line in self.lines]
 
 
 def image_rows(folder: Path, test: str) -> ImageRows | None:

@@ -6,7 +6,11 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from lpmoe_bench.analysis import comparison, significance
+from lpmoe_bench.analysis.groups import GroupSource
+from lpmoe_bench.analysis.pairing import Rules, common_seeds, judge_paired, pair_rows
+from lpmoe_bench.analysis.planning import seeds_needed, settling
+from lpmoe_bench.analysis.samples import SeedRows
+from lpmoe_bench.analysis.significance import Comparison
 from lpmoe_bench.console import VERDICT_STYLES
 from lpmoe_bench.errors import BenchError, NotComparableError
 from lpmoe_bench.metrics.facts import METRICS
@@ -26,7 +30,7 @@ class Verdicts:
     """
 
     rows: Sequence[ReportRow]
-    pairs: dict[tuple[int, int], significance.Comparison]
+    pairs: dict[tuple[int, int], Comparison]
     notes: Sequence[str]
 
 

@@ -1,13 +1,17 @@
 """Verdicts in a table: every row against one reference row, by the primary metric."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from lpmoe_bench.analysis.comparison import judge_paired, pair_rows
-from lpmoe_bench.analysis.significance import Comparison, SeedRows
+from lpmoe_bench.analysis.groups import FEW_GROUPS, Grouping
+from lpmoe_bench.analysis.pairing import PairedRows, Rules, judge_paired, pair_rows
+from lpmoe_bench.analysis.planning import resolved_text
+from lpmoe_bench.analysis.samples import SeedRows
+from lpmoe_bench.analysis.significance import FEWEST_SEEDS, Comparison
 from lpmoe_bench.errors import DataError, NotComparableError, UsageError
 from lpmoe_bench.metrics.facts import METRICS
 from lpmoe_bench.metrics.protocols import PROTOCOLS
+from lpmoe_bench.records.context import all_training_images
 from lpmoe_bench.records.store import StoredRecord
 from lpmoe_bench.tables import parts
 from lpmoe_bench.tables.joined import stack
@@ -16,8 +20,18 @@ from method_zoo.errors import unknown
 Place = tuple[tuple[str, ...], str]  # the key of a row, and a test set
 
 
+@dataclass
+class Pairs:
+    """The rows of one table less its reference. maps: rows of maps, compared over images alone;
+    reasons: why others are not compared."""
+
+    found: dict[Place, PairedRows] = field(default_factory=dict)
+    maps: dict[str, None] = field(default_factory=dict)
+    reasons: list[str] = field(default_factory=list)
+
+
 def with_verdicts(
-    table: parts.Table, stored: Sequence[StoredRecord], against: str, margin: float
+    table: parts.Table, stored: Sequence[StoredRecord], against: str, rules: Rules
 ) -> parts.Table:
     """Add to every group a column behind each primary metric: row less reference, and a verdict.
 
@@ -25,31 +39,43 @@ def with_verdicts(
         table: tables of records.
         stored: the records of the table with their folders.
         against: the method, title or label of a row.
-        margin: differences within it are equal; in units of the score.
+        rules: how differences are judged.
 
     Returns:
-        The table with verdicts; Holm's correction runs over all comparisons of one group.
+        The table with verdicts.
 
     Raises:
         UsageError: no group has the row, or one has several of that name.
     """
-    if any(group.bands for group in table.groups):  # each test set is judged by itself
-        single = tuple(part for group in table.groups for part in group.parts or (group,))
-        judged = with_verdicts(replace(table, groups=single), stored, against, margin)
-        return replace(judged, groups=tuple(stack(judged.groups)))
+    stacked = any(group.bands for group in table.groups)  # test sets one below the other
+    groups = [part for group in table.groups for part in (stacked and group.parts) or (group,)]
     folders = {id(one.record): one for one in stored}
-    references = [_reference(group, against) for group in table.groups]
+    references = [_reference(group, against) for group in groups]
     if not any(references):
-        own = [row for group in table.groups for row in group.rows if row.records]
+        own = [row for group in groups for row in group.rows if row.records]
         known = dict.fromkeys(n for row in own for n in (row.records[0].method.name, row.label))
         raise UsageError(unknown("row to compare with", against, known))
-    groups, absent = [], {}
-    for group, row in zip(table.groups, references, strict=True):
+    pairs = [
+        Pairs() if row is None else _pairs(group, row, folders, rules)
+        for group, row in zip(groups, references, strict=True)
+    ]
+    rules.groups.require_use()
+    # What is printed as one table is one family where the rules say so.
+    judged = [judge_paired([*one.found.values()], rules) for one in pairs]
+    if stacked:
+        together = iter(judge_paired([p for one in pairs for p in one.found.values()], rules))
+        judged = [[next(together) for _ in one.found] for one in pairs]
+    absent, made = {}, []
+    for group, row, one, results in zip(groups, references, pairs, judged, strict=True):
         if row is None:
             absent[group.context.test_set] = None
-        groups.append(group if row is None else _with_columns(group, row, folders, margin))
+            made.append(group)
+        else:
+            found = dict(zip(one.found, results, strict=True))
+            made.append(_with_columns(group, row, one, found, rules))
     notes = [f"no row {against} on {test}, so no verdicts there" for test in absent]
-    return replace(table, groups=tuple(groups), notes=(*table.notes, *notes))
+    made = stack(made) if stacked else made
+    return replace(table, groups=tuple(made), notes=(*table.notes, *notes))
 
 
 def _reference(group: parts.Group, against: str) -> parts.Row | None:
@@ -63,9 +89,9 @@ def _reference(group: parts.Group, against: str) -> parts.Row | None:
     return found[0] if found else None
 
 
-def _with_columns(
-    group: parts.Group, reference: parts.Row, folders: Mapping[int, StoredRecord], margin: float
-) -> parts.Group:
+def _pairs(
+    group: parts.Group, reference: parts.Row, folders: Mapping[int, StoredRecord], rules: Rules
+) -> Pairs:
     stored: dict[Place, list[StoredRecord]] = {}  # of a wide table, those of its parts
     for part in group.parts or (group,):
         for row in part.rows:
@@ -73,38 +99,81 @@ def _with_columns(
             stored.setdefault((row.key, part.context.test_set), []).extend(found)
     # Rows of the reference are read once, those of others are kept no longer than their turn.
     against = {k: SeedRows(v, k[1]) for k, v in stored.items() if k[0] == reference.key}
-    pairs, ups, maps, reasons = {}, [], {}, []
+    made = Pairs()
     for row in group.rows:
         for index, test in _primaries(group):
             if row is reference or not row.records or not row.cells[index].values:
                 continue
-            column = group.columns[index]
             try:
                 if (reference.key, test) not in against:
                     raise NotComparableError(f"{reference.label} has no record of it")
-                own = SeedRows(stored[row.key, test], test)
-                pair = pair_rows(own, against[reference.key, test], column.key)
+                own, other = SeedRows(stored[row.key, test], test), against[reference.key, test]
+                pair = pair_rows(own, other, group.columns[index].key, rules.groups)
             except (NotComparableError, DataError) as error:
-                reasons.append(f"{row.label} is not judged on {test}: {error}.")
+                made.reasons.append(f"{row.label} is not judged on {test}: {error}.")
                 continue
-            pairs[row.key, test] = pair
-            ups.append(bool(column.higher_is_better))
-            maps |= {} if pair.seeds else {row.label: None}
-    results = judge_paired([*pairs.values()], ups, margin)
-    if maps:
-        reasons.append(
-            f"Without seeds on both sides these very maps are compared, over images alone: "
-            f"{', '.join(maps)}."
-        )
-    words = (
-        f"Verdicts are of row less {reference.label}, paired over seeds and images: better or "
-        f"worse where p is below 0.05 after Holm over {len(pairs)} comparisons, equal where "
-        f"the 95 % interval lies within ±{margin:g}."
-    )
-    verdicts = dict(zip(pairs, results, strict=True))
+            made.found[row.key, test] = pair
+            made.maps |= {} if pair.seeds else {row.label: None}
+    return made
+
+
+def _with_columns(
+    group: parts.Group,
+    reference: parts.Row,
+    pairs: Pairs,
+    verdicts: Mapping[Place, Comparison],
+    rules: Rules,
+) -> parts.Group:
+    lines = [*_words(group, reference, pairs, [*verdicts.values()], rules), *pairs.reasons]
     wide, *single = (_shown(one, reference.label, verdicts) for one in (group, *group.parts))
-    lines = map(parts.ShortNote, (words, *reasons))
-    return replace(wide, footer=(*group.footer, *lines), parts=tuple(single))
+    footer = (*group.footer, *map(parts.ShortNote, lines))
+    return replace(wide, footer=footer, parts=tuple(single))
+
+
+def _words(
+    group: parts.Group,
+    reference: parts.Row,
+    pairs: Pairs,
+    results: Sequence[Comparison],
+    rules: Rules,
+) -> Iterator[str]:
+    """Yield the lines on how rows were judged, and what seeds and images can show."""
+    if not results:
+        return
+    counts = sorted({result.family for result in results})
+    family = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+    family += " methods on a test set" if rules.family == "set" else " comparisons of this table"
+    looks = f" and {rules.looks} looks" if rules.looks > 1 else ""
+    metric = next(iter(pairs.found.values())).metric
+    yield (
+        f"Verdicts are of row less {reference.label}, paired over seeds and images: better or "
+        f"worse where p is below 0.05 after Holm over {family}{looks}, equal where two one-sided "
+        f"tests, after Holm too, put it within ±{rules.margins.of(metric)}"
+        f"{' of the reference' * rules.margins.of(metric).relative}."
+    )
+    column = group.columns[_primaries(group)[0][0]]
+    if text := resolved_text(results, lambda x: f"{x * column.scale:.{column.decimals}f}"):
+        yield text
+    if any(1 < result.spread.seeds < FEWEST_SEEDS for result in results):
+        yield f"Two seeds give intervals and no verdict: that takes {FEWEST_SEEDS}."
+    runs = [record for row in group.rows for record in row.records if record.kind != "score"]
+    if any(pair.seeds[1:] for pair in pairs.found.values()) and all(map(all_training_images, runs)):
+        yield (
+            "Every seed trains on all training images, less the part kept for validation: the "
+            "spread over seeds holds nothing of another choice of images."
+        )
+    grouped: dict[str, tuple[int, Grouping]] = {}
+    for (_, test), pair in pairs.found.items():
+        if pair.groups:
+            grouped[test] = pair.spread.images, pair.groups
+    for test, (images, found) in grouped.items():
+        few = f"; fewer than {FEW_GROUPS} resolve little" if found.count < FEW_GROUPS else ""
+        yield f"{test}: {images} images, {found.text}, which vary in place of images{few}."
+    if pairs.maps:
+        yield (
+            f"Without seeds on both sides these very maps are compared, over images alone: "
+            f"{', '.join(pairs.maps)}."
+        )
 
 
 def _primaries(group: parts.Group) -> list[tuple[int, str]]:

@@ -109,16 +109,19 @@ class Audit(_Model):
 # Groups of a data set: which images are frames of one video or show one lesion, where known.
 
 
-def known_groups(dataset: Dataset, place: Path, names: Iterable[str]) -> tuple[dict[str, str], str]:
+def known_groups(
+    dataset: Dataset, place: Path | None, names: Iterable[str]
+) -> tuple[dict[str, str], str]:
     """Return {image: group} as far as it is known, and a sentence that says from where.
 
+    place: the set's folder, where a table may lie; None for what names alone tell.
     Raises DataError for a table that is there and cannot be read.
     """
     rule = dataset.groups
     if rule is None:
         return {}, ""
     sure = "" if rule.confirmed else "; a list not confirmed by the set's own"
-    if rule.table and (place / rule.table[0]).is_file():
+    if rule.table and place and (place / rule.table[0]).is_file():
         file, image, group = rule.table
         rows = read_table(place / file, image, group)
         table = {row[image]: row[group] for row in rows if row[image] and row[group]}

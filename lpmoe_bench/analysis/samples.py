@@ -1,0 +1,181 @@
+"""Scores of several seeds as one matrix: a row a seed, a column an image or a group of images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lpmoe_bench.errors import DataError
+from lpmoe_bench.metrics.facts import METRICS, OF_COUNTS
+from lpmoe_bench.records.store import RECORD, ROWS, ImageRows, StoredRecord, image_rows
+
+COUNTS = ("tp", "fp", "fn", "tn")
+TOLERANCE = 1e-6  # between a score and the mean of its rows
+
+
+class Samples(NamedTuple):
+    """One metric on one test set: values, (seeds, units), whose row means are the scores.
+
+    A unit is an image, or a group of images that vary together, such as a video. Metrics that only
+    a data set has come as jackknife pseudo-values of each unit where the rows carry pixel counts;
+    else `images` is empty and `values` has one column, the score. groups: the units where they are
+    no images.
+    """
+
+    seeds: list[int]
+    images: list[str]
+    values: np.ndarray
+    groups: list[str]
+
+    @property
+    def mean(self) -> float:
+        return float(self.values.mean())
+
+    @property
+    def sd(self) -> float | None:
+        """Standard deviation over seeds, n - 1; None for a single one."""
+        return float(self.values.mean(axis=1).std(ddof=1)) if len(self.seeds) > 1 else None
+
+    def of(self, seeds: Sequence[int]) -> Samples:
+        """Return the values of these seeds, in their order."""
+        if list(seeds) == self.seeds:
+            return self
+        places = [self.seeds.index(seed) for seed in seeds]
+        return self._replace(seeds=list(seeds), values=self.values[places])
+
+
+class SeedRows:
+    """A method's seeds on one test set; their rows are read once for all metrics."""
+
+    def __init__(self, stored: Sequence[StoredRecord], test: str):
+        self.stored = sorted(stored, key=lambda one: one.record.seed or 0)
+        self.test = test
+
+    @cached_property
+    def rows(self) -> list[ImageRows | None]:
+        """The rows of each seed, None where a record has none."""
+        return [image_rows(one.folder, self.test) for one in self.stored]
+
+    def of(self, seeds: Sequence[int]) -> SeedRows:
+        """Return the rows of these seeds; of all where there are none."""
+        if not seeds or all(one.record.seed in seeds for one in self.stored):
+            return self
+        return SeedRows([one for one in self.stored if one.record.seed in seeds], self.test)
+
+    def samples(self, metric: str, groups: Mapping[str, str] | None = None) -> Samples:
+        """Return one metric of all seeds.
+
+        Args:
+            metric: its key.
+            groups: {image: group} of images that vary together; one without a group stands alone.
+
+        Returns:
+            Values whose columns are images, or groups where some are given.
+
+        Raises:
+            DataError: a record lacks the metric, contradicts its rows, or has rows of other images.
+        """
+        found = [self._of_seed(k, metric) for k in range(len(self.stored))]
+        images = sorted(found[0])
+        for one, values in zip(self.stored, found, strict=True):
+            if values.keys() != found[0].keys():
+                for folder, own in zip((x.folder for x in self.stored), found, strict=True):
+                    if "" in own:
+                        raise DataError(
+                            f"{folder} has no {metric} of single images of {self.test}: its "
+                            f"{ROWS} is missing, or lacks it; restore the file or run again"
+                        )
+                raise DataError(
+                    f"{one.folder} has rows of {len(values)} scored images of {self.test}, "
+                    f"{self.stored[0].folder} of {len(images)}, or of others; score both on the "
+                    f"same set"
+                )
+        seeds = [one.record.seed or 0 for one in self.stored]
+        table = np.array([[own[image] for image in images] for own in found], dtype=np.float64)
+        if images == [""]:
+            return Samples(seeds, [], table, [])
+        names, places = _units(images, groups or {})
+        if table.ndim > 2:  # pixel counts
+            scores = [one.record.scores[self.test][metric] for one in self.stored]
+            values = [
+                _pseudo_values(counts, metric, places, len(names), float(score or 0.0))
+                for counts, score in zip(table, scores, strict=True)
+            ]
+            return Samples(seeds, images, np.array(values), names if groups else [])
+        return Samples(
+            seeds, images, _group_shares(table, places, len(names)), names if groups else []
+        )
+
+    def _of_seed(self, place: int, metric: str) -> dict[str, Any]:
+        """Return {image: value}, or {image: pixel counts} of a ratio of those of all images, or
+        {"": score} where no image has a share in the score."""
+        folder, record = self.stored[place]
+        score = record.scores.get(self.test, {}).get(metric)
+        if score is None:
+            raise DataError(f"{folder} has no {metric} on {self.test}; compare another metric")
+        rows = self.rows[place]
+        if rows is None:
+            return {"": score}
+        pairs = zip(rows.images, rows.numbers(metric), strict=True)
+        if found := {name: value for name, value in pairs if value is not None}:
+            mean = math.fsum(found.values()) / len(found)
+            if abs(mean - score) > TOLERANCE * max(1.0, abs(score)):
+                raise DataError(
+                    f"{folder} contradicts itself: {metric} on {self.test} is {score:.6f} in "
+                    f"{RECORD} and {mean:.6f} in {ROWS}; restore both files, or run again"
+                )
+            return found
+        fact = METRICS.get(metric)
+        if fact and not fact.per_image and metric in OF_COUNTS:
+            table = zip(*map(rows.numbers, COUNTS), strict=True)
+            pairs = zip(rows.images, table, strict=True)
+            counted = {name: row for name, row in pairs if None not in row}
+            if len(counted) > 1:
+                return counted
+        return {"": score}
+
+
+def _units(images: Sequence[str], groups: Mapping[str, str]) -> tuple[list[str], np.ndarray]:
+    """Return the names of units, and for each image the place of its own."""
+    own = [(groups.get(image, ""), "" if groups.get(image) else image) for image in images]
+    places = {unit: place for place, unit in enumerate(dict.fromkeys(own))}
+    names = [group or image for group, image in places]
+    return names, np.array([places[unit] for unit in own])
+
+
+def _group_shares(values: np.ndarray, places: np.ndarray, units: int) -> np.ndarray:
+    """Return the shares of units in means over images, (seeds, units), whose mean they keep.
+
+    A group of n images counts n times, which is the linearised mean of a sample of clusters
+    (Cochran, Sampling techniques, 1977, chapter 9A): mean + n units / images (group's mean - mean).
+    """
+    if units == len(places):
+        return values
+    member = np.zeros((len(places), units))
+    member[np.arange(len(places)), places] = 1
+    sizes, mean = member.sum(axis=0), values.mean(axis=1, keepdims=True)
+    return mean + (values @ member - mean * sizes) * units / len(places)
+
+
+def _pseudo_values(
+    table: np.ndarray, metric: str, places: np.ndarray, units: int, score: float
+) -> np.ndarray:
+    """Return n * whole - (n - 1) * without unit i, for each i: shares of a ratio of counts."""
+    from lpmoe_bench.metrics.formulas import Counts
+
+    by_unit = np.zeros((units, len(COUNTS)))
+    np.add.at(by_unit, places, table)
+    total = by_unit.sum(axis=0)
+    whole = OF_COUNTS[metric](Counts(*total.tolist()))
+    without = OF_COUNTS[metric](Counts(*(total - by_unit).T))
+    shares = units * whole - (units - 1) * np.asarray(without)
+    return shares + (score - float(np.mean(shares)))
+
+
+def samples(stored: Sequence[StoredRecord], test: str, metric: str) -> Samples:
+    """Read one metric of several seeds of one method; raises DataError where images differ."""
+    return SeedRows(stored, test).samples(metric)
