@@ -10,11 +10,13 @@ from typer.testing import CliRunner
 
 import lpmoe_bench
 from lpmoe_bench.analysis.comparison import choose_records, compare_records
-from lpmoe_bench.analysis.significance import samples
+from lpmoe_bench.analysis.pairing import Rules
+from lpmoe_bench.analysis.samples import samples
 from lpmoe_bench.cli.app import app
 from lpmoe_bench.cli.options import RecordFilter
 from lpmoe_bench.errors import DataError, NotComparableError, UsageError
-from lpmoe_bench.records.store import StoredRecord, find_records, write_record
+from lpmoe_bench.metrics.facts import parse_margins
+from lpmoe_bench.records.store import StoredRecord, find_records, read_rows, write_record
 from lpmoe_bench.tables.table import build_table
 from lpmoe_bench.tables.verdicts import with_verdicts
 
@@ -173,7 +175,7 @@ def test_command_prints_a_table_and_json(tmp_path):
     assert "+0.0500" in shown.stdout
     assert re.search(r"0\.\d{3}\s±0\.0\d\d", shown.stdout)
     narrow = CliRunner().invoke(app, command, env={"COLUMNS": "58"}).stdout
-    assert len(re.findall(r"±0\.\d{3}", narrow)) == 5  # two of each line, and the margin
+    assert len(re.findall(r"±0\.\d{3}", narrow)) == 4  # two of each line
     command[-1] = "s_measure, mae,mae,"
     machine = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
     assert [line["result"]["verdict"] for line in machine["lines"]] == ["better", "better"]
@@ -185,8 +187,8 @@ def test_what_would_settle_a_line_is_said(tmp_path):
         stored(tmp_path, "vpt", seed)
     command = ["compare", "lora", "vpt", "--root", str(tmp_path), "--metrics", "mae"]
     text = CliRunner().invoke(app, [*command, "--margin", "0"]).stdout
-    # Differences 0, 0.001, 0.002: t at 0.975 x 0.001 / sqrt(n) is below 0.001 from n = 7 on.
-    assert "MAE ↓: about 4 more seeds would settle it, 7 in all" in text
+    # Differences 0, 0.001, 0.002: (t at 0.975 + 0.842) 0.001 / sqrt(n) is 0.001 from n = 10 on.
+    assert "MAE ↓: about 7 more seeds would settle it with 80 % power, 10 in all" in text
     one = [str(tmp_path / name) for name in ("lora-2", "vpt-2")]
     text = CliRunner().invoke(app, ["compare", *one, "--metrics", "mae", "--margin", "0"]).stdout
     assert "one seed says nothing of others; this very model of A is better" in text
@@ -198,11 +200,120 @@ def test_table_and_compare_say_the_same_of_the_same_records(tmp_path):
         a = [stored(tmp_path / f"a{count}", "lora", seed, 0.05) for seed in range(count)]
         b = [stored(tmp_path / f"b{count}", "vpt", seed) for seed in range(count)]
         table = build_table([one.record for one in (*a, *b)], metrics=["s_measure"])
-        (group,) = with_verdicts(table, [*a, *b], "vpt", 0.005).groups
+        (group,) = with_verdicts(table, [*a, *b], "vpt", Rules()).groups
         (cell,) = [c.verdict for row in group.rows for c in row.cells if c.verdict]
-        (line,) = compare_records(a, b, ["s_measure"], 0.005).lines
+        (line,) = compare_records(a, b, ["s_measure"]).lines
         assert cell == line.result
         assert cell.verdict == ("inconclusive" if count == 1 else "better")
+
+
+def test_every_method_beside_the_reference_counts_in_its_family(tmp_path):
+    """One family in `table` and `compare`: the reference, the test set, the metric."""
+    shifts = {"lora": 0.004, "vpt": 0.0, "decoder_only": -0.01}
+    found = [stored(tmp_path, name, s, shift) for name, shift in shifts.items() for s in range(3)]
+    other = stored(tmp_path / "other", "lora", 0, 0.1, train={"epochs": 9}, fingerprint="9" * 64)
+    (line,) = compare_records(found[:3], found[3:6], ["mae"], None, [*found, other]).lines
+    (alone,) = compare_records(found[:3], found[3:6], ["mae"]).lines
+    assert (line.result.family, alone.result.family) == (2, 1)
+    table = build_table([one.record for one in found], metrics=["mae"])
+    (group,) = with_verdicts(table, found, "vpt", Rules()).groups
+    (row,) = [row for row in group.rows if row.label == "LoRA"]
+    assert [cell.verdict for cell in row.cells if cell.verdict] == [line.result]
+    asked = ["--metrics", "mae", "--only", "train.epochs=3", "--json"]
+    command = ["compare", "lora", "vpt", "--records", str(tmp_path), *asked]
+    shown = CliRunner().invoke(app, command)
+    assert json.loads(shown.stdout)["lines"][0]["result"]["family"] == 2
+
+
+def test_families_may_span_all_test_sets(tmp_path):
+    a, b = ([stored(tmp_path, n, s, 0.01 * (n == "lora")) for s in range(3)] for n in TWO)
+    sides = [list(_with_a_second_set(side)) for side in (a, b)]
+    one, two = (compare_records(*sides, ["mae"], Rules(family=f)) for f in ("set", "table"))
+    assert [line.result.family for line in one.lines] == [1, 1]
+    assert [line.result.family for line in two.lines] == [2, 2]
+    with pytest.raises(UsageError, match="unknown family 'all'"):
+        Rules(family="all")
+    with pytest.raises(UsageError, match="--looks is 0"):
+        Rules(looks=0)
+
+
+TWO = ("lora", "vpt")
+
+
+def _with_a_second_set(side):
+    """The same records with the rows of CAMO under another name as well."""
+    for one in side:
+        rows = [row | {"flags": ""} for row in read_rows(one.folder / "per_image.csv")]
+        more = [*rows, *(row | {"dataset": "Other"} for row in rows)]
+        facts = one.record.data.tests[0].model_copy(update={"label": "Other", "digest": "44" * 32})
+        record = one.record.model_copy(
+            update={
+                "scores": one.record.scores | {"Other": one.record.scores["CAMO"]},
+                "data": one.record.data.model_copy(
+                    update={"tests": [*one.record.data.tests, facts]}
+                ),
+            }
+        )
+        write_record(one.folder, record, more)
+        yield StoredRecord(one.folder, record)
+
+
+def test_explain_plan_and_one_answer_are_shown_and_are_in_json(tmp_path):
+    for n in TWO:
+        shifts = [(0.05 + 0.004 * s) * (n == "lora") for s in range(3)]
+        list(_with_a_second_set([stored(tmp_path, n, s, x) for s, x in enumerate(shifts)]))
+    asked = ["--metrics", "mae", "--explain", "--plan", "--over", "task"]
+    command = ["compare", "lora", "vpt", "--records", str(tmp_path), *asked]
+    text = CliRunner().invoke(app, command, env={"COLUMNS": "120"}).stdout
+    assert "What varies" in text
+    assert "each image" in text
+    assert "Smallest difference found with 80 % power after Holm" in text
+    assert "Over 2 test sets: mean difference, and chances" in text
+    found = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
+    (answer,) = found["tasks"]
+    assert answer["test_sets"] == ["CAMO", "Other"]
+    assert answer["mean"] == pytest.approx(-0.054, abs=0.003)
+    assert answer["better"] > 0.9
+    plan = found["plan"][0]
+    assert plan["now"] == pytest.approx(plan["seeds"]["3"])
+    assert plan["seeds"]["3"] > plan["seeds"]["5"] > plan["seeds"]["20"]
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (["--margin", "much"], "margin got 'much'; give a number from 0 to 1"),
+        (["--margin", "maee=5%"], "unknown metric 'maee'"),
+        (["--margin", "140%"], "margin got '140%'"),
+        (["--family", "sets"], "unknown family 'sets'"),
+        (["--looks", "0"], "--looks is 0"),
+        (["--over", "tasks"], "unknown thing to answer over 'tasks'"),
+        (["--groups", "none.csv"], "--groups none.csv could not be read"),
+    ],
+)
+def test_wrong_options_are_told(tmp_path, given, sentence):
+    for name in TWO:
+        stored(tmp_path, name)
+    shown = CliRunner().invoke(
+        app, ["compare", *TWO, "--records", str(tmp_path), "--metrics", "mae", *given]
+    )
+    assert shown.exit_code != 0
+    assert sentence in " ".join(str(shown.exception or shown.output).split())
+
+
+def test_margins_are_each_metrics_own_or_what_is_asked(tmp_path):
+    a, b = ([stored(tmp_path, n, s) for s in range(3)] for n in TWO)
+
+    def margins(given):
+        rules = Rules(parse_margins(given))
+        return [
+            line.result.margin for line in compare_records(a, b, ["s_measure", "mae"], rules).lines
+        ]
+
+    mean = compare_records(a, b, ["s_measure", "mae"]).lines
+    assert margins(None) == pytest.approx([0.005, 0.05 * mean[1].b])
+    assert margins("0.01") == [0.01, 0.01]
+    assert margins(["2%", "mae=.001"]) == pytest.approx([0.02 * mean[0].b, 0.001])
 
 
 def test_maps_of_no_seed_are_not_told_to_run_more_seeds(tmp_path):
@@ -210,7 +321,7 @@ def test_maps_of_no_seed_are_not_told_to_run_more_seeds(tmp_path):
     a = [stored(tmp_path / "a", "lora", None, **maps)]
     b = [stored(tmp_path / "b", "vpt", seed) for seed in range(3)]
     (line,) = compare_records(a, b, ["mae"]).lines
-    assert (line.result.verdict, line.result.seeds_needed) == ("inconclusive", None)
+    assert (line.result.verdict, line.seeds_needed) == ("inconclusive", None)
 
 
 def test_a_score_that_is_not_the_mean_of_its_rows_is_refused(tmp_path):

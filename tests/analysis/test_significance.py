@@ -1,4 +1,4 @@
-"""Intervals, verdicts and corrections: worked by hand, and by simulation of their promises."""
+"""Intervals, verdicts and corrections: worked by hand, and against draws of the same model."""
 
 import math
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lpmoe_bench.analysis.significance import compare_paired, half_width, holm, settling, spread_of
+from lpmoe_bench.analysis.significance import Uncertainty, compare_paired, holm, spread_of
 
 
 def test_two_seeds_and_two_images_by_hand():
@@ -14,11 +14,11 @@ def test_two_seeds_and_two_images_by_hand():
     # MS seed = 2 (9 + 9) / 1 = 36, MS image = 2 (4 + 4) / 1 = 16,
     # rest 1 - 2 - 3 + 5 = 1, and -1, -1, 1 by symmetry: MS rest = 4 / 1 = 4.
     spread = spread_of([[1, 3], [5, 11]])
-    assert spread.mean == 5
+    assert (spread.mean, spread.squares) == (5, (36, 16, 4))
     assert (spread.seed_variance, spread.image_variance, spread.rest_variance) == (16, 6, 4)
     assert spread.variance == (36 + 16 - 4) / 4
-    assert spread.freedom == pytest.approx(48**2 / (36**2 + 16**2 + 4**2))
-    assert half_width(spread) == pytest.approx(stats.t.ppf(0.975, spread.freedom) * math.sqrt(12))
+    # Of the mean: 16 / 2, 6 / 2 and 4 / 4, twelve in all.
+    assert spread.shares == pytest.approx((8 / 12, 3 / 12, 1 / 12))
 
 
 def test_one_seed_is_the_paired_t_test_over_images():
@@ -37,6 +37,41 @@ def test_without_images_it_is_the_paired_t_test_over_seeds():
     assert result.p == pytest.approx(stats.ttest_1samp(d[:, 0], 0).pvalue)
 
 
+def test_where_only_seeds_vary_it_is_the_t_test_over_them_however_many_images():
+    d = np.array([0.01, 0.03, 0.02])[:, None] * np.ones((3, 50))
+    (result,) = compare_paired([spread_of(d)])
+    assert result.p == pytest.approx(stats.ttest_1samp(d[:, 0], 0).pvalue, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "units", "squares"),
+    [
+        (3, 250, (1.5, 2.0, 1.0)),
+        (3, 5, (0.5, 10.0, 1.0)),
+        (5, 8, (1.0, 1.0, 1.0)),
+        (2, 60, (4.0, 3.0, 1.0)),
+    ],
+)
+def test_the_rule_is_the_mean_over_draws_of_its_model(seeds, units, squares):
+    rng, draws = np.random.default_rng(3), 400_000
+    freedom = (seeds - 1, units - 1, (seeds - 1) * (units - 1))
+    a, b, c = (
+        square * n / rng.chisquare(n, draws) for square, n in zip(squares, freedom, strict=True)
+    )
+    variance = np.maximum(np.maximum(a + b - c, a), b) / (seeds * units)
+    found = Uncertainty(squares, seeds, units)
+    usual = math.sqrt(max(squares[0] + squares[1] - squares[2], *squares[:2]) / (seeds * units))
+    for times in (1.0, 3.0, 8.0):
+        drawn = stats.norm.sf(times * usual / np.sqrt(variance))
+        error = drawn.std() / math.sqrt(draws)
+        assert found.beyond(times * usual) == pytest.approx(drawn.mean(), abs=5 * error, rel=1e-3)
+
+
+def test_the_interval_is_where_p_is_5_percent():
+    found = Uncertainty((1.5, 2.0, 1.0), 3, 40)
+    assert 2 * found.beyond(found.half_width(0.95)) == pytest.approx(0.05, rel=1e-6)
+
+
 def test_holm_by_hand():
     # Sorted .01 .02 .04, times 3, 2, 1: .03, .04, .04.
     assert holm([0.04, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
@@ -44,19 +79,23 @@ def test_holm_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("mean", "sd", "margin", "up", "verdict"),
+    ("seeds", "mean", "sd", "up", "verdict"),
     [
-        (0.05, 0.01, 0.005, True, "better"),
-        (0.05, 0.01, 0.005, False, "worse"),
-        (-0.05, 0.01, 0.005, False, "better"),
-        (0.0001, 0.005, 0.005, True, "equal"),
-        (0.001, 0.2, 0.005, True, "inconclusive"),
+        (3, 0.05, 0.01, True, "better"),
+        (3, 0.05, 0.01, False, "worse"),
+        (3, -0.05, 0.01, False, "better"),
+        (3, 0.0001, 0.005, True, "equal"),
+        (3, 0.001, 0.2, True, "inconclusive"),
+        (2, 0.05, 0.0001, True, "inconclusive"),
+        (2, 0.0, 0.0001, True, "inconclusive"),
     ],
 )
-def test_verdicts(mean, sd, margin, up, verdict):
-    d = np.random.default_rng(1).normal(0, sd, (3, 200))
-    (result,) = compare_paired([spread_of(d - d.mean() + mean)], margin, higher_is_better=[up])
-    assert result.verdict == verdict
+def test_verdicts(seeds, mean, sd, up, verdict):
+    d = np.random.default_rng(1).normal(0, sd, (seeds, 200))
+    spread = spread_of(d - d.mean() + mean)
+    (result,) = compare_paired([spread], 0.005, higher_is_better=up)
+    assert result.verdict == result.of_models == verdict
+    assert result.low < mean < result.high
 
 
 def test_identical_methods_are_equal_with_a_margin_and_never_better():
@@ -65,70 +104,33 @@ def test_identical_methods_are_equal_with_a_margin_and_never_better():
     assert compare_paired([zero])[0].verdict == "inconclusive"
 
 
-def test_a_family_is_harder_to_win_than_one_line():
+def _with_p(aim):
+    """The spread of a difference whose p is just this, before Holm."""
     d = np.random.default_rng(2).normal(0, 0.1, (3, 60))
-    weak = spread_of(d - d.mean() + 1.05 * half_width(spread_of(d)))
+    width = spread_of(d).uncertainty.half_width(1 - aim)
+    return spread_of(d - d.mean() + width)
+
+
+def test_a_family_is_harder_to_win_than_one_line():
+    weak, noise = _with_p(0.03), [_with_p(0.7)] * 9
     assert compare_paired([weak])[0].verdict == "better"
-    noise = [spread_of(np.random.default_rng(s).normal(0, 0.1, (3, 60))) for s in range(9)]
-    assert compare_paired([weak, *noise])[0].verdict == "inconclusive"
+    (found, *_) = compare_paired([weak, *noise])
+    assert (found.verdict, found.family) == ("inconclusive", 10)
+    assert found.p == pytest.approx(0.3, rel=1e-5)
 
 
-def test_seeds_needed_by_hand():
-    # Seeds at 1 and 7 on images that never differ: mean 4, sd 4.243 over seeds, two of them.
-    # 4 > t(n - 1) 4.243 / sqrt(n) first holds at n = 7: 2.447 x 1.604 = 3.92; n = 6 gives 4.45.
-    spread = spread_of([[1, 1, 1], [7, 7, 7]])
-    (result,) = compare_paired([spread])
-    assert result.verdict == "inconclusive"
-    assert result.seeds_needed == 7
-    assert settling(result) == "about 5 more seeds would settle it, 7 in all"
+def test_equal_is_harder_to_say_of_many():
+    d = np.random.default_rng(2).normal(0, 0.01, (3, 60))
+    same = spread_of(d - d.mean())
+    margin = same.uncertainty.half_width(1 - 2 * 0.03)  # so that each of two sides has p 0.03
+    (alone,) = compare_paired([same], margin)
+    assert (alone.verdict, alone.p_equal) == ("equal", pytest.approx(0.03, rel=1e-5))
+    both = compare_paired([same, same], margin)
+    assert [one.verdict for one in both] == ["inconclusive"] * 2
+    assert both[0].p_equal == pytest.approx(0.06, rel=1e-5)
 
 
-def test_seeds_needed_count_with_holm():
-    # As above, but beside a line that is not settled either, so that p must be below 0.025:
-    # t at 0.9875 is 2.84 for n = 8, 2.84 x 1.5 = 4.26, and 2.75 for n = 9, 2.75 x 1.414 = 3.89.
-    unsettled, clear = spread_of([[1, 1, 1], [7, 7, 7]]), spread_of([[4, 4, 4], [4.01, 4.01, 4.01]])
-    noise = spread_of([[-1, -1, -1], [1.5, 1.5, 1.5]])
-    assert compare_paired([unsettled, noise])[0].seeds_needed == 9
-    found = compare_paired([unsettled, clear])
-    assert [result.verdict for result in found] == ["inconclusive", "better"]
-    assert found[0].seeds_needed == 7  # what is settled takes no part of the level
-
-
-def test_images_alone_can_stand_in_the_way():
-    image = np.random.default_rng(0).normal(0, 1, (1, 30))
-    d = image - image.mean() + 0.01 + np.random.default_rng(1).normal(0, 1e-4, (3, 30))
-    (result,) = compare_paired([spread_of(d)])
-    assert result.seeds_needed is None
-    assert settling(result) == "more seeds alone would not settle it; more test images may"
-
-
-def _coverage(seeds, images, seed_sd, image_sd, rest_sd, trials):
-    random, inside = np.random.default_rng(5).standard_normal, 0
-    for _ in range(trials):
-        d = seed_sd * random((seeds, 1)) + image_sd * random((1, images))
-        spread = spread_of(d + rest_sd * random((seeds, images)))
-        inside += abs(spread.mean) < half_width(spread)
-    return inside / trials
-
-
-SPREADS = [(0.01, 0.1, 0.1), (0.004, 0.1, 0.05), (0.02, 0.02, 0.1), (0, 0.1, 0.1)]
-
-
-@pytest.mark.parametrize("sds", SPREADS)
-def test_three_seeds_cover_at_least_93_percent(sds):
-    assert _coverage(3, 100, *sds, trials=3000) >= 0.93
-
-
-@pytest.mark.parametrize("sds", SPREADS)
-def test_eight_seeds_cover_93_to_97_percent(sds):
-    assert 0.93 <= _coverage(8, 100, *sds, trials=3000) <= 0.97
-
-
-def test_false_alarms_stay_at_the_stated_level():
-    rng = np.random.default_rng(7)
-    trials, alarms = 1500, 0
-    for _ in range(trials):
-        noise = rng.normal(0, 0.01, (4, 3, 1)) + rng.normal(0, 0.1, (4, 3, 60))
-        family = [spread_of(d + rng.normal(0, 0.1, (1, 60))) for d in noise]
-        alarms += any(result.verdict in ("better", "worse") for result in compare_paired(family))
-    assert alarms / trials <= 0.065  # 5 % and three standard errors; without Holm about 17 %
+def test_each_look_costs():
+    weak = _with_p(0.02)
+    assert compare_paired([weak], looks=2)[0].p == pytest.approx(0.04, rel=1e-5)
+    assert compare_paired([weak], looks=3)[0].verdict == "inconclusive"

@@ -3,6 +3,8 @@
 import numpy as np
 from sample_records import content, record
 
+from lpmoe_bench.analysis.pairing import Rules
+from lpmoe_bench.metrics.facts import parse_margins
 from lpmoe_bench.metrics.protocols import PROTOCOLS
 from lpmoe_bench.records.model import Record
 from lpmoe_bench.records.store import StoredRecord, write_record
@@ -87,9 +89,10 @@ def three(root, seeds=(0, 1, 2), **changes):
     ]
 
 
-def judged(found, against="lora", margin=0.005, **options):
+def judged(found, against="lora", margin=None, rules=None, **options):
+    rules = rules or Rules(parse_margins(margin))
     table = build_table([one.record for one in found], metrics=["s_measure", "mae"], **options)
-    return with_verdicts(table, found, against, margin)
+    return with_verdicts(table, found, against, rules)
 
 
 CAMO = "sinet_cod/test_camo"

@@ -1,4 +1,4 @@
-"""Verdicts in tables: each row against a reference, Holm over the whole table, nothing hidden."""
+"""Verdicts in tables: each row against a reference, Holm over each family, nothing hidden."""
 
 import csv
 import io
@@ -8,6 +8,7 @@ from table_samples import judged, stored, three
 from typer.testing import CliRunner
 
 from lpmoe_bench.analysis.comparison import compare_records
+from lpmoe_bench.analysis.pairing import Rules
 from lpmoe_bench.cli.app import app
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.tables.formats import to_csv, to_html, to_latex, to_markdown
@@ -40,26 +41,32 @@ def test_rows_are_better_worse_or_equal(tmp_path):
         ("Decoder only", 4): "worse",
         ("LoRA (same)", 4): "equal",
     }
-    assert "after Holm over 3 comparisons" in group.footer[-1]
+    (said,) = [line for line in group.footer if line.startswith("Verdicts are of row less LoRA")]
+    assert "after Holm over 3 methods on a test set" in said
+    assert said.endswith("put it within ±0.02.")
+    assert any(line.startswith("Differences from 0.0") for line in group.footer)
     text = to_markdown(judged(found, "LoRA", margin=0.02))
     assert "| vs LoRA |" in text
     assert "| better (+0.05" in text
     assert "| worse (-0.05" in text
 
 
-def test_holm_runs_over_all_rows_and_test_sets_of_a_table(tmp_path):
+def test_holm_runs_over_the_rows_of_a_test_set_or_over_the_whole_table(tmp_path):
     found = three(tmp_path)
-    alone = compare_records(found[3:6], found[:3], ["s_measure"])
+    alone = compare_records(found[3:6], found[:3], ["s_measure"], None, found)
     (group,) = judged(found, group="task").groups
     assert [(span.title, span.count) for span in group.spans] == [
         *(("", 3), ("CAMO", 3), ("Other", 3))
     ]
     assert set(verdicts(group).values()) == {"better", "worse"}
     row = next(row for row in group.rows if row.label == "VPT")
-    wide, line = row.cells[4].verdict, alone.lines[0].result
-    assert (wide.spread, wide.low, wide.high) == (line.spread, line.low, line.high)
-    assert wide.p > line.p  # four comparisons against two
-    assert "after Holm over 4 comparisons" in group.footer[-1]
+    wide = row.cells[4].verdict
+    assert wide == alone.lines[0].result
+    (whole,) = judged(found, group="task", rules=Rules(family="table")).groups
+    row = next(row for row in whole.rows if row.label == "VPT")
+    assert (wide.family, row.cells[4].verdict.family) == (2, 4)
+    assert row.cells[4].verdict.p > wide.p
+    assert any("after Holm over 4 comparisons of this table" in line for line in whole.footer)
     assert "better" in to_latex(judged(found, group="task"))
     html = to_html(judged(found, group="task"))
     assert '<td class="better" data-value="' in html
@@ -76,6 +83,12 @@ def test_holm_runs_over_all_rows_and_test_sets_of_a_table(tmp_path):
 def test_one_seed_is_inconclusive(tmp_path):
     group = judged(three(tmp_path, seeds=(0,))).groups[0]
     assert set(verdicts(group).values()) == {"inconclusive"}
+
+
+def test_two_seeds_give_intervals_and_no_verdict(tmp_path):
+    group = judged(three(tmp_path, seeds=(0, 1))).groups[0]
+    assert set(verdicts(group).values()) == {"inconclusive"}
+    assert "Two seeds give intervals and no verdict: that takes 3." in group.footer
 
 
 def test_what_cannot_be_judged_is_said(tmp_path):
@@ -176,5 +189,7 @@ def test_stacked_test_sets_are_judged_each_by_itself(tmp_path):
         key: verdict for part in alone for key, verdict in verdicts(part).items()
     }
     assert len([cell for row in group.rows for cell in row.cells if cell.verdict]) == 4
-    assert sum("Holm over 2 comparisons" in line for line in group.footer) == 1
+    assert sum("Holm over 2 methods" in line for line in group.footer) == 1
+    (whole,) = judged(found, group="all", rules=Rules(family="table")).groups
+    assert {cell.verdict.family for row in whole.rows for cell in row.cells if cell.verdict} == {4}
     assert sum("8/9 cells" in line for line in group.footer) == 1
