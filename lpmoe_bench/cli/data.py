@@ -122,7 +122,7 @@ def data_verify_command(
 ) -> None:
     """Read every file of data sets: pairs, sizes, mask values, counts, checksum of the content."""
     from lpmoe_bench.data.library import verify
-    from lpmoe_bench.data.tasks import MANIFESTS
+    from lpmoe_bench.data.splits import MANIFESTS
 
     registry, root = options.registry(datasets), _folder(data_root)
     chosen = [registry.dataset(name) for name in names or ()]

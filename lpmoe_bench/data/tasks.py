@@ -6,10 +6,8 @@ from pathlib import Path
 
 from lpmoe_bench.data.pairs import check_root, find_pairs, read_names, split_pairs
 from lpmoe_bench.data.registry import Dataset, Registry, Task
-from lpmoe_bench.data.splits import OnProgress, Split, make_split
+from lpmoe_bench.data.splits import MANIFESTS, OnProgress, Split, make_split
 from lpmoe_bench.errors import DataError, UsageError
-
-MANIFESTS = "manifests"  # folder of the cache: see splits.Manifest
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lpmoe_bench.console import Terminal
-from lpmoe_bench.data.pairs import shown
+from lpmoe_bench.data.matching import shown
 from lpmoe_bench.data.registry import Registry, load_registry
 from lpmoe_bench.data.splits import Split, check_pairs, image_checksums
 from lpmoe_bench.data.tasks import MANIFESTS, open_split
