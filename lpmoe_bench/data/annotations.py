@@ -9,7 +9,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
 import cv2
@@ -166,9 +166,9 @@ def read_coco(path: Path) -> Annotations:
             f"needs images and annotations with polygons or runs"
         ) from None
     images: dict[str, Annotation] = {}
-    for key, (file, *size) in sizes.items():
-        name = PurePosixPath(file.replace("\\", "/")).as_posix()
-        if images.setdefault(name, one := Annotation(*size, tuple(shapes[key]))) is not one:
+    for key, (file, height, width) in sizes.items():
+        name, one = file.replace("\\", "/"), Annotation(height, width, tuple(shapes[key]))
+        if images.setdefault(name, one) is not one:
             raise DataError(f"{path} lists the image {name} twice")
     return Annotations(images, categories)
 
@@ -196,7 +196,7 @@ def _coco_shape(one: Mapping[str, Any], label: str, size: Sequence[int]) -> Shap
     return Shape(runs=runs, **about)
 
 
-def _polygon(flat: Sequence[float]) -> np.ndarray:
+def _polygon(flat: Any) -> np.ndarray:
     points = np.asarray(flat, np.float64).reshape(-1, 2)
     if len(points) < 3 or not (np.abs(points) < FARTHEST).all():  # false for NaN as well
         raise ValueError(f"an outline of {len(points)} corners, or of corners far outside")
@@ -261,6 +261,8 @@ def _labelme_shape(path: Path, one: Mapping[str, Any], height: int, width: int) 
     if kind == "mask":
         data = np.frombuffer(base64.b64decode(one["mask"], validate=True), np.uint8)
         pixels = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)
+        if pixels is None:
+            raise ValueError("a mask that is no image")
         left, top = (round(value) for value in points[0])
         whole = np.zeros((height, width), bool)
         part = whole[top : top + pixels.shape[0], left : left + pixels.shape[1]]

@@ -109,6 +109,14 @@ def find_pairs(
     return pairs
 
 
+def find_masks(place: Path) -> dict[str, Mask]:
+    """Return the masks of a place by name, without their images; raises DataError as find_pairs."""
+    if not divide_place(place)[0].is_dir() and not place.is_file():
+        raise DataError(f"{place} is no folder; name one that holds masks")
+    coco = _coco_file(place)
+    return _joined(_of_coco(coco, {}) if coco else _mask_files(place, ""), place, "")
+
+
 def _mask_files(place: Path, variable: str) -> dict[str, list[Path]]:
     """Return the files of masks by name: images, and annotations where there are no images."""
     found = named_files(place, MASK_SUFFIXES)

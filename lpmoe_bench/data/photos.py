@@ -36,7 +36,7 @@ def read_photo(path: Path, data: bytes, most_pixels: int) -> np.ndarray:
         from PIL import Image, ImageOps, features
 
         if kind == "HEIC":
-            import pi_heif
+            import pi_heif  # pyright: ignore[reportMissingImports]  # optional
 
             pi_heif.register_heif_opener()
         elif not features.check("avif"):

@@ -265,6 +265,17 @@ class Dataset(_Entry):
             return "train"
         return "validation" if split.startswith("val") else "test"
 
+    def validation_of(self, split: str) -> str:
+        """Return the split that belongs to a training split for validation, empty for none.
+
+        It is named as that one is, such as val_x of train_x, and is official if that one is.
+        """
+        rest = split.removeprefix("train")
+        names = [f"val{rest}", f"validation{rest}"] if split.startswith("train") else []
+        local = split in self.local
+        found = (name for name in names if name in self.split_names)
+        return next((name for name in found if (name in self.local) is local), "")
+
     def is_confirmed(self, split: str) -> bool:
         """Whether the split's count was seen in a source."""
         return self.confirmed if isinstance(self.confirmed, bool) else split in self.confirmed

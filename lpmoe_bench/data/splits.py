@@ -301,6 +301,19 @@ def checked(
     return manifest.each(split.pairs, lambda facts: not afresh and facts.flags is not None, read)
 
 
+def sound_pairs(split: Split, cache: Path | None = None) -> tuple[list[Pair], list[str]]:
+    """Return the pairs of a split that can be read, and what is wrong with the others."""
+    problems: list[str] = []
+    sound, seen = [], 0
+    for pair, _ in checked(split, problems, cache):
+        if len(problems) == seen:
+            sound.append(pair)
+        seen = len(problems)
+    if not sound:
+        raise DataError(f"no pair of {split.label} can be read: {shown(problems, '; ')}")
+    return sound, problems
+
+
 def inspect_pair(pair: Pair) -> tuple[list[str], tuple[int, int], tuple[str, ...]]:
     """Return the problems of a pair, the (h, w) of its image and the flags of its mask."""
     problems: list[str] = []

@@ -282,7 +282,7 @@ class ScoreRequest:
     task: str | None = None
     test_set: str | None = None
     protocol: str | None = None
-    datasets: Path | None = None
+    datasets: Sequence[Path] | None = None
     data_root: Path | None = None
     embedded: bool = False
     cache: Path = field(default_factory=default_cache)

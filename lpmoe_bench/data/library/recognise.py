@@ -10,8 +10,8 @@ from lpmoe_bench.data.pairs import Pair, find_pairs, layout_pairs, split_pairs, 
 from lpmoe_bench.data.registry import Dataset, Layout
 from lpmoe_bench.errors import DataError
 
-DEPTH, MOST_FOLDERS = 5, 20_000
-IMAGES = "images image imgs img input inputs sat jpegimages shadowimages"
+DEPTH, MOST_FOLDERS = 32, 20_000
+IMAGES = "images image imgs img im input inputs sat jpegimages shadowimages frame frames"
 MASKS = "masks mask gt gts labels label groundtruth ground_truth annotations map shadowmasks"
 
 
