@@ -180,7 +180,7 @@ def run(
     *,
     runs: Path | str = "runs",
     data_root: Path | str | None = None,
-    datasets: Path | str | None = None,
+    datasets: Path | str | Sequence[Path | str] | None = None,
     embedded: bool = False,
     folders: Sequence[Path | str] | None = None,
     force: bool = False,
@@ -194,9 +194,11 @@ def run(
         config: settings by name, or a YAML file of them.
         runs: folder of records.
         data_root: folder of the real sets; by default the environment's LPMOE_BENCH_DATA.
-        datasets: a YAML file of your own data sets.
+        datasets: YAML files of your own data sets; by default those of the environment's
+            LPMOE_BENCH_DATASETS.
         embedded: use the set drawn in code instead of real images.
-        folders: your own four folders: train images, train masks, test images, test masks.
+        folders: your own four folders or patterns: train images, train masks, test images, test
+            masks; with two more, images and masks to validate on.
         force: train again; the old files are kept under other names.
         offline: fetch nothing.
         quiet: no progress and no notes on standard error.
@@ -221,17 +223,22 @@ def run(
     file = read_config_file(Path(config)) if isinstance(config, str | os.PathLike) else config
     if not isinstance(file or {}, Mapping):
         raise UsageError(f"config is {config!r}; give settings by name, or a YAML file of them")
-    if folders is not None and len(folders) != 4:
-        raise UsageError(f"folders holds {len(folders)} folders; name all four")
+    if folders is not None and len(folders) not in (4, 6):
+        raise UsageError(f"folders holds {len(folders)} folders; name all four, or six")
+    own = None
+    if folders is not None:
+        train, masks, test, truths, *more = map(Path, folders)
+        images, truth = more or (None, None)
+        own = Folders(train, masks, test, truths, images, truth)
     root = data_root or os.environ.get("LPMOE_BENCH_DATA")
     request = RunRequest(
         flags={k: v for k, v in settings.items() if k in RunConfig.model_fields},
         sets=nest_settings({k: v for k, v in settings.items() if k not in RunConfig.model_fields}),
         file=dict(file or {}),
         data_root=Path(root) if root else None,
-        folders=Folders(*map(Path, folders)) if folders else None,
+        folders=own,
         embedded=embedded,
-        datasets=Path(datasets) if datasets else None,
+        datasets=_own_lists(datasets),
         runs=Path(runs),
         offline=is_offline(offline),
     )
@@ -253,7 +260,7 @@ def evaluate(
     name: str = "test",
     protocol: str | None = None,
     data_root: Path | str | None = None,
-    datasets: Path | str | None = None,
+    datasets: Path | str | Sequence[Path | str] | None = None,
     runs: Path | str | None = None,
     save_predictions: bool = False,
     allow_overlap: bool = False,
@@ -271,7 +278,8 @@ def evaluate(
         name: what your own folders are called.
         protocol: by default the run's.
         data_root: folder of the real sets; by default the environment's LPMOE_BENCH_DATA.
-        datasets: a YAML file of your own data sets.
+        datasets: YAML files of your own data sets; by default those of the environment's
+            LPMOE_BENCH_DATASETS.
         runs: folder of records; by default that of the run.
         save_predictions: keep the maps as 8-bit PNG.
         allow_overlap: also sets with images that the run was trained on, which the record tells.
@@ -297,7 +305,7 @@ def evaluate(
         name=name,
         protocol=protocol,
         data_root=Path(root) if root else None,
-        datasets=Path(datasets) if datasets else None,
+        datasets=_own_lists(datasets),
         runs=Path(runs) if runs else None,
         offline=is_offline(offline),
         save_predictions=save_predictions,
@@ -305,6 +313,14 @@ def evaluate(
         force=force,
     )
     return evaluate_run(request, Terminal(quiet))
+
+
+def _own_lists(datasets: Path | str | Sequence[Path | str] | None) -> list[Path]:
+    """Return the user's own YAML files, those of the environment where none is given."""
+    if datasets is None:
+        named = os.environ.get("LPMOE_BENCH_DATASETS", "").split(os.pathsep)
+        return [Path(path) for path in named if path]
+    return [Path(p) for p in ([datasets] if isinstance(datasets, str | Path) else datasets)]
 
 
 def _folder(run: Run) -> Path:

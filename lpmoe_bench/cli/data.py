@@ -122,7 +122,7 @@ def data_verify_command(
 ) -> None:
     """Read every file of data sets: pairs, sizes, mask values, counts, checksum of the content."""
     from lpmoe_bench.data.library import verify
-    from lpmoe_bench.data.tasks import MANIFESTS
+    from lpmoe_bench.data.splits import MANIFESTS
 
     registry, root = options.registry(datasets), _folder(data_root)
     chosen = [registry.dataset(name) for name in names or ()]
@@ -191,6 +191,45 @@ def data_add_command(
     dataset, root = with_layout(dataset, split, images, masks, object_), _writable(data_root)
     added = add_set(dataset, source, root, out.terminal, replace=replace, skip=skip_broken)
     out.print(added.as_json(), added.text)
+
+
+@app.command("import")
+def data_import_command(
+    *,
+    source: Annotated[Path, typer.Argument(help="Folder, or archive (zip, tar).")],
+    name: Annotated[
+        str, typer.Option(help="Name of the set and its task; by default that of SOURCE.")
+    ] = "",
+    task: Annotated[
+        str, typer.Option("--task", "-t", help="Protocol, loss and selection are this task's.")
+    ] = "cod",
+    split: Annotated[
+        float, typer.Option(help="Share to test on where the set has no test part.")
+    ] = 0.2,
+    skip_broken: SkipBroken = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="YAML to write; NAME.yaml by default.")
+    ] = None,
+    data_root: options.DataRoot = None,
+    datasets: options.Datasets = None,
+    out: options.Output,
+) -> None:
+    """Recognise a folder or archive of your own and write its YAML entry, split without leaks."""
+    from lpmoe_bench.data.library.bring import import_set, set_name
+
+    name = set_name(name, source)
+    made = import_set(
+        source,
+        options.registry(datasets).task(task),
+        output or Path(f"{name}.yaml"),
+        options.cache_folder(),
+        out.terminal,
+        name=name,
+        share=split,
+        skip=skip_broken,
+        root=data_root,
+    )
+    out.print(made.as_json(), made.text)
 
 
 @app.command("generate")

@@ -154,8 +154,8 @@ _tasks, complete_metrics = _completing(lambda: registry(None).tasks), _completin
 # help of all commands takes together. So it is imported where a command does something.
 
 
-def registry(datasets: Path | None) -> Registry:
-    """Return the tasks and data sets that are known, or those of the user's own file."""
+def registry(datasets: Sequence[Path] | None) -> Registry:
+    """Return the tasks and data sets that are known, those of a user's own files among them."""
     from lpmoe_bench.data.registry import load_registry
 
     return load_registry(datasets)
@@ -180,7 +180,12 @@ DataRoot = Annotated[
     Path | None,
     typer.Option("--data-root", envvar="LPMOE_BENCH_DATA", help="Folder of the real sets."),
 ]
-Datasets = Annotated[Path | None, typer.Option("--datasets", help="Your own YAML of data sets.")]
+Datasets = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--datasets", envvar="LPMOE_BENCH_DATASETS", help="Your own YAML of data sets; several."
+    ),
+]
 # What is trained, on what: of run, sweep and profile.
 MethodName = Annotated[
     str | None,

@@ -36,6 +36,14 @@ def run_command(
     train_masks: Annotated[Path | None, typer.Option(help="... their masks.")] = None,
     test_images: Annotated[Path | None, typer.Option(help="... test images.")] = None,
     test_masks: Annotated[Path | None, typer.Option(help="... their masks.")] = None,
+    val_images: Annotated[Path | None, typer.Option(help="... images to validate on.")] = None,
+    val_masks: Annotated[Path | None, typer.Option(help="... their masks.")] = None,
+    split: Annotated[
+        float | None, typer.Option(help="... test on this share of train, without leaks.")
+    ] = None,
+    skip_broken: Annotated[
+        bool, typer.Option("--skip-broken", help="... leave out what is broken.")
+    ] = False,
     data: options.DataOptions,
     runs: options.Runs = Path("runs"),
     force: Annotated[bool, typer.Option("--force", help="Rerun; old files are kept.")] = False,
@@ -51,7 +59,11 @@ def run_command(
         flags=model.flags(method=method, task=task, seed=seed),
         sets=parse_sets(set_ or []),
         file=read_config_file(config) if config else {},
-        folders=_own_folders(train_images, train_masks, test_images, test_masks),
+        folders=_own_folders(
+            (train_images, train_masks, test_images, test_masks, val_images, val_masks),
+            split,
+            skip_broken,
+        ),
         runs=runs,
         offline=offline,
         **vars(data),
@@ -81,19 +93,21 @@ def run_and_print(request: RunRequest, force: bool, dry_run: bool, out: options.
     return None
 
 
-def _own_folders(*paths: Path | None) -> Folders | None:
-    """Return a user's own four folders, None where none is named; raises UsageError for some."""
+def _own_folders(
+    paths: tuple[Path | None, ...], share: float | None, skip_broken: bool
+) -> Folders | None:
+    """Return a user's own folders, None where none is named; raises UsageError for some."""
     from lpmoe_bench.data.tasks import Folders
 
-    given = [path for path in paths if path is not None]
-    if not given:
+    if not any((*paths, share, skip_broken)):
         return None
-    if len(given) < 4:
+    train_images, train_masks, *others = paths
+    if train_images is None or train_masks is None:
         raise UsageError(
-            "your own folders need all four: --train-images, --train-masks, --test-images, "
-            f"--test-masks; got {len(given)}"
+            "your own folders need --train-images and --train-masks, and --test-images and "
+            "--test-masks or --split 0.2"
         )
-    return Folders(*given)
+    return Folders(train_images, train_masks, *others, share=share, skip_broken=skip_broken)
 
 
 def _show_plan(request: RunRequest, out: options.Output) -> None:
@@ -124,7 +138,7 @@ def _planned(plan: Plan) -> dict[str, Any]:
         "finished": (plan.folder / "run.json").exists(),
         "images": {
             "train": len(plan.train_pairs),
-            "validation": len(plan.validation.pairs),
+            "validation": len(plan.validation.pairs) if plan.validation else 0,
             "tests": {split.label: len(split.pairs) for split in plan.tests},
         },
         "features": sizes,

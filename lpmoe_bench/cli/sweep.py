@@ -72,7 +72,8 @@ def sweep_command(
 
     file = read_config_file(config) if config else {}
     # Cells run in folders of their own choice and perhaps later: a path has to hold everywhere.
-    root, datasets = (p and p.expanduser().resolve() for p in (data.data_root, data.datasets))
+    root = data.data_root and data.data_root.expanduser().resolve()
+    datasets = tuple(path.expanduser().resolve() for path in data.datasets or ())
     places = DataPlaces(data_root=root, datasets=datasets, embedded=data.embedded)
     request = SweepRequest(
         methods=_names(method, file, "method", ""),

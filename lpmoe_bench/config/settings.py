@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 from lpmoe_bench.errors import UsageError
 
 DEFAULT_BACKBONE = "dinov2_small_imgfocus"
+LAST = "last"  # of train.select: the state after the last step, which no score picks
 SECTIONS = ("train", "runtime", "options", "decoder_options")
 SET_SECTIONS = {"decoder": "decoder_options", "train": "train", "runtime": "runtime"}  # of --set
 # Losses by name; lpmoe_bench.model.losses has their formulas.
@@ -39,7 +40,8 @@ class _Section(BaseModel):
 
 
 class TrainConfig(_Section):
-    """How a model is trained; all of it changes the result."""
+    """How a model is trained; all of it changes the result. What `carve` does is hashed by the
+    digest of the validation split that is used."""
 
     epochs: int = _field(4, "recipe", "passes over the training images", ge=1)
     batch: int = _field(8, "recipe", "images a step, over all devices", ge=1)
@@ -51,8 +53,12 @@ class TrainConfig(_Section):
     clip: float | None = _field(1.0, "recipe", "largest norm of the gradient; null: any", gt=0)
     flip: bool = _field(True, "recipe", "mirror every second image, seeded")
     loss: str = _field("structure", "recipe", "loss, such as structure or bce_dice")
-    select: str = _field("s_measure", "recipe", "score on validation that picks the best epoch")
-    validation: float = _field(0.1, "recipe", "share of train kept for validation", gt=0, lt=1)
+    select: str = _field(
+        "s_measure", "recipe", "score on validation that picks the best epoch; last: no score"
+    )
+    validation: float = _field(
+        0.1, "recipe", "share of train kept for validation; 0: none, with select=last", ge=0, lt=1
+    )
     limit_train: int | None = _field(None, "recipe", "train on this many images, seeded", ge=2)
     precision: Literal["auto", "32-true", "bf16-mixed"] = _field(
         "auto", "recipe", "auto: bf16-mixed on a GPU that has it, else 32-true"
@@ -67,6 +73,12 @@ class TrainConfig(_Section):
         None, "recipe", "resize by a factor between these and crop", later=True
     )
     photometric: bool = _field(False, "recipe", "distort brightness and colours", later=True)
+    limit_validation: int | None = _field(
+        None, "recipe", "validate on this many images, seeded", later=True, ge=1
+    )
+    carve: bool = _field(
+        False, "runtime", "carve validation from train also where the set has a split for it"
+    )
 
     @field_validator("scale")
     @classmethod

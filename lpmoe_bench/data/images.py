@@ -7,6 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from lpmoe_bench.data.annotations import ANNOTATIONS, Mask, MaskParts, read_array
+from lpmoe_bench.data.photos import photo_kind, read_photo
 from lpmoe_bench.errors import DataError
 
 # Image and mask files to arrays: as a person sees them, or one sentence naming the file.
@@ -71,22 +73,56 @@ def _second_channel(data: bytes) -> bool:
     return EXTRA_SAMPLES in tags
 
 
-def read_mask(path: Path, threshold: int = THRESHOLD) -> np.ndarray:
+def read_mask(path: Mask, threshold: int = THRESHOLD) -> np.ndarray:
     """Return a mask as uint8 of 0 and 255, (h, w); see inspect_mask."""
     return inspect_mask(path, threshold)[0]
 
 
-def inspect_mask(path: Path, threshold: int = THRESHOLD) -> tuple[np.ndarray, tuple[str, ...]]:
+def inspect_mask(path: Mask, threshold: int = THRESHOLD) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return a mask as uint8 of 0 and 255, (h, w), and what was unusual about the file.
 
     Values above the threshold are object ("grey levels" when there are others than 0 and 255); a
     file of nothing but 0 and 1 is scaled ("values 0 and 1"); of two colours the lighter one is
     object ("two colours"); a mask without any object is "empty". Raises DataError for unreadable
     files, more colours, and masks of which nothing would be left above the threshold. A rotation
-    noted in EXIF is applied, as it is to images.
+    noted in EXIF is applied, as it is to images. Several files are their union.
     """
-    data = read_file(path)
-    pixels = _to_8_bits(path, _turned(path, data), keep_small=True)
+    if isinstance(path, MaskParts):
+        return _inspect_parts(path, threshold)
+    return _inspect_pixels(path, _mask_pixels(path), threshold)
+
+
+def _inspect_parts(mask: MaskParts, threshold: int) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return the union of the parts of a mask, and what was unusual about any of them."""
+    if mask.annotation is not None:
+        union = mask.annotation.mask().astype(np.uint8) * 255
+        return union, () if union.any() else ("empty",)
+    union, flags = np.zeros((0, 0), np.uint8), {}
+    for file in mask.files:
+        part, unusual = _inspect_pixels(file, _mask_pixels(file, mask.variable), threshold)
+        if union.size and part.shape != union.shape:
+            raise DataError(
+                f"{file} is {part.shape[1]} x {part.shape[0]} pixels but {mask.files[0]}, another "
+                f"mask of the same image, is {union.shape[1]} x {union.shape[0]}"
+            )
+        union = np.maximum(union, part) if union.size else part
+        flags |= dict.fromkeys(unusual)
+    if union.any():
+        flags.pop("empty", None)
+    return union, tuple(flags)
+
+
+def _mask_pixels(path: Path, variable: str = "") -> np.ndarray:
+    """Return the values of a mask file as they are, of at most three channels."""
+    if path.suffix.lower() in ANNOTATIONS:
+        return read_array(path, variable)
+    return _turned(path, read_file(path))
+
+
+def _inspect_pixels(
+    path: Path, pixels: np.ndarray, threshold: int
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    pixels = _to_8_bits(path, pixels, keep_small=True)
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         pixels = over_black(pixels)
     grey, coloured = _one_channel(path, pixels)
@@ -148,6 +184,8 @@ def decode(path: Path, data: bytes, flags: int) -> np.ndarray:
             raise DataError(
                 f"{path} says it is {width} x {height} pixels; {MOST_PIXELS} in all are allowed"
             )
+    if photo_kind(data):
+        return read_photo(path, data, MOST_PIXELS)
     try:
         # From memory: cv2.imread does not open names that are not ASCII on every system.
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)

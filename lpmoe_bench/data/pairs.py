@@ -1,24 +1,32 @@
 """Images and their masks, matched by name, and where the splits of a data set keep them."""
 
 import csv
-import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os.path import isfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from lpmoe_bench.data.annotations import Mask, MaskParts, is_coco, read_coco
 from lpmoe_bench.data.images import THRESHOLD, read_image, read_mask
+from lpmoe_bench.data.matching import (
+    MASK_SUFFIXES,
+    SUFFIXES,
+    common_rule,
+    divide_place,
+    holds_any,
+    is_open,
+    named_files,
+    same_name,
+    shown,
+)
 from lpmoe_bench.data.registry import Dataset, Layout
 from lpmoe_bench.environment import no_collection
 from lpmoe_bench.errors import DataError
 
 # Images and their masks, matched by name.
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
-SHOWN = 10
 
 
 class UnpairedError(DataError):
@@ -27,11 +35,11 @@ class UnpairedError(DataError):
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One image file, its mask file, and the name both share."""
+    """One image file, its mask, and the name both share: a path where folders hold folders."""
 
     name: str
     image: Path
-    mask: Path
+    mask: Mask
 
 
 @no_collection()
@@ -41,27 +49,48 @@ def find_pairs(
     only: Sequence[str] | None = None,
     spare_masks: bool = False,
     left_out: list[str] | None = None,
+    said: list[str] | None = None,
+    variable: str = "",
 ) -> list[Pair]:
-    """Match image and mask files of two folders by the name before the suffix, sorted.
+    """Match images and masks of two places by name, sorted.
 
-    A folder may end in a pattern, such as `masks/*_segmentation.png`: then the name is what stands
-    before the suffix that the pattern demands. Hidden files and other kinds of files are ignored,
-    sub-folders are not opened. With `only`, only those are matched, and all must be there; with
-    `spare_masks`, masks without an image are nobody's. Raises DataError for a folder that is
-    missing or holds no image, names that are no text, two files of one name, and names without a
-    partner: all are counted, ten are shown; with `left_out`, to which the last are added, only
-    where no pair is left.
+    A place is a folder, with all that is below it, or a pattern such as `masks/*_segmentation.png`:
+    see named_files. Masks may be a COCO file, or a folder that holds nothing else, and then its
+    images are the pairs. Where a pattern leaves more open than the name, several masks of an image
+    are one, their union. Files of both places are images where the masks' pattern leaves them out.
+
+    Args:
+        images: where they are.
+        masks: where they are; in the same folder too.
+        only: match only these names, and all of them must be there.
+        spare_masks: masks without an image are nobody's.
+        left_out: names without a partner are added to it, where any pair is left.
+        said: where names differ by one rule that fits all, use it and add a sentence on it.
+        variable: of the masks' MATLAB files.
+
+    Raises:
+        DataError: for a folder that is missing or holds no image, names that are no text, two files
+            of one name, and names without a partner: all are counted, ten are shown.
     """
-    image_files, mask_files = files_by_name(images), files_by_name(masks)
+    image_files = named_files(images, SUFFIXES)
+    coco = _coco_file(masks)
+    mask_files = _of_coco(coco, image_files) if coco else _mask_files(masks, variable)
+    _divide(image_files, mask_files, images, masks)
+    image_names = _single(image_files, images, SUFFIXES)
+    masks_by_name = _joined(mask_files, masks, variable)
     if only is not None:
-        names = sorted({_same(name) for name in only})
+        names = sorted({same_name(name) for name in only})
+    elif coco:
+        names = sorted(masks_by_name)
     elif spare_masks:
-        names = sorted(image_files)
+        names = sorted(image_names)
     else:
-        names = sorted(image_files.keys() | mask_files.keys())
+        names = sorted(image_names.keys() | masks_by_name.keys())
+    if not coco and not image_names.keys() & masks_by_name.keys():
+        masks_by_name, names = _by_rule(image_names, masks_by_name, names, said)
     pairs, unpaired = [], []
     for name in names:
-        image, mask = image_files.get(name), mask_files.get(name)
+        image, mask = image_names.get(name), masks_by_name.get(name)
         if image and mask:
             pairs.append(Pair(name, image, mask))
         else:
@@ -75,31 +104,142 @@ def find_pairs(
         raise (UnpairedError if pairs else DataError)(
             f"{len(unpaired)} of {len(names)} names have no partner in {images} and {masks}: "
             f"{shown(unpaired)}; an image and its mask share a name up to the suffix"
+            f"{_proposal(image_names, masks_by_name, images, masks)}"
         )
     return pairs
 
 
-def files_by_name(place: Path) -> dict[str, Path]:
-    """Return the image files of a folder, or of a pattern in it, by name; raises DataError."""
-    folder, pattern = (place.parent, place.name) if "*" in place.name else (place, "*")
-    found: dict[str, Path] = {}
-    doubles, no_text = [], []
-    for name, file in _named(folder, pattern):
-        if not is_text(file.name):
-            no_text.append(ascii(file.name))
-        other = found.setdefault(_same(name), file)
-        if other is not file:
-            doubles.append(f"{other.name} and {file.name}")
-    if no_text:
+def find_masks(place: Path) -> dict[str, Mask]:
+    """Return the masks of a place by name, without their images; raises DataError as find_pairs."""
+    if not divide_place(place)[0].is_dir() and not place.is_file():
+        raise DataError(f"{place} is no folder; name one that holds masks")
+    coco = _coco_file(place)
+    return _joined(_of_coco(coco, {}) if coco else _mask_files(place, ""), place, "")
+
+
+def _mask_files(place: Path, variable: str) -> dict[str, list[Path]]:
+    """Return the files of masks by name: images, and annotations where there are no images."""
+    found = named_files(place, MASK_SUFFIXES)
+    if not divide_place(place)[1]:
+        plain = {
+            name: kept
+            for name, files in found.items()
+            if (kept := [file for file in files if file.suffix.lower() in SUFFIXES])
+        }
+        found = plain or found
+    return found
+
+
+def _divide(
+    images: dict[str, list[Path]], masks: dict[str, list], image_place: Path, mask_place: Path
+) -> None:
+    """Take files that both places hold away from the one whose rule is the wider."""
+    image_set = {file for files in images.values() for file in files}
+    mask_set = {file for files in masks.values() for file in files if isinstance(file, Path)}
+    common = image_set & mask_set
+    if not common:
+        return
+    if common == image_set == mask_set and all(len(files) == 1 for files in images.values()):
         raise DataError(
-            f"{len(no_text)} names in {folder} are no UTF-8 text: {shown(no_text)}; rename them, "
-            f"or unpack their archive with the encoding of its names"
+            f"{image_place} and {mask_place} are the same {len(common)} files; images and masks "
+            f"are two"
         )
+    wider = images if len(image_set) > len(mask_set) else masks if image_set < mask_set else None
+    for name in list(wider or ()):
+        assert wider is not None
+        wider[name] = [file for file in wider[name] if file not in common]
+        if not wider[name]:
+            del wider[name]
+
+
+def _single(
+    found: Mapping[str, list[Path]], place: Path, suffixes: Sequence[str]
+) -> dict[str, Path]:
+    """Return one file a name; raises DataError for none at all, and for two of one name."""
+    folder, pattern = divide_place(place)
+    doubles = [
+        f"{files[0].name} and {other.name}" for files in found.values() for other in files[1:]
+    ]
     refuse_two_files(folder, doubles)
     if not found:
-        what = f"files {pattern}" if pattern != "*" else f"image files ({', '.join(SUFFIXES)})"
+        what = f"files {pattern}" if pattern else f"image files ({', '.join(suffixes)})"
         raise DataError(f"folder {folder} holds no {what}")
+    return {name: files[0] for name, files in found.items()}
+
+
+def _joined(found: Mapping[str, list], place: Path, variable: str) -> dict[str, Mask]:
+    """Return one mask a name: a file, or several that a pattern lets belong to it."""
+    if not is_open(place):
+        single = _single(found, place, MASK_SUFFIXES)
+        if not variable:
+            return dict(single)
+        return {name: MaskParts((file,), variable) for name, file in single.items()}
+    if not found:
+        _single(found, place, MASK_SUFFIXES)
+    return {
+        name: files[0] if len(files) == 1 and not variable else MaskParts(tuple(files), variable)
+        for name, files in found.items()
+    }
+
+
+def _coco_file(place: Path) -> Path | None:
+    """Return the COCO file that a place is, or holds and nothing else."""
+    if place.suffix.lower() == ".json" and place.is_file() and not divide_place(place)[1]:
+        return place
+    if not place.is_dir():
+        return None
+    files = [file for files in named_files(place, MASK_SUFFIXES).values() for file in files]
+    if len(files) == 1 and files[0].suffix.lower() == ".json" and is_coco(files[0]):
+        return files[0]
+    return None
+
+
+def _of_coco(path: Path, images: Mapping[str, list[Path]]) -> dict[str, list]:
+    """Return the masks that a COCO file has, by the names of the images."""
+    by_last: dict[str, list[str]] = {}
+    for name in images:
+        by_last.setdefault(name.rpartition("/")[2], []).append(name)
+    found: dict[str, list] = {}
+    for file, annotation in read_coco(path).images.items():
+        name = same_name(PurePosixPath(file).with_suffix("").as_posix())
+        # A file says `train/a.jpg` where the folder given is that of train, or the other way round.
+        likely = by_last.get(name.rpartition("/")[2], [])
+        if name not in images and len(likely) == 1:
+            name = likely[0]
+        found.setdefault(name, []).append(MaskParts((path,), annotation=annotation))
     return found
+
+
+def _by_rule(
+    images: Mapping[str, Path], masks: Mapping[str, Mask], names: list[str], said: list[str] | None
+) -> tuple[Mapping[str, Mask], list[str]]:
+    """Return masks by the names of their images where one rule fits all and may be used."""
+    rule, count = common_rule(images, masks) if said is not None else (None, 0)
+    if rule is None or count < max(len(images), len(masks)):
+        return masks, names
+    assert said is not None
+    image, mask = rule.patterns()
+    said.append(f"masks are matched by one rule that fits all {count}: image {image}, mask {mask}")
+    return {name: masks[other] for name, other in rule.match(images, masks).items()}, sorted(images)
+
+
+def _proposal(
+    images: Mapping[str, Path], masks: Mapping[str, Mask], image_place: Path, mask_place: Path
+) -> str:
+    """Return the patterns that would pair most of names that differ by a rule."""
+    if len(images.keys() & masks.keys()) > len(images) / 2:
+        return ""
+    last = [{name.rpartition("/")[2] for name in names} for names in (images, masks)]
+    if last[0] == last[1] and len(last[0]) == len(images) == len(masks):
+        return "; folders that a star stands for are part of a name: write {name} for the rest"
+    rule, count = common_rule(images, masks)
+    if rule is None or count <= len(images) / 2:
+        return ""
+    one, other = (
+        f"{divide_place(place)[0]}/{text}"
+        for place, text in zip((image_place, mask_place), rule.patterns(), strict=True)
+    )
+    return f". {count} would be paired by '{one}' as images and '{other}' as masks"
 
 
 def refuse_two_files(folder: Path, doubles: Sequence[str]) -> None:
@@ -108,38 +248,6 @@ def refuse_two_files(folder: Path, doubles: Sequence[str]) -> None:
         raise DataError(
             f"{len(doubles)} names in {folder} belong to two files: {shown(doubles)}; keep one each"
         )
-
-
-def is_there(place: Path) -> bool:
-    """Whether a folder is there, or an image file of a pattern in it; names alone are read."""
-    if "*" not in place.name:
-        return place.is_dir()
-    return place.parent.is_dir() and any(True for _ in _named(place.parent, place.name))
-
-
-def _named(folder: Path, pattern: str) -> Iterator[tuple[str, Path]]:
-    """Yield (name of the pair, file) of the image files of a pattern, sorted by file name."""
-    front, _, back = pattern.partition("*")
-    ending = back.lower() if back.lower().endswith(SUFFIXES) else ""
-    back = back if not ending else back[: ending.rindex(".")]
-    try:  # iterdir makes paths in half the time that the operator / takes
-        files = {file.name: file for file in folder.iterdir()}
-    except OSError as error:
-        raise DataError(f"folder {folder} cannot be opened ({error.strerror})") from None
-    for name in sorted(files):
-        stem, dot, suffix = name.rpartition(".")
-        if (dot + suffix).lower() not in SUFFIXES or name.startswith("."):
-            continue
-        if pattern == "*" or (
-            stem.startswith(front) and stem.endswith(back) and name.lower().endswith(ending)
-        ):
-            yield stem[: len(stem) - len(back)], files[name]
-
-
-def is_text(name: str) -> bool:
-    """Tell names that are text from bytes of another encoding, which no record could hold."""
-    # Python turns each byte that is no UTF-8 into a lone surrogate.
-    return name.isascii() or not any("\ud800" <= letter < "\ue000" for letter in name)
 
 
 def read_names(path: Path) -> list[str]:
@@ -154,7 +262,7 @@ def read_names(path: Path) -> list[str]:
     names = [line.strip() for line in lines if line.strip()]
     if not names:
         raise DataError(f"split list {path} is empty; it needs one name a line")
-    doubles = [name for name, count in Counter(map(_same, names)).items() if count > 1]
+    doubles = [name for name, count in Counter(map(same_name, names)).items() if count > 1]
     if doubles:
         raise DataError(f"split list {path} names {len(doubles)} twice: {shown(doubles)}")
     return names
@@ -180,18 +288,6 @@ def check_sizes(pair: Pair, image: tuple[int, ...], mask: tuple[int, ...]) -> No
         )
 
 
-def shown(items: Iterable[str], separator: str = ", ") -> str:
-    """Join at most ten items and say how many more there are."""
-    items = list(items)
-    more = f"{separator}and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
-    return separator.join(items[:SHOWN]) + more
-
-
-def _same(name: str) -> str:
-    """One spelling of a name: systems store accents in two ways."""
-    return name if name.isascii() else unicodedata.normalize("NFC", name)
-
-
 # Where the images and masks of a data set's split lie: its own layout or one seen in the wild.
 
 COLUMNS = ("image", "label")
@@ -209,8 +305,26 @@ def check_root(root: Path | None) -> None:
 
 def not_found(dataset: Dataset, root: Path | None) -> DataError:
     """Return the error for a data set of which no split is there."""
-    where = f"under {root}" if root else "anywhere (LPMOE_BENCH_DATA is not set)"
-    return DataError(f"{dataset.name} is not {where}; see lpmoe-bench data show {dataset.name}")
+    place = dataset.location(root)
+    if place is None:
+        where = f"under {root}" if root else "anywhere (LPMOE_BENCH_DATA is not set)"
+        return DataError(f"{dataset.name} is not {where}; see lpmoe-bench data show {dataset.name}")
+    there = sorted(entry.name for entry in place.iterdir() if not entry.name.startswith("."))
+    return DataError(
+        f"{dataset.name} is in {place}, but none of its splits: looked for {wanted(dataset)}; "
+        f"found {shown(there) or 'nothing'}; correct the entry of {dataset.name}, or the folder"
+    )
+
+
+def wanted(dataset: Dataset) -> str:
+    """Return what the layouts of a set look for."""
+    layouts = [
+        " + ".join(item for part in parts for item in part)
+        for layout in dataset.layouts
+        for parts in layout.values()
+    ]
+    plain = [f"{dataset.images} + {dataset.masks}"] if dataset.splits or not layouts else []
+    return shown(dict.fromkeys([*layouts, *plain]), "; ")
 
 
 def split_pairs(dataset: Dataset, place: Path, split: str) -> list[Pair] | None:
@@ -226,27 +340,41 @@ def split_pairs(dataset: Dataset, place: Path, split: str) -> list[Pair] | None:
         return find_pairs(own / "images", own / "masks")
     for layout in dataset.layouts:
         if split in layout and _is_whole(layout, split, place):
-            return layout_pairs(layout, split, place)
+            return layout_pairs(layout, split, place, variable=dataset.variable)
+    images, masks = place / dataset.images, place / dataset.masks
     by_split = any((place / name / "images").is_dir() for name in dataset.split_names)
-    if split in dataset.splits and ((place / dataset.images).is_dir() or not by_split):
-        listed = dataset.splits[split]
-        only = None if listed is None else read_names(place / listed)
-        return find_pairs(place / dataset.images, place / dataset.masks, only)
+    if split in dataset.splits and (holds_any(images, SUFFIXES) or not by_split):
+        only = _listed(dataset, place, split)
+        return find_pairs(images, masks, only, variable=dataset.variable)
     return find_pairs(own / "images", own / "masks") if (own / "images").is_dir() else None
 
 
+def _listed(dataset: Dataset, place: Path, split: str) -> list[str] | None:
+    """Return the names of a split, None for all: its list lies in the set or beside its entry."""
+    listed = dataset.splits[split]
+    if listed is None:
+        return None
+    beside = dataset.base / listed if dataset.base else None
+    return read_names(beside if beside and not (place / listed).exists() else place / listed)
+
+
 def _is_whole(layout: Layout, split: str, place: Path) -> bool:
-    """Whether all folders and tables of a split are there."""
+    """Whether all folders, files and tables of a split are there."""
     items = [place / item for part in layout[split] for item in part]
-    return all(i.is_file() if i.name.endswith(".csv") else is_there(i) for i in items)
+    return all(
+        item.is_file()
+        if item.suffix in (".csv", ".json") and not divide_place(item)[1]
+        else holds_any(item, MASK_SUFFIXES)
+        for item in items
+    )
 
 
 def layout_pairs(
-    layout: Layout, split: str, place: Path, left_out: list[str] | None = None
+    layout: Layout, split: str, place: Path, left_out: list[str] | None = None, variable: str = ""
 ) -> list[Pair]:
     """Return the pairs of all parts of a split; raises DataError, also for a name in two parts.
 
-    left_out: as in find_pairs.
+    left_out, variable: as in find_pairs.
     """
     pairs: list[Pair] = []
     for part in layout[split]:
@@ -256,7 +384,9 @@ def layout_pairs(
             # One folder of masks for several splits: the rest of them is no error then.
             spare = sum(other[-1] == part[-1] for rest in layout.values() for other in rest) > 1
             images, masks = (place / item for item in part)
-            pairs += find_pairs(images, masks, spare_masks=spare, left_out=left_out)
+            pairs += find_pairs(
+                images, masks, spare_masks=spare, left_out=left_out, variable=variable
+            )
     _refuse_doubles([pair.name for pair in pairs], str(place))
     return sorted(pairs, key=lambda pair: pair.name)
 
@@ -267,9 +397,13 @@ def table_pairs(path: Path) -> list[Pair]:
     Raises DataError for other tables, paths that lead out of the table's folder, missing files and
     names that stand twice.
     """
-    pairs = [_row_pair(path, row) for row in read_table(path, *COLUMNS)]
-    _refuse_doubles([pair.name for pair in pairs], str(path))
-    absent = [str(f)[:200] for pair in pairs for f in (pair.image, pair.mask) if not isfile(f)]
+    rows = [_row_files(path, row) for row in read_table(path, *COLUMNS)]
+    names = [image.stem for image, _ in rows]
+    if len(set(names)) < len(names):  # frames of one name in several folders
+        names = [image.relative_to(path.parent).with_suffix("").as_posix() for image, _ in rows]
+    _refuse_doubles(names, str(path))
+    pairs = [Pair(name, *files) for name, files in zip(names, rows, strict=True)]
+    absent = [str(file)[:200] for files in rows for file in files if not isfile(file)]
     if absent:
         raise DataError(f"{len(absent)} files that {path} names are not there: {shown(absent)}")
     return pairs
@@ -279,7 +413,7 @@ def read_table(path: Path, one: str, other: str) -> list[dict[str, str]]:
     """Read the rows of a CSV table that has two columns; raises DataError for other tables."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
+            rows = list(csv.DictReader(file, skipinitialspace=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"table {path} cannot be read ({error})") from None
     if not rows or not {one, other} <= rows[0].keys():
@@ -287,7 +421,7 @@ def read_table(path: Path, one: str, other: str) -> list[dict[str, str]]:
     return rows
 
 
-def _row_pair(path: Path, row: dict[str, str]) -> Pair:
+def _row_files(path: Path, row: dict[str, str]) -> tuple[Path, Path]:
     files = [path.parent / (row[column] or "").replace("\\", "/") for column in COLUMNS]
     for file in files:
         # The table is a stranger's: it must not make us read, or later copy, files of this machine.
@@ -295,7 +429,7 @@ def _row_pair(path: Path, row: dict[str, str]) -> Pair:
             raise DataError(
                 f"table {path} names {str(file)!r}, which lies outside the table's folder"
             )
-    return Pair(files[0].stem, *files)
+    return files[0], files[1]
 
 
 def _refuse_doubles(names: Sequence[str], where: str) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,7 +11,10 @@ from typing import Annotated, Any, Literal
 import pydantic
 import yaml
 
+from lpmoe_bench.config.settings import LOSSES
 from lpmoe_bench.errors import UsageError
+from lpmoe_bench.metrics.facts import get_metric
+from lpmoe_bench.metrics.protocols import PROTOCOLS, get_protocol
 
 # The entries of datasets.yaml: a task, a data set, its archives and its folder layouts.
 
@@ -21,7 +25,35 @@ INSIDE = r"^(?!/|~)(?!.*\.\.)[^\\:\x00]+$"
 CHECKSUM = r"^(sha256:[0-9a-f]{64}|md5:[0-9a-f]{32})$"
 OBJECT = r"^(above 128|nonzero|#[0-9a-f]{6})$"
 WEB = r"^https?://[^\s]+$"
-Inside = Annotated[str, pydantic.Field(pattern=INSIDE)]
+MOST_GROUP_PATTERN = 100  # letters
+
+
+def _like(pattern: str, told: str) -> Callable[[Any], Any]:
+    """Return a check of a text that says in words what is allowed."""
+
+    def check(value: Any) -> Any:
+        if not isinstance(value, str) or not re.match(pattern, value):
+            raise ValueError(f"{value!r} cannot be used; {told}")
+        return value
+
+    return check
+
+
+Name = Annotated[
+    str,
+    pydantic.BeforeValidator(
+        _like(NAME, "use letters, digits, dots, dashes and underscores, and no dot first")
+    ),
+]
+Inside = Annotated[
+    str,
+    pydantic.BeforeValidator(
+        _like(
+            INSIDE,
+            "name a place inside the set's folder with forward slashes, such as images/train",
+        )
+    ),
+]
 
 
 def _as_parts(value: Any) -> Any:
@@ -36,14 +68,16 @@ def _as_parts(value: Any) -> Any:
 def _of_known_kind(part: list[str]) -> list[str]:
     tables = [item.endswith(".csv") for item in part]
     if tables not in ([False, False], [True]):
-        raise ValueError("give two folders [images, masks] or one table.csv")
+        raise ValueError(
+            f"{part!r} is no part of a split; give two places [images, masks] or one table.csv"
+        )
     return part
 
 
-# [images, masks], folders or folder/*_suffix.ext where the star is the name; or [table.csv]
+# [images, masks], folders or patterns such as folder/*_suffix.ext; or [table.csv]
 Part = Annotated[list[Inside], pydantic.AfterValidator(_of_known_kind)]
 Parts = Annotated[list[Part], pydantic.BeforeValidator(_as_parts), pydantic.Field(min_length=1)]
-SplitName = Annotated[str, pydantic.Field(pattern=NAME)]
+SplitName = Name
 Layout = dict[SplitName, Parts]
 
 
@@ -53,7 +87,7 @@ class _Model(pydantic.BaseModel):
 
 
 class _Entry(_Model):
-    name: str = pydantic.Field(pattern=NAME)
+    name: Name
     title: str
 
 
@@ -96,12 +130,20 @@ class Archive(_Model):
     """
 
     url: Annotated[
-        list[Annotated[str, pydantic.Field(pattern=WEB)]],
+        list[Annotated[str, pydantic.BeforeValidator(_like(WEB, "give an address, https://..."))]],
         pydantic.BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
         pydantic.Field(min_length=1),
     ]
-    checksum: str = pydantic.Field("", pattern=CHECKSUM + "|^$")
-    folder: str = pydantic.Field("", pattern=INSIDE + "|^$")
+    checksum: Annotated[
+        str,
+        pydantic.BeforeValidator(
+            _like(CHECKSUM + "|^$", "write sha256: and 64 digits, or md5: and 32, of 0-9 and a-f")
+        ),
+    ] = ""
+    folder: Annotated[
+        str,
+        pydantic.BeforeValidator(_like(INSIDE + "|^$", "name a folder inside the set's folder")),
+    ] = ""
 
     @property
     def file(self) -> str:
@@ -113,24 +155,55 @@ class Groups(_Model):
     """Images that belong together by nature, such as frames of one video; what: one such group.
 
     table: a CSV in the set's folder with the columns of names and of groups. starts: the first
-    number of each group, for names that are numbers up to `last`, where there is no table. alike:
-    near duplicates of no known group are taken for one. confirmed: as for counts.
+    number of each group, for names that are numbers up to `last`. folder: the group is the folder
+    in the name. pattern: a regular expression that the beginning of a name fits, whose one group in
+    brackets is the group. The first of these that is there counts. alike: near duplicates of no
+    known group are taken for one. confirmed: as for counts.
     """
 
     what: str
     table: Annotated[list[Inside], pydantic.Field(min_length=3, max_length=3)] | None = None
     starts: list[int] = []
     last: int = 0
+    folder: bool = False
+    pattern: str = pydantic.Field("", max_length=MOST_GROUP_PATTERN)
     alike: bool = False
     confirmed: bool = False
 
+    @pydantic.field_validator("pattern")
+    @classmethod
+    def _has_one_group(cls, pattern: str) -> str:
+        try:
+            groups = re.compile(pattern).groups if pattern else 1
+        except re.error as error:
+            raise ValueError(f"{pattern!r} is no regular expression ({error})") from None
+        if groups != 1:
+            raise ValueError(
+                f"{pattern!r} has {groups} groups in brackets; exactly one is the group, such as "
+                f"(case[0-9]+)_"
+            )
+        return pattern
+
     @pydantic.model_validator(mode="after")
     def _is_told(self) -> Groups:
-        if not (self.table or self.starts or self.alike):
-            raise ValueError("give a table, starts, or alike: true")
+        if not (self.table or self.starts or self.folder or self.pattern or self.alike):
+            raise ValueError("give a table, starts, folder: true, a pattern, or alike: true")
         if self.starts != sorted(set(self.starts)) or (self.starts and self.last < self.starts[-1]):
             raise ValueError("starts must grow, and last be no smaller than the last of them")
         return self
+
+
+def _object(value: Any) -> Any:
+    """Check what of a mask is object."""
+    values = value if isinstance(value, list) and value else [value]
+    if all(type(one) is int and 0 < one <= 65535 for one in values):
+        return value
+    if isinstance(value, str) and re.match(OBJECT, value):
+        return value
+    raise ValueError(
+        f"{value!r} says nothing of masks; write above 128, nonzero, a value from 1 to 65535 or "
+        f'a list of them, or a colour in quotation marks such as "#ff0000"'
+    )
 
 
 class Dataset(_Entry):
@@ -155,7 +228,8 @@ class Dataset(_Entry):
     counts: dict[str, int] = {}
     confirmed: bool | list[str] = False
     local: list[str] = []
-    object: str = pydantic.Field("above 128", pattern=OBJECT)
+    object: Annotated[str | int | list[int], pydantic.BeforeValidator(_object)] = "above 128"
+    variable: str = ""
     page: str = ""
     archives: list[Archive] = []
     by_hand: str = ""
@@ -190,6 +264,17 @@ class Dataset(_Entry):
         if split.startswith("train"):
             return "train"
         return "validation" if split.startswith("val") else "test"
+
+    def validation_of(self, split: str) -> str:
+        """Return the split that belongs to a training split for validation, empty for none.
+
+        It is named as that one is, such as val_x of train_x, and is official if that one is.
+        """
+        rest = split.removeprefix("train")
+        names = [f"val{rest}", f"validation{rest}"] if split.startswith("train") else []
+        local = split in self.local
+        found = (name for name in names if name in self.split_names)
+        return next((name for name in found if (name in self.local) is local), "")
 
     def is_confirmed(self, split: str) -> bool:
         """Whether the split's count was seen in a source."""
@@ -236,18 +321,20 @@ class Registry:
         return dataset, split
 
 
-def load_registry(extra: Path | None = None) -> Registry:
-    """Read the packaged datasets.yaml and merge a user's own file into it.
+def load_registry(extra: Path | Sequence[Path] | None = None) -> Registry:
+    """Read the packaged datasets.yaml and merge a user's own files into it, in their order.
 
-    Raises UsageError naming file and entry for broken YAML, unknown or missing keys, names that
-    exist already, and references to tasks, data sets or splits that do not.
+    An entry that says `override: true` corrects an entry of the same name: it takes the place of
+    what it says, and the rest stays. Raises UsageError naming file and entry for broken YAML,
+    unknown or missing keys, names that exist already, and references to tasks, data sets, splits,
+    losses, scores or protocols that do not.
     """
     package = Path(__file__).parents[1]
     packaged = package / "datasets.yaml"  # in a checkout it lies beside the package
     registry = Registry({}, {})
     _merge(packaged if packaged.exists() else package.parent / packaged.name, None, registry)
-    if extra is not None:
-        _merge(extra, extra.resolve().parent, registry)
+    for path in [extra] if isinstance(extra, Path) else extra or ():
+        _merge(path, path.resolve().parent, registry)
     # Only now: a user's own sets may name tasks of the package, and its own tasks their sets.
     _check_references(registry)
     return registry
@@ -265,10 +352,19 @@ def _check_references(registry: Registry) -> None:
                 references = [f"{item.name}/{split}" for split in named]
             else:
                 references = item.references
+                _check_names(item)
             for reference in references:
                 registry.split(reference)
         except UsageError as error:
             raise UsageError(f"{kind} '{item.name}': {error}") from None
+
+
+def _check_names(task: Task) -> None:
+    """Raise UsageError where a task names a loss, score or protocol that is not there."""
+    if task.loss not in LOSSES:
+        raise UsageError.unknown("loss", task.loss, LOSSES)
+    get_protocol(task.protocol)
+    get_metric(task.select)
 
 
 def _merge(path: Path, base: Path | None, registry: Registry) -> None:
@@ -289,24 +385,70 @@ def _add(
         raise UsageError(f"{path}: the section of {kind}s must hold entries by name")
     for name, entry in (section or {}).items():
         where = f"{path}: {kind} '{name}'"
-        if name in known:
-            raise UsageError(f"{where} exists already; give yours another name")
         if not isinstance(entry, Mapping):
             raise UsageError(f"{where} must hold settings by name, such as 'title: My set'")
-        # These two are given here, and the model's own refusal of other keys has no nearest name.
+        # These are given here, and the model's own refusal of other keys has no nearest name.
         given = {"name": name} | ({"base": base} if model is Dataset else {})
-        keys = set(model.model_fields) - given.keys()
+        keys = {*model.model_fields, "override"} - given.keys()
         for key in entry:
             if key not in keys:
                 raise UsageError(f"{where}: {UsageError.unknown('key', str(key), keys)}")
+        entry = _corrected(where, kind, dict(entry), known.get(name), known)
         try:
             known[name] = model.model_validate({**entry, **given})
         except pydantic.ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(str(part) for part in first["loc"])
-            text = first["msg"].removeprefix("Value error, ")
-            text = text[:1].lower() + text[1:]
-            raise UsageError(f"{where}: " + (f"key '{key}': {text}" if key else text)) from None
+            raise UsageError(f"{where}: {_sentence(error)}") from None
+
+
+def _corrected(
+    where: str, kind: str, entry: dict[str, Any], old: _Entry | None, known: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return an entry with what it keeps of the one that it corrects."""
+    override = entry.pop("override", False)
+    if not override:
+        if old is not None:
+            raise UsageError(
+                f"{where} exists already; give yours another name, or write `override: true` in it "
+                f"to correct that one"
+            )
+        return entry
+    if old is None:
+        error = UsageError.unknown(kind, where.rpartition(" ")[2].strip("'"), known)
+        raise UsageError(f"{where}: override: true corrects an entry that is there; {error}")
+    kept = old.model_dump(exclude={"name", "base"}, exclude_unset=True)
+    for key in ("counts", "splits", "checksums"):
+        if isinstance(entry.get(key), Mapping):
+            entry[key] = {**kept.get(key, {}), **entry[key]}
+    return {**kept, **entry}
+
+
+EXAMPLES = {
+    "title": "title: My set",
+    "task": "task: cod",
+    "protocol": "protocol: cod",
+    "loss": "loss: structure",
+    "select": "select: s_measure",
+    "train": "train: [my_set/train]",
+    "test": "test: [my_set/test]",
+    "what": "what: video",
+    "url": "url: https://...",
+}
+
+
+def _sentence(error: pydantic.ValidationError) -> str:
+    """Return the first mistake of an entry as a sentence."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    name = str(first["loc"][-1]) if first["loc"] else ""
+    if first["type"] == "missing":
+        known = f"; one of {', '.join(PROTOCOLS)}" if name == "protocol" else ""
+        example = f"; add a line such as `{EXAMPLES[name]}`" if name in EXAMPLES else ""
+        return f"key '{key}' is missing{example}{known}"
+    text = first["msg"].removeprefix("Value error, ")
+    text = text[:1].lower() + text[1:]
+    if first["type"] != "value_error" and isinstance(first["input"], str | int | float | bool):
+        text += f", and not {first['input']!r}"
+    return f"key '{key}': {text}" if key else text
 
 
 class _Loader(yaml.SafeLoader):

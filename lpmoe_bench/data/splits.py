@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard, TypeVar
 
 from lpmoe_bench.console import OnProgress
+from lpmoe_bench.data.annotations import MaskParts, mask_checksum, mask_files
 from lpmoe_bench.data.images import inspect_mask, read_image, read_mask
-from lpmoe_bench.data.pairs import Pair, check_sizes, shown
+from lpmoe_bench.data.matching import shown
+from lpmoe_bench.data.pairs import Pair, check_sizes
 from lpmoe_bench.environment import no_collection
 from lpmoe_bench.errors import DataError, ResourceError
 from lpmoe_bench.files import sha256_file, write_atomically
@@ -24,6 +26,7 @@ from lpmoe_bench.files import sha256_file, write_atomically
 # Manifest cache: what reading a pair's two files told, for as long as the files are the same.
 
 VERSION = 1
+MANIFESTS = "manifests"  # folder of the cache: see Manifest
 SETTLED_SECONDS = 2.0  # ticks of FAT, the coarsest
 CONTENT = re.compile(r"[0-9a-f]{64}\0[0-9a-f]{64}")
 
@@ -59,6 +62,8 @@ class Manifest:
         first = next(iter(pairs), None)
         if folder is None or first is None:
             return cls(None)
+        if isinstance(first.mask, MaskParts):
+            kind = f"{kind} {first.mask.kind}"
         places = f"{kind}\0{first.image.parent.resolve()}\0{first.mask.parent.resolve()}"
         return cls(folder / f"{hashlib.sha256(places.encode()).hexdigest()[:24]}.json")
 
@@ -102,7 +107,7 @@ class Manifest:
         # same tick, and would keep its stamp: only what has settled is kept.
         if stamp and facts.content:
             numbers = stamp.split()
-            newest = max(int(numbers[k]) for k in (2, 3, 6, 7))  # of the dates
+            newest = max(map(int, (*numbers[2::4], *numbers[3::4])))  # of the dates
             if time.time_ns() - newest > SETTLED_SECONDS * 1e9:
                 self._rows[name] = [stamp, *facts]
                 self._changed = True
@@ -123,14 +128,13 @@ _Reader = Callable[[list[tuple[Pair, Facts | None]]], Iterator[Facts]]
 
 
 def _stamp(pair: Pair) -> str:
-    """Size, dates and inode of both files; empty when one cannot be asked."""
+    """Size, inode and dates of all files; empty when one cannot be asked."""
     try:
-        one, other = os.stat(pair.image), os.stat(pair.mask)
+        one, others = os.stat(pair.image), [os.stat(file) for file in mask_files(pair.mask)]
     except OSError:
         return ""
-    return (  # written out: twice as fast as a loop
-        f"{one.st_size} {one.st_ino} {one.st_mtime_ns} {one.st_ctime_ns} "
-        f"{other.st_size} {other.st_ino} {other.st_mtime_ns} {other.st_ctime_ns}"
+    return " ".join(
+        f"{s.st_size} {s.st_ino} {s.st_mtime_ns} {s.st_ctime_ns}" for s in (one, *others)
     )
 
 
@@ -297,6 +301,19 @@ def checked(
     return manifest.each(split.pairs, lambda facts: not afresh and facts.flags is not None, read)
 
 
+def sound_pairs(split: Split, cache: Path | None = None) -> tuple[list[Pair], list[str]]:
+    """Return the pairs of a split that can be read, and what is wrong with the others."""
+    problems: list[str] = []
+    sound, seen = [], 0
+    for pair, _ in checked(split, problems, cache):
+        if len(problems) == seen:
+            sound.append(pair)
+        seen = len(problems)
+    if not sound:
+        raise DataError(f"no pair of {split.label} can be read: {shown(problems, '; ')}")
+    return sound, problems
+
+
 def inspect_pair(pair: Pair) -> tuple[list[str], tuple[int, int], tuple[str, ...]]:
     """Return the problems of a pair, the (h, w) of its image and the flags of its mask."""
     problems: list[str] = []
@@ -322,9 +339,9 @@ def _noted_in(problems: list[str]) -> Iterator[None]:
 
 
 def _hash_files(pair: Pair) -> str:
-    """Hash the bytes of both files."""
+    """Hash the bytes of the image, and of its mask or what its file says of this image."""
     try:
-        return "\0".join(sha256_file(path) for path in (pair.image, pair.mask))
+        return f"{sha256_file(pair.image)}\0{mask_checksum(pair.mask)}"
     except OSError as error:
         raise DataError(f"{error.filename} cannot be read ({error.strerror})") from None
 

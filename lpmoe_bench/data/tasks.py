@@ -4,31 +4,58 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lpmoe_bench.data.pairs import check_root, find_pairs, read_names, split_pairs
+from lpmoe_bench.data.matching import shown
+from lpmoe_bench.data.pairs import Pair, check_root, find_pairs, read_names, split_pairs
 from lpmoe_bench.data.registry import Dataset, Registry, Task
-from lpmoe_bench.data.splits import OnProgress, Split, make_split
+from lpmoe_bench.data.splits import MANIFESTS, OnProgress, Split, make_split, sound_pairs
 from lpmoe_bench.errors import DataError, UsageError
 
-MANIFESTS = "manifests"  # folder of the cache: see splits.Manifest
+OWN = "own"  # the data set that a user's own folders are
 
 
 @dataclass(frozen=True)
 class Folders:
-    """A user's own images and masks."""
+    """A user's own images and masks: folders or patterns, see find_pairs.
+
+    Test folders may be missing where `share` of the training images is to be tested on. val_images,
+    val_masks: what the best epoch is picked on. skip_broken: leave out what has no partner or
+    cannot be read.
+    """
 
     train_images: Path
     train_masks: Path
-    test_images: Path
-    test_masks: Path
+    test_images: Path | None = None
+    test_masks: Path | None = None
+    val_images: Path | None = None
+    val_masks: Path | None = None
+    share: float | None = None
+    skip_broken: bool = False
+
+    def __post_init__(self) -> None:
+        for one, other, what in (
+            (self.test_images, self.test_masks, "test"),
+            (self.val_images, self.val_masks, "val"),
+        ):
+            if (one is None) != (other is None):
+                raise UsageError(f"--{what}-images and --{what}-masks go together; give both")
+        if (self.test_images is None) == (self.share is None):
+            raise UsageError(
+                "your own folders need test images: name --test-images and --test-masks, or say "
+                "--split 0.2 to set a part of the training images aside; one of the two"
+            )
 
 
 @dataclass(frozen=True)
 class TaskData:
-    """What a run trains and tests on, and what a reader of its numbers should know about it."""
+    """What a run trains and tests on, and what a reader of its numbers should know about it.
+
+    validation: a split of its own where there is one, else it is carved from train.
+    """
 
     train: Split
     tests: list[Split]
     notes: list[str]
+    validation: Split | None = None
 
 
 def resolve(
@@ -52,7 +79,7 @@ def resolve(
     if folders is not None and embedded:
         raise UsageError("your own folders and the embedded set were both asked for; drop one")
     if folders is not None:
-        return _own(folders, cache)
+        return _own(folders, generated_root)
     if embedded:
         return _drawn(task, "the embedded set was asked for", generated_root, report)
     check_root(root)
@@ -71,7 +98,9 @@ def resolve(
                 raise _not_there(task, absent, where)
             train = _joined(found, cache)
             left_out = [f"{label} is {where} and is left out" for label in absent]
-            return TaskData(train, tests, [*notes, *left_out, *_remarks([train, *tests])])
+            remarks = _remarks([train, *tests])
+            validation = _validation(about.train, registry, root, cache)
+            return TaskData(train, tests, [*notes, *left_out, *remarks], validation)
         half = half or (missing if found else [])
     # Half of a training list is refused: a smaller one, or scenes in its place without a word,
     # would give a number that looks like that of the whole list.
@@ -110,17 +139,68 @@ def open_split(
     return make_split(Split(dataset.name, split, note="; ".join(remarks)), split, pairs, cache)
 
 
-def _own(folders: Folders, cache: Path) -> TaskData:
-    """Return a user's own folders as the splits own/train and own/test."""
-    # Both are matched before anything is hashed: an error of names comes at once.
-    train = find_pairs(folders.train_images, folders.train_masks)
-    test = find_pairs(folders.test_images, folders.test_masks)
-    notes = []
-    if folders.train_images.resolve() == folders.test_images.resolve():
-        notes.append("train and test are the same folder: the scores say nothing about new images")
-    like = Split("own", "")
-    tests = [make_split(like, "test", test, cache)]
-    return TaskData(make_split(like, "train", train, cache), tests, notes)
+def _own(folders: Folders, place: Path) -> TaskData:
+    """Return a user's own folders as the splits own/train, own/test and own/val."""
+    # All are matched before anything is hashed: an error of names comes at once.
+    skip, notes = folders.skip_broken, []
+    cache = place / MANIFESTS
+    train = _own_pairs("train", folders.train_images, folders.train_masks, skip, cache, notes)
+    val = _own_pairs("val", folders.val_images, folders.val_masks, skip, cache, notes)
+    if folders.share is None:
+        test = _own_pairs("test", folders.test_images, folders.test_masks, skip, cache, notes)
+    else:
+        from lpmoe_bench.data.audit.apart import divide_apart
+
+        train, test, said = divide_apart(train, folders.share, place / "audit", cache)
+        notes.append(said)
+    for name, images in (("test", folders.test_images), ("val", folders.val_images)):
+        if images is not None and folders.train_images.resolve() == images.resolve():
+            notes.append(
+                f"train and {name} are the same folder: the scores say nothing about new images"
+            )
+    like = Split(OWN, "")
+    return TaskData(
+        make_split(like, "train", train, cache),
+        [make_split(like, "test", test, cache)],
+        notes,
+        make_split(like, "val", val, cache) if val else None,
+    )
+
+
+def _own_pairs(
+    name: str, images: Path | None, masks: Path | None, skip: bool, cache: Path, notes: list[str]
+) -> list[Pair]:
+    """Return the pairs of two folders of a user, none where they are not named; notes are added."""
+    if images is None or masks is None:
+        return []
+    said: list[str] = []
+    left_out: list[str] | None = [] if skip else None
+    pairs = find_pairs(images, masks, left_out=left_out, said=said)
+    notes += [f"{OWN}/{name}: {text}" for text in said]
+    if left_out is not None:
+        pairs, broken = sound_pairs(Split(OWN, name, tuple(pairs)), cache)
+        if left_out or broken:
+            left_out += broken
+            notes.append(
+                f"{OWN}/{name}: {len(left_out)} left out as broken: {shown(left_out, '; ')}"
+            )
+    return pairs
+
+
+def _validation(
+    references: Sequence[str], registry: Registry, root: Path | None, cache: Path
+) -> Split | None:
+    """Return the validation splits that belong to training splits as one, None where one has none
+    or is not there."""
+    found = []
+    for reference in references:
+        dataset, split = registry.split(reference)
+        name = dataset.validation_of(split)
+        own = open_split(dataset, name, root, cache) if name else None
+        if own is None:
+            return None
+        found.append(own)
+    return _joined(found, cache)
 
 
 def _open_all(

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lpmoe_bench.console import OnProgress, Terminal
+from lpmoe_bench.data.annotations import Mask, mask_checksum
 from lpmoe_bench.data.library.listing import how_to_get
-from lpmoe_bench.data.pairs import SUFFIXES, check_root, find_pairs, refuse_two_files
+from lpmoe_bench.data.matching import SUFFIXES, divide_place, named_files
+from lpmoe_bench.data.pairs import check_root, find_masks, find_pairs, refuse_two_files
 from lpmoe_bench.data.registry import NAME, Registry, Task
 from lpmoe_bench.data.scenes.generate import SETS
-from lpmoe_bench.data.splits import Split, in_threads, make_split
-from lpmoe_bench.data.tasks import MANIFESTS, open_split, resolve
+from lpmoe_bench.data.splits import MANIFESTS, Split, in_threads, make_split
+from lpmoe_bench.data.tasks import OWN, open_split, resolve
 from lpmoe_bench.errors import DataError, UsageError
-from lpmoe_bench.files import sha256_file
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class TestSet:
     """
 
     split: Split
-    masks: Mapping[str, Path]
+    masks: Mapping[str, Mask]
     images: Mapping[str, Path]
     protocol: str = ""
     by_name: bool = False
@@ -63,8 +62,9 @@ def own_set(images: Path | None, masks: Path | None, name: str, cache: Path) -> 
         raise UsageError("your own folders need both: --test-images and --test-masks")
     if not re.match(NAME, name):
         raise UsageError(f"--name is '{name}'; use letters, digits, dots, dashes and underscores")
-    pairs = find_pairs(images, masks)
-    split = make_split(Split("own", name), name, pairs, cache / MANIFESTS)
+    said: list[str] = []
+    pairs = find_pairs(images, masks, said=said)
+    split = make_split(Split(OWN, name, note="; ".join(said)), name, pairs, cache / MANIFESTS)
     return TestSet.of(split, by_name=True)
 
 
@@ -172,7 +172,7 @@ def folder_set(masks: Path, images: Path | None, cache: Path) -> TestSet:
     """
     if images is not None:
         return own_set(images, masks, "test", cache)
-    files, place = find_files(masks), masks.resolve()
+    files, place = find_masks(masks), divide_place(masks)[0].resolve()
     note = "masks of a folder, without their images"
     return TestSet(Split(place.parent.name, place.name, (), files_digest(files), note), files, {})
 
@@ -180,34 +180,23 @@ def folder_set(masks: Path, images: Path | None, cache: Path) -> TestSet:
 def find_files(folder: Path) -> dict[str, Path]:
     """Return the image files below a folder by their path in it, less the suffix.
 
-    Hidden files and folders are ignored. Raises DataError for a folder that is missing or holds no
-    image, and for two files of one name.
+    Hidden files and folders are ignored, linked ones followed. Raises DataError for a folder that
+    is missing or holds no image, and for two files of one name.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder; name one that holds image files")
-    found: dict[str, Path] = {}
-    doubles = []
-    for place, inner, files in os.walk(folder):
-        inner[:] = sorted(name for name in inner if not name.startswith("."))
-        for file in sorted(files):
-            path = Path(place, file)
-            if path.suffix.lower() not in SUFFIXES or file.startswith("."):
-                continue
-            name = path.relative_to(folder).with_suffix("").as_posix()
-            # Some systems store an accent as a letter of its own: one spelling for all.
-            other = found.setdefault(unicodedata.normalize("NFC", name), path)
-            if other is not path:
-                doubles.append(f"{other.name} and {path.name}")
+    found = named_files(folder, SUFFIXES)
+    doubles = [f"{files[0].name} and {o.name}" for files in found.values() for o in files[1:]]
     refuse_two_files(folder, doubles)
     if not found:
         raise DataError(f"folder {folder} holds no image files ({', '.join(SUFFIXES)})")
-    return found
+    return {name: files[0] for name, files in found.items()}
 
 
-def files_digest(files: Mapping[str, Path]) -> str:
+def files_digest(files: Mapping[str, Mask]) -> str:
     """Return 64 hex digits of what the files hold and which name each has, whatever their place."""
     try:
-        hashes = list(in_threads(sha256_file, files.values()))
+        hashes = list(in_threads(mask_checksum, files.values()))
     except OSError as error:
         raise DataError(f"{error.filename} cannot be read ({error.strerror})") from None
     # Sorted: neither the order of a folder nor that of threads may move the digest.

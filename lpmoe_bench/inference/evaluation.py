@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lpmoe_bench.console import Terminal
-from lpmoe_bench.data.pairs import shown
+from lpmoe_bench.data.matching import shown
 from lpmoe_bench.data.registry import Registry, load_registry
-from lpmoe_bench.data.splits import Split, check_pairs, image_checksums
-from lpmoe_bench.data.tasks import MANIFESTS, open_split
+from lpmoe_bench.data.splits import MANIFESTS, Split, check_pairs, image_checksums
+from lpmoe_bench.data.tasks import open_split
 from lpmoe_bench.data.test_sets import TestSet, named_sets, own_set
 from lpmoe_bench.environment import collect_environment, default_cache
 from lpmoe_bench.errors import ResourceError, UsageError
@@ -144,7 +144,7 @@ class EvaluationRequest:
     name: str = "test"
     protocol: str | None = None
     data_root: Path | None = None
-    datasets: Path | None = None
+    datasets: Sequence[Path] | None = None
     runs: Path | None = None
     cache: Path = field(default_factory=default_cache)
     offline: bool = False

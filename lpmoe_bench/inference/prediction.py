@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from lpmoe_bench.console import Bar, Terminal
 from lpmoe_bench.data.images import overlay, read_image
-from lpmoe_bench.data.pairs import SUFFIXES
+from lpmoe_bench.data.matching import SUFFIXES
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.files import write_atomically
 from lpmoe_bench.inference.predictor import Predictor, eight_bits, probability_map

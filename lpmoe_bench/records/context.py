@@ -139,6 +139,9 @@ def own_settings(record: Record) -> dict[str, Any]:
     for key, usual in _later_fields().items():  # which older records do not have
         if key in own and own[key] == usual:
             del own[key]
+    train, validation = record.data.train, record.data.validation
+    if train and validation and validation.label != f"{train.label}-validation":
+        own["validation set"] = validation.label  # one of its own, and not carved from train
     return own
 
 

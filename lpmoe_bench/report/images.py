@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lpmoe_bench.data import images, pairs, registry, tasks
+from lpmoe_bench.data.splits import MANIFESTS
 from lpmoe_bench.data.test_sets import TestSet, find_files, folder_set
 from lpmoe_bench.errors import BenchError, DataError, UsageError
 from lpmoe_bench.metrics import engine, protocols
@@ -267,7 +268,7 @@ def _open(
         splits = tasks.resolve(known.task(task), known, None, None, True, source.cache).tests
         return next((TestSet.of(split) for split in splits if split.label == facts.label), None)
     if name in known.datasets:
-        dataset, cache = known.dataset(name), source.cache / tasks.MANIFESTS
+        dataset, cache = known.dataset(name), source.cache / MANIFESTS
         split = (
             tasks.open_split(dataset, part, source.root, cache)
             if part in dataset.split_names

@@ -12,7 +12,7 @@ import numpy as np
 
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.data.images import inspect_map, read_image, read_mask
-from lpmoe_bench.data.pairs import shown
+from lpmoe_bench.data.matching import shown
 from lpmoe_bench.data.registry import Task, load_registry
 from lpmoe_bench.data.test_sets import TestSet, files_digest, find_files, folder_set, task_sets
 from lpmoe_bench.environment import default_cache
@@ -282,7 +282,7 @@ class ScoreRequest:
     task: str | None = None
     test_set: str | None = None
     protocol: str | None = None
-    datasets: Path | None = None
+    datasets: Sequence[Path] | None = None
     data_root: Path | None = None
     embedded: bool = False
     cache: Path = field(default_factory=default_cache)

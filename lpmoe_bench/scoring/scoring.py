@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lpmoe_bench.console import OnProgress, Terminal
-from lpmoe_bench.data.pairs import shown
+from lpmoe_bench.data.matching import shown
 from lpmoe_bench.data.test_sets import TestSet
 from lpmoe_bench.environment import Environment, collect_environment, usable_cores
 from lpmoe_bench.errors import DataError, InterruptedRun, ResourceError, UsageError

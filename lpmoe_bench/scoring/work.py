@@ -10,6 +10,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from lpmoe_bench.data.annotations import Mask
 from lpmoe_bench.data.images import inspect_map, inspect_mask, read_image
 from lpmoe_bench.data.splits import UNUSUAL
 from lpmoe_bench.errors import DataError
@@ -115,7 +116,7 @@ class Item(NamedTuple):
     """One mask and its maps, one a folder, None where a folder has none. image: if needed."""
 
     name: str
-    mask: Path
+    mask: Mask
     maps: tuple[Path | None, ...]
     image: Path | None = None
 

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from lpmoe_bench.config.settings import SET_SECTIONS, RunConfig, parse_sets
 from lpmoe_bench.console import Terminal
@@ -56,11 +56,16 @@ class SweepCell(_Frozen):
     test_images: int = 0
 
 
+def _several(value: Any) -> Any:
+    """Read what older plans hold: one file, or none."""
+    return () if value is None else (value,) if isinstance(value, str | Path) else value
+
+
 class DataPlaces(_Frozen):
     """Where the data of a sweep is; absolute paths."""
 
     data_root: Path | None = None
-    datasets: Path | None = None
+    datasets: Annotated[tuple[Path, ...], BeforeValidator(_several)] = ()
     embedded: bool = False
 
 
@@ -96,7 +101,10 @@ class Attempt(_Frozen):
 def sweep_id(cells: list[SweepCell], places: DataPlaces) -> str:
     """Return 12 hex digits that change with any setting, fingerprint, seed or place."""
     # The same command gives the same id, so it finds its sweep again and goes on.
-    content = [places.model_dump(mode="json"), *(cell.model_dump(mode="json") for cell in cells)]
+    about = places.model_dump(mode="json")
+    if len(places.datasets) < 2:  # as it was when there was one file at most
+        about["datasets"] = next(iter(about["datasets"]), None)
+    content = [about, *(cell.model_dump(mode="json") for cell in cells)]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -144,7 +144,7 @@ def wanted_to_train(plan: Plan) -> Wanted:
             if len(sides) == 1 + dataset.flip:
                 break
         wanted[pair] = tuple(sorted(sides))
-    return wanted | dict.fromkeys(plan.validation.pairs, (False,))
+    return wanted | dict.fromkeys(plan.validation.pairs if plan.validation else (), (False,))
 
 
 def wanted_to_test(plan: Plan) -> Wanted:

@@ -149,9 +149,9 @@ class TrainingRun:
     """What one training needs: a built model, training images, a validation score, a folder.
 
     `model` takes what the dataset gives: the segmenter, or one around it that takes prefixes.
-    `validate` scores the current model on images carved from train; `sign` is -1 where a lower
-    score is better. `report` is called after every step with (finished steps, all steps, loss,
-    images per second).
+    `validate` scores the current model on validation images, None where the last state is kept;
+    `sign` is -1 where a lower score is better. `report` is called after every step with (finished
+    steps, all steps, loss, images per second).
     """
 
     id: str
@@ -160,7 +160,7 @@ class TrainingRun:
     segmenter: Segmenter
     model: nn.Module
     dataset: PairDataset
-    validate: Callable[[], float]
+    validate: Callable[[], float] | None
     sign: int
     folder: Path
     report: Callable[[int, int, float, float], None]
@@ -299,10 +299,14 @@ def _log(run: TrainingRun, progress: Progress, steps: int, loss: float, rate: fl
 def _select_best(
     run: TrainingRun, progress: Progress, best: dict[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Score the model on validation and return the best state so far."""
+    """Score the model on validation and return the best state so far, or else the present one."""
+    validate = run.validate
+    if validate is None:
+        progress.best_step = progress.step
+        return {k: v.detach().to("cpu", copy=True) for k, v in run.segmenter.state().items()}
     run.segmenter.eval()
     # One process scores; the others have to know, or they would keep other best states.
-    score = run.fabric.broadcast(run.validate() if run.fabric.is_global_zero else 0.0)
+    score = run.fabric.broadcast(validate() if run.fabric.is_global_zero else 0.0)
     run.segmenter.train()
     row = {"step": progress.step, "loss": None, "learning_rate": None, "images_per_second": None}
     progress.curve.append(row | {"validation": score})

@@ -1,5 +1,6 @@
 """A run resolved to its last fact before anything trains: config, data, weights, fingerprint."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -12,8 +13,8 @@ from lpmoe_bench.console import Terminal
 from lpmoe_bench.data.loader import PairDataset, Prefixes, carve_validation, subset
 from lpmoe_bench.data.pairs import Pair
 from lpmoe_bench.data.registry import Registry, Task, load_registry
-from lpmoe_bench.data.splits import Split, check_pairs, make_split
-from lpmoe_bench.data.tasks import MANIFESTS, TaskData, resolve
+from lpmoe_bench.data.splits import MANIFESTS, Split, check_pairs, make_split
+from lpmoe_bench.data.tasks import OWN, TaskData, resolve
 from lpmoe_bench.errors import DataError, ResourceError, UsageError
 from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.model.decoders.decoder import DecoderWeights, resolve_decoder_weights
@@ -80,7 +81,8 @@ class Plan:
     """An immutable run: everything the fingerprint hashes is resolved and verified.
 
     `train` is the whole training list; `train_pairs` are those of it that are trained on, less
-    the validation images and those beyond `limit_train`, which depend on the seed.
+    the validation images and those beyond `limit_train`, which depend on the seed. validation: a
+    split of its own where the set has one, else carved from train; None where nothing is selected.
     """
 
     config: RunConfig
@@ -89,7 +91,7 @@ class Plan:
     decoder_weights: DecoderWeights
     train: Split
     train_pairs: tuple[Pair, ...]
-    validation: Split
+    validation: Split | None
     tests: tuple[Split, ...]
     notes: tuple[str, ...]
     fingerprint: str
@@ -128,7 +130,7 @@ def make_plan(
         known[key] = _sources(config, task, registry, request, terminal)
     weights, decoder_weights, data = known[key]
     # Validation first: a smaller limit_train leaves it as it is.
-    rest, val_pairs = carve_validation(data.train.pairs, config.train.validation, config.seed)
+    rest, validation = _divided(data, config, request.cache / MANIFESTS)
     train_pairs = subset(rest, config.train.limit_train, config.seed)
     hashed = _fingerprint(config, known[key], request.expect)
     place = run_folder(config.task, config.method, config.backbone, hashed, config.seed)
@@ -139,9 +141,7 @@ def make_plan(
         decoder_weights=decoder_weights,
         train=data.train,
         train_pairs=tuple(train_pairs),
-        validation=make_split(
-            data.train, f"{data.train.name}-validation", val_pairs, request.cache / MANIFESTS
-        ),
+        validation=validation,
         tests=tuple(data.tests),
         notes=(*recipe_notes(asked.recipe), *data.notes, *request.extra_notes),
         fingerprint=hashed,
@@ -150,16 +150,43 @@ def make_plan(
     )
 
 
+def _own_validation(data: TaskData, config: RunConfig) -> Split | None:
+    """Return the split that the set has for validation, None where another way was asked for."""
+    return None if config.train.carve or not config.train.validation else data.validation
+
+
+def _divided(data: TaskData, config: RunConfig, cache: Path) -> tuple[Sequence[Pair], Split | None]:
+    """Return the pairs that may be trained on, and the validation split."""
+    train, seed = config.train, config.seed
+    named = data.validation is not None and data.validation.dataset == OWN
+    if named and (train.carve or not train.validation):
+        raise UsageError(
+            "--val-images and --val-masks name what is validated on, of which train.select=last "
+            "and train.carve=true want nothing; leave one or the other out"
+        )
+    if not train.validation:
+        return data.train.pairs, None
+    own = _own_validation(data, config)
+    if own is not None:
+        rest, pairs, like, name = data.train.pairs, own.pairs, own, own.name
+    else:
+        rest, pairs = carve_validation(data.train.pairs, train.validation, seed)
+        like, name = data.train, f"{data.train.name}-validation"
+    return rest, make_split(like, name, subset(pairs, train.limit_validation, seed), cache)
+
+
 def _fingerprint(config: RunConfig, sources: Sources, expected: str) -> str:
     """Return the fingerprint of settings, data and weights; raises DataError for another than was
     planned."""
     # Digests in the place of paths: the same files elsewhere are the same run.
     digests = {
-        "train": sources.data.train.digest,  # validation is carved from it by name and seed
+        "train": sources.data.train.digest,  # validation may be carved from it by name and seed
         "tests": {split.label: split.digest for split in sources.data.tests},
         "protocol": get_protocol(config.protocol).hash,
         "weights": sources.weights.sha256,
     }
+    if (own := _own_validation(sources.data, config)) is not None:  # else carved, as it always was
+        digests["validation"] = own.digest
     if sources.decoder_weights.sha256:  # else no word of it, as before there were such weights
         digests["decoder_weights"] = sources.decoder_weights.sha256
     found = fingerprint(config, digests)
@@ -182,7 +209,8 @@ def _sources(
     with terminal.bar("preparing data", 1) as bar:
         places = (request.data_root, request.folders, request.embedded, request.cache)
         data = resolve(task, registry, *places, bar.update)
-    for split in (data.train, *data.tests):
+    own = _own_validation(data, config)
+    for split in (data.train, *([own] if own else []), *data.tests):
         with terminal.bar(f"checking {split.label}", len(split.pairs)) as bar:
             for note in check_pairs(split, bar.update, request.cache / MANIFESTS):
                 terminal.note(note)

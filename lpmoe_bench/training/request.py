@@ -1,13 +1,13 @@
 """What a user asked for, merged and checked as far as settings alone can tell; imports no torch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import method_zoo
 from lpmoe_bench.config.recipes import recipe_layers
-from lpmoe_bench.config.settings import LOSSES, RunConfig, build_config
+from lpmoe_bench.config.settings import LAST, LOSSES, RunConfig, build_config
 from lpmoe_bench.data.registry import Registry, Task, load_registry
 from lpmoe_bench.data.tasks import Folders
 from lpmoe_bench.environment import default_cache
@@ -36,7 +36,7 @@ class RunRequest:
     data_root: Path | None = None
     folders: Folders | None = None
     embedded: bool = False
-    datasets: Path | None = None
+    datasets: Sequence[Path] | None = None
     runs: Path = Path("runs")
     cache: Path = field(default_factory=default_cache)
     offline: bool = False
@@ -110,7 +110,8 @@ def check_settings(
     if config.train.loss not in LOSSES:
         raise UsageError.unknown("loss", config.train.loss, LOSSES)
     get_protocol(config.protocol)
-    if not get_metric(config.train.select).per_image:
+    _check_selection(config)
+    if config.train.select != LAST and not get_metric(config.train.select).per_image:
         raise UsageError(
             f"train.select is {config.train.select}, which only a whole data set has; "
             f"choose one that an image has, such as {get_protocol(config.protocol).primary}"
@@ -125,6 +126,26 @@ def check_settings(
     )
     name = method_name(config.method)
     return config.model_copy(update={"method": name, "options": own, "decoder_options": of_decoder})
+
+
+def _check_selection(config: RunConfig) -> None:
+    """Refuse a validation that nothing looks at, or none where a score is to pick."""
+    train = config.train
+    if train.select == LAST and train.validation:
+        raise UsageError(
+            f"train.select is last, which looks at no validation, but train.validation is "
+            f"{train.validation:g}; say train.validation=0 to train on all images"
+        )
+    if train.select != LAST and not train.validation:
+        raise UsageError(
+            f"train.validation is 0, so that {train.select} has nothing to pick the best epoch by; "
+            f"say train.select=last to keep the last state"
+        )
+    if train.select == LAST and (train.patience or train.limit_validation):
+        raise UsageError(
+            "train.patience and train.limit_validation are about validation, of which "
+            "train.select=last has none; leave them out"
+        )
 
 
 def _check_features(config: RunConfig) -> None:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -31,6 +32,8 @@ from lpmoe_bench.training import features
 from lpmoe_bench.training.loop import Progress, TrainingRun, train
 from lpmoe_bench.training.plan import Plan, make_plan
 from lpmoe_bench.training.request import RunRequest
+
+LAST_STATE = "no validation, the last state is kept"
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def make_record(facts: RunFacts) -> records.Record:
         environment=_environment(facts),
         data=records.DataFacts(
             train=records.SplitFacts(**plan.train.facts),
-            validation=records.SplitFacts(**plan.validation.facts),
+            validation=records.SplitFacts(**plan.validation.facts) if plan.validation else None,
             tests=[records.SplitFacts(**split.facts) for split in plan.tests],
         ),
         adapter_sha256=hashlib.sha256(facts.state).hexdigest(),
@@ -108,6 +111,8 @@ def _environment(facts: RunFacts) -> Environment:
 def _notes(facts: RunFacts) -> list[str]:
     """Return what a reader of the record should know: of the plan, a resume, cached features."""
     notes, commits = list(facts.plan.notes), facts.progress.commits
+    if facts.plan.validation is None:
+        notes.append(f"{LAST_STATE}: it was trained on all images of its training list")
     if len(commits) > 1:
         notes.append(f"trained by the code of several commits: {', '.join(commits)}")
     if cache := facts.cache:
@@ -195,7 +200,7 @@ def run_request(request: RunRequest, terminal: Terminal, force: bool = False) ->
         _name_other_code(store.read_record(plan.folder), plan, terminal)
     try:
         record = execute(plan, terminal, force)
-        if request.folders is not None:
+        if request.folders is not None and request.folders.test_images is not None:
             own = store.Places(request.folders.test_images, request.folders.test_masks)
             store.remember_places(plan.folder, plan.tests[0].label, own)
         return store.StoredRecord(plan.folder, record)
@@ -205,12 +210,13 @@ def run_request(request: RunRequest, terminal: Terminal, force: bool = False) ->
 
 def announce(plan: Plan, terminal: Terminal) -> None:
     """Say what will run, on what, and everything a reader of the numbers should know."""
-    config, train = plan.config, plan.config.train
+    config, train, validation = plan.config, plan.config.train, plan.validation
     options = ", ".join(f"{k}={v}" for k, v in config.options.items())
     terminal.say(f"{plan.method.title} ({options or 'no options'}) on {config.backbone}")
     terminal.say(
-        f"train {plan.train.label} {len(plan.train_pairs)} images, validation "
-        f"{len(plan.validation.pairs)}, test "
+        f"train {plan.train.label} {len(plan.train_pairs)} images, "
+        + (f"validation {validation.label} {len(validation.pairs)}" if validation else LAST_STATE)
+        + ", test "
         + ", ".join(f"{s.label} {len(s.pairs)}" for s in plan.tests)
     )
     length = f"{train.steps} steps" if train.steps else f"{train.epochs} epochs"
@@ -315,7 +321,11 @@ def make_training(
     config = plan.config
     model, prefixes = (cache.model, cache.read) if cache else (segmenter, None)
     validator = make_predictor(plan, model, fabric, prefixes)
-    select, pairs = config.train.select, plan.validation.pairs
+    select = config.train.select
+    validate = None
+    if plan.validation is not None:
+        pairs = plan.validation.pairs
+        validate = partial(validation_score, validator, pairs, select, config.protocol)
     return TrainingRun(
         plan.id,
         config,
@@ -323,8 +333,8 @@ def make_training(
         segmenter,
         model,
         plan.training_set(prefixes),
-        lambda: validation_score(validator, pairs, select, config.protocol),
-        1 if get_metric(select).higher_is_better else -1,
+        validate,
+        1 if validate is None or get_metric(select).higher_is_better else -1,
         plan.folder,
         report,
     )

@@ -264,7 +264,8 @@ def test_doctor_reports_without_changing_anything():
         (["table", "nowhere"], "nowhere"),
         (["publish", "nowhere"], "no finished run"),
         (["run", "--config", "nowhere.yaml"], "nowhere.yaml"),
-        (["run", "--train-images", "a"], "all four"),
+        (["run", "--train-images", "a"], "need --train-images and --train-masks"),
+        (["run", "--train-images", "a", "--train-masks", "b"], "--split 0.2"),
     ],
 )
 def test_errors_are_sentences(arguments: list[str], sentence: str):

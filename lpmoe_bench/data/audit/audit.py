@@ -14,7 +14,7 @@ from lpmoe_bench.console import Terminal
 from lpmoe_bench.data.audit import groups as grouping
 from lpmoe_bench.data.audit import search
 from lpmoe_bench.data.registry import Dataset
-from lpmoe_bench.data.tasks import MANIFESTS
+from lpmoe_bench.data.splits import MANIFESTS
 from lpmoe_bench.errors import ResourceError
 from lpmoe_bench.files import write_atomically
 

@@ -1,5 +1,6 @@
 """What an audit looks at and what it found: images, splits, groups."""
 
+import re
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -130,6 +131,13 @@ def known_groups(
     if rule.starts:
         found = {name: group for name in names if (group := _by_number(rule, name))}
         return found, f"{rule.what}s of {len(found)} images by their numbers{sure}"
+    if rule.folder:
+        found = {name: name.rpartition("/")[0] for name in names if "/" in name}
+        return found, f"{rule.what}s of {len(found)} images by their folders{sure}"
+    if rule.pattern:
+        matches = ((name, re.match(rule.pattern, name)) for name in names)
+        found = {name: match[1] for name, match in matches if match and match[1]}
+        return found, f"{rule.what}s of {len(found)} images by their names{sure}"
     missing = f"{rule.table[0]} is not there, so no {rule.what} is known" if rule.table else ""
     return {}, missing or f"no {rule.what} is known"
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 import cv2
@@ -18,11 +18,13 @@ import numpy as np
 from pydantic import ValidationError
 
 from lpmoe_bench.console import Terminal
-from lpmoe_bench.data.images import decode, read_file
+from lpmoe_bench.data.annotations import ANNOTATIONS, Mask, MaskParts, mask_files, read_array
+from lpmoe_bench.data.images import decode, read_file, read_mask
 from lpmoe_bench.data.library.archives import is_archive, unpack
 from lpmoe_bench.data.library.recognise import recognise
 from lpmoe_bench.data.library.verify import Verified, judge_pairs
-from lpmoe_bench.data.pairs import SOURCE, Pair, UnpairedError, shown, split_pairs
+from lpmoe_bench.data.matching import SUFFIXES, shown
+from lpmoe_bench.data.pairs import SOURCE, Pair, UnpairedError, split_pairs
 from lpmoe_bench.data.registry import Dataset
 from lpmoe_bench.data.splits import Facts, Split, checked
 from lpmoe_bench.errors import BenchError, DataError, ResourceError, UsageError
@@ -241,6 +243,8 @@ def _source_text(
     return "\n".join(lines) + "\n"
 
 
+ObjectRule = str | int | list[int]  # of an entry: what of a mask is object
+
 # One split built beside its place: copied under one name a pair, masks converted, verified.
 
 
@@ -286,24 +290,27 @@ def build_split(
         )
     for pair in copied:
         if pair.name in broken:
-            pair.image.unlink()
-            pair.mask.unlink()
+            for file in (pair.image, *mask_files(pair.mask)):
+                file.unlink()
     left_out = [f"{dataset.name}/{name}: {text}" for text in broken.values()]
     return judge_pairs(dataset, name, place, read, []), left_out
 
 
-def _copy(pair: Pair, place: Path, rule: str, own: bool) -> Pair:
-    """Put image and mask under the pair's name; a mask is rewritten if the rule asks for it."""
+def _copy(pair: Pair, place: Path, rule: ObjectRule, own: bool) -> Pair:
+    """Put image and mask under the pair's name; a mask is rewritten if the rule asks for it, or if
+    it is no image file of its own."""
     image = place / "images" / f"{pair.name}{pair.image.suffix}"
     mask = place / "masks" / f"{pair.name}{pair.mask.suffix}"
     for folder in (image.parent, mask.parent):
         folder.mkdir(parents=True, exist_ok=True)
-    converted = None if rule == "above 128" else _converted(pair.mask, rule)
-    if converted is None:
+    plain = isinstance(pair.mask, Path) and pair.mask.suffix.lower() in SUFFIXES
+    converted = _converted(pair.mask, rule)
+    if converted is None and isinstance(pair.mask, Path) and plain:
         _bring(pair.mask, mask, own)
     else:
-        mask = mask.with_name(f"{pair.name}.png")
-        mask.write_bytes(converted)
+        mask = mask.with_name(f"{PurePath(pair.name).name}.png")
+        pixels = read_mask(pair.mask) if converted is None else converted
+        mask.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
     _bring(pair.image, image, own)
     return Pair(pair.name, image, mask)
 
@@ -317,24 +324,42 @@ def _bring(source: Path, target: Path, own: bool) -> None:
         shutil.copyfile(source, target)
 
 
-def _converted(path: Path, rule: str) -> bytes | None:
-    """Return a mask as PNG of 0 and 255, None for a grey one where the rule is a colour.
+def _converted(mask: Mask, rule: ObjectRule) -> np.ndarray | None:
+    """Return a mask of 0 and 255 by a rule, None where the rule changes nothing.
 
-    `nonzero`: object wherever a colour or index is not 0. A colour, `#rrggbb`: object where each
-    channel is on the same side of the middle as the colour's, since resizing mixes colours.
+    `nonzero`: object wherever a colour or index is not 0. Values: wherever one of them is. A
+    colour, `#rrggbb`: where each channel is on the same side of the middle as the colour's, since
+    resizing mixes colours; a grey mask stays as it is.
     """
-    pixels = decode(path, read_file(path), cv2.IMREAD_UNCHANGED)
+    if rule == "above 128" or (isinstance(mask, MaskParts) and mask.annotation):
+        return None
+    variable = mask.variable if isinstance(mask, MaskParts) else ""
+    parts = [_object_pixels(file, rule, variable) for file in mask_files(mask)]
+    if any(part is None for part in parts):
+        return None
+    if len({part.shape for part in parts if part is not None}) > 1:
+        raise DataError(f"the masks {mask} are of different sizes; all of one image must be of one")
+    union = np.logical_or.reduce([part for part in parts if part is not None])
+    return union.astype(np.uint8) * 255
+
+
+def _object_pixels(path: Path, rule: ObjectRule, variable: str) -> np.ndarray | None:
+    if path.suffix.lower() in ANNOTATIONS:
+        pixels = read_array(path, variable)
+    else:
+        pixels = decode(path, read_file(path), cv2.IMREAD_UNCHANGED)
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         pixels = pixels[..., :3] * (pixels[..., 3:] > 0)
+    flat = pixels if pixels.ndim == 2 else pixels.max(axis=2)
     if rule == "nonzero":
-        found = (pixels if pixels.ndim == 2 else pixels.max(axis=2)) > 0
-    elif pixels.ndim == 2 or (pixels == pixels[..., :1]).all():
+        return flat > 0
+    if not isinstance(rule, str):
+        return np.isin(flat, rule)
+    if pixels.ndim == 2 or (pixels == pixels[..., :1]).all():
         return None
-    else:
-        blue_green_red = bytes.fromhex(rule[1:])[::-1]
-        middle = np.iinfo(pixels.dtype).max // 2
-        found = ((pixels > middle) == [value > 127 for value in blue_green_red]).all(axis=2)
-    return cv2.imencode(".png", found.astype(np.uint8) * 255)[1].tobytes()
+    blue_green_red = bytes.fromhex(rule[1:])[::-1]
+    middle = np.iinfo(pixels.dtype).max // 2
+    return ((pixels > middle) == [value > 127 for value in blue_green_red]).all(axis=2)
 
 
 # A folder to build in beside its place, which a killed program leaves and the next one removes.

@@ -14,13 +14,13 @@ from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
 from lpmoe_bench.console import OnProgress
-from lpmoe_bench.data.pairs import SUFFIXES, is_text
+from lpmoe_bench.data.matching import MASK_SUFFIXES, SUFFIXES, is_text
 from lpmoe_bench.errors import DataError, ResourceError
 from lpmoe_bench.files import write_failure
 
 # An archive is a stranger's file. What is unpacked of it can be no program, and can lie nowhere but
 # below the target; a header may lie about sizes, so bytes are counted as they come out.
-KEPT = (*SUFFIXES, ".csv", ".txt")  # nothing else is taken out: no program, no document
+KEPT = (*MASK_SUFFIXES, ".csv", ".txt")  # nothing else is taken out: no program, no document
 NESTED = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".rar", ".7z")
 CHUNK_BYTES = 1 << 20
 UNIX = 3  # in a zip: the system whose kinds of files its entries name

@@ -5,12 +5,13 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from lpmoe_bench.data.pairs import Pair, find_pairs, is_there, layout_pairs, shown, split_pairs
+from lpmoe_bench.data.matching import MASK_SUFFIXES, holds_any, shown
+from lpmoe_bench.data.pairs import Pair, find_pairs, layout_pairs, split_pairs, wanted
 from lpmoe_bench.data.registry import Dataset, Layout
 from lpmoe_bench.errors import DataError
 
-DEPTH, MOST_FOLDERS = 5, 20_000
-IMAGES = "images image imgs img input inputs sat jpegimages shadowimages"
+DEPTH, MOST_FOLDERS = 32, 20_000
+IMAGES = "images image imgs img im input inputs sat jpegimages shadowimages frame frames"
 MASKS = "masks mask gt gts labels label groundtruth ground_truth annotations map shadowmasks"
 
 
@@ -34,15 +35,10 @@ def recognise(
     # A layout that is known is sure; a folder that merely looks like one is taken where none is.
     found = found or _obvious(dataset, folders, left_out)
     if not found:
-        layouts = [
-            " + ".join(item for part in parts for item in part)
-            for layout in dataset.layouts
-            for parts in layout.values()
-        ] or [f"{dataset.images} + {dataset.masks}"]
         there = [str(folder.relative_to(tree)) for folder in folders[1:]]
         raise DataError(
             f"no split of {dataset.name} is recognised in {tree}: looked for "
-            f"{shown(layouts, '; ')}; found {shown(there) or 'no folders'}; name them: --split "
+            f"{wanted(dataset)}; found {shown(there) or 'no folders'}; name them: --split "
             f"NAME --images DIR --masks DIR"
         )
     return found
@@ -120,7 +116,7 @@ def _spelt(folder: Path, item: str) -> str | None:
     names, place, done = item.split("/"), folder, []
     for name in names:
         if "*" in name:
-            if not is_there(place / name):
+            if not holds_any(place / name, MASK_SUFFIXES):
                 return None
             done.append(name)
             continue

@@ -146,6 +146,8 @@ def _again(dataset: Dataset) -> str:
     """Return the command that replaces what is on disk by a good copy."""
     if dataset.archives:
         return f"lpmoe-bench data fetch {dataset.name} --replace"
+    if not (dataset.by_hand or dataset.page):
+        return f"correct the entry of {dataset.name}, or the files in its folder"
     where = f"  (FILE: {dataset.by_hand or 'a good copy'}, see {dataset.page or 'its source'})"
     return f"lpmoe-bench data add {dataset.name} FILE --replace{where}"
 

@@ -1,0 +1,462 @@
+"""Annotations in other files than images: COCO and labelme JSON, NumPy and MATLAB arrays."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import zlib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+
+from lpmoe_bench.errors import DataError
+from lpmoe_bench.files import sha256_file
+
+ARRAYS = (".npy", ".mat")
+ANNOTATIONS = (".json", *ARRAYS)  # what a mask may be beside an image file
+MOST_PIXELS = 1 << 28  # of a mask: a small file can claim gigabytes
+MOST_BYTES = 1 << 30  # of a MATLAB file once it is unpacked
+FARTHEST = 1e5  # pixels: a corner beyond is no corner of an image
+
+MALFORMED = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shape:
+    """One object of an image.
+
+    label: name of its category. polygons: outlines (n, 2) of x, y in pixels, whose union it is.
+    runs: else the lengths of runs of background and object in turn, column by column. box: left,
+    top, width, height in pixels, where the file gives one. crowd: a group that is not told apart.
+    """
+
+    label: str
+    polygons: tuple[np.ndarray, ...] = ()
+    runs: np.ndarray | None = None
+    box: tuple[float, float, float, float] | None = None
+    crowd: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Annotation:
+    """What a file says of one image of height x width pixels."""
+
+    height: int
+    width: int
+    shapes: tuple[Shape, ...]
+
+    def mask(self) -> np.ndarray:
+        """Return the union of all objects, bool (height, width)."""
+        union = np.zeros((self.height, self.width), bool)
+        for shape in self.shapes:
+            union |= draw(shape, self.height, self.width)
+        return union
+
+    @property
+    def checksum(self) -> str:
+        """64 hex digits of size and objects, whatever else the file holds."""
+        digest = hashlib.sha256(f"{self.height} {self.width}".encode())
+        for one in self.shapes:
+            runs = None if one.runs is None else one.runs.tolist()
+            outlines = [polygon.tolist() for polygon in one.polygons]
+            digest.update(json.dumps([one.label, outlines, runs, one.crowd]).encode())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Annotations:
+    """A whole COCO file. images: by file name; categories: {id: name}, ids as they are, with gaps;
+    index: {name: number}, the numbers without gaps."""
+
+    images: Mapping[str, Annotation]
+    categories: Mapping[int, str]
+
+    @property
+    def index(self) -> dict[str, int]:
+        names = dict.fromkeys(self.categories[key] for key in sorted(self.categories))
+        return {name: number for number, name in enumerate(names)}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MaskParts:
+    """A mask that is not one image file: several whose union it is, a variable of a MATLAB file, or
+    what one file says of this image among others (annotation)."""
+
+    files: tuple[Path, ...]
+    variable: str = ""
+    annotation: Annotation | None = None
+
+    def __str__(self) -> str:
+        more = len(self.files) - 1
+        return f"{self.files[0]}" + (f" and {more} more" if more else "")
+
+    @property
+    def suffix(self) -> str:
+        return self.files[0].suffix
+
+    @property
+    def parent(self) -> Path:
+        return self.files[0].parent
+
+    def resolve(self) -> Path:
+        return self.files[0].resolve()
+
+    @property
+    def kind(self) -> str:
+        """What is read of the files, beside their bytes."""
+        return self.variable or ("coco" if self.annotation else "")
+
+
+Mask = Path | MaskParts
+
+
+def mask_files(mask: Mask) -> tuple[Path, ...]:
+    """Return the files that make up a mask."""
+    return mask.files if isinstance(mask, MaskParts) else (mask,)
+
+
+def mask_checksum(mask: Mask) -> str:
+    """Return 64 hex digits of what a mask is made of; raises OSError."""
+    if isinstance(mask, Path):
+        return sha256_file(mask)
+    if mask.annotation is not None:
+        return mask.annotation.checksum
+    # Sorted: a union does not depend on the order in which a folder lists its files.
+    parts = [mask.variable, *sorted(sha256_file(file) for file in mask.files)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+# COCO and labelme: outlines and runs of objects.
+
+
+def read_coco(path: Path) -> Annotations:
+    """Read a COCO detection or instance file: polygons, runs (plain and compressed) and crowds.
+
+    Source: the data format of https://cocodataset.org/#format-data. Raises DataError for a file
+    that is none, or names images or categories that it does not hold.
+    """
+    content = _json(path)
+    try:
+        categories = {int(one["id"]): str(one["name"]) for one in content.get("categories", [])}
+        shapes: dict[Any, list[Shape]] = defaultdict(list)
+        sizes: dict[Any, tuple[str, int, int]] = {}
+        for one in content["images"]:
+            size = (int(one["height"]), int(one["width"]))
+            _check_size(path, *size)
+            sizes[one["id"]] = (str(one["file_name"]), *size)
+        for one in content["annotations"]:
+            if one["image_id"] not in sizes:
+                raise DataError(f"{path} has an annotation of image {one['image_id']}, not in it")
+            category = int(one.get("category_id", 0))
+            if categories and category not in categories:
+                raise DataError(f"{path} has an annotation of category {category}, not in it")
+            size = sizes[one["image_id"]][1:]
+            shapes[one["image_id"]].append(
+                _coco_shape(one, categories.get(category, str(category)), size)
+            )
+    except MALFORMED as error:
+        raise DataError(
+            f"{path} is no COCO file that is read ({type(error).__name__}: {str(error)[:80]}); it "
+            f"needs images and annotations with polygons or runs"
+        ) from None
+    images: dict[str, Annotation] = {}
+    for key, (file, height, width) in sizes.items():
+        name, one = file.replace("\\", "/"), Annotation(height, width, tuple(shapes[key]))
+        if images.setdefault(name, one) is not one:
+            raise DataError(f"{path} lists the image {name} twice")
+    return Annotations(images, categories)
+
+
+def is_coco(path: Path) -> bool:
+    """Whether a JSON file is of COCO's form; raises DataError where it is no JSON."""
+    content = _json(path)
+    return isinstance(content.get("images"), list) and "annotations" in content
+
+
+def _coco_shape(one: Mapping[str, Any], label: str, size: Sequence[int]) -> Shape:
+    box, outline = one.get("bbox"), one["segmentation"]
+    about: dict[str, Any] = {"label": label, "crowd": bool(one.get("iscrowd", 0))}
+    if box:
+        left, top, width, height = map(float, box)
+        about["box"] = (left, top, width, height)
+    if isinstance(outline, list):
+        return Shape(polygons=tuple(_polygon(flat) for flat in outline), **about)
+    if [int(side) for side in outline["size"]] != list(size):
+        raise ValueError(f"runs of size {outline['size']} in an image of {list(size)}")
+    counts = outline["counts"]
+    runs = np.asarray(_unpacked(counts) if isinstance(counts, str) else counts, np.int64)
+    if runs.ndim != 1 or (runs < 0).any() or int(runs.sum()) != size[0] * size[1]:
+        raise ValueError("runs that do not add up to the pixels of the image")
+    return Shape(runs=runs, **about)
+
+
+def _polygon(flat: Any) -> np.ndarray:
+    points = np.asarray(flat, np.float64).reshape(-1, 2)
+    if len(points) < 3 or not (np.abs(points) < FARTHEST).all():  # false for NaN as well
+        raise ValueError(f"an outline of {len(points)} corners, or of corners far outside")
+    return points
+
+
+def _unpacked(text: str) -> list[int]:
+    """Return the run lengths of COCO's compressed text.
+
+    Each character has five bits of a number, the lowest first, and one that says that more follow;
+    from the fourth on, a number is the difference to the one before the last.
+    """
+    runs: list[int] = []
+    value = shift = 0
+    for letter in text:
+        bits = ord(letter) - 48
+        if not 0 <= bits < 64 or shift > 60:
+            raise ValueError("runs with a character that is none of COCO's")
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        value -= (bits & 16 and 1) << shift  # the last bit is the sign
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        value = shift = 0
+    return runs
+
+
+def read_labelme(path: Path) -> Annotation:
+    """Read the shapes of one image: polygons, rectangles, circles and masks of labelme.
+
+    Source: the files that https://github.com/wkentaro/labelme writes. Raises DataError for other
+    files, and for lines and points, which have no area.
+    """
+    content = _json(path)
+    try:
+        height, width = int(content["imageHeight"]), int(content["imageWidth"])
+        _check_size(path, height, width)
+        shapes = [_labelme_shape(path, one, height, width) for one in content["shapes"]]
+    except MALFORMED as error:
+        raise DataError(
+            f"{path} is no labelme file that is read ({type(error).__name__}: {str(error)[:80]}); "
+            f"it needs imageHeight, imageWidth and shapes"
+        ) from None
+    return Annotation(height, width, tuple(shapes))
+
+
+def _labelme_shape(path: Path, one: Mapping[str, Any], height: int, width: int) -> Shape:
+    kind, label = one.get("shape_type", "polygon"), str(one.get("label", ""))
+    points = np.asarray(one["points"], np.float64).reshape(-1, 2)
+    if kind == "polygon":
+        return Shape(label, (_polygon(points.ravel()),))
+    if kind == "rectangle":
+        (left, top), (right, bottom) = points
+        corners = [left, top, right, top, right, bottom, left, bottom]
+        return Shape(label, (_polygon(corners),))
+    if kind == "circle":
+        centre, edge = points
+        angles = np.linspace(0, 2 * np.pi, 256, endpoint=False)
+        ring = centre + np.hypot(*(edge - centre)) * np.stack([np.cos(angles), np.sin(angles)], 1)
+        return Shape(label, (_polygon(ring.ravel()),))
+    if kind == "mask":
+        data = np.frombuffer(base64.b64decode(one["mask"], validate=True), np.uint8)
+        pixels = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)
+        if pixels is None:
+            raise ValueError("a mask that is no image")
+        left, top = (round(value) for value in points[0])
+        whole = np.zeros((height, width), bool)
+        part = whole[top : top + pixels.shape[0], left : left + pixels.shape[1]]
+        part |= pixels[: part.shape[0], : part.shape[1]] > 0
+        return Shape(label, runs=_runs(whole))
+    raise DataError(f"{path} holds a shape '{kind}', which has no area; draw it as a polygon")
+
+
+def _runs(mask: np.ndarray) -> np.ndarray:
+    """Return the lengths of runs of background and object in turn, column by column."""
+    flat = np.concatenate([[False], mask.T.ravel(), [not mask.size or not mask.T.flat[-1]]])
+    ends = np.flatnonzero(flat[1:] != flat[:-1])
+    return np.diff(ends, prepend=0)
+
+
+def draw(shape: Shape, height: int, width: int) -> np.ndarray:
+    """Return the pixels of an object, bool (height, width), as COCO's own tools count them."""
+    if shape.runs is not None:
+        values = np.arange(len(shape.runs)) % 2 == 1
+        return np.repeat(values, shape.runs).reshape(width, height).T
+    union = np.zeros((height, width), bool)
+    for polygon in shape.polygons:
+        union |= _filled(polygon, height, width)
+    return union
+
+
+def _filled(polygon: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Fill an outline by the rule of COCO's mask API, which scores of objects depend on.
+
+    The outline is walked along in fifths of a pixel. Where the walk crosses the middle of a column,
+    the pixels below change between background and object.
+    """
+    corners = np.trunc(5 * polygon + 0.5).astype(np.int64)
+    ends = np.roll(corners, -1, axis=0)
+    walk = np.concatenate([_steps(*edge) for edge in zip(corners, ends, strict=True)])
+    before, after = walk[:-1], walk[1:]
+    left = np.minimum(before[:, 0], after[:, 0])
+    column = left // 5
+    crossing = (before[:, 0] != after[:, 0]) & (left % 5 == 2) & (column >= 0) & (column < width)
+    top = np.minimum(before[:, 1], after[:, 1])[crossing]
+    row = np.ceil(np.clip((top + 0.5) / 5 - 0.5, 0, height)).astype(np.int64)
+    changes = np.bincount(column[crossing] * height + row, minlength=height * width + 1)
+    return (np.cumsum(changes[:-1]) % 2 == 1).reshape(width, height).T
+
+
+def _steps(start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Return the whole numbers (n, 2) on the way between two corners, both included."""
+    length = np.abs(end - start)
+    axis = 0 if length[0] >= length[1] else 1
+    count = int(length[axis])
+    if not count:
+        return start[None]
+    # Walked from the smaller end, so that an edge has the same points in both directions.
+    low, high = (start, end) if start[axis] < end[axis] else (end, start)
+    way = np.arange(count + 1)
+    other = np.trunc(low[1 - axis] + (high[1 - axis] - low[1 - axis]) / count * way + 0.5)
+    points = np.empty((count + 1, 2), np.int64)
+    points[:, axis], points[:, 1 - axis] = low[axis] + way, other
+    return points if low is start else points[::-1]
+
+
+# Arrays: NumPy without pickles, MATLAB up to version 7.
+
+
+def read_array(path: Path, variable: str = "") -> np.ndarray:
+    """Return the mask that a file holds as an array, uint8 or uint16 (h, w), with its own values.
+
+    A JSON file is read as labelme's. Truth values become 0 and 255, as do floats between 0 and 1.
+    variable: of a MATLAB file that holds several, such as `groundTruth.Segmentation`. Raises
+    DataError for other arrays and for files that cannot be read.
+    """
+    if path.suffix.lower() == ".json":
+        return read_labelme(path).mask().astype(np.uint8) * 255
+    read = _read_npy if path.suffix.lower() == ".npy" else _read_mat
+    array = read(path, variable)
+    if array.ndim == 3 and 1 in (array.shape[0], array.shape[2]):
+        array = array.squeeze(0 if array.shape[0] == 1 else 2)
+    if array.ndim != 2 or not array.size or array.dtype.kind not in "buif":
+        raise DataError(
+            f"mask {path} holds {array.dtype} values of shape {array.shape}; a mask is a table of "
+            f"numbers, (height, width)"
+        )
+    _check_size(path, *array.shape)
+    if array.dtype == bool:
+        return array.astype(np.uint8) * 255
+    low, high = array.min(), array.max()
+    if array.dtype.kind == "f" and not np.array_equal(array, np.trunc(array)):
+        if not (low >= 0 and high <= 1):  # false for NaN as well
+            raise DataError(
+                f"mask {path} holds numbers with fractions from {low} to {high}; save whole "
+                f"numbers, or shares between 0 and 1"
+            )
+        return (array * 255 + 0.5).astype(np.uint8)
+    if low < 0 or high > 65535:
+        raise DataError(f"mask {path} holds values from {low} to {high}; 0 to 65535 are read")
+    return array.astype(np.uint8 if high <= 255 else np.uint16)
+
+
+def _read_npy(path: Path, _: str) -> np.ndarray:
+    try:
+        # Mapped first: a header may claim more than the file holds. Pickles would be executed.
+        return np.array(np.load(path, mmap_mode="r", allow_pickle=False))
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist") from None
+    except (OSError, ValueError, EOFError) as error:
+        why = "it holds Python objects" if "pickle" in str(error).lower() else str(error)[:80]
+        raise DataError(f"{path} cannot be read as a NumPy array ({why})") from None
+
+
+def _read_mat(path: Path, variable: str) -> np.ndarray:
+    from scipy.io import loadmat  # here: nobody else needs it, and it takes a while
+    from scipy.io.matlab import MatReadError
+
+    data = _bytes(path)
+    if data.startswith(b"MATLAB 7.3") or data.startswith(b"\x89HDF"):
+        raise DataError(
+            f"{path} is a MATLAB file of version 7.3 (HDF5), which is not read; save it with -v7"
+        )
+    _refuse_bomb(path, data)
+    try:
+        found = dict(_numbers(loadmat(path)))
+    except (OSError, ValueError, TypeError, NotImplementedError, MatReadError, zlib.error) as error:
+        raise DataError(f"{path} cannot be read as a MATLAB file ({str(error)[:80]})") from None
+    if variable:
+        found = {name: array for name, array in found.items() if name == variable}
+    if len(found) != 1:
+        names = ", ".join(sorted(found)) or "no table of numbers"
+        asked = f" and no {variable}" if variable else ""
+        raise DataError(
+            f"{path} holds {names}{asked}; name the variable of the mask in the set's entry, such "
+            f"as `variable: groundTruth.Segmentation`"
+        )
+    return next(iter(found.values()))
+
+
+def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, np.ndarray]]:
+    """Yield (dotted name, table) of all tables of numbers in the variables of a MATLAB file."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if not key.startswith("__"):
+                yield from _numbers(inner, key)
+    elif isinstance(value, np.ndarray) and value.dtype.names:
+        for key in value.dtype.names:
+            for inner in value[key].ravel():
+                yield from _numbers(inner, f"{name}.{key}")
+    elif isinstance(value, np.ndarray) and value.dtype == object:
+        for inner in value.ravel():
+            yield from _numbers(inner, name)
+    elif isinstance(value, np.ndarray) and value.dtype.kind in "buif" and min(value.shape) > 1:
+        yield name, value
+
+
+def _refuse_bomb(path: Path, data: bytes) -> None:
+    """Raise DataError for a MATLAB file of version 5 to 7 whose packed parts hold too much."""
+    order: Literal["little", "big"] = "little" if data[126:128] == b"IM" else "big"
+    at, total = 128, len(data)
+    while at + 8 <= len(data):
+        kind, size = (int.from_bytes(data[k : k + 4], order) for k in (at, at + 4))
+        at += 8
+        if kind == 15:  # compressed
+            part, rest = zlib.decompressobj(), data[at : at + size]
+            try:
+                while rest and total <= MOST_BYTES:
+                    total += len(part.decompress(rest, 1 << 20))
+                    rest = part.unconsumed_tail
+            except zlib.error as error:
+                raise DataError(f"{path} is damaged ({error}); download it again") from None
+        if total > MOST_BYTES:
+            raise DataError(f"{path} unpacks to over {MOST_BYTES} bytes; no mask needs so many")
+        at += size
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror})") from None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(_bytes(path))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is no sound JSON ({str(error)[:80]})") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path} holds no annotations; COCO and labelme files are read")
+    return content
+
+
+def _check_size(path: Path, height: int, width: int) -> None:
+    if height < 1 or width < 1 or height * width > MOST_PIXELS:
+        raise DataError(
+            f"{path} speaks of an image of {width} x {height} pixels; up to {MOST_PIXELS} in all "
+            f"are read"
+        )
