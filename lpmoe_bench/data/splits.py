@@ -7,10 +7,10 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard, TypeVar
 
@@ -172,7 +172,8 @@ UNUSUAL = {  # what check_pairs says about flags of inspect_mask
 @dataclass(frozen=True)
 class Split:
     """The pairs of one split. digest: 64 hex digits of their content, whatever their order and
-    place. note: what must be said beside its name. generated: drawn by this program."""
+    place. note: what must be said beside its name. generated: drawn by this program. groups:
+    {name of a pair: group} of images that vary together, where known."""
 
     dataset: str
     name: str
@@ -180,6 +181,7 @@ class Split:
     digest: str = ""
     note: str = ""
     generated: bool = False
+    groups: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def label(self) -> str:

@@ -127,7 +127,7 @@ def score_split(
         if save_to is not None:
             write_atomically(save_to / f"{name}.png", cv2.imencode(".png", pred)[1].tobytes())
         report(done, len(split.pairs))
-    return scorer.result()
+    return scorer.result().with_groups(split.groups)
 
 
 def load_predictor(folder: Path, cache: Path, offline: bool = False) -> tuple[Predictor, RunConfig]:

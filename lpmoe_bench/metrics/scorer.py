@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -66,6 +66,22 @@ class ScoreResult:
     counts: dict[str, int]
     pixels: Counts
     curves: Curves | None = None
+
+    def with_groups(self, groups: Mapping[str, str]) -> ScoreResult:
+        """Return the scores with the group of each image in its row, and their number counted.
+
+        groups: {image: group} of images that vary together; none leaves all as it is.
+        """
+        if not groups:
+            return self
+        of = [groups.get(row["image"], "") for row in self.rows]
+        rows = [
+            {"dataset": row["dataset"], "image": row["image"], "group": group} | row
+            for row, group in zip(self.rows, of, strict=True)
+        ]
+        alone = of.count("")  # each is a group of its own
+        counts = self.counts | {"groups": len({*of} - {""}) + alone}
+        return replace(self, rows=rows, counts=counts)
 
     @property
     def warnings(self) -> list[str]:

@@ -332,7 +332,7 @@ def score_set(
         for note in notes:
             terminal.note(f"{folder.title}, {test.label}: {note}")
         first, *others = scorers
-        results = [first.result(), *map(_result, others)]
+        results = [first.result().with_groups(test.split.groups), *map(_result, others)]
         facts = model.SplitFacts(**test.facts)
         scored.append(Scored(folder.title, facts, results, checks, (*notes, *of_masks)))
     return scored

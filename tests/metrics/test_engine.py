@@ -452,3 +452,17 @@ def test_kernels_work_without_a_cache(monkeypatch):
     monkeypatch.setattr(kernels, "njit", njit)
     assert kernels.kernel(np.sum) is np.sum
     assert asked == [True, False]
+
+
+def test_rows_tell_the_groups_of_their_images():
+    rng, scorer = np.random.default_rng(0), Scorer(get_protocol("cod"))
+    for name in ("v1a", "v1b", "v2a", "x"):
+        mask = np.zeros((8, 9), np.uint8)
+        mask[2:5, 3:6] = 255
+        scorer.add(name, rng.integers(0, 256, (8, 9)).astype(np.uint8), mask, "set/test")
+    bare = scorer.result()
+    found = bare.with_groups({"v1a": "1", "v1b": "1", "v2a": "2"})
+    assert [row["group"] for row in found.rows] == ["1", "1", "2", ""]
+    assert found.counts == bare.counts | {"groups": 3}  # the last image is one of its own
+    assert found.scores == bare.scores
+    assert bare.with_groups({}) is bare

@@ -251,6 +251,20 @@ def test_a_tasks_sets_are_scored_under_its_protocol(task):
     assert plan.places[0].parts[-4:-1] == ("scored", "toy", "maps")
 
 
+def test_images_that_vary_together_are_recorded(task):
+    root, options = task
+    file = root / "sets.yaml"
+    groups = "groups: {what: video, table: [groups.csv, image, video]}"
+    file.write_text(SETS.replace("folder: two}", f"folder: two, {groups}}}"))
+    (root / "two" / "groups.csv").write_text("image,video\nq0,a\nq1,a\nq2,b\n")
+    outcome, _, _ = score_folders(root, "maps", **options)
+    record, rows = stored(outcome)
+    assert record.counts["two/all"]["groups"] == 2
+    assert "groups" not in record.counts["one/test"]
+    told = {row["image"]: row["group"] for row in rows}
+    assert told == {**dict.fromkeys(("p0", "p1", "p2"), ""), "q0": "a", "q1": "a", "q2": "b"}
+
+
 def test_one_set_is_told_by_name_or_by_its_files(task):
     root, options = task
     outcome, _, _ = score_folders(root, "maps", **options, test_set="two/all")
