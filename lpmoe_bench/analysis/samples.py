@@ -47,6 +47,15 @@ class Samples(NamedTuple):
         places = [self.seeds.index(seed) for seed in seeds]
         return self._replace(seeds=list(seeds), values=self.values[places])
 
+    def grouped(self, groups: Mapping[str, str]) -> Samples:
+        """Return groups of images as the columns, one share of the score each.
+
+        Args:
+            groups: {image: group}; an image without a group stands alone.
+        """
+        names, places = _units(self.images, groups)
+        return self._replace(values=_group_shares(self.values, places, len(names)), groups=names)
+
 
 class SeedRows:
     """A method's seeds on one test set; their rows are read once for all metrics."""
@@ -98,17 +107,16 @@ class SeedRows:
         table = np.array([[own[image] for image in images] for own in found], dtype=np.float64)
         if images == [""]:
             return Samples(seeds, [], table, [])
-        names, places = _units(images, groups or {})
         if table.ndim > 2:  # pixel counts
+            names, places = _units(images, groups or {})
             scores = [one.record.scores[self.test][metric] for one in self.stored]
             values = [
                 _pseudo_values(counts, metric, places, len(names), float(score or 0.0))
                 for counts, score in zip(table, scores, strict=True)
             ]
             return Samples(seeds, images, np.array(values), names if groups else [])
-        return Samples(
-            seeds, images, _group_shares(table, places, len(names)), names if groups else []
-        )
+        by_image = Samples(seeds, images, table, [])
+        return by_image.grouped(groups) if groups else by_image
 
     def _of_seed(self, place: int, metric: str) -> dict[str, Any]:
         """Return {image: value}, or {image: pixel counts} of a ratio of those of all images, or
