@@ -131,8 +131,12 @@ def _quantile(
     below: Callable[[float], float], level: float, centre: np.ndarray, sd: np.ndarray
 ) -> float:
     """Return where a mixture of normals has so much below it, far closer than anybody prints it."""
-    low, high = float((centre - 40 * sd).min()), float((centre + 40 * sd).max())
-    for _ in range(50):
-        middle = (low + high) / 2
-        low, high = (middle, high) if below(middle) < level else (low, middle)
-    return (low + high) / 2
+    from scipy import optimize, special
+
+    # It lies between the least and the largest of the quantiles of the normals.
+    each, slack = centre + special.ndtri(level) * sd, 1e-6 * float(sd.max())
+    low, high = float(each.min()) - slack, float(each.max()) + slack
+    if low == high:
+        return low
+    found = optimize.root_scalar(lambda value: below(value) - level, bracket=(low, high))
+    return float(found.root)
