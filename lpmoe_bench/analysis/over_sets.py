@@ -92,7 +92,7 @@ def _error_variances(pairs: Sequence[PairedRows]) -> tuple[np.ndarray, np.ndarra
     sets, seeds = len(pairs), min(pair.spread.seeds for pair in pairs)
     levels = qmc.Halton(2 * sets + 2, rng=0).random(DRAWS)
 
-    def draws(place: int, freedom: int) -> np.ndarray:
+    def draws(place: int, freedom: float) -> np.ndarray:
         if freedom < 1:
             return np.zeros(DRAWS)
         return freedom / (2 * special.gammaincinv(freedom / 2, levels[:, place]))
@@ -101,9 +101,9 @@ def _error_variances(pairs: Sequence[PairedRows]) -> tuple[np.ndarray, np.ndarra
     for place, pair in enumerate(pairs):
         spread = pair.spread
         a, b, c = spread.squares
-        units, size = spread.units, spread.seeds * spread.units
-        image = b * draws(2 + 2 * place, units - 1)
-        rest = c * draws(3 + 2 * place, (spread.seeds - 1) * (units - 1))
+        size, (across, within) = spread.seeds * spread.units, spread.uncertainty.freedom
+        image = b * draws(2 + 2 * place, within)
+        rest = c * draws(3 + 2 * place, across * within)
         seed = a * of_seeds
         total = np.maximum(np.maximum(seed + image - rest, seed), image)
         own.append(np.stack([total / size, np.maximum(image - rest, 0) / size]))
