@@ -92,7 +92,7 @@ def _error_variances(pairs: Sequence[PairedRows]) -> tuple[np.ndarray, np.ndarra
     sets, seeds = len(pairs), min(pair.spread.seeds for pair in pairs)
     levels = qmc.Halton(2 * sets + 2, rng=0).random(DRAWS)
 
-    def draws(place: int, freedom: int) -> np.ndarray:
+    def draws(place: int, freedom: float) -> np.ndarray:
         if freedom < 1:
             return np.zeros(DRAWS)
         return freedom / (2 * special.gammaincinv(freedom / 2, levels[:, place]))
@@ -101,9 +101,9 @@ def _error_variances(pairs: Sequence[PairedRows]) -> tuple[np.ndarray, np.ndarra
     for place, pair in enumerate(pairs):
         spread = pair.spread
         a, b, c = spread.squares
-        units, size = spread.units, spread.seeds * spread.units
-        image = b * draws(2 + 2 * place, units - 1)
-        rest = c * draws(3 + 2 * place, (spread.seeds - 1) * (units - 1))
+        size, (across, within) = spread.seeds * spread.units, spread.uncertainty.freedom
+        image = b * draws(2 + 2 * place, within)
+        rest = c * draws(3 + 2 * place, across * within)
         seed = a * of_seeds
         total = np.maximum(np.maximum(seed + image - rest, seed), image)
         own.append(np.stack([total / size, np.maximum(image - rest, 0) / size]))
@@ -131,8 +131,12 @@ def _quantile(
     below: Callable[[float], float], level: float, centre: np.ndarray, sd: np.ndarray
 ) -> float:
     """Return where a mixture of normals has so much below it, far closer than anybody prints it."""
-    low, high = float((centre - 40 * sd).min()), float((centre + 40 * sd).max())
-    for _ in range(50):
-        middle = (low + high) / 2
-        low, high = (middle, high) if below(middle) < level else (low, middle)
-    return (low + high) / 2
+    from scipy import optimize, special
+
+    # It lies between the least and the largest of the quantiles of the normals.
+    each, slack = centre + special.ndtri(level) * sd, 1e-6 * float(sd.max())
+    low, high = float(each.min()) - slack, float(each.max()) + slack
+    if low == high:
+        return low
+    found = optimize.root_scalar(lambda value: below(value) - level, bracket=(low, high))
+    return float(found.root)

@@ -143,7 +143,7 @@ def pair_samples(
         raise NotComparableError(
             f"{what} is one number of one seed: it has no spread; run more seeds"
         )
-    spread = significance.spread_of(difference, len(x.images) if x.groups else None)
+    spread = significance.spread_of(difference, x.sizes if x.groups else None)
     return PairedRows(test, key, tuple(seeds), x, y, spread, groups if x.groups else None)
 
 

@@ -41,7 +41,7 @@ def _limits(spread: Spread, seeds: int, units: int, level: float) -> tuple[float
     squares = _expected(spread, seeds, units)
     variance = max(squares[0] + squares[1] - squares[2], squares[0], squares[1]) / (seeds * units)
     reach = NormalDist().inv_cdf(POWER) * variance**0.5
-    return Uncertainty(squares, seeds, units).half_width(1 - level), reach
+    return Uncertainty(squares, seeds, units, spread.evenness).half_width(1 - level), reach
 
 
 def _expected(spread: Spread, seeds: int, units: int) -> tuple[float, float, float]:

@@ -23,13 +23,14 @@ class Samples(NamedTuple):
     A unit is an image, or a group of images that vary together, such as a video. Metrics that only
     a data set has come as jackknife pseudo-values of each unit where the rows carry pixel counts;
     else `images` is empty and `values` has one column, the score. groups: the units where they are
-    no images.
+    no images; sizes: how many images each has.
     """
 
     seeds: list[int]
     images: list[str]
     values: np.ndarray
     groups: list[str]
+    sizes: tuple[int, ...] = ()
 
     @property
     def mean(self) -> float:
@@ -46,6 +47,16 @@ class Samples(NamedTuple):
             return self
         places = [self.seeds.index(seed) for seed in seeds]
         return self._replace(seeds=list(seeds), values=self.values[places])
+
+    def grouped(self, groups: Mapping[str, str]) -> Samples:
+        """Return groups of images as the columns, one share of the score each.
+
+        Args:
+            groups: {image: group}; an image without a group stands alone.
+        """
+        names, places = _units(self.images, groups)
+        values = _group_shares(self.values, places, len(names))
+        return self._replace(values=values, groups=names, sizes=_sizes(places))
 
 
 class SeedRows:
@@ -98,17 +109,17 @@ class SeedRows:
         table = np.array([[own[image] for image in images] for own in found], dtype=np.float64)
         if images == [""]:
             return Samples(seeds, [], table, [])
-        names, places = _units(images, groups or {})
         if table.ndim > 2:  # pixel counts
+            names, places = _units(images, groups or {})
             scores = [one.record.scores[self.test][metric] for one in self.stored]
             values = [
                 _pseudo_values(counts, metric, places, len(names), float(score or 0.0))
                 for counts, score in zip(table, scores, strict=True)
             ]
-            return Samples(seeds, images, np.array(values), names if groups else [])
-        return Samples(
-            seeds, images, _group_shares(table, places, len(names)), names if groups else []
-        )
+            own = (names, _sizes(places)) if groups else ([], ())
+            return Samples(seeds, images, np.array(values), *own)
+        by_image = Samples(seeds, images, table, [])
+        return by_image.grouped(groups) if groups else by_image
 
     def _of_seed(self, place: int, metric: str) -> dict[str, Any]:
         """Return {image: value}, or {image: pixel counts} of a ratio of those of all images, or
@@ -145,6 +156,10 @@ def _units(images: Sequence[str], groups: Mapping[str, str]) -> tuple[list[str],
     places = {unit: place for place, unit in enumerate(dict.fromkeys(own))}
     names = [group or image for group, image in places]
     return names, np.array([places[unit] for unit in own])
+
+
+def _sizes(places: np.ndarray) -> tuple[int, ...]:
+    return tuple(np.bincount(places).tolist())
 
 
 def _group_shares(values: np.ndarray, places: np.ndarray, units: int) -> np.ndarray:

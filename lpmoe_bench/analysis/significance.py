@@ -39,7 +39,8 @@ class Spread:
 
     images: how many were scored, 1 where no image has a share of its own. groups: how many groups
     of images vary independently, None where each image does; `image_variance` is then that of
-    groups. `variance` is that of the mean, by the mean squares `squares`.
+    groups. `variance` is that of the mean, by the mean squares `squares`. evenness: what share of
+    the groups would tell as much if all had one size; 1 where they do.
     """
 
     mean: float
@@ -51,6 +52,7 @@ class Spread:
     rest_variance: float
     variance: float
     squares: tuple[float, float, float]
+    evenness: float = 1.0
 
     @property
     def units(self) -> int:
@@ -71,7 +73,7 @@ class Spread:
     @cached_property
     def uncertainty(self) -> Uncertainty:
         """How far the true mean may lie from `mean`."""
-        return Uncertainty(self.squares, self.seeds, self.units)
+        return Uncertainty(self.squares, self.seeds, self.units, self.evenness)
 
 
 @dataclass(frozen=True)
@@ -103,11 +105,13 @@ class Uncertainty:
         squares: mean squares of seeds, images or groups, and the rest.
         seeds: how many.
         units: how many images or groups; 1 where only seeds vary.
+        evenness: what share of the units counts for the degrees of freedom of their mean square:
+            where few groups hold most images, it rests on these alone, and is known as badly.
     """
 
-    def __init__(self, squares: Sequence[Any], seeds: int, units: int):
-        self.freedom = (seeds - 1, units - 1)
-        variances, self.weights = _variances(squares, seeds, units)
+    def __init__(self, squares: Sequence[Any], seeds: int, units: int, evenness: float = 1.0):
+        self.freedom = (seeds - 1, max(units * evenness - 1, min(units - 1, 1)))
+        variances, self.weights = _variances(squares, seeds, units, self.freedom)
         with np.errstate(divide="ignore"):
             self.rates = 1 / np.sqrt(variances)  # of no variance at all: infinite
 
@@ -143,7 +147,9 @@ class Uncertainty:
         return width
 
 
-def _variances(squares: Sequence[Any], seeds: int, units: int) -> tuple[np.ndarray, np.ndarray]:
+def _variances(
+    squares: Sequence[Any], seeds: int, units: int, freedom: tuple[float, float]
+) -> tuple[np.ndarray, np.ndarray]:
     """Return values of V and their weights: a product of Gauss-Legendre rules."""
     a, b, c = squares
     if seeds == 1 or units == 1:
@@ -151,9 +157,7 @@ def _variances(squares: Sequence[Any], seeds: int, units: int) -> tuple[np.ndarr
     factors, weights = zip(
         *(
             _rule(*one)
-            for one in zip(
-                (seeds - 1, units - 1, (seeds - 1) * (units - 1)), NODES, POWERS, strict=True
-            )
+            for one in zip((*freedom, freedom[0] * freedom[1]), NODES, POWERS, strict=True)
         ),
         strict=True,
     )
@@ -166,7 +170,7 @@ def _variances(squares: Sequence[Any], seeds: int, units: int) -> tuple[np.ndarr
 
 
 @lru_cache(maxsize=512)
-def _rule(freedom: int, nodes: int, power: int) -> tuple[np.ndarray, np.ndarray]:
+def _rule(freedom: float, nodes: int, power: int) -> tuple[np.ndarray, np.ndarray]:
     """Return nodes of freedom / chi2(freedom) and their weights."""
     from scipy import special
 
@@ -177,11 +181,12 @@ def _rule(freedom: int, nodes: int, power: int) -> tuple[np.ndarray, np.ndarray]
     return freedom / (2 * special.gammaincinv(freedom / 2, levels)), weights
 
 
-def spread_of(difference: Any, images: int | None = None) -> Spread:
+def spread_of(difference: Any, sizes: Sequence[int] | None = None) -> Spread:
     """Return the spread of differences, (seeds, units), at least one seed and two units in all.
 
-    A matrix of one column holds one value a seed: then images count as fixed. images: how many the
-    columns stand for where they are groups of images.
+    A matrix of one column holds one value a seed: then images count as fixed. sizes: how many
+    images each column stands for where they are groups; such count as the effective number of Kish
+    (Survey sampling, 1965), the square of the sum of sizes over the sum of their squares.
     """
     d = np.asarray(difference, dtype=np.float64)
     seeds, units = d.shape
@@ -191,13 +196,14 @@ def spread_of(difference: Any, images: int | None = None) -> Spread:
     return Spread(
         mean,
         seeds,
-        units if images is None else images,
-        None if images is None else units,
+        units if sizes is None else sum(sizes),
+        None if sizes is None else units,
         max(0.0, (of_seeds - rest) / units),
         max(0.0, (of_units - rest) / seeds),
         rest,
         total / d.size,
         (of_seeds, of_units, rest),
+        1.0 if sizes is None else sum(sizes) ** 2 / sum(n * n for n in sizes) / units,
     )
 
 
