@@ -36,7 +36,8 @@ def _of_records(singles: Sequence[parts.Group], rename: Mapping[str, str]) -> pa
     """Join tables of records: rows are labelled and ordered anew, for more stand together."""
     tests = [part.context.test_set for part in singles]
     records = [record for part in singles for row in part.rows for record in row.records]
-    words = caption(singles[0].context, table_rows.first_run(records), tests)
+    groups = {part.context.test_set: part.image_groups for part in singles}
+    words = caption(singles[0].context, table_rows.first_run(records), groups)
     wide = join_sets(singles, tests, words)
     own = [row for row in wide.rows if row.origin is None]
     labels = table_rows.row_labels([row.records[0] for row in own], rename)
@@ -153,7 +154,8 @@ def _stacked(singles: Sequence[parts.Group]) -> parts.Group:
     # A test set is named with its task where two tasks have one of that name.
     tests = Counter(context.test_set for context in contexts)
     names = [c.test_set + f" ({c.task})" * (tests[c.test_set] > 1) for c in contexts]
-    data = dict.fromkeys(map(data_text, contexts, firsts))
+    groups = [part.image_groups for part in singles]
+    data = dict.fromkeys(map(data_text, contexts, firsts, groups))
     budget = _budget(contexts[0])
     rows = []
     for part in singles:
