@@ -17,6 +17,13 @@ BUDGET += ("epochs", "steps", "batch", "limit_train")
 
 def widen(groups: Sequence[parts.Group], rename: Mapping[str, str]) -> list[parts.Group]:
     """Join the groups of each task that differ in the test set alone; others stay as they are."""
+    return [
+        _of_records(singles, rename) if singles[1:] else singles[0] for singles in of_tasks(groups)
+    ]
+
+
+def of_tasks(groups: Sequence[parts.Group]) -> list[list[parts.Group]]:
+    """Return the groups that differ in the test set alone, those of each task together."""
     alike: dict[Context, list[list[parts.Group]]] = {}
     for group in groups:
         # No test set may stand twice, for one name may hold two contents; shared rows come first.
@@ -28,8 +35,7 @@ def widen(groups: Sequence[parts.Group], rename: Mapping[str, str]) -> list[part
             (shared or free)[0].append(group)
         else:
             tables.append([group])
-    joined = [singles for tables in alike.values() for singles in tables]
-    return [_of_records(singles, rename) if singles[1:] else singles[0] for singles in joined]
+    return [singles for tables in alike.values() for singles in tables]
 
 
 def _of_records(singles: Sequence[parts.Group], rename: Mapping[str, str]) -> parts.Group:
