@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lpmoe_bench.analysis.groups import FEW_GROUPS
-from lpmoe_bench.analysis.over_sets import TaskAnswer, answer_over_sets
+from lpmoe_bench.analysis.over_sets import TaskAnswer, answer_by_rules
 from lpmoe_bench.analysis.pairing import (
     PairedRows,
     Rules,
@@ -130,9 +130,7 @@ def compare_records(
 def _over_task(pairs: Sequence[PairedRows], rules: Rules) -> Iterator[TaskAnswer]:
     """Yield one answer for each metric that was compared."""
     for metric in dict.fromkeys(pair.metric for pair in pairs):
-        own = [pair for pair in pairs if pair.metric == metric]
-        margin = rules.margins.of(metric).of(sum(pair.b.mean for pair in own) / len(own))
-        yield answer_over_sets(own, margin, METRICS[metric].higher_is_better)
+        yield answer_by_rules([pair for pair in pairs if pair.metric == metric], rules)
 
 
 def _rivals(

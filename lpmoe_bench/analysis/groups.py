@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from lpmoe_bench.analysis.samples import SeedRows
 from lpmoe_bench.errors import DataError, UsageError
+from lpmoe_bench.records.store import StoredRecord, image_rows
 
 if TYPE_CHECKING:
     from lpmoe_bench.data.registry import Dataset, Registry
@@ -31,7 +32,7 @@ class Grouping(NamedTuple):
     @property
     def text(self) -> str:
         """Return the count with its word: 5 sequences."""
-        return f"{self.count} {self.what}{'' if self.count == 1 else 's'}"
+        return _counted(self.count, self.what)
 
 
 @dataclass
@@ -90,6 +91,37 @@ class GroupSource:
             )
 
 
+def group_texts(stored: Iterable[StoredRecord], source: GroupSource) -> dict[tuple[str, str], str]:
+    """Return {(test set, digest): such as "5 sequences"} where images are known to vary together.
+
+    It is what captions say beside the count of images. Rows are read of one record a set, and only
+    where they can tell: a file names groups, or the registry has a rule for them.
+
+    Raises:
+        DataError: the file cannot be read, or has no group of some images.
+    """
+    fullest: dict[tuple[str, str], tuple[int, StoredRecord]] = {}
+    for one in stored:
+        for facts in one.record.data.tests:
+            images = one.record.counts.get(facts.label, {}).get("images", 0)
+            key = facts.label, facts.digest
+            if facts.label in one.record.scores and images > fullest.get(key, (-1,))[0]:
+                fullest[key] = images, one
+    found = {}
+    for (test, digest), (_, one) in fullest.items():
+        counted, dataset = one.record.counts.get(test, {}).get("groups"), _dataset(test)
+        if counted and source.file is None:
+            found[test, digest] = _counted(counted, _word(test))
+        elif source.file is not None or (dataset and dataset.groups):
+            try:
+                image_rows(one.folder, test)
+            except DataError:  # who judges by these rows says so
+                continue
+            if groups := source.of(SeedRows([one], test)):
+                found[test, digest] = groups.text
+    return found
+
+
 def read_groups(path: Path) -> dict[str, str]:
     """Read lines of image,group, with or without a head; raises DataError."""
     try:
@@ -132,6 +164,10 @@ def _registry() -> Registry:
     from lpmoe_bench.data.registry import load_registry
 
     return load_registry()
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _word(test: str) -> str:

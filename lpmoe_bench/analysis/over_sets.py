@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lpmoe_bench.analysis.pairing import PairedRows
+from lpmoe_bench.analysis.pairing import PairedRows, Rules
 from lpmoe_bench.analysis.significance import LEVEL
+from lpmoe_bench.metrics.facts import METRICS
 
 DRAWS, WIDTHS = 1024, 48  # of the variances, and values of tau
 
@@ -39,6 +40,14 @@ class TaskAnswer:
     equal: float
     margin: float
     between_sd: float
+
+
+def answer_by_rules(pairs: Sequence[PairedRows], rules: Rules) -> TaskAnswer:
+    """Return one answer from a metric's pairs, by its own margin beside the mean of the references:
+    the one place from which `compare` and `report` have it."""
+    reference = sum(pair.b.mean for pair in pairs) / len(pairs)
+    margin = rules.margins.of(pairs[0].metric).of(reference)
+    return answer_over_sets(pairs, margin, METRICS[pairs[0].metric].higher_is_better)
 
 
 def answer_over_sets(
@@ -69,13 +78,18 @@ def answer_over_sets(
     def above(value: float) -> float:  # in the direction that is better
         return 1 - below(value) if sign > 0 else below(-value)
 
+    mean = float((weights * centre).sum())
+    variance = float((weights * (sd**2 + (centre - mean) ** 2)).sum())
+    # No more than (1 - level) / 2 lies further off on one side (Cantelli's inequality).
+    reach = (variance * (1 + level) / (1 - level)) ** 0.5 * (1 + 1e-6)
+
     by_width = np.cumsum(weights.sum(axis=0))
     return TaskAnswer(
         pairs[0].metric,
         tuple(pair.test for pair in pairs),
-        float((weights * centre).sum()),
-        _quantile(below, (1 - level) / 2, centre, sd),
-        _quantile(below, (1 + level) / 2, centre, sd),
+        mean,
+        _quantile(below, (1 - level) / 2, mean - reach, mean + reach),
+        _quantile(below, (1 + level) / 2, mean - reach, mean + reach),
         above(0.0),
         above(margin),
         above(-margin) - above(margin),
@@ -127,16 +141,13 @@ def _normal(distance: np.ndarray, sd: np.ndarray) -> np.ndarray:
         return np.where(sd > 0, special.ndtr(distance / sd), (distance >= 0) * 1.0)
 
 
-def _quantile(
-    below: Callable[[float], float], level: float, centre: np.ndarray, sd: np.ndarray
-) -> float:
-    """Return where a mixture of normals has so much below it, far closer than anybody prints it."""
-    from scipy import optimize, special
+def _quantile(below: Callable[[float], float], level: float, low: float, high: float) -> float:
+    """Return where so much lies below, between two ends, far closer than anybody prints it."""
+    from scipy import optimize
 
-    # It lies between the least and the largest of the quantiles of the normals.
-    each, slack = centre + special.ndtri(level) * sd, 1e-6 * float(sd.max())
-    low, high = float(each.min()) - slack, float(each.max()) + slack
     if low == high:
         return low
-    found = optimize.root_scalar(lambda value: below(value) - level, bracket=(low, high))
-    return float(found.root)
+    tolerance = 1e-9 * (high - low)
+    return optimize.root_scalar(
+        lambda value: below(value) - level, bracket=(low, high), xtol=tolerance
+    ).root

@@ -106,9 +106,14 @@ def settling(result: Comparison, name: str = "A") -> str:
 
 
 def resolved_text(results: Sequence[Comparison], shown: Callable[[float], str]) -> str:
-    """Say which differences a family resolves, from the least to the most; empty if none does."""
-    level = (1 - LEVEL) / max(1, len(results))
-    found = [limit for one in results if (limit := resolved(one.spread, level)) is not None]
+    """Say which differences are found, each in its family; empty if none is.
+
+    Args:
+        results: of one family or of several.
+        shown: writes a difference, in units of the score.
+    """
+    limits = [resolved(one.spread, (1 - LEVEL) / one.family) for one in results]
+    found = [limit for limit in limits if limit is not None]
     if not found or not max(found):
         return ""
     low, high = shown(min(found)), shown(max(found))

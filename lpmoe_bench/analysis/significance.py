@@ -296,7 +296,7 @@ def _judge(
         found = "equal"
     elif p < 1 - level:
         found = "better" if (spread.mean > 0) == up else "worse"
-    if 1 < spread.seeds < FEWEST_SEEDS:
+    if 1 < spread.seeds < FEWEST_SEEDS or spread.groups == 1:  # one video tells of no other
         found = "inconclusive"
     verdict = found if models or spread.seeds > 1 else "inconclusive"
     low, high = spread.mean - half, spread.mean + half

@@ -23,6 +23,13 @@ def report_command(
         typer.Option("--metrics", "--metric", help="Score of the plots; else the primary one."),
     ] = None,
     across: Annotated[str, typer.Option(help="Mix these in one table: decoder.")] = "",
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="A method that every other is compared with.", show_default="decoder_only"
+        ),
+    ] = None,
+    judged: options.VerdictOptions,
     scatter: Annotated[
         Path | None,
         typer.Option("--pareto", help="Write this plot alone: a file .pdf, .svg, .png or .pgf."),
@@ -46,6 +53,7 @@ def report_command(
     from lpmoe_bench.records.context import narrow
     from lpmoe_bench.report import contents, images, page, pareto, plots
 
+    rules = judged.rules()
     settings, tasks, methods, tests = kept.parsed()
     choice = contents.Selection(
         tasks[0] if len(tasks) == 1 else None,
@@ -57,7 +65,7 @@ def report_command(
     plots.need_plots()
     several = (tasks if len(tasks) > 1 else (), methods, tests if len(tests) > 1 else ())
     found = narrow(options.readable_records(roots), (), *several)
-    shown = contents.gather_contents(found, choice)
+    shown = contents.gather_contents(found, choice, rules.groups)
     for note in shown.notes:
         out.terminal.note(note)
     if scatter is not None:
@@ -68,7 +76,7 @@ def report_command(
     source = images.SetSource(load_registry(datasets), data_root, default_cache(), named)
     with out.terminal.bar("report", len(shown.tables)) as bar:
         text, embedded = page.build_page(
-            shown, title, None if no_images else source, count, bar.update
+            shown, title, None if no_images else source, count, bar.update, against, rules
         )
     if embedded:
         out.terminal.note(

@@ -81,6 +81,7 @@ def table_command(
     out: options.Output,
 ) -> None:
     """Print a comparison table of records: Markdown, LaTeX, CSV or HTML."""
+    from lpmoe_bench.analysis.groups import group_texts
     from lpmoe_bench.environment import no_collection
     from lpmoe_bench.files import write_atomically
     from lpmoe_bench.records.context import keep_only, narrow
@@ -127,6 +128,7 @@ def table_command(
             cells=_cells(roots or default_roots()),
             speeds=read_speeds(speeds) if speeds else None,
             style=look,
+            image_groups=group_texts(stored, rules.groups),
         )
         if against is not None:
             from lpmoe_bench.tables.verdicts import with_verdicts

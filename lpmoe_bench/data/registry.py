@@ -451,7 +451,11 @@ def _sentence(error: pydantic.ValidationError) -> str:
     return f"key '{key}': {text}" if key else text
 
 
-class _Loader(yaml.SafeLoader):
+# That of libyaml takes a seventh of the time, which every command that asks for a set would wait.
+_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_SafeLoader):
     """The safe loader, which also refuses a key that stands twice: the first would be lost."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict:
@@ -466,15 +470,18 @@ class _Loader(yaml.SafeLoader):
 
 def _read(path: Path) -> Mapping[str, Any]:
     """Read a YAML file into a mapping; raises UsageError in one sentence."""
+    text = ""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a SafeLoader
+        text = path.read_text(encoding="utf-8")
+        content = yaml.load(text, _Loader)  # a SafeLoader
     except OSError as error:
         raise UsageError(f"{path} cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
         raise UsageError(f"{path} is no UTF-8 text; save it as UTF-8") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
+        # What ends too early is said to end a line below the last one.
+        line = f", line {min(mark.line + 1, text.count(chr(10)) + 1)}" if mark else ""
         problem = getattr(error, "problem", None) or "unexpected character"
         raise UsageError(f"{path}{line} is not valid YAML: {problem}") from None
     except RecursionError:

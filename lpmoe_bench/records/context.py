@@ -145,10 +145,18 @@ def own_settings(record: Record) -> dict[str, Any]:
     return own
 
 
-def caption(context: Context, record: Record, tests: Sequence[str] = ()) -> str:
-    """Say the context in words; `record` is one of the table's, `tests` all sets of a wide one."""
-    names, train = tests or [context.test_set], record.data.train
-    words = ", ".join(_set(name, test_facts(record, name)) for name in names)
+def caption(context: Context, record: Record, groups: Mapping[str, str] | None = None) -> str:
+    """Say the context in words.
+
+    Args:
+        context: of the table.
+        record: one of the table's.
+        groups: {test set: what of its images vary together, such as 5 sequences}, of all sets of a
+            wide table; empty texts where none are known to.
+    """
+    groups, train = groups or {context.test_set: ""}, record.data.train
+    names = [*groups]
+    words = ", ".join(_set(name, test_facts(record, name), groups=groups[name]) for name in names)
     sentences = [f"Task {context.task}, test set{'s' if len(names) > 1 else ''} {words}."]
     if train:
         sentences.append(f"Trained on {_set(train.label, train, context.limit_train)}.")
@@ -156,10 +164,10 @@ def caption(context: Context, record: Record, tests: Sequence[str] = ()) -> str:
     return " ".join([*sentences, words] if words else sentences)
 
 
-def data_text(context: Context, record: Record) -> str:
+def data_text(context: Context, record: Record, groups: str = "") -> str:
     """Say what one test set is, and what was trained on for it with which loss, in a line."""
     train = record.data.train
-    words = _set(context.test_set, test_facts(record, context.test_set))
+    words = _set(context.test_set, test_facts(record, context.test_set), groups=groups)
     words += f", trained on {_set(train.label, train, context.limit_train)}" if train else ""
     return words + (f", loss {context.loss}." if context.loss else ".")
 
@@ -179,11 +187,12 @@ def settings_caption(context: Context, record: Record) -> str:
     return words[:1].upper() + words[1:] + "." if words else ""
 
 
-def _set(label: str, facts: SplitFacts | None, limit: int | None = None) -> str:
+def _set(label: str, facts: SplitFacts | None, limit: int | None = None, groups: str = "") -> str:
     if facts is None:
         return label
     few = limit is not None and limit < facts.images
     words = [f"{limit} of {facts.images} images" if few else f"{facts.images} images"]
+    words = [", ".join([*words, *filter(None, [groups])])]
     words += ["generated set"] if facts.generated else []
     words += [facts.note] if facts.note else []
     return f"{label} ({'; '.join(words)})"

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from lpmoe_bench.analysis.groups import GroupSource, group_texts
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.protocols import PROTOCOLS
 from lpmoe_bench.records.context import keep_only
@@ -99,9 +100,11 @@ class ReportContents:
         )
 
 
-def gather_contents(found: Found, choice: Selection) -> ReportContents:
-    """Arrange found records as tables; raises DataError where there is none, UsageError where the
-    choice leaves none."""
+def gather_contents(
+    found: Found, choice: Selection, groups: GroupSource | None = None
+) -> ReportContents:
+    """Arrange found records as tables, whose captions count the groups of images; raises DataError
+    where there is none, UsageError where the choice leaves none."""
     stored = keep_only(found.stored, choice.only)
     made = build_table(
         [one.record for one in stored],
@@ -110,6 +113,7 @@ def gather_contents(found: Found, choice: Selection) -> ReportContents:
         metrics=["all"],
         columns=tuple(COSTS),
         across=choice.across,
+        image_groups=group_texts(stored, groups or GroupSource()),
     )
     places = {id(one.record): one for one in stored}
     tables = []

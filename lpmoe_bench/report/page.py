@@ -4,17 +4,19 @@ import base64
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lpmoe_bench import __version__
+from lpmoe_bench.analysis.pairing import Rules
 from lpmoe_bench.console import VERDICT_STYLES
 from lpmoe_bench.environment import no_collection
 from lpmoe_bench.metrics.facts import METRICS
 from lpmoe_bench.metrics.protocols import PROTOCOLS
-from lpmoe_bench.records.context import context_text, decoder_text
+from lpmoe_bench.records.context import Context, context_text, decoder_text
 from lpmoe_bench.records.model import Record, SplitFacts
-from lpmoe_bench.report import images, pareto, plots, training, verdicts
+from lpmoe_bench.report import forest, images, pareto, plots, training, verdicts
 from lpmoe_bench.report.contents import ReportContents, ReportTable
 from lpmoe_bench.tables.parts import PARAMETERS, Column
 from lpmoe_bench.tables.rows import counted, varying
@@ -31,6 +33,8 @@ def build_page(
     source: images.SetSource | None,
     count: int,
     report: Callable[[int, int, str], None],
+    against: str | None = None,
+    rules: Rules | None = None,
 ) -> tuple[str, list[str]]:
     """Return the HTML of a report: one file, whose policy lets it load and run nothing else.
 
@@ -40,24 +44,31 @@ def build_page(
         source: of the pictures of disputed images; None for no pictures.
         count: of disputed images.
         report: told (done, all, test set) as tables are worked on.
+        against: the row that others are compared with; by default `verdicts.REFERENCE`.
+        rules: how differences are judged.
 
     Returns:
         The page, and the data sets whose images are in it.
 
     Raises:
-        UsageError: matplotlib or adjustText is not installed.
+        UsageError: matplotlib or adjustText is not installed, or no row is that one.
     """
     plots.need_plots()
+    rules = rules or Rules()
     titles = _titles(contents)
+    judged = verdicts.judge_tables(contents.tables, against, rules)
+    of = {one.table.anchor: one for together in judged for one in together}
     sections = []
     with plots.plot_style():
         for number, table in enumerate(contents.tables, start=1):
-            sections.append(_section(table, titles[table.anchor], source, count))
+            facts = _verdicts(of[table.anchor], rules)
+            sections.append(_section(table, titles[table.anchor], source, count) | facts)
             report(number, len(contents.tables), table.test)
         trained = [
             _training(f"training-{number}", one, titles)
             for number, one in enumerate(training.read_training(contents.tables), start=1)
         ]
+        answers = _answers(verdicts.answer_tasks(judged, rules))
     embedded = [one["table"].test for one in sections if one["disputes"]["embedded"]]
     embedded = list(dict.fromkeys(embedded))
     text = _filled(
@@ -68,6 +79,7 @@ def build_page(
         notes=[*contents.notes, *_notes(contents.records)],
         sections=sections,
         training=trained,
+        answers=answers,
         records=contents.records,
         version=__version__,
     )
@@ -90,7 +102,7 @@ def _filled(**data: Any) -> str:
     style, script = ((HERE / name).read_text(encoding="utf-8") for name in (STYLE, SCRIPT))
     looks = {kind: look for kind, look in VERDICT_STYLES.items() if " " not in kind}
     for kind, look in looks.items():
-        style += f".matrix .{kind} {{ color: {look.ink}; background: {look.ground}; }}\n"
+        style += f"td.{kind} {{ color: {look.ink}; background: {look.ground}; }}\n"
     policy = (
         f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; "
         f"img-src data:; base-uri 'none'; form-action 'none'"
@@ -189,17 +201,50 @@ def _notes(records: Sequence[Record]) -> list[str]:
 
 def _titles(contents: ReportContents) -> dict[str, str]:
     """Return titles by anchor; tables of one test set are told apart by what differs."""
+    contexts = [table.group.context for table in contents.tables]
+    named = [(f"{context.task} · {context.test_set}", context) for context in contexts]
+    anchors = [table.anchor for table in contents.tables]
+    return dict(zip(anchors, _told_apart(named), strict=True))
+
+
+def _told_apart(named: Sequence[tuple[str, Context]]) -> list[str]:
+    """Return names with what differs between the contexts of one name."""
     alike: dict[str, list[dict[str, str]]] = defaultdict(list)
-    for table in contents.tables:
-        context = table.group.context
-        alike[f"{context.task} · {context.test_set}"].append(context_text(context))
-    titles = {}
-    for table in contents.tables:
-        context = table.group.context
-        name, own = f"{context.task} · {context.test_set}", context_text(context)
+    for name, context in named:
+        alike[name].append(context_text(context))
+    titles = []
+    for name, context in named:
+        own = context_text(context)
         said = ", ".join(f"{key} {own[key]}" for key in varying(alike[name]))
-        titles[table.anchor] = f"{name} ({said})" if said else name
+        titles.append(f"{name} ({said})" if said else name)
     return titles
+
+
+def _verdicts(judged: verdicts.JudgedTable, rules: Rules) -> dict[str, Any]:
+    """Return the verdicts of a table with their plot, and the differences of all pairs."""
+    table, facts = judged.table, verdicts.verdict_facts(judged)
+    if facts["rows"]:
+        facts["drawn"] = plots.to_svg(forest.draw_verdicts(judged), f"{table.anchor}-verdicts")
+    matrix = verdicts.matrix_facts(table, verdicts.pair_all(table, rules.groups))
+    return {"verdicts": facts, "matrix": matrix}
+
+
+def _answers(found: Sequence[verdicts.TaskAnswers]) -> list[dict[str, Any]]:
+    """Return the small plots and the numbers of each answer over test sets."""
+    contexts = [one.tables[0].group.context for one in found]
+    named = [
+        (
+            f"{context.task} · over {len(one.tables)} test sets",
+            replace(context, test_set="", test_digest=""),
+        )
+        for one, context in zip(found, contexts, strict=True)
+    ]
+    made = []
+    for number, (one, title) in enumerate(zip(found, _told_apart(named), strict=True), start=1):
+        anchor, facts = f"over-{number}", verdicts.answer_facts(one)
+        drawn = plots.to_svgs(forest.draw_answers(one), len(facts["rows"]), anchor)
+        made.append({"anchor": anchor, "title": title, "drawn": drawn, **facts})
+    return made
 
 
 # Plots are full of circles, for which all records would be searched again and again.
@@ -213,7 +258,6 @@ def _section(
         "title": title,
         "heads": [("Method", "up", False), ("n", "down", True, False, "seeds")]
         + [_head(table, column) for column in table.group.columns],
-        "verdicts": verdicts.verdict_facts(table, verdicts.judge_rows(table)),
         "costs": list(_costs(table)),
         "scores": scores,
         "sizes": _sizes(table, scores) if scores else None,

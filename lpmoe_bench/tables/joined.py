@@ -17,6 +17,13 @@ BUDGET += ("epochs", "steps", "batch", "limit_train")
 
 def widen(groups: Sequence[parts.Group], rename: Mapping[str, str]) -> list[parts.Group]:
     """Join the groups of each task that differ in the test set alone; others stay as they are."""
+    return [
+        _of_records(singles, rename) if singles[1:] else singles[0] for singles in of_tasks(groups)
+    ]
+
+
+def of_tasks(groups: Sequence[parts.Group]) -> list[list[parts.Group]]:
+    """Return the groups that differ in the test set alone, those of each task together."""
     alike: dict[Context, list[list[parts.Group]]] = {}
     for group in groups:
         # No test set may stand twice, for one name may hold two contents; shared rows come first.
@@ -28,15 +35,15 @@ def widen(groups: Sequence[parts.Group], rename: Mapping[str, str]) -> list[part
             (shared or free)[0].append(group)
         else:
             tables.append([group])
-    joined = [singles for tables in alike.values() for singles in tables]
-    return [_of_records(singles, rename) if singles[1:] else singles[0] for singles in joined]
+    return [singles for tables in alike.values() for singles in tables]
 
 
 def _of_records(singles: Sequence[parts.Group], rename: Mapping[str, str]) -> parts.Group:
     """Join tables of records: rows are labelled and ordered anew, for more stand together."""
     tests = [part.context.test_set for part in singles]
     records = [record for part in singles for row in part.rows for record in row.records]
-    words = caption(singles[0].context, table_rows.first_run(records), tests)
+    groups = {part.context.test_set: part.image_groups for part in singles}
+    words = caption(singles[0].context, table_rows.first_run(records), groups)
     wide = join_sets(singles, tests, words)
     own = [row for row in wide.rows if row.origin is None]
     labels = table_rows.row_labels([row.records[0] for row in own], rename)
@@ -153,7 +160,8 @@ def _stacked(singles: Sequence[parts.Group]) -> parts.Group:
     # A test set is named with its task where two tasks have one of that name.
     tests = Counter(context.test_set for context in contexts)
     names = [c.test_set + f" ({c.task})" * (tests[c.test_set] > 1) for c in contexts]
-    data = dict.fromkeys(map(data_text, contexts, firsts))
+    groups = [part.image_groups for part in singles]
+    data = dict.fromkeys(map(data_text, contexts, firsts, groups))
     budget = _budget(contexts[0])
     rows = []
     for part in singles:

@@ -280,7 +280,8 @@ class Group:
     """One table: comparable rows under one caption, with what must be known below them.
 
     `sources` are the lines on published rows. `bands` cover all rows where test sets stand one
-    below the other; `parts` are the tables, one a test set, that were joined.
+    below the other; `parts` are the tables, one a test set, that were joined. `image_groups`: what
+    of a test set's images vary together, such as 5 sequences; empty where none are known to.
     """
 
     context: Context
@@ -291,6 +292,7 @@ class Group:
     parts: tuple[Group, ...] = ()
     sources: tuple[str, ...] = ()
     bands: tuple[Span, ...] = ()
+    image_groups: str = ""
 
     @property
     def below(self) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """Tables of records: one for each context, a row for each method, a cell for each number."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -119,6 +119,7 @@ def build_table(
     cells: parts.CellCounts | None = None,
     speeds: Speeds | None = None,
     style: TableStyle = parts.PLAIN,
+    image_groups: Mapping[tuple[str, str], str] | None = None,
 ) -> parts.Table:
     """Arrange records into tables that compare only what is comparable.
 
@@ -136,6 +137,8 @@ def build_table(
         cells: the cells of the sweeps that made the records.
         speeds: measured apart; they get columns of their own.
         style: columns, where none are given, and how everything looks.
+        image_groups: what of a test set's images vary together, by its label and digest, as
+            `groups.group_texts` says it.
 
     Returns:
         The tables, in the order of what they have in common, and notes on them.
@@ -187,7 +190,8 @@ def build_table(
         shown = [*parts.PARAMETERS, *scores, *costs, *measured]
         if exact:
             shown = [column for key in exact for column in shown if column.key == key]
-        one = _group(context, kept, shown, style, len(by_context[context]) - len(kept))
+        together = (image_groups or {}).get((context.test_set, context.test_digest), "")
+        one = _group(context, kept, shown, style, len(by_context[context]) - len(kept), together)
         if published:
             one = add_published(one, load_published(), numbers, style, methods)
         groups.append(replace(one, footer=(*one.footer, *said)))
@@ -234,6 +238,7 @@ def _group(
     columns: Sequence[parts.Column],
     style: TableStyle,
     dropped: int,
+    image_groups: str,
 ) -> parts.Group:
     test = context.test_set
     made = rows.make_rows(records, columns, test, style.rename)
@@ -247,8 +252,10 @@ def _group(
         if column.is_score and not cell.values
     ]
     marked = rows.mark_best(made, columns, test)
-    words = caption(context, rows.first_run(records))
-    return parts.Group(context, tuple(columns), marked, words, tuple(below))
+    words = caption(context, rows.first_run(records), {context.test_set: image_groups})
+    return parts.Group(
+        context, tuple(columns), marked, words, tuple(below), image_groups=image_groups
+    )
 
 
 def _checked(table: parts.Table) -> parts.Table:

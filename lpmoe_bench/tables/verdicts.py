@@ -50,13 +50,9 @@ def with_verdicts(
     stacked = any(group.bands for group in table.groups)  # test sets one below the other
     groups = [part for group in table.groups for part in (stacked and group.parts) or (group,)]
     folders = {id(one.record): one for one in stored}
-    references = [_reference(group, against) for group in groups]
-    if not any(references):
-        own = [row for group in groups for row in group.rows if row.records]
-        known = dict.fromkeys(n for row in own for n in (row.records[0].method.name, row.label))
-        raise UsageError(unknown("row to compare with", against, known))
+    references = find_references(groups, against)
     pairs = [
-        Pairs() if row is None else _pairs(group, row, folders, rules)
+        Pairs() if row is None else pair_group(group, row, folders, rules)
         for group, row in zip(groups, references, strict=True)
     ]
     rules.groups.require_use()
@@ -78,8 +74,25 @@ def with_verdicts(
     return replace(table, groups=tuple(made), notes=(*table.notes, *notes))
 
 
+def find_references(groups: Sequence[parts.Group], against: str) -> list[parts.Row | None]:
+    """Return the row of each table that a name means, None where a table has none of it.
+
+    Args:
+        groups: the tables.
+        against: the method, title or label of a row.
+
+    Raises:
+        UsageError: no table has the row, or one has several of that name.
+    """
+    found = [_reference(group, against) for group in groups]
+    if not any(found):
+        own = [row for group in groups for row in group.rows if row.records]
+        known = dict.fromkeys(n for row in own for n in (row.records[0].method.name, row.label))
+        raise UsageError(unknown("row to compare with", against, known))
+    return found
+
+
 def _reference(group: parts.Group, against: str) -> parts.Row | None:
-    """Return the row that a name means; raises UsageError where several are it."""
     own = [row for row in group.rows if row.records]
     found = [row for row in own if row.label == against]
     found = found or [row for row in own if against in row.names]
@@ -89,9 +102,22 @@ def _reference(group: parts.Group, against: str) -> parts.Row | None:
     return found[0] if found else None
 
 
-def _pairs(
-    group: parts.Group, reference: parts.Row, folders: Mapping[int, StoredRecord], rules: Rules
+def pair_group(
+    group: parts.Group,
+    reference: parts.Row,
+    folders: Mapping[int, StoredRecord],
+    rules: Rules,
+    metric: str = "",
 ) -> Pairs:
+    """Pair the rows of a table with its reference, for `judge_paired`.
+
+    Args:
+        group: the table.
+        reference: one of its rows.
+        folders: {id of a record: it and its folder}.
+        rules: which tell the groups of images.
+        metric: the score that is compared; by default the primary one.
+    """
     stored: dict[Place, list[StoredRecord]] = {}  # of a wide table, those of its parts
     for part in group.parts or (group,):
         for row in part.rows:
@@ -101,7 +127,7 @@ def _pairs(
     against = {k: SeedRows(v, k[1]) for k, v in stored.items() if k[0] == reference.key}
     made = Pairs()
     for row in group.rows:
-        for index, test in _primaries(group):
+        for index, test in _primaries(group, metric):
             if row is reference or not row.records or not row.cells[index].values:
                 continue
             try:
@@ -124,25 +150,33 @@ def _with_columns(
     verdicts: Mapping[Place, Comparison],
     rules: Rules,
 ) -> parts.Group:
-    lines = [*_words(group, reference, pairs, [*verdicts.values()], rules), *pairs.reasons]
+    lines = [*verdict_lines(group, reference, pairs, [*verdicts.values()], rules), *pairs.reasons]
     wide, *single = (_shown(one, reference.label, verdicts) for one in (group, *group.parts))
     footer = (*group.footer, *map(parts.ShortNote, lines))
     return replace(wide, footer=footer, parts=tuple(single))
 
 
-def _words(
+def verdict_lines(
     group: parts.Group,
     reference: parts.Row,
     pairs: Pairs,
     results: Sequence[Comparison],
     rules: Rules,
 ) -> Iterator[str]:
-    """Yield the lines on how rows were judged, and what seeds and images can show."""
+    """Yield the lines on how rows were judged, and what seeds and images can show.
+
+    Args:
+        group: the table.
+        reference: the row that others are compared with.
+        pairs: the others, less it.
+        results: what was found of each; none, no line.
+        rules: how they were judged.
+    """
     if not results:
         return
     counts = sorted({result.family for result in results})
     family = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
-    family += " methods on a test set" if rules.family == "set" else " comparisons of this table"
+    family += " methods on a test set" if rules.family == "set" else " comparisons judged together"
     looks = f" and {rules.looks} looks" if rules.looks > 1 else ""
     metric = next(iter(pairs.found.values())).metric
     yield (
@@ -151,7 +185,7 @@ def _words(
         f"tests, after Holm too, put it within ±{rules.margins.of(metric)}"
         f"{' of the reference' * rules.margins.of(metric).relative}."
     )
-    column = group.columns[_primaries(group)[0][0]]
+    column = next(column for column in group.columns if column.key == metric)
     if text := resolved_text(results, lambda x: f"{x * column.scale:.{column.decimals}f}"):
         yield text
     if any(1 < result.spread.seeds < FEWEST_SEEDS for result in results):
@@ -176,15 +210,16 @@ def _words(
         )
 
 
-def _primaries(group: parts.Group) -> list[tuple[int, str]]:
-    """Return (column, test set) of each primary metric that is shown, or of the first score."""
+def _primaries(group: parts.Group, metric: str = "") -> list[tuple[int, str]]:
+    """Return (column, test set) of a metric: by default the primary one that is shown, or the first
+    score."""
     known = PROTOCOLS.get(group.context.protocol)
     scores = [column.key for column in group.columns if column.is_score and column.key in METRICS]
     primary = known.primary if known and known.primary in scores else next(iter(scores), "")
     return [
         (index, column.head or group.context.test_set)
         for index, column in enumerate(group.columns)
-        if column.is_score and column.key == primary
+        if column.is_score and column.key == (metric or primary)
     ]
 
 

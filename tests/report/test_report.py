@@ -114,7 +114,7 @@ def test_everything_is_there(tmp_path):
     for seed in range(3):
         for name in ("lora", "vpt", "decoder_only"):
             assert f"cod/{name}/small/{name:0<12}-s{seed}" in text
-    assert "Of 3 pairs, 3 differ" in text
+    assert "Of 2 rows less Decoder only, 2 better" in text
     assert "9 records of 3 methods on 1 test set, in 1 table" in text
     assert "resized copies" not in text  # the facts of these records have no such note
 

@@ -57,6 +57,7 @@ def test_every_section_and_every_record_is_there(page):
     parts = page.run("[...document.querySelectorAll('#table-1 h3')].map(h => h.textContent)")
     assert parts == [
         "Who is better, and how sure",
+        "Differences of every pair",
         "Score against cost",
         "Score against the size of the object",
         "Images that methods disagree on most",

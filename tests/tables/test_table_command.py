@@ -89,3 +89,51 @@ def test_only_keeps_records_of_a_setting(runs):
     few = shown(runs, "--only", "train.limit_train=150")
     assert "VPT" in few
     assert "LoRA" not in few
+
+
+CVC = "cvc_clinicdb/test"
+FRAMES = ("1", "2", "26", "30", "52")  # sequences begin at 1, 26 and 51
+
+
+def of_frames(folder, name="lora", frames=FRAMES, group=None, **changes):
+    """A record of frames of CVC-ClinicDB, which say their groups where these are given."""
+    facts = {"label": CVC, "digest": "33" * 32, "images": len(FRAMES)}
+    made = record(name, data={"tests": [facts]}, **changes)
+    made = made.model_copy(update={"scores": {CVC: made.scores["CAMO"]}})
+    rows = [{"dataset": CVC, "image": frame, "s_measure": 0.75} for frame in frames]
+    rows = [row | ({"group": group} if group else {}) for row in rows]
+    write_record(folder, made, rows)
+
+
+def test_captions_count_the_groups_of_images(tmp_path, runs):
+    of_frames(tmp_path / "old" / "a")
+    for kind in ("test_set", "task", "all"):
+        text = shown(tmp_path / "old", runs, "--group", kind)
+        assert f"{CVC} (5 images, 3 sequences" in text
+        assert "(248 images; official" in text
+    of_frames(tmp_path / "new" / "a", counts={CVC: {"images": 5, "groups": 2}})
+    assert "(5 images, 2 sequences)" in shown(tmp_path / "new")
+    own = tmp_path / "own.csv"
+    own.write_text("".join(f"{frame},all\n" for frame in FRAMES))
+    assert "(5 images, 1 group)" in shown(tmp_path / "new", "--groups", own)
+    own.write_text("1,all\n")
+    result = CliRunner().invoke(app, ["table", str(tmp_path / "new"), "--groups", str(own)])
+    assert "has no group of 4 of 5 images of cvc_clinicdb/test" in str(result.exception)
+
+
+def test_captions_say_nothing_of_groups_that_rows_cannot_tell(tmp_path):
+    of_frames(tmp_path / "names" / "a", frames=("x", "y"))
+    assert f"{CVC} (5 images)" in shown(tmp_path / "names")
+    of_frames(tmp_path / "broken" / "a")
+    (tmp_path / "broken" / "a" / "per_image.csv").write_text("dataset,image\na,b,c\n")
+    of_frames(tmp_path / "none" / "a")
+    (tmp_path / "none" / "a" / "per_image.csv").unlink()
+    for folder in ("broken", "none"):
+        assert f"{CVC} (5 images)" in shown(tmp_path / folder)
+
+
+def test_groups_are_counted_on_the_record_with_most_images(tmp_path):
+    few, all_ = ({CVC: {"images": n, "expected": 5}} for n in (2, 5))
+    of_frames(tmp_path / "a", "vpt", FRAMES[:2], counts=few)
+    of_frames(tmp_path / "b", counts=all_)
+    assert "5 images, 3 sequences" in shown(tmp_path)
