@@ -137,11 +137,11 @@ def check_explain_command(
     out: options.Output,
 ) -> None:
     """Say in sentences where the limit of one score comes from, and what would settle it."""
-    from lpmoe_bench.gate import judge, outputs
+    from lpmoe_bench.gate import explain, judge
     from lpmoe_bench.gate.baseline import read_baseline
 
     pinned = read_baseline(baseline)
-    chosen, key = outputs.choose_pin(pinned, cell, metric)
+    chosen, key = explain.choose_pin(pinned, cell, metric)
     policy = pinned.policy.changed(**vars(limits))
     found = kept.find(roots)
     try:
@@ -149,7 +149,7 @@ def check_explain_command(
     except NotComparableError:  # without candidates there is still a limit to explain
         cells = []
     outcome = judge.judge_cells(pinned, cells, policy) if cells else None
-    said = outputs.explain_limit(chosen, key, policy, outcome, cells)
+    said = explain.explain_limit(chosen, key, policy, outcome, cells)
     out.print(said, "\n".join(said))
 
 
