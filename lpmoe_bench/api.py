@@ -492,7 +492,7 @@ def check(
         candidate: folders of records; by default `runs/`.
         baseline: the file that `lpmoe-bench check pin` wrote, or what `read_baseline` read.
         records: what `find_records` found in these folders, in place of all that is there.
-        policy: level, floor, cap or speed_tolerance in place of the baseline's own.
+        policy: level, confidence, floor, cap or speed_tolerance in place of the baseline's own.
 
     Returns:
         An object with a `verdict`, its `lines` and `exit_code()`: 0 pass or improved, 10 regressed,

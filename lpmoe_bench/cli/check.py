@@ -35,10 +35,18 @@ class LimitOptions:
 
     level: Annotated[
         float | None,
-        typer.Option(help="Chance of a false alarm in a call; the baseline's, else 0.05."),
+        typer.Option(
+            help="Chance of a false alarm in a call, on average over baselines; the baseline's, "
+            "else 0.05."
+        ),
+    ] = None
+    confidence: Annotated[
+        float | None,
+        typer.Option(help="Share of baselines for each of which the level holds, such as 0.9."),
     ] = None
     floor: Annotated[
-        float | None, typer.Option(help="A drop up to this is never a regression.")
+        float | None,
+        typer.Option(help="A drop up to this is never a regression; 0.001, in a replay 0."),
     ] = None
     cap: Annotated[float | None, typer.Option(help="A drop beyond this always is one.")] = None
 
@@ -61,12 +69,23 @@ def check_pin_command(
     baseline: BaselineFile = PINNED,
     metrics: options.Metrics = None,
     reason: Annotated[str, typer.Option(help="Kept in the baseline's history.")] = "first pin",
+    replay: Annotated[
+        bool,
+        typer.Option(
+            "--replay",
+            help="Each seed is there run twice: judge candidates of these seeds one by one, "
+            "against the noise of a rerun.",
+        ),
+    ] = False,
     limits: SpeedLimitOptions,
     out: options.Output,
 ) -> None:
-    """Write a baseline from records: scores of every seed, spread, parameters, FLOPs, speed."""
+    """Write a baseline from records: scores of every seed, spread, parameters, FLOPs, speed.
+
+    Says the smallest drops that it will find, and how often it is wrong.
+    """
     from lpmoe_bench.environment import no_collection
-    from lpmoe_bench.gate import pin
+    from lpmoe_bench.gate import explain, pin
     from lpmoe_bench.gate.baseline import Policy, write_baseline
 
     if baseline.exists():
@@ -76,19 +95,18 @@ def check_pin_command(
     # Wrong limits are refused before records are read, which takes longer.
     policy = Policy().changed(**vars(limits))
     with no_collection():
-        cells = _cells(kept.find(roots), roots, out.terminal)
+        cells = _cells(kept.find(roots), roots, out.terminal, replay)
         made = pin.pin_cells(cells, policy, reason, options.names(metrics) or None)
         write_baseline(baseline, made)
+    plan = explain.plan_baseline(made)
+    for warning in plan.warnings:
+        out.terminal.note(warning)
     for cell, pinned in zip(cells, made.cells, strict=True):
-        seeds = len(cell.seeds)
-        if not out.json:
-            print(f"{cell.name}: {seeds} seed{'s' if seeds > 1 else ''}")
-        if seeds < 3:
-            out.terminal.note(f"{cell.name}: limits from {seeds} seeds are wide or none; pin 5")
         if pinned.speed is None and pin.tells_speed(cell):
             out.terminal.note(f"{cell.name}: no speed is pinned, its seeds ran on unlike hardware")
     named = {cell.name: [str(seed) for seed in cell.seeds] for cell in cells}
-    out.print({"baseline": str(baseline), "cells": named}, baseline)
+    said = {"baseline": str(baseline), "cells": named, "drops": plan.drops, "strict": plan.strict}
+    out.print(said, "\n".join([*plan.cells, *plan.call, str(baseline)]))
 
 
 @app.command("check")
@@ -101,7 +119,13 @@ def check_command(
     summary: Annotated[
         Path | None, typer.Option(help="Write Markdown; else to $GITHUB_STEP_SUMMARY if set.")
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Inconclusive is exit code 11.")] = False,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict",
+            help="Inconclusive is exit code 11; fails many clean changes, see check explain.",
+        ),
+    ] = False,
     limits: SpeedLimitOptions,
     out: options.Output,
 ) -> None:
@@ -149,7 +173,7 @@ def check_explain_command(
     except NotComparableError:  # without candidates there is still a limit to explain
         cells = []
     outcome = judge.judge_cells(pinned, cells, policy) if cells else None
-    said = explain.explain_limit(chosen, key, policy, outcome, cells)
+    said = explain.explain_limit(pinned, chosen, key, policy, outcome, cells)
     out.print(said, "\n".join(said))
 
 
@@ -170,7 +194,7 @@ def check_update_command(
 
     pinned = read_baseline(baseline)
     policy = pinned.policy.changed(**vars(limits))
-    cells = _cells(kept.find(roots), roots, out.terminal)
+    cells = _cells(kept.find(roots), roots, out.terminal, pinned.replay)
     pins, changes = pin.update_pins(pinned, cells, policy, options.names(metrics) or None)
     # A baseline that moves without a reason would forgive every regression.
     writes = bool(changes and reason.strip())
@@ -194,13 +218,16 @@ def check_update_command(
     return None
 
 
-def _cells(found: Found, roots: list[Path] | None, terminal: Terminal) -> list[GateCell]:
+def _cells(
+    found: Found, roots: list[Path] | None, terminal: Terminal, replay: bool = False
+) -> list[GateCell]:
     from lpmoe_bench.gate.pin import gather_cells
     from lpmoe_bench.records.store import default_roots
 
     for note in found.notes:
         terminal.note(note)
-    return gather_cells(found, ", ".join(str(root) for root in roots or default_roots()))
+    where = ", ".join(str(root) for root in roots or default_roots())
+    return gather_cells(found, where, replay)
 
 
 def _narrowed(baseline: Baseline, kept: options.RecordFilter) -> Baseline:

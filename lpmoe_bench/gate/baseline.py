@@ -7,9 +7,17 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.files import write_atomically
@@ -17,6 +25,7 @@ from lpmoe_bench.records.context import plain
 
 BASELINE_VERSION = 1
 DEFAULT_FLOOR = 0.001  # no table prints a smaller difference
+REPLAY_FLOOR = 0.0  # the noise of a rerun is known, and often it is none
 DEFAULT_LEVEL, DEFAULT_SPEED = 0.05, 0.3
 ROUNDING = 1e-9
 
@@ -25,18 +34,30 @@ class _Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
     )
+    # Fields that came later are written only where they say something: older files stay as they
+    # are, and an older lpmoe-bench reads a file that makes no use of them.
+    later: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content = serialise(self)
+        return {k: v for k, v in content.items() if v is not None or k not in self.later}
 
 
 class Policy(_Section):
     """What the gate forgives. Scores in [0, 1]; `floor` and `cap` are drops.
 
-    level: chance of an alarm about a call without any regression. floor: no drop up to it is a
-    regression; None stands for DEFAULT_FLOOR, and gives one seed no limit. cap: every drop beyond
-    it is one, whatever the seeds say. speed_tolerance: the share of images a second that may be
-    lost on the same hardware; 1 judges no speed.
+    level: chance of an alarm about a call without any regression, on average over baselines.
+    confidence: the share of baselines for each of which the level is to hold; None for the average
+    alone, of which 0.5 changes nothing. floor: no drop up to it is a regression; None stands for
+    DEFAULT_FLOOR, or where seeds are replayed for REPLAY_FLOOR, and gives one seed no limit. cap:
+    every drop beyond it is one, whatever the seeds say. speed_tolerance: the share of images a
+    second that may be lost on the same hardware; 1 judges no speed.
     """
 
+    later = frozenset({"confidence"})
     level: float = Field(default=DEFAULT_LEVEL, gt=0, le=0.5)
+    confidence: float | None = Field(default=None, ge=0.5, lt=1)
     floor: float | None = Field(default=None, ge=0)
     cap: float | None = Field(default=None, gt=0)
     speed_tolerance: float = Field(default=DEFAULT_SPEED, ge=0, le=1)
@@ -64,14 +85,24 @@ class MetricPin(_Section):
 
     sd: over seeds, None for one. rest_variance: mean square of seed x image, what is left of the
     rows an image when seed means and image means are taken off; None without rows. tolerance: the
-    drop of as many new seeds that would be a regression if this metric were judged alone.
+    drop of as many new seeds that would be a regression if this metric were judged alone. reruns:
+    the scores of the same seeds run once more, None where no seed was; all else is of the first.
     """
 
+    later = frozenset({"reruns"})
     scores: list[float] = Field(min_length=1)
     mean: float
     sd: float | None = Field(default=None, ge=0)
     rest_variance: float | None = Field(default=None, ge=0)
     tolerance: float | None = Field(default=None, ge=0)
+    reruns: list[float] | None = None
+
+    @property
+    def replayed(self) -> list[float]:
+        """The mean of both runs of each seed; raises ValueError where each was run once."""
+        if self.reruns is None:
+            raise ValueError("each seed was run once")
+        return [(a + b) / 2 for a, b in zip(self.scores, self.reruns, strict=True)]
 
     @model_validator(mode="after")
     def _consistent(self) -> MetricPin:
@@ -81,6 +112,8 @@ class MetricPin(_Section):
             raise ValueError(f"the mean of the scores is {mean:g}, not {self.mean:g}")
         if (self.sd is None) != (len(self.scores) == 1):
             raise ValueError("an sd needs two scores, and two scores need an sd")
+        if self.reruns is not None and len(self.reruns) != len(self.scores):
+            raise ValueError(f"{len(self.reruns)} reruns of {len(self.scores)} scores")
         return self
 
 
@@ -108,6 +141,11 @@ class CellPin(_Section):
     counts: dict[str, int] = {}
     speed: SpeedPin | None = None
 
+    @property
+    def replay(self) -> bool:
+        """Whether each seed was run twice, so that candidates are judged seed by seed."""
+        return any(metric.reruns is not None for metric in self.metrics.values())
+
     @model_validator(mode="after")
     def _one_score_a_seed(self) -> CellPin:
         if len(set(self.seeds)) < len(self.seeds):
@@ -115,6 +153,8 @@ class CellPin(_Section):
         for key, pin in self.metrics.items():
             if len(pin.scores) != len(self.seeds):
                 raise ValueError(f"{key} has {len(pin.scores)} scores of {len(self.seeds)} seeds")
+            if self.replay and pin.reruns is None:
+                raise ValueError(f"{key} has no reruns, and others of the cell have")
         return self
 
 
@@ -135,6 +175,11 @@ class Baseline(_Section):
     policy: Policy = Policy()
     cells: list[CellPin] = Field(min_length=1)
     history: list[Change] = []
+
+    @property
+    def replay(self) -> bool:
+        """Whether seeds were run twice; new pins are then to be so too."""
+        return any(cell.replay for cell in self.cells)
 
     @model_validator(mode="after")
     def _names_differ(self) -> Baseline:

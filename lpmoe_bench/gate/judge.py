@@ -12,7 +12,7 @@ from lpmoe_bench.analysis.significance import holm_levels
 from lpmoe_bench.errors import DataError, NotComparableError
 from lpmoe_bench.gate import limits
 from lpmoe_bench.gate import pin as pins
-from lpmoe_bench.gate.baseline import Baseline, CellPin, Policy
+from lpmoe_bench.gate.baseline import Baseline, CellPin, MetricPin, Policy
 from lpmoe_bench.gate.limits import Reference
 from lpmoe_bench.gate.pin import GateCell
 from lpmoe_bench.metrics.facts import METRICS
@@ -194,6 +194,7 @@ def judge_cells(baseline: Baseline, cells: Sequence[GateCell], policy: Policy) -
         scores += [one for one in found if isinstance(one, Score)]
         lines += [one for one in found if isinstance(one, JudgedLine)]
         speed_lines, speed_notes = judge_speed(pin, cell, policy)
+        speed_notes += _elsewhere(pin, cell)
         lines += [*judge_counts(pin, cell), *speed_lines]
         notes += [*speed_notes, *_moved(pin, cell, policy)]
     told = {pins.family_of(pin.identity) for pin in baseline.cells if pin.name in missing}
@@ -227,6 +228,9 @@ def _scores(pin: CellPin, cell: GateCell) -> Iterator[Score | JudgedLine]:
             reason = f"{stored.folder.name} scored {count} images, the baseline {pin.images}"
             yield JudgedLine(pin.name, "cell", "images", "not comparable", reason)
             return
+    if reason := _other_seeds(pin, cell):
+        yield JudgedLine(pin.name, "cell", "seeds", "not comparable", reason)
+        return
     rows = SeedRows(cell.stored, cell.test_set)
     for key, metric in pin.metrics.items():
         values = [one.record.scores[cell.test_set].get(key) for one in cell.stored]
@@ -238,31 +242,76 @@ def _scores(pin: CellPin, cell: GateCell) -> Iterator[Score | JudgedLine]:
         if reason := _other_images(pin, rows, key):
             yield JudgedLine(pin.name, "quality", key, "not comparable", reason)
             continue
-        pinned = dict(zip(pin.seeds, metric.scores, strict=True))
         numbers = [value for value in values if value is not None]
         yield Score(
             pin.name,
             key,
-            limits.reference_of(metric, pin.images),
+            _reference(pin, metric, cell.seeds),
             math.fsum(numbers) / len(numbers),
             len(numbers),
-            all(pinned.get(seed) == v for seed, v in zip(cell.seeds, numbers, strict=True)),
+            all(v in _runs(pin, metric, s) for s, v in zip(cell.seeds, numbers, strict=True)),
         )
+
+
+def _reference(pin: CellPin, metric: MetricPin, seeds: Sequence[int | str]) -> Reference:
+    """Return what a metric is judged against; of a replay the mean of the candidate's seeds."""
+    found = limits.reference_of(metric, pin.images)
+    if metric.reruns is None:
+        return found
+    paired = dict(zip(pin.seeds, metric.replayed, strict=True))
+    return replace(found, mean=math.fsum(paired[seed] for seed in seeds) / len(seeds))
+
+
+def _runs(pin: CellPin, metric: MetricPin, seed: int | str) -> list[float]:
+    """Return the pinned scores of a seed: none, one, or both where it was run twice."""
+    if seed not in pin.seeds:
+        return []
+    place = pin.seeds.index(seed)
+    return [scores[place] for scores in (metric.scores, metric.reruns) if scores]
+
+
+def _other_seeds(pin: CellPin, cell: GateCell) -> str:
+    """Say that a replay has seeds that are not pinned; empty where it has none, or is none."""
+    others = [str(seed) for seed in cell.seeds if seed not in pin.seeds]
+    if not pin.replay or not others:
+        return ""
+    return (
+        f"the baseline is one of replays, which judges seeds {' '.join(map(str, pin.seeds))} "
+        f"against themselves, and the candidate has {' '.join(others)}; run pinned seeds alone, or "
+        f"pin without --replay"
+    )
+
+
+def _elsewhere(pin: CellPin, cell: GateCell) -> list[str]:
+    """Say that a replay runs on other hardware than it was pinned on, where rounding differs."""
+    if not pin.replay or pin.speed is None:
+        return []
+    here = [pins.hardware_of(stored.record) for stored in cell.stored]
+    others = [hardware for hardware in here if hardware != pin.speed.hardware]
+    return [
+        f"{pin.name}: the noise of a rerun was learnt on {pin.speed.hardware}, here is {where}, "
+        f"where sums may be rounded in another order; a drop may be no more than that"
+        for where in others[:1]
+    ]
 
 
 def _moved(pin: CellPin, cell: GateCell, policy: Policy) -> Iterator[str]:
     """Say that pinned seeds score otherwise now: no verdict, but a change that is not neutral."""
     # A harmless change leaves a seed's score where it is; one that draws other numbers does not.
-    most, what = 0.0, ""
+    most, what, floor = 0.0, "", 0.0
     for key, metric in pin.metrics.items():
-        pinned = dict(zip(pin.seeds, metric.scores, strict=True))
+        reference = limits.reference_of(metric, pin.images)
+        floor = limits.floor_of(policy, reference)
+        if metric.reruns is not None and reference.sd:
+            continue  # reruns move by themselves, and the verdict is on by how much
         for seed, one in zip(cell.seeds, cell.stored, strict=True):
-            value = one.record.scores[cell.test_set].get(key)
-            if value is not None and seed in pinned and abs(value - pinned[seed]) > most:
-                most, what = abs(value - pinned[seed]), f"{key} of seed {seed}"
-    if most > limits.floor_of(policy):
+            value, runs = one.record.scores[cell.test_set].get(key), _runs(pin, metric, seed)
+            if value is not None and runs and abs(value - runs[0]) > most:
+                most, what = abs(value - runs[0]), f"{key} of seed {seed}"
+    if most > floor:
+        moved = f"{most:.4f}" if most >= 0.0001 else f"{most:.1g}"
         yield (
-            f"{pin.name}: {what} is {most:.4f} from its pinned value, so the change is not "
+            f"{pin.name}: {what} is {moved} from its pinned value, so the change is not "
             f"neutral, whatever the verdict"
         )
 
@@ -281,6 +330,7 @@ def _other_images(pin: CellPin, rows: SeedRows, key: str) -> str:
 
 def judge_scores(scores: Sequence[Score], policy: Policy) -> list[JudgedLine]:
     """Judge all scores of a call: Holm over the drops for regressions, over the gains apart."""
+    policy = limits.of_each(policy, sum(score.reference.sd is not None for score in scores))
     worse = _judgements(scores, policy, 1)
     better = _judgements(scores, policy, -1)
     return [_line(*judged, policy) for judged in zip(scores, worse, better, strict=True)]
@@ -319,7 +369,7 @@ def _line(score: Score, down: Judgement, up: Judgement, policy: Policy) -> Judge
     if several and up.tolerance is not None and up.drop > up.tolerance:
         return replace(line, verdict="improved", reason=f"better by {up.drop:.4g}")
     if reason := _doubt(down, policy):
-        needed = limits.seeds_needed(down.reference, down.drop, down.level)
+        needed = limits.seeds_to_settle(down.reference, down.drop, down.level, policy.confidence)
         reason = f"{reason}; {_settle(down.reference, needed)}"
         judgement = replace(down, needed=needed)
         return replace(line, verdict="inconclusive", reason=reason, judgement=judgement)
@@ -337,7 +387,8 @@ def _doubt(down: Judgement, policy: Policy) -> str:
             return "the baseline has one seed, which tells no spread"
         both = policy.floor is not None and policy.cap is not None and down.drop > policy.floor
         return "between floor and cap, and one seed tells no spread" if both else ""
-    if down.tolerance is not None and down.drop > max(limits.floor_of(policy), down.tolerance / 2):
+    floor = limits.floor_of(policy, down.reference)
+    if down.tolerance is not None and down.drop > max(floor, down.tolerance / 2):
         return f"a drop of {down.drop:.4g} is nearer to the limit than to nothing"
     return ""
 

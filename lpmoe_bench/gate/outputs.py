@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 from lpmoe_bench.console import VERDICT_STYLES
 from lpmoe_bench.errors import ResourceError
 from lpmoe_bench.files import write_atomically, write_failure
+from lpmoe_bench.gate.baseline import Policy
 from lpmoe_bench.gate.judge import JudgedLine, Outcome
 from lpmoe_bench.metrics.facts import METRICS
 
@@ -161,11 +162,18 @@ def _clean(text: str) -> str:
 VARIABLE = "GITHUB_STEP_SUMMARY"
 
 
+def level_text(policy: Policy) -> str:
+    """Return what the level is one of: an average over baselines, or most of them."""
+    if policy.confidence is None:
+        return f"level {policy.level:g} on average over baselines"
+    return f"level {policy.level:g} in {100 * policy.confidence:g} % of baselines"
+
+
 def summary_markdown(outcome: Outcome) -> str:
     """Return a heading with the verdict and a table a cell; whatever comes from records is text."""
     blocks = [
         f"## Gate: {MARKS[outcome.verdict]} {outcome.verdict}",
-        f"{outcome.summary()}; level {outcome.policy.level:g}, Holm over the scores of the call",
+        f"{outcome.summary()}; {level_text(outcome.policy)}, Holm over the scores of the call",
     ]
     for cell in dict.fromkeys(line.cell for line in outcome.lines):
         lines = [line for line in outcome.lines if line.cell == cell]

@@ -29,7 +29,8 @@ DIGITS = 12  # of a digest, in sentences
 class GateCell:
     """Records that differ in nothing but the seed; `stored` in the order of `seeds`.
 
-    A seed is a number, or for maps of no known seed the first digits of their digest.
+    A seed is a number, or for maps of no known seed the first digits of their digest. reruns: each
+    seed run once more, in the same order; empty where none is asked for.
     """
 
     name: str
@@ -37,17 +38,19 @@ class GateCell:
     identity: Mapping[str, Any]
     seeds: tuple[int | str, ...]
     stored: tuple[StoredRecord, ...]
+    reruns: tuple[StoredRecord, ...] = ()
 
     @property
     def family(self) -> tuple[str, ...]:
         return family_of(self.identity)
 
 
-def gather_cells(found: Found, where: str) -> list[GateCell]:
+def gather_cells(found: Found, where: str, replay: bool = False) -> list[GateCell]:
     """Group the records of a search, by name; those that are superseded take no part.
 
     Raises NotComparableError where there is none, UsageError where one seed of one cell is there
-    twice with different scores, since nobody knows which of the two is meant.
+    twice with different scores, since nobody knows which of the two is meant; for a replay, where
+    a seed is not there just twice.
     """
     # A record with several test sets takes part in a cell for each of them.
     groups: dict[tuple[str, Hashable, Hashable], list[StoredRecord]] = {}
@@ -66,7 +69,8 @@ def gather_cells(found: Found, where: str) -> list[GateCell]:
             f"no record is found under {where}, so there is nothing to judge{unread}; run the "
             f"cell first, or name the folder of its records"
         )
-    cells = [_cell(stored, test) for (test, *_), stored in groups.items()]
+    make = _replayed_cell if replay else _cell
+    cells = [make(stored, test) for (test, *_), stored in groups.items()]
     return sorted(cells, key=lambda cell: cell.name)
 
 
@@ -137,6 +141,38 @@ def _cell(stored: Sequence[StoredRecord], test: str) -> GateCell:
     )
 
 
+def _replayed_cell(stored: Sequence[StoredRecord], test: str) -> GateCell:
+    """Return a cell of which each seed was run twice; a copy of a record is no second run."""
+    runs: dict[int, list[StoredRecord]] = {}
+    # By what is in them: the same records in other folders are to give the same pin.
+    for one in sorted(stored, key=lambda one: (one.record.created, str(one.record.scores))):
+        if one.record.seed is None:
+            raise UsageError(
+                f"{one.folder} holds maps of no known seed, so no two are of one seed run twice; "
+                f"pin without --replay"
+            )
+        known = runs.setdefault(one.record.seed, [])
+        if all(one.record != other.record for other in known):
+            known.append(one)
+    first = stored[0].record
+    for seed, known in sorted(runs.items()):
+        if len(known) != 2:
+            raise UsageError(
+                f"seed {seed} of {_name(first, test)} is there {_times(len(known))}, in "
+                f"{', '.join(str(one.folder) for one in known)}; --replay takes each seed run "
+                f"twice: run it again into another folder by --runs, and name both"
+            )
+    seeds = sorted(runs)
+    firsts, reruns = zip(*(runs[seed] for seed in seeds), strict=True)
+    return GateCell(
+        _name(first, test), test, identity_of(first, test), tuple(seeds), firsts, reruns
+    )
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
 def _name(record: Record, test: str) -> str:
     parts = [record.task, record.method.name, *([record.backbone.name] if record.backbone else [])]
     if record.kind != "score":
@@ -190,12 +226,14 @@ def pin_cell(cell: GateCell, policy: Policy, metrics: Sequence[str] | None = Non
     Raises UsageError for a metric that it lacks, DataError where seeds scored different images.
     """
     first = cell.stored[0].record
-    images = {images_of(stored.record, cell.test_set) for stored in cell.stored}
+    both = [*cell.stored, *cell.reruns]
+    images = {images_of(stored.record, cell.test_set) for stored in both}
     if len(images) > 1:
         counts = ", ".join(map(str, sorted(images)))
         raise DataError(f"the seeds of {cell.name} scored {counts} images; score all on the same")
-    rows = SeedRows(cell.stored, cell.test_set)
+    rows = SeedRows(both, cell.test_set)  # in the order of seeds, a rerun behind its first run
     found = {key: rows.samples(key) for key in _metrics(cell, metrics)}
+    step = 2 if cell.reruns else 1
     names = next((one.images for one in found.values() if one.images), [])
     count = images.pop()
     return CellPin(
@@ -206,10 +244,11 @@ def pin_cell(cell: GateCell, policy: Policy, metrics: Sequence[str] | None = Non
         image_digest=rows_digest(names),
         metrics={
             key: metric_pin(
-                [float(one.record.scores[cell.test_set][key] or 0.0) for one in cell.stored],
-                read.values if read.images else None,
+                _scores(cell.stored, cell.test_set, key),
+                read.values[::step] if read.images else None,
                 count,
                 policy,
+                _scores(cell.reruns, cell.test_set, key) or None,
             )
             for key, read in found.items()
         },
@@ -218,14 +257,26 @@ def pin_cell(cell: GateCell, policy: Policy, metrics: Sequence[str] | None = Non
     )
 
 
-def metric_pin(scores: Sequence[float], rows: Any | None, images: int, policy: Policy) -> MetricPin:
-    """Pin the scores of seeds; `rows`, (seeds, images), are what they are the means of."""
+def _scores(stored: Sequence[StoredRecord], test: str, metric: str) -> list[float]:
+    return [float(one.record.scores[test][metric] or 0.0) for one in stored]
+
+
+def metric_pin(
+    scores: Sequence[float],
+    rows: Any | None,
+    images: int,
+    policy: Policy,
+    reruns: Sequence[float] | None = None,
+) -> MetricPin:
+    """Pin the scores of seeds; `rows`, (seeds, images), are what they are the means of, and
+    `reruns` the scores of the same seeds run once more."""
     several = len(scores) > 1
     bare = MetricPin(
         scores=list(scores),
         mean=math.fsum(scores) / len(scores),
         sd=statistics.stdev(scores) if several else None,
         rest_variance=rest_variance(rows) if rows is not None and several else None,
+        reruns=None if reruns is None else list(reruns),
     )
     # For readers of the file; the gate works it out anew, at the level of Holm's procedure.
     limit = tolerance(reference_of(bare, images), len(scores), policy.level, policy)
@@ -274,7 +325,7 @@ def hardware_of(record: Record) -> str:
 
 
 def _metrics(cell: GateCell, asked: Sequence[str] | None) -> Iterator[str]:
-    scores = [one.record.scores[cell.test_set] for one in cell.stored]
+    scores = [one.record.scores[cell.test_set] for one in (*cell.stored, *cell.reruns)]
     known = [key for key in scores[0] if key in METRICS]
     present = [key for key in known if all(of_seed.get(key) is not None for of_seed in scores)]
     protocol = PROTOCOLS.get(cell.stored[0].record.protocol.name)

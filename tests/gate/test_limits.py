@@ -9,7 +9,7 @@ from scipy import stats
 from lpmoe_bench.analysis.significance import holm, holm_levels
 from lpmoe_bench.gate.baseline import MetricPin, Policy
 from lpmoe_bench.gate.judge import Score, judge_scores
-from lpmoe_bench.gate.limits import learnt, p_value, reference_of, seeds_needed, tolerance
+from lpmoe_bench.gate.limits import learnt, p_value, reference_of, seeds_to_settle, tolerance
 from lpmoe_bench.gate.pin import metric_pin
 
 POLICY = Policy()
@@ -91,9 +91,9 @@ def test_seeds_needed_by_hand():
     # sd .02 of three seeds. A drop of .06 with the candidate's alone: 2.920 x .02 = .0584 times
     # sqrt(1/n + 1/3) is below .06 from 1/n < .7223 on: two seeds.
     reference = pinned([0.70, 0.72, 0.74])
-    assert seeds_needed(reference, 0.06, 0.05) == (2, False)
+    assert seeds_to_settle(reference, 0.06, 0.05) == (2, False)
     # .03 is below .0584 x sqrt(1/3) = .0337, whatever the candidate: both sides need seeds.
-    found = seeds_needed(reference, 0.03, 0.05)
+    found = seeds_to_settle(reference, 0.03, 0.05)
     assert found is not None
     seeds, both = found
     assert both
@@ -102,8 +102,8 @@ def test_seeds_needed_by_hand():
         return stats.t.ppf(0.95, n - 1) * 0.02 * math.sqrt(2 / n)
 
     assert limit(seeds) < 0.03 <= limit(seeds - 1)
-    assert seeds_needed(reference, 0.0, 0.05) is None
-    assert seeds_needed(reference, 1e-6, 0.05) is None
+    assert seeds_to_settle(reference, 0.0, 0.05) is None
+    assert seeds_to_settle(reference, 1e-6, 0.05) is None
 
 
 # Variances as in records of real sets: seeds .002 to .02, seed x image .03 to .1; images .15 to .2,
@@ -211,7 +211,7 @@ def test_doubt_names_the_seeds_that_would_settle_it():
     (line,) = judge_scores([Score("c", "m0", reference, 0.68, 1, False)], POLICY)
     assert line.verdict == "inconclusive"
     assert line.judgement is not None
-    assert line.judgement.needed == seeds_needed(reference, 0.04, 0.05) == (8, False)
+    assert line.judgement.needed == seeds_to_settle(reference, 0.04, 0.05) == (8, False)
     assert "about 8 seeds of the candidate" in line.reason
 
 
