@@ -202,7 +202,7 @@ def verdict_lines(
             grouped[test] = pair.spread.images, pair.groups
     for test, (images, found) in grouped.items():
         few = f"; fewer than {FEW_GROUPS} resolve little" if found.count < FEW_GROUPS else ""
-        yield f"{test}: {images} images, {found.text}, which vary in place of images{few}."
+        yield f"{found.text} of {test} vary in place of its {images} images{few}."
     if pairs.maps:
         yield (
             f"Without seeds on both sides these very maps are compared, over images alone: "

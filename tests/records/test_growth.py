@@ -6,6 +6,7 @@ import pytest
 from sample_records import record
 
 from lpmoe_bench.analysis.comparison import choose_records, compare_records
+from lpmoe_bench.analysis.pairing import Rules
 from lpmoe_bench.gate.baseline import Policy
 from lpmoe_bench.gate.judge import judge_cells
 from lpmoe_bench.gate.pin import gather_cells, pin_cells, update_pins
@@ -66,7 +67,7 @@ def tables(found, group):
 
 def verdicts(found):
     table = build_table(found.records)
-    return with_verdicts(table, found.stored, "LoRA (lr=0.001)", 0.005)
+    return with_verdicts(table, found.stored, "LoRA (lr=0.001)", Rules())
 
 
 def gate(found):

@@ -66,7 +66,7 @@ def test_holm_runs_over_the_rows_of_a_test_set_or_over_the_whole_table(tmp_path)
     row = next(row for row in whole.rows if row.label == "VPT")
     assert (wide.family, row.cells[4].verdict.family) == (2, 4)
     assert row.cells[4].verdict.p > wide.p
-    assert any("after Holm over 4 comparisons of this table" in line for line in whole.footer)
+    assert any("after Holm over 4 comparisons judged together" in line for line in whole.footer)
     assert "better" in to_latex(judged(found, group="task"))
     html = to_html(judged(found, group="task"))
     assert '<td class="better" data-value="' in html
