@@ -50,6 +50,7 @@ bench: $(READY)  ## ratios measured here, printed
 	$(BIN)/python benchmarks/methods.py
 	$(BIN)/python benchmarks/feature_cache.py
 	$(BIN)/python benchmarks/loading.py
+	$(BIN)/python benchmarks/verdicts.py
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv .venv
