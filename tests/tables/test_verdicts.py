@@ -2,6 +2,8 @@
 
 import csv
 import io
+import itertools
+import re
 
 import pytest
 from table_samples import judged, stored, three
@@ -193,3 +195,20 @@ def test_stacked_test_sets_are_judged_each_by_itself(tmp_path):
     (whole,) = judged(found, group="all", rules=Rules(family="table")).groups
     assert {cell.verdict.family for row in whole.rows for cell in row.cells if cell.verdict} == {4}
     assert sum("8/9 cells" in line for line in group.footer) == 1
+
+
+def test_what_a_wide_table_resolves_is_what_its_test_sets_do(tmp_path):
+    found = three(tmp_path)
+
+    def resolved(**options):
+        lines = [line for group in judged(found, **options).groups for line in group.footer]
+        return [
+            [float(number) for number in re.findall(r"0\.\d+", line)]
+            for line in lines
+            if line.startswith("Differences from")
+        ]
+
+    (wide,), single = resolved(group="task"), [*itertools.chain(*resolved())]
+    assert (wide[0], wide[-1]) == (min(single), max(single))
+    ((first, *_),) = resolved(group="task", rules=Rules(family="table"))
+    assert first > wide[0]
