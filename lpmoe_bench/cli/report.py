@@ -73,10 +73,12 @@ def report_command(
             out.terminal.note(note)
         return out.print({"output": str(scatter)}, scatter)
     named, written = images.parse_maps(maps or []), output / "index.html"
-    source = images.SetSource(load_registry(datasets), data_root, default_cache(), named)
+    source = None
+    if not no_images:
+        source = images.SetSource(load_registry(datasets), data_root, default_cache(), named)
     with out.terminal.bar("report", len(shown.tables)) as bar:
         text, embedded = page.build_page(
-            shown, title, None if no_images else source, count, bar.update, against, rules
+            shown, title, source, count, bar.update, against, rules
         )
     if embedded:
         out.terminal.note(

@@ -56,13 +56,13 @@ class TableScores:
 
 
 def read_table_scores(table: ReportTable) -> TableScores | None:
-    """Read the image scores of a table's rows; None for a score that no image has."""
+    """Read the image scores of a table's best rows; None for a score that no image has."""
     try:
         metric = views.image_metric(table.score.key)
     except BenchError:
         return None
     rows, seeds, shares, missing = [], [], [pd.Series(dtype=float)], []
-    for row in table.rows:
+    for row in table.best:
         try:
             read = [read_values(one.folder, table.test, metric) for one in row.stored]
         except BenchError as error:
