@@ -5,7 +5,8 @@ import json
 import shutil
 import signal
 import time
-from contextlib import contextmanager
+from contextlib import nullcontext
+from itertools import pairwise
 from unittest import mock
 
 import cv2
@@ -18,6 +19,7 @@ from tiny_runs import arguments, assert_same_result, call, only_run, start
 from lpmoe_bench.files import hold_lock
 from lpmoe_bench.model.segmenter import Segmenter
 from lpmoe_bench.records.store import read_record, read_rows
+from lpmoe_bench.training import loop
 
 
 def test_record_tells_the_whole_run(finished):
@@ -151,22 +153,20 @@ def test_two_processes_train_as_one(data, tmp_path):
     )
 
 
-@pytest.mark.parametrize("stop", [1, 4, 5, 6, 9])
-def test_lpmoe_resumes_from_any_step(data, tmp_path_factory, tmp_path, stop, monkeypatch):
+def test_lpmoe_resumes_from_any_step(data, tmp_path, monkeypatch):
     """BatchNorm, drop path and the best state are resumed too: 5 steps an epoch, 2 epochs."""
     more = ["--method", "lpmoe", "--set", "train.batch=4", "--set", "train.validation=0.2"]
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole, parts, step = tmp_path / "whole", tmp_path / "parts", loop._step
     assert call(arguments(data, whole, *more)).code == 0
-
-    @contextmanager
-    def after_some_steps():
-        calls = iter(range(10**6))
-        yield lambda: next(calls) >= 2 * stop - 2  # asked twice a step, at epoch ends once
-
-    with monkeypatch.context() as patch:
-        patch.setattr("lpmoe_bench.training.loop.stop_requested", after_some_steps)
-        stopped = call(arguments(data, parts, *more))
-    assert stopped.code == 130, stopped.stderr
+    for before, stop in pairwise((0, 1, 4, 5, 6, 9)):  # within an epoch, at its end, behind it
+        with monkeypatch.context() as patch:
+            done = [before]
+            patch.setattr(loop, "_step", lambda *a, done=done: done.append(0) or step(*a))
+            asked = nullcontext(lambda done=done, stop=stop: done[0] + len(done) - 1 >= stop)
+            patch.setattr(loop, "stop_requested", lambda asked=asked: asked)
+            stopped = call(arguments(data, parts, *more))
+        assert stopped.code == 130, stopped.stderr
+        assert f"interrupted after step {stop} of 10" in stopped.stderr
     assert call(arguments(data, parts, *more)).code == 0
     assert_same_result(only_run(whole), only_run(parts))
 
