@@ -62,7 +62,9 @@ def report_command(
         tuple(across.split(",")) if across else (),
         settings,
     )
+    # Before records are read, which takes longer.
     plots.need_plots()
+    # One name is left to the selection, which says what there is instead of a wrong one.
     several = (tasks if len(tasks) > 1 else (), methods, tests if len(tests) > 1 else ())
     found = narrow(options.readable_records(roots), (), *several)
     shown = contents.gather_contents(found, choice, rules.groups)

@@ -124,11 +124,13 @@ def gather_contents(
         [one.record for one in stored],
         task=choice.task,
         test_set=choice.test_set,
+        # The page decides which are shown at first, and --metric may name any of them.
         metrics=["all"],
         columns=tuple(COSTS),
         across=choice.across,
         image_groups=group_texts(stored, groups or GroupSource()),
     )
+    # By identity, since records that are equal may lie in two folders.
     places = {id(one.record): one for one in stored}
     tables = []
     for number, group in enumerate(made.groups, start=1):

@@ -98,6 +98,7 @@ def _filled(**data: Any) -> str:
         loader=FileSystemLoader(HERE),
         autoescape=True,  # names come from records, and records from anywhere
         finalize=lambda value: plots.clean(value) if type(value) is str else value,
+        # A misspelt name is an error and no empty place in the page.
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -106,6 +107,7 @@ def _filled(**data: Any) -> str:
     environment.filters |= {"counted": counted, "listed": _listed, "scores": _scores}
     environment.filters["digits"] = lambda value, decimals: f"{value:.{decimals}f}"
     style, script = ((HERE / name).read_text(encoding="utf-8") for name in (STYLE, SCRIPT))
+    # What has a space is of the gate, and would be two classes.
     looks = {kind: look for kind, look in VERDICT_STYLES.items() if " " not in kind}
     for kind, look in looks.items():
         style += f"td.{kind} {{ color: {look.ink}; background: {look.ground}; }}\n"

@@ -202,12 +202,14 @@ def _count_powers(axes: Any, xs: np.ndarray) -> None:
         return
     factor = max((positive.max() / positive.min()) ** 0.1, 1.3)
     low, high = positive.min() / factor, positive.max() * factor
+    # Fewer ticks a power where there are many powers, or their labels would touch.
     steps = (1.0,) if high / low > 1000 else (1.0, 3.0) if high / low > 30 else (1.0, 2.0, 5.0)
     ticks = LogLocator(subs=steps, numticks=30).tick_values(low, high)
     ticks = [tick for tick in ticks if low <= tick <= high]
     if len(positive) == len(xs):
         axes.set(xscale="log", xlim=(low, high))
     else:
+        # The linear part takes about an eighth of the width, however many powers follow it.
         axes.set_xscale("symlog", linthresh=low, linscale=0.12 * math.log10(high / low))
         axes.set_xlim(-0.4 * low, high)
         ticks = [0.0, *ticks]

@@ -21,6 +21,7 @@ SOFT = "#57606a"
 FRONT, BEATEN = "#0a5cad", "#6b7280"
 STYLE = Path(__file__).parent / "plots.mplstyle"
 Element = ElementTree.Element
+# A hundredth of a pixel is enough, and matplotlib writes six digits of each number.
 MANY_DIGITS = re.compile(r"(\.\d\d)\d+")
 PREFIX = "figure-of-page-"  # stands before every id, until it is known which plot this is
 ROUNDED = ("d", "x", "y", "transform", "points", "width", "height")
@@ -188,6 +189,7 @@ def _parsed(plot: Plot) -> Element:
 
     data = BytesIO()
     with rc_context({"svg.fonttype": "none"}):  # text stays text, in the typeface of the page
+        # Without a date: equal records give equal pages.
         plot.figure.savefig(data, format="svg", metadata={"Date": None}, transparent=True)
     root = ElementTree.fromstring(data.getvalue())
     shared = Element("defs")  # a shape is written where it first stands, and referred to later
@@ -214,6 +216,7 @@ def _attributes(found: dict[str, str]) -> Iterator[tuple[str, str]]:
         if name == "style":
             for rule in filter(None, map(str.strip, value.split(";"))):
                 property_, _, setting = rule.partition(":")
+                # Texts take the typeface of the page.
                 if property_ != "font-family":
                     yield property_.strip(), setting.strip()
         elif name == "id":

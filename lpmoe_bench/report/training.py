@@ -121,6 +121,7 @@ def draw_training(
         for seed, curve in enumerate(curves if len(curves) > 1 else []):
             axes.plot(curve, color="#7fb2e0", linewidth=0.7, gid=f"{key}seed{seed}")
         if len(mean):
+            # A few points, such as validations, would hardly be seen as a line alone.
             dots = {"marker": "o", "markersize": 2.6} if len(mean) <= 12 else {}
             axes.plot(mean, color=plots.FRONT, linewidth=1.5, gid=f"{key}mean", **dots)
             last = f", {label} {mean.iloc[-1]:.3g} at step {mean.index[-1]:.0f}"
