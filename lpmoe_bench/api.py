@@ -99,6 +99,7 @@ def score(
         levels = fit(inspect_map(Path(str(pred)))[0], (mask.shape[0], mask.shape[1]))
     else:
         mask, levels = _eight_bits(gt, "gt"), _eight_bits(pred, "pred")
+        # A mask of 0 and 1 would be scored as an almost black map, and nobody would notice.
         if levels.size and levels.max() == 1 and rules.normalisation != "minmax":
             raise UsageError(
                 f"pred holds nothing above 1 of 255, and protocol {rules.name} does not stretch "
@@ -138,6 +139,7 @@ def _eight_bits(values: Any, name: str) -> np.ndarray:
     if np.issubdtype(array.dtype, np.floating):
         if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
             raise UsageError(f"{name} holds floats outside of [0, 1]; apply a sigmoid, or divide")
+        # Rounded as map files are, so that an array and its file have one score.
         return (array * 255 + 0.5).astype(np.uint8)
     raise UsageError(f"{name} is of {array.dtype}; it must be bool, uint8 or float in [0, 1]")
 
@@ -171,6 +173,7 @@ def _score_folder(
         plan = plan_scores(request, terminal)
         (scored,) = score_set(plan, request, plan.sets[0], plan.folders, (), terminal)
     for note in (*plan.notes, *scored.notes):
+        # Of the line that called score(), not of this one.
         warnings.warn(note, stacklevel=3)
     return scored.result
 
@@ -231,6 +234,7 @@ def run(
         images, truth = more or (None, None)
         own = Folders(train, masks, test, truths, images, truth)
     root = data_root or os.environ.get("LPMOE_BENCH_DATA")
+    # Fields of the configuration are the strongest layer; any other name is read as `--set` does.
     request = RunRequest(
         flags={k: v for k, v in settings.items() if k in RunConfig.model_fields},
         sets=nest_settings({k: v for k, v in settings.items() if k not in RunConfig.model_fields}),
@@ -244,6 +248,7 @@ def run(
     )
     try:
         refuse_early(request)  # before torch is imported
+    # The zoo is a library by itself with errors of its own; callers here meet one family.
     except ZooError as error:
         raise UsageError(str(error)) from None
     from lpmoe_bench.training.run import run_request
@@ -266,7 +271,7 @@ def evaluate(
     allow_overlap: bool = False,
     force: bool = False,
     offline: bool = False,
-    quiet: bool = False,
+    quiet: bool | Terminal = False,
 ) -> dict[str, StoredRecord]:
     """Score a trained run on other test sets and write a record for each.
 
@@ -285,7 +290,7 @@ def evaluate(
         allow_overlap: also sets with images that the run was trained on, which the record tells.
         force: score again; the old files are kept.
         offline: fetch nothing.
-        quiet: no progress and no notes on standard error.
+        quiet: no progress and no notes on standard error; or the terminal that they go to.
 
     Returns:
         {test set: folder and record}.
@@ -312,7 +317,7 @@ def evaluate(
         allow_overlap=allow_overlap,
         force=force,
     )
-    return evaluate_run(request, Terminal(quiet))
+    return evaluate_run(request, quiet if isinstance(quiet, Terminal) else Terminal(quiet))
 
 
 def _own_lists(datasets: Path | str | Sequence[Path | str] | None) -> list[Path]:

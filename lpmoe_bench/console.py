@@ -54,6 +54,7 @@ class Terminal:
     def __init__(self, quiet: bool = False, no_color: bool = False):
         from rich.console import Console
 
+        # A sentence stays one line in a log, where somebody searches for it.
         self.console = Console(stderr=True, quiet=quiet, no_color=no_color, soft_wrap=True)
 
     def say(self, text: str) -> None:
@@ -114,6 +115,7 @@ def stop_requested() -> Iterator[Callable[[], bool]]:
 
     def ask(number: int, frame: object) -> None:
         requests.append(number)
+        # The next one acts at once, for who cannot wait for the end of the step.
         for known, handler in previous.items():
             signal.signal(known, handler)
 

@@ -37,5 +37,6 @@ class AdaptFormer(Method):
 
     def block(self, i: int, t: Tokens) -> Tokens:
         t = t.add(self.backbone.attention(i, t))
+        # The branch reads the stream itself, before the MLP's norm: so does the authors' code.
         update = self.backbone.mlp(i, t)
         return t.add(update._replace(x=update.x + self.scale * self.adapters[i](t.x)))

@@ -80,6 +80,7 @@ def class_in(package: ModuleType, name: str, base: type[T]) -> type[T]:
     """Return the only subclass of `base` in the file of that name, which must be there."""
     module = importlib.import_module(f"{package.__name__}.{name}")
     items = [item for item in vars(module).values() if isinstance(item, type)]
+    # What the file imports, such as its base, is not its own.
     found = [i for i in items if issubclass(i, base) and i.__module__ == module.__name__]
     assert len(found) == 1, f"{module.__name__} must define exactly one {base.__name__}"
     return found[0]
@@ -127,6 +128,7 @@ def read_source(package: ModuleType, name: str, base: str = "Method") -> SourceF
         for node in cls.body:
             target, value = _assignment(node)
             if target and value is not None:
+                # What has to be computed is left to the class itself.
                 with suppress(ValueError):
                     attributes.setdefault(target, ast.literal_eval(value))
             if isinstance(node, ast.FunctionDef) and node.name == "__init__" and options is None:

@@ -55,6 +55,8 @@ class RepLinear(Wrapped):
         super().__init__(base)
         dim, self.scale = base.in_features, scale
         self.down, self.dropout = nn.Linear(dim, width), nn.Dropout(dropout)
+        # Up starts at zero, for the frozen model is the start. Down must not: with both at zero no
+        # gradient would ever reach either.
         self.up = nn.Parameter(torch.zeros(groups, dim // groups, width // groups))
         self.bias = nn.Parameter(torch.zeros(dim))
         nn.init.xavier_uniform_(self.down.weight)

@@ -77,6 +77,7 @@ class SigmaAdapter(nn.Module):
             nn.Conv2d(width, width, k, padding=k // 2, groups=width) for k in SIZES
         )
         learned = scale_weights != "static"
+        # Logits of zero: the three filters start with equal shares.
         self.weigh = zeroed(nn.Linear(width, len(SIZES))) if learned else None
         self.fused_norm, self.film = nn.LayerNorm(width), None
         if modulation == "film":

@@ -17,6 +17,7 @@ from lpmoe_bench.cli.app import app
 from lpmoe_bench.config.settings import setting_fields
 from lpmoe_bench.metrics.extra import known_metrics
 from lpmoe_bench.metrics.protocols import PROTOCOLS
+from lpmoe_bench.model import costs
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 CODE = re.compile(r"^```\w*\n(.*?)^```|`([^`\n]+)`", re.M | re.S)
@@ -110,7 +111,15 @@ def test_the_reference_is_whole():
     assert "sweep cell`" not in text  # hidden
 
 
-def test_a_page_of_a_method_has_all_of_it():
+def test_a_page_of_a_method_has_all_of_it(monkeypatch):
+    rows = costs._rows  # all of them are counted in tests/model/test_costs.py
+
+    def of_lora(table):
+        return rows(table | {"rows": [row for row in table["rows"] if row["method"] == "lora"]})
+
+    monkeypatch.setattr(costs, "_rows", of_lora)
+    monkeypatch.setattr(costs, "_grid", lambda grid: {})
+    monkeypatch.setattr(methods, "counted", costs.budgets)
     page = methods.method_page("lora")
     assert "y = W x + b + (alpha / rank) B A x" in page
     assert '| `targets` | `qkv` | "qkv" gives the fused layer one update' in page

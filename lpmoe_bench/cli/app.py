@@ -25,11 +25,13 @@ from lpmoe_bench.cli.options import App
 from lpmoe_bench.errors import BenchError, UsageError
 from method_zoo.errors import ZooError
 
+# Any other module that is missing is a fault of ours, and keeps its traceback.
 TRAIN_PACKAGES = ("torch", "torchvision", "timm", "lightning", "safetensors", "onnx")
 TRAIN_PACKAGES += ("segment_anything",)
 
 app = App(
     no_args_is_help=True,
+    # Typer's own tracebacks print the values of variables, which may be whole arrays.
     pretty_exceptions_enable=False,
     help="Train, score and compare parameter-efficient fine-tuning methods for segmentation.",
     epilog="Exit codes: 0 ok, 2 usage, 3 data, 4 some cells failed, 5 not comparable, 6 resources, "
@@ -76,10 +78,13 @@ def _program(
     """Train, score and compare parameter-efficient fine-tuning methods for segmentation."""
 
 
+# Registered here, so that the help has the order of this list and not that of the imports.
+# Bare `run` prints its help: nobody should start to train by accident.
 app.command("run", no_args_is_help=True)(run.run_command)
 app.command("evaluate")(predict.evaluate_command)
 app.command("predict")(predict.predict_command)
 app.command("figure")(figure.figure_command)
+# An older spelling, which goes with the next version.
 app.command("picture", hidden=True)(figure.picture_command)
 app.command("table")(table.table_command)
 app.command("describe")(lists.describe_command)

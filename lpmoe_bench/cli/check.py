@@ -146,6 +146,7 @@ def check_command(
         out.print(outcome.as_json(strict), "")
     else:
         outputs.show_outcome(replace(outcome, notes=()) if out.quiet else outcome, out.console)
+    # Last, once every file is written: a pipeline that fails wants them most.
     raise typer.Exit(outcome.exit_code(strict))
 
 

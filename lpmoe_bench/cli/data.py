@@ -135,6 +135,7 @@ def data_verify_command(
     out.print(verify.verification_json(found), verify.verification_text(found))
     if output is not None:
         write_atomically(output, verify.verification_markdown(found))
+    # Behind the report, which says what to do about each of them.
     unsound = [one.label for one in found if one.problems]
     if unsound:
         raise DataError(f"{', '.join(unsound)} failed verification; see the report above")

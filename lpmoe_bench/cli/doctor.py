@@ -75,6 +75,7 @@ def _training_packages() -> Finding:
 
 def _device() -> Finding:
     if importlib.util.find_spec("torch") is None:
+        # No advice, for the base install scores and compares without it.
         return Finding("device", "unknown without torch")
     import torch
 
@@ -105,6 +106,7 @@ def _data(root: Path | None) -> Finding:
     there = [(s.dataset.name, s.state) for s in states if s.state != "missing"]
     found = [name if state == "found" else f"{name} ({state})" for name, state in there]
     known = {state.dataset.folder for state in states}
+    # A set of the user's own, which no registry here names.
     own = [p.name for p in root.iterdir() if p.name not in known and (p / "images").is_dir()]
     broken = [state.dataset.name for state in states if state.state == "broken"]
     advice = f"lpmoe-bench data verify {' '.join(broken)}" if broken else ""

@@ -70,6 +70,7 @@ def figure_command(
         found = narrow(options.readable_records(roots), (), tasks, methods, tests)
         found = narrow(found, settings)
         for root in roots:
+            # Most likely a folder of maps that was given without a name.
             if next(root.rglob(RECORD), None) is None:
                 raise UsageError(
                     f"{root} holds no record; name a folder of records, or a folder of maps as "
@@ -78,6 +79,7 @@ def figure_command(
     choice = contents.Selection(tasks[0] if tasks else None, tests[0] if tests else None, metric)
     cache = default_cache()
 
+    # Called only for runs whose maps are not kept: it imports torch.
     def load(folder: Path):
         from lpmoe_bench.inference.predictor import load_predictor
 

@@ -84,6 +84,7 @@ def publish_command(
     made = []
     for folder in folders:
         made.append(str(store.publish(folder, results, allow_dirty)))
+        # One by one: where the third is refused, the first two are known to be there.
         if not out.json:
             print(made[-1])
     if out.json:
@@ -161,6 +162,7 @@ def description(name: str, registry: Registry) -> list[tuple[str, str]]:
     if name in (settings := setting_fields()):
         found += _describe_setting(name, settings[name])
     if not found:
+        # Well known names that mean several metrics: to call them unknown would mislead.
         refuse_ambiguous(name)
         known = (method_zoo.list_methods(), registry.tasks, registry.datasets, protocols.PROTOCOLS)
         others = (metrics, options.BACKBONES, list_decoders(), recipes, settings, LOSSES)
@@ -183,6 +185,7 @@ def _describe_setting(name: str, info: FieldInfo) -> list[tuple[str, str]]:
         for key, text in bounds.items()
         if hasattr(one, key)
     ]
+    # `run` has an option of its own for each of the others.
     by_set = "." in name or name == "protocol"
     kind = getattr(info.annotation, "__name__", "") if isinstance(info.annotation, type) else ""
     return [
@@ -247,6 +250,7 @@ def _options(cls: type) -> str:
 
 
 def _own_docstring(cls: type) -> list[tuple[str, str]]:
+    # Its own alone: a class without one would inherit that of its base, which says nothing of it.
     own = vars(cls).get("__doc__")
     return [("", inspect.cleandoc(own))] if own else []
 

@@ -70,6 +70,7 @@ def _check_together(table: bool, of_one: list[Any], output: Path | None, format:
         raise UsageError("--budget-table shows all methods; leave the options of one model out")
     if not table and (output or format != "markdown"):
         raise UsageError("--format and --output belong to --budget-table; one model has --json")
+    # Before all methods are counted, which takes far longer.
     if output and not output.parent.is_dir():
         raise UsageError(f"there is no folder {output.parent} for --output; make it first")
 

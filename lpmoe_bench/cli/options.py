@@ -68,6 +68,7 @@ def renamed(command: str, args: Sequence[str]) -> list[str]:
     for arg in args:
         name, equals, value = arg.partition("=")
         if name in names:
+            # On standard error, for the output may go into another program.
             print(f"note: {name} is now {names[name]}", file=sys.stderr)
         found.append(f"{names.get(name, name)}{equals}{value}")
     return found
@@ -77,6 +78,7 @@ class Command(TyperCommand):
     """A command that knows its options by their older names too."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        # Before Typer reads them, which would refuse the older name.
         return super().parse_args(ctx, renamed(str(self.name), args))
 
 
@@ -115,6 +117,7 @@ def _ungrouped(function: Callable[..., None]) -> Callable[..., None]:
             of_group = [(f.name, f.default, kinds[f.name]) for f in fields(group)]
         else:
             of_group = [(given.name, given.default, given.annotation)]
+        # By keyword alone, so that an option without a default may follow one that has one.
         keyword = inspect.Parameter.KEYWORD_ONLY
         options += [
             inspect.Parameter(name, keyword, default=default, annotation=kind)
@@ -145,6 +148,7 @@ def _completing(known: Callable[[], Iterable[str]]) -> Callable[[str], list[str]
     return complete
 
 
+# Functions, since the names are read when a shell asks: a YAML file would slow every help down.
 _methods, _decoders = _completing(list_methods), _completing(list_decoders)
 _backbones, _protocols = _completing(lambda: BACKBONES), _completing(lambda: PROTOCOLS)
 _tasks, complete_metrics = _completing(lambda: registry(None).tasks), _completing(known_metrics)
@@ -257,6 +261,7 @@ class Output:
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.")] = False
     no_color: Annotated[bool, typer.Option("--no-color", help="Plain text.")] = False
 
+    # One for a whole command: two of them would draw their bars over each other.
     @cached_property
     def terminal(self) -> Terminal:
         """Standard error, for notes and progress."""
@@ -272,6 +277,7 @@ class Output:
 
     def print(self, value: Any, text: object) -> None:
         """Print one object for machines, or in its place a text for people."""
+        # Names of methods and images may be of any script: they stay readable.
         print(json.dumps(value, indent=2, ensure_ascii=False) if self.json else text)
 
     def pairs(self, rows: Sequence[tuple[str, str]]) -> None:
@@ -397,6 +403,7 @@ class ModelChoice:
 
     def flags(self, **more: Any) -> dict[str, Any]:
         """Return the settings that are given, with some more."""
+        # What is not given must be absent: a None would win over recipe and file.
         return {k: v for k, v in (asdict(self) | more).items() if v is not None}
 
 

@@ -38,6 +38,7 @@ def predict_command(
     from lpmoe_bench.inference.prediction import find_images, predict_images
     from lpmoe_bench.inference.predictor import load_predictor, side_of
 
+    # Found before a model is loaded: a wrong path should cost no seconds.
     sources = find_images(images, output)
     side_of(tile, 32)  # a wrong word is said before anything is loaded
     predictor, config = load_predictor(run, options.cache_folder(), offline)
@@ -45,9 +46,11 @@ def predict_command(
     try:
         written, failed = predict_images(predictor, sources, output, side, threshold, out.terminal)
     except KeyboardInterrupt:
+        # Each map is renamed into its place, so none is half written.
         raise InterruptedRun(f"interrupted; the maps in {output} are whole") from None
     files = [{key: str(path) for key, path in asdict(one).items()} for one in written]
     out.print({"output": str(output), "written": files, "failed": failed}, output)
+    # Told once all others are written: one broken file must not cost the maps of a night.
     if len(failed) == 1:
         raise DataError(failed[0])
     if failed:
@@ -89,28 +92,29 @@ def evaluate_command(
 ) -> None:
     """Score a trained run on another test set; writes a record for each set."""
     options.refuse_no_run(run)
-    from lpmoe_bench.inference.evaluation import EvaluationRequest, evaluate_run
+    import lpmoe_bench
 
-    request = EvaluationRequest(
-        run=run,
-        sets=tuple(options.names(test_set)),
-        test_images=test_images,
-        test_masks=test_masks,
-        name=name,
-        protocol=protocol,
-        data_root=data_root,
-        datasets=datasets,
-        runs=runs,
-        offline=offline,
-        save_predictions=save_predictions,
-        allow_overlap=allow_overlap,
-        force=force,
-    )
     try:
-        made = evaluate_run(request, out.terminal)
+        made = lpmoe_bench.evaluate(
+            run,
+            options.names(test_set),
+            images=test_images,
+            masks=test_masks,
+            name=name,
+            protocol=protocol,
+            data_root=data_root,
+            datasets=datasets,
+            runs=runs,
+            save_predictions=save_predictions,
+            allow_overlap=allow_overlap,
+            force=force,
+            offline=offline,
+            quiet=out.terminal,
+        )
     except KeyboardInterrupt:
         raise InterruptedRun("interrupted; finished sets are kept") from None
     if out.json:
+        # A list, because each test set has a record of its own.
         out.print([one.record.model_dump() for one in made.values()], "")
     else:
         scores = {label: one.record.scores[label] for label, one in made.items()}

@@ -62,7 +62,9 @@ def report_command(
         tuple(across.split(",")) if across else (),
         settings,
     )
+    # Before records are read, which takes longer.
     plots.need_plots()
+    # One name is left to the selection, which says what there is instead of a wrong one.
     several = (tasks if len(tasks) > 1 else (), methods, tests if len(tests) > 1 else ())
     found = narrow(options.readable_records(roots), (), *several)
     shown = contents.gather_contents(found, choice, rules.groups)
@@ -73,10 +75,12 @@ def report_command(
             out.terminal.note(note)
         return out.print({"output": str(scatter)}, scatter)
     named, written = images.parse_maps(maps or []), output / "index.html"
-    source = images.SetSource(load_registry(datasets), data_root, default_cache(), named)
+    source = None
+    if not no_images:
+        source = images.SetSource(load_registry(datasets), data_root, default_cache(), named)
     with out.terminal.bar("report", len(shown.tables)) as bar:
         text, embedded = page.build_page(
-            shown, title, None if no_images else source, count, bar.update, against, rules
+            shown, title, source, count, bar.update, against, rules
         )
     if embedded:
         out.terminal.note(

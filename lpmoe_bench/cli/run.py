@@ -85,10 +85,12 @@ def run_and_print(request: RunRequest, force: bool, dry_run: bool, out: options.
 
     folder, record = run_request(request, out.terminal, force)
     if out.json:
+        # The content of run.json, so that a program reads both alike.
         print(record.model_dump_json(indent=2))
     else:
         show_scores(record, record.scores, out.console)
         out.console.print(_cost_line(record), highlight=False, soft_wrap=True)
+    # On standard error: what is piped away is the scores alone.
     out.terminal.say(f"record: {folder}")
     return None
 
@@ -102,6 +104,7 @@ def _own_folders(
     if not any((*paths, share, skip_broken)):
         return None
     train_images, train_masks, *others = paths
+    # Half of them would train on one's own images and test on those of the task.
     if train_images is None or train_masks is None:
         raise UsageError(
             "your own folders need --train-images and --train-masks, and --test-images and "
@@ -159,6 +162,7 @@ def show_scores(
     table.add_column("metric")
     for label in scores:
         table.add_column(label, justify="right")
+    # The order of the protocol; a record may hold extra metrics, which tables show.
     for key in protocol.metrics:
         metric, values = get_metric(key), [of_set[key] for of_set in scores.values()]
         cells = ["-" if value is None else f"{value:.3f}" for value in values]

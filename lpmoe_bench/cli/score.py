@@ -123,6 +123,7 @@ def show_map_scores(records: Sequence[Record], console: Console) -> None:
 def _coverage(record: Record, test: str) -> str:
     counts = record.counts.get(test, {})
     images, expected = counts.get("images", 0), counts.get("expected", 0)
+    # In red, because the score of a part of the set is none of the set.
     return str(images) if images == expected else f"[bold red]{images}/{expected}[/]"
 
 
@@ -144,6 +145,7 @@ def show_lines(test: str, lines: Sequence[VariantScores], console: Console) -> N
         if line.family != last and last:
             table.add_section()
         last = line.family
+        # One digit more than tables have: protocols often differ there alone.
         cells = (f"{line.values[method]:.4f}" for method in methods)
         turns = ", ".join(f"{behind} > {ahead}" for ahead, behind in line.turns)
         table.add_row(escape(line.metric), escape(", ".join(line.protocols)), *cells, escape(turns))
@@ -176,6 +178,7 @@ def _score(request: ScoreRequest, extras: ScoreExtras, out: options.Output) -> N
     _name_old(outcome, terminal)
     records = [stored.record for stored in outcome.records]
     shown: dict[str, Any] = {"records": [record.model_dump(mode="json") for record in records]}
+    # Before pictures and curves, which take longer and may find the disk full.
     if console is not None:
         show_map_scores(records, console)
     if extras.vary:

@@ -135,6 +135,7 @@ def sweep_cell_command(
         extra_notes=tuple(note or []),
         **vars(data),
     )
+    # Read from a log and by the sweep: colours and bars would be noise there.
     run_and_print(request, False, False, options.Output(json=True, no_color=True))
 
 

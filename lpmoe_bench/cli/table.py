@@ -111,6 +111,8 @@ def table_command(
     for note in found.notes:
         out.terminal.note(note)
     stored = keep_only(found.stored, settings)
+    # One name is left to the table, which says what there is instead of a wrong one; it takes no
+    # more than one of each, so of several the records are chosen here.
     if len(tasks) > 1 or len(tests) > 1:
         stored = narrow(found._replace(stored=stored), (), tasks, (), tests).stored
     with no_collection():

@@ -15,7 +15,6 @@ from lpmoe_bench.data.library.listing import how_to_get
 from lpmoe_bench.data.matching import SUFFIXES, divide_place, named_files
 from lpmoe_bench.data.pairs import check_root, find_masks, find_pairs, refuse_two_files
 from lpmoe_bench.data.registry import NAME, Registry, Task
-from lpmoe_bench.data.scenes.generate import SETS
 from lpmoe_bench.data.splits import MANIFESTS, Split, in_threads, make_split
 from lpmoe_bench.data.tasks import OWN, open_split, resolve
 from lpmoe_bench.errors import DataError, UsageError
@@ -76,6 +75,9 @@ def named_sets(
 
     Raises UsageError for an unknown name, DataError where what it means is not found or is broken.
     """
+    # Here, since it loads scipy, and most that find test sets draw none.
+    from lpmoe_bench.data.scenes.generate import SETS
+
     check_root(root)
     found: dict[str, TestSet] = {}
     for name in names:

@@ -119,6 +119,7 @@ def predict_images(
             try:
                 image = read_image(source.file)
             except DataError as error:
+                # The others of a long list are not to wait until somebody mends it.
                 failed.append(str(error))
                 terminal.note(f"left out: {error}")
                 continue

@@ -218,4 +218,5 @@ def score_folder(task: str, name: str, fingerprint: str) -> Path:
 
 def _safe(*parts: str) -> list[str]:
     """Make names into folder names: nothing from a record may lead out of its root."""
+    # Without points in front: `..` would lead upwards, and hidden folders are found by nobody.
     return [re.sub(r"[^\w.+-]", "-", part).lstrip(".") or "none" for part in parts]

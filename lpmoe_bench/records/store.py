@@ -128,6 +128,7 @@ def image_rows(folder: Path, test: str) -> ImageRows | None:
     path = f"{folder}/{ROWS}"
     try:
         facts = os.stat(path)
+        # With its time and size, a file that was written anew meanwhile is read anew.
         places, by_test = _lines_by_test(path, facts.st_mtime_ns, facts.st_size)
     except FileNotFoundError:
         return None
@@ -198,6 +199,7 @@ def find_records(roots: Iterable[Path] | None = None) -> Found:
 
 def _folders(root: Path):
     for folder, inner, files in os.walk(root):
+        # In one order on every disk, since output follows that of the records.
         inner.sort()
         if RECORD in files:
             inner.clear()  # predictions may lie below, by the thousand
@@ -254,6 +256,7 @@ def set_aside(folder: Path) -> None:
 @contextmanager
 def only_one(folder: Path) -> Iterator[None]:
     """Hold the folder's lock; a second process on the same run is told so."""
+    # Of several processes of one run, the first holds it for all.
     if os.environ.get("LOCAL_RANK", "0") != "0":
         yield
         return

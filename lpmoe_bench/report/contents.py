@@ -1,8 +1,10 @@
 """What a report is made of: tables of comparable records, each row with its records' folders."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from lpmoe_bench.analysis.groups import GroupSource, group_texts
+from lpmoe_bench.environment import no_collection
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.protocols import PROTOCOLS
 from lpmoe_bench.records.context import keep_only
@@ -11,6 +13,10 @@ from lpmoe_bench.records.store import Found, StoredRecord
 from lpmoe_bench.tables.parts import COSTS, Cell, Column, Group, Row
 from lpmoe_bench.tables.table import build_table
 from method_zoo.errors import unknown
+
+# Rows of which images and curves are read: no eye tells more lines of a plot apart, and a page of
+# a sweep would open tens of thousands of files for them.
+MOST_ROWS = 40
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,12 @@ class ReportTable:
         """The records of all rows with their folders."""
         return [one for row in self.rows for one in row.stored]
 
+    @cached_property
+    def best(self) -> tuple[ReportRow, ...]:
+        """The rows of the MOST_ROWS best scores, in the order of the table."""
+        kept = {id(row) for row in self.ranked()[:MOST_ROWS]}
+        return tuple(row for row in self.rows if id(row) in kept)
+
     def ranked(self) -> list[ReportRow]:
         """Return the rows, the best score first and those without a score last."""
         sign = -1 if self.score.higher_is_better else 1
@@ -100,6 +112,8 @@ class ReportContents:
         )
 
 
+# Thousands of cells are made, for which all records would be searched again and again.
+@no_collection()
 def gather_contents(
     found: Found, choice: Selection, groups: GroupSource | None = None
 ) -> ReportContents:
@@ -110,11 +124,13 @@ def gather_contents(
         [one.record for one in stored],
         task=choice.task,
         test_set=choice.test_set,
+        # The page decides which are shown at first, and --metric may name any of them.
         metrics=["all"],
         columns=tuple(COSTS),
         across=choice.across,
         image_groups=group_texts(stored, groups or GroupSource()),
     )
+    # By identity, since records that are equal may lie in two folders.
     places = {id(one.record): one for one in stored}
     tables = []
     for number, group in enumerate(made.groups, start=1):

@@ -123,7 +123,7 @@ def gather_figure(request: FigureRequest) -> FigureData:
         DataError: images or maps are not found.
     """
     stored, protocol = request.found.stored, None
-    rows = _by_label(stored)
+    rows: dict[str, list[StoredRecord]] | None = None
     if request.masks is None and request.images is not None:
         raise UsageError("--images names a folder of images; name that of their masks with --gt")
     if request.masks is not None:
@@ -137,6 +137,9 @@ def gather_figure(request: FigureRequest) -> FigureData:
         rows = {row.label: list(row.stored) for row in table.rows}
     else:
         test = _of_task(request)
+    # Maps of another test set have a fingerprint of their own, which would stand in the title.
+    shown = [one for one in stored if _may_show(one, test)]
+    rows = _by_label(shown or stored) if rows is None else rows
     if len(rows) + len(request.folders) > MOST_METHODS:
         raise UsageError(
             f"{len(rows) + len(request.folders)} methods are more than the {MOST_METHODS} that a "
@@ -163,6 +166,12 @@ def gather_figure(request: FigureRequest) -> FigureData:
             f"of maps as NAME=FOLDER"
         )
     return data
+
+
+def _may_show(one: StoredRecord, test: TestSet) -> bool:
+    """Whether a record is of a run, which predicts any image, or of maps of this test set."""
+    digests = {facts.digest for facts in one.record.data.tests}
+    return one.record.kind != "score" or test.split.digest in digests
 
 
 def _by_label(stored: Sequence[StoredRecord]) -> dict[str, list[StoredRecord]]:
@@ -325,14 +334,17 @@ def _choose(data: FigureData, rows: str, count: int) -> list[str]:
     if not names:
         raise DataError(f"no image of {data.test.label} has a map of every method")
     if rows == "even":
+        # Spread over all names, for neighbours are often frames of one sequence.
         return names[:: max(1, len(names) // count)][:count]
     for source in sources:
+        # Maps that no record scored are scored now; the values of a record are taken as they are.
         for name in names if names[0] not in source.values else []:
             image, mask = images.read_image_and_mask(data.test, name, data.protocol.mask_threshold)
             source.values[name] = data.score(data.map(source, name, image, mask), mask)
     values = pd.DataFrame([one.values for one in sources], columns=names).T.dropna()
     order = values.mean(axis=1) * (1 if data.metric.higher_is_better else -1)
     if rows == "disagreement" and len(sources) > 1:
+        # Less than nothing, so that the largest spread comes first in rising order.
         order = values.min(axis=1) - values.max(axis=1)
     return list(order.sort_values(kind="stable").index[:count])
 
@@ -365,6 +377,7 @@ def _part(name: str, mask: np.ndarray, look: FigureLook) -> tuple[slice, slice]:
     box = look.crops.get(name) or look.crops.get("")
     if box is None and look.crop_object and mask.any():
         ys, xs = np.nonzero(mask)
+        # With a fifth around it, where most of what is too much or missing lies.
         pad = max(np.ptp(xs), np.ptp(ys)) // 5 + 4
         box = (xs.min() - pad, ys.min() - pad, np.ptp(xs) + 2 * pad, np.ptp(ys) + 2 * pad)
     x, y, w, h = (int(number) for number in box or (0, 0, width, height))
@@ -406,6 +419,7 @@ def _lay_out(titles: Sequence[str], lines: Sequence[Line], look: FigureLook) -> 
                 axes = figure.add_axes((left, low, cell / look.width, height / total))
                 axes.set_axis_off()
                 grey = {"cmap": "gray", "vmin": 0, "vmax": 255} if pixels.ndim == 2 else {}
+                # The axes have the shape of the image already; to fit it again would leave gaps.
                 axes.imshow(pixels, aspect="auto", interpolation="antialiased", **grey)
             figure.text(x, 1 - (bottom + 0.11) / total, words, fontsize=6.5, **middle)
         top = bottom + GAP + below

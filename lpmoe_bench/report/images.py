@@ -56,13 +56,13 @@ class TableScores:
 
 
 def read_table_scores(table: ReportTable) -> TableScores | None:
-    """Read the image scores of a table's rows; None for a score that no image has."""
+    """Read the image scores of a table's best rows; None for a score that no image has."""
     try:
         metric = views.image_metric(table.score.key)
     except BenchError:
         return None
     rows, seeds, shares, missing = [], [], [pd.Series(dtype=float)], []
-    for row in table.rows:
+    for row in table.best:
         try:
             read = [read_values(one.folder, table.test, metric) for one in row.stored]
         except BenchError as error:
@@ -106,6 +106,7 @@ def most_disputed(scores: TableScores, count: int) -> pd.DataFrame:
     None where there are fewer than two rows.
     """
     common = scores.means.dropna() if len(scores.rows) > 1 else scores.means.iloc[:0]
+    # Sorted in a stable way: of equal spreads the order of names decides, on every machine.
     spread = common.max(axis=1) - common.min(axis=1)
     return common.loc[spread.sort_values(ascending=False, kind="stable").index[:count]]
 
@@ -199,6 +200,7 @@ def find_maps(
 
     names: of the images. given: folders of scored maps that a user named, by method.
     """
+    # Folders that are named now win over maps that were kept, these over remembered folders.
     for one in stored:
         method = one.record.method
         named = given.get(method.title) or given.get(method.name)
@@ -412,6 +414,8 @@ def embedded_picture(pixels: np.ndarray, alt: str) -> dict[str, Any]:
     if scale < 1:
         size = tuple(max(1, round(side * scale)) for side in pixels.shape[1::-1])
         pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    # Maps and masks as PNG, whose edges JPEG would blur. Photographs would be several times as
+    # large in it, and a page holds dozens.
     kind, quality = "png", []
     if pixels.ndim == 3:
         kind, pixels = "jpeg", np.ascontiguousarray(pixels[..., ::-1])

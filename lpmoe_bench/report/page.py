@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup, escape
+
 from lpmoe_bench import __version__
 from lpmoe_bench.analysis.pairing import Rules
 from lpmoe_bench.console import VERDICT_STYLES
@@ -17,13 +19,15 @@ from lpmoe_bench.metrics.protocols import PROTOCOLS
 from lpmoe_bench.records.context import Context, context_text, decoder_text
 from lpmoe_bench.records.model import Record, SplitFacts
 from lpmoe_bench.report import forest, images, pareto, plots, training, verdicts
-from lpmoe_bench.report.contents import ReportContents, ReportTable
+from lpmoe_bench.report.contents import ReportContents, ReportRow, ReportTable
 from lpmoe_bench.tables.parts import PARAMETERS, Column
 from lpmoe_bench.tables.rows import counted, varying
 
 HERE = Path(__file__).parent
 TEMPLATE, STYLE, SCRIPT = "report.html.jinja", "report.css", "report.js"
 SHOWN_COSTS = ("train_images_per_second", "peak_memory_bytes")  # the others on demand
+MOST_POINTS = 60  # of a plot in the page, which names them where the pointer rests
+LONG = 100  # rows, beyond which a table leaves out the columns that are shown on demand
 LIMITED = ("local split", "resized", "officially", "stand")  # in notes of splits
 
 
@@ -86,6 +90,7 @@ def build_page(
     return text, embedded
 
 
+@no_collection()
 def _filled(**data: Any) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -93,13 +98,16 @@ def _filled(**data: Any) -> str:
         loader=FileSystemLoader(HERE),
         autoescape=True,  # names come from records, and records from anywhere
         finalize=lambda value: plots.clean(value) if type(value) is str else value,
+        # A misspelt name is an error and no empty place in the page.
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["number"] = _number
     environment.filters |= {"counted": counted, "listed": _listed, "scores": _scores}
     environment.filters["digits"] = lambda value, decimals: f"{value:.{decimals}f}"
     style, script = ((HERE / name).read_text(encoding="utf-8") for name in (STYLE, SCRIPT))
+    # What has a space is of the gate, and would be two classes.
     looks = {kind: look for kind, look in VERDICT_STYLES.items() if " " not in kind}
     for kind, look in looks.items():
         style += f"td.{kind} {{ color: {look.ink}; background: {look.ground}; }}\n"
@@ -109,6 +117,20 @@ def _filled(**data: Any) -> str:
     )
     template = environment.get_template(TEMPLATE)
     return template.render(policy=policy, style=style, script=script, **data)
+
+
+def _number(
+    value: float | None, shown: Any, soft: str = "", mark: str = "", extra: bool = False
+) -> Markup:
+    """Return a cell that is sorted by its number; without one it comes last.
+
+    A page has tens of thousands of them, for which a macro of the template takes ten times as long.
+    """
+    kinds = ("none" * (value is None and not soft), "number", "extra" * extra)
+    data = "" if value is None else f' data-value="{float(value)}"'
+    text, spread = escape(shown), f' <span class="sd">{escape(soft)}</span>' if soft else ""
+    text = f'<span class="{mark}">{text}</span>' if mark else text
+    return Markup(f'<td class="{" ".join(filter(None, kinds))}"{data}>{text}{spread}</td>')
 
 
 def _hash(text: str) -> str:
@@ -253,12 +275,21 @@ def _section(
     table: ReportTable, title: str, source: images.SetSource | None, count: int
 ) -> dict[str, Any]:
     scores = images.read_table_scores(table)
+    planes = [pareto.pareto_plane(table, pareto.find_cost(key)) for key in pareto.PLOTTED]
+    planes = [plane for plane in planes if len(plane.points) > 1]
+    heads = [_head(table, column) for column in table.group.columns]
+    own = table.group.columns.index(table.score)
+    all_shown = len(table.rows) <= LONG
+    places = [n for n, head in enumerate(heads) if all_shown or n == own or not head[3]]
     return {
         "table": table,
         "title": title,
+        "rows": [(row, _cells(table, row, places, heads)) for row in table.rows],
+        "left_out": len(heads) - len(places),
         "heads": [("Method", "up", False), ("n", "down", True, False, "seeds")]
-        + [_head(table, column) for column in table.group.columns],
-        "costs": list(_costs(table)),
+        + [heads[place] for place in places],
+        "costs": list(_costs(table, planes)),
+        "alike": [plane.label for plane in planes if len({p.x for p in plane.points}) == 1],
         "scores": scores,
         "sizes": _sizes(table, scores) if scores else None,
         "disputes": images.dispute_facts(table, scores, source, count),
@@ -275,13 +306,32 @@ def _head(table: ReportTable, column: Column) -> tuple[str, str, bool, bool, str
     return column.directed_label, first, True, not shown, column.key
 
 
-def _costs(table: ReportTable) -> Iterator[tuple[pareto.ParetoPlane, plots.Plot, str]]:
-    """Yield the plane, the plot and the drawn plot of each cost that two rows have."""
-    for key in pareto.PLOTTED:
-        plane = pareto.pareto_plane(table, pareto.find_cost(key))
-        if len(plane.points) > 1:
-            plot = pareto.draw_pareto(plane, legend=False)
-            yield plane, plot, plots.to_svg(plot, f"{table.anchor}-{key}")
+def _cells(
+    table: ReportTable, row: ReportRow, places: Sequence[int], heads: Sequence[tuple[Any, ...]]
+) -> Markup:
+    """Return the cells of a row: its seeds, then the columns at these places."""
+    found = [_number(len(row.stored), len(row.stored))]
+    for place in places:
+        column, cell, extra = table.group.columns[place], row.row.cells[place], heads[place][3]
+        mean = cell.mean
+        if mean is None:
+            found.append(_number(None, "n/a" if column.is_score else "-", extra=extra))
+            continue
+        sd = cell.sd if column.is_score else None
+        spread = "" if sd is None else f"± {sd * column.scale:.{column.decimals}f}"
+        shown = f"{mean * column.scale:.{column.decimals}f}"
+        found.append(_number(mean, shown, spread, cell.mark, extra))
+    return Markup("").join(found)
+
+
+def _costs(
+    table: ReportTable, planes: Sequence[pareto.ParetoPlane]
+) -> Iterator[tuple[pareto.ParetoPlane, plots.Plot, str]]:
+    """Yield the plane, the plot and the drawn plot of each cost by which rows differ."""
+    for plane in planes:
+        if len({point.x for point in plane.points}) > 1:
+            plot = pareto.draw_pareto(plane, legend=False, most=MOST_POINTS)
+            yield plane, plot, plots.to_svg(plot, f"{table.anchor}-{plane.cost.key}")
 
 
 def _sizes(table: ReportTable, scores: images.TableScores) -> tuple[images.Sizes, str] | None:

@@ -89,9 +89,12 @@ def pareto_plane(table: ReportTable, cost: Column) -> ParetoPlane:
     """Place a table's rows; rows that lack images of the test set are never on the front."""
     plane = ParetoPlane(table, cost, points := [], absent := [])
     scale = table.score.scale
+    place = next((n for n, one in enumerate(table.group.columns) if one.key == cost.key), None)
     for row in table.rows:
-        values = [cost.value(record, table.test) for record in row.row.records]
-        known = [value for value in values if value is not None and math.isfinite(value)]
+        # Read again where the cell is empty, for it is so too where only one seed lacks the cost.
+        known = row.row.cells[place].values if place is not None else ()
+        values = () if known else [cost.value(record, table.test) for record in row.row.records]
+        known = known or [v for v in values if v is not None and math.isfinite(v)]
         if row.score.mean is None or not known:
             absent.append(row.label)
             continue
@@ -108,8 +111,8 @@ def pareto_plane(table: ReportTable, cost: Column) -> ParetoPlane:
     # equals the last of them in both is beaten by none either.
     best = -math.inf, math.inf
     for point in sorted(points, key=signed):
-        whole = not any(is_partial(record, table.test) for record in point.row.row.records)
-        if whole and (signed(point)[1] < best[1] or signed(point) == best):
+        is_best = signed(point)[1] < best[1] or signed(point) == best
+        if is_best and not any(is_partial(one, table.test) for one in point.row.row.records):
             point.on_front, best = True, signed(point)
     return plane
 
@@ -142,12 +145,18 @@ def write_pareto(contents: ReportContents, cost: str, path: Path) -> list[str]:
     return notes + ([f"no {cost} for {', '.join(plane.absent)}"] if plane.absent else [])
 
 
-def draw_pareto(plane: ParetoPlane, legend: bool = True) -> plots.Plot:
+def draw_pareto(plane: ParetoPlane, legend: bool = True, most: int | None = None) -> plots.Plot:
     """Draw rows by cost and score: the front in blue, what another row beats hollow and grey.
 
-    Bars span the standard deviation over seeds. At least one row.
+    Bars span the standard deviation over seeds. At least one row. most: where there are more rows,
+    only so many are drawn, of those beside the front the best, and none is named; None for all.
     """
-    table, points = plane.table, sorted(plane.points, key=lambda point: not point.on_front)
+    table = plane.table
+    ranks = {id(row): rank for rank, row in enumerate(table.ranked() if most else ())}
+    points = sorted(plane.points, key=lambda p: (not p.on_front, ranks.get(id(p.row), 0)))
+    crowded = bool(most) and len(points) > most
+    if most and crowded:
+        points = points[: max(most, len(plane.front))]
     axes = plots.new_axes(4.7, 3.4, 0.5, 0.48, 0.12, 0.5 if legend else 0.28)
     heading = plots.shorten(f"{table.score.directed_label}  {table.test}", 60)
     axes.set_title(heading, pad=20 if legend else 6)
@@ -177,7 +186,7 @@ def draw_pareto(plane: ParetoPlane, legend: bool = True) -> plots.Plot:
         axes.legend(**place, handletextpad=0.2, columnspacing=1.2)
     marks = {f"mark-{n}-": (p.row.name, _words(plane, p)) for n, p in enumerate(points)}
     title = f"{table.score.label} on {table.test} against {plane.label}"
-    return plots.Plot(axes.figure, title, marks, _name_points(axes, points))
+    return plots.Plot(axes.figure, title, marks, () if crowded else _name_points(axes, points))
 
 
 def _count_powers(axes: Any, xs: np.ndarray) -> None:
@@ -193,12 +202,14 @@ def _count_powers(axes: Any, xs: np.ndarray) -> None:
         return
     factor = max((positive.max() / positive.min()) ** 0.1, 1.3)
     low, high = positive.min() / factor, positive.max() * factor
+    # Fewer ticks a power where there are many powers, or their labels would touch.
     steps = (1.0,) if high / low > 1000 else (1.0, 3.0) if high / low > 30 else (1.0, 2.0, 5.0)
     ticks = LogLocator(subs=steps, numticks=30).tick_values(low, high)
     ticks = [tick for tick in ticks if low <= tick <= high]
     if len(positive) == len(xs):
         axes.set(xscale="log", xlim=(low, high))
     else:
+        # The linear part takes about an eighth of the width, however many powers follow it.
         axes.set_xscale("symlog", linthresh=low, linscale=0.12 * math.log10(high / low))
         axes.set_xlim(-0.4 * low, high)
         ticks = [0.0, *ticks]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
+from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ SOFT = "#57606a"
 FRONT, BEATEN = "#0a5cad", "#6b7280"
 STYLE = Path(__file__).parent / "plots.mplstyle"
 Element = ElementTree.Element
+# A hundredth of a pixel is enough, and matplotlib writes six digits of each number.
 MANY_DIGITS = re.compile(r"(\.\d\d)\d+")
 PREFIX = "figure-of-page-"  # stands before every id, until it is known which plot this is
 ROUNDED = ("d", "x", "y", "transform", "points", "width", "height")
@@ -30,14 +32,9 @@ BAD = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-
 
 def need_plots() -> None:
     """Raise UsageError, with the line that installs them, where the packages of plots are not."""
-    try:
-        import adjustText
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise UsageError(
-            f"plots need matplotlib and adjustText; install them with: {INSTALL}"
-        ) from None
-    del adjustText
+    # Looked for and not loaded, which takes a second: a page without a plot needs neither.
+    if not all(map(find_spec, ("matplotlib", "adjustText"))):
+        raise UsageError(f"plots need matplotlib and adjustText; install them with: {INSTALL}")
 
 
 @contextmanager
@@ -192,6 +189,7 @@ def _parsed(plot: Plot) -> Element:
 
     data = BytesIO()
     with rc_context({"svg.fonttype": "none"}):  # text stays text, in the typeface of the page
+        # Without a date: equal records give equal pages.
         plot.figure.savefig(data, format="svg", metadata={"Date": None}, transparent=True)
     root = ElementTree.fromstring(data.getvalue())
     shared = Element("defs")  # a shape is written where it first stands, and referred to later
@@ -218,6 +216,7 @@ def _attributes(found: dict[str, str]) -> Iterator[tuple[str, str]]:
         if name == "style":
             for rule in filter(None, map(str.strip, value.split(";"))):
                 property_, _, setting = rule.partition(":")
+                # Texts take the typeface of the page.
                 if property_ != "font-family":
                     yield property_.strip(), setting.strip()
         elif name == "id":

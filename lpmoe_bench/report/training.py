@@ -50,7 +50,7 @@ def read_training(tables: Sequence[contents.ReportTable]) -> list[TrainingCurves
 def _read(tables: list[contents.ReportTable]) -> TrainingCurves:
     found = TrainingCurves(tables, {kind: [] for kind in KINDS}, [])
     missing = []
-    for row in tables[0].rows:
+    for row in tables[0].best:
         if row.stored[0].record.kind != "run":
             continue
         seeds = [_rows(one) for one in row.stored]
@@ -72,12 +72,15 @@ def _rows(stored: StoredRecord) -> list[dict[str, Any]]:
 
 def seed_curve(rows: Iterable[dict[str, Any]], key: str) -> pd.Series:
     """Return the values by step where there are any; of a long curve the means of equal parts."""
-    found = pd.DataFrame(rows, columns=["step", key], dtype=float).dropna()
-    found = found.drop_duplicates("step", keep="last")
-    if len(found) > MOST_POINTS:
-        part = np.arange(len(found)) // math.ceil(len(found) / MOST_POINTS)
-        found = found.groupby(part).agg({"step": "last", key: "mean"})
-    return pd.Series(found.set_index("step")[key])
+    pairs = ((row.get("step"), row.get(key)) for row in rows)
+    # A step that is there twice was trained again after a kill: the last one counts.
+    found = {step: value for step, value in pairs if step is not None and value is not None}
+    curve = pd.Series([*found.values()], pd.Index([*found], dtype=float), dtype=float)
+    if len(curve) > MOST_POINTS:
+        size = math.ceil(len(curve) / MOST_POINTS)
+        parts = [curve.iloc[start : start + size] for start in range(0, len(curve), size)]
+        curve = pd.Series([part.mean() for part in parts], [part.index[-1] for part in parts])
+    return curve
 
 
 def mean_of_seeds(curves: Sequence[pd.Series]) -> pd.Series:
@@ -118,6 +121,7 @@ def draw_training(
         for seed, curve in enumerate(curves if len(curves) > 1 else []):
             axes.plot(curve, color="#7fb2e0", linewidth=0.7, gid=f"{key}seed{seed}")
         if len(mean):
+            # A few points, such as validations, would hardly be seen as a line alone.
             dots = {"marker": "o", "markersize": 2.6} if len(mean) <= 12 else {}
             axes.plot(mean, color=plots.FRONT, linewidth=1.5, gid=f"{key}mean", **dots)
             last = f", {label} {mean.iloc[-1]:.3g} at step {mean.index[-1]:.0f}"

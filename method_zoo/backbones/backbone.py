@@ -136,6 +136,8 @@ class Backbone(nn.Module):
 
     def __init__(self, vit: nn.Module, pos_antialias: bool = True):
         super().__init__()
+        # By identity: to open a model gives its parts other names, and files of weights have the
+        # outside ones.
         names = {id(t): name for name, t in vit.state_dict(keep_vars=True).items()}
         self.vit: Any = self._openable(vit).requires_grad_(False).eval()
         opened = self.vit.state_dict(keep_vars=True).items()
@@ -144,9 +146,11 @@ class Backbone(nn.Module):
         self.dim: int = self.vit.embed_dim
         self.depth = len(self.vit.blocks)
         self.heads: int = self._block(0).attn.num_heads
+        # Where four does not divide the depth, groups differ by one block.
         bounds = [round(self.depth * k / 4) for k in range(5)]
         self.groups = [range(a, b) for a, b in pairwise(bounds)]
         cfg: Any = vit.pretrained_cfg
+        # Not persistent: they are the model's, and no part of what is trained and saved.
         self.register_buffer("mean", torch.tensor(cfg["mean"]).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(cfg["std"]).view(3, 1, 1), persistent=False)
 

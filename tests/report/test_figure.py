@@ -73,6 +73,16 @@ def test_rows_by_disagreement_by_worst_evenly_and_by_name(own):
     ) == (2, True)
 
 
+def test_maps_of_another_test_set_are_not_in_the_title(own):
+    shutil.copytree(own / "test" / "masks", own / "other")
+    cv2.imwrite(str(own / "other" / "000.png"), np.eye(*SIZE, dtype=np.uint8) * 255)
+    for masks in ("test/masks", "other"):
+        done = call(["score", "maps/Sharp", *FOLDERS[:2], "--gt", masks, "-q"])
+        assert done.code == 0, done.stderr
+    done = call(["figure", "runs", *FOLDERS, "--json", "-o", "f.png"])
+    assert json.loads(done.stdout)["methods"] == ["Sharp"]
+
+
 def test_errors_have_two_colours_and_a_legend(own):
     call(["figure", "Late=maps/Late", *FOLDERS, "--rows", "000", "--show", "errors", "-o", "e.png"])
     pixels = cv2.imread(str(own / "e.png"))[..., ::-1].reshape(-1, 3).astype(int)

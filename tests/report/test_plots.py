@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import hashlib
 import itertools
 import re
@@ -144,14 +143,7 @@ def test_one_plot_shows_one_table(tmp_path):
 
 
 def test_without_the_packages_it_is_one_sentence(monkeypatch):
-    real = builtins.__import__
-
-    def without(name, *more):
-        if name == "adjustText":
-            raise ModuleNotFoundError(f"No module named '{name}'", name=name)
-        return real(name, *more)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setattr(plots, "find_spec", lambda name: None if name == "adjustText" else name)
     with pytest.raises(UsageError, match=r"adjustText; install them with: pip install .*\[plot\]"):
         plots.need_plots()
 

@@ -119,6 +119,31 @@ def test_everything_is_there(tmp_path):
     assert "resized copies" not in text  # the facts of these records have no such note
 
 
+def test_a_table_longer_than_can_be_read_shows_the_best_and_says_so(tmp_path):
+    for number in range(105):
+        name = f"{number:03}"
+        stored(
+            tmp_path / "runs",
+            shift=0.001 * number,
+            fingerprint=name * 21 + "0",
+            method={"name": name, "title": f"m{name}"},
+            costs={"inference_images_per_second": 100.0 + number, "peak_memory_bytes": 2**30},
+        )
+    text = report(tmp_path / "runs", tmp_path / "report")
+    assert len(re.findall(r'<tr data-name="m\d+ \d+"><th', text)) == 105 + 40  # and by size
+    ((dots, words),) = re.findall(r"<figure><svg(.*?)</svg><figcaption>(.*?)</fig", text, re.S)
+    assert "On the front: m104. Drawn are the front and the best of the others, 60 of 105" in words
+    drawn = {f"m{n:03}" for n in range(45, 105)}
+    assert set(re.findall(r'class="mark" data-name="(m\d+) ', dots)) == drawn
+    assert "All rows have the same: trainable parameters (M), decoder included; " in text
+    assert "peak memory of training (GiB)." in text
+    assert text.count("Only the images of the 40 best of 105 rows are read") == 1
+    assert text.count("Only the curves of the 40 best of 105 rows are read") == 1
+    curves = re.findall(r'<figure class="small" data-name="m(\d+) ', text)
+    assert curves == [f"{n:03}" for n in range(65, 105)] * 2
+    assert re.search(r"leaves out \d+ columns that shorter ones show on demand", text)
+
+
 def test_titles_of_one_test_set_say_in_words_what_differs(tmp_path):
     stored(tmp_path / "runs", "lora", train={"limit_train": 150})
     stored(tmp_path / "runs", "vpt")

@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from safetensors.numpy import load_file
 
 from lpmoe_bench.cli.app import main
 from lpmoe_bench.records.store import read_record, read_rows
+from lpmoe_bench.training import loop
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # one device for all: results are compared bit by bit
 QUICK = [
@@ -90,6 +92,20 @@ def call(arguments: list[str]) -> Done:
     finally:
         torch.set_num_threads(threads)
     return Done(int(caught.value.code or 0), out.getvalue(), err.getvalue())
+
+
+def call_until(arguments: list[str], steps: int, stop: Callable[[], object]) -> Done:
+    """Run the command line in this process; `stop` is called within a step, the last of so many."""
+    step, done = loop._step, []
+
+    def last(*given):
+        done.append(given)
+        if len(done) == steps:
+            stop()
+        return step(*given)
+
+    with mock.patch.object(loop, "_step", last):
+        return call(arguments)
 
 
 def start(arguments: list[str]) -> subprocess.Popen:

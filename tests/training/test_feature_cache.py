@@ -12,7 +12,7 @@ from unittest import mock
 
 import pytest
 import torch
-from tiny_runs import arguments, assert_same_result, call, only_run, start
+from tiny_runs import arguments, assert_same_result, call, call_until, only_run, start
 
 from lpmoe_bench.model.weights.resolve import load_backbone, resolve_weights
 from lpmoe_bench.records.store import read_record, read_rows
@@ -116,16 +116,12 @@ def test_seeds_and_methods_share_features(data, tmp_path, place):
 @pytest.mark.parametrize(
     "where", [DISK, pytest.param(MEMORY, marks=pytest.mark.slow)], ids=["disk", "memory"]
 )
-def test_a_killed_run_resumes_and_ends_bit_equal(data, tmp_path, cached, where):
-    more = ["--method", "partial", *where, "--set", "runtime.save_seconds=0"]
-    process = start(arguments(data, tmp_path / "runs", *more))
-    while not list(tmp_path.rglob("resume.safetensors")):
-        assert process.poll() is None
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert not list(tmp_path.rglob("run.json"))
-    assert_same_result(cached[0], finish(data, tmp_path / "runs", *more[1:]))
+def test_an_interrupted_run_resumes_and_ends_bit_equal(data, tmp_path, cached, where):
+    asked = arguments(data, tmp_path / "runs", "--method", "partial", *where)
+    stopped = call_until(asked, 7, lambda: signal.raise_signal(signal.SIGINT))
+    assert "interrupted after step 7 of 12" in stopped.stderr
+    assert call(asked).code == 0
+    assert_same_result(cached[0], only_run(tmp_path / "runs"))
 
 
 def test_a_kill_while_features_are_computed_loses_none(data, tmp_path, place, cached):

@@ -5,7 +5,7 @@ import json
 import shutil
 import signal
 import time
-from contextlib import contextmanager
+from itertools import pairwise
 from unittest import mock
 
 import cv2
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
-from tiny_runs import arguments, assert_same_result, call, only_run, start
+from tiny_runs import arguments, assert_same_result, call, call_until, only_run, start
 
 from lpmoe_bench.files import hold_lock
 from lpmoe_bench.model.segmenter import Segmenter
@@ -50,20 +50,29 @@ def test_finished_run_is_returned_not_repeated(data, finished):
     assert "is finished" in done.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_stopped_run_resumes_and_ends_bit_equal(data, finished, tmp_path, number):
+def test_killed_run_resumes_and_ends_bit_equal(data, finished, tmp_path):
     more = ["--set", "runtime.save_seconds=0"]
     process = start(arguments(data, tmp_path, *more))
     while not list(tmp_path.rglob("resume.safetensors")):  # written after every step
         assert process.poll() is None
         time.sleep(0.005)
-    process.send_signal(number)
-    code = process.wait()
-    assert code == (130 if number != signal.SIGKILL else -signal.SIGKILL)
-    assert list(tmp_path.rglob("resume.safetensors"))
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
     assert not list(tmp_path.rglob("run.json"))
     done = call(arguments(data, tmp_path, *more))
     assert done.code == 0, done.stderr
+    assert_same_result(finished, only_run(tmp_path))
+
+
+def test_interrupted_run_resumes_and_ends_bit_equal(data, finished, tmp_path):
+    """By both signals, one after the other, each while a step is computed."""
+    asked = arguments(data, tmp_path)
+    for number, steps, sum_ in ((signal.SIGINT, 2, 2), (signal.SIGTERM, 5, 7)):
+        done = call_until(asked, steps, lambda number=number: signal.raise_signal(number))
+        assert done.code == 130
+        assert f"interrupted after step {sum_} of 12" in done.stderr
+        assert not list(tmp_path.rglob("run.json"))
+    assert call(asked).code == 0
     assert_same_result(finished, only_run(tmp_path))
 
 
@@ -151,24 +160,17 @@ def test_two_processes_train_as_one(data, tmp_path):
     )
 
 
-@pytest.mark.parametrize("stop", [1, 4, 5, 6, 9])
-def test_lpmoe_resumes_from_any_step(data, tmp_path_factory, tmp_path, stop, monkeypatch):
+def test_lpmoe_resumes_from_any_step(data, tmp_path):
     """BatchNorm, drop path and the best state are resumed too: 5 steps an epoch, 2 epochs."""
     more = ["--method", "lpmoe", "--set", "train.batch=4", "--set", "train.validation=0.2"]
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert call(arguments(data, whole, *more)).code == 0
-
-    @contextmanager
-    def after_some_steps():
-        calls = iter(range(10**6))
-        yield lambda: next(calls) >= 2 * stop - 2  # asked twice a step, at epoch ends once
-
-    with monkeypatch.context() as patch:
-        patch.setattr("lpmoe_bench.training.loop.stop_requested", after_some_steps)
-        stopped = call(arguments(data, parts, *more))
-    assert stopped.code == 130, stopped.stderr
-    assert call(arguments(data, parts, *more)).code == 0
-    assert_same_result(only_run(whole), only_run(parts))
+    whole, parts = (arguments(data, tmp_path / name, *more) for name in ("whole", "parts"))
+    assert call(whole).code == 0
+    for before, stop in pairwise((0, 1, 5, 6, 9)):  # within an epoch, at its end, behind it
+        done = call_until(parts, stop - before, lambda: signal.raise_signal(signal.SIGINT))
+        assert done.code == 130, done.stderr
+        assert f"interrupted after step {stop} of 10" in done.stderr
+    assert call(parts).code == 0
+    assert_same_result(only_run(tmp_path / "whole"), only_run(tmp_path / "parts"))
 
 
 # Wrong input to a run: one line, a documented exit code, no traceback.
