@@ -79,9 +79,7 @@ def report_command(
     if not no_images:
         source = images.SetSource(load_registry(datasets), data_root, default_cache(), named)
     with out.terminal.bar("report", len(shown.tables)) as bar:
-        text, embedded = page.build_page(
-            shown, title, source, count, bar.update, against, rules
-        )
+        text, embedded = page.build_page(shown, title, source, count, bar.update, against, rules)
     if embedded:
         out.terminal.note(
             f"the page holds images of {', '.join(embedded)}: make it with --no-images before you "
