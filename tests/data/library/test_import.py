@@ -8,8 +8,8 @@ import yaml
 from downloads import QUIET, zip_of
 from drawn_files import noise_image, square_mask, write
 
-from lpmoe_bench.data.audit.apart import divide_apart
-from lpmoe_bench.data.library.bring import import_set, recognise_ways
+from lpmoe_bench.data.audit.group_split import group_split
+from lpmoe_bench.data.library.importing import import_set, recognise_ways
 from lpmoe_bench.data.pairs import find_pairs
 from lpmoe_bench.data.registry import load_registry
 from lpmoe_bench.data.tasks import Folders, open_split, resolve
@@ -127,19 +127,19 @@ def test_copies_and_frames_of_one_folder_stay_together(tmp_path):
             write(tmp_path / f"masks/{k}{copy}.png", square_mask())
     pairs = find_pairs(tmp_path / "images", tmp_path / "masks")
     places = (tmp_path / "cache", tmp_path / "cache")
-    train, test, said = divide_apart(pairs, 0.25, *places)
+    train, test, said = group_split(pairs, 0.25, *places)
     assert len(test) == 4
     assert {p.name[0] for p in train}.isdisjoint({p.name[0] for p in test})
     assert "4 of 16 images" in said
-    assert divide_apart(pairs, 0.25, *places)[1] == test
+    assert group_split(pairs, 0.25, *places)[1] == test
     # Videos by hand: four groups of four.
     groups = {pair.name: str(int(pair.name[0]) % 4) for pair in pairs}
-    _, test, _ = divide_apart(pairs, 0.25, *places, groups)
+    _, test, _ = group_split(pairs, 0.25, *places, groups)
     assert len({groups[pair.name] for pair in test}) == 1
     with pytest.raises(DataError, match="one group"):
-        divide_apart(pairs, 0.25, *places, dict.fromkeys(groups, "all"))
+        group_split(pairs, 0.25, *places, dict.fromkeys(groups, "all"))
     with pytest.raises(UsageError, match="--split is 2"):
-        divide_apart(pairs, 2, *places)
+        group_split(pairs, 2, *places)
 
 
 def test_own_folders_are_divided_and_broken_files_left_out(tmp_path):
