@@ -141,8 +141,8 @@ def import_set(
         notes.append(said)
     folders = {pair.name.rpartition("/")[0] for found in pairs.values() for pair in found}
     videos = len(folders) >= FEW_FOLDERS
-    entry["groups"] = {"what": "folder", "folder": True} if videos else {"what": "scene"}
-    entry["groups"]["alike"] = True
+    groups = {"what": "folder", "folder": True} if videos else {"what": "scene"}
+    entry["groups"] = {**groups, "alike": True}
     if skip and not lists and len(pairs) == 1:
         lists = pairs
     if lists:
