@@ -216,7 +216,7 @@ def data_import_command(
     out: options.Output,
 ) -> None:
     """Recognise a folder or archive of your own and write its YAML entry, split without leaks."""
-    from lpmoe_bench.data.library.bring import import_set, set_name
+    from lpmoe_bench.data.library.importing import import_set, set_name
 
     name = set_name(name, source)
     made = import_set(

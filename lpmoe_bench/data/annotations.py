@@ -368,7 +368,8 @@ def _read_npy(path: Path, _: str) -> np.ndarray:
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None
     except (OSError, ValueError, EOFError) as error:
-        why = "it holds Python objects" if "pickle" in str(error).lower() else str(error)[:80]
+        objects = any(word in str(error).lower() for word in ("pickle", "object"))
+        why = "it holds Python objects" if objects else str(error)[:80]
         raise DataError(f"{path} cannot be read as a NumPy array ({why})") from None
 
 

@@ -134,6 +134,9 @@ def _divide(
     images: dict[str, list[Path]], masks: dict[str, list], image_place: Path, mask_place: Path
 ) -> None:
     """Take files that both places hold away from the one whose rule is the wider."""
+    one, other = divide_place(image_place)[0], divide_place(mask_place)[0]
+    if not (one.is_relative_to(other) or other.is_relative_to(one)):
+        return  # as a rule, and to compare all files takes a while
     image_set = {file for files in images.values() for file in files}
     mask_set = {file for files in masks.values() for file in files if isinstance(file, Path)}
     common = image_set & mask_set
@@ -188,9 +191,9 @@ def _coco_file(place: Path) -> Path | None:
         return place
     if not place.is_dir():
         return None
-    files = [file for files in named_files(place, MASK_SUFFIXES).values() for file in files]
-    if len(files) == 1 and files[0].suffix.lower() == ".json" and is_coco(files[0]):
-        return files[0]
+    inside = [entry for entry in place.iterdir() if not entry.name.startswith(".")]
+    if len(inside) == 1 and inside[0].suffix.lower() == ".json" and is_coco(inside[0]):
+        return inside[0]
     return None
 
 

@@ -152,9 +152,9 @@ def _own(folders: Folders, place: Path) -> TaskData:
     if folders.share is None:
         test = _own_pairs("test", folders.test_images, folders.test_masks, skip, cache, notes)
     else:
-        from lpmoe_bench.data.audit.apart import divide_apart
+        from lpmoe_bench.data.audit.group_split import group_split
 
-        train, test, said = divide_apart(train, folders.share, place / "audit", cache)
+        train, test, said = group_split(train, folders.share, place / "audit", cache)
         notes.append(said)
     for name, images in (("test", folders.test_images), ("val", folders.val_images)):
         if images is not None and folders.train_images.resolve() == images.resolve():

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from lpmoe_bench.config.settings import LAST
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.records.context import Context, decoder_text, flat, own_settings, plain, test_facts
 from lpmoe_bench.records.model import Record
@@ -235,6 +236,11 @@ def footer(context: Context, rows: NamedRows, dropped: int, costs: bool, sd: boo
             by_value.setdefault(plain(own.get(key)), []).append(label)
         values = "; ".join(f"{value} for {', '.join(names)}" for value, names in by_value.items())
         yield f"{key.removeprefix('train.')}: {values}."
+    budgets = [(label, own[0].config.get("train") or {}) for label, own in rows]
+    unpicked = [label for label, budget in budgets if budget.get("select") == LAST]
+    if unpicked:
+        names = ", ".join(unpicked)
+        yield f"Trained on all images, the last state kept, nothing picked on validation: {names}."
     first, test = first_run(records), context.test_set
     counts, facts = first.counts.get(test, {}), test_facts(first, test)
     if left_out := counts.get("images", 0) - counts.get("scored", counts.get("images", 0)):

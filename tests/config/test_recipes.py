@@ -115,6 +115,9 @@ def test_published_fingerprints_stay(path):
         "protocol": record.protocol.hash,
         "weights": record.backbone.weights_sha256,
     }
+    validation = record.data.validation
+    if validation and validation.label != f"{record.data.train.label}-validation":
+        digests["validation"] = validation.digest  # a split of the set's own, and not carved
     config = settings.RunConfig.model_validate(record.config)
     own = record.config["options"]
     asked = {k: v for k, v in own.items() if v != signature_options(method)[k]}
@@ -126,6 +129,7 @@ def test_published_fingerprints_stay(path):
 def test_later_settings_are_hashed_off_their_default():
     roles, plain = settings.fields_by_role(), settings.fingerprint(settings.RunConfig(), {})
     changed = {"steps": 7, "patience": 7, "scale": (0.5, 2.0), "photometric": True}
+    changed |= {"limit_validation": 7}
     assert {f"train.{name}" for name in changed} == set(settings.later_fields())
     for name, value in changed.items():
         assert roles[f"train.{name}"] == "recipe"

@@ -64,6 +64,7 @@ def _other_value(name: str, role: str):
     """Return a layer that changes one field to another valid value."""
     values = {
         "train.limit_train": 7,
+        "train.limit_validation": 7,
         "train.precision": "bf16-mixed",
         "train.validation": 0.5,
         "train.warmup": 0.5,

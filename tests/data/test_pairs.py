@@ -192,6 +192,14 @@ def test_a_beginning_selects_and_stays_in_the_name(tmp_path):
         ("massachusetts_roads", "val", "valid/sat", "valid/map", "", ".tif"),
         ("msra10k", "all", "Imgs", "Imgs", "", ".png"),
         ("ecssd", "all", "images", "ground_truth_mask", "", ".png"),
+        ("dis5k", "test_te4", "DIS-TE4/im", "DIS-TE4/gt", "", ".png"),
+        ("crack500", "val", "valcrop/valcrop", "valcrop/valcrop", "", ".png"),
+        ("deepcrack", "train", "train_img", "train_lab", "", ".png"),
+        ("whu_building", "val", "val/image", "val/label", "", ".tif"),
+        ("cuhk_defocus", "train", "train/images", "train/masks", "", ".png"),
+        ("chameleon", "test", "CHAMELEON/Imgs", "CHAMELEON/GT", "", ".png"),
+        ("sun_seg", "test_easy_seen", "TestEasyDataset/Seen/Frame", "TestEasyDataset/Seen/GT", "",
+         ".png"),
     ],
 )  # fmt: skip
 def test_layouts_seen_in_the_wild(tmp_path, name, split, images, masks, tail, ending):
@@ -200,6 +208,31 @@ def test_layouts_seen_in_the_wild(tmp_path, name, split, images, masks, tail, en
     assert named(split_pairs(dataset, tmp_path, split)) == ["a", "b"]
     others = [s for s in dataset.split_names if s != split and s not in dataset.splits]
     assert [split_pairs(dataset, tmp_path, other) for other in others] == [None] * len(others)
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "files", "names"),
+    [
+        ("glas", "test_a", ["testA_1.bmp", "testA_1_anno.bmp", "testB_1.bmp", "train_1.bmp"],
+         ["testA_1"]),
+        ("drive", "train", ["training/images/21_training.tif", "training/1st_manual/21_manual1.gif",
+                            "training/mask/21_training_mask.gif"], ["21"]),
+        ("deepglobe_roads", "train", ["train/1_sat.jpg", "train/1_mask.png"], ["1"]),
+        ("busi", "lesions", ["benign/benign (1).png", "benign/benign (1)_mask.png",
+                             "malignant/malignant (1).png", "malignant/malignant (1)_mask.png",
+                             "malignant/malignant (1)_mask_1.png", "normal/normal (1).png",
+                             "normal/normal (1)_mask.png"], ["benign (1)", "malignant (1)"]),
+        ("crackforest", "all", ["image/001.jpg", "groundTruth/001.mat"], ["001"]),
+        ("cuhk_defocus", "all", ["image/out_of_focus0001.jpg", "gt/out_of_focus0001.png",
+                                 "image/motion0001.jpg", "gt/motion0001.png"],
+         ["out_of_focus0001"]),
+    ],
+)  # fmt: skip
+def test_names_seen_in_the_wild(tmp_path, name, split, files, names):
+    for file in files:  # names alone are read here
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    assert named(split_pairs(packaged(name), tmp_path, split)) == names
 
 
 def test_one_folder_of_masks_for_train_and_test(tmp_path):

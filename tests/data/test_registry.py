@@ -1,11 +1,15 @@
 """The registry of data sets, and what a file of it may say."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 from drawn_files import fill
 
-from lpmoe_bench.data.registry import load_registry
+from lpmoe_bench.data.audit.groups import known_groups
+from lpmoe_bench.data.library.verify import verify_set
+from lpmoe_bench.data.pairs import split_pairs
+from lpmoe_bench.data.registry import Groups, load_registry
 from lpmoe_bench.data.scenes import generate
 from lpmoe_bench.data.scenes.generate import ensure_generated
 from lpmoe_bench.data.tasks import Folders, open_split, resolve
@@ -303,6 +307,19 @@ TASK = "title: T, protocol: cod, loss: structure, select: iou"
         (f"datasets: {{mine: {SET}, layouts: [{{../all: [a, b]}}]}}}}", "key 'layouts"),
         (f"datasets: {{mine: {SET}, splits: {{a/b: }}}}}}", "key 'splits.a/b"),
         (f"datasets: {{mine: {SET}, object: white}}}}", "key 'object'"),
+        (f"datasets: {{mine: {SET}, object: 1.5}}}}", "key 'object': 1.5 says nothing of masks"),
+        (f"datasets: {{mine: {SET}, layouts: [{{all: ['a\\b', c]}}]}}}}", "with forward slashes"),
+        (f"datasets: {{mine: {SET}, groups: {{what: case, pattern: '(a'}}}}}}", "no regular expr"),
+        (f"datasets: {{mine: {SET}, groups: {{what: case, pattern: 'a'}}}}}}", "has 0 groups in"),
+        (f"datasets: {{mien: {SET}, override: true}}}}", "corrects an entry that is there"),
+        ("tasks: {t: {title: T, loss: structure, select: iou, train: [camo/train]}}",
+         "key 'protocol' is missing; add a line such as `protocol: cod`; one of cod, cod_matlab"),
+        (f"tasks: {{t: {{{TASK.replace('structure', 'dice')}, train: [camo/train], "
+         "test: [camo/test]}}", "unknown loss 'dice'; did you mean 'bce_dice'"),
+        (f"tasks: {{t: {{{TASK.replace('protocol: cod', 'protocol: codd')}, train: [camo/train], "
+         "test: [camo/test]}}", "unknown protocol 'codd'; did you mean 'cod'"),
+        (f"tasks: {{t: {{{TASK.replace('iou', 'iouu')}, train: [camo/train], test: [camo/test]}}}}",
+         "unknown metric 'iouu'; did you mean 'iou'"),
         (f"datasets: {{mine: {SET}, archives: [{{url: 'file:///a'}}]}}}}", "archives.0.url"),
         (f"datasets: {{mine: {SET}, archives: [{{url: 'http://h/a.zip', checksum: 1}}]}}}}",
          "archives.0.checksum"),
@@ -325,6 +342,78 @@ def test_broken_files_of_a_user(tmp_path, text, sentence):
     with pytest.raises(UsageError, match=sentence) as caught:
         load_registry(path)
     assert "\n" not in str(caught.value)
+
+
+def test_several_files_and_an_entry_that_is_corrected(tmp_path):
+    one, other = tmp_path / "one.yaml", tmp_path / "other.yaml"
+    one.write_text(f"datasets: {{mine: {SET}}}}}\n")
+    other.write_text(
+        "datasets:\n"
+        "  camo: {override: true, counts: {train: 996}, layouts: [{train: [a, b], test: [c, d]}]}\n"
+        "  mine: {override: true, note: mine}\n"
+        "tasks: {cod: {override: true, loss: bce_dice}}\n"
+    )
+    registry, shipped = load_registry([one, other]), load_registry()
+    camo = registry.dataset("camo")
+    assert camo.counts == {"train": 996, "test": 250}
+    assert camo.layouts == [{"train": [["a", "b"]], "test": [["c", "d"]]}]
+    assert camo.page == shipped.dataset("camo").page
+    assert registry.dataset("mine").note == "mine"
+    assert registry.task("cod") == shipped.task("cod").model_copy(update={"loss": "bce_dice"})
+    with pytest.raises(UsageError, match=r"'mine' exists already; .* `override: true`"):
+        load_registry([one, one])
+
+
+def test_a_set_that_is_there_in_another_layout_is_not_called_missing(tmp_path):
+    (tmp_path / "mine/rgb").mkdir(parents=True)
+    path = own(tmp_path, f"datasets: {{mine: {SET}, layouts: [{{all: [rgbb, masks]}}]}}}}")
+    with pytest.raises(DataError, match=r"is in .*, but none of its splits: looked for rgbb \+"):
+        verify_set(load_registry(path).dataset("mine"), None)
+
+
+@pytest.mark.parametrize(
+    ("rule", "names", "groups"),
+    [
+        ({"folder": True}, ["a/1", "a/2", "b/c/1", "x"], {"a/1": "a", "a/2": "a", "b/c/1": "b/c"}),
+        ({"pattern": "(case[0-9]+)_"}, ["case1_1/f", "case1_3/g", "case12_1/h", "no"],
+         {"case1_1/f": "case1", "case1_3/g": "case1", "case12_1/h": "case12"}),
+    ],
+)  # fmt: skip
+def test_groups_told_by_names(tmp_path, rule, names, groups):
+    dataset = (
+        load_registry()
+        .dataset("camo")
+        .model_copy(update={"groups": Groups.model_validate({"what": "video", **rule})})
+    )
+    found, source = known_groups(dataset, tmp_path, names)
+    assert found == groups
+    assert source.startswith("videos of 3 images by their")
+
+
+def test_frames_of_a_case_of_sun_seg_are_one_group(tmp_path):
+    fill(tmp_path / "x", ("l.txt", ["f1", "f2"]))
+    for clip in ("case1_1", "case1_3", "case2_1"):
+        for kind, source in (("Frame", "images"), ("GT", "masks")):
+            shutil.copytree(tmp_path / "x" / source, tmp_path / f"s/TrainDataset/{kind}/{clip}")
+    sun = load_registry().dataset("sun_seg")
+    pairs = split_pairs(sun, tmp_path / "s", "train") or []
+    assert len(pairs) == 6
+    groups, _ = known_groups(sun, tmp_path / "s", [pair.name for pair in pairs])
+    assert sorted(groups.values()) == ["case1"] * 4 + ["case2"] * 2
+
+
+def test_a_validation_split_belongs_to_the_training_split_of_its_name():
+    registry = load_registry()
+    for reference, expected in {
+        "isic2017/train": "val",
+        "coffee_leaf/train_with_symptom": "val_with_symptom",
+        "kvasir_seg/train": "val",
+        "dis5k/train": "val",
+        "camo/train": "",
+        "isic2017/test": "",
+    }.items():
+        dataset, split = registry.split(reference)
+        assert dataset.validation_of(split) == expected, reference
 
 
 def test_file_of_a_user_that_cannot_be_read(tmp_path):

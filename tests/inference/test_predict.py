@@ -182,3 +182,11 @@ def test_picture_is_of_the_runs_own_task(run, tmp_path, monkeypatch):
         assert height == pytest.approx(2 * width / 3 * 60 / 80 + 0.28 * 300, rel=0.03)
     refused = call(["picture", str(run), str(other), "-o", str(tmp_path / "p.png")])
     assert (refused.code, "several tasks, cod and leaf" in refused.stderr) == (2, True)
+
+
+def test_photographs_of_telephones_are_not_passed_over(tmp_path):
+    for name in ("a.heic", "b.HEIF", "c.avif"):
+        (tmp_path / name).write_bytes(b"\0\0\0\x18ftypheic")
+    assert [s.file.name for s in find_images([tmp_path], tmp_path / "out")] == [
+        "a.heic", "b.HEIF", "c.avif"
+    ]  # fmt: skip

@@ -156,6 +156,7 @@ def add_sources(
             # rename, so a kill leaves it either as it was or complete.
             for name in built:
                 added.aside += _install(drafts / name, added.place / name)
+            _bring_table(dataset, tree, added.place)
             official = [name for name in dataset.split_names if name not in dataset.local]
             added.missing += [name for name in official if not _is_present(dataset, root, name)]
             return added
@@ -163,6 +164,17 @@ def add_sources(
         raise
     except OSError as error:
         raise ResourceError(write_failure(root / dataset.folder, error)) from error
+
+
+def _bring_table(dataset: Dataset, tree: Path, place: Path) -> None:
+    """Copy the table of a set's groups, which says which of its images belong together."""
+    if dataset.groups is None or dataset.groups.table is None:
+        return
+    name = PurePath(dataset.groups.table[0])
+    found = sorted(tree.rglob(name.name))
+    if len(found) == 1 and not (place / name).exists():
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(found[0], place / name)
 
 
 def refuse_present(dataset: Dataset, root: Path, splits: list[str]) -> None:

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from lpmoe_bench.data.matching import MASK_SUFFIXES, holds_any, shown
+from lpmoe_bench.data.matching import MASK_SUFFIXES, NAME, holds_any, shown
 from lpmoe_bench.data.pairs import Pair, find_pairs, layout_pairs, split_pairs, wanted
 from lpmoe_bench.data.registry import Dataset, Layout
 from lpmoe_bench.errors import DataError
@@ -80,7 +80,7 @@ def _find(
         raise DataError(
             f"{dataset.name}/{split} is found {len(places)} times in {tree} ({where}); give one"
         )
-    return layout_pairs(places[0][1], split, places[0][0], left_out)
+    return layout_pairs(places[0][1], split, places[0][0], left_out, dataset.variable)
 
 
 def _layouts(dataset: Dataset, split: str) -> Iterable[Layout]:
@@ -114,12 +114,12 @@ def _real(layout: Layout, split: str, folder: Path) -> Layout | None:
 def _spelt(folder: Path, item: str) -> str | None:
     """Find a/b or a/*.png below a folder whatever its case; the pattern at its end stays."""
     names, place, done = item.split("/"), folder, []
-    for name in names:
-        if "*" in name:
-            if not holds_any(place / name, MASK_SUFFIXES):
+    for k, name in enumerate(names):
+        if "*" in name or NAME in name:
+            pattern = "/".join(names[k:])
+            if not holds_any(place / pattern, MASK_SUFFIXES):
                 return None
-            done.append(name)
-            continue
+            return "/".join([*done, pattern])
         try:
             there = {entry.lower(): entry for entry in sorted(os.listdir(place), reverse=True)}
         except OSError:

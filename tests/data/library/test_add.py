@@ -10,8 +10,10 @@ import cv2
 import numpy as np
 import pytest
 from downloads import QUIET, make_pranet, packaged, put, zip_of
-from drawn_files import square_mask
+from drawn_files import noise_image, square_mask, write
+from scipy.io import savemat
 
+from lpmoe_bench.data.audit.groups import known_groups
 from lpmoe_bench.data.images import read_mask
 from lpmoe_bench.data.library.add import add_set, staging, with_layout
 from lpmoe_bench.data.tasks import open_split
@@ -235,3 +237,40 @@ def test_transparent_pixels_are_no_object(tmp_path):
     add_set(packaged("trans10k"), tmp_path / "down", tmp_path / "root", QUIET)
     mask = read_mask(tmp_path / "root/trans10k/train/masks/1.png")
     assert (mask[:6].max(), mask[6:].min()) == (0, 255)
+
+
+def test_unions_and_values_become_plain_masks(tmp_path):
+    source = tmp_path / "Dataset_BUSI_with_GT"
+    half = square_mask((12, 16))
+    half[:, 12:] = 0
+    write(source / "benign/b (1).png", noise_image((12, 16, 3)))
+    write(source / "benign/b (1)_mask.png", half)
+    write(source / "benign/b (1)_mask_1.png", square_mask((12, 16)) - half)
+    write(source / "malignant/m (1).png", noise_image((12, 16, 3), 1))
+    write(source / "malignant/m (1)_mask.png", half)
+    added = add_set(packaged("busi"), source, tmp_path / "data", QUIET)
+    assert [one.label for one in added.splits] == ["busi/all", "busi/lesions"]
+    mask = read_mask(tmp_path / "data/busi/all/masks/b (1).png")
+    assert np.array_equal(mask, square_mask((12, 16)))
+    assert [file.name for file in sorted((tmp_path / "data/busi/all/masks").iterdir())] == [
+        "b (1).png", "m (1).png"
+    ]  # fmt: skip
+
+
+def test_matlab_masks_of_a_value_and_the_table_of_groups(tmp_path):
+    source = tmp_path / "CrackForest"
+    write(source / "image/001.jpg", noise_image((12, 16, 3)))
+    (source / "groundTruth").mkdir()
+    truth = {"Segmentation": 1 + (square_mask((12, 16)) > 0), "Boundaries": np.zeros((12, 16))}
+    savemat(source / "groundTruth/001.mat", {"groundTruth": truth})
+    add_set(packaged("crackforest"), source, tmp_path / "data", QUIET)
+    mask = read_mask(tmp_path / "data/crackforest/all/masks/001.png")
+    assert np.array_equal(mask, square_mask((12, 16)))
+    glas = tmp_path / "Warwick"
+    write(glas / "train_1.bmp", noise_image((12, 16, 3)))
+    write(glas / "train_1_anno.bmp", square_mask((12, 16)) // 85)  # numbers of glands
+    (glas / "Grade.csv").write_text("name,patient ID, grade (GlaS)\ntrain_1,4, benign\n")
+    add_set(packaged("glas"), glas, tmp_path / "data", QUIET)
+    assert known_groups(packaged("glas"), tmp_path / "data/glas", ["train_1"])[0] == {
+        "train_1": "4"
+    }

@@ -19,7 +19,7 @@ class OneGroupError(DataError):
     """All images belong together, so that none can be set aside."""
 
 
-def divide_apart(
+def group_split(
     pairs: Sequence[Pair],
     share: float,
     cache: Path,

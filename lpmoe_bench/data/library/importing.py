@@ -14,7 +14,7 @@ import yaml
 
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.data.annotations import ANNOTATIONS, is_coco
-from lpmoe_bench.data.audit.apart import OneGroupError, divide_apart
+from lpmoe_bench.data.audit.group_split import FEW_FOLDERS, OneGroupError, group_split
 from lpmoe_bench.data.library.add import staging
 from lpmoe_bench.data.library.archives import is_archive, unpack
 from lpmoe_bench.data.library.recognise import IMAGES, MASKS
@@ -139,6 +139,10 @@ def import_set(
         except OneGroupError as error:
             said = str(error)
         notes.append(said)
+    folders = {pair.name.rpartition("/")[0] for found in pairs.values() for pair in found}
+    videos = len(folders) >= FEW_FOLDERS
+    groups = {"what": "folder", "folder": True} if videos else {"what": "scene"}
+    entry["groups"] = {**groups, "alike": True}
     if skip and not lists and len(pairs) == 1:
         lists = pairs
     if lists:
@@ -187,7 +191,7 @@ def _set_apart(
             f"name the folders in an entry of your own"
         )
     (found,) = pairs.values()
-    train, test, said = divide_apart(
+    train, test, said = group_split(
         found, share, cache / "audit", cache / MANIFESTS, terminal=terminal
     )
     return {"train": train, "test": test}, said
