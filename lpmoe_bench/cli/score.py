@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 
 Say = Callable[[str], None]
+GroupBy = Literal["folder", "set"]
+FOLDERS_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,21 @@ class ScoreExtras:
         int, typer.Option(help="Score so many images again by PySODMetrics.", min=0)
     ] = 0
     curves: Annotated[Path | None, typer.Option(help="Folder for PR, F and E curves.")] = None
+
+
+@dataclass(frozen=True)
+class Names:
+    """How files of maps are named after their masks, and what sub-folders are."""
+
+    pattern: Annotated[
+        str | None, typer.Option(help="Names of maps, * being the mask's: '*_sal.png'.")
+    ] = None
+    prefix: Annotated[str, typer.Option(help="What a map has before its mask's name.")] = ""
+    suffix: Annotated[str, typer.Option(help="What a map has behind its mask's name.")] = ""
+    group_by: Annotated[
+        GroupBy | None,
+        typer.Option(help="Sub-folders: folder, means of each and their mean; set, a row each."),
+    ] = None
 
 
 def score_command(
@@ -58,6 +75,7 @@ def score_command(
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Score what is there; tables show how much.")
     ] = False,
+    matching: Names,
     extras: ScoreExtras,
     extra: Annotated[
         list[str] | None, typer.Option(help="Extra metrics, with commas, such as hd95.")
@@ -84,6 +102,7 @@ def score_command(
         force=force,
         jobs=jobs,
         extra=[key for text in extra or () for key in text.split(",") if key],
+        **vars(matching),
         **vars(data),
     )
     try:
@@ -188,6 +207,8 @@ def _score(request: ScoreRequest, extras: ScoreExtras, out: options.Output) -> N
     ]
     # Without a console, because machines read, nothing is said.
     say: Say = (lambda text: None) if console is None else partial(_say, console)
+    if plan.by_folder:
+        shown["groups"] = [_groups(plan, *pair, say) for pair in pairs]
     if extras.worst:
         shown["worst"] = [_worst(plan, *pair, extras.worst, say) for pair in pairs]
     if extras.verify:
@@ -232,6 +253,29 @@ def _vary(
         turns = robustness.turn_sentences(lines)
         shown[test] = {"lines": [line.as_json() for line in lines], "turns": turns}
     return shown
+
+
+def _groups(plan: ScorePlan, folder: MapFolder, place: Path, test: str, say: Say) -> dict[str, Any]:
+    """Write and print the means of the sub-folders of a test set."""
+    from lpmoe_bench.scoring import views
+
+    keys = [*plan.protocol.metrics, *plan.extra]
+    found = views.folder_means(views.rows_of(place, test), keys)
+    path = place / f"{test.replace('/', '-')}-{views.GROUPS}"
+    views.write_folder_means(found, path)
+    shown = [key for key in plan.protocol.headline if key in found.mean] or list(found.mean)
+
+    def line(values: Mapping[str, float | None]) -> str:
+        cells = (f"{k} {v:.4f}" for k in shown if (v := values[k]) is not None)
+        return "  ".join(cells) or "no image counts"
+
+    say(f"{folder.title}, {test}: means of {len(found.means)} folders, in full in {path}")
+    for name, values in list(found.means.items())[:FOLDERS_SHOWN]:
+        say(f"  {name or '.'} ({found.images[name]} images): {line(values)}")
+    if len(found.means) > FOLDERS_SHOWN:
+        say(f"  and {len(found.means) - FOLDERS_SHOWN} more")
+    say(f"  mean of folders: {line(found.mean)}")
+    return {"method": folder.title, "test_set": test, **found._asdict(), "file": str(path)}
 
 
 def _worst(

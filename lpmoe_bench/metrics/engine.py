@@ -10,11 +10,21 @@ import numpy as np
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.metrics.extra import extra_scores
 from lpmoe_bench.metrics.facts import get_metric
-from lpmoe_bench.metrics.formulas import EPS, Counts, Quadrant, alignment, structure, sum_counts
+from lpmoe_bench.metrics.formulas import (
+    EPS,
+    Counts,
+    Quadrant,
+    alignment,
+    stretch,
+    structure,
+    sum_counts,
+)
 from lpmoe_bench.metrics.maps import ByteMap, FloatMap, PreparedMask
 from lpmoe_bench.metrics.protocols import COD, DEFAULT, Mode, Protocol, mode_of
 
 # Measured: every score of one map, each worked out when it is first asked for.
+
+MAP_TYPES = (np.uint8, np.uint16, np.float32, np.float64)
 
 
 class Measured:
@@ -201,7 +211,8 @@ def score_pair(
     """Score a map against a mask in every metric of the protocol.
 
     Args:
-        pred: the map, uint8 (h, w) on 0 to 255, of the mask's size.
+        pred: the map (h, w) of the mask's size: uint8 on 0 to 255, uint16 on 0 to 65535, or float32
+            or float64 in [0, 1]. Each is scored in its own precision.
         mask: uint8 (h, w) on 0 to 255, or prepared, which is best where several maps share it.
         protocol: the rules.
         mode: by default the one that the protocol's thresholds ask for.
@@ -253,7 +264,7 @@ def quick_score(
 
     Args:
         metric: a metric that an image has.
-        pred: the map, uint8 (h, w) on 0 to 255.
+        pred: the map (h, w), as for `score_pair`.
         mask: uint8 (h, w) on 0 to 255, or prepared.
         protocol: the rules.
 
@@ -278,17 +289,37 @@ def _measure(
         mask = prepare_mask(mask, protocol)
     assert mask.threshold == protocol.mask_threshold, "the mask was prepared for another protocol"
     check_pair(pred, mask.pixels)
-    return Measured(pred, mask, protocol.normalisation, mode, protocol.binary_threshold)
+    normalisation = protocol.normalisation
+    if pred.dtype != np.uint8:
+        pred, normalisation = _wide_values(pred, normalisation), "none"
+    return Measured(pred, mask, normalisation, mode, protocol.binary_threshold)
+
+
+def _wide_values(pred: np.ndarray, normalisation: str) -> np.ndarray:
+    """Return a map of 16 bits or of floats, (h, w), as normalised float64; raises DataError."""
+    values, full = pred.astype(np.float64), 65535 if pred.dtype == np.uint16 else 1
+    low, high = values.min(), values.max()
+    if not (low >= 0 and high <= full):  # false for NaN as well
+        raise DataError("map holds floats outside of 0 to 1, or NaN; save probabilities")
+    if normalisation == "none" or low == high:
+        return values / full
+    # The reference divides whatever it gets by 255 and then stretches it. That cancels out but for
+    # rounding, which decides on which side of a threshold a value lies.
+    values /= 255
+    return stretch(values, values.min(), values.max())
 
 
 def check_pair(pred: np.ndarray, mask: np.ndarray) -> None:
-    """Raise DataError unless map and mask are both uint8 of one shape (h, w)."""
+    """Raise DataError unless map and mask have one shape (h, w) and types that are scored."""
     if pred.ndim != 2 or pred.shape != mask.shape or not pred.size:
         raise DataError(
             f"map is {pred.shape} and mask is {mask.shape}; both must be (h, w) of the same size"
         )
-    if pred.dtype != np.uint8 or mask.dtype != np.uint8:
-        raise DataError(f"map is {pred.dtype} and mask is {mask.dtype}; both must be uint8, 0..255")
+    if pred.dtype not in MAP_TYPES or mask.dtype != np.uint8:
+        raise DataError(
+            f"map is {pred.dtype} and mask is {mask.dtype}; a mask must be uint8, 0..255, a map "
+            f"too, or uint16, 0..65535, or float, 0..1"
+        )
 
 
 # Scores that a data set has but its images have not: of counts and curves of all images.

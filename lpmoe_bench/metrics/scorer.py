@@ -134,7 +134,8 @@ class Scorer:
 
         Args:
             name: of the image, once in a data set.
-            pred: the map, uint8 (h, w) on 0 to 255, of the mask's size.
+            pred: the map (h, w) of the mask's size: uint8 on 0 to 255, uint16 on 0 to 65535, or
+                float in [0, 1].
             mask: uint8 (h, w) on 0 to 255, or prepared, to be shared by the maps of several
                 methods.
             dataset: the same for all images of a scorer.

@@ -161,9 +161,9 @@ def verify_scores(
     """Score `count` randomly drawn images again by PySODMetrics and compare with their rows.
 
     `rows` are `ScoreResult.rows`; all images are taken where there are fewer, and none that the
-    protocol leaves out. `load` returns a name's map and mask as they were scored: uint8 (h, w) of
-    one size. Curves, of which a row holds one level, are compared at all 256 levels.
-    `on_progress` is told after each image. Raises UsageError for a count below 1.
+    protocol leaves out. `load` reads a name's map and mask, (h, w) of one size, from their files:
+    the map in the file's own precision. Curves, of which a row holds one level, are compared at all
+    256 levels. `on_progress` is told after each image. Raises UsageError for a count below 1.
     """
     if count < 1:
         raise UsageError(f"{count} images cannot be verified; ask for 1 or more")

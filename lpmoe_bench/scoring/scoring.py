@@ -173,7 +173,10 @@ class Scored:
 
 
 def finished(place: Path, folder: MapFolder) -> model.Record | None:
-    """Return the record of these maps where there is one; raises UsageError for another name's."""
+    """Return the record of these maps where there is one; raises UsageError for another name's.
+
+    A record of wider maps that were rounded to 8 bits, as once they were, is none of these maps.
+    """
     if not (place / store.RECORD).exists():
         return None
     record = store.read_record(place)
@@ -182,7 +185,8 @@ def finished(place: Path, folder: MapFolder) -> model.Record | None:
             f"{place} holds the same maps under the name {record.method.name}; use that, or one "
             f"that differs in more than punctuation from it"
         )
-    return record
+    wide = any({"16_bit_maps", "float_maps"} & counts.keys() for counts in record.counts.values())
+    return None if wide and record.maps is None else record
 
 
 def write_scored(
@@ -209,6 +213,7 @@ def write_scored(
         scores={one.facts.label: dict(one.result.scores) for one in scored},
         counts={one.facts.label: one.counts for one in scored},
         environment=environment,
+        maps=work.precision_of([check for one in scored for check in one.checks]),
         test_opened=1,
         data=model.DataFacts(tests=[one.facts for one in scored]),
         notes=[
@@ -282,7 +287,10 @@ def score_folders(
         records.append(store.StoredRecord(place, record))
         for label, found_maps in plan.folders[index].matches.items():
             there = store.common_folder(found_maps.files.values())
-            store.remember_places(place, label, store.Places(request.images, request.gt, there))
+            # A test set in a sub-folder of the masks is named after it.
+            inner = label.rpartition("/")[2] if len(plan.sets) > 1 and request.gt else ""
+            images, masks = (f and f / inner for f in (request.images, request.gt))
+            store.remember_places(place, label, store.Places(images, masks, there))
     results: dict[str, dict[str, Sequence[ScoreResult | None]]] = {}
     order = [folder.title for folder in chosen]
     for one in sorted(scored, key=lambda one: order.index(one.title)):
