@@ -59,7 +59,8 @@ def score(
             each scored in its own precision; or its file; or a folder of maps.
         gt: the mask, as array (h, w), bool, uint8 on 0 to 255 or float in [0, 1]; its file; or a
             folder of masks. It is of the same kind as `pred`.
-        protocol: how maps become scores; `lpmoe-bench list protocols` names them.
+        protocol: how maps become scores; `lpmoe-bench list protocols` names them. Or the path of a
+            YAML file, a protocol of your own.
         extra: further metrics, such as "hd95".
         images: the RGB image (h, w, 3), its file or their folder, for metrics that look at it.
 
@@ -82,10 +83,10 @@ def score(
         >>> score(mask, mask)["mae"]
         0.0
     """
-    from lpmoe_bench.metrics.protocols import get_protocol
+    from lpmoe_bench.metrics.protocol_files import open_protocol
     from lpmoe_bench.metrics.scorer import Scorer
 
-    rules, extra = get_protocol(protocol), _texts(extra)
+    rules, extra = open_protocol(protocol), _texts(extra)
     kind, other = _kind(pred), _kind(gt)
     if kind != other:
         raise UsageError(f"pred is {kind} and gt is {other}; give two arrays, files or folders")

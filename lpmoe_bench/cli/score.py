@@ -13,14 +13,14 @@ import typer
 from lpmoe_bench.cli import options
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.errors import InterruptedRun
-from lpmoe_bench.metrics.protocols import get_protocol
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from lpmoe_bench.metrics.protocols import Protocol
     from lpmoe_bench.records.model import Record
     from lpmoe_bench.scoring.plan import MapFolder, ScorePlan, ScoreRequest
-    from lpmoe_bench.scoring.robustness import VariantScores
+    from lpmoe_bench.scoring.robustness import EmptyLine, VariantScores
     from lpmoe_bench.scoring.scoring import ScoreOutcome
     from lpmoe_bench.scoring.work import Variant
 
@@ -68,7 +68,7 @@ def score_command(
     test_set: Annotated[
         str | None, typer.Option("--test-set", help="Test set of the task, such as camo/test.")
     ] = None,
-    protocol: options.ProtocolName = None,
+    protocol: options.ScoreProtocol = None,
     name: Annotated[
         list[str] | None, typer.Option(help="Method's name, once a folder; else the folder's.")
     ] = None,
@@ -116,7 +116,7 @@ def score_command(
 # What `score` prints: scores of all folders side by side, and the order under other protocols.
 
 
-def show_map_scores(records: Sequence[Record], console: Console) -> None:
+def show_map_scores(records: Sequence[Record], protocol: Protocol, console: Console) -> None:
     """Print a table for each test set: a row for each metric, a column for each method."""
     from rich.markup import escape
     from rich.table import Table
@@ -125,7 +125,6 @@ def show_map_scores(records: Sequence[Record], console: Console) -> None:
 
     for test in dict.fromkeys(test for record in records for test in record.scores):
         having = [record for record in records if test in record.scores]
-        protocol = get_protocol(having[0].protocol.name)
         _say(console, f"{test}, protocol {protocol.label}")
         table = Table("metric")
         for record in having:
@@ -174,6 +173,24 @@ def show_lines(test: str, lines: Sequence[VariantScores], console: Console) -> N
         _say(console, sentence)
 
 
+def show_empty(test: str, lines: Sequence[EmptyLine], console: Console) -> None:
+    """Print metrics by each convention for empty masks, then whether the ranking turns."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from lpmoe_bench.scoring.robustness import empty_sentences
+
+    _say(console, f"{test}, empty masks by each convention")
+    table = Table("metric", "convention")
+    for method in lines[0].values:
+        table.add_column(escape(method), justify="right")
+    for line in lines:
+        table.add_row(line.metric, line.convention, *(f"{v:.4f}" for v in line.values.values()))
+    console.print(table)
+    for sentence in empty_sentences(lines):
+        _say(console, sentence)
+
+
 def _say(console: Console, text: str) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
@@ -196,7 +213,7 @@ def _score(request: ScoreRequest, extras: ScoreExtras, out: options.Output) -> N
     records = [stored.record for stored in outcome.records]
     shown: dict[str, Any] = {"records": [record.model_dump(mode="json") for record in records]}
     if console is not None:
-        show_map_scores(records, console)
+        show_map_scores(records, plan.protocol, console)
     if extras.vary:
         shown["vary"] = _vary(plan, outcome, variants, console)
     # Each folder of maps with its run's folder, once for each test set that it has maps of.
@@ -252,6 +269,11 @@ def _vary(
             show_lines(test, lines, console)
         turns = robustness.turn_sentences(lines)
         shown[test] = {"lines": [line.as_json() for line in lines], "turns": turns}
+        if empty := robustness.compare_empty(every, results):
+            shown[test]["empty_masks"] = [line._asdict() for line in empty]
+            shown[test]["empty_turns"] = robustness.empty_sentences(empty)
+            if console is not None:
+                show_empty(test, empty, console)
     return shown
 
 

@@ -1,7 +1,7 @@
 """Scores of one pair under a protocol: what validation, evaluation and tests call."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -229,6 +229,8 @@ def score_pair(
     pair = _measure(pred, mask, protocol, mode or mode_of(protocol))
     formulas = {key: get_metric(key).of_pair for key in protocol.metrics}
     values = {key: formula(pair, protocol) for key, formula in formulas.items() if formula}
+    if not pair.mask.foreground and protocol.empty_masks in ("zero", "one"):
+        values |= _by_convention(pair, values, protocol.empty_masks == "one")
     # A flag on what the protocol does not print would only puzzle.
     structured = "s_measure" in values
     aligned = any(key.startswith("e_") for key in values)
@@ -255,6 +257,28 @@ def score_pair(
         extras,
         curves_of_pair(pair, protocol) if curves else None,
     )
+
+
+def _by_convention(
+    pair: Measured, values: Mapping[str, float | np.ndarray], one: bool
+) -> dict[str, float | np.ndarray]:
+    """Return what overlaps of an image without an object count: 0, or 1 of an empty map."""
+
+    def empty(counts: Counts) -> Any:
+        return (np.asarray(counts.tp + counts.fp) == 0).astype(np.float64) * one
+
+    found: dict[str, float | np.ndarray] = {}
+    for key in values:
+        if key == "ber":  # half of it is the recall, which counts as any ratio does
+            found[key] = 1 - 0.5 * (float(empty(pair.binary)) + pair.binary.specificity)
+        elif get_metric(key).by_convention:
+            if np.ndim(values[key]):
+                found[key] = np.broadcast_to(empty(pair.curve), np.shape(values[key]))
+            elif key.endswith(("_mean", "_mean256")):
+                found[key] = float(empty(pair.curve).mean())
+            else:
+                found[key] = float(empty(pair.adaptive if "adaptive" in key else pair.binary))
+    return found
 
 
 def quick_score(

@@ -376,6 +376,16 @@ def get_extra(key: str) -> Extra:
     raise UsageError.unknown("extra metric", key, EXTRA)
 
 
+def extra_key(key: str) -> str:
+    """Return the key of a metric that is asked for besides a protocol's; raises UsageError."""
+    return key if key in METRICS else get_extra(key).key
+
+
+def needs_image(keys: Sequence[str]) -> bool:
+    """Whether one of these metrics looks at the RGB image."""
+    return any(EXTRA[key].needs_image for key in keys if key in EXTRA)
+
+
 def known_metrics() -> dict[str, Metric]:
     """Return the facts of all metrics by key: those of protocols, then the extra ones."""
     return {**METRICS, **EXTRA}

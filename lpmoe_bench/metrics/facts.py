@@ -13,6 +13,10 @@ from typing import Any, NamedTuple
 from lpmoe_bench.errors import UsageError
 
 
+# What begins so rests on overlap alone: with neither object nor map it is 0 over 0.
+BY_CONVENTION = ("f_", "weighted_f", "dice", "iou", "recall", "precision", "ber")
+
+
 class Margin(NamedTuple):
     """Up to which difference two scores are called equal: in units of the score, or if `relative`
     a share of the score that is compared with."""
@@ -73,6 +77,11 @@ class Metric:
         theirs is a share of the score.
         """
         return self.own_margin or (Margin(0.005) if self.higher_is_better else Margin(0.05, True))
+
+    @property
+    def by_convention(self) -> bool:
+        """Whether a protocol says what it counts where neither mask nor map has an object."""
+        return self.key.startswith(BY_CONVENTION) and self.of_counts is None
 
     @property
     def arrow(self) -> str:

@@ -17,12 +17,13 @@ from lpmoe_bench.data.registry import Task, load_registry
 from lpmoe_bench.data.test_sets import TestSet, files_digest, find_files, folder_set, task_sets
 from lpmoe_bench.environment import default_cache
 from lpmoe_bench.errors import DataError, UsageError
-from lpmoe_bench.metrics.extra import get_extra
+from lpmoe_bench.metrics.extra import extra_key, needs_image
+from lpmoe_bench.metrics.protocol_files import open_protocol
 from lpmoe_bench.metrics.protocols import Protocol, get_protocol
 from lpmoe_bench.records.model import score_folder
 from lpmoe_bench.scoring import matching
 from lpmoe_bench.scoring.matching import MatchedMaps, match_maps, plain_name
-from lpmoe_bench.scoring.work import fit
+from lpmoe_bench.scoring.work import RESIZE, fit
 
 # Folders of maps: what each is called, and which of its files are maps of which test set.
 
@@ -263,7 +264,7 @@ class ScorePlan:
         def read(name: str) -> tuple[np.ndarray, np.ndarray]:
             mask = read_mask(masks[name], self.protocol.mask_threshold)
             pred = inspect_map(folder.matches[label].files[name])[0]
-            return fit(pred, (mask.shape[0], mask.shape[1])), mask
+            return fit(pred, (mask.shape[0], mask.shape[1]), RESIZE[self.protocol.resize]), mask
 
         return read
 
@@ -281,11 +282,12 @@ def plan_scores(request: ScoreRequest, terminal: Terminal) -> ScorePlan:
     if "results" in request.runs.resolve().parts[-2:]:
         raise UsageError(f"--runs {request.runs} holds published records; choose another folder")
     titles = titles_of(request.folders, request.names)
-    extra = tuple(dict.fromkeys(get_extra(key).key for key in request.extra))
     task, protocol, notes = _rules(request)
+    extra = (*protocol.extra, *(extra_key(key) for key in request.extra))
+    extra = tuple(key for key in dict.fromkeys(extra) if key not in protocol.metrics)
     pattern = matching.pattern_of(request.pattern, request.prefix, request.suffix)
     sets, absent = _sets(request, task, terminal)
-    if any(get_extra(key).needs_image for key in extra) and not all(s.images for s in sets):
+    if needs_image(extra) and not all(s.images for s in sets):
         raise UsageError("an extra metric looks at images; name their folder with --images")
     folders = [
         open_folder(title, path, sets, request.allow_missing, absent, pattern)
@@ -324,7 +326,7 @@ def _rules(request: ScoreRequest) -> tuple[Task | None, Protocol, list[str]]:
     elif request.gt is None:
         raise UsageError("maps are scored against masks: name their folder with --gt, or a --task")
     if request.protocol is not None or task is not None:
-        return task, get_protocol(request.protocol or (task.protocol if task else "")), []
+        return task, open_protocol(request.protocol or (task.protocol if task else "")), []
     note = (
         f"no --protocol and no --task: protocol {DEFAULT_PROTOCOL} counts; others give other "
         f"numbers (lpmoe-bench list protocols, --vary)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -17,8 +17,14 @@ from lpmoe_bench.data.splits import UNUSUAL
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.metrics.maps import PreparedMask
 from lpmoe_bench.metrics.protocols import Protocol
-from lpmoe_bench.metrics.scorer import Scorer
+from lpmoe_bench.metrics.scorer import FLAGS, Scorer
 from lpmoe_bench.records.model import Precision
+
+RESIZE = {
+    "bilinear to mask": cv2.INTER_LINEAR,
+    "bicubic to mask": cv2.INTER_CUBIC,
+    "nearest to mask": cv2.INTER_NEAREST,
+}
 
 # What is suspicious about maps, image by image and as one sentence for a whole folder.
 
@@ -27,7 +33,7 @@ Found = Mapping[str, Sequence[str]]  # names of images by check, sorted
 SHOWN, STRETCH = 3, 2.0  # a map that spans less than 255 / STRETCH is stretched strongly
 # What a record's counts call the check, and what a sentence says of the maps.
 CHECKS = {
-    "resized": ("resized_maps", "are not of their mask's size and were resized bilinearly"),
+    "resized": ("resized_maps", "are not of their mask's size and were resized"),
     "jpeg": ("jpeg_maps", "are JPEG files, which do not keep values exactly; save PNG"),
     "transposed": (
         "transposed_maps",
@@ -96,6 +102,10 @@ def sentences(found: Found, total: int, protocol: Protocol) -> list[str]:
                 "stretches each to the full range" if stretched else "does not stretch them"
             )
             text += ", so that they have no object" * (check == "faint" and not stretched)
+        if check == "resized":
+            text += {"bilinear": " bilinearly", "bicubic": " bicubically"}.get(
+                protocol.resize.split()[0], " to the nearest pixel"
+            )
         if check == "inverted" and 2 * len(names) > total:
             text += ": they look inverted, object must be bright"
         if check == "mask" and len(names) == total:
@@ -114,6 +124,16 @@ def _sentence(names: Sequence[str], total: int, kind: str, text: str) -> str:
     return f"{len(names)} of {total} {kind} {text} ({first})"
 
 
+def flag_sentences(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say each flag of images' rows that no check of masks and maps has said, with their names."""
+    said = []
+    for flag in (flag for flag in FLAGS if flag not in ("empty_mask", "constant_pred")):
+        names = [row["image"] for row in rows if flag in row["flags"].split(";")]
+        if names:
+            said.append(_sentence(names, len(rows), "images", f"are unusual: {FLAGS[flag]}"))
+    return said
+
+
 def refuse_zero_one(found: Found, total: int, protocol: Protocol, title: str) -> None:
     """Raise DataError where maps of 0 and 1 would all count as background."""
     # Divided by 255 as every map is, they would all lie below every threshold. A black map, which
@@ -127,10 +147,14 @@ def refuse_zero_one(found: Found, total: int, protocol: Protocol, title: str) ->
 
 
 class Variant(NamedTuple):
-    """A way to score: a protocol, and how maps of another size are resized, as cv2 calls it."""
+    """A way to score: by a protocol."""
 
     protocol: Protocol
-    interpolation: int = cv2.INTER_LINEAR
+
+    @property
+    def interpolation(self) -> int:
+        """How maps of another size are resized, as cv2 calls it."""
+        return RESIZE[self.protocol.resize]
 
 
 class Item(NamedTuple):
