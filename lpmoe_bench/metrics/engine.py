@@ -1,9 +1,11 @@
 """Scores of one pair under a protocol: what validation, evaluation and tests call."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +23,9 @@ from lpmoe_bench.metrics.formulas import (
 )
 from lpmoe_bench.metrics.maps import ByteMap, FloatMap, PreparedMask
 from lpmoe_bench.metrics.protocols import COD, DEFAULT, Mode, Protocol, mode_of
+
+if TYPE_CHECKING:
+    from lpmoe_bench.metrics.surfaces import Surface
 
 # Measured: every score of one map, each worked out when it is first asked for.
 
@@ -229,6 +234,7 @@ def score_pair(
     pair = _measure(pred, mask, protocol, mode or mode_of(protocol))
     formulas = {key: get_metric(key).of_pair for key in protocol.metrics}
     values = {key: formula(pair, protocol) for key, formula in formulas.items() if formula}
+    values |= {key: np.array(value) for key, value in values.items() if isinstance(value, list)}
     if not pair.mask.foreground and protocol.empty_masks in ("zero", "one"):
         values |= _by_convention(pair, values, protocol.empty_masks == "one")
     # A flag on what the protocol does not print would only puzzle.
@@ -248,7 +254,13 @@ def score_pair(
     ]
     extras = {}
     if extra and protocol.counts_mask(pair.mask.foreground):
-        extras = extra_scores(extra, pair.map.normalised, pair.mask.pixels.view(np.bool_), image)
+        extras = extra_scores(
+            extra,
+            lambda: pair.map.normalised,
+            pair.mask.pixels.view(np.bool_),
+            image,
+            lambda: (_surface_of(pair.map.called(0.5)), pair.mask.surface),
+        )
     return PairScores(
         values,
         pair.mask.foreground / pair.mask.size,
@@ -257,6 +269,12 @@ def score_pair(
         extras,
         curves_of_pair(pair, protocol) if curves else None,
     )
+
+
+def _surface_of(called: np.ndarray) -> Surface:
+    from lpmoe_bench.metrics.surfaces import Surface
+
+    return Surface(called)
 
 
 def _by_convention(
@@ -271,6 +289,8 @@ def _by_convention(
     for key in values:
         if key == "ber":  # half of it is the recall, which counts as any ratio does
             found[key] = 1 - 0.5 * (float(empty(pair.binary)) + pair.binary.specificity)
+        elif key in ("iou_classes", "dice_classes"):  # the background's half stays
+            found[key] = float(values[key]) + 0.5 * float(empty(pair.binary))
         elif get_metric(key).by_convention:
             if np.ndim(values[key]):
                 found[key] = np.broadcast_to(empty(pair.curve), np.shape(values[key]))

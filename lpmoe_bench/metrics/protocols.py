@@ -390,7 +390,7 @@ def explain_metric(metric: Metric) -> list[tuple[str, str]]:
 def _curves(protocol: Protocol) -> list[tuple[str, str]]:
     """Say what only metrics over thresholds, and F, rest on."""
     keys = protocol.metrics
-    levels = ("_mean", "_max", "_mean256", "_mean_pr")
+    levels = ("_mean", "_max", "_mean256", "_mean_pr", "ods", "ois", "ois_counts")
     lines = []
     if any(key.endswith(levels) for key in keys):
         lines.append(("thresholds", _THRESHOLDS[protocol.thresholds]))

@@ -133,6 +133,8 @@ def _binary(p: np.ndarray, g: np.ndarray, protocol: Protocol) -> dict:
         "accuracy": sod.OverallAccuracyHandler(False, False, with_binary=True),
         "recall": sod.RecallHandler(False, False, with_binary=True),
         "specificity": sod.SpecificityHandler(False, False, with_binary=True),
+        "precision": sod.PrecisionHandler(False, False, with_binary=True),
+        "kappa": sod.KappaHandler(False, False, with_binary=True),
     }
     # They cut at 0.5, so the map is cut at the protocol's threshold first.
     called = (p > protocol.binary_threshold).astype(np.float64)
@@ -152,7 +154,10 @@ def _error(p: np.ndarray, g: np.ndarray, protocol: Protocol) -> dict:
 
 
 _CURVES = ("f_mean", "f_max", "f_adaptive", "f_mean_pr", "dice_mean256", "iou_mean256", "dice_max")
-_BINARY = ("ber", "dice", "iou", "iou_from65", "accuracy", "recall", "specificity")
+_BINARY = (
+    *("ber", "dice", "iou", "iou_from65", "accuracy", "recall", "specificity"),
+    *("precision", "kappa"),
+)
 # Metrics that share work share a function; each returns all of its own.
 _GROUPS: dict[str, Callable[[np.ndarray, np.ndarray, Protocol], dict]] = {
     "s_measure": _structure,

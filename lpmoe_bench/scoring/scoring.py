@@ -36,7 +36,7 @@ from lpmoe_bench.scoring.plan import MapFolder, ScorePlan, ScoreRequest
 CHUNK = 8  # items a task: few, so that the bar moves and no process waits long for the last
 WORTH = 200  # maps a process: with fewer, its start costs more than it saves
 # What every process needs and functions import only when they are called.
-PRELOAD = ["lpmoe_bench.metrics.kernels"]
+PRELOAD = ["lpmoe_bench.metrics.kernels", "lpmoe_bench.metrics.surfaces"]
 
 
 def score_all(

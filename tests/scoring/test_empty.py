@@ -10,8 +10,8 @@ from lpmoe_bench.errors import DataError
 from lpmoe_bench.metrics.engine import score_pair
 from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.metrics.scorer import Scorer
-from lpmoe_bench.tables.table import build_table
 from lpmoe_bench.tables.formats import format_table
+from lpmoe_bench.tables.table import build_table
 
 NOTHING = np.zeros((16, 16), np.uint8)
 OBJECT = NOTHING.copy()
