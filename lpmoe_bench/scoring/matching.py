@@ -313,10 +313,8 @@ def set_folders(masks: Path, maps: Sequence[Path], known: Iterable[str]) -> list
     answered = [place for place in folders if shared[plain_name(place.name)] == len(maps)]
     if loose or len(answered) < 2:
         return []
-    if not {plain_name(place.name) for place in answered} & {*map(plain_name, known)}:
-        if are_frames(named_files(masks, MAP_SUFFIXES)):
-            return []
-    return folders
+    named = {plain_name(place.name) for place in answered} & {*map(plain_name, known)}
+    return [] if not named and are_frames(named_files(masks, MAP_SUFFIXES)) else folders
 
 
 def plain_name(name: str) -> str:
