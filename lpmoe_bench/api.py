@@ -55,11 +55,12 @@ def score(
     """Score maps against masks, as `lpmoe-bench score` does.
 
     Args:
-        pred: one map, as array (h, w), uint8 on 0 to 255 or float in [0, 1], which is rounded to 8
-            bits as in a file; or its file; or a folder of maps.
+        pred: one map, as array (h, w), uint8 on 0 to 255, uint16 on 0 to 65535 or float in [0, 1],
+            each scored in its own precision; or its file; or a folder of maps.
         gt: the mask, as array (h, w), bool, uint8 on 0 to 255 or float in [0, 1]; its file; or a
             folder of masks. It is of the same kind as `pred`.
-        protocol: how maps become scores; `lpmoe-bench list protocols` names them.
+        protocol: how maps become scores; `lpmoe-bench list protocols` names them. Or the path of a
+            YAML file, a protocol of your own.
         extra: further metrics, such as "hd95".
         images: the RGB image (h, w, 3), its file or their folder, for metrics that look at it.
 
@@ -82,25 +83,27 @@ def score(
         >>> score(mask, mask)["mae"]
         0.0
     """
-    from lpmoe_bench.metrics.protocols import get_protocol
+    from lpmoe_bench.metrics.protocol_files import open_protocol
     from lpmoe_bench.metrics.scorer import Scorer
 
-    rules, extra = get_protocol(protocol), _texts(extra)
+    rules, extra = open_protocol(protocol), _texts(extra)
     kind, other = _kind(pred), _kind(gt)
     if kind != other:
         raise UsageError(f"pred is {kind} and gt is {other}; give two arrays, files or folders")
     if kind == "a folder":
         return _score_folder(Path(str(pred)), Path(str(gt)), protocol, extra, images)
     if kind == "a file":
-        from lpmoe_bench.data.images import inspect_map, read_mask
+        from lpmoe_bench.data.images import read_mask
+        from lpmoe_bench.data.maps import inspect_map
         from lpmoe_bench.scoring.work import fit
 
         mask = read_mask(Path(str(gt)), rules.mask_threshold)
         levels = fit(inspect_map(Path(str(pred)))[0], (mask.shape[0], mask.shape[1]))
     else:
-        mask, levels = _eight_bits(gt, "gt"), _eight_bits(pred, "pred")
+        mask, levels = _eight_bits(gt, "gt"), _own_precision(pred)
         # A mask of 0 and 1 would be scored as an almost black map, and nobody would notice.
-        if levels.size and levels.max() == 1 and rules.normalisation != "minmax":
+        small = levels.dtype == "uint8" and levels.size and levels.max() == 1
+        if small and rules.normalisation != "minmax":
             raise UsageError(
                 f"pred holds nothing above 1 of 255, and protocol {rules.name} does not stretch "
                 f"maps; give floats in [0, 1], or 255 for 1"
@@ -142,6 +145,22 @@ def _eight_bits(values: Any, name: str) -> np.ndarray:
         # Rounded as map files are, so that an array and its file have one score.
         return (array * 255 + 0.5).astype(np.uint8)
     raise UsageError(f"{name} is of {array.dtype}; it must be bool, uint8 or float in [0, 1]")
+
+
+def _own_precision(values: Any) -> np.ndarray:
+    """Return a map (h, w) as uint8, uint16 or float64; raises UsageError as `_eight_bits`."""
+    import numpy as np
+
+    array = np.asarray(values)
+    if array.ndim == 2 and array.size and array.dtype == np.uint16:
+        if 0 < array.max() <= 255:
+            raise UsageError(
+                "pred is of uint16 but holds nothing above 255, so that it may mean 8 or 16 bits; "
+                "give uint8, or 65535 for 1"
+            )
+        return array
+    levels = _eight_bits(array, "pred")
+    return array.astype(np.float64) if np.issubdtype(array.dtype, np.floating) else levels
 
 
 def _image(image: Any) -> np.ndarray | None:

@@ -51,11 +51,15 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def hold_lock(path: Path) -> ExitStack | None:
-    """Take the lock of a file, and wait for nobody; the file and its folder are made.
+def hold_lock(path: Path, seconds: float = 0.0) -> ExitStack | None:
+    """Take the lock of a file; the file and its folder are made.
 
     The system gives the lock back when the process ends, however it ends: a file that is left
     behind locks nothing.
+
+    Args:
+        path: of the file.
+        seconds: how long to wait for another holder.
 
     Returns:
         What gives the lock back on `close()` or at the end of a `with`; None where another
@@ -64,7 +68,7 @@ def hold_lock(path: Path) -> ExitStack | None:
     Raises:
         ResourceError: the file cannot be written.
     """
-    return _take_lock(path, seconds=0.0)
+    return _take_lock(path, seconds)
 
 
 def is_locked(path: Path) -> bool:

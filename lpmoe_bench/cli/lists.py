@@ -149,6 +149,10 @@ def description(name: str, registry: Registry) -> list[tuple[str, str]]:
         found += _fields("data set", registry.datasets[name])
     if name in protocols.PROTOCOLS:
         found += protocols.explain_protocol(protocols.PROTOCOLS[name])
+    if name.lower().endswith((".yaml", ".yml")):
+        from lpmoe_bench.metrics.protocol_files import open_protocol
+
+        found += protocols.explain_protocol(open_protocol(name))
     if name in (metrics := known_metrics()):
         found += protocols.explain_metric(metrics[name])
     if name in options.BACKBONES:

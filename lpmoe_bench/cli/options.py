@@ -231,6 +231,9 @@ Metrics = Annotated[
         "--metrics", "--metric", help="Metrics; else the headline.", autocompletion=complete_metrics
     ),
 ]
+ScoreProtocol = Annotated[
+    str | None, typer.Option(help="Protocol, or FILE.yaml, your own.", autocompletion=_protocols)
+]
 ProtocolName = Annotated[str | None, typer.Option(help="Protocol.", autocompletion=_protocols)]
 
 

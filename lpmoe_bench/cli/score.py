@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from lpmoe_bench.cli import options
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.errors import InterruptedRun
-from lpmoe_bench.metrics.protocols import get_protocol
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from lpmoe_bench.metrics.protocols import Protocol
     from lpmoe_bench.records.model import Record
     from lpmoe_bench.scoring.plan import MapFolder, ScorePlan, ScoreRequest
-    from lpmoe_bench.scoring.robustness import VariantScores
+    from lpmoe_bench.scoring.robustness import EmptyLine, VariantScores
     from lpmoe_bench.scoring.scoring import ScoreOutcome
     from lpmoe_bench.scoring.work import Variant
 
 
 Say = Callable[[str], None]
+GroupBy = Literal["folder", "set"]
+FOLDERS_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,21 @@ class ScoreExtras:
     curves: Annotated[Path | None, typer.Option(help="Folder for PR, F and E curves.")] = None
 
 
+@dataclass(frozen=True)
+class Names:
+    """How files of maps are named after their masks, and what sub-folders are."""
+
+    pattern: Annotated[
+        str | None, typer.Option(help="Names of maps, * being the mask's: '*_sal.png'.")
+    ] = None
+    prefix: Annotated[str, typer.Option(help="What a map has before its mask's name.")] = ""
+    suffix: Annotated[str, typer.Option(help="What a map has behind its mask's name.")] = ""
+    group_by: Annotated[
+        GroupBy | None,
+        typer.Option(help="Sub-folders: folder, means of each and their mean; set, a row each."),
+    ] = None
+
+
 def score_command(
     *,
     folders: Annotated[list[Path], typer.Argument(help="Folders of maps, one a method.")],
@@ -51,13 +68,14 @@ def score_command(
     test_set: Annotated[
         str | None, typer.Option("--test-set", help="Test set of the task, such as camo/test.")
     ] = None,
-    protocol: options.ProtocolName = None,
+    protocol: options.ScoreProtocol = None,
     name: Annotated[
         list[str] | None, typer.Option(help="Method's name, once a folder; else the folder's.")
     ] = None,
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Score what is there; tables show how much.")
     ] = False,
+    matching: Names,
     extras: ScoreExtras,
     extra: Annotated[
         list[str] | None, typer.Option(help="Extra metrics, with commas, such as hd95.")
@@ -84,6 +102,7 @@ def score_command(
         force=force,
         jobs=jobs,
         extra=[key for text in extra or () for key in text.split(",") if key],
+        **vars(matching),
         **vars(data),
     )
     try:
@@ -97,7 +116,7 @@ def score_command(
 # What `score` prints: scores of all folders side by side, and the order under other protocols.
 
 
-def show_map_scores(records: Sequence[Record], console: Console) -> None:
+def show_map_scores(records: Sequence[Record], protocol: Protocol, console: Console) -> None:
     """Print a table for each test set: a row for each metric, a column for each method."""
     from rich.markup import escape
     from rich.table import Table
@@ -106,7 +125,6 @@ def show_map_scores(records: Sequence[Record], console: Console) -> None:
 
     for test in dict.fromkeys(test for record in records for test in record.scores):
         having = [record for record in records if test in record.scores]
-        protocol = get_protocol(having[0].protocol.name)
         _say(console, f"{test}, protocol {protocol.label}")
         table = Table("metric")
         for record in having:
@@ -157,6 +175,24 @@ def show_lines(test: str, lines: Sequence[VariantScores], console: Console) -> N
         _say(console, sentence)
 
 
+def show_empty(test: str, lines: Sequence[EmptyLine], console: Console) -> None:
+    """Print metrics by each convention for empty masks, then whether the ranking turns."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from lpmoe_bench.scoring.robustness import empty_sentences
+
+    _say(console, f"{test}, empty masks by each convention")
+    table = Table("metric", "convention")
+    for method in lines[0].values:
+        table.add_column(escape(method), justify="right")
+    for line in lines:
+        table.add_row(line.metric, line.convention, *(f"{v:.4f}" for v in line.values.values()))
+    console.print(table)
+    for sentence in empty_sentences(lines):
+        _say(console, sentence)
+
+
 def _say(console: Console, text: str) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
@@ -180,7 +216,7 @@ def _score(request: ScoreRequest, extras: ScoreExtras, out: options.Output) -> N
     shown: dict[str, Any] = {"records": [record.model_dump(mode="json") for record in records]}
     # Before pictures and curves, which take longer and may find the disk full.
     if console is not None:
-        show_map_scores(records, console)
+        show_map_scores(records, plan.protocol, console)
     if extras.vary:
         shown["vary"] = _vary(plan, outcome, variants, console)
     # Each folder of maps with its run's folder, once for each test set that it has maps of.
@@ -191,6 +227,8 @@ def _score(request: ScoreRequest, extras: ScoreExtras, out: options.Output) -> N
     ]
     # Without a console, because machines read, nothing is said.
     say: Say = (lambda text: None) if console is None else partial(_say, console)
+    if plan.by_folder:
+        shown["groups"] = [_groups(plan, *pair, say) for pair in pairs]
     if extras.worst:
         shown["worst"] = [_worst(plan, *pair, extras.worst, say) for pair in pairs]
     if extras.verify:
@@ -234,7 +272,35 @@ def _vary(
             show_lines(test, lines, console)
         turns = robustness.turn_sentences(lines)
         shown[test] = {"lines": [line.as_json() for line in lines], "turns": turns}
+        if empty := robustness.compare_empty(every, results):
+            shown[test]["empty_masks"] = [line._asdict() for line in empty]
+            shown[test]["empty_turns"] = robustness.empty_sentences(empty)
+            if console is not None:
+                show_empty(test, empty, console)
     return shown
+
+
+def _groups(plan: ScorePlan, folder: MapFolder, place: Path, test: str, say: Say) -> dict[str, Any]:
+    """Write and print the means of the sub-folders of a test set."""
+    from lpmoe_bench.scoring import views
+
+    keys = [*plan.protocol.metrics, *plan.extra]
+    found = views.folder_means(views.rows_of(place, test), keys)
+    path = place / f"{test.replace('/', '-')}-{views.GROUPS}"
+    views.write_folder_means(found, path)
+    shown = [key for key in plan.protocol.headline if key in found.mean] or list(found.mean)
+
+    def line(values: Mapping[str, float | None]) -> str:
+        cells = (f"{k} {v:.4f}" for k in shown if (v := values[k]) is not None)
+        return "  ".join(cells) or "no image counts"
+
+    say(f"{folder.title}, {test}: means of {len(found.means)} folders, in full in {path}")
+    for name, values in list(found.means.items())[:FOLDERS_SHOWN]:
+        say(f"  {name or '.'} ({found.images[name]} images): {line(values)}")
+    if len(found.means) > FOLDERS_SHOWN:
+        say(f"  and {len(found.means) - FOLDERS_SHOWN} more")
+    say(f"  mean of folders: {line(found.mean)}")
+    return {"method": folder.title, "test_set": test, **found._asdict(), "file": str(path)}
 
 
 def _worst(

@@ -116,7 +116,7 @@ def _mask_pixels(path: Path, variable: str = "") -> np.ndarray:
     """Return the values of a mask file as they are, of at most three channels."""
     if path.suffix.lower() in ANNOTATIONS:
         return read_array(path, variable)
-    return _turned(path, read_file(path))
+    return as_turned(path, read_file(path))
 
 
 def _inspect_pixels(
@@ -197,8 +197,11 @@ def decode(path: Path, data: bytes, flags: int) -> np.ndarray:
     return pixels
 
 
-def _turned(path: Path, data: bytes) -> np.ndarray:
-    """Return the pixels of a mask's bytes as they are, but turned as EXIF says."""
+def as_turned(path: Path, data: bytes) -> np.ndarray:
+    """Return the pixels of the bytes of a mask or map as they are, but turned as EXIF says.
+
+    Raises DataError, also for a file that is transparent and turned.
+    """
     pixels = decode(path, data, cv2.IMREAD_UNCHANGED)
     if data.startswith(TIFF) or not any(mark in data for mark in EXIF):
         return pixels  # TIFF is turned already
@@ -259,7 +262,7 @@ def _one_channel(path: Path, pixels: np.ndarray) -> tuple[np.ndarray, bool]:
     low, high = pixels.min(axis=2), pixels.max(axis=2)
     if int((high - low).max()) <= GREY_TOLERANCE:
         return high, False
-    code = _colour_codes(pixels)
+    code = colour_codes(pixels)
     colours = np.unique(code)
     if len(colours) != 2:
         raise DataError(
@@ -270,65 +273,9 @@ def _one_channel(path: Path, pixels: np.ndarray) -> tuple[np.ndarray, bool]:
     return (code == colours[int(np.argmax(sums))]).astype(np.uint8) * 255, True
 
 
-def _colour_codes(pixels: np.ndarray) -> np.ndarray:
+def colour_codes(pixels: np.ndarray) -> np.ndarray:
     """Return one number for each colour, (h, w): numbers are compared faster than triples."""
     return pixels.astype(np.uint32) @ np.array([1, 256, 65536], np.uint32)
-
-
-# A file that holds anybody's map, read as 8 bits, with what is unusual about the file.
-
-
-def inspect_map(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return a map as uint8 (h, w) on 0..255, and what was unusual about its file.
-
-    "16 bits" and "floats" are rounded to 8 bits, half up; of "three channels" that are equal one
-    is kept; a map "in two colours" is 255 where it has the lighter one, other "colours" become
-    their luminance; "transparent" parts are shown over black; "jpeg" values are not those that were
-    saved. Raises DataError for unreadable files and for values whose range nobody can tell.
-    """
-    data = read_file(path)
-    pixels = decode(path, data, cv2.IMREAD_UNCHANGED)
-    kinds = ["jpeg"] if data.startswith(JPEG) else []
-    if pixels.dtype == np.uint16:
-        kinds.append("16 bits")
-        if 0 < int(pixels.max()) <= 255:
-            raise DataError(
-                f"map {path} has 16 bits but no value above 255, so that it may mean 8 or 16; "
-                f"save it with 8 bits, or with 65535 for 1"
-            )
-        pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 / 255 = 257
-    elif pixels.dtype in (np.float32, np.float64):
-        kinds.append("floats")
-        if not (pixels.min() >= 0 and pixels.max() <= 1):  # false for NaN as well
-            raise DataError(
-                f"map {path} holds floats outside of 0 to 1, or NaN; save probabilities"
-            )
-        pixels = (pixels * 255 + 0.5).astype(np.uint8)
-    elif pixels.dtype != np.uint8:
-        raise DataError(f"map {path} holds {pixels.dtype} values; save it with 8 bits, 0 to 255")
-    if pixels.ndim == 3:
-        pixels, kind = _map_channel(pixels)
-        kinds += kind
-    return np.ascontiguousarray(pixels), tuple(kinds)
-
-
-def _map_channel(pixels: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """Reduce (h, w, 3) or, with an alpha channel, (h, w, 4) to (h, w)."""
-    kinds = []
-    if pixels.shape[2] == 4:
-        if int(pixels[..., 3].min()) < 255:
-            kinds.append("transparent")
-        pixels = over_black(pixels)
-    low, high = pixels.min(axis=2), pixels.max(axis=2)
-    if np.array_equal(low, high):
-        return high, [*kinds, "three channels"]
-    grey = cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_BGR2GRAY)
-    if int((high - low).max()) <= GREY_TOLERANCE:  # colour noise of JPEG
-        return grey, [*kinds, "three channels"]
-    # A map painted in two colours is a binary one: luminance would make grey levels of the paint.
-    if len(np.unique(_colour_codes(pixels))) == 2 and (darker := int(grey.min())) < int(grey.max()):
-        return (grey > darker).astype(np.uint8) * 255, [*kinds, "in two colours"]
-    return grey, [*kinds, "colours"]
 
 
 # Pictures of predictions: image, mask and every method's map side by side; overlays.

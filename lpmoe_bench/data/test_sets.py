@@ -167,19 +167,19 @@ def task_sets(
     return sets, [name for name in references if name not in labels]
 
 
-def folder_set(masks: Path, images: Path | None, cache: Path) -> TestSet:
+def folder_set(masks: Path, images: Path | None, cache: Path, name: str = "test") -> TestSet:
     """Return a folder of masks as a test set; raises DataError.
 
-    With their images it is the same test set as that of a run on these two folders, own/test.
+    With their images it is the same test set as that of a run on these two folders, own/NAME.
     """
     if images is not None:
-        return own_set(images, masks, "test", cache)
+        return own_set(images, masks, name, cache)
     files, place = find_masks(masks), divide_place(masks)[0].resolve()
     note = "masks of a folder, without their images"
     return TestSet(Split(place.parent.name, place.name, (), files_digest(files), note), files, {})
 
 
-def find_files(folder: Path) -> dict[str, Path]:
+def find_files(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> dict[str, Path]:
     """Return the image files below a folder by their path in it, less the suffix.
 
     Hidden files and folders are ignored, linked ones followed. Raises DataError for a folder that
@@ -187,11 +187,11 @@ def find_files(folder: Path) -> dict[str, Path]:
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder; name one that holds image files")
-    found = named_files(folder, SUFFIXES)
+    found = named_files(folder, suffixes)
     doubles = [f"{files[0].name} and {o.name}" for files in found.values() for o in files[1:]]
     refuse_two_files(folder, doubles)
     if not found:
-        raise DataError(f"folder {folder} holds no image files ({', '.join(SUFFIXES)})")
+        raise DataError(f"folder {folder} holds no image files ({', '.join(suffixes)})")
     return {name: files[0] for name, files in found.items()}
 
 

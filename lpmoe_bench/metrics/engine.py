@@ -1,20 +1,35 @@
 """Scores of one pair under a protocol: what validation, evaluation and tests call."""
 
+from __future__ import annotations
+
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.metrics.extra import extra_scores
 from lpmoe_bench.metrics.facts import get_metric
-from lpmoe_bench.metrics.formulas import EPS, Counts, Quadrant, alignment, structure, sum_counts
+from lpmoe_bench.metrics.formulas import (
+    EPS,
+    Counts,
+    Quadrant,
+    alignment,
+    stretch,
+    structure,
+    sum_counts,
+)
 from lpmoe_bench.metrics.maps import ByteMap, FloatMap, PreparedMask
 from lpmoe_bench.metrics.protocols import COD, DEFAULT, Mode, Protocol, mode_of
 
+if TYPE_CHECKING:
+    from lpmoe_bench.metrics.surfaces import Surface
+
 # Measured: every score of one map, each worked out when it is first asked for.
+
+MAP_TYPES = (np.uint8, np.uint16, np.float32, np.float64)
 
 
 class Measured:
@@ -201,7 +216,8 @@ def score_pair(
     """Score a map against a mask in every metric of the protocol.
 
     Args:
-        pred: the map, uint8 (h, w) on 0 to 255, of the mask's size.
+        pred: the map (h, w) of the mask's size: uint8 on 0 to 255, uint16 on 0 to 65535, or float32
+            or float64 in [0, 1]. Each is scored in its own precision.
         mask: uint8 (h, w) on 0 to 255, or prepared, which is best where several maps share it.
         protocol: the rules.
         mode: by default the one that the protocol's thresholds ask for.
@@ -218,6 +234,9 @@ def score_pair(
     pair = _measure(pred, mask, protocol, mode or mode_of(protocol))
     formulas = {key: get_metric(key).of_pair for key in protocol.metrics}
     values = {key: formula(pair, protocol) for key, formula in formulas.items() if formula}
+    values |= {key: np.array(value) for key, value in values.items() if isinstance(value, list)}
+    if not pair.mask.foreground and protocol.empty_masks in ("zero", "one"):
+        values |= _by_convention(pair, values, protocol.empty_masks == "one")
     # A flag on what the protocol does not print would only puzzle.
     structured = "s_measure" in values
     aligned = any(key.startswith("e_") for key in values)
@@ -235,7 +254,13 @@ def score_pair(
     ]
     extras = {}
     if extra and protocol.counts_mask(pair.mask.foreground):
-        extras = extra_scores(extra, pair.map.normalised, pair.mask.pixels.view(np.bool_), image)
+        extras = extra_scores(
+            extra,
+            lambda: pair.map.normalised,
+            pair.mask.pixels.view(np.bool_),
+            image,
+            lambda: (_surface_of(pair.map.called(0.5)), pair.mask.surface),
+        )
     return PairScores(
         values,
         pair.mask.foreground / pair.mask.size,
@@ -246,6 +271,36 @@ def score_pair(
     )
 
 
+def _surface_of(called: np.ndarray) -> Surface:
+    from lpmoe_bench.metrics.surfaces import Surface
+
+    return Surface(called)
+
+
+def _by_convention(
+    pair: Measured, values: Mapping[str, float | np.ndarray], one: bool
+) -> dict[str, float | np.ndarray]:
+    """Return what overlaps of an image without an object count: 0, or 1 of an empty map."""
+
+    def empty(counts: Counts) -> Any:
+        return (np.asarray(counts.tp + counts.fp) == 0).astype(np.float64) * one
+
+    found: dict[str, float | np.ndarray] = {}
+    for key in values:
+        if key == "ber":  # half of it is the recall, which counts as any ratio does
+            found[key] = 1 - 0.5 * (float(empty(pair.binary)) + pair.binary.specificity)
+        elif key in ("iou_classes", "dice_classes"):  # the background's half stays
+            found[key] = float(values[key]) + 0.5 * float(empty(pair.binary))
+        elif get_metric(key).by_convention:
+            if np.ndim(values[key]):
+                found[key] = np.broadcast_to(empty(pair.curve), np.shape(values[key]))
+            elif key.endswith(("_mean", "_mean256")):
+                found[key] = float(empty(pair.curve).mean())
+            else:
+                found[key] = float(empty(pair.adaptive if "adaptive" in key else pair.binary))
+    return found
+
+
 def quick_score(
     metric: str, pred: np.ndarray, mask: np.ndarray | PreparedMask, protocol: Protocol = COD
 ) -> float:
@@ -253,7 +308,7 @@ def quick_score(
 
     Args:
         metric: a metric that an image has.
-        pred: the map, uint8 (h, w) on 0 to 255.
+        pred: the map (h, w), as for `score_pair`.
         mask: uint8 (h, w) on 0 to 255, or prepared.
         protocol: the rules.
 
@@ -278,17 +333,37 @@ def _measure(
         mask = prepare_mask(mask, protocol)
     assert mask.threshold == protocol.mask_threshold, "the mask was prepared for another protocol"
     check_pair(pred, mask.pixels)
-    return Measured(pred, mask, protocol.normalisation, mode, protocol.binary_threshold)
+    normalisation = protocol.normalisation
+    if pred.dtype != np.uint8:
+        pred, normalisation = _wide_values(pred, normalisation), "none"
+    return Measured(pred, mask, normalisation, mode, protocol.binary_threshold)
+
+
+def _wide_values(pred: np.ndarray, normalisation: str) -> np.ndarray:
+    """Return a map of 16 bits or of floats, (h, w), as normalised float64; raises DataError."""
+    values, full = pred.astype(np.float64), 65535 if pred.dtype == np.uint16 else 1
+    low, high = values.min(), values.max()
+    if not (low >= 0 and high <= full):  # false for NaN as well
+        raise DataError("map holds floats outside of 0 to 1, or NaN; save probabilities")
+    if normalisation == "none" or low == high:
+        return values / full
+    # The reference divides whatever it gets by 255 and then stretches it. That cancels out but for
+    # rounding, which decides on which side of a threshold a value lies.
+    values /= 255
+    return stretch(values, values.min(), values.max())
 
 
 def check_pair(pred: np.ndarray, mask: np.ndarray) -> None:
-    """Raise DataError unless map and mask are both uint8 of one shape (h, w)."""
+    """Raise DataError unless map and mask have one shape (h, w) and types that are scored."""
     if pred.ndim != 2 or pred.shape != mask.shape or not pred.size:
         raise DataError(
             f"map is {pred.shape} and mask is {mask.shape}; both must be (h, w) of the same size"
         )
-    if pred.dtype != np.uint8 or mask.dtype != np.uint8:
-        raise DataError(f"map is {pred.dtype} and mask is {mask.dtype}; both must be uint8, 0..255")
+    if pred.dtype not in MAP_TYPES or mask.dtype != np.uint8:
+        raise DataError(
+            f"map is {pred.dtype} and mask is {mask.dtype}; a mask must be uint8, 0..255, a map "
+            f"too, or uint16, 0..65535, or float, 0..1"
+        )
 
 
 # Scores that a data set has but its images have not: of counts and curves of all images.

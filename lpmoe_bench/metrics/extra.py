@@ -18,6 +18,8 @@ from lpmoe_bench.metrics.facts import METRICS, Metric
 if TYPE_CHECKING:
     import numpy as np
 
+    from lpmoe_bench.metrics.surfaces import Surface
+
 Score = float | None
 # Of the normalised map, float (h, w), the mask, bool (h, w), and the RGB image if there is one.
 Compute = Callable[[Any, Any, Any], Score | dict[str, Score]]
@@ -31,7 +33,8 @@ class Extra(Metric):
     no value; they are left out of the mean and counted. cost: CPU time of an image, in that of
     PySODMetrics' weighted F-measure. needs_image: whether it looks at the RGB image. compute: what
     returns its value, None for none; metrics that share the work share a function, which returns
-    the values of all of them by key.
+    the values of all of them by key. of_surfaces: in its place, what takes the called object, the
+    map above 0.5, and the mask's as `surfaces.Surface` and returns values by key.
     """
 
     source: str = ""
@@ -40,18 +43,24 @@ class Extra(Metric):
     cost: str = ""
     needs_image: bool = False
     compute: Compute | None = None
+    of_surfaces: Callable[[Any, Any], dict[str, Score]] | None = None
 
 
 def extra_scores(
-    keys: Sequence[str], prediction: np.ndarray, mask: np.ndarray, image: np.ndarray | None = None
+    keys: Sequence[str],
+    prediction: np.ndarray | Callable[[], np.ndarray],
+    mask: np.ndarray,
+    image: np.ndarray | None = None,
+    surfaces: Callable[[], tuple[Surface, Surface]] | None = None,
 ) -> dict[str, Score]:
     """Return extra metrics of one image, None where it has no value (see `Extra.undefined`).
 
     Args:
         keys: of `EXTRA`.
-        prediction: the protocol's normalised map, float (h, w) in [0, 1].
+        prediction: the protocol's normalised map, float (h, w) in [0, 1], or what returns it.
         mask: bool (h, w).
         image: RGB uint8 (h, w, 3), for those that need it.
+        surfaces: returns the surfaces of the map above 0.5 and of the mask, which maps may share.
 
     Raises:
         UsageError: for an unknown key, or where the image is needed and missing.
@@ -64,16 +73,28 @@ def extra_scores(
             )
     if image is not None and image.shape != (*mask.shape, 3):
         raise DataError(f"image is {image.shape} and mask is {mask.shape}; sizes must be equal")
-    done: dict[Compute, Score | dict[str, Score]] = {}  # what several keys share is computed once
+    # What several keys share is computed once; the map's floats, eight times its bytes, only for
+    # those that look at them.
+    done: dict[Callable[..., Any], Score | dict[str, Score]] = {}
     found: dict[str, Score] = {}
+    floats = cache(prediction if callable(prediction) else lambda: prediction)
+    both = cache(surfaces or (lambda: _surfaces(floats(), mask)))
     for key in keys:
-        compute = EXTRA[key].compute
-        assert compute is not None
-        if compute not in done:
-            done[compute] = compute(prediction, mask, image)
-        value = done[compute]
+        compute, of_surfaces = EXTRA[key].compute, EXTRA[key].of_surfaces
+        function = of_surfaces or compute
+        assert function is not None
+        if function not in done:
+            given = both() if of_surfaces else (floats(), mask, image)
+            done[function] = function(*given)
+        value = done[function]
         found[key] = value[key] if isinstance(value, dict) else value
     return found
+
+
+def _surfaces(prediction: np.ndarray, mask: np.ndarray) -> tuple[Surface, Surface]:
+    from lpmoe_bench.metrics.surfaces import Surface
+
+    return Surface(prediction > 0.5), Surface(mask)
 
 
 # Boundary IoU and Hausdorff distance: how well the outline of a map follows the mask's.
@@ -108,16 +129,33 @@ def hausdorff95(called: np.ndarray, mask: np.ndarray) -> float | None:
     From each outline to the other, both ways pooled, as in MedPy. None for an empty mask; the
     image's diagonal where only the map is empty.
     """
-    import numpy as np
-    from scipy.ndimage import binary_erosion, distance_transform_edt
+    from lpmoe_bench.metrics.surfaces import Surface, surface_scores
 
-    if not mask.any():
-        return None
-    if not called.any():
-        return float(np.hypot(*mask.shape))
-    lines = [part & ~np.asarray(binary_erosion(part), bool) for part in (called, mask)]
-    away = [np.asarray(distance_transform_edt(~line)) for line in lines]
-    return float(np.percentile(np.concatenate([away[1][lines[0]], away[0][lines[1]]]), 95))
+    return surface_scores(Surface(called), Surface(mask))["hd95"]
+
+
+def _of_surfaces(called: Any, mask: Any) -> dict[str, Score]:
+    from lpmoe_bench.metrics.surfaces import surface_scores
+
+    return surface_scores(called, mask)
+
+
+def _of_contours(called: Any, mask: Any) -> dict[str, Score]:
+    from lpmoe_bench.metrics.surfaces import contour_scores
+
+    return contour_scores(called, mask)
+
+
+def _of_skeletons(called: Any, mask: Any) -> dict[str, Score]:
+    from lpmoe_bench.metrics.surfaces import centreline_dice
+
+    return centreline_dice(called, mask)
+
+
+def _of_all_thresholds(p: np.ndarray, g: np.ndarray, _: Any) -> dict[str, Score]:
+    from lpmoe_bench.metrics.surfaces import areas_below
+
+    return areas_below(p, g)
 
 
 # Extra metrics that PySODMetrics computes, kept from its overflows, NaN and crashes.
@@ -256,6 +294,31 @@ def _multiscale(name: str, label: str, at: str, cost: str) -> Extra:
     )
 
 
+def _distance(key: str, label: str, text: str, source: str, of: Any) -> Extra:
+    return Extra(
+        *(key, label, label, False, f"{text}, in pixels of the mask"),
+        unit="px",
+        decimals=2,
+        source=source,
+        hazard="in pixels, so that it depends on the resolution; a map without any object counts "
+        "as the image's diagonal",
+        undefined="an empty mask",
+        cost="0.05 to 0.2",
+        of_surfaces=of,
+    )
+
+
+def _overlap_of_lines(key: str, label: str, text: str, source: str, hazard: str, of: Any) -> Extra:
+    return Extra(
+        *(key, label, label, True, text),
+        source=source,
+        hazard=hazard,
+        undefined="an empty mask; a map without any object counts 0",
+        cost="0.05 to 0.2" if key != "cldice" else "0.5 to 1",
+        of_surfaces=of,
+    )
+
+
 _ALL = (
     Extra(
         "boundary_iou",
@@ -280,12 +343,105 @@ _ALL = (
         "ways together, in pixels of the mask",
         unit="px",
         decimals=2,
-        source="as MedPy computes it; MONAI takes the larger of the two ways instead",
+        source="as MedPy computes it; MONAI takes the larger of the two ways, hd95_monai",
         hazard="in pixels, so that it depends on the resolution; a map without any object counts "
         "as the image's diagonal, so that leaving objects out never helps",
         undefined="an empty mask",
-        cost="0.6 to 0.9",
-        compute=lambda p, g, _: hausdorff95(p > 0.5, g),
+        cost="0.05 to 0.1",
+        of_surfaces=_of_surfaces,
+    ),
+    _distance(
+        "hd95_monai",
+        "HD95 max@.5 (px)",
+        "95th percentile of the distances from each outline to the other, the larger of the two "
+        "ways, map above 0.5",
+        "as MONAI computes it",
+        _of_surfaces,
+    ),
+    _distance(
+        "hd95_deepmind",
+        "HD95 contour@.5 (px)",
+        "95th percentile, by length of contour, of the distances from each contour to the other, "
+        "the larger of the two ways, map above 0.5",
+        "as DeepMind's surface-distance computes it, on the corners between pixels",
+        _of_contours,
+    ),
+    _distance(
+        "hd100",
+        "HD@.5 (px)",
+        "largest distance from one outline to the other, map above 0.5",
+        "as MedPy and MONAI compute it",
+        _of_surfaces,
+    ),
+    _distance(
+        "assd",
+        "ASSD@.5 (px)",
+        "average symmetric surface distance: mean of the distances from each outline to the "
+        "other, both ways together, map above 0.5",
+        "as MedPy 0.5 and MONAI compute it; MedPy 0.4 takes the mean of the two ways' means",
+        _of_surfaces,
+    ),
+    _overlap_of_lines(
+        "nsd",
+        "NSD@.5",
+        "normalised surface distance: share of both outlines' pixels that lie within 2 pixels of "
+        "the other outline, map above 0.5",
+        "Nikolov et al., 2018, as MONAI computes it",
+        "2 pixels are more of a small image than of a large one",
+        _of_surfaces,
+    ),
+    _overlap_of_lines(
+        "nsd_deepmind",
+        "NSD contour@.5",
+        "surface Dice: share of both contours' length that lies within 2 pixels of the other "
+        "contour, map above 0.5",
+        "Nikolov et al., 2018, as DeepMind's surface-distance computes it",
+        "2 pixels are more of a small image than of a large one",
+        _of_contours,
+    ),
+    _overlap_of_lines(
+        "boundary_f",
+        "Boundary F@.5",
+        "F-measure, beta^2 1, of outline pixels that lie within 0.75% of the diagonal of the other "
+        "outline, map above 0.5",
+        "Csurka et al., BMVC 2013, with the limit of MATLAB's bfscore",
+        "the limit grows with the image; DAVIS takes 0.8% and matches thinned boundaries instead",
+        _of_surfaces,
+    ),
+    _overlap_of_lines(
+        "cldice",
+        "clDice@.5",
+        "centreline Dice: harmonic mean of the shares of each object's skeleton that lie in the "
+        "other object, map above 0.5",
+        "Shit et al., CVPR 2021, with the skeleton of scikit-image",
+        "a skeleton turns on single pixels of the outline; for tubes, not for compact objects",
+        _of_skeletons,
+    ),
+    Extra(
+        "auc",
+        "AUC",
+        "AUC",
+        True,
+        "area below the ROC curve of an image, over all values of its map",
+        source="as scikit-learn's roc_auc_score, image by image; papers on vessels often pool the "
+        "pixels of all images instead",
+        hazard="a large easy background raises it, whatever becomes of the object",
+        undefined="an empty or a full mask",
+        cost="0.5 to 1",
+        compute=_of_all_thresholds,
+    ),
+    Extra(
+        "ap",
+        "AP",
+        "AP",
+        True,
+        "average precision of an image, over all values of its map: precision times the gain of "
+        "recall, summed",
+        source="as scikit-learn's average_precision_score, image by image",
+        hazard="other codes interpolate precision, or stop at 256 thresholds",
+        undefined="an empty mask",
+        cost="0.5 to 1",
+        compute=_of_all_thresholds,
     ),
     _multiscale("binary", "bin", "map above 0.5", "0.9 to 1.1"),
     _multiscale("adaptive", "adp", "map at least twice its mean", "0.9 to 1.1"),
@@ -362,7 +518,12 @@ _AMBIGUOUS = {
     "sif": "si_f_mean si_f_adaptive",
     "cm": "context_measure camouflage_context_measure",
     "biou": "boundary_iou",
-    "hd": "hd95",
+    "hd": "hd95 hd95_monai hd95_deepmind hd100",
+    "hausdorff": "hd95 hd95_monai hd95_deepmind hd100",
+    "asd": "assd",
+    "surfacedice": "nsd nsd_deepmind",
+    "bf": "boundary_f",
+    "bfscore": "boundary_f",
 }
 
 
@@ -374,6 +535,16 @@ def get_extra(key: str) -> Extra:
         names = " or ".join(names.split())
         raise UsageError(f"extra metric '{key}' is not a key; say {names}")
     raise UsageError.unknown("extra metric", key, EXTRA)
+
+
+def extra_key(key: str) -> str:
+    """Return the key of a metric that is asked for besides a protocol's; raises UsageError."""
+    return key if key in METRICS else get_extra(key).key
+
+
+def needs_image(keys: Sequence[str]) -> bool:
+    """Whether one of these metrics looks at the RGB image."""
+    return any(EXTRA[key].needs_image for key in keys if key in EXTRA)
 
 
 def known_metrics() -> dict[str, Metric]:

@@ -12,6 +12,9 @@ from typing import Any, NamedTuple
 
 from lpmoe_bench.errors import UsageError
 
+# What begins so rests on overlap alone: with neither object nor map it is 0 over 0.
+BY_CONVENTION = ("f_", "weighted_f", "dice", "iou", "recall", "precision", "ber")
+
 
 class Margin(NamedTuple):
     """Up to which difference two scores are called equal: in units of the score, or if `relative`
@@ -75,6 +78,11 @@ class Metric:
         return self.own_margin or (Margin(0.005) if self.higher_is_better else Margin(0.05, True))
 
     @property
+    def by_convention(self) -> bool:
+        """Whether a protocol says what it counts where neither mask nor map has an object."""
+        return self.key.startswith(BY_CONVENTION) and not (self.of_counts or "class" in self.key)
+
+    @property
     def arrow(self) -> str:
         """Return which way is better, as heads of tables show it."""
         return "↑" if self.higher_is_better else "↓"
@@ -136,6 +144,21 @@ def _best_f(curves: Any, protocol: Any) -> float:
     return float(f_measure(precision, recall, protocol.f_beta2).max())
 
 
+def _best_counts(pair: Any, _: Any) -> Any:
+    """Return tp, fp and fn at an image's own best threshold, for each of the 256 levels."""
+    curve = pair.curve
+    best = int(curve.dice.argmax())
+    return [[float(one[best])] * 256 for one in (curve.tp, curve.fp, curve.fn)]
+
+
+def _f1_of_counts(curves: Any, _: Any) -> float:
+    tp, fp, fn = curves
+    called = 2 * tp + fp + fn
+    return float((2 * tp[called > 0] / called[called > 0]).max(initial=0.0))
+
+
+_CLASSES = "of object and background, their mean"
+
 _ALL = (
     Metric(
         "s_measure",
@@ -195,6 +218,11 @@ _ALL = (
     _at_half("accuracy", "Acc", True, "share of pixels that are right at 0.5, per image"),
     _at_half("recall", "Recall", True, "tp / (tp + fn) at 0.5, per image"),
     _at_half("specificity", "Spec", True, "tn / (tn + fp) at 0.5, per image"),
+    _at_half("precision", "Precision", True, "tp / (tp + fp) at 0.5, per image"),
+    _at_half("mcc", "MCC", True, "Matthews' correlation coefficient at 0.5, per image"),
+    _at_half("kappa", "Kappa", True, "Cohen's kappa of map and mask at 0.5, per image"),
+    _at_half("iou_classes", "IoU 2 classes", True, f"IoU {_CLASSES} at 0.5, per image"),
+    _at_half("dice_classes", "Dice 2 classes", True, f"Dice {_CLASSES} at 0.5, per image"),
     _mean256("dice", "Dice"),
     _mean256("iou", "IoU"),
     Metric(
@@ -216,6 +244,37 @@ _ALL = (
         per_image=False,
         of_curves=_best_f,
     ),
+    Metric(
+        "ods",
+        "ODS",
+        "ODS",
+        True,
+        "F-measure, beta^2 1, of the pixels of all images together, at the one of the 256 levels "
+        "that is best for the data set; pixels match in place, without a tolerance",
+        lambda pair, _: [pair.curve.tp, pair.curve.fp, pair.curve.fn],
+        per_image=False,
+        of_curves=_f1_of_counts,
+    ),
+    Metric(
+        "ois",
+        "OIS",
+        "OIS",
+        True,
+        "F-measure, beta^2 1, of each image at the level that is best for it, mean over images, as "
+        "papers on cracks have it",
+        lambda pair, _: float(pair.curve.dice.max()),
+    ),
+    Metric(
+        "ois_counts",
+        "OIS/set",
+        "OIS/set",
+        True,
+        "F-measure, beta^2 1, of the pixels of all images together, each at the level that is best "
+        "for it, as BSDS has it but without a tolerance of place",
+        _best_counts,
+        per_image=False,
+        of_curves=_f1_of_counts,
+    ),
     # Of all pixels together, not a mean over images: a large object counts more than a small one.
     _of_data_set("ber", "BER", False, "balanced error rate", lambda c: c.ber),
     _of_data_set(
@@ -231,13 +290,17 @@ _ALL = (
     _of_data_set("accuracy", "Acc", True, "share of pixels that are right", lambda c: c.accuracy),
     _of_data_set("iou", "IoU", True, "tp / (tp + fp + fn)", lambda c: c.iou),
     _of_data_set("dice", "Dice", True, "2 tp / (2 tp + fp + fn)", lambda c: c.dice),
+    _of_data_set("iou_classes", "IoU 2 classes", True, f"IoU {_CLASSES}", lambda c: c.iou_classes),
+    _of_data_set(
+        "dice_classes", "Dice 2 classes", True, f"Dice {_CLASSES}", lambda c: c.dice_classes
+    ),
 )
 METRICS = {metric.key: metric for metric in _ALL}
 OF_COUNTS = {key: metric.of_counts for key, metric in METRICS.items() if metric.of_counts}
 _E = "e_mean e_max e_adaptive"
 _F = "f_mean f_max f_adaptive f_mean_pr weighted_f"
-_DICE = "dice dice_mean256 dice_max dice_dataset"
-_IOU = "iou iou_mean256 iou_dataset iou_from65"
+_DICE = "dice dice_mean256 dice_max dice_dataset dice_classes dice_classes_dataset"
+_IOU = "iou iou_mean256 iou_dataset iou_from65 iou_classes iou_classes_dataset"
 # What papers write, by the letters alone; `dice`, `iou` and `ber` as such are keys.
 _AMBIGUOUS = {
     **dict.fromkeys(("e", "em", "ephi", "emeasure"), _E),

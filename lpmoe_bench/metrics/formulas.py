@@ -56,6 +56,30 @@ class Counts(NamedTuple):
         """Balanced error rate, as a fraction."""
         return 1 - 0.5 * (self.recall + self.specificity)
 
+    @property
+    def iou_classes(self) -> Any:
+        """Mean IoU of object and background."""
+        return 0.5 * (self.iou + _ratio(self.tn, self.tn + self.fp + self.fn))
+
+    @property
+    def dice_classes(self) -> Any:
+        """Mean Dice of object and background."""
+        return 0.5 * (self.dice + _ratio(2 * self.tn, 2 * self.tn + self.fp + self.fn))
+
+    @property
+    def mcc(self) -> float:
+        """Matthews' correlation of single counts."""
+        tp, fp, fn, tn = map(int, self)  # whose products leave 64 bits
+        whole = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
+        return (tp * tn - fp * fn) / math.sqrt(whole) if whole else 0.0
+
+    @property
+    def kappa(self) -> float:
+        """Cohen's kappa of single counts."""
+        tp, fp, fn, tn = map(int, self)
+        whole = (tp + fp) * (fp + tn) + (tp + fn) * (fn + tn)
+        return 2 * (tp * tn - fn * fp) / whole if whole else 0.0
+
     def f(self, beta2: float) -> Any:
         """F-measure; beta2 is the square of beta, the weight of recall."""
         return f_measure(self.precision, self.recall, beta2)

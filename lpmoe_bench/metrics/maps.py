@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.metrics import formulas
+
+if TYPE_CHECKING:
+    from lpmoe_bench.metrics.surfaces import Surface
 
 # PreparedMask: what the scores need to know of a mask, worked out once for all maps.
 
@@ -108,6 +111,13 @@ class PreparedMask:
         return Surroundings(weights, near, nearest, box)
 
     @cached_property
+    def surface(self) -> Surface:
+        """Outline and skeleton of the object, which all maps share."""
+        from lpmoe_bench.metrics.surfaces import Surface
+
+        return Surface(self.pixels)
+
+    @cached_property
     def weight_sum(self) -> float:
         """Sum of the weights, in their fixed-point unit."""
         return float(self.surroundings.weights.sum(dtype=np.uint64))
@@ -146,6 +156,10 @@ class ByteMap:
     def normalised(self) -> np.ndarray:
         """The map's pixels in [0, 1], (h, w)."""
         return self.values[self.pred]
+
+    def called(self, threshold: float) -> np.ndarray:
+        """Return the pixels strictly above a threshold, bool (h, w)."""
+        return (self.values > threshold)[self.pred]
 
     @cached_property
     def sums(self) -> np.ndarray:
@@ -255,6 +269,9 @@ class FloatMap:
     @property
     def normalised(self) -> np.ndarray:
         return self.values
+
+    def called(self, threshold: float) -> np.ndarray:
+        return self.values > threshold
 
     @cached_property
     def sums(self) -> np.ndarray:

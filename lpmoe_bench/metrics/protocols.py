@@ -4,11 +4,15 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from lpmoe_bench.errors import UsageError
-from lpmoe_bench.metrics.extra import Extra
+from lpmoe_bench.metrics.extra import Extra, get_extra, known_metrics
 from lpmoe_bench.metrics.facts import Metric, get_metric
+
+Resize = Literal["bilinear to mask", "bicubic to mask", "nearest to mask"]
+EmptyMasks = Literal["skip", "score", "zero", "one"]
+LATER = {"extra": ()}  # fields that came later: hashed only where they are not at their default
 
 # Protocol: a named, versioned, hashed set of rules that turns maps into scores.
 
@@ -26,7 +30,7 @@ class Protocol:
     title: str
     source: str
     normalisation: Literal["minmax", "none"]
-    resize: Literal["bilinear to mask"]
+    resize: Resize
     quantisation: Literal["uint8 half up"]
     mask_threshold: int  # of 0..255; foreground lies strictly above
     thresholds: Literal[
@@ -35,25 +39,31 @@ class Protocol:
     binary_threshold: float  # of the normalised map; foreground lies strictly above
     f_beta2: float
     aggregation: Literal["image mean, maxima of the mean curve", "counts of the data set"]
-    empty_masks: Literal["skip", "score"]
+    empty_masks: EmptyMasks
     metrics: tuple[str, ...]
     headline: tuple[str, ...]
     primary: str
     percent: tuple[str, ...] = ()  # metrics that a table prints times 100, as the papers do
+    extra: tuple[str, ...] = ()  # keys of extra metrics, printed behind `metrics`
 
-    @cached_property
-    def hash(self) -> str:
-        """SHA-256, in hex, of the canonical JSON of all fields that decide a score."""
+    @property
+    def rules(self) -> dict[str, Any]:
+        """All fields that decide a score, which are what is hashed."""
         facts = asdict(self)
         # Records hold fractions whatever a table prints, so percent decides no score either.
         for field in ("title", "source", "headline", "percent"):
             del facts[field]
-        text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
+        return {k: v for k, v in facts.items() if k not in LATER or v != LATER[k]}
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256, in hex, of the canonical JSON of all fields that decide a score."""
+        text = json.dumps(self.rules, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
     def counts_mask(self, foreground: int) -> bool:
         """Whether an image whose mask has that many object pixels counts."""
-        return foreground > 0 or self.empty_masks == "score"
+        return foreground > 0 or self.empty_masks != "skip"
 
     @property
     def label(self) -> str:
@@ -293,8 +303,15 @@ _NORMALISATION = {
     "minmax": "is stretched, each image by itself, so that its lowest value is 0 and its highest 1",
     "none": "is taken as it is, 255 being 1: nothing is stretched",
 }
-_RESIZE = {"bilinear to mask": "A map of another size is resized bilinearly to its mask's size"}
-_QUANTISATION = {"uint8 half up": "and rounded to 8 bits, half up"}
+_RESIZE = {
+    "bilinear to mask": "A map of another size is resized bilinearly to its mask's size",
+    "bicubic to mask": "A map of another size is resized bicubically to its mask's size",
+    "nearest to mask": "A map of another size takes the nearest pixel for each of its mask's",
+}
+_QUANTISATION = {
+    "uint8 half up": "and rounded to 8 bits, half up; a map of 16 bits or of floats keeps its "
+    "precision"
+}
 _THRESHOLDS = {
     "256 levels, at least": "The 256 thresholds are 255/255 down to 0; the map, rounded down to "
     "8 bits, is object where it is at least the threshold. At the last one everything is object.",
@@ -312,6 +329,9 @@ _AGGREGATION = {
 _EMPTY = {
     "skip": "An image whose mask is empty is left out, listed and counted.",
     "score": "An image whose mask is empty counts like any other; a ratio of 0 to 0 is 0.",
+    "zero": "An image whose mask is empty counts 0 in overlap, precision, recall and F.",
+    "one": "An image whose mask is empty counts 1 in overlap, precision, recall and F where its "
+    "map is empty too, else 0.",
 }
 
 
@@ -320,7 +340,8 @@ def explain_protocol(protocol: Protocol) -> list[tuple[str, str]]:
     level = protocol.binary_threshold
     share = f"{level:g}" if level == 0.5 else f"{level * 255:g} of 255"
     named = {key: get_metric(key) for key in protocol.metrics}
-    first, *rest = [named[key].label for key in protocol.headline]
+    columns = known_metrics()
+    first, *rest = [columns[key].label for key in protocol.headline]
     shown = ", ".join([first, *rest])
     resized = f"{_RESIZE[protocol.resize]} {_QUANTISATION[protocol.quantisation]}"
     return [
@@ -343,6 +364,7 @@ def explain_protocol(protocol: Protocol) -> list[tuple[str, str]]:
         ("hash", f"{protocol.hash}; a change of any rule is a new version with another hash."),
         ("metrics", ""),
         *((f"  {key}", _metric(metric, protocol)) for key, metric in named.items()),
+        *((f"  {key}", _metric(get_extra(key), protocol)) for key in protocol.extra),
     ]
 
 
@@ -368,7 +390,7 @@ def explain_metric(metric: Metric) -> list[tuple[str, str]]:
 def _curves(protocol: Protocol) -> list[tuple[str, str]]:
     """Say what only metrics over thresholds, and F, rest on."""
     keys = protocol.metrics
-    levels = ("_mean", "_max", "_mean256", "_mean_pr")
+    levels = ("_mean", "_max", "_mean256", "_mean_pr", "ods", "ois", "ois_counts")
     lines = []
     if any(key.endswith(levels) for key in keys):
         lines.append(("thresholds", _THRESHOLDS[protocol.thresholds]))

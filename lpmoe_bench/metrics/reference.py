@@ -12,12 +12,12 @@ from lpmoe_bench.metrics.protocols import Protocol
 
 
 def reference_scores(pred: np.ndarray, mask: np.ndarray, protocol: Protocol) -> PairScores:
-    """Score a map against a mask, both uint8 (h, w) on 0..255, in every metric of the protocol.
+    """Score a map against a mask, uint8 (h, w) on 0..255, in every metric of the protocol.
 
-    It agrees with the engine's `score_pair` to 1e-9, but for an S-measure that the
-    engine flags as `s_unstable`, which rests on rounding here. Its thresholds are the 256 levels
-    whatever the protocol's are. Raises DataError where shapes or types differ from that, or the
-    mask holds only 0 and 1.
+    The map (h, w) is uint8, uint16 or float, as the engine's `score_pair` takes it. It agrees with
+    that to 1e-9, but for an S-measure flagged as `s_unstable`, which rests on rounding here.
+    Its thresholds are the 256 levels whatever the protocol's are. Raises DataError where shapes or
+    types differ from that, or the mask holds only 0 and 1.
     """
     p, g = _prepare(pred, mask, protocol)
     metrics = [key for key in protocol.metrics if key in _GROUPS]
@@ -47,10 +47,12 @@ def _prepare(
     check_pair(pred, mask)
     if mask.max() == 1:  # would silently count as empty
         raise DataError("mask holds only 0 and 1; foreground must be 255")
-    p = pred / 255
+    p = pred.astype(np.float64) / 255
     # The same operations in the same order as the reference, so that not one bit differs.
     if protocol.normalisation == "minmax" and p.max() != p.min():
         p = (p - p.min()) / (p.max() - p.min())
+    elif pred.dtype != np.uint8:  # it knows 8 bits only: what means 1 otherwise is ours to say
+        p = pred.astype(np.float64) / (65535 if pred.dtype == np.uint16 else 1)
     return p, mask > protocol.mask_threshold
 
 
@@ -131,6 +133,8 @@ def _binary(p: np.ndarray, g: np.ndarray, protocol: Protocol) -> dict:
         "accuracy": sod.OverallAccuracyHandler(False, False, with_binary=True),
         "recall": sod.RecallHandler(False, False, with_binary=True),
         "specificity": sod.SpecificityHandler(False, False, with_binary=True),
+        "precision": sod.PrecisionHandler(False, False, with_binary=True),
+        "kappa": sod.KappaHandler(False, False, with_binary=True),
     }
     # They cut at 0.5, so the map is cut at the protocol's threshold first.
     called = (p > protocol.binary_threshold).astype(np.float64)
@@ -150,7 +154,10 @@ def _error(p: np.ndarray, g: np.ndarray, protocol: Protocol) -> dict:
 
 
 _CURVES = ("f_mean", "f_max", "f_adaptive", "f_mean_pr", "dice_mean256", "iou_mean256", "dice_max")
-_BINARY = ("ber", "dice", "iou", "iou_from65", "accuracy", "recall", "specificity")
+_BINARY = (
+    *("ber", "dice", "iou", "iou_from65", "accuracy", "recall", "specificity"),
+    *("precision", "kappa"),
+)
 # Metrics that share work share a function; each returns all of its own.
 _GROUPS: dict[str, Callable[[np.ndarray, np.ndarray, Protocol], dict]] = {
     "s_measure": _structure,

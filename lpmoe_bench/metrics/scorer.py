@@ -13,7 +13,7 @@ import numpy as np
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.metrics import engine
 from lpmoe_bench.metrics.engine import Curves, PairScores
-from lpmoe_bench.metrics.extra import get_extra
+from lpmoe_bench.metrics.extra import EXTRA, extra_key
 from lpmoe_bench.metrics.facts import METRICS
 from lpmoe_bench.metrics.formulas import Counts, sum_counts
 from lpmoe_bench.metrics.maps import PreparedMask
@@ -55,7 +55,8 @@ class ScoreResult:
             the protocol leaves out, and where only a data set has it; beside those, rows carry tp,
             fp, fn and tn.
         counts: images, scored images, how many carry each flag, and for each extra metric how many
-            images have no value of it, as <metric>_undefined.
+            images have no value of it, as <metric>_undefined. Where masks are empty,
+            empty_false_alarms is how many of these have a map that calls some pixel object.
         pixels: the counts at the binary threshold of all scored images together; their ber, dice
             and iou are those of the data set, not of its images.
         curves: means over the scored images, if asked for.
@@ -102,7 +103,7 @@ class Scorer:
     Args:
         protocol: the rules.
         mode: by default the one that the protocol's thresholds ask for.
-        extra: keys of extra metrics to score as well.
+        extra: keys of metrics to score as well: extra ones, or those of other protocols.
         curves: keep the mean curves.
 
     Raises:
@@ -116,8 +117,12 @@ class Scorer:
         extra: Sequence[str] = (),
         curves: bool = False,
     ):
-        self.protocol, self.mode = protocol, mode or mode_of(protocol)
-        self.extra = tuple(dict.fromkeys(get_extra(key).key for key in extra))
+        self.mode = mode or mode_of(protocol)
+        keys = tuple(dict.fromkeys((*protocol.extra, *map(extra_key, extra))))
+        # What other protocols print is scored as this one's own, behind them.
+        more = tuple(key for key in keys if key in METRICS and key not in protocol.metrics)
+        self.protocol = replace(protocol, metrics=(*protocol.metrics, *more))
+        self.extra = tuple(key for key in keys if key in EXTRA)
         self.curves = curves
         self.dataset = ""
         self._pairs: dict[str, PairScores] = {}
@@ -134,7 +139,8 @@ class Scorer:
 
         Args:
             name: of the image, once in a data set.
-            pred: the map, uint8 (h, w) on 0 to 255, of the mask's size.
+            pred: the map (h, w) of the mask's size: uint8 on 0 to 255, uint16 on 0 to 65535, or
+                float in [0, 1].
             mask: uint8 (h, w) on 0 to 255, or prepared, to be shared by the maps of several
                 methods.
             dataset: the same for all images of a scorer.
@@ -257,4 +263,8 @@ def _mean(values: Sequence[float]) -> float:
 def _count(pairs: dict[str, PairScores], scored: dict[str, PairScores]) -> dict[str, int]:
     flags = Counter(flag for pair in pairs.values() for flag in pair.flags)
     found = {f"{flag}s" if flag in PLURAL else flag: flags[flag] for flag in FLAGS}
-    return {"images": len(pairs), "scored": len(scored)} | found
+    counts = {"images": len(pairs), "scored": len(scored)} | found
+    # Empty masks are there or not: only where they are, maps can be wrong about them.
+    if empty := [pair for pair in pairs.values() if "empty_mask" in pair.flags]:
+        counts["empty_false_alarms"] = sum(pair.counts.tp + pair.counts.fp > 0 for pair in empty)
+    return counts

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
+import pydantic
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lpmoe_bench.environment import Environment
@@ -16,6 +17,9 @@ SCHEMA_VERSION = 1
 TODAYS = rf'"schema_version":\s*{SCHEMA_VERSION}\s*[,}}]'  # true and 1.0 are no version
 # {version: what turns its content into that of the next version}; old records load for ever.
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+
+Precision = Literal["uint8", "uint16", "float"]
 
 
 class _Section(BaseModel):
@@ -129,7 +133,8 @@ class Record(_Section):
     """One finished run, evaluation or scoring. Never edited: rerun, add, mark superseded.
 
     scores: {test set: {metric: value in [0, 1], None where there is none}}. counts: {test set:
-    {images, scored, ...}}. test_opened: how often the test images were read for this record.
+    {images, scored, ...}}. test_opened: how often the test images were read for this record. maps:
+    the widest precision of maps that were scored from files, each in its own.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -157,6 +162,17 @@ class Record(_Section):
     test_opened: int = Field(1, ge=0)
     notes: list[str] = []
     superseded_by: str | None = None
+    maps: Precision | None = None
+
+    @pydantic.model_serializer(mode="wrap")
+    def _without_what_came_later(
+        self, to_dict: pydantic.SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        # A record that knows nothing of a field of later has the same bytes as before there was it.
+        found = to_dict(self)
+        if self.maps is None:
+            del found["maps"]
+        return found
 
 
 def parse_record_text(text: str, source: Path) -> Record:

@@ -61,9 +61,9 @@ def write_record(
             path.unlink(missing_ok=True)
         except OSError as error:
             raise ResourceError(write_failure(path, error)) from error
-    write_atomically(folder / ROWS, _to_csv(rows))
+    write_atomically(folder / ROWS, rows_to_csv(rows))
     if curve:
-        write_atomically(folder / CURVE, _to_csv(curve))
+        write_atomically(folder / CURVE, rows_to_csv(curve))
     write_atomically(folder / RECORD, text + "\n")
 
 
@@ -215,7 +215,8 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+def rows_to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows as the text of a CSV, numbers in full; what is no number is blank."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")

@@ -13,6 +13,7 @@ import pandas as pd
 
 from lpmoe_bench.data import tasks
 from lpmoe_bench.data.images import overlay
+from lpmoe_bench.data.maps import seen_in_8_bits
 from lpmoe_bench.data.test_sets import TestSet, find_files, folder_set, task_sets
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.files import write_atomically
@@ -365,8 +366,9 @@ def _line(data: FigureData, name: str, look: FigureLook) -> Line:
             )
         score = f"{data.metric.label} {value:.{data.metric.decimals}f}"
         words.append(score if look.scores else "")
-        shown = {"maps": pred, "errors": views.error_picture(pred, mask)}
-        shown["overlays"] = overlay(ground, pred)
+        seen = seen_in_8_bits(pred)
+        shown = {"maps": seen, "errors": views.error_picture(seen, mask)}
+        shown["overlays"] = overlay(ground, seen)
         cells.append([shown[kind][part] for kind in look.show])
     return cells, words
 

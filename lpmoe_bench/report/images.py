@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from lpmoe_bench.data import images, pairs, registry, tasks
+from lpmoe_bench.data import images, maps, pairs, registry, tasks
 from lpmoe_bench.data.splits import MANIFESTS
 from lpmoe_bench.data.test_sets import TestSet, find_files, folder_set
 from lpmoe_bench.errors import BenchError, DataError, UsageError
@@ -215,7 +215,11 @@ def find_maps(
 def maps_in(folder: Path, names: Collection[str]) -> dict[str, Path]:
     """Return the maps of a folder by image; none of an empty one, or where names do not match."""
     try:
-        return plan.match_maps(names, find_files(folder)).files if folder.is_dir() else {}
+        return (
+            plan.match_maps(names, find_files(folder, maps.MAP_SUFFIXES)).files
+            if folder.is_dir()
+            else {}
+        )
     except BenchError:
         return {}
 
@@ -300,8 +304,8 @@ def read_image_and_mask(
 
 
 def read_map(path: Path, mask: np.ndarray) -> np.ndarray:
-    """Return a map, uint8 (h, w), at the size of its mask; raises DataError."""
-    return work.fit(images.inspect_map(path)[0], (mask.shape[0], mask.shape[1]))
+    """Return a map (h, w) in its own precision, at the size of its mask; raises DataError."""
+    return work.fit(maps.inspect_map(path)[0], (mask.shape[0], mask.shape[1]))
 
 
 # The images that methods disagree on most: as pictures where they can be had, else as a list.
@@ -391,8 +395,8 @@ def _map_cell(
     except BenchError as error:
         return cell | {"words": str(error)}
     cell["pictures"] = [
-        embedded_picture(pred, f"map of {row.label}"),
-        embedded_picture(views.error_picture(pred, mask), f"errors of {row.label}"),
+        embedded_picture(seen := maps.seen_in_8_bits(pred), f"map of {row.label}"),
+        embedded_picture(views.error_picture(seen, mask), f"errors of {row.label}"),
     ]
     value = scores.seeds[place][row.stored.index(stored)].get(name)
     said = [] if value is None else [f"{scores.metric.label} {scores.shown(value)}"]

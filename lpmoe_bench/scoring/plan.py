@@ -2,106 +2,28 @@
 
 import hashlib
 import json
-import unicodedata
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
 from lpmoe_bench.console import Terminal
-from lpmoe_bench.data.images import inspect_map, read_image, read_mask
+from lpmoe_bench.data.images import read_image, read_mask
+from lpmoe_bench.data.maps import MAP_SUFFIXES, inspect_map
 from lpmoe_bench.data.matching import shown
 from lpmoe_bench.data.registry import Task, load_registry
 from lpmoe_bench.data.test_sets import TestSet, files_digest, find_files, folder_set, task_sets
 from lpmoe_bench.environment import default_cache
 from lpmoe_bench.errors import DataError, UsageError
-from lpmoe_bench.metrics.extra import get_extra
+from lpmoe_bench.metrics.extra import extra_key, needs_image
+from lpmoe_bench.metrics.protocol_files import open_protocol
 from lpmoe_bench.metrics.protocols import Protocol, get_protocol
 from lpmoe_bench.records.model import score_folder
-from lpmoe_bench.scoring.work import fit
-
-# Which map belongs to which mask: by name, with a note where names are only alike.
-
-# Endings that programs and data sets add to the name of an image.
-ENDINGS = (
-    *("_segmentation", "_seg", "_mask", "_masks", "_gt", "_label", "_groundtruth"),
-    *("_prediction", "_pred", "_prob", "_sal", "_saliency", "_map", "_output", "_out"),
-)
-OVERLAY = "_overlay"  # what `predict` writes beside a map
-
-
-@dataclass(frozen=True)
-class MatchedMaps:
-    """Maps by the names of their masks. missing: names without a map. extra: files without a
-    mask. notes: a sentence for each rule but equality that matched some."""
-
-    files: dict[str, Path]
-    missing: tuple[str, ...]
-    extra: tuple[str, ...]
-    notes: tuple[str, ...]
-
-
-def match_maps(names: Iterable[str], files: Mapping[str, Path]) -> MatchedMaps:
-    """Match names of masks with the files of a folder, as `find_files` returns them.
-
-    Rules in order, each for what is left: equal paths, equal file names, equal but for upper and
-    lower case, equal less one known ending such as _segmentation. A rule applies only where one
-    name and one file of all are alike by it.
-    """
-    notes = []
-    overlays = {f for f in files if f.endswith(OVERLAY) and f.removesuffix(OVERLAY) in files}
-    if overlays:
-        notes.append(f"{len(overlays)} overlays beside a map of that name are no maps: left out")
-        files = {name: path for name, path in files.items() if name not in overlays}
-    # The strictest rule first, so that a.png is never taken for A.png where both are there. Every
-    # rule looks at all names, those that are matched too: what is alike to two is nobody's.
-    names, matched = sorted(set(names)), {}
-    for rule, how in _RULES:
-        found = {n: f for n, f in _alike(names, files, rule).items() if n not in matched}
-        matched |= found
-        if found and how:
-            name, file = next(iter(found.items()))
-            notes.append(f"{len(found)} maps match their masks {how} (such as {file} for {name})")
-    pairs = {name: files[matched[name]] for name in names if name in matched}
-    missing = tuple(name for name in names if name not in matched)
-    extra = tuple(sorted(files.keys() - set(matched.values())))
-    return MatchedMaps(pairs, missing, extra, tuple(notes))
-
-
-def _alike(
-    names: Iterable[str], files: Iterable[str], rule: Callable[[str], str]
-) -> dict[str, str]:
-    """Return {name: file} where exactly one of each has a key under the rule."""
-    groups: dict[str, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
-    for side, items in enumerate((names, files)):
-        for item in items:
-            groups[rule(item)][side].append(item)
-    return {ours[0]: theirs[0] for ours, theirs in groups.values() if len(ours) == len(theirs) == 1}
-
-
-def _base(name: str) -> str:
-    return PurePosixPath(name).name
-
-
-def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", _base(name).casefold())
-
-
-def _bare(name: str) -> str:
-    folded = _folded(name)
-    ending = max((e for e in ENDINGS if folded.endswith(e)), key=len, default="")
-    return folded.removesuffix(ending) or folded
-
-
-_RULES: tuple[tuple[Callable[[str], str], str], ...] = (
-    (str, ""),
-    (_base, "by file name, in other sub-folders"),
-    (_folded, "but for upper and lower case"),
-    (_bare, "less an ending such as _segmentation or _mask"),
-)
-
+from lpmoe_bench.scoring import matching
+from lpmoe_bench.scoring.matching import MatchedMaps, match_maps, plain_name
+from lpmoe_bench.scoring.work import RESIZE, fit
 
 # Folders of maps: what each is called, and which of its files are maps of which test set.
 
@@ -161,10 +83,12 @@ def open_folder(
     sets: Sequence[TestSet],
     allow_missing: bool,
     absent: Sequence[str] = (),
+    pattern: str | None = None,
 ) -> MapFolder:
     """Find the maps of each test set in a folder, or in a sub-folder of it named after the set.
 
-    `absent` are sets of the task whose masks are not found: maps of them are noted.
+    `absent` are sets of the task whose masks are not found: maps of them are noted. `pattern`:
+    which files are maps, as `choose_files` takes it.
     Raises DataError for a folder of the masks themselves, names that match nothing and, unless
     allowed, missing or extra ones.
     """
@@ -185,14 +109,17 @@ def open_folder(
         if label in places
     ]
     if not places:
-        label = sets[0].label if len(sets) == 1 else _only_set(folder, sets)
+        label = sets[0].label if len(sets) == 1 else _only_set(folder, sets, pattern)
         places = {label: folder}
     elif missing := [label for label in labels if label not in places]:
         notes.append(f"{title} has no sub-folder for {', '.join(missing)}: not scored")
     matches = {}
     for test in sets:
         if test.label in places:
-            found = match_maps(test.masks, find_files(places[test.label]))
+            files, left = _files_of(places[test.label], pattern)
+            if left:
+                notes.append(f"{title}: {len(left)} files are not named {pattern}: left out")
+            found = match_maps(test.masks, files)
             gaps = _gaps(found, test, places[test.label], allow_missing)
             matches[test.label] = found
             notes += [f"{title}, {test.label}: {note}" for note in (*found.notes, *gaps)]
@@ -206,7 +133,7 @@ def _sub_folders(folder: Path, labels: Sequence[str]) -> dict[str, Path]:
     other set answers to it, CAMO; case and punctuation do not matter.
     """
     answers = Counter(alias for label in labels for alias in _aliases(label))
-    inside = {_plain(place.name): place for place in sorted(folder.iterdir()) if place.is_dir()}
+    inside = {plain_name(place.name): place for place in sorted(folder.iterdir()) if place.is_dir()}
     found = {}
     for label in labels:
         clear = [alias for alias in _aliases(label) if alias in inside and answers[alias] < 2]
@@ -220,16 +147,18 @@ def _sub_folders(folder: Path, labels: Sequence[str]) -> dict[str, Path]:
 def _aliases(label: str) -> list[str]:
     dataset, _, split = label.partition("/")
     names = (label, split.removeprefix("test_"), dataset)
-    return [plain for plain in dict.fromkeys(map(_plain, names)) if plain not in GENERIC]
+    return [plain for plain in dict.fromkeys(map(plain_name, names)) if plain not in GENERIC]
 
 
-def _plain(name: str) -> str:
-    return "".join(filter(str.isalnum, name.casefold()))
+def _files_of(folder: Path, pattern: str | None) -> tuple[dict[str, Path], list[str]]:
+    """Return the maps of a folder by name, and the names of files that are none."""
+    files = find_files(folder, MAP_SUFFIXES)
+    return matching.choose_files(files, pattern, folder) if pattern else (files, [])
 
 
-def _only_set(folder: Path, sets: Sequence[TestSet]) -> str:
+def _only_set(folder: Path, sets: Sequence[TestSet], pattern: str | None) -> str:
     """Return the one test set that names in the folder belong to; raises UsageError."""
-    files = find_files(folder)
+    files = _files_of(folder, pattern)[0]
     fitting = [test.label for test in sets if match_maps(test.masks, files).files]
     if len(fitting) == 1:
         return fitting[0]
@@ -245,7 +174,8 @@ def _gaps(found: MatchedMaps, test: TestSet, folder: Path, allow_missing: bool) 
     if not found.files:
         raise DataError(
             f"no file in {folder} has the name of a mask of {test.label}: files such as "
-            f"{shown(found.extra[:3])}, masks such as {shown(found.missing[:3])}"
+            f"{shown(found.extra[:3])}, masks such as {shown(found.missing[:3])}; say how they "
+            f"are named with --prefix, --suffix or --pattern"
         )
     gaps = []
     if found.missing:
@@ -267,13 +197,25 @@ def _gaps(found: MatchedMaps, test: TestSet, folder: Path, allow_missing: bool) 
 # The request, and the plan made of it.
 
 DEFAULT_PROTOCOL = "cod"
+# Names of test sets that the registry lacks, of which none is the name of a video.
+KNOWN_SETS = (
+    *("ECSSD", "PASCAL", "PASCAL-S", "PASCALS", "DUTS", "DUTS-TE", "DUT-OMRON", "DUTOMRON"),
+    *("HKU-IS", "HKUIS", "SOD", "MSRA-B", "SOC", "CAMO", "COD10K", "NC4K", "CHAMELEON"),
+    *("NLPR", "NJU2K", "NJUD", "STERE", "SIP", "DES", "RGBD135", "LFSD", "SSD", "VT5000"),
+    *("Kvasir", "CVC-ClinicDB", "CVC-ColonDB", "CVC-300", "ETIS", "ETIS-LaribPolypDB"),
+)
 OWN_TASK = "own"  # the task of a record where none was named
 
 
 @dataclass(frozen=True)
 class ScoreRequest:
-    """What a user asked for. `jobs`: processes, by default as many as pay. `again`: score maps that
-    have a record as well, because something else is made of them, such as curves."""
+    """What a user asked for.
+
+    pattern, prefix, suffix: how files of maps are named after their masks. group_by: "folder" for
+    one test set that is also averaged by sub-folder, "set" for a test set in each sub-folder of
+    `gt`, None for what these look like. jobs: processes, by default as many as pay. again: score
+    maps that have a record as well, because something else is made of them, such as curves.
+    """
 
     folders: Sequence[Path]
     names: Sequence[str] = ()
@@ -288,6 +230,10 @@ class ScoreRequest:
     cache: Path = field(default_factory=default_cache)
     runs: Path = Path("runs")
     allow_missing: bool = False
+    pattern: str | None = None
+    prefix: str = ""
+    suffix: str = ""
+    group_by: str | None = None
     force: bool = False
     jobs: int | None = None
     extra: Sequence[str] = ()
@@ -298,7 +244,8 @@ class ScoreRequest:
 @dataclass
 class ScorePlan:
     """A request resolved: what is scored against what. For each folder, in order, the fingerprint
-    of its scores and the place of its record. notes: what a user should know."""
+    of its scores and the place of its record. notes: what a user should know. by_folder: whether
+    scores are averaged by sub-folder as well."""
 
     task: str
     protocol: Protocol
@@ -308,15 +255,16 @@ class ScorePlan:
     fingerprints: list[str]
     places: list[Path]
     notes: list[str]
+    by_folder: bool = False
 
     def load(self, folder: MapFolder, label: str) -> Callable[[str], tuple[np.ndarray, np.ndarray]]:
-        """Return what reads an image's map and mask as they are scored, uint8 (h, w)."""
+        """Return what reads an image's map and mask from their files as they are scored, (h, w)."""
         masks = self._test_set(label).masks
 
         def read(name: str) -> tuple[np.ndarray, np.ndarray]:
             mask = read_mask(masks[name], self.protocol.mask_threshold)
             pred = inspect_map(folder.matches[label].files[name])[0]
-            return fit(pred, (mask.shape[0], mask.shape[1])), mask
+            return fit(pred, (mask.shape[0], mask.shape[1]), RESIZE[self.protocol.resize]), mask
 
         return read
 
@@ -334,13 +282,15 @@ def plan_scores(request: ScoreRequest, terminal: Terminal) -> ScorePlan:
     if "results" in request.runs.resolve().parts[-2:]:
         raise UsageError(f"--runs {request.runs} holds published records; choose another folder")
     titles = titles_of(request.folders, request.names)
-    extra = tuple(dict.fromkeys(get_extra(key).key for key in request.extra))
     task, protocol, notes = _rules(request)
+    extra = (*protocol.extra, *(extra_key(key) for key in request.extra))
+    extra = tuple(key for key in dict.fromkeys(extra) if key not in protocol.metrics)
+    pattern = matching.pattern_of(request.pattern, request.prefix, request.suffix)
     sets, absent = _sets(request, task, terminal)
-    if any(get_extra(key).needs_image for key in extra) and not all(s.images for s in sets):
+    if needs_image(extra) and not all(s.images for s in sets):
         raise UsageError("an extra metric looks at images; name their folder with --images")
     folders = [
-        open_folder(title, path, sets, request.allow_missing, absent)
+        open_folder(title, path, sets, request.allow_missing, absent, pattern)
         for title, path in zip(titles, request.folders, strict=True)
     ]
     used = {label for folder in folders for label in folder.matches}
@@ -349,8 +299,23 @@ def plan_scores(request: ScoreRequest, terminal: Terminal) -> ScorePlan:
     prints = [folder.fingerprint(sets, protocol, extra) for folder in folders]
     named = zip(titles, prints, strict=True)
     places = [request.runs / score_folder(name, title, print_) for title, print_ in named]
+    frames = request.gt is not None and any(matching.are_frames(test.masks) for test in sets)
+    notes += _said_of_sets(request, sets, frames)
     notes += [note for folder in folders for note in folder.notes]
-    return ScorePlan(name, protocol, extra, sets, folders, prints, places, notes)
+    by_folder = request.group_by == "folder" or (request.group_by is None and frames)
+    return ScorePlan(name, protocol, extra, sets, folders, prints, places, notes, by_folder)
+
+
+def _said_of_sets(request: ScoreRequest, sets: Sequence[TestSet], frames: bool) -> list[str]:
+    """Say how sub-folders of the masks were taken, where nobody said it."""
+    if request.gt is None or request.group_by is not None:
+        return []
+    if len(sets) > 1:
+        labels = ", ".join(test.label for test in sets)
+        return [f"{len(sets)} sub-folders are a test set each ({labels}); --group-by folder pools"]
+    if frames:
+        return ["sub-folders hold frames of videos: one test set, with the mean of each video too"]
+    return []
 
 
 def _rules(request: ScoreRequest) -> tuple[Task | None, Protocol, list[str]]:
@@ -361,12 +326,28 @@ def _rules(request: ScoreRequest) -> tuple[Task | None, Protocol, list[str]]:
     elif request.gt is None:
         raise UsageError("maps are scored against masks: name their folder with --gt, or a --task")
     if request.protocol is not None or task is not None:
-        return task, get_protocol(request.protocol or (task.protocol if task else "")), []
+        return task, open_protocol(request.protocol or (task.protocol if task else "")), []
     note = (
         f"no --protocol and no --task: protocol {DEFAULT_PROTOCOL} counts; others give other "
         f"numbers (lpmoe-bench list protocols, --vary)"
     )
     return None, get_protocol(DEFAULT_PROTOCOL), [note]
+
+
+def _set_names(request: ScoreRequest, masks: Path) -> list[str]:
+    """Return the sub-folders of the masks that are test sets, "" for the folder as one set."""
+    if request.group_by == "folder" or not masks.is_dir():
+        return [""]
+    known = [*load_registry(request.datasets).datasets, *KNOWN_SETS]
+    if request.group_by == "set":
+        known += [place.name for place in masks.iterdir() if place.is_dir()]
+    names = [place.name for place in matching.set_folders(masks, request.folders, known)]
+    if request.group_by == "set" and not names:
+        raise UsageError(
+            f"--group-by set: {masks} has no two sub-folders of masks that each folder of maps "
+            f"has too"
+        )
+    return names or [""]
 
 
 def _sets(
@@ -376,7 +357,17 @@ def _sets(
     if request.gt is not None:
         if request.test_set or request.embedded:
             raise UsageError("--gt names the masks; drop --set and --embedded")
-        return [folder_set(request.gt, request.images, request.cache)], []
+        return [
+            folder_set(
+                request.gt / name,
+                request.images and request.images / name,
+                request.cache,
+                name or "test",
+            )
+            for name in _set_names(request, request.gt)
+        ], []
+    if request.group_by == "set":
+        raise UsageError("--group-by set belongs to --gt; the test sets of a task are known")
     if request.images is not None:
         raise UsageError("--images belongs to --gt; a task knows its images")
     assert task is not None

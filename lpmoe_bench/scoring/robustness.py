@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 
 from lpmoe_bench.console import OnProgress
@@ -15,13 +14,20 @@ from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.engine import PairScores, score_pair
 from lpmoe_bench.metrics.extra import known_metrics
 from lpmoe_bench.metrics.facts import get_metric
-from lpmoe_bench.metrics.protocols import PROTOCOLS, Protocol
+from lpmoe_bench.metrics.protocols import PROTOCOLS, EmptyMasks, Protocol, Resize
 from lpmoe_bench.metrics.scorer import ScoreResult
 from lpmoe_bench.scoring.work import Variant
 
 # The same maps under every protocol, and where the choice of one turns the order of methods.
 
-RESIZE = {"bicubic": cv2.INTER_CUBIC, "nearest": cv2.INTER_NEAREST}
+RESIZE: tuple[Resize, ...] = ("bilinear to mask", "bicubic to mask", "nearest to mask")
+# How an image without an object counts, by name; the first two as `--vary` has always had them.
+EMPTY: dict[EmptyMasks, str] = {
+    "score": "with empty masks",
+    "skip": "without empty masks",
+    "zero": "empty masks count 0",
+    "one": "empty masks count 1 where the map is empty",
+}
 
 
 @dataclass(frozen=True)
@@ -43,21 +49,25 @@ def variants_of(protocol: Protocol) -> list[Variant]:
     """Return every other protocol, and this one with one rule changed at a time."""
 
     def changed(rule: str, **change: Any) -> Protocol:
-        return replace(protocol, name=f"{protocol.name} ({rule})", **change)
+        return replace(protocol, name=f"{protocol.name} ({rule})", extra=(), **change)
 
     if protocol.normalisation == "minmax":
         stretch = changed("not stretched", normalisation="none")
     else:
         stretch = changed("stretched", normalisation="minmax")
-    if protocol.empty_masks == "skip":
-        empty = changed("with empty masks", empty_masks="score")
-    else:
-        empty = changed("without empty masks", empty_masks="skip")
     return [
         *(Variant(one) for name, one in PROTOCOLS.items() if name != protocol.name),
         Variant(stretch),
-        Variant(empty),
-        *(Variant(changed(f"resized {name}"), code) for name, code in RESIZE.items()),
+        *(
+            Variant(changed(words, empty_masks=policy))
+            for policy, words in EMPTY.items()
+            if policy != protocol.empty_masks
+        ),
+        *(
+            Variant(changed(f"resized {how.split()[0]}", resize=how))
+            for how in RESIZE
+            if how != protocol.resize
+        ),
     ]
 
 
@@ -126,6 +136,68 @@ def turn_sentences(lines: Sequence[VariantScores]) -> list[str]:
     return said
 
 
+# Images without an object by each convention, side by side.
+
+
+class EmptyLine(NamedTuple):
+    """A metric by one convention for empty masks: values by method, and their order, best first."""
+
+    metric: str
+    convention: str
+    values: Mapping[str, float]
+    order: tuple[str, ...]
+
+
+def compare_empty(
+    variants: Sequence[Variant], results: Mapping[str, Sequence[ScoreResult | None]]
+) -> list[EmptyLine]:
+    """Return a line for each metric and convention; none where no mask is empty.
+
+    results: as `compare_variants` takes them, one for each of the variants.
+    """
+    base = replace(variants[0].protocol, extra=())
+    firsts = [each[0] for each in results.values()]
+    if not any(first and first.counts["empty_masks"] for first in firsts):
+        return []
+    ways = {
+        one.protocol.empty_masks: index
+        for index, one in enumerate(variants)
+        if replace(one.protocol, name=base.name, empty_masks=base.empty_masks, extra=()) == base
+    }
+    facts, lines = known_metrics(), []
+    for metric in (key for key in base.metrics if get_metric(key).by_convention):
+        for policy, words in EMPTY.items():
+            found = {method: each[ways[policy]] for method, each in results.items()}
+            values = {m: r.scores[metric] for m, r in found.items() if r is not None}
+            known = {m: v for m, v in values.items() if v is not None}
+            if len(known) == len(found):
+                sign = -1 if facts[metric].higher_is_better else 1
+                order = tuple(sorted(known, key=lambda m, k=known, s=sign: s * k[m]))
+                lines.append(EmptyLine(metric, words, known, order))
+    return lines
+
+
+def empty_sentences(lines: Sequence[EmptyLine]) -> list[str]:
+    """Say for each metric whether the ranking turns with the convention for empty masks."""
+    said, by_metric = [], defaultdict[str, list[EmptyLine]](list)
+    for line in lines:
+        by_metric[line.metric].append(line)
+    facts = known_metrics()
+    for metric, ways in by_metric.items():
+        orders: dict[tuple[str, ...], list[str]] = defaultdict(list)
+        for line in ways:
+            # Methods of equal value are in no order: a tie turns nothing.
+            if len(set(line.values.values())) == len(line.values):
+                orders[line.order].append(line.convention)
+        label = facts[metric].label
+        if len(orders) > 1:
+            turns = "; ".join(f"{' > '.join(o)} {', '.join(w)}" for o, w in orders.items())
+            said.append(f"the ranking by {label} turns with the empty masks: {turns}")
+    if lines and not said and len(lines[0].values) > 1:
+        said = ["the ranking is the same by every convention for empty masks"]
+    return said
+
+
 # Scores of a few images computed again by PySODMetrics, with the largest difference.
 
 Load = Callable[[str], tuple[np.ndarray, np.ndarray]]
@@ -161,9 +233,9 @@ def verify_scores(
     """Score `count` randomly drawn images again by PySODMetrics and compare with their rows.
 
     `rows` are `ScoreResult.rows`; all images are taken where there are fewer, and none that the
-    protocol leaves out. `load` returns a name's map and mask as they were scored: uint8 (h, w) of
-    one size. Curves, of which a row holds one level, are compared at all 256 levels.
-    `on_progress` is told after each image. Raises UsageError for a count below 1.
+    protocol leaves out. `load` reads a name's map and mask, (h, w) of one size, from their files:
+    the map in the file's own precision. Curves, of which a row holds one level, are compared at all
+    256 levels. `on_progress` is told after each image. Raises UsageError for a count below 1.
     """
     if count < 1:
         raise UsageError(f"{count} images cannot be verified; ask for 1 or more")
@@ -190,9 +262,10 @@ def verify_scores(
 
 def _scored(row: Mapping[str, Any], protocol: Protocol) -> bool:
     keys = {*protocol.metrics, *COUNTS} & row.keys()
-    return any(row[key] is not None for key in keys) and protocol.counts_mask(
-        "empty_mask" not in row["flags"].split(";")
-    )
+    empty = "empty_mask" in row["flags"].split(";")
+    # What an empty mask counts by convention has no counterpart in PySODMetrics.
+    usual = not empty or protocol.empty_masks == "score"
+    return usual and any(row[key] is not None for key in keys)
 
 
 def _without_counterpart(protocol: Protocol) -> dict[str, str]:

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from multiprocessing.context import BaseContext
@@ -22,8 +23,9 @@ from lpmoe_bench.data.matching import shown
 from lpmoe_bench.data.test_sets import TestSet
 from lpmoe_bench.environment import Environment, collect_environment, usable_cores
 from lpmoe_bench.errors import DataError, InterruptedRun, ResourceError, UsageError
-from lpmoe_bench.files import write_failure
-from lpmoe_bench.metrics.extra import get_extra
+from lpmoe_bench.files import hold_lock, write_failure
+from lpmoe_bench.metrics.extra import needs_image
+from lpmoe_bench.metrics.protocols import PROTOCOLS
 from lpmoe_bench.metrics.scorer import Scorer, ScoreResult
 from lpmoe_bench.records import model, store
 from lpmoe_bench.scoring import work
@@ -34,7 +36,7 @@ from lpmoe_bench.scoring.plan import MapFolder, ScorePlan, ScoreRequest
 CHUNK = 8  # items a task: few, so that the bar moves and no process waits long for the last
 WORTH = 200  # maps a process: with fewer, its start costs more than it saves
 # What every process needs and functions import only when they are called.
-PRELOAD = ["lpmoe_bench.metrics.kernels"]
+PRELOAD = ["lpmoe_bench.metrics.kernels", "lpmoe_bench.metrics.surfaces"]
 
 
 def score_all(
@@ -145,6 +147,7 @@ def _prepare() -> None:
 
 # The record of scored maps: the same files as a run's, without what nobody knows of a run.
 
+WAIT = 60.0  # seconds for whoever writes the same record
 FIDELITY = "maps from a folder; how they were made is not known"
 
 
@@ -173,7 +176,10 @@ class Scored:
 
 
 def finished(place: Path, folder: MapFolder) -> model.Record | None:
-    """Return the record of these maps where there is one; raises UsageError for another name's."""
+    """Return the record of these maps where there is one; raises UsageError for another name's.
+
+    A record of wider maps that were rounded to 8 bits, as once they were, is none of these maps.
+    """
     if not (place / store.RECORD).exists():
         return None
     record = store.read_record(place)
@@ -182,7 +188,8 @@ def finished(place: Path, folder: MapFolder) -> model.Record | None:
             f"{place} holds the same maps under the name {record.method.name}; use that, or one "
             f"that differs in more than punctuation from it"
         )
-    return record
+    wide = any({"16_bit_maps", "float_maps"} & counts.keys() for counts in record.counts.values())
+    return None if wide and record.maps is None else record
 
 
 def write_scored(
@@ -197,6 +204,9 @@ def write_scored(
     if plan.extra:  # without, as before there were any: the record has the same bytes
         config["extra"] = list(plan.extra)
     rules = plan.protocol
+    if rules.name not in PROTOCOLS:  # whose rules stand nowhere else
+        shown = {"headline": list(rules.headline), "percent": list(rules.percent)}
+        config |= {"protocol_rules": rules.rules, "protocol_columns": shown}
     record = model.Record(
         kind="score",
         id="/".join(place.parts[-4:]),
@@ -209,6 +219,7 @@ def write_scored(
         scores={one.facts.label: dict(one.result.scores) for one in scored},
         counts={one.facts.label: one.counts for one in scored},
         environment=environment,
+        maps=work.precision_of([check for one in scored for check in one.checks]),
         test_opened=1,
         data=model.DataFacts(tests=[one.facts for one in scored]),
         notes=[
@@ -278,16 +289,33 @@ def score_folders(
     for index, (place, record) in enumerate(zip(plan.places, known, strict=True)):
         if record is None:
             own = [one for one in scored if one.title == plan.folders[index].title]
-            record = write_scored(plan, index, own, environment)
+            # Others may score the same maps now: who comes second takes the record of the first.
+            with _locked(place):
+                record = None if request.force else finished(place, plan.folders[index])
+                record = record or write_scored(plan, index, own, environment)
         records.append(store.StoredRecord(place, record))
         for label, found_maps in plan.folders[index].matches.items():
             there = store.common_folder(found_maps.files.values())
-            store.remember_places(place, label, store.Places(request.images, request.gt, there))
+            # A test set in a sub-folder of the masks is named after it.
+            inner = label.rpartition("/")[2] if len(plan.sets) > 1 and request.gt else ""
+            images, masks = (f and f / inner for f in (request.images, request.gt))
+            store.remember_places(place, label, store.Places(images, masks, there))
     results: dict[str, dict[str, Sequence[ScoreResult | None]]] = {}
     order = [folder.title for folder in chosen]
     for one in sorted(scored, key=lambda one: order.index(one.title)):
         results.setdefault(one.facts.label, {})[one.title] = one.results
     return ScoreOutcome(records, results, [record is None for record in known])
+
+
+def _locked(place: Path) -> ExitStack:
+    """Take the lock of a record's folder, which others hold while they write; ResourceError."""
+    lock = hold_lock(place / ".lock", WAIT)
+    if lock is None:
+        raise ResourceError(
+            f"{place} is written by another process for more than {WAIT:g} seconds; let it end, "
+            f"then score again"
+        )
+    return lock
 
 
 def score_set(
@@ -333,6 +361,10 @@ def score_set(
             terminal.note(f"{folder.title}, {test.label}: {note}")
         first, *others = scorers
         results = [first.result().with_groups(test.split.groups), *map(_result, others)]
+        flagged = work.flag_sentences(results[0].rows)
+        for note in flagged:
+            terminal.note(f"{folder.title}, {test.label}: {note}")
+        notes += flagged
         facts = model.SplitFacts(**test.facts)
         scored.append(Scored(folder.title, facts, results, checks, (*notes, *of_masks)))
     return scored
@@ -341,7 +373,7 @@ def score_set(
 def _items(plan: ScorePlan, test: TestSet, folders: Sequence[MapFolder]) -> list[work.Item]:
     """Return the masks that have a map in any folder, with these maps."""
     files = [folder.matches[test.label].files for folder in folders]
-    seen = any(get_extra(key).needs_image for key in plan.extra)
+    seen = needs_image(plan.extra)
     return [
         work.Item(
             name, mask, tuple(f.get(name) for f in files), test.images[name] if seen else None

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from io import BytesIO
+from math import fsum
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.data.images import CELL, GAP, INK, TITLE, grid, in_cell
+from lpmoe_bench.data.maps import seen_in_8_bits
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.files import write_atomically
 from lpmoe_bench.metrics.engine import Curves
@@ -18,7 +20,8 @@ from lpmoe_bench.metrics.extra import known_metrics
 from lpmoe_bench.metrics.facts import OF_COUNTS, Metric, get_metric
 from lpmoe_bench.metrics.formulas import Counts
 from lpmoe_bench.metrics.protocols import Protocol
-from lpmoe_bench.records.store import ROWS, read_rows
+from lpmoe_bench.records.store import ROWS, read_rows, rows_to_csv
+from lpmoe_bench.scoring.matching import telling_folders
 from lpmoe_bench.scoring.plan import MapFolder, ScorePlan
 from lpmoe_bench.scoring.robustness import Verification, verify_scores
 from lpmoe_bench.scoring.scoring import ScoreOutcome
@@ -245,6 +248,56 @@ def _rendered(figure: Any, form: str) -> bytes:
     return data.getvalue()
 
 
+# Means of sub-folders, such as the videos of a set, and their mean.
+
+GROUPS = "groups.csv"
+
+
+class FolderMeans(NamedTuple):
+    """Means of one test set by sub-folder.
+
+    means: {folder: {metric: the mean over its images, None where none has a value}}. images: how
+    many of each folder count. mean: {metric: the mean of these means}.
+    """
+
+    means: dict[str, dict[str, float | None]]
+    images: dict[str, int]
+    mean: dict[str, float | None]
+
+
+def folder_means(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> FolderMeans:
+    """Average rows of images, `ScoreResult.rows`, by the folder that tells them apart.
+
+    Each folder weighs the same in the mean, however many images it has. A maximum over thresholds
+    is taken at the one threshold that is best for the whole set. Metrics that only a whole data set
+    has are left out.
+    """
+    keys = [key for key in metrics if any(row.get(key) is not None for row in rows)]
+    folders = {
+        name: folder for name, (folder, _) in telling_folders(r["image"] for r in rows).items()
+    }
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(folders[row["image"]], []).append(row)
+
+    def mean(values: Iterable[float | None]) -> float | None:
+        there = [value for value in values if value is not None]
+        return fsum(there) / len(there) if there else None
+
+    means = {f: {k: mean(row[k] for row in of) for k in keys} for f, of in sorted(groups.items())}
+    counts = {f: sum(any(row[k] is not None for k in keys) for row in groups[f]) for f in means}
+    whole = {key: mean(values[key] for values in means.values()) for key in keys}
+    return FolderMeans(means, counts, whole)
+
+
+def write_folder_means(found: FolderMeans, path: Path) -> Path:
+    """Write a CSV with a line a folder, the mean of all in the last one; return its path."""
+    rows = [{"folder": f, "images": found.images[f], **of} for f, of in found.means.items()]
+    last = {"folder": "mean of folders", "images": sum(found.images.values()), **found.mean}
+    write_atomically(path, rows_to_csv([*rows, last]))
+    return path
+
+
 # What can be made of maps besides scores: worst images, curves, a second opinion.
 
 
@@ -264,7 +317,7 @@ def make_worst(
         pred, mask = load(name)
         image = plan.load_image(test, name)
         same = image is not None and image.shape[:2] == mask.shape
-        return Views(pred, mask, image if same else None)
+        return Views(seen_in_8_bits(pred), mask, image if same else None)
 
     sheet = place / f"worst-{test.replace('/', '-')}.png"
     return worst, write_worst(worst, views, sheet, f"{folder.title}, {test}")
@@ -289,7 +342,18 @@ def make_curves(plan: ScorePlan, outcome: ScoreOutcome, folder: Path) -> list[Pa
         firsts = {title: results[0] for title, results in methods.items()}
         curves = {title: r.curves for title, r in firsts.items() if r is not None and r.curves}
         files += write_curves(curves, plan.protocol, place, test)
+        files.append(place / "curves.csv")
+        write_atomically(files[-1], rows_to_csv(curve_rows(curves)))
     return files
+
+
+def curve_rows(curves: Mapping[str, Curves]) -> list[dict[str, Any]]:
+    """Return a row for each method and threshold, with the numbers that the plots show."""
+    return [
+        {"method": method, "threshold": level, "precision": p, "recall": r, "f": f, "e": e}
+        for method, of in curves.items()
+        for level, p, r, f, e in zip(of.thresholds, *of, strict=True)
+    ]
 
 
 def verification_sentences(title: str, test: str, found: Verification) -> Sequence[str]:

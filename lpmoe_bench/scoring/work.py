@@ -5,18 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
 from lpmoe_bench.data.annotations import Mask
-from lpmoe_bench.data.images import inspect_map, inspect_mask, read_image
+from lpmoe_bench.data.images import inspect_mask, read_image
+from lpmoe_bench.data.maps import full_scale, inspect_map
 from lpmoe_bench.data.splits import UNUSUAL
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.metrics.maps import PreparedMask
 from lpmoe_bench.metrics.protocols import Protocol
-from lpmoe_bench.metrics.scorer import Scorer
+from lpmoe_bench.metrics.scorer import FLAGS, Scorer
+from lpmoe_bench.records.model import Precision
+
+RESIZE = {
+    "bilinear to mask": cv2.INTER_LINEAR,
+    "bicubic to mask": cv2.INTER_CUBIC,
+    "nearest to mask": cv2.INTER_NEAREST,
+}
 
 # What is suspicious about maps, image by image and as one sentence for a whole folder.
 
@@ -25,10 +33,14 @@ Found = Mapping[str, Sequence[str]]  # names of images by check, sorted
 SHOWN, STRETCH = 3, 2.0  # a map that spans less than 255 / STRETCH is stretched strongly
 # What a record's counts call the check, and what a sentence says of the maps.
 CHECKS = {
-    "resized": ("resized_maps", "are not of their mask's size and were resized bilinearly"),
+    "resized": ("resized_maps", "are not of their mask's size and were resized"),
     "jpeg": ("jpeg_maps", "are JPEG files, which do not keep values exactly; save PNG"),
-    "16 bits": ("16_bit_maps", "have 16 bits, rounded to 8"),
-    "floats": ("float_maps", "hold floats, rounded to 8 bits"),
+    "transposed": (
+        "transposed_maps",
+        "have height and width of their mask exchanged: are they transposed?",
+    ),
+    "16 bits": ("16_bit_maps", "have 16 bits and are scored in that precision"),
+    "floats": ("float_maps", "hold floats and are scored in that precision"),
     "three channels": ("three_channel_maps", "are RGB with equal channels, of which one counts"),
     "in two colours": ("two_colour_maps", "are in two colours, of which the lighter one is object"),
     "colours": ("coloured_maps", "are in colours, of which the luminance counts: are they maps?"),
@@ -40,29 +52,43 @@ CHECKS = {
         "hold two values only: binarised maps score other than probabilities where thresholds vary",
     ),
     "narrow": ("narrow_maps", f"span less than 1/{STRETCH:g} of 0 to 255"),
+    "faint": ("faint_maps", "hold nothing above half of their range"),
     "inverted": ("inverted_maps", "are darker on the object than elsewhere"),
     "mask": ("maps_equal_to_mask", "equal their mask pixel by pixel"),
 }
 
 
 def look_at(pred: np.ndarray, mask: PreparedMask) -> Iterator[str]:
-    """Yield the checks that a map, uint8 (h, w) of its mask's size, does not pass."""
+    """Yield the checks that a map (h, w) of its mask's size does not pass."""
     # By the histogram and means of OpenCV: this is done for every map, beside its scores.
-    levels = np.flatnonzero(cv2.calcHist([pred], [0], None, [256], [0, 256]))
-    low, high = int(levels[0]), int(levels[-1])
+    full = full_scale(pred)
+    if pred.dtype == np.uint8:
+        levels = np.flatnonzero(cv2.calcHist([pred], [0], None, [256], [0, 256]))
+        low, high, two = int(levels[0]), int(levels[-1]), len(levels) <= 2
+    else:
+        low, high = float(pred.min()), float(pred.max())
+        two = bool(np.all((pred == low) | (pred == high)))
     if low == high:
         yield "constant"
-    elif high == 1:
+    elif high == 1 and full == 255:
         yield "0 and 1"
-    elif len(levels) == 2:
-        yield "two values"
-    elif (high - low) * STRETCH < 255:
-        yield "narrow"
+    else:
+        if two:
+            yield "two values"
+        if (high - low) * STRETCH < full:
+            yield "narrow"
+        if high * 2 <= full:
+            yield "faint"
     if low < high and mask.mixed and cv2.mean(pred, mask.pixels)[0] < cv2.mean(pred)[0]:
         yield "inverted"
-    extremes = len(levels) <= 2 and {low, high} <= {0, 255}
+    extremes = two and {low, high} <= {0, full}
     if extremes and mask.foreground and np.array_equal(pred != 0, mask.pixels.view(np.bool_)):
         yield "mask"
+
+
+def precision_of(found: Iterable[str]) -> Precision:
+    """Return the widest precision among maps of which these checks were told."""
+    return "float" if "floats" in found else "uint16" if "16 bits" in found else "uint8"
 
 
 def sentences(found: Found, total: int, protocol: Protocol) -> list[str]:
@@ -70,10 +96,15 @@ def sentences(found: Found, total: int, protocol: Protocol) -> list[str]:
     said = []
     for check, names in found.items():
         text = CHECKS[check][1]
-        if check in ("narrow", "0 and 1"):
+        if check in ("narrow", "0 and 1", "faint"):
             stretched = protocol.normalisation == "minmax"
             text += f"; protocol {protocol.name} " + (
                 "stretches each to the full range" if stretched else "does not stretch them"
+            )
+            text += ", so that they have no object" * (check == "faint" and not stretched)
+        if check == "resized":
+            text += {"bilinear": " bilinearly", "bicubic": " bicubically"}.get(
+                protocol.resize.split()[0], " to the nearest pixel"
             )
         if check == "inverted" and 2 * len(names) > total:
             text += ": they look inverted, object must be bright"
@@ -93,6 +124,16 @@ def _sentence(names: Sequence[str], total: int, kind: str, text: str) -> str:
     return f"{len(names)} of {total} {kind} {text} ({first})"
 
 
+def flag_sentences(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say each flag of images' rows that no check of masks and maps has said, with their names."""
+    said = []
+    for flag in (flag for flag in FLAGS if flag not in ("empty_mask", "constant_pred")):
+        names = [row["image"] for row in rows if flag in row["flags"].split(";")]
+        if names:
+            said.append(_sentence(names, len(rows), "images", f"are unusual: {FLAGS[flag]}"))
+    return said
+
+
 def refuse_zero_one(found: Found, total: int, protocol: Protocol, title: str) -> None:
     """Raise DataError where maps of 0 and 1 would all count as background."""
     # Divided by 255 as every map is, they would all lie below every threshold. A black map, which
@@ -106,10 +147,14 @@ def refuse_zero_one(found: Found, total: int, protocol: Protocol, title: str) ->
 
 
 class Variant(NamedTuple):
-    """A way to score: a protocol, and how maps of another size are resized, as cv2 calls it."""
+    """A way to score: by a protocol."""
 
     protocol: Protocol
-    interpolation: int = cv2.INTER_LINEAR
+
+    @property
+    def interpolation(self) -> int:
+        """How maps of another size are resized, as cv2 calls it."""
+        return RESIZE[self.protocol.resize]
 
 
 class Item(NamedTuple):
@@ -226,12 +271,17 @@ def _score(
         picture = image if scorer.extra else None
         scorer.add(name, fitted[variant.interpolation], mask, job.dataset, picture)
     resized = ["resized"] if read.shape != first.shape else []
+    if resized and read.shape == first.shape[::-1]:
+        resized.append("transposed")
     checks = (*checks, *resized, *look_at(fitted[counting.interpolation], first))
     _join(part.checks[index], {check: [name] for check in checks})
 
 
 def fit(pred: np.ndarray, shape: tuple[int, int], how: int = cv2.INTER_LINEAR) -> np.ndarray:
-    """Return a map, uint8 (h, w), at a mask's size: bilinearly, as every protocol says."""
+    """Return a map (h, w) at a mask's size, in its own precision: bilinearly, if not told else."""
     if pred.shape == shape:
         return pred
+    if pred.dtype != np.uint8:  # between whole numbers there is more than their precision holds
+        pred = pred.astype(np.float64) / full_scale(pred)
+        return np.clip(cv2.resize(pred, shape[::-1], interpolation=how), 0, 1)
     return cv2.resize(pred, (shape[1], shape[0]), interpolation=how)

@@ -48,6 +48,8 @@ def _of_records(singles: Sequence[parts.Group], rename: Mapping[str, str]) -> pa
     own = [row for row in wide.rows if row.origin is None]
     labels = table_rows.row_labels([row.records[0] for row in own], rename)
     own = [replace(row, label=label) for row, label in zip(own, labels, strict=True)]
+    named = [(row.label, row.records) for row in own]
+    wide = replace(wide, caption=wide.caption + table_rows.precision_words(named))
     own.sort(key=lambda row: (table_rows.trainable(row.records[0]), row.label))
     rows = (*own, *(row for row in wide.rows if row.origin is not None))
     return replace(wide, rows=rows, footer=(*wide.footer, *_gaps(own, singles)))

@@ -95,6 +95,20 @@ _COSTS = (
     _fact("training_flops", "Training (GFLOPs)", 1, 1e-9, of="costs"),
 )
 COSTS = {column.key: column for column in _COSTS}
+
+
+def _false_alarms(record: Record, test: str) -> float | None:
+    counts = record.counts.get(test, {})
+    alarms, empty = counts.get("empty_false_alarms"), counts.get("empty_masks")
+    return alarms / empty if alarms is not None and empty else None
+
+
+# Of images that most protocols leave out: no score of theirs says it.
+FALSE_ALARMS = Column(
+    *("empty_false_alarms", "False alarms on empty masks", 3, _false_alarms),
+    higher_is_better=False,
+    is_score=True,
+)
 SEEDS = "n"  # the column that counts seeds, which formats make
 
 
@@ -129,19 +143,30 @@ def metric_columns(
     Raises UsageError for a metric that no record of this test set has.
     """
     present = list(dict.fromkeys(key for record in records for key in record.scores[test]))
-    protocol = PROTOCOLS.get(records[0].protocol.name)
+    if any(FALSE_ALARMS.value(record, test) is not None for record in records):
+        present.append(FALSE_ALARMS.key)
+    headline, percent = _shown_by(records[0])
     if wanted is None:
-        keys = [key for key in protocol.headline if key in present] if protocol else present
+        keys = [key for key in headline if key in present] or present
     elif list(wanted) == ["all"]:
         keys = present
     else:
         keys = list(wanted)
     require(f"metric of {test}", keys, present, metrics=True)
-    percent = protocol.percent if protocol else ()
     columns = [_metric_column(key, key in percent, style.percent) for key in keys]
     if style.digits is not None:
         columns = [replace(column, decimals=style.digits) for column in columns]
     return columns
+
+
+def _shown_by(record: Record) -> tuple[Sequence[str], Sequence[str]]:
+    """Return the headline of a record's protocol, and its metrics in percent."""
+    if protocol := PROTOCOLS.get(record.protocol.name):
+        return protocol.headline, protocol.percent
+    own = record.config.get("protocol_columns")  # of a protocol of the user's
+    lists = [own.get(key) if isinstance(own, dict) else [] for key in ("headline", "percent")]
+    headline, percent = (one if isinstance(one, list) else [] for one in lists)
+    return headline, percent
 
 
 def _metric_column(key: str, percent: bool, asked: bool) -> Column:
@@ -151,6 +176,8 @@ def _metric_column(key: str, percent: bool, asked: bool) -> Column:
         return record.scores[test].get(key)
 
     metric = known_metrics().get(key)
+    if key == FALSE_ALARMS.key:
+        return FALSE_ALARMS
     if metric is None:  # a record of a newer program: shown, but nobody knows its direction
         return Column(key, key, 3, value, is_score=True)
     label, latex, better = metric.label, metric.latex, metric.higher_is_better

@@ -209,6 +209,13 @@ def _ordered(group: Group, sort: str | None, order: Sequence[str]) -> list[Row]:
     return sorted(group.rows, key=key) if order or index is not None else list(group.rows)
 
 
+def precision_words(rows: NamedRows) -> str:
+    """Say in a caption which rows hold maps scored in more than 8 bits; empty for none."""
+    names = {"uint16": "16 bits", "float": "floats"}
+    wide = [f"{label} ({names[own[0].maps]})" for label, own in rows if own[0].maps in names]
+    return f" Maps scored in their own precision: {', '.join(wide)}." if wide else ""
+
+
 # The lines below a table.
 
 

@@ -253,6 +253,7 @@ def _group(
     ]
     marked = rows.mark_best(made, columns, test)
     words = caption(context, rows.first_run(records), {context.test_set: image_groups})
+    words += rows.precision_words(named)
     return parts.Group(
         context, tuple(columns), marked, words, tuple(below), image_groups=image_groups
     )

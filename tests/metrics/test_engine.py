@@ -394,7 +394,8 @@ def test_bad_arrays_are_refused(pred, mask, sentence):
     ("pred", "mask", "sentence"),
     [
         (HALF, HALF[:1], r"image a cannot be scored: map is \(2, 2\) and mask is \(1, 2\)"),
-        (HALF / 255, HALF, "map is float64"),
+        (HALF.astype(np.int32), HALF, "map is int32"),
+        (HALF / 100, HALF, "floats outside of 0 to 1"),
         (HALF, HALF > 0, "mask is bool"),
         (HALF, HALF // 255, "mask holds only 0 and 1"),
     ],

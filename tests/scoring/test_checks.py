@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from drawn_maps import draw_folders, draw_map, draw_mask, save, score_folders, stored
 
-from lpmoe_bench.data.images import inspect_map
+from lpmoe_bench.data.maps import inspect_map, seen_in_8_bits
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.metrics.protocols import PROTOCOLS
 from lpmoe_bench.scoring.work import CHECKS
@@ -29,25 +29,29 @@ def alpha(pixels: np.ndarray, level: int) -> np.ndarray:
         (".png", three(MAP), ("three channels",), MAP),
         (".png", alpha(MAP, 255), ("three channels",), MAP),
         (".png", alpha(MAP, 0), ("transparent", "three channels"), MAP * 0),
-        (".png", MAP.astype(np.uint16) * 257, ("16 bits",), MAP),
-        (".tif", MAP.astype(np.float32) / 255, ("floats",), MAP),
-        (".png", np.zeros((4, 5), np.uint16), ("16 bits",), np.zeros((4, 5), np.uint8)),
+        (".png", MAP.astype(np.uint16) * 200, ("16 bits",), MAP.astype(np.uint16) * 200),
+        (".tif", MAP / 256, ("floats",), MAP / 256),
+        (".tif", MAP.astype(np.float32) / 256, ("floats",), MAP / 256),
+        (".png", np.zeros((4, 5), np.uint16), ("16 bits",), np.zeros((4, 5), np.uint16)),
+        (".png", three(MAP).astype(np.uint16) * 257, ("16 bits", "three channels"), MAP * 257.0),
         (".png", three(MASK) * np.uint8([1, 0, 0]), ("in two colours",), MASK),
         (".png", np.dstack([MAP, MAP // 2, MAP]), ("colours",), None),
     ],
 )
 def test_reading(tmp_path, suffix, pixels, kinds, expected):
     found, seen = inspect_map(save(tmp_path / f"a{suffix}", pixels))
-    assert (found.dtype, found.shape, seen) == (np.uint8, pixels.shape[:2], kinds)
+    own = {"16 bits": np.uint16, "floats": np.float64}.get(kinds[0] if kinds else "", np.uint8)
+    assert (found.dtype, found.shape, seen) == (own, pixels.shape[:2], kinds)
     if expected is not None:
         assert np.array_equal(found, expected)
 
 
-def test_16_bits_and_floats_round_half_up(tmp_path):
+def test_pictures_of_16_bits_and_floats_round_half_up():
     values = np.arange(0, 65536, 7, dtype=np.uint16).reshape(1, -1)
     expected = np.floor(values / 65535 * 255 + 0.5).astype(np.uint8)
-    assert np.array_equal(inspect_map(save(tmp_path / "a.png", values))[0], expected)
-    assert np.array_equal(inspect_map(save(tmp_path / "b.tif", values / 65535))[0], expected)
+    assert np.array_equal(seen_in_8_bits(values), expected)
+    assert np.array_equal(seen_in_8_bits(values / 65535), expected)
+    assert seen_in_8_bits(MAP) is MAP
 
 
 def test_jpeg_is_noticed_and_near_grey_is_grey(tmp_path):
@@ -74,6 +78,7 @@ def test_values_that_may_mean_two_things_are_refused(tmp_path, suffix, pixels, w
 UNUSUAL = {
     "resized": ("p1.png", cv2.resize(draw_map(1), (72, 48))),
     "jpeg": ("p1.jpg", draw_map(1)),
+    "transposed": ("p1.png", np.ascontiguousarray(draw_map(1).T)),
     "16 bits": ("p1.png", draw_map(1).astype(np.uint16) * 257),
     "floats": ("p1.tif", draw_map(1).astype(np.float32) / 255),
     "three channels": ("p1.png", three(draw_map(1))),
@@ -83,7 +88,8 @@ UNUSUAL = {
     "constant": ("p1.png", np.full((24, 36), 9, np.uint8)),
     "0 and 1": ("p1.png", (draw_map(1) > 90).astype(np.uint8)),
     "two values": ("p1.png", np.where(draw_map(1) > 90, 200, 10).astype(np.uint8)),
-    "narrow": ("p1.png", draw_map(1) // 3),
+    "narrow": ("p1.png", draw_map(1) // 3 + 100),
+    "faint": ("p1.png", draw_map(1) // 2),
     "inverted": ("p1.png", 255 - draw_map(1)),
     "mask": ("p1.png", draw_mask(1)),
 }

@@ -7,7 +7,8 @@ from drawn_maps import draw_map, draw_mask, save
 
 from lpmoe_bench.data.test_sets import files_digest, find_files, folder_set
 from lpmoe_bench.errors import DataError, UsageError
-from lpmoe_bench.scoring.plan import match_maps, open_folder, titles_of
+from lpmoe_bench.scoring.matching import choose_files, match_maps, pattern_of
+from lpmoe_bench.scoring.plan import open_folder, titles_of
 
 
 def files(*names: str) -> dict[str, Path]:
@@ -32,6 +33,30 @@ def files(*names: str) -> dict[str, Path]:
         # An equal name wins, and what is left is not fitted by force.
         (["a", "b"], ["a", "a_mask"], {"a": "a"}, ""),
         (["_mask"], ["_gt"], {}, ""),
+        # Folders that all have tell nothing; those that differ must agree.
+        (["u/GT/0", "v/GT/0"], ["u/0", "v/0"], {"u/GT/0": "u/0", "v/GT/0": "v/0"}, "tell them"),
+        (
+            ["u/GT/0", "v/GT/0"],
+            ["U/out/0", "V/out/0"],
+            {"u/GT/0": "U/out/0", "v/GT/0": "V/out/0"},
+            "tell them",
+        ),
+        (["u/0_gt", "v/0_gt"], ["u/0", "v/0"], {"u/0_gt": "u/0", "v/0_gt": "v/0"}, "less an"),
+        (["u/0", "v/0", "v/1"], ["u/0", "u/1", "v/0"], {"u/0": "u/0", "v/0": "v/0"}, ""),
+        # What a program added to a whole file name, or to all names.
+        (["a", "b"], ["a.jpg", "b.png"], {"a": "a.jpg", "b": "b.png"}, "less a second file ending"),
+        (["a", "b"], ["a_x_y", "b_x_y"], {"a": "a_x_y", "b": "b_x_y"}, "_x_y behind the mask's"),
+        (["a", "b"], ["Net-a", "Net-b"], {"a": "Net-a", "b": "Net-b"}, "Net- before the mask's"),
+        (["a-x", "b-x"], ["a", "b"], {"a-x": "a", "b-x": "b"}, "-x behind the map's name"),
+        (["1", "10"], ["1_x", "10_x"], {"1": "1_x", "10": "10_x"}, "_x behind"),
+        (["g_1", "g_2"], ["p_1", "p_2"], {"g_1": "p_1", "g_2": "p_2"}, "maps are p_* where masks"),
+        (["u/0", "v/0"], ["u/0_x_y", "v/0_x_y"], {"u/0": "u/0_x_y", "v/0": "v/0_x_y"}, "_x_y"),
+        (["a", "b", "c"], ["a_x_y", "b_x_y"], {"a": "a_x_y", "b": "b_x_y"}, "_x_y"),
+        # No rule, or two of them: a digit more is another number.
+        (["1", "2"], ["10", "20"], {}, ""),
+        (["10", "11"], ["20", "21"], {}, ""),
+        (["a", "b"], ["a_x", "b_x", "a_y", "b_y"], {}, ""),
+        (["a", "b"], ["a_x", "b_y"], {}, ""),
     ],
 )
 def test_rules_in_order(names, found, pairs, note):
@@ -61,6 +86,45 @@ def test_files_of_a_folder(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="holds no image files"):
         find_files(tmp_path / "empty")
+
+
+def test_linked_folders_are_followed_but_not_in_circles(tmp_path):
+    save(tmp_path / "real" / "a.png", draw_map(0))
+    (tmp_path / "maps" / "deep").mkdir(parents=True)
+    (tmp_path / "maps" / "link").symlink_to(tmp_path / "real")
+    (tmp_path / "maps" / "deep" / "up").symlink_to(tmp_path / "maps")
+    (tmp_path / "real" / "here").symlink_to(tmp_path / "real")
+    assert list(find_files(tmp_path / "maps")) == ["link/a"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found", "left"),
+    [
+        ("*_sal", {"a": "a_sal", "v/b": "v/b_sal"}, ["a_depth", "x/a/sal"]),
+        ("*_sal.png", {"a": "a_sal", "v/b": "v/b_sal"}, ["a_depth", "x/a/sal"]),
+        ("x/*/sal", {"a": "x/a/sal"}, ["a_depth", "a_sal", "v/b_sal"]),
+        ("*/*_sal", {"v/b": "v/b_sal"}, ["a_depth", "a_sal", "x/a/sal"]),
+    ],
+)
+def test_a_pattern_says_which_files_are_maps(pattern, found, left):
+    there = files("a_sal", "a_depth", "v/b_sal", "x/a/sal")
+    chosen, others = choose_files(there, pattern, Path("maps"))
+    assert {name: path.with_suffix("").as_posix() for name, path in chosen.items()} == found
+    assert sorted(others) == left
+
+
+def test_prefix_and_suffix_are_a_pattern():
+    assert pattern_of(None, "", "") is None
+    assert pattern_of(None, "x_", "_y") == "x_*_y"
+    assert pattern_of("*.jpg", "", "") == "*.jpg"
+    with pytest.raises(UsageError, match="drop --prefix and --suffix"):
+        pattern_of("*", "x", "")
+    with pytest.raises(UsageError, match=r"let \* stand for the mask's name"):
+        pattern_of("a_sal", "", "")
+    with pytest.raises(DataError, match="no file in maps fits the pattern 'x\\*': files such as a"):
+        choose_files(files("a"), "x*", Path("maps"))
+    with pytest.raises(DataError, match="several files fit"):
+        choose_files(files("a_sal", "a_sal.png"), "*_sal.png", Path("maps"))
 
 
 def test_accents_in_two_spellings_are_one_name(tmp_path):

@@ -176,7 +176,11 @@ def test_worst_verify_and_curves(tmp_path):
     assert 0 < max(one["largest"] for one in shown["verify"]) < 1e-9
     pytest.importorskip("matplotlib")
     made = json.loads(out(tmp_path, "--curves", str(tmp_path / "plots"), "--json").stdout)
-    assert len(made["curves"]) == 6
+    assert len(made["curves"]) == 7
+    lines = (tmp_path / "plots" / "curves.csv").read_text().splitlines()
+    assert lines[0] == "method,threshold,precision,recall,f,e"
+    assert (len(lines), lines[256][:8]) == (257, "A,0.0,0.")  # at 0 everything is object
+    assert ",1.0," in lines[256]
     assert all((tmp_path / "plots").joinpath(name).exists() for name in made["curves"])
 
 
