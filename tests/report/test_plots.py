@@ -227,6 +227,7 @@ def test_long_curves_keep_their_means_and_seeds_meet_at_common_steps():
     short = seed_curve(rows, "loss")
     assert len(short) <= 120
     assert short.index[-1] == 1000
+    assert short.iloc[0] == pytest.approx(5 / 9)  # of steps 1 to 9, not of one of them
     assert short.mean() == pytest.approx(0.5, abs=0.01)
     assert len(seed_curve(rows, "validation")) == 0
     seeds = [pd.Series({1: 2.0, 2: 4.0}), pd.Series({2: 6.0, 3: 0.0})]
