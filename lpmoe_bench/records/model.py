@@ -7,7 +7,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from lpmoe_bench.environment import Environment
 from lpmoe_bench.errors import DataError
@@ -106,13 +113,23 @@ class Training(BaseModel):
 
 
 class SplitFacts(_Section):
-    """A set of images; `note` is what must be said beside its name, such as a local split."""
+    """A set of images; `note` is what must be said beside its name, such as a local split.
+
+    pixels: what was declared of the values of its files, by the names of an entry; left out of a
+    record where nothing was.
+    """
 
     label: str
     digest: str
     images: int
     note: str = ""
     generated: bool = False
+    pixels: dict[str, Any] = {}
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        facts = serialize(self)
+        return facts if self.pixels else {k: v for k, v in facts.items() if k != "pixels"}
 
 
 class DataFacts(_Section):

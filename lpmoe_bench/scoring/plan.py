@@ -11,8 +11,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from lpmoe_bench.console import Terminal
-from lpmoe_bench.data.images import inspect_map, read_image, read_mask
+from lpmoe_bench.data.images import inspect_map, read_image
 from lpmoe_bench.data.matching import shown
+from lpmoe_bench.data.pixels import UNDECLARED, PixelRules
 from lpmoe_bench.data.registry import Task, load_registry
 from lpmoe_bench.data.test_sets import TestSet, files_digest, find_files, folder_set, task_sets
 from lpmoe_bench.environment import default_cache
@@ -279,6 +280,7 @@ class ScoreRequest:
     names: Sequence[str] = ()
     gt: Path | None = None
     images: Path | None = None
+    rules: PixelRules = UNDECLARED
     task: str | None = None
     test_set: str | None = None
     protocol: str | None = None
@@ -311,10 +313,10 @@ class ScorePlan:
 
     def load(self, folder: MapFolder, label: str) -> Callable[[str], tuple[np.ndarray, np.ndarray]]:
         """Return what reads an image's map and mask as they are scored, uint8 (h, w)."""
-        masks = self._test_set(label).masks
+        test = self._test_set(label)
 
         def read(name: str) -> tuple[np.ndarray, np.ndarray]:
-            mask = read_mask(masks[name], self.protocol.mask_threshold)
+            mask = test.truth(name, self.protocol.mask_threshold).mask
             pred = inspect_map(folder.matches[label].files[name])[0]
             return fit(pred, (mask.shape[0], mask.shape[1])), mask
 
@@ -322,8 +324,8 @@ class ScorePlan:
 
     def load_image(self, label: str, name: str) -> np.ndarray | None:
         """Return an image, RGB uint8 (h, w, 3), None where it is not known."""
-        images = self._test_set(label).images
-        return read_image(images[name]) if name in images else None
+        test = self._test_set(label)
+        return read_image(test.images[name], test.rules) if name in test.images else None
 
     def _test_set(self, label: str) -> TestSet:
         return next(test for test in self.sets if test.label == label)
@@ -376,7 +378,9 @@ def _sets(
     if request.gt is not None:
         if request.test_set or request.embedded:
             raise UsageError("--gt names the masks; drop --set and --embedded")
-        return [folder_set(request.gt, request.images, request.cache)], []
+        return [folder_set(request.gt, request.images, request.cache, request.rules)], []
+    if request.rules.facts:
+        raise UsageError("what masks mean is declared of --gt; a task's sets say it themselves")
     if request.images is not None:
         raise UsageError("--images belongs to --gt; a task knows its images")
     assert task is not None

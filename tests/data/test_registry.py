@@ -302,7 +302,7 @@ TASK = "title: T, protocol: cod, loss: structure, select: iou"
         (f"datasets: {{mine: {SET}, layouts: [{{all: [a.csv, b.csv]}}]}}}}", "two places .* or"),
         (f"datasets: {{mine: {SET}, layouts: [{{../all: [a, b]}}]}}}}", "key 'layouts"),
         (f"datasets: {{mine: {SET}, splits: {{a/b: }}}}}}", "key 'splits.a/b"),
-        (f"datasets: {{mine: {SET}, object: white}}}}", "key 'object'"),
+        (f"datasets: {{mine: {SET}, object: white}}}}", "object is 'white'; it is a value"),
         (f"datasets: {{mine: {SET}, archives: [{{url: 'file:///a'}}]}}}}", "archives.0.url"),
         (f"datasets: {{mine: {SET}, archives: [{{url: 'http://h/a.zip', checksum: 1}}]}}}}",
          "archives.0.checksum"),
