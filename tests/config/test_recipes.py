@@ -140,7 +140,7 @@ def test_new_runs_are_of_the_second_preprocessing_and_old_records_of_the_first()
 def test_later_settings_are_hashed_off_their_default():
     roles, plain = settings.fields_by_role(), settings.fingerprint(settings.RunConfig(), {})
     changed = {"steps": 7, "patience": 7, "scale": (0.5, 2.0), "photometric": True}
-    changed |= {"decode": "reduced"}
+    changed |= {"decode": "reduced", "limit_validation": 7}
     named = {"preprocessing", *(f"train.{name}" for name in changed)}
     assert named == set(settings.later_fields())
     for name, value in changed.items():
