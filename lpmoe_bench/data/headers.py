@@ -89,7 +89,7 @@ def _jpeg(data: bytes) -> Header:
             at += 1
             continue
         if marker in FRAMES and not width:
-            height, width, channels = _big(data, at + 5, 2), _big(data, at + 7, 2), data[at + 9]
+            height, width, channels = (_big(data, at + k, n) for k, n in ((5, 2), (7, 2), (9, 1)))
         if marker == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0":
             orientation = _orientation(data[at + 10 : at + 2 + _big(data, at + 2, 2)])
         at += 2 + _big(data, at + 2, 2)
