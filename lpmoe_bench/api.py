@@ -18,7 +18,7 @@ from lpmoe_bench.console import Terminal
 from lpmoe_bench.environment import default_cache, is_offline
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.records.frame import load_records
-from lpmoe_bench.records.store import Found, StoredRecord, find_records
+from lpmoe_bench.records.store import Found, StoredRecord, find_records, read_record
 from method_zoo.errors import ZooError
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from lpmoe_bench.analysis.comparison import Report
+    from lpmoe_bench.data.pixels import PixelRules
     from lpmoe_bench.gate.baseline import Baseline
     from lpmoe_bench.gate.judge import Outcome
     from lpmoe_bench.metrics.scorer import ScoreResult
@@ -51,6 +52,7 @@ def score(
     protocol: str = "cod",
     extra: str | Sequence[str] = (),
     images: np.ndarray | Path | str | None = None,
+    pixels: Mapping[str, Any] | None = None,
 ) -> dict[str, float | None] | ScoreResult:
     """Score maps against masks, as `lpmoe-bench score` does.
 
@@ -63,6 +65,8 @@ def score(
             YAML file, a protocol of your own.
         extra: further metrics, such as "hd95".
         images: the RGB image (h, w, 3), its file or their folder, for metrics that look at it.
+        pixels: what the values of files mean, as an entry of a data set says it, such as
+            {"object": 1, "ignore": 255}.
 
     Returns:
         For one pair its scores, {metric: value in [0, 1], None where there is none}. For folders an
@@ -83,23 +87,29 @@ def score(
         >>> score(mask, mask)["mae"]
         0.0
     """
+    from lpmoe_bench.data.pixels import pixel_rules
+    from lpmoe_bench.metrics.engine import prepare_mask
     from lpmoe_bench.metrics.protocol_files import open_protocol
     from lpmoe_bench.metrics.scorer import Scorer
 
-    rules, extra = open_protocol(protocol), _texts(extra)
+    rules, extra, declared = open_protocol(protocol), _texts(extra), pixel_rules(pixels or {})
     kind, other = _kind(pred), _kind(gt)
     if kind != other:
         raise UsageError(f"pred is {kind} and gt is {other}; give two arrays, files or folders")
     if kind == "a folder":
-        return _score_folder(Path(str(pred)), Path(str(gt)), protocol, extra, images)
+        return _score_folder(Path(str(pred)), Path(str(gt)), protocol, extra, images, declared)
     if kind == "a file":
-        from lpmoe_bench.data.images import read_mask
+        from lpmoe_bench.data.images import read_truth
         from lpmoe_bench.data.maps import inspect_map
         from lpmoe_bench.scoring.work import fit
 
-        mask = read_mask(Path(str(gt)), rules.mask_threshold)
-        levels = fit(inspect_map(Path(str(pred)))[0], (mask.shape[0], mask.shape[1]))
+        picture = Path(images) if isinstance(images, str | os.PathLike) else None
+        truth = read_truth(Path(str(gt)), rules.mask_threshold, declared, picture)
+        mask = prepare_mask(truth.mask, rules, truth.ignored)
+        levels = fit(inspect_map(Path(str(pred)))[0], mask.shape)
     else:
+        if declared.facts:
+            raise UsageError("pixels declare values of files, but gt is an array; compare it first")
         mask, levels = _eight_bits(gt, "gt"), _own_precision(pred)
         # A mask of 0 and 1 would be scored as an almost black map, and nobody would notice.
         small = levels.dtype == "uint8" and levels.size and levels.max() == 1
@@ -109,7 +119,7 @@ def score(
                 f"maps; give floats in [0, 1], or 255 for 1"
             )
     scorer = Scorer(rules, extra=extra)
-    scorer.add("given", levels, mask, image=_image(images))
+    scorer.add("given", levels, mask, image=_image(images, declared))
     return scorer.result().scores
 
 
@@ -163,16 +173,16 @@ def _own_precision(values: Any) -> np.ndarray:
     return array.astype(np.float64) if np.issubdtype(array.dtype, np.floating) else levels
 
 
-def _image(image: Any) -> np.ndarray | None:
+def _image(image: Any, rules: PixelRules) -> np.ndarray | None:
     if image is None or not isinstance(image, str | os.PathLike):
         return image
     from lpmoe_bench.data.images import read_image
 
-    return read_image(Path(image))
+    return read_image(Path(image), rules)
 
 
 def _score_folder(
-    pred: Path, gt: Path, protocol: str, extra: Sequence[str], images: Any
+    pred: Path, gt: Path, protocol: str, extra: Sequence[str], images: Any, rules: PixelRules
 ) -> ScoreResult:
     from lpmoe_bench.scoring.plan import ScoreRequest, plan_scores
     from lpmoe_bench.scoring.scoring import score_set
@@ -185,6 +195,7 @@ def _score_folder(
             folders=[pred],
             gt=gt,
             images=Path(images) if images is not None else None,
+            rules=rules,
             protocol=protocol,
             extra=extra,
             runs=Path(nowhere),
@@ -205,6 +216,7 @@ def run(
     datasets: Path | str | Sequence[Path | str] | None = None,
     embedded: bool = False,
     folders: Sequence[Path | str] | None = None,
+    pixels: Mapping[str, Any] | None = None,
     force: bool = False,
     offline: bool = False,
     quiet: bool = False,
@@ -221,6 +233,8 @@ def run(
         embedded: use the set drawn in code instead of real images.
         folders: your own four folders or patterns: train images, train masks, test images, test
             masks; with two more, images and masks to validate on.
+        pixels: what the values of their files mean, as an entry of a data set says it, such as
+            {"object": 1, "ignore": 255}.
         force: train again; the old files are kept under other names.
         offline: fetch nothing.
         quiet: no progress and no notes on standard error.
@@ -239,19 +253,23 @@ def run(
         DivergedError: the loss is no number any more.
     """
     from lpmoe_bench.config.settings import RunConfig, nest_settings, read_config_file
+    from lpmoe_bench.data.pixels import pixel_rules
     from lpmoe_bench.data.tasks import Folders
     from lpmoe_bench.training.request import RunRequest, refuse_early
 
     file = read_config_file(Path(config)) if isinstance(config, str | os.PathLike) else config
     if not isinstance(file or {}, Mapping):
         raise UsageError(f"config is {config!r}; give settings by name, or a YAML file of them")
+    rules = pixel_rules(pixels or {})
+    if rules.facts and not folders:
+        raise UsageError("pixels are declared of your own folders, but folders names none")
     if folders is not None and len(folders) not in (4, 6):
         raise UsageError(f"folders holds {len(folders)} folders; name all four, or six")
     own = None
     if folders is not None:
         train, masks, test, truths, *more = map(Path, folders)
         images, truth = more or (None, None)
-        own = Folders(train, masks, test, truths, images, truth)
+        own = Folders(train, masks, test, truths, images, truth, rules=rules)
     root = data_root or os.environ.get("LPMOE_BENCH_DATA")
     # Fields of the configuration are the strongest layer; any other name is read as `--set` does.
     request = RunRequest(
@@ -282,6 +300,7 @@ def evaluate(
     images: Path | str | None = None,
     masks: Path | str | None = None,
     name: str = "test",
+    pixels: Mapping[str, Any] | None = None,
     protocol: str | None = None,
     data_root: Path | str | None = None,
     datasets: Path | str | Sequence[Path | str] | None = None,
@@ -300,6 +319,7 @@ def evaluate(
         images: your own folder of images, with `masks`, called own/`name`.
         masks: the folder of their masks.
         name: what your own folders are called.
+        pixels: what the values of their files mean, as an entry of a data set says it.
         protocol: by default the run's.
         data_root: folder of the real sets; by default the environment's LPMOE_BENCH_DATA.
         datasets: YAML files of your own data sets; by default those of the environment's
@@ -318,6 +338,7 @@ def evaluate(
         UsageError: an unknown set, or one that the run was trained on.
         DataError: images, masks or weights are missing or broken.
     """
+    from lpmoe_bench.data.pixels import pixel_rules
     from lpmoe_bench.inference.evaluation import EvaluationRequest, evaluate_run
 
     root = data_root or os.environ.get("LPMOE_BENCH_DATA")
@@ -327,6 +348,7 @@ def evaluate(
         test_images=Path(images) if images else None,
         test_masks=Path(masks) if masks else None,
         name=name,
+        rules=pixel_rules(pixels or {}),
         protocol=protocol,
         data_root=Path(root) if root else None,
         datasets=_own_lists(datasets),
@@ -365,7 +387,12 @@ class Prediction:
 
 
 def predict(
-    run: Run, images: Any, *, tile: str | int = "never", offline: bool = False
+    run: Run,
+    images: Any,
+    *,
+    tile: str | int = "never",
+    offline: bool = False,
+    pixels: Mapping[str, Any] | None = None,
 ) -> list[Prediction]:
     """Return the probability maps that a trained run gives images of any size.
 
@@ -377,6 +404,7 @@ def predict(
         tile: never, as maps are scored; auto cuts images beyond twice the training size into
             windows; always; or a number of pixels.
         offline: fetch nothing.
+        pixels: bands and range of image files, by default those of the run's training images.
 
     Returns:
         One prediction an image, in their order; a folder's images are sorted.
@@ -387,8 +415,10 @@ def predict(
     """
     import numpy as np
 
-    from lpmoe_bench.data.images import read_image
-    from lpmoe_bench.inference.prediction import find_images
+    from lpmoe_bench.data.images import check_deep
+    from lpmoe_bench.data.loader import load_image
+    from lpmoe_bench.data.pixels import pixel_rules
+    from lpmoe_bench.inference.prediction import find_images, image_rules
     from lpmoe_bench.inference.predictor import load_predictor, probability_map, side_of
 
     several = images if isinstance(images, list | tuple) else [images]
@@ -406,12 +436,16 @@ def predict(
             given.append((None, array))
     tile = str(tile)
     side_of(tile, 32)  # a wrong word is said before anything is loaded
+    rules = image_rules(read_record(_folder(run)), pixel_rules(pixels or {}))
+    check_deep((file for file, _ in given if file), rules)
     predictor, config = load_predictor(_folder(run), default_cache(), is_offline(offline))
     side = side_of(tile, config.size)
-    return [
-        Prediction(file, probability_map(predictor, read_image(file) if file else array, side)[0])
-        for file, array in given
-    ]
+
+    def predicted(file: Path | None, array: Any) -> Prediction:
+        image = load_image(file, rules, predictor.version) if file else array
+        return Prediction(file, probability_map(predictor, image, side)[0])
+
+    return [predicted(file, array) for file, array in given]
 
 
 def load_model(run: Run, offline: bool = False) -> nn.Module:

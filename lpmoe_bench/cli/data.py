@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from lpmoe_bench.cli import options
-from lpmoe_bench.errors import DataError
+from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.files import write_atomically
 
 
@@ -116,11 +116,14 @@ def data_verify_command(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the report as Markdown.")
     ] = None,
+    sheet: Annotated[
+        Path | None, typer.Option(help="Draw a few pairs of the set with overlays: FILE.png.")
+    ] = None,
     data_root: options.DataRoot = None,
     datasets: options.Datasets = None,
     out: options.Output,
 ) -> None:
-    """Read every file of data sets: pairs, sizes, mask values, counts, checksum of the content."""
+    """Read every file of data sets: pairs, sizes, values, counts, checksum of the content."""
     from lpmoe_bench.data.library import verify
     from lpmoe_bench.data.splits import MANIFESTS
 
@@ -130,6 +133,11 @@ def data_verify_command(
     chosen = chosen or [d for d in registry.datasets.values() if d.location(root)]
     if not chosen:
         raise DataError("no data set is found; set LPMOE_BENCH_DATA or give --data-root")
+    if sheet is not None and len(chosen) > 1:
+        raise UsageError(f"--sheet draws one data set, but {len(chosen)} are named")
+    if sheet is not None:
+        for text in verify.write_sheet(chosen[0], root, sheet):
+            out.terminal.note(f"not drawn: {text}")
     cache = options.cache_folder() / MANIFESTS
     found = [v for one in chosen for v in verify.verify_set(one, root, cache, out.terminal)]
     out.print(verify.verification_json(found), verify.verification_text(found))

@@ -21,7 +21,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from lpmoe_bench.console import Terminal
-from lpmoe_bench.errors import DataError
+from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.metrics.extra import known_metrics
 from lpmoe_bench.metrics.protocols import PROTOCOLS
 from lpmoe_bench.model.decoders.names import list_decoders
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from lpmoe_bench.analysis.pairing import Rules
+    from lpmoe_bench.data.pixels import PixelRules
     from lpmoe_bench.data.registry import Registry
     from lpmoe_bench.records.store import Found
 
@@ -408,6 +409,45 @@ class ModelChoice:
         """Return the settings that are given, with some more."""
         # What is not given must be absent: a None would win over recipe and file.
         return {k: v for k, v in (asdict(self) | more).items() if v is not None}
+
+
+@dataclass(frozen=True)
+class PixelOptions:
+    """What the values of a user's own files mean."""
+
+    mask_object: Annotated[
+        str | None,
+        typer.Option(help="Own masks: object is 1, nonzero, '#ff0000', alpha or 'above 128'."),
+    ] = None
+    mask_ignore: Annotated[
+        str | None, typer.Option(help="... values that count for nothing, such as 255.")
+    ] = None
+    bands: Annotated[
+        str | None, typer.Option(help="Own images: bands that are red, green, blue: 3,2,1.")
+    ] = None
+    range: Annotated[
+        str | None, typer.Option(help="... values that are black and white: 0,4095.")
+    ] = None
+    resize_masks: Annotated[
+        bool, typer.Option("--resize-masks", help="Stretch own masks to their images.")
+    ] = False
+    exif: Annotated[
+        str | None, typer.Option(help="What EXIF of own images turns: image or both.")
+    ] = None
+
+    def rules(self, own: bool = True) -> PixelRules:
+        """Return what is declared; raises UsageError, also where there are no own files."""
+        from lpmoe_bench.data.pixels import pixel_rules
+
+        given = asdict(self)
+        given["object"], given["ignore"] = given.pop("mask_object"), given.pop("mask_ignore")
+        rules = pixel_rules(given)
+        if rules.facts and not own:
+            raise UsageError(
+                f"{', '.join(rules.facts)} is declared of your own folders, but none is named; an "
+                f"entry of a data set says it itself"
+            )
+        return rules
 
 
 @dataclass(frozen=True)

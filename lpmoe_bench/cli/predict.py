@@ -27,6 +27,13 @@ def predict_command(
             "your own.",
         ),
     ] = "never",
+    bands: Annotated[
+        str | None, typer.Option(help="Bands that are red, green, blue; else as in training.")
+    ] = None,
+    range_: Annotated[
+        str | None,
+        typer.Option("--range", help="Values that are black and white; else as in training."),
+    ] = None,
     threshold: Annotated[
         float | None, typer.Option(help="Write masks: 255 above this probability.", min=0, max=1)
     ] = None,
@@ -35,16 +42,24 @@ def predict_command(
 ) -> None:
     """Write the maps and overlays that a trained run predicts for images of any size."""
     options.refuse_no_run(run)
-    from lpmoe_bench.inference.prediction import find_images, predict_images
+    from lpmoe_bench.data.pixels import pixel_rules
+    from lpmoe_bench.inference.prediction import find_images, image_rules, predict_images
     from lpmoe_bench.inference.predictor import load_predictor, side_of
+    from lpmoe_bench.records.store import read_record
 
+    declared = pixel_rules({"bands": bands, "range": range_})
+    rules = image_rules(read_record(run), declared)
+    if rules != declared:
+        out.terminal.note(f"images are read as those of training, {rules.key}")
     # Found before a model is loaded: a wrong path should cost no seconds.
     sources = find_images(images, output)
     side_of(tile, 32)  # a wrong word is said before anything is loaded
     predictor, config = load_predictor(run, options.cache_folder(), offline)
     side = side_of(tile, config.size)
     try:
-        written, failed = predict_images(predictor, sources, output, side, threshold, out.terminal)
+        written, failed = predict_images(
+            predictor, sources, output, side, threshold, out.terminal, rules
+        )
     except KeyboardInterrupt:
         # Each map is renamed into its place, so none is half written.
         raise InterruptedRun(f"interrupted; the maps in {output} are whole") from None
@@ -75,6 +90,7 @@ def evaluate_command(
     test_images: Annotated[Path | None, typer.Option(help="Your own folders: images.")] = None,
     test_masks: Annotated[Path | None, typer.Option(help="... their masks.")] = None,
     name: Annotated[str, typer.Option(help="... what to call them: own/NAME.")] = "test",
+    pixels: options.PixelOptions,
     data_root: options.DataRoot = None,
     datasets: options.Datasets = None,
     runs: Annotated[
@@ -101,6 +117,7 @@ def evaluate_command(
             images=test_images,
             masks=test_masks,
             name=name,
+            pixels=pixels.rules(own=bool(test_images or test_masks)).facts,
             protocol=protocol,
             data_root=data_root,
             datasets=datasets,

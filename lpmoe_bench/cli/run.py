@@ -44,6 +44,7 @@ def run_command(
     skip_broken: Annotated[
         bool, typer.Option("--skip-broken", help="... leave out what is broken.")
     ] = False,
+    pixels: options.PixelOptions,
     data: options.DataOptions,
     runs: options.Runs = Path("runs"),
     force: Annotated[bool, typer.Option("--force", help="Rerun; old files are kept.")] = False,
@@ -63,6 +64,7 @@ def run_command(
             (train_images, train_masks, test_images, test_masks, val_images, val_masks),
             split,
             skip_broken,
+            pixels,
         ),
         runs=runs,
         offline=offline,
@@ -96,11 +98,15 @@ def run_and_print(request: RunRequest, force: bool, dry_run: bool, out: options.
 
 
 def _own_folders(
-    paths: tuple[Path | None, ...], share: float | None, skip_broken: bool
+    paths: tuple[Path | None, ...],
+    share: float | None,
+    skip_broken: bool,
+    pixels: options.PixelOptions,
 ) -> Folders | None:
     """Return a user's own folders, None where none is named; raises UsageError for some."""
     from lpmoe_bench.data.tasks import Folders
 
+    rules = pixels.rules(own=any(paths))
     if not any((*paths, share, skip_broken)):
         return None
     train_images, train_masks, *others = paths
@@ -110,7 +116,9 @@ def _own_folders(
             "your own folders need --train-images and --train-masks, and --test-images and "
             "--test-masks or --split 0.2"
         )
-    return Folders(train_images, train_masks, *others, share=share, skip_broken=skip_broken)
+    return Folders(
+        train_images, train_masks, *others, share=share, skip_broken=skip_broken, rules=rules
+    )
 
 
 def _show_plan(request: RunRequest, out: options.Output) -> None:

@@ -81,6 +81,7 @@ def score_command(
         list[str] | None, typer.Option(help="Extra metrics, with commas, such as hd95.")
     ] = None,
     jobs: Annotated[int | None, typer.Option(help="Processes; as cores allow.", min=1)] = None,
+    pixels: options.PixelOptions,
     data: options.DataOptions,
     runs: options.Runs = Path("runs"),
     force: Annotated[bool, typer.Option("--force", help="Score again; old ones are kept.")] = False,
@@ -94,6 +95,7 @@ def score_command(
         names=name or (),
         gt=gt,
         images=images,
+        rules=pixels.rules(own=gt is not None),
         task=task,
         test_set=test_set,
         protocol=protocol,

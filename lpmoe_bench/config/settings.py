@@ -27,9 +27,30 @@ LOSSES = {
 # it. runtime, label: it does not, so records that differ in it alone are of one kind.
 
 
-def _field(default: Any, role: str, description: str, later: bool = False, **limits: Any) -> Any:
-    """Declare a setting. `later`: it came when records existed, and is hashed off its default."""
-    extra: dict[str, Any] = {"role": role, "later": later}
+_UNSAID = object()
+
+
+def _field(
+    default: Any,
+    role: str,
+    description: str,
+    later: bool = False,
+    absent: Any = _UNSAID,
+    **limits: Any,
+) -> Any:
+    """Declare a setting.
+
+    Args:
+        default: what a new run has.
+        role: see above.
+        description: a few words.
+        later: it came when records existed, which mean its default and are hashed without it.
+        absent: the same where older records mean another value than the default.
+        limits: as pydantic has them.
+    """
+    extra: dict[str, Any] = {"role": role}
+    if later or absent is not _UNSAID:
+        extra["absent"] = default if later else absent
     return Field(default, description=description, json_schema_extra=extra, **limits)
 
 
@@ -79,6 +100,12 @@ class TrainConfig(_Section):
     carve: bool = _field(
         False, "runtime", "carve validation from train also where the set has a split for it"
     )
+    decode: Literal["full", "reduced"] = _field(
+        "full",
+        "recipe",
+        "reduced: JPEGs of train at half their size or less, never below size",
+        later=True,
+    )
 
     @field_validator("scale")
     @classmethod
@@ -123,6 +150,9 @@ class RunConfig(_Section):
     )
     decoder_options: dict[str, Any] = _field({}, "recipe", "options of the decoder")
     size: int = _field(256, "recipe", "image side in pixels, a multiple of 32", ge=32)
+    preprocessing: Literal[1, 2] = _field(
+        2, "recipe", "how images become tensors; 1: as up to version 0.2, in floats", absent=1
+    )
     seed: int = _field(0, "label", "stands beside the fingerprint", ge=0, lt=2**62)
     protocol: str = _field("cod", "protocol", "how scores are computed")
     label: str = _field("", "label", "a few words of the user's own")
@@ -173,7 +203,7 @@ def _explained(error: ValidationError) -> UsageError:
 
 # What a bare name of `--set` means before it is an option of the method. A seed has its own option:
 # VeRA's is of that name.
-PLAIN = ("size", "protocol", "weights", "decoder_weights")
+PLAIN = ("size", "preprocessing", "protocol", "weights", "decoder_weights")
 
 
 def parse_sets(assignments: list[str]) -> dict[str, Any]:
@@ -241,9 +271,29 @@ def fields_by_role() -> dict[str, str]:
 
 
 def later_fields() -> dict[str, Any]:
-    """Return the default of each field that came later: records without it mean that."""
-    fields = setting_fields().items()
-    return {name: info.default for name, info in fields if _extra(info).get("later")}
+    """Return, for each field that came later, the value that records without it mean."""
+    extras = {name: _extra(info) for name, info in setting_fields().items()}
+    return {name: extra["absent"] for name, extra in extras.items() if "absent" in extra}
+
+
+def stored_config(values: Mapping[str, Any]) -> RunConfig:
+    """Return the settings of a record or an adapter, whatever was not there yet when it was made.
+
+    Raises pydantic's ValidationError for what are no settings.
+    """
+    found: dict[str, Any] = {}
+    _merge(found, nested_fields(later_fields()))
+    _merge(found, values)
+    return RunConfig.model_validate(found)
+
+
+def nested_fields(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn values by dotted name of a field into a layer of settings."""
+    layer: dict[str, Any] = {}
+    for name, value in values.items():
+        section, _, leaf = name.rpartition(".")
+        (layer.setdefault(section, {}) if section else layer)[leaf] = value
+    return layer
 
 
 def setting_fields() -> dict[str, FieldInfo]:
@@ -272,7 +322,8 @@ def fingerprint(config: RunConfig, digests: Mapping[str, Any]) -> str:
     for name, role in fields_by_role().items():
         section, _, leaf = name.rpartition(".")
         value = (values[section] if section else values)[leaf]
-        # A field that came later is left out at its default: older fingerprints stay what they are.
+        # A field that came later is left out where it is what records without it mean: older
+        # fingerprints stay what they are.
         if role in ("recipe", "protocol") and not (name in later and value == later[name]):
             chosen[name] = value
     text = json.dumps({"config": chosen, "digests": dict(digests)}, sort_keys=True)

@@ -1,281 +1,396 @@
 """Image and mask files to arrays, as a person sees them, and arrays side by side as pictures."""
 
-import stat
-from collections.abc import Sequence
+import io
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
+from lpmoe_bench.data import pixels as rule
 from lpmoe_bench.data.annotations import ANNOTATIONS, Mask, MaskParts, read_array
-from lpmoe_bench.data.photos import photo_kind, read_photo
+from lpmoe_bench.data.decoding import checked_header, decode, read_file, turn
+from lpmoe_bench.data.headers import TIFF, Header, read_header
+from lpmoe_bench.data.pixels import THRESHOLD, UNDECLARED, PixelRules, Truth, over_black
 from lpmoe_bench.errors import DataError
 
 # Image and mask files to arrays: as a person sees them, or one sentence naming the file.
 
-JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
-TIFF = (b"II*\0", b"MM\0*")
-MOST_PIXELS = 1 << 28  # of a PNG: a hundred kilobytes can claim gigabytes
-EXIF = (b"Exif\0\0", b"eXIf", b"EXIF")  # in JPEG, PNG and WebP
-EXTRA_SAMPLES = 338  # the tag of a TIFF with an alpha channel
-THRESHOLD = 128  # a mask value above it is object, as in the field's evaluation code
-GREY_TOLERANCE = 8  # channels this close are one grey: colour noise of JPEG
+HEAD_BYTES = 1 << 18  # of a file, enough for what stands before its pixels
 
 
-def read_image(path: Path) -> np.ndarray:
-    """Return an image as uint8 RGB, (h, w, 3); raises DataError when it cannot be read whole.
+class ImageValues(NamedTuple):
+    """What an image file holds. kind: of its values, such as uint16; low, high: the least and the
+    greatest; told: whether a tag or a rule says what is black and white."""
+
+    kind: str
+    low: float
+    high: float
+    told: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """Upright pixels, RGB (h, w, 3): uint8 as they are seen, or deeper values with their limits."""
+
+    pixels: np.ndarray
+    limits: tuple[float, float] | None
+    seen: ImageValues | None = None
+
+
+def read_image(path: Path, rules: PixelRules = UNDECLARED, tags: bool = True) -> np.ndarray:
+    """Return an image as uint8 RGB, (h, w, 3).
 
     Grey and palette images become RGB, 16-bit values are scaled to 8, CMYK is converted, a
-    rotation noted in EXIF is applied, transparent parts are shown over black. Values of other
-    kinds, and transparency that cannot be read, are refused.
+    rotation noted in EXIF is applied, transparent parts are shown over black.
+
+    Args:
+        path: of the file.
+        rules: what is declared of its values.
+        tags: whether a tag of the file may say which value is white.
+
+    Raises:
+        DataError: the file cannot be read whole, holds values of other kinds, transparency that
+            cannot be read, or bands of which nobody can tell which are colours.
     """
-    # Decoded twice where needed: as it is, to see values that 8 bits would hide, then as OpenCV
-    # shows it, which applies EXIF and converts CMYK and palettes. JPEG has 8 bits in any case.
+    loaded = _load(path, rules, tags)
+    if loaded.limits is not None:
+        return (rule.within(path, loaded.pixels, loaded.limits) * 255 + 0.5).astype(np.uint8)
+    if loaded.pixels.dtype == np.uint16:
+        return (loaded.pixels >> 8).astype(np.uint8)
+    return loaded.pixels
+
+
+def read_pixels(path: Path, rules: PixelRules = UNDECLARED, side: int | None = None) -> np.ndarray:
+    """Return an image as RGB (h, w, 3): uint8, or float32 in [0, 1] where its values are deeper.
+
+    Args:
+        path: of the file.
+        rules: what is declared of its values.
+        side: a JPEG may be decoded at half, a quarter or an eighth of its size, as long as no side
+            of it is shorter than this many pixels.
+
+    Raises:
+        DataError: as `read_image`.
+    """
+    loaded = _load(path, rules, side=side)
+    if loaded.pixels.dtype == np.uint8 and loaded.limits is None:
+        return loaded.pixels
+    return rule.within(path, loaded.pixels, loaded.limits or (0.0, 65535.0))
+
+
+def inspect_image(
+    path: Path, rules: PixelRules = UNDECLARED
+) -> tuple[tuple[int, int], ImageValues]:
+    """Return the (h, w) of an image and what its file holds; raises DataError as `read_image`."""
+    loaded = _load(path, rules)
+    height, width = loaded.pixels.shape[:2]
+    if loaded.limits is not None:
+        rule.within(path, loaded.pixels, loaded.limits)  # values that are no numbers are refused
+    return (height, width), loaded.seen or _seen(loaded.pixels, loaded.limits is not None)
+
+
+def check_deep(paths: Iterable[Path], rules: PixelRules = UNDECLARED) -> None:
+    """Raise DataError where images of 16 bits hold values of fewer; files that cannot be read, and
+    those of 8 bits, are passed over."""
+    highest: dict[str, int] = {}
+    for path in paths:
+        with suppress(DataError):
+            if read_header(_head(path)).bits > 8:
+                _, seen = inspect_image(path, rules)
+                if seen.kind == "uint16" and not seen.told:
+                    highest[str(path)] = int(seen.high)
+    rule.check_range(highest, "these")
+
+
+def _seen(pixels: np.ndarray, told: bool) -> ImageValues:
+    low, high = (
+        (float(pixels.min()), float(pixels.max()))
+        if pixels.dtype != np.uint8
+        else cv2.minMaxLoc(np.ascontiguousarray(pixels).reshape(len(pixels), -1))[:2]
+    )
+    return ImageValues(str(pixels.dtype), low, high, told)
+
+
+def _load(path: Path, rules: PixelRules, tags: bool = True, side: int | None = None) -> _Loaded:
     data = read_file(path)
-    if not data.startswith(JPEG):
-        pixels = decode(path, data, cv2.IMREAD_UNCHANGED)
-        _check_values(path, data, pixels)
-        if pixels.ndim == 3 and pixels.shape[2] == 4:
-            return cv2.cvtColor(_shown_over_black(path, data, pixels), cv2.COLOR_BGR2RGB)
-        plain = pixels.dtype == np.uint8 and pixels.ndim == 3 and b"eXIf" not in data
-        if plain and data.startswith(PNG):  # no need to decode again
-            return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-    return cv2.cvtColor(decode(path, data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-
-
-def _check_values(path: Path, data: bytes, pixels: np.ndarray) -> None:
-    """Refuse images of which 8 bits would make nonsense, or black."""
-    _check_kind(path, pixels)
-    colours = pixels if pixels.ndim == 2 else pixels[..., :3]
-    if pixels.dtype == np.uint16 and 0 < int(colours.max()) <= 255:
-        raise DataError(
-            f"{path} has 16 bits but no value above 255, which is black; save it with 8 bits"
-        )
-    if pixels.ndim == 2 and _second_channel(data):
+    header = checked_header(path, data)
+    limits = rule.limits_of(path, header, rules)
+    if rules.range is None and not tags:
+        limits = None
+    if rules.bands:
+        bands = turn(_all_bands(path, data, header), header.orientation)
+        pixels = rule.take_bands(path, bands, rules)
+        if limits is None:
+            _check_depth(path, pixels)
+        return _Loaded(pixels, limits)
+    rule.check_bands(path, header, rules)
+    if header.kind == "jpeg":
+        flags = cv2.IMREAD_COLOR if side is None else _reduced(header, side)
+        return _Loaded(_rgb(decode(path, data, flags)), limits)
+    # Decoded twice where needed: as it is, to see values that 8 bits would hide, then as OpenCV
+    # shows it, which applies EXIF and converts palettes.
+    pixels = decode(path, data, cv2.IMREAD_UNCHANGED)
+    if limits is None:
+        _check_depth(path, pixels)
+    if pixels.ndim == 2 and _second_channel(header):
         raise DataError(
             f"{path} is grey and transparent in a way that is not read; save it as RGBA, or "
             f"without transparency"
         )
-
-
-def _second_channel(data: bytes) -> bool:
-    """Whether a grey file has a transparency that OpenCV drops: tRNS of PNG, a channel of TIFF."""
-    if data.startswith(PNG):
-        return b"tRNS" in data[: data.find(b"IDAT")]
-    if not data.startswith(TIFF):
-        return False
-    # The first directory of a TIFF: its place is in bytes 4 to 7; there, the number of entries in
-    # two bytes, then entries of twelve bytes, each of which begins with its tag.
-    order = "little" if data.startswith(b"II") else "big"
-    start = int.from_bytes(data[4:8], order)
-    end = start + 2 + 12 * int.from_bytes(data[start : start + 2], order)
-    tags = (int.from_bytes(data[k : k + 2], order) for k in range(start + 2, end, 12))
-    return EXTRA_SAMPLES in tags
-
-
-def read_mask(path: Mask, threshold: int = THRESHOLD) -> np.ndarray:
-    """Return a mask as uint8 of 0 and 255, (h, w); see inspect_mask."""
-    return inspect_mask(path, threshold)[0]
-
-
-def inspect_mask(path: Mask, threshold: int = THRESHOLD) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return a mask as uint8 of 0 and 255, (h, w), and what was unusual about the file.
-
-    Values above the threshold are object ("grey levels" when there are others than 0 and 255); a
-    file of nothing but 0 and 1 is scaled ("values 0 and 1"); of two colours the lighter one is
-    object ("two colours"); a mask without any object is "empty". Raises DataError for unreadable
-    files, more colours, and masks of which nothing would be left above the threshold. A rotation
-    noted in EXIF is applied, as it is to images. Several files are their union.
-    """
-    if isinstance(path, MaskParts):
-        return _inspect_parts(path, threshold)
-    return _inspect_pixels(path, _mask_pixels(path), threshold)
-
-
-def _inspect_parts(mask: MaskParts, threshold: int) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return the union of the parts of a mask, and what was unusual about any of them."""
-    if mask.annotation is not None:
-        union = mask.annotation.mask().astype(np.uint8) * 255
-        return union, () if union.any() else ("empty",)
-    union, flags = np.zeros((0, 0), np.uint8), {}
-    for file in mask.files:
-        part, unusual = _inspect_pixels(file, _mask_pixels(file, mask.variable), threshold)
-        if union.size and part.shape != union.shape:
-            raise DataError(
-                f"{file} is {part.shape[1]} x {part.shape[0]} pixels but {mask.files[0]}, another "
-                f"mask of the same image, is {union.shape[1]} x {union.shape[0]}"
-            )
-        union = np.maximum(union, part) if union.size else part
-        flags |= dict.fromkeys(unusual)
-    if union.any():
-        flags.pop("empty", None)
-    return union, tuple(flags)
-
-
-def _mask_pixels(path: Path, variable: str = "") -> np.ndarray:
-    """Return the values of a mask file as they are, of at most three channels."""
-    if path.suffix.lower() in ANNOTATIONS:
-        return read_array(path, variable)
-    return as_turned(path, read_file(path))
-
-
-def _inspect_pixels(
-    path: Path, pixels: np.ndarray, threshold: int
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    pixels = _to_8_bits(path, pixels, keep_small=True)
+    upright = turn(pixels, header.orientation if header.kind != "tiff" else 1)  # TIFF is already
     if pixels.ndim == 3 and pixels.shape[2] == 4:
-        pixels = over_black(pixels)
-    grey, coloured = _one_channel(path, pixels)
-    # Values of 2 to the threshold may be classes, or grey levels of a faint mask: nobody can tell
-    # which of them mean object, and a mask without any would score in silence.
-    top, flags = int(grey.max()), []
-    if 1 < top <= threshold:
-        raise DataError(
-            f"mask {path} holds values from 0 to {top} only, and only values above {threshold} "
-            f"count as object; save it with 0 and 255"
-        )
-    mask = (grey > (0 if top == 1 else threshold)).astype(np.uint8) * 255
-    if coloured:
-        flags.append("two colours")
-    elif top == 1:
-        flags.append("values 0 and 1")
-    elif not np.array_equal(mask, grey):
-        flags.append("grey levels")
-    if not mask.any():
-        flags.append("empty")
-    return mask, tuple(flags)
+        seen = _seen(pixels[..., :3], limits is not None)
+        return _Loaded(_rgb(_shown_over_black(path, data, header, upright, limits)), None, seen)
+    if pixels.dtype != np.uint8:
+        upright = upright if upright.ndim == 3 else np.dstack([upright] * 3)
+        return _Loaded(_rgb(upright), limits)
+    if pixels.ndim == 3 and header.kind == "png":  # no need to decode again
+        return _Loaded(_rgb(upright), limits)
+    return _Loaded(_rgb(decode(path, data, cv2.IMREAD_COLOR)), limits)
 
 
-def read_file(path: Path) -> bytes:
-    """Return the bytes of an image file; raises DataError when it is missing, empty or cut off."""
-    try:
-        if stat.S_ISFIFO(path.stat().st_mode):  # reading it would wait for ever
-            raise DataError(f"{path} cannot be read (it is a pipe)")
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror})") from None
-    if not data:
-        raise DataError(f"{path} is empty (0 bytes); copy or download it again")
-    # OpenCV decodes what there is of a file that was cut off, so its end is looked for here. What
-    # follows the end is nobody's business: some programs write their own there.
-    if (data.startswith(JPEG) and not _jpeg_ends(data)) or (
-        data.startswith(PNG) and b"\0\0\0\0IEND" not in data
-    ):
-        raise DataError(f"{path} is truncated: its end is missing; copy or download it again")
-    return data
+def _rgb(pixels: np.ndarray) -> np.ndarray:
+    """Return (h, w, 3) with red first, where OpenCV has blue first."""
+    if pixels.dtype in (np.uint8, np.uint16, np.float32):
+        return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+    return np.ascontiguousarray(pixels[..., ::-1])
 
 
-def _jpeg_ends(data: bytes) -> bool:
-    """Whether an end marker follows the first scan; one inside an EXIF preview does not count."""
-    at = 2
-    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != b"\xda":  # up to the scan
-        filler = data[at + 1 : at + 2] == b"\xff"
-        at += 1 if filler else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return data.find(b"\xff\xd9", at) >= 0
+def _reduced(header: Header, side: int) -> int:
+    """Return the flag of OpenCV that decodes a JPEG smallest, but no side below `side`."""
+    least = min(header.width, header.height)
+    factors = {
+        8: cv2.IMREAD_REDUCED_COLOR_8,
+        4: cv2.IMREAD_REDUCED_COLOR_4,
+        2: cv2.IMREAD_REDUCED_COLOR_2,
+    }
+    return next((f for factor, f in factors.items() if least // factor >= side), cv2.IMREAD_COLOR)
 
 
-def decode(path: Path, data: bytes, flags: int) -> np.ndarray:
-    """Return the pixels of a file's bytes as cv2 reads them; raises DataError naming the file."""
-    if data.startswith(PNG):
-        width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
-        if width * height > MOST_PIXELS:
-            raise DataError(
-                f"{path} says it is {width} x {height} pixels; {MOST_PIXELS} in all are allowed"
-            )
-    if photo_kind(data):
-        return read_photo(path, data, MOST_PIXELS)
-    try:
-        # From memory: cv2.imread does not open names that are not ASCII on every system.
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error as error:
-        large = "more pixels than are read, 2**30" if "MAX_IMAGE" in error.err else error.err
-        raise DataError(f"{path} cannot be decoded ({large})") from None
-    if pixels is None:
-        raise DataError(f"{path} cannot be decoded: it is damaged or not an image file")
-    return pixels
-
-
-def as_turned(path: Path, data: bytes) -> np.ndarray:
-    """Return the pixels of the bytes of a mask or map as they are, but turned as EXIF says.
-
-    Raises DataError, also for a file that is transparent and turned.
-    """
-    pixels = decode(path, data, cv2.IMREAD_UNCHANGED)
-    if data.startswith(TIFF) or not any(mark in data for mark in EXIF):
-        return pixels  # TIFF is turned already
-    # OpenCV turns only what it does not read unchanged, and drops the alpha channel then.
-    seen = decode(path, data, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
-    if pixels.ndim == 2 or pixels.shape[2] == 3:
-        return seen
-    _refuse_turned(path, seen, pixels)
-    return pixels
-
-
-def _refuse_turned(path: Path, seen: np.ndarray, pixels: np.ndarray) -> None:
-    """Raise DataError where a transparent file, as seen, is not what its pixels are."""
-    if not np.array_equal(seen, pixels[..., :3]):
-        raise DataError(
-            f"{path} is transparent and has a rotation noted in EXIF, which is not read for such "
-            f"files; save it turned, or without transparency"
-        )
-
-
-def _to_8_bits(path: Path, pixels: np.ndarray, keep_small: bool = False) -> np.ndarray:
-    """Scale 16-bit values to 8; `keep_small` leaves those alone that fit into 8 bits anyway."""
-    if pixels.dtype == np.uint8:
+def _all_bands(path: Path, data: bytes, header: Header) -> np.ndarray:
+    """Return all bands of a file as they are stored, (h, w, n), before EXIF is applied."""
+    if header.kind != "tiff":
+        pixels = decode(path, data, cv2.IMREAD_UNCHANGED)
+        if pixels.ndim == 3:  # OpenCV has blue first
+            pixels = pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
         return pixels
-    _check_kind(path, pixels)
-    if keep_small and pixels.max() <= 255:
-        return pixels.astype(np.uint8)
-    return (pixels >> 8).astype(np.uint8)
+    import tifffile
+
+    try:
+        page = tifffile.TiffFile(io.BytesIO(data)).pages.first
+        pixels = page.asarray()
+    except Exception as error:  # of many kinds, for what is damaged or compressed in another way
+        raise DataError(f"{path} cannot be decoded ({str(error)[:200]})") from None
+    if header.channels > 1 and pixels.ndim == 3 and pixels.shape[0] == header.channels:
+        planar = getattr(page, "planarconfig", 1) == 2
+        pixels = np.moveaxis(pixels, 0, -1) if planar else pixels
+    if pixels.ndim not in (2, 3):
+        raise DataError(f"{path} holds {pixels.ndim} axes; an image has rows, columns and bands")
+    return pixels
 
 
-def _check_kind(path: Path, pixels: np.ndarray) -> None:
-    if pixels.dtype not in (np.uint8, np.uint16):
+def _check_depth(path: Path, pixels: np.ndarray) -> None:
+    """Refuse values of which 8 bits would make nonsense, or black."""
+    rule.check_kind(path, pixels)
+    colours = pixels if pixels.ndim == 2 else pixels[..., :3]
+    if pixels.dtype == np.uint16 and 0 < int(colours.max()) <= 255:
         raise DataError(
-            f"{path} holds {pixels.dtype} values; 8 or 16 bits a channel are read: convert it"
+            f"{path} has 16 bits but no value above 255, which is black; save it with 8 bits, or "
+            + rule.declare("say what is white", range=[0, 255])
         )
 
 
-def _shown_over_black(path: Path, data: bytes, pixels: np.ndarray) -> np.ndarray:
-    """Return BGR of a file with an alpha channel, whose pixels were read as they are."""
-    if pixels.dtype == np.uint8 and data.startswith(TIFF):
+def _second_channel(header: Header) -> bool:
+    """Whether a grey file has a transparency that OpenCV drops: tRNS of PNG, a channel of TIFF."""
+    if header.kind == "png":
+        return header.hidden and not header.palette
+    return header.kind == "tiff" and header.extra is not None
+
+
+def _shown_over_black(
+    path: Path, data: bytes, header: Header, pixels: np.ndarray, limits: tuple[float, float] | None
+) -> np.ndarray:
+    """Return BGR of a file with an alpha channel, whose upright pixels were read as they are."""
+    if pixels.dtype == np.uint8 and header.kind == "tiff":
         return decode(path, data, cv2.IMREAD_COLOR)  # libtiff has multiplied by alpha already
-    pixels = _to_8_bits(path, pixels)
-    if any(mark in data for mark in EXIF):
-        _refuse_turned(path, decode(path, data, cv2.IMREAD_COLOR), pixels)
+    if limits is not None:
+        colours = (rule.within(path, pixels[..., :3], limits) * 255 + 0.5).astype(np.uint8)
+        pixels = np.dstack([colours, (pixels[..., 3] >> 8).astype(np.uint8)])
+    elif pixels.dtype == np.uint16:
+        pixels = (pixels >> 8).astype(np.uint8)
     return over_black(pixels)
 
 
-def over_black(pixels: np.ndarray) -> np.ndarray:
-    """Turn uint8 (h, w, 4) with an alpha channel into (h, w, 3), shown over black."""
-    alpha = pixels[..., 3:].astype(np.uint16)
-    return ((pixels[..., :3] * alpha + 127) // 255).astype(np.uint8)
+def read_mask(mask: Mask, threshold: int = THRESHOLD, rules: PixelRules = UNDECLARED) -> np.ndarray:
+    """Return a mask as uint8 of 0 and 255, (h, w); see read_truth."""
+    return read_truth(mask, threshold, rules).mask
 
 
-def _one_channel(path: Path, pixels: np.ndarray) -> tuple[np.ndarray, bool]:
-    """Reduce a mask to (h, w), and tell whether it was painted in two colours."""
-    if pixels.ndim == 2:
-        return pixels, False
-    low, high = pixels.min(axis=2), pixels.max(axis=2)
-    if int((high - low).max()) <= GREY_TOLERANCE:
-        return high, False
-    code = colour_codes(pixels)
-    colours = np.unique(code)
-    if len(colours) != 2:
-        raise DataError(
-            f"mask {path} holds {len(colours)} colours; a mask has two values, object and "
-            f"background: save it with 0 and 255"
+def inspect_mask(mask: Mask, threshold: int = THRESHOLD) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return a mask as uint8 of 0 and 255, (h, w), and what was unusual; see read_truth."""
+    found = read_truth(mask, threshold)
+    return found.mask, found.flags
+
+
+def read_truth(
+    mask: Mask,
+    threshold: int = THRESHOLD,
+    rules: PixelRules = UNDECLARED,
+    image: Path | None = None,
+    look: bool = False,
+) -> Truth:
+    """Return what a mask says: object, background and, where declared, ignored pixels.
+
+    Undeclared values above the threshold are object ("grey levels" when there are others than 0
+    and 255); a file of nothing but 0 and 1 is scaled ("values 0 and 1"); of two colours the lighter
+    one is object ("two colours"); a mask without any object is "empty". Several files are their
+    union.
+
+    Args:
+        mask: a file, or several, or a part of one.
+        threshold: of undeclared values: what lies above it, of 255, is object.
+        rules: what is declared of its values.
+        image: the file of its image, where that is known: its size and rotation count.
+        look: say which values it holds too.
+
+    Raises:
+        DataError: a file cannot be read; nobody can tell what is object; or EXIF turns one of
+            image and mask alone, and it is not declared that this is meant.
+    """
+    if not isinstance(mask, MaskParts):
+        truth = _of_file(mask, threshold, rules, image, look)
+    elif mask.annotation is not None:
+        drawn = mask.annotation.mask().astype(np.uint8) * 255
+        truth = Truth(drawn, None, () if drawn.any() else ("empty",), (0, 255) if look else ())
+    else:
+        truth = _union(
+            [_of_file(file, threshold, rules, image, look, mask.variable) for file in mask.files],
+            mask,
         )
-    sums = [int(pixels[code == colour][0].sum()) for colour in colours]
-    return (code == colours[int(np.argmax(sums))]).astype(np.uint8) * 255, True
+    if rules.resize_masks and image is not None:
+        return _resized(truth, _size_of(image))
+    return truth
 
 
-def colour_codes(pixels: np.ndarray) -> np.ndarray:
-    """Return one number for each colour, (h, w): numbers are compared faster than triples."""
-    return pixels.astype(np.uint32) @ np.array([1, 256, 65536], np.uint32)
+def _of_file(
+    path: Path,
+    threshold: int,
+    rules: PixelRules,
+    image: Path | None,
+    look: bool,
+    variable: str = "",
+) -> Truth:
+    if path.suffix.lower() in ANNOTATIONS:
+        header, pixels = Header(), read_array(path, variable)
+    else:
+        data = read_file(path)
+        header = checked_header(path, data)
+        if header.palette and rule.wants_indices(rules):
+            pixels = _indices(path, data)
+        else:
+            pixels = decode(path, data, cv2.IMREAD_UNCHANGED)
+            if header.kind == "tiff" and header.orientation > 1:
+                # OpenCV has turned it, and whether it should be is to be told first.
+                pixels = turn(pixels, INVERSE[header.orientation])
+    pixels = turn(pixels, _orientation(path, header, pixels, rules, image))
+    truth = rule.tell_object(path, pixels, header, rules, threshold)
+    return replace(truth, levels=rule.levels_of(pixels)) if look else truth
+
+
+def _union(parts: Sequence[Truth], mask: MaskParts) -> Truth:
+    """Return what several files of one image say: object where any of them says so."""
+    shapes = [part.mask.shape for part in parts]
+    for file, shape in zip(mask.files, shapes, strict=True):
+        if shape != shapes[0]:
+            raise DataError(
+                f"{file} is {shape[1]} x {shape[0]} pixels but {mask.files[0]}, another mask of "
+                f"the same image, is {shapes[0][1]} x {shapes[0][0]}"
+            )
+    union = np.maximum.reduce([part.mask for part in parts])
+    flags = dict.fromkeys(flag for part in parts for flag in part.flags)
+    if union.any():
+        flags.pop("empty", None)
+    blank = [part.ignored for part in parts if part.ignored is not None]
+    # What one file leaves open and another calls object is object.
+    ignored = np.logical_or.reduce(blank) & (union == 0) if blank else None
+    levels = tuple(sorted({level for part in parts for level in part.levels}))
+    return Truth(union, ignored, tuple(flags), levels)
+
+
+INVERSE = {orientation: orientation for orientation in range(1, 9)} | {6: 8, 8: 6}
+
+
+def _orientation(
+    path: Path, header: Header, pixels: np.ndarray, rules: PixelRules, image: Path | None
+) -> int:
+    """Return how a mask is to be turned: as its own EXIF says, else as declared, else not."""
+    if image is None or rules.exif == "image":
+        return 1 if rules.exif == "image" else header.orientation
+    seen = read_header(_head(image))
+    if seen.orientation == header.orientation or (rules.exif == "both" and header.orientation > 1):
+        return header.orientation
+    if rules.exif == "both":
+        return seen.orientation
+    # One side alone is turned. Where only one reading gives both the same size, it is meant.
+    upright = (seen.height, seen.width) if seen.orientation > 4 else (seen.width, seen.height)
+    stored = (pixels.shape[1], pixels.shape[0])
+    if header.orientation == 1 and upright == stored != (seen.width, seen.height):
+        return 1
+    one, other = (image, path) if seen.orientation > 1 else (path, image)
+    raise DataError(
+        f"EXIF turns {one} (orientation {max(seen.orientation, header.orientation)}) but not "
+        f"{other}; declare `exif: image` where the mask {path.name} is upright as it is stored, or "
+        f"`exif: both` where it is to be turned too (--exif beside your own folders)"
+    )
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(HEAD_BYTES)
+            # A TIFF may say all of it at its end.
+            return data + file.read() if data.startswith(TIFF) else data
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror})") from None
+
+
+def _size_of(image: Path) -> tuple[int, int]:
+    """Return width and height of an image as it is seen."""
+    header = read_header(_head(image))
+    size = (header.width, header.height)
+    if not all(size):
+        size = read_image(image).shape[1::-1]
+        return size[0], size[1]
+    return size if header.orientation <= 4 else (header.height, header.width)
+
+
+def _resized(truth: Truth, size: tuple[int, int]) -> Truth:
+    """Stretch a mask to (width, height), to the nearest pixel."""
+    if truth.mask.shape[::-1] == size:
+        return truth
+    parts = [truth.mask] + ([] if truth.ignored is None else [truth.ignored.view(np.uint8)])
+    # The exact variant samples pixel centres, so that a mirrored mask gives a mirrored result.
+    mask, *ignored = (
+        cv2.resize(part, size, interpolation=cv2.INTER_NEAREST_EXACT) for part in parts
+    )
+    return replace(truth, mask=mask, ignored=ignored[0].view(np.bool_) if ignored else None)
+
+
+def _indices(path: Path, data: bytes) -> np.ndarray:
+    """Return the palette indices of a file, (h, w), which OpenCV replaces by their colours."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data)) as file:
+            if file.mode in ("P", "L", "1"):
+                return np.asarray(file if file.mode != "1" else file.convert("L")).copy()
+    except Exception as error:  # of many kinds
+        raise DataError(f"{path} cannot be decoded ({str(error)[:200]})") from None
+    return decode(path, data, cv2.IMREAD_UNCHANGED)
 
 
 # Pictures of predictions: image, mask and every method's map side by side; overlays.

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lpmoe_bench.data.images import THRESHOLD, read_mask
-from lpmoe_bench.data.pairs import Pair, read_pair
+from lpmoe_bench.data.images import read_image, read_pixels
+from lpmoe_bench.data.pairs import Pair, check_sizes, pair_truth
+from lpmoe_bench.data.pixels import THRESHOLD, UNDECLARED, PixelRules, Truth
 from lpmoe_bench.environment import usable_cores
 from lpmoe_bench.errors import DataError, UsageError
 
@@ -87,6 +89,8 @@ def _between(limits: tuple[float, float], share: float) -> float:
 Key = tuple[int, int]  # (epoch, index)
 Prefixes = Callable[[Pair, bool], Tensor]  # of a pair's image, mirrored or not: see feature_cache
 MOST_WORKERS = 4
+VERSION = 2  # of how images become tensors; that of a run is its setting `preprocessing`
+IGNORED = -1.0  # of a mask's tensor, where a pixel counts for nothing
 
 
 def carve_validation(
@@ -133,11 +137,12 @@ def _by_name(pairs: Sequence[Pair]) -> list[Pair]:
 class PairDataset(Dataset):
     """Training items by key (epoch, index): image (3, size, size), mask (1, size, size).
 
-    The image is float32 in [0, 1], resized bilinearly with antialias; the mask is float32 of 0 and
-    1, resized to the nearest pixel. Both are squashed to a square, and mirrored in half of the
-    (seed, epoch, index). scale, photometric: see rescale and distort; drawn for each (seed, epoch,
-    index) as well. prefixes: what stands in the place of images, which are not read then; not with
-    scale or photometric. Reading raises DataError naming the file.
+    The image is float32 in [0, 1], resized bilinearly with antialias; the mask is float32 of 0, 1
+    and, where a pixel is ignored, -1, resized to the nearest pixel. Both are squashed to a square,
+    and mirrored in half of the (seed, epoch, index). scale, photometric: see rescale and distort;
+    drawn for each (seed, epoch, index) as well. prefixes: what stands in the place of images, which
+    are not read then; not with scale or photometric. version: see image_tensor. reduced: decode
+    JPEGs at a part of their size. Reading raises DataError naming the file.
     """
 
     pairs: Sequence[Pair]
@@ -147,6 +152,8 @@ class PairDataset(Dataset):
     scale: tuple[float, float] | None = None
     photometric: bool = False
     prefixes: Prefixes | None = None
+    version: int = VERSION
+    reduced: bool = False
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -155,10 +162,16 @@ class PairDataset(Dataset):
         epoch, index = key
         if self.prefixes is not None:
             pair, mirrored = self.pairs[index], self.mirrored(key)
-            mask = mask_tensor(read_mask(pair.mask), self.size)
+            mask = mask_tensor(pair_truth(pair), self.size)
             return self.prefixes(pair, mirrored), mask.flip(-1) if mirrored else mask
-        pixels, truth = read_pair(self.pairs[index])
-        image, mask = image_tensor(pixels, self.size), mask_tensor(truth, self.size)
+        image, truth = _read(
+            self.pairs[index],
+            self.size,
+            self.version,
+            THRESHOLD,
+            self.size if self.reduced else None,
+        )
+        mask = mask_tensor(truth, self.size)
         if self.scale or self.photometric:
             # 53 bits of each number, as many as a double holds, make it uniform in [0, 1). The 2
             # keeps this stream apart from the two others of the same seed.
@@ -177,18 +190,57 @@ class PairDataset(Dataset):
         return self.flip and bool(_random_bits(1, self.seed, *key)[0] & np.uint64(1))
 
 
-def image_tensor(image: np.ndarray, size: int) -> Tensor:
-    """Squash an image, uint8 (h, w, 3), to float32 (3, size, size) in [0, 1]."""
-    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float().div_(255)  # no copy
+def load_image(
+    path: Path, rules: PixelRules = UNDECLARED, version: int = VERSION, side: int | None = None
+) -> np.ndarray:
+    """Return an image, (h, w, 3), as `image_tensor` takes it; raises DataError.
+
+    side: a JPEG may be decoded smaller than it is, but with no side below that.
+    """
+    if version == 1:  # which knew no tag of a file and no deep values
+        return read_image(path, rules, tags=False)
+    return read_pixels(path, rules, side)
+
+
+def _read(
+    pair: Pair, size: int, version: int, threshold: int, side: int | None = None
+) -> tuple[Tensor, Truth]:
+    image = load_image(pair.image, pair.rules, version, side)
+    truth = pair_truth(pair, threshold)
+    if side is None:  # else the image is not of its own size, which was checked before
+        check_sizes(pair, image.shape, truth.mask.shape)
+    return image_tensor(image, size, version), truth
+
+
+def image_tensor(image: np.ndarray, size: int, version: int = VERSION) -> Tensor:
+    """Squash an image, (h, w, 3), to float32 (3, size, size) in [0, 1], bilinearly with antialias.
+
+    Args:
+        image: uint8, or float32 in [0, 1].
+        size: side of the square, in pixels.
+        version: 2 resizes 8-bit values as such, rounding twice on the way: no value is further
+            than 1/255 from that of 1, which resizes floats and takes ten times as long.
+    """
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None]  # no copy
+    if version == 1 or pixels.dtype != torch.uint8:
+        if pixels.dtype == torch.uint8:
+            pixels = pixels.float().div_(255)
+        squashed = F.interpolate(pixels, (size, size), mode="bilinear", antialias=True)[0]
+        return squashed.clamp_(0, 1)  # weights sum to one only up to rounding
     squashed = F.interpolate(pixels, (size, size), mode="bilinear", antialias=True)[0]
-    return squashed.clamp_(0, 1)  # weights sum to one only up to rounding
+    return squashed.float().div_(255)
 
 
-def mask_tensor(mask: np.ndarray, size: int) -> Tensor:
-    """Squash a mask, uint8 of 0 and 255 (h, w), to float32 of 0 and 1, (1, size, size)."""
+def mask_tensor(truth: Truth, size: int) -> Tensor:
+    """Squash a mask to float32 of 0 and 1, and -1 where a pixel is ignored, (1, size, size)."""
     # The exact variant samples pixel centres, so that a mirrored mask gives a mirrored result.
-    squashed = cv2.resize(mask, (size, size), interpolation=cv2.INTER_NEAREST_EXACT)
-    return torch.from_numpy(squashed > 0).float()[None]
+    squashed = cv2.resize(truth.mask, (size, size), interpolation=cv2.INTER_NEAREST_EXACT)
+    mask = torch.from_numpy(squashed > 0).float()[None]
+    if truth.ignored is not None:
+        ignored = truth.ignored.view(np.uint8)
+        ignored = cv2.resize(ignored, (size, size), interpolation=cv2.INTER_NEAREST_EXACT)
+        mask[torch.from_numpy(ignored > 0)[None]] = IGNORED
+    return mask
 
 
 def epoch_batches(
@@ -253,19 +305,22 @@ def default_workers(device: str, world: int = 1) -> int:
 
 
 def eval_items(
-    pairs: Sequence[Pair], size: int, threshold: int = THRESHOLD, prefixes: Prefixes | None = None
-) -> Iterator[tuple[str, Tensor, np.ndarray]]:
-    """Yield (name, image (3, size, size) in [0, 1], mask uint8 of 0 and 255 at its own size).
+    pairs: Sequence[Pair],
+    size: int,
+    threshold: int = THRESHOLD,
+    prefixes: Prefixes | None = None,
+    version: int = VERSION,
+) -> Iterator[tuple[str, Tensor, Truth]]:
+    """Yield (name, image (3, size, size) in [0, 1], what its mask says at its own size).
 
-    threshold: a mask value above it, of 255, is object. prefixes: what stands in the place of
-    images, which are not read then.
+    threshold: an undeclared mask value above it, of 255, is object. prefixes: what stands in the
+    place of images, which are not read then. version: see image_tensor.
     """
     for pair in pairs:
         if prefixes is not None:
-            yield pair.name, prefixes(pair, False), read_mask(pair.mask, threshold)
-            continue
-        image, mask = read_pair(pair, threshold)
-        yield pair.name, image_tensor(image, size), mask
+            yield pair.name, prefixes(pair, False), pair_truth(pair, threshold)
+        else:
+            yield pair.name, *_read(pair, size, version, threshold)
 
 
 def _random_bits(count: int, *key: int) -> np.ndarray:

@@ -10,8 +10,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from lpmoe_bench.data import images
+from lpmoe_bench.data.decoding import MOST_PIXELS, checked_header, decode, read_file, turn
+from lpmoe_bench.data.headers import JPEG
 from lpmoe_bench.data.matching import SUFFIXES
+from lpmoe_bench.data.pixels import GREY_TOLERANCE, colour_codes, over_black
 from lpmoe_bench.errors import DataError
 
 MAP_SUFFIXES = (*SUFFIXES, ".pgm", ".npy", ".npz", ".mat")
@@ -35,15 +37,17 @@ def inspect_map(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
     Raises:
         DataError: the file cannot be read, or nobody can tell the range of its values.
     """
-    data = images.read_file(path)
-    kinds = ["jpeg"] if data.startswith(images.JPEG) else []
+    data = read_file(path)
+    kinds = ["jpeg"] if data.startswith(JPEG) else []
     suffix = path.suffix.lower()
     if suffix in (".npy", ".npz", ".mat"):
         pixels = _checked_array(path, _ARRAYS[suffix](path, data))
     elif data.startswith(PGM):
         pixels = _grey_map(path, data)
     else:
-        pixels = images.as_turned(path, data)
+        header, pixels = checked_header(path, data), decode(path, data, cv2.IMREAD_UNCHANGED)
+        if header.kind != "tiff":  # which OpenCV has turned already
+            pixels = turn(pixels, header.orientation)
     if pixels.dtype == np.uint16:
         kinds.append("16 bits")
         if 0 < int(pixels.max()) <= 255:
@@ -89,7 +93,7 @@ def _one_channel(pixels: np.ndarray) -> tuple[np.ndarray, list[str]]:
         if alpha.min() < full:
             kinds.append("transparent")
             if pixels.dtype == np.uint8:
-                pixels = images.over_black(pixels)
+                pixels = over_black(pixels)
             else:  # products of 16 bits are no longer of 16 bits
                 pixels, full = pixels[..., :3] * (alpha / full) / full, 1
     pixels = pixels[..., :3]
@@ -100,10 +104,10 @@ def _one_channel(pixels: np.ndarray) -> tuple[np.ndarray, list[str]]:
         grey = cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_BGR2GRAY)
     else:
         grey = pixels @ LUMINANCE / full
-    if (high - low).max() <= images.GREY_TOLERANCE * full / 255:  # colour noise of JPEG
+    if (high - low).max() <= GREY_TOLERANCE * full / 255:  # colour noise of JPEG
         return grey, [*kinds, "three channels"]
     # A map painted in two colours is a binary one: luminance would make grey levels of the paint.
-    codes = images.colour_codes(pixels) if pixels.dtype == np.uint8 else grey
+    codes = colour_codes(pixels) if pixels.dtype == np.uint8 else grey
     if len(np.unique(codes)) == 2 and (darker := grey.min()) < grey.max():
         return (grey > darker).astype(np.uint8) * 255, [*kinds, "in two colours"]
     return grey, [*kinds, "colours"]
@@ -189,8 +193,8 @@ def _of_npz(path: Path, data: bytes) -> np.ndarray:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = [member for member in archive.infolist() if member.filename.endswith(".npy")]
-            if sum(member.file_size for member in members) > 8 * images.MOST_PIXELS:
-                raise DataError(f"{path} holds more than {images.MOST_PIXELS} values; save one map")
+            if sum(member.file_size for member in members) > 8 * MOST_PIXELS:
+                raise DataError(f"{path} holds more than {MOST_PIXELS} values; save one map")
             found = {m.filename.removesuffix(".npy"): archive.read(m) for m in members}
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, ValueError):
         raise DataError(f"{path} is no .npz archive, or damaged; save it again") from None

@@ -3,14 +3,14 @@
 import csv
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os.path import isfile
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from lpmoe_bench.data.annotations import Mask, MaskParts, is_coco, read_coco
-from lpmoe_bench.data.images import THRESHOLD, read_image, read_mask
+from lpmoe_bench.data.images import read_image, read_truth
 from lpmoe_bench.data.matching import (
     MASK_SUFFIXES,
     SUFFIXES,
@@ -22,6 +22,7 @@ from lpmoe_bench.data.matching import (
     same_name,
     shown,
 )
+from lpmoe_bench.data.pixels import THRESHOLD, UNDECLARED, PixelRules, Truth, declare
 from lpmoe_bench.data.registry import Dataset, Layout
 from lpmoe_bench.environment import no_collection
 from lpmoe_bench.errors import DataError
@@ -35,11 +36,13 @@ class UnpairedError(DataError):
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One image file, its mask, and the name both share: a path where folders hold folders."""
+    """One image file, its mask, the name both share, which is a path where folders hold folders,
+    and what is declared of their values."""
 
     name: str
     image: Path
     mask: Mask
+    rules: PixelRules = UNDECLARED
 
 
 @no_collection()
@@ -51,6 +54,7 @@ def find_pairs(
     left_out: list[str] | None = None,
     said: list[str] | None = None,
     variable: str = "",
+    rules: PixelRules = UNDECLARED,
 ) -> list[Pair]:
     """Match images and masks of two places by name, sorted.
 
@@ -67,6 +71,7 @@ def find_pairs(
         left_out: names without a partner are added to it, where any pair is left.
         said: where names differ by one rule that fits all, use it and add a sentence on it.
         variable: of the masks' MATLAB files.
+        rules: what is declared of their values.
 
     Raises:
         DataError: for a folder that is missing or holds no image, names that are no text, two files
@@ -92,7 +97,7 @@ def find_pairs(
     for name in names:
         image, mask = image_names.get(name), masks_by_name.get(name)
         if image and mask:
-            pairs.append(Pair(name, image, mask))
+            pairs.append(Pair(name, image, mask, rules))
         else:
             kinds = " or ".join(["image"] * (not image) + ["mask"] * (not mask))
             unpaired.append(f"{name} (no {kinds})")
@@ -274,12 +279,17 @@ def read_names(path: Path) -> list[str]:
 def read_pair(pair: Pair, threshold: int = THRESHOLD) -> tuple[np.ndarray, np.ndarray]:
     """Return image uint8 RGB (h, w, 3) and mask uint8 of 0 and 255 (h, w).
 
-    threshold: a mask value above it, of 255, is object. Raises DataError when one cannot be read or
-    their sizes differ.
+    threshold: an undeclared mask value above it, of 255, is object. Raises DataError when one
+    cannot be read or their sizes differ.
     """
-    image, mask = read_image(pair.image), read_mask(pair.mask, threshold)
+    image, mask = read_image(pair.image, pair.rules), pair_truth(pair, threshold).mask
     check_sizes(pair, image.shape, mask.shape)
     return image, mask
+
+
+def pair_truth(pair: Pair, threshold: int = THRESHOLD) -> Truth:
+    """Return what the mask of a pair says; raises DataError as `read_truth`."""
+    return read_truth(pair.mask, threshold, pair.rules, pair.image)
 
 
 def check_sizes(pair: Pair, image: tuple[int, ...], mask: tuple[int, ...]) -> None:
@@ -287,7 +297,8 @@ def check_sizes(pair: Pair, image: tuple[int, ...], mask: tuple[int, ...]) -> No
     if image[:2] != mask[:2]:
         raise DataError(
             f"{pair.image} is {image[1]} x {image[0]} pixels but its mask {pair.mask} is "
-            f"{mask[1]} x {mask[0]}; both must have one size"
+            f"{mask[1]} x {mask[0]}; both must have one size, or "
+            + declare("if masks are to be stretched to their images", resize_masks=True)
         )
 
 
@@ -337,19 +348,25 @@ def split_pairs(dataset: Dataset, place: Path, split: str) -> list[Pair] | None:
     writes; the layouts of the registry; the plain layout; SPLIT/images and SPLIT/masks that
     somebody else made. Raises DataError for what is there and broken.
     """
-    # What `data add` made comes first: it was verified, whatever else lies in the folder.
-    own = place / split
+    # What `data add` made comes first: it was verified, whatever else lies in the folder. Its masks
+    # were converted as the entry says, as are those of a plain layout beside others.
+    own, rules = place / split, dataset.pixels
+    converted = rules if rules.ignore else replace(rules, object="")
     if (own / SOURCE).is_file():
-        return find_pairs(own / "images", own / "masks")
+        return find_pairs(own / "images", own / "masks", rules=converted)
     for layout in dataset.layouts:
         if split in layout and _is_whole(layout, split, place):
-            return layout_pairs(layout, split, place, variable=dataset.variable)
+            pairs = layout_pairs(layout, split, place, variable=dataset.variable)
+            return [replace(pair, rules=rules) for pair in pairs] if rules.facts else pairs
     images, masks = place / dataset.images, place / dataset.masks
     by_split = any((place / name / "images").is_dir() for name in dataset.split_names)
     if split in dataset.splits and (holds_any(images, SUFFIXES) or not by_split):
         only = _listed(dataset, place, split)
-        return find_pairs(images, masks, only, variable=dataset.variable)
-    return find_pairs(own / "images", own / "masks") if (own / "images").is_dir() else None
+        rules = converted if dataset.layouts else rules
+        return find_pairs(images, masks, only, variable=dataset.variable, rules=rules)
+    if not (own / "images").is_dir():
+        return None
+    return find_pairs(own / "images", own / "masks", rules=rules)
 
 
 def _listed(dataset: Dataset, place: Path, split: str) -> list[str] | None:

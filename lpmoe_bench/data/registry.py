@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,6 +12,7 @@ import pydantic
 import yaml
 
 from lpmoe_bench.config.settings import LOSSES
+from lpmoe_bench.data.pixels import PixelRules, pixel_rules
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.facts import get_metric
 from lpmoe_bench.metrics.protocols import PROTOCOLS, get_protocol
@@ -23,7 +24,6 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"  # names become parts of labels and of fo
 # is read, unpacked into and copied from.
 INSIDE = r"^(?!/|~)(?!.*\.\.)[^\\:\x00]+$"
 CHECKSUM = r"^(sha256:[0-9a-f]{64}|md5:[0-9a-f]{32})$"
-OBJECT = r"^(above 128|nonzero|#[0-9a-f]{6})$"
 WEB = r"^https?://[^\s]+$"
 MOST_GROUP_PATTERN = 100  # letters
 
@@ -193,19 +193,6 @@ class Groups(_Model):
         return self
 
 
-def _object(value: Any) -> Any:
-    """Check what of a mask is object."""
-    values = value if isinstance(value, list) and value else [value]
-    if all(type(one) is int and 0 < one <= 65535 for one in values):
-        return value
-    if isinstance(value, str) and re.match(OBJECT, value):
-        return value
-    raise ValueError(
-        f"{value!r} says nothing of masks; write above 128, nonzero, a value from 1 to 65535 or "
-        f'a list of them, or a colour in quotation marks such as "#ff0000"'
-    )
-
-
 class Dataset(_Entry):
     """A data set in a folder.
 
@@ -213,9 +200,10 @@ class Dataset(_Entry):
     of `masks`. layouts: others seen in the wild. folder: under the data root, the set's name by
     default; in a user's own file also beside that file (`base`), or absolute. counts: official
     pairs a split, seen in a source if `confirmed` (for all or for those it lists). local: splits
-    that are not official ones. object: what of a mask is object: `above 128`, or what `data add`
-    converts: `nonzero`, or a colour such as `#ff0000`. by_hand: the file to download
-    where there is no direct archive. checksums: of a split's content, as `data verify` prints it.
+    that are not official ones. object, ignore, bands, range, resize_masks, exif: what the values
+    of its files mean, see `PixelRules`; `object` speaks of masks as they are downloaded, in the
+    layouts or, where there are none, in the plain one. by_hand: the file to download where there is
+    no direct archive. checksums: of a split's content, as `data verify` prints it.
     groups: images that belong together by nature.
     """
 
@@ -228,7 +216,12 @@ class Dataset(_Entry):
     counts: dict[str, int] = {}
     confirmed: bool | list[str] = False
     local: list[str] = []
-    object: Annotated[str | int | list[int], pydantic.BeforeValidator(_object)] = "above 128"
+    object: str | int | list[int] = ""
+    ignore: int | list[int] = []
+    bands: int | list[int] = []
+    range: list[float] = []
+    resize_masks: bool = False
+    exif: str = ""
     variable: str = ""
     page: str = ""
     archives: list[Archive] = []
@@ -253,6 +246,19 @@ class Dataset(_Entry):
         if not self.split_names:
             raise ValueError("splits or layouts must name at least one split")
         return self
+
+    @pydantic.model_validator(mode="after")
+    def _has_pixel_rules(self) -> Dataset:
+        try:
+            assert self.pixels is not None
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+    @property
+    def pixels(self) -> PixelRules:
+        """What is declared of the values of its files."""
+        return pixel_rules({rule.name: getattr(self, rule.name) for rule in fields(PixelRules)})
 
     @property
     def split_names(self) -> list[str]:

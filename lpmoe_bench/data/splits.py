@@ -9,35 +9,58 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard, TypeVar
 
+import cv2
+
 from lpmoe_bench.console import OnProgress
 from lpmoe_bench.data.annotations import MaskParts, mask_checksum, mask_files
-from lpmoe_bench.data.images import inspect_mask, read_image, read_mask
+from lpmoe_bench.data.decoding import decoder_words
+from lpmoe_bench.data.images import inspect_image, read_image, read_mask, read_truth
 from lpmoe_bench.data.matching import shown
 from lpmoe_bench.data.pairs import Pair, check_sizes
+from lpmoe_bench.data.pixels import UNDECLARED, PixelRules, check_range
 from lpmoe_bench.environment import no_collection
 from lpmoe_bench.errors import DataError, ResourceError
 from lpmoe_bench.files import sha256_file, write_atomically
 
 # Manifest cache: what reading a pair's two files told, for as long as the files are the same.
 
-VERSION = 1
+VERSION = 2
 MANIFESTS = "manifests"  # folder of the cache: see Manifest
 SETTLED_SECONDS = 2.0  # ticks of FAT, the coarsest
 CONTENT = re.compile(r"[0-9a-f]{64}\0[0-9a-f]{64}")
 
 
+MOST_LEVELS = 16  # of a mask, that are kept one by one
+
+
+class PairValues(NamedTuple):
+    """What the values of a pair are. kind: of the image's, such as uint16; low, high: the least and
+    the greatest; told: whether a tag or a rule says what is black and white. levels: the mask's
+    values, of more than 16 the first and the last alone; many: whether there are more. share: of
+    the mask that is object."""
+
+    kind: str
+    low: float
+    high: float
+    told: bool
+    levels: tuple[int, ...]
+    many: bool
+    share: float
+
+
 class Facts(NamedTuple):
     """What is known of a pair. content: both checksums, joined by a NUL; shape: (h, w) and flags of
-    its mask, both None as long as it was not decoded and found sound."""
+    its mask, and what its values are, all None as long as it was not decoded and found sound."""
 
     content: str
     shape: tuple[int, int] | None = None
     flags: tuple[str, ...] | None = None
+    seen: PairValues | None = None
 
     @property
     def image_checksum(self) -> str:
@@ -99,14 +122,18 @@ class Manifest:
         row = self._rows.get(name)
         if not stamp or not _is_sound(row) or row[0] != stamp:
             return None
-        _, content, shape, flags = row
-        return Facts(content, shape and tuple(shape), None if flags is None else tuple(flags))
+        _, content, shape, flags, seen = row
+        if flags is None or seen is None:
+            return Facts(content)
+        values: list[Any] = [*seen[:4], tuple(seen[4]), *seen[5:]]
+        known = PairValues(*values)
+        return Facts(content, shape and tuple(shape), tuple(flags), known)
 
     def _remember(self, name: str, stamp: str, facts: Facts) -> None:
         # A file that was written within one tick of the disk's clock may be written again in the
         # same tick, and would keep its stamp: only what has settled is kept.
         if stamp and facts.content:
-            numbers = stamp.split()
+            numbers = stamp.partition("|")[0].split()
             newest = max(map(int, (*numbers[2::4], *numbers[3::4])))  # of the dates
             if time.time_ns() - newest > SETTLED_SECONDS * 1e9:
                 self._rows[name] = [stamp, *facts]
@@ -133,9 +160,10 @@ def _stamp(pair: Pair) -> str:
         one, others = os.stat(pair.image), [os.stat(file) for file in mask_files(pair.mask)]
     except OSError:
         return ""
-    return " ".join(
+    files = " ".join(
         f"{s.st_size} {s.st_ino} {s.st_mtime_ns} {s.st_ctime_ns}" for s in (one, *others)
     )
+    return f"{files}|{pair.rules.key}" if pair.rules.key else files
 
 
 @no_collection()
@@ -154,7 +182,7 @@ def _load(file: Path) -> dict[str, list[Any]]:
 def _is_sound(row: Any) -> TypeGuard[list[Any]]:
     """Whether a row has the form of [stamp, *Facts]: anybody may have written into the file."""
     match row:
-        case [str(), str(content), None | [_, _], None | [*_]]:
+        case [str(), str(content), None | [_, _], None | [*_], None | [_, _, _, _, [*_], _, _]]:
             return CONTENT.fullmatch(content) is not None
     return False
 
@@ -165,6 +193,7 @@ UNUSUAL = {  # what check_pairs says about flags of inspect_mask
     "grey levels": "hold grey levels; values above 128 count as object",
     "values 0 and 1": "hold only 0 and 1; 1 counts as object",
     "two colours": "are painted in two colours; the lighter one counts as object",
+    "ignored pixels": "have ignored pixels, which count for nothing",
     "empty": "are empty",
 }
 
@@ -188,6 +217,11 @@ class Split:
         return "/".join(part for part in (self.dataset, self.name) if part)
 
     @property
+    def rules(self) -> PixelRules:
+        """What is declared of the values of its files; of several sets as one, of the first."""
+        return self.pairs[0].rules if self.pairs else UNDECLARED
+
+    @property
     def facts(self) -> dict[str, Any]:
         """What a record says of it."""
         return {
@@ -196,6 +230,7 @@ class Split:
             "images": len(self.pairs),
             "note": self.note,
             "generated": self.generated,
+            "pixels": self.rules.facts,
         }
 
 
@@ -215,8 +250,8 @@ def image_checksums(split: Split, cache: Path | None = None) -> dict[str, str]:
 
 
 def digest_of(found: Iterable[tuple[Pair, Facts]]) -> str:
-    """Return 64 hex digits of the names of pairs and of what their files hold."""
-    return _hash(f"{pair.name}\0{facts.content}\n" for pair, facts in found)
+    """Return 64 hex digits of the names of pairs, what their files hold and what is declared."""
+    return _hash(f"{pair.name}\0{facts.content}{pair.rules.key}\n" for pair, facts in found)
 
 
 def checksum_of(found: Iterable[tuple[Pair, Facts]]) -> str:
@@ -249,19 +284,32 @@ def _manifest(
 
 
 def check_pairs(
-    split: Split, report: OnProgress | None = None, cache: Path | None = None
+    split: Split, report: OnProgress | None = None, cache: Path | None = None, varied: bool = False
 ) -> list[str]:
     """Decode every image and mask once, so that a broken file is known before training starts.
 
-    Returns one note for each unusual kind of mask. Raises DataError for all broken files at once:
-    all are counted, ten are shown. `report` is told (pairs checked, all pairs). `cache` is as in
-    make_split: pairs found sound before are not decoded again while their files are the same.
+    Args:
+        split: what is checked.
+        report: is told (pairs checked, all pairs).
+        cache: as in make_split: pairs found sound before are not decoded again while their files
+            are the same.
+        varied: refuse masks that are all empty, or all full.
+
+    Returns:
+        One note for each unusual kind of mask, and what decoders said of files.
+
+    Raises:
+        DataError: for all broken files at once: all are counted, ten are shown; for 16-bit images
+            of which nobody knows the range.
     """
     broken: list[str] = []
+    said: list[str] = []
     unusual: dict[str, list[str]] = {flag: [] for flag in UNUSUAL}
-    for done, (pair, facts) in enumerate(checked(split, broken, cache), start=1):
+    read: list[tuple[Pair, Facts]] = []
+    for done, (pair, facts) in enumerate(checked(split, broken, cache, said=said), start=1):
         for flag in facts.flags or ():
             unusual[flag].append(pair.name)
+        read.append((pair, facts))
         if report is not None:
             report(done, len(split.pairs))
     if broken:
@@ -269,36 +317,68 @@ def check_pairs(
             f"{len(broken)} problems in the {len(split.pairs)} pairs of {split.label}: "
             f"{shown(broken, '; ')}"
         )
-    return [
+    check_range(deep_values(read), split.label)
+    shares = {facts.seen.share for _, facts in read if facts.seen}
+    if varied and shares in ({0.0}, {1.0}):
+        state = "empty" if 0.0 in shares else "object throughout"
+        raise DataError(
+            f"all {len(split.pairs)} masks of {split.label} are {state}: nothing can be learnt or "
+            f"told from them; are they masks, and is what counts as object declared?"
+        )
+    notes = [
         f"{len(names)} of {len(split.pairs)} masks of {split.label} {UNUSUAL[flag]} "
         f"(such as {names[0]})"
         for flag, names in unusual.items()
         if names
     ]
+    return notes + ([f"decoders say: {shown(said, '; ')}"] if said else [])
+
+
+def deep_values(read: Iterable[tuple[Pair, Facts]]) -> dict[str, int]:
+    """Return, by name, the greatest value of each 16-bit image whose range nobody has told."""
+    return {
+        pair.name: int(facts.seen.high)
+        for pair, facts in read
+        if facts.seen and facts.seen.kind == "uint16" and not facts.seen.told
+    }
+
+
+CHUNK = 64  # pairs read at once, after which it is asked what decoders have said
 
 
 def checked(
-    split: Split, broken: list[str], cache: Path | None = None, afresh: bool = False
+    split: Split,
+    broken: list[str],
+    cache: Path | None = None,
+    afresh: bool = False,
+    said: list[str] | None = None,
 ) -> Iterator[tuple[Pair, Facts]]:
     """Yield every pair with its facts, in order; what is wrong is added to `broken`.
 
-    `afresh` reads every file, whatever is known of it; sound pairs have their content then.
+    `afresh` reads every file, whatever is known of it; sound pairs have their content then. What
+    decoders say of files is added to `said`.
     """
     manifest, content = _manifest(split, split.pairs, cache)
 
     def decode(item: tuple[Pair, Facts | None]) -> tuple[list[str], Facts]:
         pair, known = item
-        problems, shape, flags = inspect_pair(pair)
+        problems, shape, flags, seen = inspect_pair(pair)
         if problems or (manifest.file is None and not afresh):
-            return problems, Facts("", shape, flags)
+            return problems, Facts("", shape, flags, seen)
         # A known checksum is of these very files, by their stamp: hashing is saved, not decoding.
         checksum = known.content if known and not afresh else content(pair)
-        return problems, Facts(checksum, shape, flags)
+        return problems, Facts(checksum, shape, flags, seen)
 
     def read(unread: list[tuple[Pair, Facts | None]]) -> Iterator[Facts]:
-        for problems, facts in in_threads(decode, unread):
-            broken.extend(problems)
-            yield facts
+        for start in range(0, len(unread), CHUNK):
+            chunk, heard = unread[start : start + CHUNK], []
+            with decoder_words(heard):
+                found = list(in_threads(decode, chunk))
+            if heard and said is not None:  # of which file is known once each is read alone
+                said.extend(_words_of(chunk))
+            for problems, facts in found:
+                broken.extend(problems)
+                yield facts
 
     return manifest.each(split.pairs, lambda facts: not afresh and facts.flags is not None, read)
 
@@ -316,19 +396,40 @@ def sound_pairs(split: Split, cache: Path | None = None) -> tuple[list[Pair], li
     return sound, problems
 
 
-def inspect_pair(pair: Pair) -> tuple[list[str], tuple[int, int], tuple[str, ...]]:
-    """Return the problems of a pair, the (h, w) of its image and the flags of its mask."""
+def _words_of(chunk: Sequence[tuple[Pair, Facts | None]]) -> Iterator[str]:
+    """Yield what decoders say of the files of pairs, each behind its file's name."""
+    for pair, _ in chunk:
+        reads = [
+            (pair.image, inspect_image),
+            *((file, read_mask) for file in mask_files(pair.mask)),
+        ]
+        for file, read in reads:
+            heard: list[str] = []
+            with decoder_words(heard), suppress(DataError):
+                read(file)
+            yield from (f"{file}: {line}" for line in dict.fromkeys(heard))
+
+
+def inspect_pair(
+    pair: Pair,
+) -> tuple[list[str], tuple[int, int], tuple[str, ...], PairValues | None]:
+    """Return the problems of a pair, the (h, w) of its image, the flags of its mask and what the
+    values of both are, None where one cannot be read."""
     problems: list[str] = []
-    shapes, flags = [], ()
+    shape, image, truth = (0, 0), None, None
     with _noted_in(problems):
-        shapes.append(read_image(pair.image).shape)
+        shape, image = inspect_image(pair.image, pair.rules)
     with _noted_in(problems):
-        mask, flags = inspect_mask(pair.mask)
-        shapes.append(mask.shape)
+        truth = read_truth(pair.mask, rules=pair.rules, image=pair.image, look=True)
     with _noted_in(problems):
-        if not problems:
-            check_sizes(pair, *shapes)
-    return problems, shapes[0][:2] if shapes else (0, 0), flags
+        if image is not None and truth is not None:
+            check_sizes(pair, shape, truth.mask.shape)
+    if image is None or truth is None:
+        return problems, shape, (), None
+    many = len(truth.levels) > MOST_LEVELS
+    levels = (truth.levels[0], truth.levels[-1]) if many else truth.levels
+    share = cv2.countNonZero(truth.mask) / truth.mask.size
+    return problems, shape, truth.flags, PairValues(*image, levels, many, share)
 
 
 @contextmanager

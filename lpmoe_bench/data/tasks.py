@@ -7,6 +7,7 @@ from pathlib import Path
 from lpmoe_bench.data.audit.groups import known_groups
 from lpmoe_bench.data.matching import shown
 from lpmoe_bench.data.pairs import Pair, check_root, find_pairs, read_names, split_pairs
+from lpmoe_bench.data.pixels import UNDECLARED, PixelRules
 from lpmoe_bench.data.registry import Dataset, Registry, Task
 from lpmoe_bench.data.splits import MANIFESTS, OnProgress, Split, make_split, sound_pairs
 from lpmoe_bench.errors import DataError, UsageError
@@ -20,7 +21,7 @@ class Folders:
 
     Test folders may be missing where `share` of the training images is to be tested on. val_images,
     val_masks: what the best epoch is picked on. skip_broken: leave out what has no partner or
-    cannot be read.
+    cannot be read. rules: what is declared of their values.
     """
 
     train_images: Path
@@ -31,6 +32,7 @@ class Folders:
     val_masks: Path | None = None
     share: float | None = None
     skip_broken: bool = False
+    rules: PixelRules = UNDECLARED
 
     def __post_init__(self) -> None:
         for one, other, what in (
@@ -130,7 +132,7 @@ def open_split(
     pairs = None if place is None else split_pairs(dataset, place, split)
     if pairs is None:
         return None
-    remarks = [dataset.note] if dataset.note else []
+    remarks = [text for text in (dataset.note, dataset.pixels.note) if text]
     official = dataset.counts.get(split)
     if official not in (None, len(pairs)):
         sure = "" if dataset.is_confirmed(split) else " (a figure not confirmed)"
@@ -147,10 +149,11 @@ def _own(folders: Folders, place: Path) -> TaskData:
     # All are matched before anything is hashed: an error of names comes at once.
     skip, notes = folders.skip_broken, []
     cache = place / MANIFESTS
-    train = _own_pairs("train", folders.train_images, folders.train_masks, skip, cache, notes)
-    val = _own_pairs("val", folders.val_images, folders.val_masks, skip, cache, notes)
+    shared = (folders.rules, skip, cache, notes)
+    train = _own_pairs("train", folders.train_images, folders.train_masks, *shared)
+    val = _own_pairs("val", folders.val_images, folders.val_masks, *shared)
     if folders.share is None:
-        test = _own_pairs("test", folders.test_images, folders.test_masks, skip, cache, notes)
+        test = _own_pairs("test", folders.test_images, folders.test_masks, *shared)
     else:
         from lpmoe_bench.data.audit.group_split import group_split
 
@@ -161,7 +164,8 @@ def _own(folders: Folders, place: Path) -> TaskData:
             notes.append(
                 f"train and {name} are the same folder: the scores say nothing about new images"
             )
-    like = Split(OWN, "")
+    like = Split(OWN, "", note=folders.rules.note)
+    notes += [like.note] if like.note else []
     return TaskData(
         make_split(like, "train", train, cache),
         [make_split(like, "test", test, cache)],
@@ -171,14 +175,20 @@ def _own(folders: Folders, place: Path) -> TaskData:
 
 
 def _own_pairs(
-    name: str, images: Path | None, masks: Path | None, skip: bool, cache: Path, notes: list[str]
+    name: str,
+    images: Path | None,
+    masks: Path | None,
+    rules: PixelRules,
+    skip: bool,
+    cache: Path,
+    notes: list[str],
 ) -> list[Pair]:
     """Return the pairs of two folders of a user, none where they are not named; notes are added."""
     if images is None or masks is None:
         return []
     said: list[str] = []
     left_out: list[str] | None = [] if skip else None
-    pairs = find_pairs(images, masks, left_out=left_out, said=said)
+    pairs = find_pairs(images, masks, left_out=left_out, said=said, rules=rules)
     notes += [f"{OWN}/{name}: {text}" for text in said]
     if left_out is not None:
         pairs, broken = sound_pairs(Split(OWN, name, tuple(pairs)), cache)

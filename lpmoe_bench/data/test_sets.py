@@ -11,9 +11,11 @@ from typing import Any
 
 from lpmoe_bench.console import OnProgress, Terminal
 from lpmoe_bench.data.annotations import Mask, mask_checksum
+from lpmoe_bench.data.images import read_truth
 from lpmoe_bench.data.library.listing import how_to_get
 from lpmoe_bench.data.matching import SUFFIXES, divide_place, named_files
 from lpmoe_bench.data.pairs import check_root, find_masks, find_pairs, refuse_two_files
+from lpmoe_bench.data.pixels import UNDECLARED, PixelRules, Truth
 from lpmoe_bench.data.registry import NAME, Registry, Task
 from lpmoe_bench.data.splits import MANIFESTS, Split, in_threads, make_split
 from lpmoe_bench.data.tasks import OWN, open_split, resolve
@@ -26,7 +28,8 @@ class TestSet:
 
     split: its label, digest and note; its pairs, none where there are masks alone. masks, images:
     files by name. protocol: of the task it belongs to, empty for a user's own folders. by_name: it
-    was named itself, and not as one of the splits of a data set.
+    was named itself, and not as one of the splits of a data set. rules: what is declared of their
+    values.
     """
 
     split: Split
@@ -34,36 +37,44 @@ class TestSet:
     images: Mapping[str, Path]
     protocol: str = ""
     by_name: bool = False
+    rules: PixelRules = UNDECLARED
 
     @classmethod
     def of(cls, split: Split, protocol: str = "", by_name: bool = False) -> TestSet:
         """Return the test set of a split's pairs."""
         masks = {pair.name: pair.mask for pair in split.pairs}
         images = {pair.name: pair.image for pair in split.pairs}
-        return cls(split, masks, images, protocol, by_name)
+        return cls(split, masks, images, protocol, by_name, split.rules)
 
     @property
     def label(self) -> str:
         return self.split.label
 
+    def truth(self, name: str, threshold: int) -> Truth:
+        """Return what a mask says; raises DataError as `read_truth`."""
+        return read_truth(self.masks[name], threshold, self.rules, self.images.get(name))
+
     @property
     def facts(self) -> dict[str, Any]:
         """What a record says of it."""
-        return self.split.facts | {"images": len(self.masks)}
+        return self.split.facts | {"images": len(self.masks), "pixels": self.rules.facts}
 
 
 # Test sets to run a model on: each has its images.
 
 
-def own_set(images: Path | None, masks: Path | None, name: str, cache: Path) -> TestSet:
+def own_set(
+    images: Path | None, masks: Path | None, name: str, cache: Path, rules: PixelRules = UNDECLARED
+) -> TestSet:
     """Return a user's own folders as own/NAME; raises UsageError for half of them, DataError."""
     if images is None or masks is None:
         raise UsageError("your own folders need both: --test-images and --test-masks")
     if not re.match(NAME, name):
         raise UsageError(f"--name is '{name}'; use letters, digits, dots, dashes and underscores")
     said: list[str] = []
-    pairs = find_pairs(images, masks, said=said)
-    split = make_split(Split(OWN, name, note="; ".join(said)), name, pairs, cache / MANIFESTS)
+    pairs = find_pairs(images, masks, said=said, rules=rules)
+    note = "; ".join(filter(None, [*said, rules.note]))
+    split = make_split(Split(OWN, name, note=note), name, pairs, cache / MANIFESTS)
     return TestSet.of(split, by_name=True)
 
 
@@ -167,16 +178,23 @@ def task_sets(
     return sets, [name for name in references if name not in labels]
 
 
-def folder_set(masks: Path, images: Path | None, cache: Path, name: str = "test") -> TestSet:
+def folder_set(
+    masks: Path,
+    images: Path | None,
+    cache: Path,
+    rules: PixelRules = UNDECLARED,
+    name: str = "test",
+) -> TestSet:
     """Return a folder of masks as a test set; raises DataError.
 
     With their images it is the same test set as that of a run on these two folders, own/NAME.
     """
     if images is not None:
-        return own_set(images, masks, name, cache)
+        return own_set(images, masks, name, cache, rules)
     files, place = find_masks(masks), divide_place(masks)[0].resolve()
-    note = "masks of a folder, without their images"
-    return TestSet(Split(place.parent.name, place.name, (), files_digest(files), note), files, {})
+    note = "; ".join(filter(None, ["masks of a folder, without their images", rules.note]))
+    split = Split(place.parent.name, place.name, (), files_digest(files, rules.key), note)
+    return TestSet(split, files, {}, rules=rules)
 
 
 def find_files(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> dict[str, Path]:
@@ -195,12 +213,14 @@ def find_files(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> dict[str, Pa
     return {name: files[0] for name, files in found.items()}
 
 
-def files_digest(files: Mapping[str, Mask]) -> str:
-    """Return 64 hex digits of what the files hold and which name each has, whatever their place."""
+def files_digest(files: Mapping[str, Mask], rules: str = "") -> str:
+    """Return 64 hex digits of what files hold and which name each has, whatever their place; and of
+    what is declared of them."""
     try:
         hashes = list(in_threads(mask_checksum, files.values()))
     except OSError as error:
         raise DataError(f"{error.filename} cannot be read ({error.strerror})") from None
     # Sorted: neither the order of a folder nor that of threads may move the digest.
     lines = sorted(f"{name}\0{value}\n" for name, value in zip(files, hashes, strict=True))
+    lines += [rules] if rules else []
     return hashlib.sha256("".join(lines).encode()).hexdigest()

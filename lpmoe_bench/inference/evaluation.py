@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.data.matching import shown
+from lpmoe_bench.data.pixels import UNDECLARED, PixelRules
 from lpmoe_bench.data.registry import Registry, load_registry
 from lpmoe_bench.data.splits import MANIFESTS, Split, check_pairs, image_checksums
 from lpmoe_bench.data.tasks import open_split
@@ -142,6 +143,7 @@ class EvaluationRequest:
     test_images: Path | None = None
     test_masks: Path | None = None
     name: str = "test"
+    rules: PixelRules = UNDECLARED
     protocol: str | None = None
     data_root: Path | None = None
     datasets: Sequence[Path] | None = None
@@ -220,7 +222,8 @@ def plan_jobs(request: EvaluationRequest, terminal: Terminal) -> list[Evaluation
         )
     tests = named_sets(request.sets, registry, request.data_root, request.cache, terminal)
     if own:
-        tests.append(own_set(request.test_images, request.test_masks, request.name, request.cache))
+        folders = (request.test_images, request.test_masks)
+        tests.append(own_set(*folders, request.name, request.cache, request.rules))
     jobs = []
     for test, notes in _untrained(request, run, registry, tests, terminal):
         if test.protocol not in ("", protocol):

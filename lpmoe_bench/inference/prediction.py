@@ -13,11 +13,14 @@ import numpy as np
 from rich.markup import escape
 
 from lpmoe_bench.console import Bar, Terminal
-from lpmoe_bench.data.images import overlay, read_image
+from lpmoe_bench.data.images import check_deep, overlay
+from lpmoe_bench.data.loader import load_image
 from lpmoe_bench.data.matching import SUFFIXES
+from lpmoe_bench.data.pixels import UNDECLARED, PixelRules, pixel_rules
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.files import write_atomically
 from lpmoe_bench.inference.predictor import Predictor, eight_bits, probability_map
+from lpmoe_bench.records.model import Record
 
 # Which images files and folders mean, and what the outputs of each are called.
 
@@ -85,6 +88,13 @@ def _inside(folder: Path, output: Path) -> Iterator[Path]:
                 yield here / name
 
 
+def image_rules(record: Record, declared: PixelRules = UNDECLARED) -> PixelRules:
+    """Return what is declared of images: by the user, else what the run was trained on had."""
+    trained = record.data.train
+    of_run = pixel_rules(trained.pixels) if trained else UNDECLARED
+    return PixelRules(bands=declared.bands or of_run.bands, range=declared.range or of_run.range)
+
+
 JPEG_SIDE = 65500  # pixels, the most that a JPEG file holds
 
 
@@ -104,12 +114,16 @@ def predict_images(
     side: int | None,
     threshold: float | None,
     terminal: Terminal,
+    rules: PixelRules = UNDECLARED,
 ) -> tuple[list[Written], list[str]]:
     """Write `NAME.png`, the map at image size, and `NAME_overlay.jpg` for every image.
 
     side: see `probability_map`. threshold: of the probability; with it the map is 255 above and 0
-    elsewhere. Returns what was written, and a sentence for each image that could not be read.
+    elsewhere. rules: what is declared of the images' values. Returns what was written, and a
+    sentence for each image that could not be read. Raises DataError for 16-bit images of which
+    nobody knows the range.
     """
+    check_deep((source.file for source in sources), rules)
     written: list[Written] = []
     failed: list[str] = []
     cut: list[str] = []
@@ -117,7 +131,7 @@ def predict_images(
         for done, source in enumerate(sources):
             bar.update(done, len(sources))
             try:
-                image = read_image(source.file)
+                image = load_image(source.file, rules, predictor.version)
             except DataError as error:
                 # The others of a long list are not to wait until somebody mends it.
                 failed.append(str(error))
@@ -135,7 +149,8 @@ def predict_images(
             map_file = stem.with_name(f"{stem.name}.png")
             overlay_file = stem.with_name(f"{stem.name}_overlay{suffix}")
             write_picture(map_file, pred)
-            write_picture(overlay_file, overlay(image, pred))
+            seen = image if image.dtype == np.uint8 else (image * 255 + 0.5).astype(np.uint8)
+            write_picture(overlay_file, overlay(seen, pred))
             written.append(Written(source.file, map_file, overlay_file))
         bar.update(len(sources), len(sources))
     if cut:

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from lpmoe_bench.config.settings import RunConfig
 from lpmoe_bench.console import OnProgress
-from lpmoe_bench.data.images import THRESHOLD
-from lpmoe_bench.data.loader import Prefixes, eval_items, image_tensor
+from lpmoe_bench.data.loader import VERSION, Prefixes, eval_items, image_tensor
 from lpmoe_bench.data.pairs import Pair
+from lpmoe_bench.data.pixels import THRESHOLD, Truth
 from lpmoe_bench.data.splits import Split
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.files import write_atomically
-from lpmoe_bench.metrics.engine import quick_score
+from lpmoe_bench.metrics.engine import prepare_mask, quick_score
 from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.metrics.scorer import Scorer, ScoreResult
 from lpmoe_bench.model.segmenter import load_trained
@@ -33,7 +33,8 @@ from lpmoe_bench.model.segmenter import load_trained
 class Predictor:
     """Turns images into 8-bit maps at mask size, and counts the seconds of the forward passes.
 
-    model: the segmenter, or with `prefixes` what takes them in the place of images.
+    model: the segmenter, or with `prefixes` what takes them in the place of images. version: of
+    the preprocessing that it was trained with.
     """
 
     model: nn.Module
@@ -41,6 +42,7 @@ class Predictor:
     size: int
     batch: int = 8
     prefixes: Prefixes | None = None
+    version: int = VERSION
     images: int = 0
     seconds: float = 0.0
 
@@ -61,17 +63,17 @@ class Predictor:
 
     def maps(
         self, pairs: Sequence[Pair], threshold: int = THRESHOLD
-    ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-        """Yield (name, predicted map, mask) as uint8 (h, w), in the order of the pairs.
+    ) -> Iterator[tuple[str, np.ndarray, Truth]]:
+        """Yield (name, predicted map uint8 (h, w), mask), in the order of the pairs.
 
-        threshold: a mask value above it, of 255, is object.
+        threshold: an undeclared mask value above it, of 255, is object.
         """
         self.model.eval()
-        items = eval_items(pairs, self.size, threshold, self.prefixes)
+        items = eval_items(pairs, self.size, threshold, self.prefixes, self.version)
         for batch in _batches(items, self.batch):
             pred = self.probabilities(torch.stack([image for _, image, _ in batch]))
-            for (name, _, mask), one in zip(batch, pred, strict=True):
-                yield name, to_map(one[None], mask.shape), mask
+            for (name, _, truth), one in zip(batch, pred, strict=True):
+                yield name, to_map(one[None], truth.mask.shape), truth
 
     @property
     def images_per_second(self) -> float:
@@ -108,7 +110,10 @@ def validation_score(
     """Return the mean score of one metric over validation images."""
     rules = get_protocol(protocol)
     maps = predictor.maps(pairs, rules.mask_threshold)
-    values = [quick_score(metric, pred, mask, rules) for _, pred, mask in maps]
+    values = [
+        quick_score(metric, pred, prepare_mask(truth.mask, rules, truth.ignored), rules)
+        for _, pred, truth in maps
+    ]
     return math.fsum(values) / len(values)
 
 
@@ -122,7 +127,8 @@ def score_split(
     """Score every image of a split; `save_to` keeps the maps as PNG at mask size."""
     rules = get_protocol(protocol)
     scorer, maps = Scorer(rules), predictor.maps(split.pairs, rules.mask_threshold)
-    for done, (name, pred, mask) in enumerate(maps, start=1):
+    for done, (name, pred, truth) in enumerate(maps, start=1):
+        mask = prepare_mask(truth.mask, rules, truth.ignored)
         scorer.add(name, pred, mask, dataset=split.label)
         if save_to is not None:
             write_atomically(save_to / f"{name}.png", cv2.imencode(".png", pred)[1].tobytes())
@@ -144,7 +150,8 @@ def load_predictor(folder: Path, cache: Path, offline: bool = False) -> tuple[Pr
         devices=1,
         precision=config.train.precision if alike else "32-true",  # type: ignore[arg-type]
     )
-    return Predictor(segmenter.to(fabric.device), fabric, config.size), config
+    model = segmenter.to(fabric.device)
+    return Predictor(model, fabric, config.size, version=config.preprocessing), config
 
 
 # Windows along one side of an image: where they start, and weights that sum to one.
@@ -210,7 +217,8 @@ def probability_map(
     side: int | None = None,
     report: OnProgress | None = None,
 ) -> np.ndarray:
-    """Return the probabilities (K, h, w), float32, that a model gives an RGB image uint8 (h, w, 3).
+    """Return the probabilities (K, h, w), float32, that a model gives an RGB image (h, w, 3), uint8
+    or float32 in [0, 1].
 
     An image with a side longer than `side` pixels is cut into overlapping windows of that side;
     each is seen as an image of its own, squashed to the model's size, and its map, at the window's
@@ -222,7 +230,9 @@ def probability_map(
     total: np.ndarray | None = None
     done = 0
     for batch in _batches(places, predictor.batch):
-        crops = [image_tensor(image[_part(*place)], predictor.size) for place in batch]
+        crops = [
+            image_tensor(image[_part(*place)], predictor.size, predictor.version) for place in batch
+        ]
         for place, pred in zip(batch, predictor.probabilities(torch.stack(crops)), strict=True):
             if total is None:  # now the number of classes is known
                 total = np.zeros((len(pred), height, width), np.float32)

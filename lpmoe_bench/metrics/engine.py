@@ -35,7 +35,9 @@ MAP_TYPES = (np.uint8, np.uint16, np.float32, np.float64)
 class Measured:
     """Scores of a map, (h, w): uint8 on 0..255 or float on 0..1, beside a prepared mask.
 
-    normalisation: "minmax" or "none". binary_threshold: foreground lies strictly above it.
+    normalisation: "minmax" or "none". binary_threshold: foreground lies strictly above it. Pixels
+    that the mask ignores are left out of what counts pixels: binary, adaptive, curve, mae. For all
+    else they are background in the mask and, once it is normalised, in the map.
     Raises DataError for a map of another shape or type, or with values outside of its range.
     """
 
@@ -55,23 +57,31 @@ class Measured:
         if pred.dtype not in (np.uint8, np.float32, np.float64):
             raise DataError(f"map is {pred.dtype}; it must be uint8, 0..255, or float, 0..1")
         kind = ByteMap if pred.dtype == np.uint8 else FloatMap
-        self.map = kind(pred, mask, normalisation)
         self.mask, self.mode, self.binary_threshold = mask, mode, binary_threshold
+        if mask.ignored is None:
+            self.map = self.counted = kind(pred, mask, normalisation)
+            return
+        limits = pred.min(), pred.max()
+        stretched = normalisation == "minmax" and limits[0] < limits[1]
+        blank = pred.copy()
+        blank[mask.ignored] = limits[0] if stretched else 0  # what becomes 0
+        self.map = kind(blank, mask, normalisation, limits)
+        self.counted = kind(pred[~mask.ignored][None], mask.counted, normalisation, limits)
 
     @cached_property
     def binary(self) -> Counts:
         """Counts at the binary threshold."""
-        return self.map.counts_at(self.binary_threshold, above=True)
+        return self.counted.counts_at(self.binary_threshold, above=True)
 
     @cached_property
     def adaptive(self) -> Counts:
         """Counts at twice the map's mean, at most 1."""
-        return self.map.counts_at(self.map.adaptive_threshold)
+        return self.counted.counts_at(self.counted.adaptive_threshold)
 
     @cached_property
     def curve(self) -> Counts:
         """Counts at the 256 thresholds, from high to low."""
-        return self.map.counts_over(self.mode.grid)
+        return self.counted.counts_over(self.mode.grid)
 
     @property
     def precision_recall(self) -> np.ndarray:
@@ -80,21 +90,21 @@ class Measured:
 
     @property
     def mae(self) -> float:
-        return self.map.error
+        return self.counted.error
 
     @cached_property
     def e_curve(self) -> Any:
         """E-measure at the 256 thresholds, (256,)."""
         counts = self.curve
-        if self.mode.alignment_above:
-            counts = self.map.counts_over(self.mode.grid, above=True)
+        if self.mode.alignment_above or self.map is not self.counted:
+            counts = self.map.counts_over(self.mode.grid, above=self.mode.alignment_above)
         return self._alignment(counts)
 
     @property
     def e_adaptive(self) -> float:
-        counts = self.adaptive
-        if self.mode.alignment_above:
-            counts = self.map.counts_at(self.map.adaptive_threshold, above=True)
+        counts, above = self.adaptive, self.mode.alignment_above
+        if above or self.map is not self.counted:
+            counts = self.map.counts_at(self.map.adaptive_threshold, above=above)
         return float(self._alignment(counts))
 
     def _alignment(self, counts: Counts) -> Any:
@@ -191,17 +201,20 @@ class PairScores(NamedTuple):
     curves: np.ndarray | None = None
 
 
-def prepare_mask(mask: np.ndarray, protocol: Protocol = COD) -> PreparedMask:
+def prepare_mask(
+    mask: np.ndarray, protocol: Protocol = COD, ignored: np.ndarray | None = None
+) -> PreparedMask:
     """Do the work on a mask that all maps scored against it share.
 
     Args:
         mask: uint8 (h, w) on 0 to 255.
         protocol: whose threshold says what is object.
+        ignored: bool (h, w), pixels that count for nothing; None for none.
 
     Returns:
         What `score_pair` and `Scorer.add` take in place of the mask.
     """
-    return PreparedMask(mask, protocol.mask_threshold)
+    return PreparedMask(mask, protocol.mask_threshold, ignored)
 
 
 def score_pair(
@@ -249,6 +262,7 @@ def score_pair(
             ("s_undefined", structured and pair.mask.empty_quadrant),
             ("s_unstable", structured and pair.s_unstable),
             ("single_pixel", aligned and pair.mask.size == 1),
+            ("ignored_pixels", pair.mask.ignored is not None),
         )
         if holds
     ]

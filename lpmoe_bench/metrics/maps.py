@@ -33,11 +33,12 @@ class Surroundings(NamedTuple):
 class PreparedMask:
     """A mask with the work done that does not depend on the map; it is not changed afterwards.
 
-    Made from a mask of uint8 (h, w), foreground strictly above `threshold`, or of bool. Raises
-    DataError for anything else, and for a mask of nothing but 0 and 1 as uint8.
+    Made from a mask of uint8 (h, w), foreground strictly above `threshold`, or of bool; `ignored`,
+    bool (h, w), are pixels that count for nothing and are background here. Raises DataError for
+    anything else, for a mask of nothing but 0 and 1 as uint8, and where all pixels are ignored.
     """
 
-    def __init__(self, mask: np.ndarray, threshold: int = 128):
+    def __init__(self, mask: np.ndarray, threshold: int = 128, ignored: np.ndarray | None = None):
         if mask.ndim != 2 or not mask.size or mask.dtype not in (np.uint8, np.bool_):
             raise DataError(
                 f"mask is {mask.dtype} {mask.shape}; it must be uint8 of (h, w), 0..255"
@@ -46,7 +47,11 @@ class PreparedMask:
             if mask.max() == 1:  # would silently count as empty
                 raise DataError("mask holds only 0 and 1; foreground must be 255")
             mask = mask > threshold
-        self.threshold = threshold
+        if ignored is not None:
+            if ignored.all():
+                raise DataError("all pixels of the mask are ignored; leave the image out")
+            mask = mask & ~ignored
+        self.threshold, self.ignored = threshold, ignored
         self.pixels = np.ascontiguousarray(mask).view(np.uint8)  # 0 and 1, (h, w)
 
     @property
@@ -57,6 +62,13 @@ class PreparedMask:
     @property
     def size(self) -> int:
         return self.pixels.size
+
+    @cached_property
+    def counted(self) -> PreparedMask:
+        """The pixels that count as a mask of one row, (1, n); itself where all of them do."""
+        if self.ignored is None:
+            return self
+        return PreparedMask(self.pixels.view(np.bool_)[~self.ignored][None], self.threshold)
 
     @cached_property
     def _lines(self) -> tuple[np.ndarray, np.ndarray]:
@@ -134,9 +146,18 @@ TIE = 1e-9  # nearer to a level than this, a threshold depends on how the mean w
 
 
 class ByteMap:
-    """An 8-bit map, (h, w): everything but the weighted F-measure comes from one histogram."""
+    """An 8-bit map, (h, w): everything but the weighted F-measure comes from one histogram.
 
-    def __init__(self, pred: np.ndarray, mask: PreparedMask, normalisation: str):
+    limits: the least and the greatest level that normalisation knows of, by default the map's.
+    """
+
+    def __init__(
+        self,
+        pred: np.ndarray,
+        mask: PreparedMask,
+        normalisation: str,
+        limits: tuple[int, int] | None = None,
+    ):
         from lpmoe_bench.metrics.kernels import joint_histogram
 
         self.pred, self.mask = np.ascontiguousarray(pred), mask
@@ -146,7 +167,7 @@ class ByteMap:
         self._counts = self._parts.sum(0)  # (2, 256): background, object
         used = np.flatnonzero(self._counts.sum(0))
         self.low, self.high = int(used[0]), int(used[-1])
-        self.values = formulas.value_table(self.low, self.high, normalisation)
+        self.values = formulas.value_table(*(limits or (self.low, self.high)), normalisation)
 
     @property
     def constant(self) -> bool:
@@ -255,14 +276,24 @@ class ByteMap:
 
 
 class FloatMap:
-    """A map of floats in [0, 1], (h, w), widened to 64 bits; slower, as each pixel is its own."""
+    """A map of floats in [0, 1], (h, w), widened to 64 bits; slower, as each pixel is its own.
 
-    def __init__(self, pred: np.ndarray, mask: PreparedMask, normalisation: str):
+    limits: the least and the greatest value that normalisation knows of, by default the map's.
+    """
+
+    def __init__(
+        self,
+        pred: np.ndarray,
+        mask: PreparedMask,
+        normalisation: str,
+        limits: tuple[np.floating, np.floating] | None = None,
+    ):
         values = np.ascontiguousarray(pred, np.float64)
         if not (values.min() >= 0 and values.max() <= 1):  # false for NaN as well
             raise DataError("map holds floats outside of 0 to 1, or NaN; save probabilities")
         low, high = values.min(), values.max()
         self.mask, self.constant = mask, bool(low == high)
+        low, high = limits or (low, high)
         self.values = formulas.stretch(values, low, high) if normalisation == "minmax" else values
         self._on = mask.pixels.view(np.bool_)
 

@@ -39,6 +39,10 @@ FLAGS = {
     "single_pixel": (
         "it has one pixel: its E-measure is divided by 1, where PySODMetrics divides by 2.2e-16"
     ),
+    "ignored_pixels": (
+        "some pixels of its mask are ignored: counted scores leave them out, for S, E, weighted F "
+        "and distances they are background in mask and map"
+    ),
 }
 PLURAL = ("empty_mask", "full_mask", "constant_pred", "single_pixel")  # so named where counted
 
@@ -263,6 +267,8 @@ def _mean(values: Sequence[float]) -> float:
 def _count(pairs: dict[str, PairScores], scored: dict[str, PairScores]) -> dict[str, int]:
     flags = Counter(flag for pair in pairs.values() for flag in pair.flags)
     found = {f"{flag}s" if flag in PLURAL else flag: flags[flag] for flag in FLAGS}
+    if not found["ignored_pixels"]:  # said where there are some: most sets know no such thing
+        del found["ignored_pixels"]
     counts = {"images": len(pairs), "scored": len(scored)} | found
     # Empty masks are there or not: only where they are, maps can be wrong about them.
     if empty := [pair for pair in pairs.values() if "empty_mask" in pair.flags]:

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from lpmoe_bench.config.settings import RunConfig
+from lpmoe_bench.config.settings import RunConfig, stored_config
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.model.decoders.decoder import Decoder, DecoderWeights, load_decoder_weights
 from lpmoe_bench.model.decoders.names import build_decoder
@@ -170,7 +170,7 @@ def load_trained(folder: Path, cache: Path, offline: bool = False) -> tuple[Segm
     if hashlib.sha256(data).hexdigest() != record.adapter_sha256:
         raise DataError(f"{path} is damaged or of another run: its checksum is not the record's")
     header = _header(data, path)
-    config = RunConfig.model_validate_json(header["config"])
+    config = stored_config(json.loads(header["config"]))
     weights = resolve_weights(config.backbone, config.weights, cache, offline)
     if weights.sha256 != header["backbone_sha256"]:
         raise DataError(

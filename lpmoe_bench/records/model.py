@@ -110,13 +110,23 @@ class Training(BaseModel):
 
 
 class SplitFacts(_Section):
-    """A set of images; `note` is what must be said beside its name, such as a local split."""
+    """A set of images; `note` is what must be said beside its name, such as a local split.
+
+    pixels: what was declared of the values of its files, by the names of an entry; left out of a
+    record where nothing was.
+    """
 
     label: str
     digest: str
     images: int
     note: str = ""
     generated: bool = False
+    pixels: dict[str, Any] = {}
+
+    @pydantic.model_serializer(mode="wrap")
+    def _without_nothing(self, serialize: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        facts = serialize(self)
+        return facts if self.pixels else {k: v for k, v in facts.items() if k != "pixels"}
 
 
 class DataFacts(_Section):

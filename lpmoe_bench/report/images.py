@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from lpmoe_bench.data import images, maps, pairs, registry, tasks
+from lpmoe_bench.data import maps, pairs, registry, tasks
+from lpmoe_bench.data.pixels import THRESHOLD, pixel_rules
 from lpmoe_bench.data.splits import MANIFESTS
 from lpmoe_bench.data.test_sets import TestSet, find_files, folder_set
 from lpmoe_bench.errors import BenchError, DataError, UsageError
@@ -285,7 +286,7 @@ def _open(
     remembered = (recall_places(one.folder, facts.label) for one in stored)
     for pictures, masks, _ in dict.fromkeys(remembered):
         if masks is not None:  # somebody's own folders, which may hold other images by now
-            found = folder_set(masks, pictures, source.cache)
+            found = folder_set(masks, pictures, source.cache, pixel_rules(facts.pixels))
             if found.split.digest == facts.digest:
                 break
     return found
@@ -299,8 +300,9 @@ def read_image_and_mask(
     The image is None where a set has masks alone. Raises DataError for what cannot be read.
     """
     if name in test.images:
-        return pairs.read_pair(pairs.Pair(name, test.images[name], test.masks[name]), threshold)
-    return None, images.read_mask(test.masks[name], threshold)
+        pair = pairs.Pair(name, test.images[name], test.masks[name], test.rules)
+        return pairs.read_pair(pair, threshold)
+    return None, test.truth(name, threshold).mask
 
 
 def read_map(path: Path, mask: np.ndarray) -> np.ndarray:
@@ -362,7 +364,7 @@ def _grid(
     share = f", foreground {100 * scores.shares[name]:.1f} %" if name in scores.shares else ""
     words = f"spread {scores.shown(values.max() - values.min())}{share}"
     try:
-        threshold = protocol.mask_threshold if protocol else images.THRESHOLD
+        threshold = protocol.mask_threshold if protocol else THRESHOLD
         image, mask = read_image_and_mask(test, name, threshold)
     except BenchError as error:
         return {"image": name, "words": words, "cells": [], "error": str(error)}

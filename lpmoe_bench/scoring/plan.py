@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from lpmoe_bench.console import Terminal
-from lpmoe_bench.data.images import read_image, read_mask
+from lpmoe_bench.data.images import read_image
 from lpmoe_bench.data.maps import MAP_SUFFIXES, inspect_map
 from lpmoe_bench.data.matching import shown
+from lpmoe_bench.data.pixels import UNDECLARED, PixelRules
 from lpmoe_bench.data.registry import Task, load_registry
 from lpmoe_bench.data.test_sets import TestSet, files_digest, find_files, folder_set, task_sets
 from lpmoe_bench.environment import default_cache
@@ -221,6 +222,7 @@ class ScoreRequest:
     names: Sequence[str] = ()
     gt: Path | None = None
     images: Path | None = None
+    rules: PixelRules = UNDECLARED
     task: str | None = None
     test_set: str | None = None
     protocol: str | None = None
@@ -259,10 +261,10 @@ class ScorePlan:
 
     def load(self, folder: MapFolder, label: str) -> Callable[[str], tuple[np.ndarray, np.ndarray]]:
         """Return what reads an image's map and mask from their files as they are scored, (h, w)."""
-        masks = self._test_set(label).masks
+        test = self._test_set(label)
 
         def read(name: str) -> tuple[np.ndarray, np.ndarray]:
-            mask = read_mask(masks[name], self.protocol.mask_threshold)
+            mask = test.truth(name, self.protocol.mask_threshold).mask
             pred = inspect_map(folder.matches[label].files[name])[0]
             return fit(pred, (mask.shape[0], mask.shape[1]), RESIZE[self.protocol.resize]), mask
 
@@ -270,8 +272,8 @@ class ScorePlan:
 
     def load_image(self, label: str, name: str) -> np.ndarray | None:
         """Return an image, RGB uint8 (h, w, 3), None where it is not known."""
-        images = self._test_set(label).images
-        return read_image(images[name]) if name in images else None
+        test = self._test_set(label)
+        return read_image(test.images[name], test.rules) if name in test.images else None
 
     def _test_set(self, label: str) -> TestSet:
         return next(test for test in self.sets if test.label == label)
@@ -362,10 +364,13 @@ def _sets(
                 request.gt / name,
                 request.images and request.images / name,
                 request.cache,
+                request.rules,
                 name or "test",
             )
             for name in _set_names(request, request.gt)
         ], []
+    if request.rules.facts:
+        raise UsageError("what masks mean is declared of --gt; a task's sets say it themselves")
     if request.group_by == "set":
         raise UsageError("--group-by set belongs to --gt; the test sets of a task are known")
     if request.images is not None:

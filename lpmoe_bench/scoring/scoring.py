@@ -334,7 +334,7 @@ def score_set(
     if not folders:
         return []
     job = work.ScoringJob(
-        test.label, (work.Variant(plan.protocol), *variants), plan.extra, request.curves
+        test.label, (work.Variant(plan.protocol), *variants), plan.extra, request.curves, test.rules
     )
     items = _items(plan, test, folders)
     with terminal.bar(f"scoring {test.label}", len(items)) as bar:
@@ -376,7 +376,11 @@ def _items(plan: ScorePlan, test: TestSet, folders: Sequence[MapFolder]) -> list
     seen = needs_image(plan.extra)
     return [
         work.Item(
-            name, mask, tuple(f.get(name) for f in files), test.images[name] if seen else None
+            name,
+            mask,
+            tuple(f.get(name) for f in files),
+            test.images[name] if seen else None,
+            test.images.get(name),
         )
         for name, mask in sorted(test.masks.items())
         if any(name in f for f in files)

@@ -327,7 +327,8 @@ def make_verification(
     plan: ScorePlan, place: Path, folder: MapFolder, test: str, count: int, terminal: Terminal
 ) -> Verification:
     """Score some images of a method again by PySODMetrics."""
-    rows = rows_of(place, test)
+    # PySODMetrics knows no pixels that count for nothing.
+    rows = [row for row in rows_of(place, test) if "ignored_pixels" not in str(row["flags"])]
     with terminal.bar(f"verifying {folder.title}", count) as bar:
         return verify_scores(
             rows, plan.load(folder, test), plan.protocol, count, on_progress=bar.update

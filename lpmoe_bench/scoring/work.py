@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 
 from lpmoe_bench.data.annotations import Mask
-from lpmoe_bench.data.images import inspect_mask, read_image
+from lpmoe_bench.data.images import read_image, read_truth
 from lpmoe_bench.data.maps import full_scale, inspect_map
+from lpmoe_bench.data.pixels import UNDECLARED, PixelRules
 from lpmoe_bench.data.splits import UNUSUAL
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.metrics.maps import PreparedMask
@@ -158,22 +159,28 @@ class Variant(NamedTuple):
 
 
 class Item(NamedTuple):
-    """One mask and its maps, one a folder, None where a folder has none. image: if needed."""
+    """One mask and its maps, one a folder, None where a folder has none. image: if needed.
+
+    pictured: the file of the image, where it is known, whether needed or not.
+    """
 
     name: str
     mask: Mask
     maps: tuple[Path | None, ...]
     image: Path | None = None
+    pictured: Path | None = None
 
 
 class ScoringJob(NamedTuple):
     """What to score of every item: the first variant is what counts, with `extra` metrics and,
-    if asked for, curves. dataset: the label of the test set."""
+    if asked for, curves. dataset: the label of the test set. rules: what is declared of its files.
+    """
 
     dataset: str
     variants: tuple[Variant, ...]
     extra: tuple[str, ...] = ()
     curves: bool = False
+    rules: PixelRules = UNDECLARED
 
     def scorers(self) -> list[Scorer]:
         """Return an empty scorer for each variant."""
@@ -229,7 +236,7 @@ def score_items(job: ScoringJob, items: Iterable[Item], folders: int) -> Part:
     for item in items:
         try:
             masks = _masks(job, item, part)
-            image = read_image(item.image) if item.image else None
+            image = read_image(item.image, job.rules) if item.image else None
         except DataError as error:
             part.problems.append(str(error))
             continue
@@ -246,10 +253,10 @@ def _masks(job: ScoringJob, item: Item, part: Part) -> dict[int, PreparedMask]:
     """Return the mask by threshold; most jobs have one."""
     masks: dict[int, PreparedMask] = {}
     for threshold in dict.fromkeys(variant.protocol.mask_threshold for variant in job.variants):
-        pixels, flags = inspect_mask(item.mask, threshold)
+        truth = read_truth(item.mask, threshold, job.rules, item.pictured)
         if not masks:  # what is unusual is told of the protocol that counts
-            _join(part.mask_flags, {flag: [item.name] for flag in flags})
-        masks[threshold] = PreparedMask(pixels, threshold)
+            _join(part.mask_flags, {flag: [item.name] for flag in truth.flags})
+        masks[threshold] = PreparedMask(truth.mask, threshold, truth.ignored)
     return masks
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 import method_zoo
 from lpmoe_bench.config.settings import RunConfig
-from lpmoe_bench.data import images, loader
+from lpmoe_bench.data import decoding, headers, images, loader, pixels
 from lpmoe_bench.environment import processor_name
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.files import write_atomically
@@ -54,6 +54,7 @@ def feature_key(
         "weights": weights.sha256,
         "pos_antialias": weights.pos_antialias,
         "size": config.size,
+        "preprocessing": config.preprocessing,
         "precision": config.train.precision,
         "processor": torch.cuda.get_device_name() if on_gpu else processor_name(),
         "walk": walk,
@@ -68,7 +69,10 @@ def _shared_code() -> set[Path]:
     weights, zoo = Path(resolve.__file__).parent, Path(getfile(method_zoo)).parent
     folders = (weights, zoo / "backbones", zoo / "parts")
     shared = {path for folder in folders for path in folder.glob("*.py")}
-    return shared | {Path(images.__file__), Path(loader.__file__), zoo / "method.py"}
+    reading = {
+        Path(module.__file__ or "") for module in (decoding, headers, images, loader, pixels)
+    }
+    return shared | reading | {zoo / "method.py"}
 
 
 def _digest(files: set[Path]) -> str:

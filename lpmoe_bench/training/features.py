@@ -5,6 +5,7 @@ which images stand together in a batch, on which run computed a feature, or on w
 Without a cache features are computed in batches, which may move the last bits of a float32.
 """
 
+import hashlib
 import os
 import shutil
 import time
@@ -19,8 +20,7 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from lpmoe_bench.console import Terminal
-from lpmoe_bench.data.images import read_image
-from lpmoe_bench.data.loader import image_tensor
+from lpmoe_bench.data.loader import image_tensor, load_image
 from lpmoe_bench.data.pairs import Pair
 from lpmoe_bench.errors import DataError, ResourceError, UsageError
 from lpmoe_bench.files import sha256_file
@@ -247,7 +247,7 @@ class FeatureCache:
         started = time.perf_counter()
         with terminal.bar("computing features", len(missing)) as bar:
             for done, (pair, views) in enumerate(missing.items(), start=1):
-                image = image_tensor(read_image(pair.image), self.plan.config.size)
+                image = self._image(pair)
                 for view in views:
                     try:
                         self.store[view] = self._feature(image, view.mirrored)
@@ -261,13 +261,18 @@ class FeatureCache:
 
     def _compare(self, pair: Pair, view: View) -> None:
         """Compute one feature that is kept; raises DataError when it has become another."""
-        image = image_tensor(read_image(pair.image), self.plan.config.size)
+        image = self._image(pair)
         expected, found = self._feature(image, view.mirrored), self.store[view]
         if (expected - found).abs().max() > TOLERANCE * expected.abs().max():
             raise DataError(
                 f"the features kept in {getattr(self.store, 'folder', 'memory')} are not those "
                 f"computed here now: delete that folder and run the same command again"
             )
+
+    def _image(self, pair: Pair) -> Tensor:
+        config = self.plan.config
+        image = load_image(pair.image, pair.rules, config.preprocessing)
+        return image_tensor(image, config.size, config.preprocessing)
 
     def _feature(self, image: Tensor, mirrored: bool) -> Tensor:
         return pack(_prefix(self.model.segmenter, self.fabric, image, mirrored))[0].cpu()
@@ -307,6 +312,8 @@ def _prefix(segmenter: Segmenter, fabric: Fabric, image: Tensor, mirrored: bool)
 
 def _digest(pair: Pair) -> str:
     try:
-        return sha256_file(pair.image)
+        content = sha256_file(pair.image)
+        key = pair.rules.key  # other bands or another range are another image
+        return hashlib.sha256(f"{content}{key}".encode()).hexdigest() if key else content
     except OSError as error:
         raise DataError(f"{pair.image} cannot be read ({error.strerror})") from None

@@ -105,8 +105,17 @@ class Plan:
     def training_set(self, prefixes: Prefixes | None = None) -> PairDataset:
         """Return the items of training, with prefixes in the place of images where given."""
         config, train = self.config, self.config.train
-        varied = (train.flip, train.scale, train.photometric)
-        return PairDataset(self.train_pairs, config.size, config.seed, *varied, prefixes)
+        return PairDataset(
+            self.train_pairs,
+            config.size,
+            config.seed,
+            train.flip,
+            train.scale,
+            train.photometric,
+            prefixes,
+            config.preprocessing,
+            train.decode == "reduced",
+        )
 
 
 def make_plan(
@@ -131,7 +140,10 @@ def make_plan(
     weights, decoder_weights, data = known[key]
     # Validation first: a smaller limit_train leaves it as it is.
     rest, validation = _divided(data, config, request.cache / MANIFESTS)
-    train_pairs = subset(rest, config.train.limit_train, config.seed)
+    limit = config.train.limit_train
+    train_pairs = subset(rest, limit, config.seed)
+    few = limit is not None and limit > len(rest)
+    above = [f"train.limit_train is {limit}, but there are {len(rest)} images: all are taken"]
     hashed = _fingerprint(config, known[key], request.expect)
     place = run_folder(config.task, config.method, config.backbone, hashed, config.seed)
     return Plan(
@@ -143,7 +155,12 @@ def make_plan(
         train_pairs=tuple(train_pairs),
         validation=validation,
         tests=tuple(data.tests),
-        notes=(*recipe_notes(asked.recipe), *data.notes, *request.extra_notes),
+        notes=(
+            *recipe_notes(asked.recipe),
+            *data.notes,
+            *(above if few else ()),
+            *request.extra_notes,
+        ),
         fingerprint=hashed,
         folder=request.runs / place,
         cache=request.cache,
@@ -212,6 +229,6 @@ def _sources(
     own = _own_validation(data, config)
     for split in (data.train, *([own] if own else []), *data.tests):
         with terminal.bar(f"checking {split.label}", len(split.pairs)) as bar:
-            for note in check_pairs(split, bar.update, request.cache / MANIFESTS):
+            for note in check_pairs(split, bar.update, request.cache / MANIFESTS, varied=True):
                 terminal.note(note)
     return Sources(weights, decoder_weights, data)

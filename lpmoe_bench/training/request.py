@@ -158,6 +158,10 @@ def _check_features(config: RunConfig) -> None:
             "runtime.cache_features keeps each image as it is and mirrored, but train.scale and "
             "train.photometric make every view of it new; leave one or the other out"
         )
+    if runtime.cache_features and train.decode != "full":
+        raise UsageError(
+            "runtime.cache_features decodes each image once, in full; leave train.decode out"
+        )
     if runtime.cache_features == "memory" and runtime.devices > 1:
         raise UsageError(
             f"runtime.cache_features is memory, of which {runtime.devices} processes would each "

@@ -344,7 +344,10 @@ def make_predictor(
     plan: Plan, model: torch.nn.Module, fabric: Fabric, prefixes: Prefixes | None = None
 ) -> Predictor:
     """Return what predicts for a run, with no more images at once than training has."""
-    predictor = Predictor(model, fabric, plan.config.size, prefixes=prefixes)
+    config = plan.config
+    predictor = Predictor(
+        model, fabric, config.size, prefixes=prefixes, version=config.preprocessing
+    )
     predictor.batch = min(plan.config.runtime.micro_batch or predictor.batch, predictor.batch)
     return predictor
 

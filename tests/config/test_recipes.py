@@ -118,7 +118,7 @@ def test_published_fingerprints_stay(path):
     validation = record.data.validation
     if validation and validation.label != f"{record.data.train.label}-validation":
         digests["validation"] = validation.digest  # a split of the set's own, and not carved
-    config = settings.RunConfig.model_validate(record.config)
+    config = settings.stored_config(record.config)
     own = record.config["options"]
     asked = {k: v for k, v in own.items() if v != signature_options(method)[k]}
     again = complete_config(config.model_copy(update={"options": asked}), method)
@@ -126,11 +126,26 @@ def test_published_fingerprints_stay(path):
     assert settings.fingerprint(again, digests) == record.fingerprint
 
 
+def test_new_runs_are_of_the_second_preprocessing_and_old_records_of_the_first():
+    old = settings.stored_config({"method": "lora"})
+    assert (old.preprocessing, settings.build_config().preprocessing) == (1, 2)
+    assert settings.build_config(settings.parse_sets(["preprocessing=1"])) == settings.RunConfig(
+        preprocessing=1
+    )
+    # Absence is version 1: the hash of an old run is what it was before there was a second one.
+    first, second = (
+        settings.fingerprint(settings.RunConfig(preprocessing=version), {}) for version in (1, 2)
+    )
+    assert first != second
+    assert first == settings.fingerprint(settings.stored_config({}), {})
+
+
 def test_later_settings_are_hashed_off_their_default():
     roles, plain = settings.fields_by_role(), settings.fingerprint(settings.RunConfig(), {})
     changed = {"steps": 7, "patience": 7, "scale": (0.5, 2.0), "photometric": True}
-    changed |= {"limit_validation": 7}
-    assert {f"train.{name}" for name in changed} == set(settings.later_fields())
+    changed |= {"decode": "reduced", "limit_validation": 7}
+    named = {"preprocessing", *(f"train.{name}" for name in changed)}
+    assert named == set(settings.later_fields())
     for name, value in changed.items():
         assert roles[f"train.{name}"] == "recipe"
         assert settings.fingerprint(settings.build_config({"train": {name: value}}), {}) != plain

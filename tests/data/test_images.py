@@ -68,15 +68,16 @@ def test_every_orientation_of_exif(tmp_path, kind, orientation):
     assert np.abs(read_image(path) - expected).max() <= 1
 
 
-def test_a_rotation_of_transparent_images_is_refused(tmp_path):
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_transparent_images_are_turned_too(tmp_path, orientation):
     exif = Image.Exif()
-    exif[0x0112] = 6
-    image = Image.fromarray(np.dstack([noise_image(), noise_image()[..., :1]]))
+    exif[0x0112] = orientation
+    alpha = np.full((30, 40, 1), 255, np.uint8)
+    image = Image.fromarray(np.dstack([noise_image(), alpha]))
     path = saved(tmp_path / "a.png", image, exif=exif)
-    with pytest.raises(DataError, match=r"a\.png is transparent and has a rotation noted in EXIF"):
-        read_image(path)
-    exif[0x0112] = 1
-    assert read_image(saved(path, image, exif=exif)).shape == (30, 40, 3)
+    with Image.open(path) as file:
+        expected = np.asarray(ImageOps.exif_transpose(file).convert("RGB"))
+    assert np.array_equal(read_image(path), expected)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -124,10 +125,9 @@ def test_what_follows_the_end_of_a_png_is_ignored(tmp_path):
         ((0, 1), ("values 0 and 1",)),
         ((3, 250), ("grey levels",)),
         ((0, 0), ("empty",)),
-        ((120, 129), ("grey levels",)),
-        ((128, 255), ("grey levels",)),
+        ((16, 239), ("grey levels",)),
         ((0, 65535), ()),
-        ((0, 40000), ("grey levels",)),
+        ((0, 62000), ("grey levels",)),
     ],
 )
 def test_mask_values(tmp_path, values, flags):
@@ -203,7 +203,7 @@ def test_more_pixels_than_are_read(tmp_path):
     data = bytearray(write(tmp_path / "a.bmp", noise_image()).read_bytes())
     data[18:26] = (50_000).to_bytes(4, "little") * 2  # width and height in the header
     (tmp_path / "a.bmp").write_bytes(data)
-    with pytest.raises(DataError, match=r"a\.bmp cannot be decoded \(more pixels than are read"):
+    with pytest.raises(DataError, match=r"a\.bmp says it is 50000 x 50000 pixels, which"):
         read_image(tmp_path / "a.bmp")
 
 
@@ -233,7 +233,7 @@ def test_truncated_jpeg_whose_preview_is_whole(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "sentence"),
-    [(b"", "empty"), (b"GIF89a nonsense", "decoded"), (b"<html>404</html>", "decoded"),
+    [(b"", "empty"), (b"GIF89a nonsense", "bytes cannot hold"), (b"<html>404</html>", "decoded"),
      (b"\x89PNG\r\n\x1a\n", "truncated"), (b"\xff\xd8\xff", "truncated")],
 )  # fmt: skip
 @pytest.mark.parametrize("read", [read_image, read_mask])
@@ -259,7 +259,7 @@ def test_a_png_that_claims_gigabytes_is_not_decoded(tmp_path):
     data[16:24] = (30_000).to_bytes(4, "big") * 2
     path.write_bytes(data)
     for read in (read_image, read_mask):
-        with pytest.raises(DataError, match="says it is 30000 x 30000 pixels; 268435456 in all"):
+        with pytest.raises(DataError, match="says it is 30000 x 30000 pixels, which its 84 bytes"):
             read(path)
 
 

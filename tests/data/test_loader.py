@@ -10,6 +10,7 @@ from drawn_files import make_pairs, noise_image, square_mask
 from lpmoe_bench.config.settings import build_config
 from lpmoe_bench.data import loader as loading
 from lpmoe_bench.data.pairs import Pair
+from lpmoe_bench.data.pixels import Truth
 from lpmoe_bench.errors import DataError, UsageError
 
 # --- who is trained on
@@ -118,10 +119,13 @@ def test_squashing_keeps_constants_and_averages_when_it_shrinks():
 def test_mirroring_before_and_after_squashing_agree():
     mask, image = square_mask((41, 53)), noise_image((41, 53, 3))
     assert torch.equal(
-        loading.mask_tensor(mask[:, ::-1].copy(), 32), loading.mask_tensor(mask, 32).flip(-1)
+        loading.mask_tensor(Truth(mask[:, ::-1].copy()), 32),
+        loading.mask_tensor(Truth(mask), 32).flip(-1),
     )
-    flipped = loading.image_tensor(image[:, ::-1].copy(), 32)
-    assert torch.allclose(flipped, loading.image_tensor(image, 32).flip(-1), atol=1e-5)
+    for version, close in ((1, 1e-5), (2, 1.01 / 255)):
+        flipped = loading.image_tensor(image[:, ::-1].copy(), 32, version)
+        plain = loading.image_tensor(image, 32, version)
+        assert torch.allclose(flipped, plain.flip(-1), atol=close)
 
 
 def test_flip_depends_on_seed_epoch_and_index_only(tmp_path):
@@ -178,7 +182,7 @@ def test_eval_items_keep_masks_at_their_own_size(tmp_path):
     items = list(loading.eval_items(make_pairs(tmp_path, 2), 64))
     assert [name for name, _, _ in items] == ["p0", "p1"]
     assert items[0][1].shape == (3, 64, 64)
-    assert np.array_equal(items[0][2], square_mask())
+    assert np.array_equal(items[0][2].mask, square_mask())
 
 
 @pytest.mark.parametrize(

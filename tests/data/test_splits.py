@@ -107,7 +107,7 @@ def test_unusual_masks_are_noted_once_each(tmp_path):
     mask[3:9, 3:9] = 1
     write(folder / "masks/c.png", mask)
     write(folder / "masks/d.png", mask)
-    write(folder / "masks/e.png", mask * 200)
+    write(folder / "masks/e.png", mask * 240)
     assert check_pairs(split) == [
         "1 of 6 masks of mine/all hold grey levels; values above 128 count as object (such as e)",
         "2 of 6 masks of mine/all hold only 0 and 1; 1 counts as object (such as c)",

@@ -165,7 +165,7 @@ def test_swapped_folders_are_asked_about(tmp_path):
 def test_masks_of_0_and_1_or_grey_are_said_once(tmp_path):
     draw_folders(tmp_path, 3)
     save(tmp_path / "masks" / "p0.png", draw_mask(0) // 255)
-    save(tmp_path / "masks" / "p1.png", np.where(draw_mask(1) > 0, 200, 100).astype(np.uint8))
+    save(tmp_path / "masks" / "p1.png", np.where(draw_mask(1) > 0, 245, 10).astype(np.uint8))
     outcome, notes, _ = score_folders(tmp_path, "A", "B")
     assert len([n for n in notes if "1 of 3 masks hold only 0 and 1" in n]) == 1
     assert len([n for n in notes if "1 of 3 masks hold grey levels" in n]) == 1
@@ -174,13 +174,19 @@ def test_masks_of_0_and_1_or_grey_are_said_once(tmp_path):
 
 
 def test_a_masks_threshold_is_the_protocols(tmp_path):
-    grey = np.where(draw_mask(0) > 0, 127, 0).astype(np.uint8)  # above 125, not above 128
+    grey = draw_mask(0)
+    grey[::2][grey[::2] > 0] = 127  # above 125, not above 128
     save(tmp_path / "masks" / "p0.png", grey)
     save(tmp_path / "A" / "p0.png", draw_mask(0))
     outcome, _, _ = score_folders(tmp_path, protocol="shadow_sbu")
     (scores,) = stored(outcome)[0].scores.values()
     assert scores["ber_dataset"] == 0
-    with pytest.raises(DataError, match="only values above 128 count"):
+    outcome, _, _ = score_folders(tmp_path)
+    (scores,) = stored(outcome)[0].scores.values()
+    assert scores["mae"] > 0.05
+    grey[grey > 0] = 127
+    save(tmp_path / "masks" / "p0.png", grey)
+    with pytest.raises(DataError, match="only values above 128 of 255 count"):
         score_folders(tmp_path)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from lpmoe_bench.data.pairs import not_found, read_table, split_pairs
+from lpmoe_bench.data.pixels import UNDECLARED, PixelRules
 from lpmoe_bench.data.registry import Dataset, Groups
 from lpmoe_bench.data.splits import Split, contents, digest_of
 
@@ -172,7 +173,7 @@ def connected(pairs: Iterable[Sequence[int]]) -> list[list[int]]:
 @dataclass(frozen=True)
 class Image:
     """An image file of a set. splits: labels of those that list it; content: SHA-256 of the file;
-    group: `data set/what group`, empty where none is known."""
+    group: `data set/what group`, empty where none is known; rules: what its values mean."""
 
     dataset: str
     name: str
@@ -180,6 +181,7 @@ class Image:
     content: str
     splits: tuple[str, ...]
     group: str = ""
+    rules: PixelRules = UNDECLARED
 
     @property
     def label(self) -> str:
@@ -237,6 +239,7 @@ def gather_images(dataset: Dataset, root: Path | None, cache: Path | None) -> Ga
             content,
             tuple(f"{dataset.name}/{split}" for split in listed if path in listed[split]),
             f"{what} {groups[name]}" if name in groups else "",
+            dataset.pixels,
         )
         for path, (name, content) in sorted(facts.items())
     ]

@@ -171,14 +171,14 @@ def signatures(name: str, images: Sequence[Image], cache: Path, terminal: Termin
 
     Raises DataError for an image that cannot be read.
     """
-    text = "\n".join(("signatures 1", *(image.content for image in images)))
+    text = "\n".join(("signatures 1", *(image.content + image.rules.key for image in images)))
     file = cache / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.npz"
     rows = []
     with terminal.bar(f"reading {name}", len(images)) as bar:
         known = _load(file, len(images))
         if known is not None:
             return known
-        for row in in_threads(_read, [image.path for image in images]):
+        for row in in_threads(_read, images):
             rows.append(row)
             bar.update(len(rows), len(images))
     found = Signatures(*(np.stack(part) for part in zip(*rows, strict=True)))
@@ -189,8 +189,8 @@ def signatures(name: str, images: Sequence[Image], cache: Path, terminal: Termin
     return found
 
 
-def _read(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    image = read_image(path)
+def _read(of: Image) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    image = read_image(of.path, of.rules)
     shape = str(image.shape).encode()
     digest = hashlib.sha256(shape + np.ascontiguousarray(image).tobytes()).digest()
     grey = thumbnail(image)

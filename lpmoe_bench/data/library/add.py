@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
+from dataclasses import replace as changed
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
@@ -18,13 +19,15 @@ import numpy as np
 from pydantic import ValidationError
 
 from lpmoe_bench.console import Terminal
-from lpmoe_bench.data.annotations import ANNOTATIONS, Mask, MaskParts, mask_files, read_array
-from lpmoe_bench.data.images import decode, read_file, read_mask
+from lpmoe_bench.data.annotations import ANNOTATIONS, Mask, MaskParts, mask_files
+from lpmoe_bench.data.decoding import decode, read_file
+from lpmoe_bench.data.images import read_mask, read_truth
 from lpmoe_bench.data.library.archives import is_archive, unpack
 from lpmoe_bench.data.library.recognise import recognise
 from lpmoe_bench.data.library.verify import Verified, judge_pairs
 from lpmoe_bench.data.matching import SUFFIXES, shown
 from lpmoe_bench.data.pairs import SOURCE, Pair, UnpairedError, split_pairs
+from lpmoe_bench.data.pixels import ABOVE, PixelRules, pixel_rules
 from lpmoe_bench.data.registry import Dataset
 from lpmoe_bench.data.splits import Facts, Split, checked
 from lpmoe_bench.errors import BenchError, DataError, ResourceError, UsageError
@@ -81,15 +84,17 @@ def with_layout(
         facts |= {"layouts": [{split: [[images, masks]]}], "splits": {}, "local": []}
         facts |= {"checksums": {}, "confirmed": False}
         facts["counts"] = {k: v for k, v in dataset.counts.items() if k == split}
+    if object_ and dataset.ignore:
+        raise UsageError(f"{dataset.name} has ignored pixels; write `object` into its entry")
     if object_:
-        facts["object"] = object_
+        facts["object"] = pixel_rules({"object": object_}).object
     try:
         return Dataset.model_validate(facts)
     except ValidationError as error:
         first = error.errors()[0]
         raise UsageError(
             f"{first['input']!r} cannot be used here: {first['msg'].lower()}; folders are named "
-            f"below SOURCE, and --object is 'above 128', nonzero, or a colour such as #ff0000"
+            f"below SOURCE"
         ) from None
 
 
@@ -255,8 +260,6 @@ def _source_text(
     return "\n".join(lines) + "\n"
 
 
-ObjectRule = str | int | list[int]  # of an entry: what of a mask is object
-
 # One split built beside its place: copied under one name a pair, masks converted, verified.
 
 
@@ -278,7 +281,7 @@ def build_split(
         copied, broken = [], {}
         for done, pair in enumerate(pairs, start=1):
             try:
-                copied.append(_copy(pair, place, dataset.object, own))
+                copied.append(_copy(pair, place, dataset.pixels, own))
             except DataError as error:
                 broken[pair.name] = str(error)
             bar.update(done, len(pairs))
@@ -308,15 +311,17 @@ def build_split(
     return judge_pairs(dataset, name, place, read, []), left_out
 
 
-def _copy(pair: Pair, place: Path, rule: ObjectRule, own: bool) -> Pair:
-    """Put image and mask under the pair's name; a mask is rewritten if the rule asks for it, or if
-    it is no image file of its own."""
+def _copy(pair: Pair, place: Path, rules: PixelRules, own: bool) -> Pair:
+    """Put image and mask under the pair's name; a mask is rewritten if its object is declared, or
+    if it is no image file of its own."""
     image = place / "images" / f"{pair.name}{pair.image.suffix}"
     mask = place / "masks" / f"{pair.name}{pair.mask.suffix}"
     for folder in (image.parent, mask.parent):
         folder.mkdir(parents=True, exist_ok=True)
     plain = isinstance(pair.mask, Path) and pair.mask.suffix.lower() in SUFFIXES
-    converted = _converted(pair.mask, rule)
+    if rules.ignore and not plain:
+        raise DataError(f"{pair.mask} has ignored pixels; save it as one PNG file first")
+    converted = None if rules.ignore else _converted(pair.mask, rules)
     if converted is None and isinstance(pair.mask, Path) and plain:
         _bring(pair.mask, mask, own)
     else:
@@ -324,7 +329,7 @@ def _copy(pair: Pair, place: Path, rule: ObjectRule, own: bool) -> Pair:
         pixels = read_mask(pair.mask) if converted is None else converted
         mask.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
     _bring(pair.image, image, own)
-    return Pair(pair.name, image, mask)
+    return Pair(pair.name, image, mask, rules if rules.ignore else changed(rules, object=""))
 
 
 def _bring(source: Path, target: Path, own: bool) -> None:
@@ -336,42 +341,21 @@ def _bring(source: Path, target: Path, own: bool) -> None:
         shutil.copyfile(source, target)
 
 
-def _converted(mask: Mask, rule: ObjectRule) -> np.ndarray | None:
-    """Return a mask of 0 and 255 by a rule, None where the rule changes nothing.
+def _converted(mask: Mask, rules: PixelRules) -> np.ndarray | None:
+    """Return a mask whose object is declared as 0 and 255; None for one to be kept as it is.
 
-    `nonzero`: object wherever a colour or index is not 0. Values: wherever one of them is. A
-    colour, `#rrggbb`: where each channel is on the same side of the middle as the colour's, since
-    resizing mixes colours; a grey mask stays as it is.
+    That is also a grey one where the object has a colour, for it was converted before.
     """
-    if rule == "above 128" or (isinstance(mask, MaskParts) and mask.annotation):
+    if rules.object in ("", ABOVE) or (isinstance(mask, MaskParts) and mask.annotation):
         return None
-    variable = mask.variable if isinstance(mask, MaskParts) else ""
-    parts = [_object_pixels(file, rule, variable) for file in mask_files(mask)]
-    if any(part is None for part in parts):
-        return None
-    if len({part.shape for part in parts if part is not None}) > 1:
-        raise DataError(f"the masks {mask} are of different sizes; all of one image must be of one")
-    union = np.logical_or.reduce([part for part in parts if part is not None])
-    return union.astype(np.uint8) * 255
-
-
-def _object_pixels(path: Path, rule: ObjectRule, variable: str) -> np.ndarray | None:
-    if path.suffix.lower() in ANNOTATIONS:
-        pixels = read_array(path, variable)
-    else:
-        pixels = decode(path, read_file(path), cv2.IMREAD_UNCHANGED)
-    if pixels.ndim == 3 and pixels.shape[2] == 4:
-        pixels = pixels[..., :3] * (pixels[..., 3:] > 0)
-    flat = pixels if pixels.ndim == 2 else pixels.max(axis=2)
-    if rule == "nonzero":
-        return flat > 0
-    if not isinstance(rule, str):
-        return np.isin(flat, rule)
-    if pixels.ndim == 2 or (pixels == pixels[..., :1]).all():
-        return None
-    blue_green_red = bytes.fromhex(rule[1:])[::-1]
-    middle = np.iinfo(pixels.dtype).max // 2
-    return ((pixels > middle) == [value > 127 for value in blue_green_red]).all(axis=2)
+    if isinstance(rules.object, str) and rules.object.startswith("#"):
+        for file in mask_files(mask):
+            if file.suffix.lower() in ANNOTATIONS:
+                return None
+            pixels = decode(file, read_file(file), cv2.IMREAD_UNCHANGED)
+            if pixels.ndim == 2 or (pixels[..., :3] == pixels[..., :1]).all():
+                return None
+    return read_truth(mask, rules=changed(rules, exif="image" if rules.exif else "")).mask
 
 
 # A folder to build in beside its place, which a killed program leaves and the next one removes.

@@ -7,16 +7,40 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
+
 from lpmoe_bench.console import Terminal
-from lpmoe_bench.data.pairs import Pair, UnpairedError, not_found, split_pairs
+from lpmoe_bench.data.images import grid, overlay, read_image
+from lpmoe_bench.data.pairs import (
+    Pair,
+    UnpairedError,
+    check_sizes,
+    not_found,
+    pair_truth,
+    shown,
+    split_pairs,
+)
+from lpmoe_bench.data.pixels import check_range
 from lpmoe_bench.data.registry import Dataset
-from lpmoe_bench.data.splits import Facts, Split, checked, checksum_of, digest_of
-from lpmoe_bench.errors import DataError
+from lpmoe_bench.data.splits import (
+    MOST_LEVELS,
+    Facts,
+    PairValues,
+    Split,
+    checked,
+    checksum_of,
+    deep_values,
+    digest_of,
+)
+from lpmoe_bench.errors import DataError, UsageError
+from lpmoe_bench.files import write_atomically
 
 MASKS = {  # flags of inspect_mask in a report
     "grey levels": "with grey levels (above 128 is object)",
     "values 0 and 1": "of 0 and 1 (1 is object)",
     "two colours": "in two colours (the lighter is object)",
+    "ignored pixels": "with ignored pixels",
     "empty": "empty",
 }
 
@@ -27,7 +51,8 @@ class Verified:
 
     problems make a run fail or its scores wrong; remarks do not. repairs: commands or steps, one
     for each kind of problem that can be repaired. sizes: the smallest and largest image, w x h.
-    masks: how many of each unusual kind. checksum: of the content, whatever its names and dates;
+    values: of images and masks, and how much of a mask is object. masks: how many of each unusual
+    kind. checksum: of the content, whatever its names and dates;
     digest: the one that records carry, with the names.
     """
 
@@ -37,6 +62,7 @@ class Verified:
     official: int | None = None
     confirmed: bool = False
     sizes: tuple[str, str] | None = None
+    values: dict[str, str] = field(default_factory=dict)
     masks: dict[str, int] = field(default_factory=dict)
     checksum: str = ""
     digest: str = ""
@@ -67,12 +93,15 @@ def verify_set(
             continue
         split = Split(dataset.name, name, tuple(pairs))
         broken: list[str] = []
+        said: list[str] = []
         read: list[tuple[Pair, Facts]] = []
         with terminal.bar(f"verifying {split.label}", len(pairs)) as bar:
-            for one in checked(split, broken, cache, afresh=True):
+            for one in checked(split, broken, cache, afresh=True, said=said):
                 read.append(one)
                 bar.update(len(read), len(pairs))
         found.append(judge_pairs(dataset, name, place, read, broken))
+        if said:
+            found[-1].remarks.append(f"decoders say: {shown(said, '; ')}")
     if not found:
         raise not_found(dataset, root)
     return found
@@ -114,13 +143,18 @@ def judge_pairs(
         name,
         len(read),
         sizes=(small, large) if shapes else None,
+        values=_values([facts.seen for _, facts in read if facts.seen]),
         masks={text: flags[flag] for flag, text in MASKS.items() if flags[flag]},
         # Broken files have no content that could be named: a checksum of the rest would mislead.
         checksum="" if broken else checksum_of(read),
         digest="" if broken else digest_of(read),
         problems=broken,
     )
-    if found.problems:
+    try:
+        check_range(deep_values(read), f"{dataset.name}/{name}")
+    except DataError as error:
+        found.problems.append(str(error))
+    if broken:
         found.repairs.append(_again(dataset))
     if any("only values above" in problem or "colours" in problem for problem in found.problems):
         found.repairs.append(
@@ -142,6 +176,25 @@ def judge_pairs(
     return found
 
 
+def _values(seen: Sequence[PairValues]) -> dict[str, str]:
+    """Say which values images and masks hold, each kind with how many."""
+    images: dict[str, list[PairValues]] = {}
+    for one in seen:
+        images.setdefault(one.kind, []).append(one)
+    texts = [
+        f"{len(of_kind)} of {kind}, {min(one.low for one in of_kind):g} to "
+        f"{max(one.high for one in of_kind):g}"
+        for kind, of_kind in sorted(images.items())
+    ]
+    levels = sorted({level for one in seen for level in one.levels})
+    many = len(levels) > MOST_LEVELS or any(one.many for one in seen)
+    masks = f"{levels[0]} to {levels[-1]}" if many else ", ".join(map(str, levels)) or "colours"
+    shares = sorted(one.share for one in seen)
+    object_ = f"{shares[0]:.1%} to {shares[-1]:.1%} of a mask" if shares else ""
+    said = {"images": "; ".join(texts), "masks": masks if seen else "", "object": object_}
+    return {name: text for name, text in said.items() if text}
+
+
 def _again(dataset: Dataset) -> str:
     """Return the command that replaces what is on disk by a good copy."""
     if dataset.archives:
@@ -150,6 +203,54 @@ def _again(dataset: Dataset) -> str:
         return f"correct the entry of {dataset.name}, or the files in its folder"
     where = f"  (FILE: {dataset.by_hand or 'a good copy'}, see {dataset.page or 'its source'})"
     return f"lpmoe-bench data add {dataset.name} FILE --replace{where}"
+
+
+# Overlays of a few pairs: what is object is seen at once.
+
+SHEET_PAIRS = 12
+
+
+def write_sheet(
+    dataset: Dataset, root: Path | None, file: Path, count: int = SHEET_PAIRS
+) -> list[str]:
+    """Draw image, mask and overlay of a few pairs of each split, as training reads them.
+
+    Args:
+        dataset: whose splits are shown.
+        root: the folder of data sets.
+        file: a PNG or JPEG to write.
+        count: at most so many pairs of all splits together, evenly spaced by name.
+
+    Returns:
+        A sentence for each pair that cannot be read.
+
+    Raises:
+        DataError: no pair is found, or none can be read.
+        UsageError: the file's name ends in no suffix of a picture.
+    """
+    place = dataset.location(root)
+    splits = [split_pairs(dataset, place, name) for name in dataset.split_names] if place else []
+    pairs = sorted({pair.image: pair for found in splits for pair in found or ()}.values(), key=str)
+    if not pairs:
+        raise not_found(dataset, root)
+    if file.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise UsageError(f"--sheet is {file}; name a .png or .jpg file")
+    step = max(1, len(pairs) // count)
+    rows, failed = [], []
+    for pair in pairs[::step][:count]:
+        try:
+            image, truth = read_image(pair.image, pair.rules), pair_truth(pair)
+            check_sizes(pair, image.shape, truth.mask.shape)
+        except DataError as error:
+            failed.append(str(error))
+            continue
+        mask = truth.mask if truth.ignored is None else np.where(truth.ignored, 96, truth.mask)
+        rows.append([image, mask.astype(np.uint8), overlay(image, truth.mask)])
+    if not rows:
+        raise DataError(f"no pair of {dataset.name} can be shown: {failed[0]}")
+    pixels = grid(["image", "mask (grey: ignored)", "object"], rows)
+    write_atomically(file, cv2.imencode(file.suffix, pixels[..., ::-1])[1].tobytes())
+    return failed
 
 
 # A verification as text for people, as JSON and as Markdown.
@@ -171,6 +272,7 @@ def verification_text(found: Sequence[Verified]) -> str:
             "folder": one.place,
             "pairs": one.pairs,
             **_sizes_and_masks(one),
+            "values": "; ".join(f"{name} {text}" for name, text in one.values.items()),
             "content": one.checksum,
             "digest": one.digest,
         }

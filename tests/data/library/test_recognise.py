@@ -94,7 +94,7 @@ def test_layouts_by_hand_that_are_wrong():
         with_layout(gdd, "tst", "left", "right", "")
     with pytest.raises(UsageError, match=r"'\.\./left' cannot be used here"):
         with_layout(gdd, "test", "../left", "right", "")
-    with pytest.raises(UsageError, match=r"'white' cannot be used here.*colour such as #ff0000"):
+    with pytest.raises(UsageError, match=r"object is 'white'; it is a value.*such as #ff0000"):
         with_layout(gdd, None, None, None, "white")
 
 

@@ -106,7 +106,7 @@ def test_masks_of_every_kind_are_counted(root):
     place = root / "mine"
     write(place / "masks/a.png", square_mask((20, 30)) // 255)
     write(place / "masks/b.png", np.zeros((20, 30), np.uint8))
-    write(place / "masks/c.png", square_mask((20, 30)) // 255 * 200)
+    write(place / "masks/c.png", square_mask((20, 30)) // 255 * 240)
     found = one(root)
     assert found.problems == []
     assert found.masks == {
