@@ -9,7 +9,15 @@ from scipy import stats
 from lpmoe_bench.analysis.significance import holm, holm_levels
 from lpmoe_bench.gate.baseline import MetricPin, Policy
 from lpmoe_bench.gate.judge import Score, judge_scores
-from lpmoe_bench.gate.limits import learnt, p_value, reference_of, seeds_to_settle, tolerance
+from lpmoe_bench.gate.limits import (
+    Reference,
+    content,
+    learnt,
+    p_value,
+    reference_of,
+    seeds_to_settle,
+    tolerance,
+)
 from lpmoe_bench.gate.pin import metric_pin
 
 POLICY = Policy()
@@ -227,3 +235,11 @@ def test_one_seed_is_inconclusive_without_limits_of_its_own():
     assert verdict(0.66, floor=0.02) == verdict(0.66, cap=0.02) == "regressed"
     assert verdict(0.66, floor=0.02, cap=0.05) == "inconclusive"
     assert judge_scores([Score("c", "m0", one, 0.7, 1, True)], POLICY)[0].verdict == "pass"
+
+
+def test_a_drop_of_a_thousand_noises_is_told_at_once():
+    """The inverse of the noncentral t did not end there, so that `check` hung."""
+    quiet = Reference(0.8, 1e-7, 3)
+    assert content(quiet, 0.001, 3, 0.9) < 1e-100
+    near = [content(Reference(0.8, 0.001, 2), drop, 2, 0.99) for drop in (0.1414, 0.1415)]
+    assert near[0] == pytest.approx(near[1], rel=0.02)  # on both sides of the change
