@@ -307,7 +307,7 @@ TASK = "title: T, protocol: cod, loss: structure, select: iou"
         (f"datasets: {{mine: {SET}, layouts: [{{../all: [a, b]}}]}}}}", "key 'layouts"),
         (f"datasets: {{mine: {SET}, splits: {{a/b: }}}}}}", "key 'splits.a/b"),
         (f"datasets: {{mine: {SET}, object: white}}}}", "object is 'white'; it is a value"),
-        (f"datasets: {{mine: {SET}, object: 1.5}}}}", "key 'object': 1.5 says nothing of masks"),
+        (f"datasets: {{mine: {SET}, object: 1.5}}}}", "key 'object.*and not 1.5"),
         (f"datasets: {{mine: {SET}, layouts: [{{all: ['a\\b', c]}}]}}}}", "with forward slashes"),
         (f"datasets: {{mine: {SET}, groups: {{what: case, pattern: '(a'}}}}}}", "no regular expr"),
         (f"datasets: {{mine: {SET}, groups: {{what: case, pattern: 'a'}}}}}}", "has 0 groups in"),
