@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lpmoe_bench.analysis.groups import FEW_GROUPS
+from lpmoe_bench.analysis.groups import few_groups
 from lpmoe_bench.analysis.over_sets import TaskAnswer, answer_by_rules
 from lpmoe_bench.analysis.pairing import (
     PairedRows,
@@ -172,14 +172,12 @@ def _notes_on_seeds(
 
 
 def _notes_on_units(pairs: Sequence[PairedRows]) -> Iterator[str]:
-    if any(pair.spread.units == 1 for pair in pairs):
+    if any(pair.spread.units == 1 and not pair.groups for pair in pairs):
         yield "metrics without rows an image vary over seeds alone: the images count as fixed"
-    grouped = {pair.test: pair.groups for pair in pairs if pair.groups}
-    for test, groups in grouped.items():
-        text = f"{test}: {groups.text} vary, not single images"
-        yield text + (
-            f"; fewer than {FEW_GROUPS} resolve little" if groups.count < FEW_GROUPS else ""
-        )
+    grouped = {pair.test: pair for pair in pairs if pair.groups}
+    for test, pair in grouped.items():
+        few = few_groups(pair.groups, pair.spread.effective_units) if pair.groups else ""
+        yield f"{test}: {pair.groups.text if pair.groups else ''} vary, not single images{few}"
 
 
 def choose_records(name: str, found: Found | None) -> list[StoredRecord]:

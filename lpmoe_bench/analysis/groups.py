@@ -91,6 +91,21 @@ class GroupSource:
             )
 
 
+def few_groups(groups: Grouping, effective: float) -> str:
+    """Return the clause that says that groups resolve little; empty where they are enough.
+
+    Args:
+        groups: those of a test set.
+        effective: how many of one size would tell as much.
+    """
+    if effective >= FEW_GROUPS:
+        return ""
+    sizes = ""
+    if groups.count >= FEW_GROUPS:
+        sizes = f", by their sizes as good as {effective:.1f} of one size"
+    return f"{sizes}; fewer than {FEW_GROUPS} resolve little"
+
+
 def group_texts(stored: Iterable[StoredRecord], source: GroupSource) -> dict[tuple[str, str], str]:
     """Return {(test set, digest): such as "5 sequences"} where images are known to vary together.
 

@@ -10,7 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from statistics import NormalDist
 
-from lpmoe_bench.analysis.significance import FEWEST_SEEDS, LEVEL, Comparison, Spread, Uncertainty
+from lpmoe_bench.analysis.significance import (
+    FEWEST_GROUPS,
+    FEWEST_SEEDS,
+    LEVEL,
+    Comparison,
+    Spread,
+    Uncertainty,
+)
 
 POWER = 0.8
 MOST_SEEDS = 1000
@@ -27,7 +34,7 @@ def resolved(
         seeds, units: so many in place of those measured; variances stay.
 
     Returns:
-        The difference; None where there are too few seeds for any verdict, or nothing varies.
+        The difference; None where there are too few seeds, or groups, for any verdict.
     """
     seeds, units = seeds or spread.seeds, units or spread.units
     found = _limits(spread, seeds, units, level)
@@ -36,7 +43,8 @@ def resolved(
 
 def _limits(spread: Spread, seeds: int, units: int, level: float) -> tuple[float, float] | None:
     """Return beyond which difference one test finds it, and what 80 % power needs on top."""
-    if 1 < seeds < FEWEST_SEEDS:
+    too_few = units * spread.evenness < FEWEST_GROUPS if spread.groups else False
+    if 1 < seeds < FEWEST_SEEDS or too_few:
         return None
     squares = _expected(spread, seeds, units)
     variance = max(squares[0] + squares[1] - squares[2], squares[0], squares[1]) / (seeds * units)
@@ -85,13 +93,20 @@ def _first(holds: Callable[[int], bool], low: int, high: int) -> int | None:
     return low
 
 
-def settling(result: Comparison, name: str = "A") -> str:
+def settling(result: Comparison, name: str = "A", models: bool = False) -> str:
     """Say what would settle an inconclusive comparison; empty where it is settled.
 
-    `name` is that of the first of the two.
+    Args:
+        result: the comparison.
+        name: that of the first of the two.
+        models: whether the models themselves are judged, as maps of no known seed are.
     """
     if result.verdict != "inconclusive":
         return ""
+    if result.spread.is_one_group:
+        return "one group holds nearly all images, and tells of no other; test on more groups"
+    if models:
+        return "no seed is known, so that none can be added; more test images may settle it"
     if result.spread.seeds < 2:
         words, known = "one seed says nothing of others", result.of_models
         return (
@@ -105,14 +120,17 @@ def settling(result: Comparison, name: str = "A") -> str:
     return f"about {more} more {plural} would settle it with 80 % power, {needed} in all"
 
 
-def resolved_text(results: Sequence[Comparison], shown: Callable[[float], str]) -> str:
+def resolved_text(
+    results: Sequence[Comparison], shown: Callable[[float], str], looks: int = 1
+) -> str:
     """Say which differences are found, each in its family; empty if none is.
 
     Args:
         results: of one family or of several.
         shown: writes a difference, in units of the score.
+        looks: how often the question is asked.
     """
-    limits = [resolved(one.spread, (1 - LEVEL) / one.family) for one in results]
+    limits = [resolved(one.spread, (1 - LEVEL) / one.family / looks) for one in results]
     found = [limit for limit in limits if limit is not None]
     if not found or not max(found):
         return ""

@@ -29,6 +29,7 @@ import numpy as np
 Verdict = Literal["better", "worse", "equal", "inconclusive"]
 LEVEL = 0.95
 FEWEST_SEEDS = 3  # from which there are verdicts: two seeds say too little of others
+FEWEST_GROUPS = 2  # of one size: one video tells of no other
 NODES = (32, 16, 4)  # of the rules over A, B and C: p is right to 0.1 % down to 1e-6
 POWERS = (4, 4, 2)  # how closely the nodes crowd where chi2 is small and V large
 
@@ -58,6 +59,16 @@ class Spread:
     def units(self) -> int:
         """How many units vary independently beside the seeds."""
         return self.images if self.groups is None else self.groups
+
+    @property
+    def effective_units(self) -> float:
+        """How many units of one size would tell as much."""
+        return self.units * self.evenness
+
+    @property
+    def is_one_group(self) -> bool:
+        """Whether one group holds nearly all images: then nothing tells how groups differ."""
+        return self.groups is not None and self.effective_units < FEWEST_GROUPS
 
     @property
     def shares(self) -> tuple[float, float, float]:
@@ -244,7 +255,8 @@ def compare_paired(
 
     A difference is `equal` when two one-sided tests put it within +- its margin (Schuirmann, 1987),
     `better` or `worse` when it is not 0, both where the adjusted p is below 1 - level; `equal`
-    weighs more. Else, and with fewer than three seeds, it is `inconclusive`. Intervals are not
+    weighs more. Else, and with fewer than three seeds, or where one group of images holds nearly
+    all, it is `inconclusive`. Intervals are not
     adjusted. Holm, A simple sequentially rejective multiple test procedure, 1979.
 
     Args:
@@ -296,7 +308,7 @@ def _judge(
         found = "equal"
     elif p < 1 - level:
         found = "better" if (spread.mean > 0) == up else "worse"
-    if 1 < spread.seeds < FEWEST_SEEDS or spread.groups == 1:  # one video tells of no other
+    if 1 < spread.seeds < FEWEST_SEEDS or spread.is_one_group:
         found = "inconclusive"
     verdict = found if models or spread.seeds > 1 else "inconclusive"
     low, high = spread.mean - half, spread.mean + half

@@ -64,12 +64,16 @@ def compare_command(
         out.terminal.note(note)
     if out.json:
         found = asdict(report) | {"family": judged.family, "looks": judged.looks}
-        return out.print(found | ({"plan": list(_plans(report.lines))} if plan else {}), "")
-    _show(report, judged.family, out.console, explain, plan)
+        return out.print(
+            found | ({"plan": list(_plans(report.lines, judged.looks))} if plan else {}), ""
+        )
+    _show(report, judged, out.console, explain, plan)
     return None
 
 
-def _show(report: Report, family: str, console: Console, explain: bool, plan: bool) -> None:
+def _show(
+    report: Report, judged: options.VerdictOptions, console: Console, explain: bool, plan: bool
+) -> None:
     from lpmoe_bench.analysis.planning import settling
 
     title = f"A = {report.a}, B = {report.b}, "
@@ -83,10 +87,11 @@ def _show(report: Report, family: str, console: Console, explain: bool, plan: bo
         if explain:
             console.print(_explained(lines, labels))
         if plan:
-            console.print(_planned(lines, labels))
+            console.print(_planned(lines, labels, judged.looks))
         reasons: dict[str, list[str]] = {}
         for line in lines:
-            reasons.setdefault(settling(line.result), []).append(labels[line.metric])
+            reason = settling(line.result, models=not report.seeds)
+            reasons.setdefault(reason, []).append(labels[line.metric])
         for reason, names in reasons.items():
             if reason:
                 console.print(f"{', '.join(names)}: {reason}", highlight=False, markup=False)
@@ -94,7 +99,7 @@ def _show(report: Report, family: str, console: Console, explain: bool, plan: bo
         console.print(_answers(report, labels))
     counts = sorted({line.result.family for line in report.lines})
     of = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
-    over = "methods on a test set" if family == "set" else "comparisons on all test sets"
+    over = "methods on a test set" if judged.family == "set" else "comparisons on all test sets"
     margins = {f"{labels[line.metric]} {line.result.margin:.3g}" for line in report.lines}
     console.print(
         f"\nA and B: mean ± standard deviation over seeds; p after Holm over the {of} {over} that "
@@ -156,14 +161,14 @@ def _explained(lines: list[ComparisonLine], labels: dict[str, str]) -> Table:
     return made
 
 
-def _plans(lines: Sequence[ComparisonLine]) -> Iterator[dict[str, Any]]:
+def _plans(lines: Sequence[ComparisonLine], looks: int) -> Iterator[dict[str, Any]]:
     """Yield the smallest difference of each line that is found with 80 % power after Holm: with
     what is there, with other numbers of seeds, with more images or groups."""
     from lpmoe_bench.analysis.planning import resolved
     from lpmoe_bench.analysis.significance import LEVEL
 
     for line in lines:
-        spread, level = line.result.spread, (1 - LEVEL) / line.result.family
+        spread, level = line.result.spread, (1 - LEVEL) / line.result.family / looks
         more = spread.units * MORE_IMAGES if spread.units > 1 else None
         yield {
             "test_set": line.test_set,
@@ -177,12 +182,12 @@ def _plans(lines: Sequence[ComparisonLine]) -> Iterator[dict[str, Any]]:
         }
 
 
-def _planned(lines: list[ComparisonLine], labels: dict[str, str]) -> Table:
+def _planned(lines: list[ComparisonLine], labels: dict[str, str], looks: int) -> Table:
     seeds = [f"{count} seeds" for count in PLANNED_SEEDS]
     title = "Smallest difference found with 80 % power after Holm"
     heads = ("metric", "as it is", *seeds, f"{MORE_IMAGES} x images or groups")
     made = _table(title, heads, ("metric",))
-    for line, found in zip(lines, _plans(lines), strict=True):
+    for line, found in zip(lines, _plans(lines, looks), strict=True):
         limits = [found["now"], *found["seeds"].values(), *(found["units"].values() or (None,))]
         made.add_row(labels[line.metric], *("-" if x is None else f"{x:.4f}" for x in limits))
     return made

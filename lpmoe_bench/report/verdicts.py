@@ -126,12 +126,14 @@ def verdict_facts(one: JudgedTable) -> dict[str, Any]:
         "found": Counter(result.verdict for _, _, result in rows),
         "judged": len(rows),
         "left_out": max(0, len(rows) - MOST_ROWS),
-        "rows": [_line(one.table, row, result) for row, _, result in rows[:MOST_ROWS]],
+        "rows": [_line(one.table, *found) for found in rows[:MOST_ROWS]],
         "lines": one.lines,
     }
 
 
-def _line(table: ReportTable, row: ReportRow, result: Comparison) -> dict[str, Any]:
+def _line(
+    table: ReportTable, row: ReportRow, pair: PairedRows, result: Comparison
+) -> dict[str, Any]:
     return {
         "row": row,
         "result": result,
@@ -140,7 +142,7 @@ def _line(table: ReportTable, row: ReportRow, result: Comparison) -> dict[str, A
         "p": f"{result.p:.2g}",
         "margin": f"{result.margin * table.score.scale:.3g}",
         "sign": VERDICT_STYLES[result.verdict].sign,
-        "settling": settling(result, row.label),
+        "settling": settling(result, row.label, not pair.seeds),
     }
 
 

@@ -3,18 +3,18 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from lpmoe_bench.analysis.groups import FEW_GROUPS, Grouping
+from lpmoe_bench.analysis.groups import Grouping, few_groups
 from lpmoe_bench.analysis.pairing import PairedRows, Rules, judge_paired, pair_rows
 from lpmoe_bench.analysis.planning import resolved_text
 from lpmoe_bench.analysis.samples import SeedRows
-from lpmoe_bench.analysis.significance import FEWEST_SEEDS, Comparison
+from lpmoe_bench.analysis.significance import FEWEST_SEEDS, Comparison, Spread
 from lpmoe_bench.errors import DataError, NotComparableError, UsageError
 from lpmoe_bench.metrics.facts import METRICS
 from lpmoe_bench.metrics.protocols import PROTOCOLS
 from lpmoe_bench.records.context import all_training_images
 from lpmoe_bench.records.store import StoredRecord
 from lpmoe_bench.tables import parts
-from lpmoe_bench.tables.joined import stack
+from lpmoe_bench.tables.joined import of_tasks, stack
 from method_zoo.errors import unknown
 
 Place = tuple[tuple[str, ...], str]  # the key of a row, and a test set
@@ -56,11 +56,7 @@ def with_verdicts(
         for group, row in zip(groups, references, strict=True)
     ]
     rules.groups.require_use()
-    # What is printed as one table is one family where the rules say so.
-    judged = [judge_paired([*one.found.values()], rules) for one in pairs]
-    if stacked:
-        together = iter(judge_paired([p for one in pairs for p in one.found.values()], rules))
-        judged = [[next(together) for _ in one.found] for one in pairs]
+    judged = _judged(groups, pairs, stacked, rules)
     absent, made = {}, []
     for group, row, one, results in zip(groups, references, pairs, judged, strict=True):
         if row is None:
@@ -72,6 +68,20 @@ def with_verdicts(
     notes = [f"no row {against} on {test}, so no verdicts there" for test in absent]
     made = stack(made) if stacked else made
     return replace(table, groups=tuple(made), notes=(*table.notes, *notes))
+
+
+def _judged(
+    groups: Sequence[parts.Group], pairs: Sequence[Pairs], stacked: bool, rules: Rules
+) -> list[list[Comparison]]:
+    """Judge those together that may be one family: a table of several test sets, or tables that
+    differ in the test set alone, as `compare` and `report` do."""
+    places = {id(group): place for place, group in enumerate(groups)}
+    sets = [[places[id(one)] for one in singles] for singles in of_tasks(groups)]
+    found: dict[int, list[Comparison]] = {}
+    for own in [range(len(groups))] if stacked else sets:
+        together = iter(judge_paired([p for k in own for p in pairs[k].found.values()], rules))
+        found |= {k: [next(together) for _ in pairs[k].found] for k in own}
+    return [found[place] for place in range(len(groups))]
 
 
 def find_references(groups: Sequence[parts.Group], against: str) -> list[parts.Row | None]:
@@ -179,14 +189,20 @@ def verdict_lines(
     family += " methods on a test set" if rules.family == "set" else " comparisons judged together"
     looks = f" and {rules.looks} looks" if rules.looks > 1 else ""
     metric = next(iter(pairs.found.values())).metric
+    column, margin = _column(group, metric), rules.margins.of(metric)
+    shown = margin if margin.relative else f"{margin.value * column.scale:g}"
     yield (
         f"Verdicts are of row less {reference.label}, paired over seeds and images: better or "
         f"worse where p is below 0.05 after Holm over {family}{looks}, equal where two one-sided "
-        f"tests, after Holm too, put it within ±{rules.margins.of(metric)}"
-        f"{' of the reference' * rules.margins.of(metric).relative}."
+        f"tests, after Holm too, put it within ±{shown}"
+        f"{' of the reference' * margin.relative}."
     )
-    column = next(column for column in group.columns if column.key == metric)
-    if text := resolved_text(results, lambda x: f"{x * column.scale:.{column.decimals}f}"):
+    # Runs of one seed get no verdict, whatever the difference.
+    several = zip(results, pairs.found.values(), strict=True)
+    results = [result for result, pair in several if len(pair.seeds) != 1]
+    if text := resolved_text(
+        results, lambda x: f"{x * column.scale:.{column.decimals}f}", rules.looks
+    ):
         yield text
     if any(1 < result.spread.seeds < FEWEST_SEEDS for result in results):
         yield f"Two seeds give intervals and no verdict: that takes {FEWEST_SEEDS}."
@@ -196,18 +212,22 @@ def verdict_lines(
             "Every seed trains on all training images, less the part kept for validation: the "
             "spread over seeds holds nothing of another choice of images."
         )
-    grouped: dict[str, tuple[int, Grouping]] = {}
+    grouped: dict[str, tuple[Spread, Grouping]] = {}
     for (_, test), pair in pairs.found.items():
         if pair.groups:
-            grouped[test] = pair.spread.images, pair.groups
-    for test, (images, found) in grouped.items():
-        few = f"; fewer than {FEW_GROUPS} resolve little" if found.count < FEW_GROUPS else ""
-        yield f"{found.text} of {test} vary in place of its {images} images{few}."
+            grouped[test] = pair.spread, pair.groups
+    for test, (spread, found) in grouped.items():
+        few = few_groups(found, spread.effective_units)
+        yield f"{found.text} of {test} vary in place of its {spread.images} images{few}."
     if pairs.maps:
         yield (
             f"Without seeds on both sides these very maps are compared, over images alone: "
             f"{', '.join(pairs.maps)}."
         )
+
+
+def _column(group: parts.Group, metric: str) -> parts.Column:
+    return next(column for column in group.columns if column.key == metric)
 
 
 def _primaries(group: parts.Group, metric: str = "") -> list[tuple[int, str]]:

@@ -78,3 +78,21 @@ def test_a_footer_has_the_least_and_the_most_that_is_resolved():
     assert text == f"Differences from {two:.2f} to {one:.2f} on are found here with 80 % power."
     few = compare_paired([spread_of([[1.0, 2.0], [2.0, 1.0]])])
     assert resolved_text(few, str) == ""
+
+
+def test_one_group_of_nearly_all_images_resolves_nothing():
+    d = np.array([[0.3, 0.1, 0.2], [0.31, 0.1, 0.2], [0.305, 0.1, 0.2]])
+    even, one = spread_of(d, (10, 10, 10)), spread_of(d, (98, 1, 1))
+    assert compare_paired([even])[0].verdict == "inconclusive"
+    assert resolved(even, 0.05) is not None
+    (result,) = compare_paired([one], 10.0)  # any margin: the others say nothing of groups
+    assert result.verdict == "inconclusive"
+    assert resolved(one, 0.05) is None
+    assert seeds_needed(result) is None
+    assert settling(result).startswith("one group holds nearly all images")
+
+
+def test_maps_of_no_seed_are_not_told_to_add_seeds():
+    (result,) = compare_paired([spread_of(SEEDS_ALONE)])
+    assert "more seeds" in settling(result)
+    assert "more test images" in settling(result, models=True)

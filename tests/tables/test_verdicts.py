@@ -15,6 +15,7 @@ from lpmoe_bench.cli.app import app
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.tables.formats import to_csv, to_html, to_latex, to_markdown
 from lpmoe_bench.tables.parts import CellCounts
+from lpmoe_bench.tables.style import TableStyle
 
 SETS = ("CAMO", "Other")
 
@@ -82,9 +83,47 @@ def test_holm_runs_over_the_rows_of_a_test_set_or_over_the_whole_table(tmp_path)
     assert reference["s_measure_against"] == ""
 
 
-def test_one_seed_is_inconclusive(tmp_path):
+def test_a_family_of_a_table_is_the_same_however_test_sets_are_printed(tmp_path):
+    found, rules = three(tmp_path), Rules(family="table")
+    apart = judged(found, rules=rules).groups
+    (wide,) = judged(found, group="task", rules=rules).groups
+
+    def ps(groups):
+        cells = (cell.verdict for group in groups for row in group.rows for cell in row.cells)
+        return sorted((one.family, one.p) for one in cells if one)
+
+    assert len(apart) == 2
+    assert ps(apart) == ps([wide])
+    assert ps(apart)[0][0] == 4
+
+
+def test_a_margin_is_said_in_the_unit_of_the_table(tmp_path):
+    style = TableStyle().changed(percent=True)
+    (said,) = (
+        line
+        for line in judged(three(tmp_path), margin=0.02, style=style).groups[0].footer
+        if line.startswith("Verdicts are of")
+    )
+    assert said.endswith("put it within ±2.")
+
+
+def test_looks_count_in_what_a_table_resolves(tmp_path):
+    found = three(tmp_path)
+    once, often = (
+        next(
+            float(re.findall(r"0\.\d+", line)[0])
+            for line in judged(found, rules=Rules(looks=looks)).groups[0].footer
+            if line.startswith("Differences from")
+        )
+        for looks in (1, 50)
+    )
+    assert often > once
+
+
+def test_one_seed_is_inconclusive_and_resolves_nothing(tmp_path):
     group = judged(three(tmp_path, seeds=(0,))).groups[0]
     assert set(verdicts(group).values()) == {"inconclusive"}
+    assert not [line for line in group.footer if line.startswith("Differences from")]
 
 
 def test_two_seeds_give_intervals_and_no_verdict(tmp_path):
