@@ -44,7 +44,11 @@ class TaskAnswer:
 
 def answer_by_rules(pairs: Sequence[PairedRows], rules: Rules) -> TaskAnswer:
     """Return one answer from a metric's pairs, by its own margin beside the mean of the references:
-    the one place from which `compare` and `report` have it."""
+    the one place from which `compare` and `report` have it.
+
+    A set of one group of images tells nothing of others: it takes part only where all are such.
+    """
+    pairs = [pair for pair in pairs if not pair.spread.is_one_group] or pairs
     reference = sum(pair.b.mean for pair in pairs) / len(pairs)
     margin = rules.margins.of(pairs[0].metric).of(reference)
     return answer_over_sets(pairs, margin, METRICS[pairs[0].metric].higher_is_better)

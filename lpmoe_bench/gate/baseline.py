@@ -57,7 +57,7 @@ class Policy(_Section):
 
     later = frozenset({"confidence"})
     level: float = Field(default=DEFAULT_LEVEL, gt=0, le=0.5)
-    confidence: float | None = Field(default=None, ge=0.5, lt=1)
+    confidence: float | None = Field(default=None, ge=0.5, le=0.999)
     floor: float | None = Field(default=None, ge=0)
     cap: float | None = Field(default=None, gt=0)
     speed_tolerance: float = Field(default=DEFAULT_SPEED, ge=0, le=1)

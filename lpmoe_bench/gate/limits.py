@@ -52,7 +52,7 @@ from dataclasses import dataclass, replace
 
 from lpmoe_bench.gate.baseline import DEFAULT_FLOOR, REPLAY_FLOOR, MetricPin, Policy
 
-HUGE_T = 200.0
+HUGE_T, MOST_CONFIDENCE = 200.0, 0.99999
 MOST_SEEDS = 1000
 GOOD_SEEDS = 5
 
@@ -161,7 +161,9 @@ def of_each(policy: Policy, family: int) -> Policy:
     """Return the policy for each of so many scores: what 1 - confidence leaves is shared evenly."""
     if policy.confidence is None or family < 2:
         return policy
-    return policy.model_copy(update={"confidence": 1 - (1 - policy.confidence) / family})
+    # Beyond it the inverse of the noncentral t may not end; it takes more than a hundred scores.
+    confidence = min(1 - (1 - policy.confidence) / family, MOST_CONFIDENCE)
+    return policy.model_copy(update={"confidence": confidence})
 
 
 def tolerance(reference: Reference, seeds: int, level: float, policy: Policy) -> float | None:

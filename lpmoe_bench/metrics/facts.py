@@ -383,6 +383,10 @@ def parse_margins(given: float | str | Iterable[str] | None) -> Margins:
             )
         if equals:
             of_each[get_metric(key).key] = margin
+        elif of_all is not None:
+            raise UsageError(
+                f"margin is given twice for all metrics, {of_all} and {margin}; drop one"
+            )
         else:
             of_all = margin
     return Margins(of_all, of_each)

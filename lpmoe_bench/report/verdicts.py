@@ -204,7 +204,9 @@ def pair_all(table: ReportTable, groups: GroupSource) -> PairMatrix:
     if found:
         notes.append(f"The {found.text} vary in place of images")
     if any(spread.seeds == 1 for spread in pairs.values()):
-        notes.append("Without seeds these very maps are compared, over images alone")
+        notes.append(
+            "Maps of no known seed are compared as they are, over images and the other's seeds"
+        )
     return PairMatrix(rows, pairs, notes)
 
 

@@ -22,7 +22,7 @@ Place = tuple[tuple[str, ...], str]  # the key of a row, and a test set
 
 @dataclass
 class Pairs:
-    """The rows of one table less its reference. maps: rows of maps, compared over images alone;
+    """The rows of one table less its reference. maps: rows of maps of no known seed;
     reasons: why others are not compared."""
 
     found: dict[Place, PairedRows] = field(default_factory=dict)
@@ -221,7 +221,7 @@ def verdict_lines(
         yield f"{found.text} of {test} vary in place of its {spread.images} images{few}."
     if pairs.maps:
         yield (
-            f"Without seeds on both sides these very maps are compared, over images alone: "
+            f"Maps of no known seed are compared as they are, over images and the other's seeds: "
             f"{', '.join(pairs.maps)}."
         )
 

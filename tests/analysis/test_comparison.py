@@ -285,6 +285,7 @@ def test_explain_plan_and_one_answer_are_shown_and_are_in_json(tmp_path):
         (["--margin", "much"], "margin got 'much'; give a number from 0 to 1"),
         (["--margin", "maee=5%"], "unknown metric 'maee'"),
         (["--margin", "140%"], "margin got '140%'"),
+        (["--margin", "5%,.1"], "margin is given twice for all metrics, 5 % and 0.1"),
         (["--family", "sets"], "unknown family 'sets'"),
         (["--looks", "0"], "--looks is 0"),
         (["--over", "tasks"], "unknown thing to answer over 'tasks'"),
