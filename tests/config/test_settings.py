@@ -78,7 +78,6 @@ def _other_value(name: str, role: str):
         "train.patience": 3,
         "train.scale": [0.5, 2.0],
         "train.decode": "reduced",
-        "train.limit_validation": 9,
         "preprocessing": 1,
         "weights": "random",
         "decoder_weights": "sam.pth",
