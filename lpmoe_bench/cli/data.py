@@ -182,7 +182,8 @@ def data_add_command(
     name: SetName,
     source: Annotated[Path, typer.Argument(help="Archive (zip, tar) or folder.")],
     split: Annotated[
-        str | None, typer.Option(help="Take SOURCE as this split; with --images and --masks.")
+        str | None,
+        typer.Option("--as-split", help="Take SOURCE as this split; with --images and --masks."),
     ] = None,
     images: Annotated[str | None, typer.Option(help="Folder of the images in SOURCE.")] = None,
     masks: Annotated[str | None, typer.Option(help="... and of the masks.")] = None,

@@ -54,6 +54,7 @@ BACKBONES = {
 }
 # Older spellings of an option, by command; they go with the next version.
 RENAMED = {
+    "add": {"--split": "--as-split"},
     "compare": {"--root": "--records"},
     "evaluate": {"--data": "--test-set"},
     "picture": {"--images": "--count"},

@@ -75,7 +75,7 @@ def with_layout(
     """Return a data set whose layout, or whose rule for masks, a user has named by hand."""
     named = (split, images, masks)
     if any(named) and not all(named):
-        raise UsageError("--split, --images and --masks go together; give all three or none")
+        raise UsageError("--as-split, --images and --masks go together; give all three or none")
     if split is not None and split not in dataset.split_names:
         raise UsageError.unknown(f"split of {dataset.name}", split, dataset.split_names)
     facts = dataset.model_dump()

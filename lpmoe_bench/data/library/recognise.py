@@ -38,7 +38,7 @@ def recognise(
         there = [str(folder.relative_to(tree)) for folder in folders[1:]]
         raise DataError(
             f"no split of {dataset.name} is recognised in {tree}: looked for "
-            f"{wanted(dataset)}; found {shown(there) or 'no folders'}; name them: --split "
+            f"{wanted(dataset)}; found {shown(there) or 'no folders'}; name them: --as-split "
             f"NAME --images DIR --masks DIR"
         )
     return found

@@ -78,7 +78,7 @@ def test_what_is_not_recognised_says_what_to_do(tmp_path):
     put(tmp_path / "down", "left", "right", "1")
     gdd = packaged("gdd")
     with pytest.raises(DataError, match=r"looked for train/image \+ train/mask; .*found left, right"
-                       r"; name them: --split NAME --images DIR --masks DIR"):  # fmt: skip
+                       r"; name them: --as-split NAME --images DIR --masks DIR"):  # fmt: skip
         add_set(gdd, tmp_path / "down", tmp_path / "root", QUIET)
     by_hand = with_layout(gdd, "test", "left", "right", "")
     added = add_set(by_hand, tmp_path / "down", tmp_path / "root", QUIET)
