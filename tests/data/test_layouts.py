@@ -304,7 +304,7 @@ def test_broken_coco_files(tmp_path, text, sentence):
 @pytest.mark.parametrize(
     "values",
     [
-        OBJECT, OBJECT.astype(np.uint8), OBJECT * np.uint8(255), OBJECT * 1.0, OBJECT * 0.9,
+        OBJECT, OBJECT.astype(np.uint8), OBJECT * np.uint8(255), OBJECT * 1.0,
         OBJECT[..., None], OBJECT[None] * 255,
     ],
 )  # fmt: skip

@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from lpmoe_bench.data.loader import image_tensor
+from lpmoe_bench.data.loader import VERSION, image_tensor
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.inference.predictor import eight_bits, probability_map, side_of, to_map, windows
 
 
 class Model:
     """A predictor whose probabilities are a function of the squashed image; notes its batches."""
+
+    version = VERSION
 
     def __init__(self, function, size=32, batch=3):
         self.function, self.size, self.batch, self.batches = function, size, batch, []
