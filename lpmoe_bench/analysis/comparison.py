@@ -21,7 +21,13 @@ from lpmoe_bench.analysis.significance import FEWEST_SEEDS, Comparison
 from lpmoe_bench.errors import DataError, NotComparableError, UsageError
 from lpmoe_bench.metrics.facts import METRICS, refuse_ambiguous
 from lpmoe_bench.metrics.protocols import PROTOCOLS
-from lpmoe_bench.records.context import all_training_images, context_of, flat, plain
+from lpmoe_bench.records.context import (
+    SAME_TRAINING_IMAGES,
+    all_training_images,
+    context_of,
+    flat,
+    plain,
+)
 from lpmoe_bench.records.store import Found, StoredRecord, find_records
 
 FEWEST_DIGITS = 6  # of a fingerprint that stands for a name
@@ -165,19 +171,16 @@ def _notes_on_seeds(
     elif 1 < len(seeds) < FEWEST_SEEDS:
         yield "two seeds give intervals and no verdict: run a third"
     if len(seeds) > 1 and all(all_training_images(s.record) for s in (*a, *b)):
-        yield (
-            "every seed trains on all training images (less the part kept for validation): the "
-            "spread over seeds holds nothing of another choice of images"
-        )
+        yield SAME_TRAINING_IMAGES
 
 
 def _notes_on_units(pairs: Sequence[PairedRows]) -> Iterator[str]:
     if any(pair.spread.units == 1 and not pair.groups for pair in pairs):
         yield "metrics without rows an image vary over seeds alone: the images count as fixed"
-    grouped = {pair.test: pair for pair in pairs if pair.groups}
-    for test, pair in grouped.items():
-        few = few_groups(pair.groups, pair.spread.effective_units) if pair.groups else ""
-        yield f"{test}: {pair.groups.text if pair.groups else ''} vary, not single images{few}"
+    grouped = {pair.test: (pair.groups, pair.spread) for pair in pairs if pair.groups}
+    for test, (groups, spread) in grouped.items():
+        few = few_groups(groups, spread.effective_units)
+        yield f"{test}: {groups.text} vary, not single images{few}"
 
 
 def choose_records(name: str, found: Found | None) -> list[StoredRecord]:

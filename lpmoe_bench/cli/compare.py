@@ -65,7 +65,13 @@ def compare_command(
     if out.json:
         found = asdict(report) | {"family": judged.family, "looks": judged.looks}
         return out.print(
-            found | ({"plan": list(_plans(report.lines, judged.looks))} if plan else {}), ""
+            found
+            | (
+                {"plan": list(_plans(report.lines, judged.looks, bool(report.seeds)))}
+                if plan
+                else {}
+            ),
+            "",
         )
     _show(report, judged, out.console, explain, plan)
     return None
@@ -87,7 +93,7 @@ def _show(
         if explain:
             console.print(_explained(lines, labels))
         if plan:
-            console.print(_planned(lines, labels, judged.looks))
+            console.print(_planned(lines, labels, judged.looks, bool(report.seeds)))
         reasons: dict[str, list[str]] = {}
         for line in lines:
             reason = settling(line.result, models=not report.seeds)
@@ -161,7 +167,9 @@ def _explained(lines: list[ComparisonLine], labels: dict[str, str]) -> Table:
     return made
 
 
-def _plans(lines: Sequence[ComparisonLine], looks: int) -> Iterator[dict[str, Any]]:
+def _plans(
+    lines: Sequence[ComparisonLine], looks: int, has_seeds: bool
+) -> Iterator[dict[str, Any]]:
     """Yield the smallest difference of each line that is found with 80 % power after Holm: with
     what is there, with other numbers of seeds, with more images or groups."""
     from lpmoe_bench.analysis.planning import resolved
@@ -173,7 +181,8 @@ def _plans(lines: Sequence[ComparisonLine], looks: int) -> Iterator[dict[str, An
         yield {
             "test_set": line.test_set,
             "metric": line.metric,
-            "now": resolved(spread, level),
+            # One seed of each gets no verdict, whatever the difference; a scored map may.
+            "now": None if spread.seeds == 1 and has_seeds else resolved(spread, level),
             "seeds": {
                 str(seeds): resolved(spread, level, seeds) if spread.seeds > 1 else None
                 for seeds in PLANNED_SEEDS
@@ -182,12 +191,14 @@ def _plans(lines: Sequence[ComparisonLine], looks: int) -> Iterator[dict[str, An
         }
 
 
-def _planned(lines: list[ComparisonLine], labels: dict[str, str], looks: int) -> Table:
+def _planned(
+    lines: list[ComparisonLine], labels: dict[str, str], looks: int, has_seeds: bool
+) -> Table:
     seeds = [f"{count} seeds" for count in PLANNED_SEEDS]
     title = "Smallest difference found with 80 % power after Holm"
     heads = ("metric", "as it is", *seeds, f"{MORE_IMAGES} x images or groups")
     made = _table(title, heads, ("metric",))
-    for line, found in zip(lines, _plans(lines, looks), strict=True):
+    for line, found in zip(lines, _plans(lines, looks, has_seeds), strict=True):
         limits = [found["now"], *found["seeds"].values(), *(found["units"].values() or (None,))]
         made.add_row(labels[line.metric], *("-" if x is None else f"{x:.4f}" for x in limits))
     return made

@@ -101,6 +101,12 @@ def test_facts(record: Record, test: str) -> SplitFacts | None:
     return next((facts for facts in record.data.tests if facts.label == test), None)
 
 
+SAME_TRAINING_IMAGES = (
+    "every seed trains on all training images, less the part kept for validation: the spread over "
+    "seeds holds nothing of another choice of images"
+)  # said wherever `all_training_images` holds for all that is compared
+
+
 def all_training_images(record: Record) -> bool:
     """Whether a run trained on its whole training list, less what it kept for validation."""
     train, kept = record.data.train, record.data.validation

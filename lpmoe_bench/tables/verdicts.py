@@ -11,7 +11,7 @@ from lpmoe_bench.analysis.significance import FEWEST_SEEDS, Comparison, Spread
 from lpmoe_bench.errors import DataError, NotComparableError, UsageError
 from lpmoe_bench.metrics.facts import METRICS
 from lpmoe_bench.metrics.protocols import PROTOCOLS
-from lpmoe_bench.records.context import all_training_images
+from lpmoe_bench.records.context import SAME_TRAINING_IMAGES, all_training_images
 from lpmoe_bench.records.store import StoredRecord
 from lpmoe_bench.tables import parts
 from lpmoe_bench.tables.joined import of_tasks, stack
@@ -186,7 +186,10 @@ def verdict_lines(
         return
     counts = sorted({result.family for result in results})
     family = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
-    family += " methods on a test set" if rules.family == "set" else " comparisons judged together"
+    what, where = (
+        ("method", "on a test set") if rules.family == "set" else ("comparison", "judged together")
+    )
+    family += f" {what}{'' if counts == [1] else 's'} {where}"
     looks = f" and {rules.looks} looks" if rules.looks > 1 else ""
     metric = next(iter(pairs.found.values())).metric
     column, margin = _column(group, metric), rules.margins.of(metric)
@@ -208,10 +211,7 @@ def verdict_lines(
         yield f"Two seeds give intervals and no verdict: that takes {FEWEST_SEEDS}."
     runs = [record for row in group.rows for record in row.records if record.kind != "score"]
     if any(pair.seeds[1:] for pair in pairs.found.values()) and all(map(all_training_images, runs)):
-        yield (
-            "Every seed trains on all training images, less the part kept for validation: the "
-            "spread over seeds holds nothing of another choice of images."
-        )
+        yield f"{SAME_TRAINING_IMAGES[0].upper()}{SAME_TRAINING_IMAGES[1:]}."
     grouped: dict[str, tuple[Spread, Grouping]] = {}
     for (_, test), pair in pairs.found.items():
         if pair.groups:
