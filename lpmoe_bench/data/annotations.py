@@ -5,23 +5,22 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import zlib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
 
+from lpmoe_bench.data.arrays import read_arrays
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.files import sha256_file
 
 ARRAYS = (".npy", ".mat")
 ANNOTATIONS = (".json", *ARRAYS)  # what a mask may be beside an image file
 MOST_PIXELS = 1 << 28  # of a mask: a small file can claim gigabytes
-MOST_BYTES = 1 << 30  # of a MATLAB file once it is unpacked
 FARTHEST = 1e5  # pixels: a corner beyond is no corner of an image
 
 MALFORMED = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
@@ -336,8 +335,7 @@ def read_array(path: Path, variable: str = "") -> np.ndarray:
     """
     if path.suffix.lower() == ".json":
         return read_labelme(path).mask().astype(np.uint8) * 255
-    read = _read_npy if path.suffix.lower() == ".npy" else _read_mat
-    array = read(path, variable)
+    array = _table(path, variable)
     if array.ndim == 3 and 1 in (array.shape[0], array.shape[2]):
         array = array.squeeze(0 if array.shape[0] == 1 else 2)
     if array.ndim != 2 or not array.size or array.dtype.kind not in "buif":
@@ -361,34 +359,10 @@ def read_array(path: Path, variable: str = "") -> np.ndarray:
     return array.astype(np.uint8 if high <= 255 else np.uint16)
 
 
-def _read_npy(path: Path, _: str) -> np.ndarray:
-    try:
-        # Mapped first: a header may claim more than the file holds. Pickles would be executed.
-        return np.array(np.load(path, mmap_mode="r", allow_pickle=False))
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist") from None
-    except (OSError, ValueError, EOFError) as error:
-        objects = any(word in str(error).lower() for word in ("pickle", "object"))
-        why = "it holds Python objects" if objects else str(error)[:80]
-        raise DataError(f"{path} cannot be read as a NumPy array ({why})") from None
-
-
-def _read_mat(path: Path, variable: str) -> np.ndarray:
-    from scipy.io import loadmat  # here: nobody else needs it, and it takes a while
-    from scipy.io.matlab import MatReadError
-
-    data = _bytes(path)
-    if data.startswith(b"MATLAB 7.3") or data.startswith(b"\x89HDF"):
-        raise DataError(
-            f"{path} is a MATLAB file of version 7.3 (HDF5), which is not read; save it with -v7"
-        )
-    _refuse_bomb(path, data)
-    try:
-        found = dict(_numbers(loadmat(path)))
-    except (OSError, ValueError, TypeError, NotImplementedError, MatReadError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read as a MATLAB file ({str(error)[:80]})") from None
-    if variable:
-        found = {name: array for name, array in found.items() if name == variable}
+def _table(path: Path, variable: str) -> np.ndarray:
+    """Return the one table of a file, or that of a name."""
+    found = {n: array for n, array in read_arrays(path, _bytes(path)).items() if n in ("", variable)
+             or (not variable and array.ndim > 1 and min(array.shape) > 1)}  # fmt: skip
     if len(found) != 1:
         names = ", ".join(sorted(found)) or "no table of numbers"
         asked = f" and no {variable}" if variable else ""
@@ -397,43 +371,6 @@ def _read_mat(path: Path, variable: str) -> np.ndarray:
             f"as `variable: groundTruth.Segmentation`"
         )
     return next(iter(found.values()))
-
-
-def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, np.ndarray]]:
-    """Yield (dotted name, table) of all tables of numbers in the variables of a MATLAB file."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            if not key.startswith("__"):
-                yield from _numbers(inner, key)
-    elif isinstance(value, np.ndarray) and value.dtype.names:
-        for key in value.dtype.names:
-            for inner in value[key].ravel():
-                yield from _numbers(inner, f"{name}.{key}")
-    elif isinstance(value, np.ndarray) and value.dtype == object:
-        for inner in value.ravel():
-            yield from _numbers(inner, name)
-    elif isinstance(value, np.ndarray) and value.dtype.kind in "buif" and min(value.shape) > 1:
-        yield name, value
-
-
-def _refuse_bomb(path: Path, data: bytes) -> None:
-    """Raise DataError for a MATLAB file of version 5 to 7 whose packed parts hold too much."""
-    order: Literal["little", "big"] = "little" if data[126:128] == b"IM" else "big"
-    at, total = 128, len(data)
-    while at + 8 <= len(data):
-        kind, size = (int.from_bytes(data[k : k + 4], order) for k in (at, at + 4))
-        at += 8
-        if kind == 15:  # compressed
-            part, rest = zlib.decompressobj(), data[at : at + size]
-            try:
-                while rest and total <= MOST_BYTES:
-                    total += len(part.decompress(rest, 1 << 20))
-                    rest = part.unconsumed_tail
-            except zlib.error as error:
-                raise DataError(f"{path} is damaged ({error}); download it again") from None
-        if total > MOST_BYTES:
-            raise DataError(f"{path} unpacks to over {MOST_BYTES} bytes; no mask needs so many")
-        at += size
 
 
 def _bytes(path: Path) -> bytes:

@@ -1,23 +1,21 @@
 """A file that holds anybody's map, read in its own precision, with what is unusual about it."""
 
-import io
-import math
 import re
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from lpmoe_bench.data.decoding import MOST_PIXELS, checked_header, decode, read_file, turn
+from lpmoe_bench.data.arrays import read_arrays
+from lpmoe_bench.data.decoding import checked_header, decode, read_file, turn
 from lpmoe_bench.data.headers import JPEG
 from lpmoe_bench.data.matching import SUFFIXES
 from lpmoe_bench.data.pixels import GREY_TOLERANCE, colour_codes, over_black
 from lpmoe_bench.errors import DataError
 
 MAP_SUFFIXES = (*SUFFIXES, ".pgm", ".npy", ".npz", ".mat")
-NUMPY, ZIP, HDF5, PGM = b"\x93NUMPY", b"PK\x03\x04", b"\x89HDF\r\n\x1a\n", (b"P2", b"P5")
+PGM = (b"P2", b"P5")
 LUMINANCE = np.array([0.114, 0.587, 0.299])  # of blue, green, red; ITU-R BT.601, as OpenCV has it
 
 
@@ -41,7 +39,7 @@ def inspect_map(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
     kinds = ["jpeg"] if data.startswith(JPEG) else []
     suffix = path.suffix.lower()
     if suffix in (".npy", ".npz", ".mat"):
-        pixels = _checked_array(path, _ARRAYS[suffix](path, data))
+        pixels = _checked_array(path, _only(path, read_arrays(path, data)))
     elif data.startswith(PGM):
         pixels = _grey_map(path, data)
     else:
@@ -143,7 +141,7 @@ def _grey_map(path: Path, data: bytes) -> np.ndarray:
     return pixels.astype(whole) if whole else pixels / float(top)
 
 
-# Arrays of NumPy and MATLAB: values alone, never objects that would be unpickled.
+# Arrays of NumPy and MATLAB.
 
 
 def _checked_array(path: Path, array: np.ndarray) -> np.ndarray:
@@ -170,58 +168,12 @@ def _checked_array(path: Path, array: np.ndarray) -> np.ndarray:
     return array.astype(array.dtype.newbyteorder("="))
 
 
-def _of_npy(path: Path, data: bytes) -> np.ndarray:
-    """Return the array of a .npy, which claims no more than there is."""
-    from numpy.lib import format as npy
-
-    stream = io.BytesIO(data)
-    try:
-        version = npy.read_magic(stream)
-        read = npy.read_array_header_1_0 if version[0] == 1 else npy.read_array_header_2_0
-        shape, _, kind = read(stream)
-        # A header of a hundred bytes can claim any size, which would be set aside at once.
-        if not kind.hasobject and math.prod(shape) * kind.itemsize > len(data) - stream.tell():
-            raise DataError(f"{path} is truncated: its end is missing; copy or download it again")
-        stream.seek(0)
-        return np.lib.format.read_array(stream, allow_pickle=False)
-    except (ValueError, OSError, EOFError, MemoryError, TypeError, SyntaxError) as error:
-        why = "objects are never unpickled" if "allow_pickle" in str(error) else "it is damaged"
-        raise DataError(f"{path} is no array of numbers ({why}); save it with numpy.save") from None
-
-
-def _of_npz(path: Path, data: bytes) -> np.ndarray:
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            members = [member for member in archive.infolist() if member.filename.endswith(".npy")]
-            if sum(member.file_size for member in members) > 8 * MOST_PIXELS:
-                raise DataError(f"{path} holds more than {MOST_PIXELS} values; save one map")
-            found = {m.filename.removesuffix(".npy"): archive.read(m) for m in members}
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, ValueError):
-        raise DataError(f"{path} is no .npz archive, or damaged; save it again") from None
-    return _only(path, {name: _of_npy(path, content) for name, content in found.items()})
-
-
-def _of_mat(path: Path, data: bytes) -> np.ndarray:
-    if b"MATLAB 7.3" in data[:128] or HDF5 in data[:1024]:
-        raise DataError(
-            f"{path} is of MATLAB 7.3 (HDF5), which is not read; save it with save(..., '-v7')"
-        )
-    from scipy.io import loadmat
-
-    try:
-        found = loadmat(io.BytesIO(data), chars_as_strings=False)
-    except Exception:  # scipy says with a dozen classes that a file is damaged
-        raise DataError(f"{path} is no MATLAB file that can be read, or damaged") from None
-    values = {name: value for name, value in found.items() if not name.startswith("__")}
-    return _only(path, {n: v for n, v in values.items() if isinstance(v, np.ndarray)})
-
-
 def _only(path: Path, arrays: dict[str, Any]) -> np.ndarray:
     """Return the one array that may be a map; raises DataError where there are none or several."""
     fitting = {
         name: array
         for name, array in arrays.items()
-        if array.ndim in (2, 3) and array.size > 1 and array.dtype.kind in "biuf"
+        if not name or (array.ndim in (2, 3) and array.size > 1 and array.dtype.kind in "biuf")
     }
     if len(fitting) != 1:
         names = ", ".join(sorted(fitting)[:10]) or "none"
@@ -229,6 +181,3 @@ def _only(path: Path, arrays: dict[str, Any]) -> np.ndarray:
             f"{path} holds {len(fitting)} arrays that may be a map ({names}); save one a file"
         )
     return next(iter(fitting.values()))
-
-
-_ARRAYS = {".npy": _of_npy, ".npz": _of_npz, ".mat": _of_mat}

@@ -75,7 +75,7 @@ def test_what_is_no_array_of_a_map_is_refused(tmp_path):
         "huge.npy": (huge, "is truncated|is damaged"),
         "noise.npy": (b"\x93NUMPY" + bytes(40), "is damaged"),
         "text.npz": (b"no archive", "no .npz archive"),
-        "text.mat": (b"no matlab", "no MATLAB file"),
+        "text.mat": (b"no matlab", "cannot be read as a MATLAB file"),
         "new.mat": (b"MATLAB 7.3 MAT-file".ljust(512) + b"\x89HDF\r\n\x1a\n", "MATLAB 7.3"),
     }
     for name, (content, words) in cases.items():
