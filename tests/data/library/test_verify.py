@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 from pathlib import Path
 
@@ -11,9 +12,10 @@ from drawn_files import fill, square_mask, write
 from typer.testing import CliRunner
 
 from lpmoe_bench.cli.app import app
+from lpmoe_bench.data.images import read_image, read_mask
 from lpmoe_bench.data.library import verify
 from lpmoe_bench.data.registry import Dataset, load_registry
-from lpmoe_bench.errors import BenchError, DataError
+from lpmoe_bench.errors import BenchError, DataError, UsageError
 
 
 def dataset(**changes) -> Dataset:
@@ -215,6 +217,20 @@ def test_verify_prints_and_writes_a_report(call, root, tmp_path):
     with pytest.raises(DataError, match="mine/all failed verification"):
         call("verify", "mine", "-o", str(report))
     assert "a.jpg is empty" in report.read_text()
+
+
+def test_verify_tells_values_and_draws_a_sheet(call, root, tmp_path):
+    plain, sheet = tmp_path / "plain.png", tmp_path / "sheet.png"
+    text = call("verify", "mine", "--sheet", str(sheet))
+    assert re.search(r"values +images 3 of uint8, \d+ to \d+; masks 0, 255; object \d", text)
+    drawn = read_image(sheet)
+    assert min(drawn.shape[:2]) > 50
+    for mask in (root / "mine/masks").iterdir():  # the sheet shows what the masks say
+        write(mask, 255 - read_mask(mask))
+    call("verify", "mine", "--sheet", str(plain))
+    assert not np.array_equal(read_image(plain), drawn)
+    with pytest.raises(UsageError, match="--sheet draws one data set, but 2 are named"):
+        call("verify", "mine", "camo", "--sheet", str(sheet))
 
 
 def test_add_and_its_errors(call, root, tmp_path):
