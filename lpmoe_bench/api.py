@@ -496,7 +496,8 @@ def compare(
             such as "5%", or "mae=5%" for one metric; by default each metric's own.
         groups: a CSV of image,group: images that vary together, such as frames of one video.
         family: what Holm's correction runs over: all methods beside `b` on one test set, or with
-            "table" on all test sets.
+            "table" on all test sets. Methods count that are among the records of `roots` or
+            `records`; two folders by themselves are a family of one.
         looks: how often the question is asked, with more seeds each time.
         over: "task" for one answer over all test sets as well, in `tasks`.
 

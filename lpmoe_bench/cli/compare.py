@@ -105,7 +105,10 @@ def _show(
         console.print(_answers(report, labels))
     counts = sorted({line.result.family for line in report.lines})
     of = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
-    over = "methods on a test set" if judged.family == "set" else "comparisons on all test sets"
+    what = ("method on a test set", "methods on a test set")
+    if judged.family != "set":
+        what = ("comparison on all test sets", "comparisons on all test sets")
+    over = what[counts != [1]]
     margins = {f"{labels[line.metric]} {line.result.margin:.3g}" for line in report.lines}
     console.print(
         f"\nA and B: mean ± standard deviation over seeds; p after Holm over the {of} {over} that "
