@@ -136,17 +136,18 @@ def _down_columns(mask, away):
 
 
 @kernel
-def _envelope(away, site, height, start):
+def envelope(away, reach, outside, site, height, start):
     """Find the parabolas that are lowest somewhere along a row; return how many.
 
-    Parabola i, (x - site[i])^2 + height[i], is the lowest from start[i] to start[i + 1].
+    Parabola i, (x - site[i])^2 + height[i], is the lowest from start[i] to start[i + 1]. Columns
+    with nothing within `reach` give none. outside: it is only asked for outside of the object.
     """
     w, n = len(away), 0
     for x in range(w):
         f = np.int64(away[x])
-        if f > REACH:
+        if f > reach:
             continue
-        if f == 0 and 0 < x < w - 1 and away[x - 1] == 0 and away[x + 1] == 0:
+        if outside and f == 0 and 0 < x < w - 1 and away[x - 1] == 0 and away[x + 1] == 0:
             continue  # inside the object: of no use to the background
         f, begin = f * f, 0
         # Parabolas of one width cross once. Where the new one is below the last from before the
@@ -195,7 +196,7 @@ def weigh_background(mask, table):
     near, squares, found = np.empty(h * w, np.int32), np.empty(h * w, np.uint8), 0
     site, height, start = np.empty(w, np.int64), np.empty(w, np.int64), np.empty(w + 1, np.int64)
     for y in range(h):
-        n = _envelope(away[y], site, height, start)
+        n = envelope(away[y], REACH, True, site, height, start)
         _fill(weights[y], mask[y], table, n, site, height, start)
         for i in range(n):
             s, f = site[i], height[i]

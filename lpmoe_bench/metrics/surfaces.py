@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lpmoe_bench.metrics.kernels import kernel
+from lpmoe_bench.metrics.kernels import envelope, kernel
 
 FAR = 65535  # no outline in this column
 DIAGONAL = math.sqrt(0.5)
@@ -104,25 +104,8 @@ def _squares_at(rows, columns, away):
     start = np.empty(width + 1, np.int64)
     at = 0
     while at < n:
-        y, count = rows[at], 0
-        for x in range(width):
-            f = np.int64(away[y, x])
-            if f == FAR:
-                continue
-            f, begin = f * f, 0
-            while count > 0:
-                rise = x * x + f - site[count - 1] * site[count - 1] - height[count - 1]
-                # The first whole place at which the new parabola is the lower one.
-                begin = rise // (2 * (x - site[count - 1])) + 1
-                if begin > start[count - 1]:
-                    break
-                count -= 1
-            begin = begin if count else 0
-            if begin < width:
-                site[count], height[count], start[count] = x, f, begin
-                count += 1
-        start[count] = width
-        part = 0
+        y, part = rows[at], 0
+        envelope(away[y], FAR - 1, False, site, height, start)
         while at < n and rows[at] == y:
             x = np.int64(columns[at])
             while start[part + 1] <= x:
