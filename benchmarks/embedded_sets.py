@@ -46,7 +46,7 @@ def priors(task: str, size: int) -> dict[str, float]:
 
 def trained(task: str, args: argparse.Namespace) -> dict[str, Any]:
     """The mean IoU on the test scenes of a lora trained on the others."""
-    from lightning.fabric import Fabric
+    from lightning_fabric import Fabric
 
     from lpmoe_bench.config.settings import parse_sets
     from lpmoe_bench.inference.predictor import Predictor

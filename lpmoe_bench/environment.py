@@ -59,7 +59,7 @@ def is_offline(asked: bool = False) -> bool:
 # Packages whose version can move a number.
 PACKAGES = (
     *("numpy", "scipy", "opencv-python-headless", "pysodmetrics", "torch", "torchvision"),
-    *("timm", "lightning", "safetensors", "segment-anything", "onnx"),
+    *("timm", "lightning-fabric", "safetensors", "segment-anything", "onnx"),
 )
 CODE = ("lpmoe_bench", "method_zoo", "pyproject.toml", "datasets.yaml")
 

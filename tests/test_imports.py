@@ -9,7 +9,7 @@ import pytest
 HEAVY = ("lpmoe_bench.model", "lpmoe_bench.training", "lpmoe_bench.inference")
 HEAVY += ("lpmoe_bench.data.loader",)
 EXTRA = """
-torch torchvision timm lightning safetensors onnx huggingface_hub segment_anything ray
+torch torchvision timm lightning_fabric safetensors onnx huggingface_hub segment_anything ray
 """
 BLOCKED = """
 import importlib, sys

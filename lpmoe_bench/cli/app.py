@@ -26,7 +26,7 @@ from lpmoe_bench.errors import BenchError, UsageError
 from method_zoo.errors import ZooError
 
 # Any other module that is missing is a fault of ours, and keeps its traceback.
-TRAIN_PACKAGES = ("torch", "torchvision", "timm", "lightning", "safetensors", "onnx")
+TRAIN_PACKAGES = ("torch", "torchvision", "timm", "lightning_fabric", "safetensors", "onnx")
 TRAIN_PACKAGES += ("segment_anything",)
 
 app = App(

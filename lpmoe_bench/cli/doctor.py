@@ -55,7 +55,7 @@ def _code() -> Finding:
 
 
 def _training_packages() -> Finding:
-    names = ("torch", "torchvision", "timm", "lightning", "safetensors", "onnx")
+    names = ("torch", "torchvision", "timm", "lightning_fabric", "safetensors", "onnx")
     missing = [name for name in names if importlib.util.find_spec(name) is None]
     if missing:
         advice = "pip install 'lpmoe-bench[train]' to train; tables work without"

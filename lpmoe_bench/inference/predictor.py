@@ -1,18 +1,19 @@
 """Predict at the size of each mask and score; validation and test go through the same code."""
 
+from __future__ import annotations
+
 import itertools
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from lpmoe_bench.config.settings import RunConfig
@@ -27,6 +28,9 @@ from lpmoe_bench.metrics.engine import prepare_mask, quick_score
 from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.metrics.scorer import Scorer, ScoreResult
 from lpmoe_bench.model.segmenter import load_trained
+
+if TYPE_CHECKING:  # it takes seconds to import, which a plan or a refusal need not wait for
+    from lightning_fabric import Fabric
 
 
 @dataclass
@@ -142,6 +146,8 @@ def load_predictor(folder: Path, cache: Path, offline: bool = False) -> tuple[Pr
     A run of a GPU's bfloat16 computes in single precision on a CPU, most of which are slow in the
     other. Raises as `load_trained`.
     """
+    from lightning_fabric import Fabric
+
     segmenter, config = load_trained(folder, cache, offline)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     alike = device in ("cuda", config.runtime.device)

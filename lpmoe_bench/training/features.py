@@ -5,6 +5,8 @@ which images stand together in a batch, on which run computed a feature, or on w
 Without a cache features are computed in batches, which may move the last bits of a float32.
 """
 
+from __future__ import annotations
+
 import hashlib
 import os
 import shutil
@@ -13,10 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import ceil, prod
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from lpmoe_bench.console import Terminal
@@ -28,6 +29,9 @@ from lpmoe_bench.model.segmenter import Segmenter, blueprint
 from lpmoe_bench.training.feature_files import FeatureFolder, View, feature_key
 from lpmoe_bench.training.plan import Plan
 from method_zoo.method import Method, Prefix
+
+if TYPE_CHECKING:  # it takes seconds to import, which a plan or a refusal need not wait for
+    from lightning_fabric import Fabric
 
 # A frozen prefix as one tensor for each image, and the model that goes on from there.
 

@@ -1,5 +1,7 @@
 """The training loop, readable top to bottom; it never sees a test image."""
 
+from __future__ import annotations
+
 import dataclasses
 import json
 import math
@@ -7,9 +9,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from lightning.fabric import Fabric
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -25,6 +27,9 @@ from lpmoe_bench.model.costs import peak_memory_bytes
 from lpmoe_bench.model.losses import get_loss
 from lpmoe_bench.model.segmenter import Segmenter, under
 from lpmoe_bench.records.store import STATE_FILE
+
+if TYPE_CHECKING:  # it takes seconds to import, which a plan or a refusal need not wait for
+    from lightning_fabric import Fabric
 
 # The state of a training run on disk: saved in one rename, resumed bit-equal.
 

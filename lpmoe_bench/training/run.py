@@ -1,5 +1,7 @@
 """The facts of a finished training and evaluation, as the record that proves them."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 from collections.abc import Callable, Hashable
@@ -7,10 +9,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from lightning.fabric import Fabric
-from lightning.fabric.strategies import DDPStrategy
 from safetensors.torch import save
 
 from lpmoe_bench.config.settings import RunConfig
@@ -38,6 +39,9 @@ from lpmoe_bench.training import features
 from lpmoe_bench.training.loop import Progress, TrainingRun, train
 from lpmoe_bench.training.plan import Plan, make_plan
 from lpmoe_bench.training.request import RunRequest
+
+if TYPE_CHECKING:  # it takes seconds to import, which a plan or a refusal need not wait for
+    from lightning_fabric import Fabric
 
 LAST_STATE = "no validation, the last state is kept"
 
@@ -376,6 +380,9 @@ def _evaluate(plan: Plan, predictor: Predictor, terminal: Terminal, split: Split
 
 def make_fabric(plan: Plan) -> Fabric:
     """Return the Fabric of a plan: device, processes and precision."""
+    from lightning_fabric import Fabric
+    from lightning_fabric.strategies import DDPStrategy
+
     runtime = plan.config.runtime
     strategy = "auto"
     if runtime.devices > 1:
