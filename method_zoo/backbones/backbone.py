@@ -5,7 +5,7 @@ Bit-equal to the native forward of the model it opens; a method writes its own l
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -167,6 +167,11 @@ class Backbone(nn.Module):
                 if name != "base":
                     child.train(mode)
         return self
+
+    def normalise_by(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Take other statistics of the pixels, in RGB within 0 to 1, than the model's own."""
+        for buffer, values in ((self.mean, mean), (self.std, std)):
+            buffer.copy_(torch.tensor(values, dtype=buffer.dtype, device=buffer.device)[:, None, None])
 
     def normalise(self, image: Tensor) -> Tensor:
         """Bring float RGB in [0, 1], (B, 3, h, w), to the statistics of this model."""
@@ -345,14 +350,19 @@ def _activated(mlp: Any, x: Tensor) -> Tensor:
 
 
 def _plain(vit: nn.Module) -> VisionTransformer:
-    # A subclass (distilled DeiT) adds tokens of its own, which this class would leave out.
+    # A subclass may add tokens of its own, which this class would leave out.
     if type(vit) is not VisionTransformer or not isinstance(vit.patch_embed, PatchEmbed):
         raise ZooError(
             f"{type(vit).__name__} is not a plain timm VisionTransformer; "
             f"use a vit_*, deit_*, DINO, EVA, BEiT or SAM model of timm"
         )
+    check_plain_blocks(vit)
+    return vit
+
+
+def check_plain_blocks(vit: Any) -> None:
+    """Raise ZooError for a model whose blocks are not those of a plain vision transformer."""
     for block in vit.blocks:
         if type(block) is not Block or type(block.attn) is not Attention:
             kind = type(block).__name__
             raise ZooError(f"blocks of type {kind} cannot be opened; use a plain vit_* model")
-    return vit
