@@ -70,16 +70,15 @@ class Tokens(NamedTuple):
 # Weights into an opened model, under the names that they have outside.
 
 
-def load_native_state(
+def check_native_state(
     vit: nn.Module, native: Mapping[str, str], state: Mapping[str, Tensor]
-) -> None:
-    """Load strictly; `native` gives the outside name of each tensor of `vit`.
+) -> set[str]:
+    """Check that a state fits; `native` gives the outside name of each tensor of `vit`.
 
-    A merged backbone has biases where the model has none; such a layer is given one.
+    Returns the opened names of biases that the model has none of, which a merged backbone may have.
     Raises ZooError naming what does not fit.
     """
-    opened = {outside: name for name, outside in native.items()}
-    state = {opened.get(name, name): tensor for name, tensor in state.items()}
+    state = _opened_names(native, state)
     own = vit.state_dict()
     modules = dict(vit.named_modules())
     new = {n for n in state.keys() - own.keys() if _could_be_bias(modules, n, state[n])}
@@ -92,12 +91,26 @@ def load_native_state(
             f"{missing[:3]}, {len(surplus)} unknown {surplus[:3]}, "
             f"{len(shapes)} of another shape {shapes[:3]}"
         )
+    return new
+
+
+def load_native_state(
+    vit: nn.Module, native: Mapping[str, str], state: Mapping[str, Tensor]
+) -> None:
+    """Load strictly, after `check_native_state`; a layer is given the bias that it has none of."""
+    new, state = check_native_state(vit, native, state), _opened_names(native, state)
+    modules = dict(vit.named_modules())
     for name in new:
         parent, _, leaf = name.rpartition(".")
         like = modules[parent].get_parameter("weight")
         bias = nn.Parameter(like.new_empty(state[name].shape), requires_grad=False)
         setattr(modules[parent], leaf, bias)
     vit.load_state_dict(state, strict=True)
+
+
+def _opened_names(native: Mapping[str, str], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    opened = {outside: name for name, outside in native.items()}
+    return {opened.get(name, name): tensor for name, tensor in state.items()}
 
 
 def _could_be_bias(modules: Mapping[str, nn.Module], name: str, tensor: Tensor) -> bool:
@@ -171,7 +184,9 @@ class Backbone(nn.Module):
     def normalise_by(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """Take other statistics of the pixels, in RGB within 0 to 1, than the model's own."""
         for buffer, values in ((self.mean, mean), (self.std, std)):
-            buffer.copy_(torch.tensor(values, dtype=buffer.dtype, device=buffer.device)[:, None, None])
+            buffer.copy_(
+                torch.tensor(values, dtype=buffer.dtype, device=buffer.device)[:, None, None]
+            )
 
     def normalise(self, image: Tensor) -> Tensor:
         """Bring float RGB in [0, 1], (B, 3, h, w), to the statistics of this model."""
@@ -317,6 +332,10 @@ class Backbone(nn.Module):
         """Return the weights under the names they have outside, for a file that `load` reads."""
         tensors: dict[str, Tensor] = self.vit.state_dict()
         return {self._native.get(name, name): tensor for name, tensor in tensors.items()}
+
+    def check(self, state: Mapping[str, Tensor]) -> None:
+        """Raise ZooError where `load` would refuse a state; nothing is loaded."""
+        check_native_state(self.vit, self._native, state)
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Load a state dict strictly.
