@@ -21,7 +21,7 @@ from lpmoe_bench.model.weights.layouts import backbone_for
 FILE = "model.safetensors"
 PICKLE = "pytorch_model.bin"  # of older repositories
 CONFIG, PIXELS = "config.json", "preprocessor_config.json"
-INSTEAD = "use --weights with a file, or --weights random"
+INSTEAD = "use --weights file.safetensors or --weights random"
 REACH_SECONDS = 10  # how long the hub is given to answer at all, whatever it then takes to download
 Say = Callable[[str], None]
 
