@@ -454,8 +454,17 @@ def test_repositories_that_are_none_are_refused(hub, name, config, sentence):
 
 @pytest.mark.parametrize("name", ["someone/model", "folder/weights.pth"])
 def test_a_bare_repository_is_told_how_to_write_it(tmp_path, name):
-    with pytest.raises(UsageError, match=rf"write hf-hub:{name}, for a file .*--weights {name}"):
+    with pytest.raises(
+        UsageError, match=rf"write hf-hub:owner/name, for a file .*--weights {name}"
+    ):
         resolve_weights(name, None, tmp_path)
+
+
+def test_a_name_of_another_library_that_is_nearly_right(tmp_path):
+    with pytest.raises(UsageError, match="did you mean facebook/dinov2-small"):
+        resolve_weights("facebook/dinov2-smal", None, tmp_path)
+    with pytest.raises(ZooError, match="closest: dinov2_vits14"):
+        resolve_weights("dinov2_vits15", None, tmp_path)
 
 
 def test_names_of_other_libraries_are_names_of_backbones():

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from timm.models import get_pretrained_cfg
 from timm.models.beit import Beit as TimmBeit
 from torch import Tensor
 
-from lpmoe_bench.config.backbones import HUB, known_as
+from lpmoe_bench.config.backbones import ALIASES, HUB, known_as
 from lpmoe_bench.config.settings import STATISTICS, FactsConfig
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.files import sha256_file
@@ -190,6 +191,8 @@ def resolve_weights(
     else:
         path = Path(weights).expanduser()
         source, licence, note = path.name, "", LOCAL_NOTE
+        if not weights.strip():
+            raise UsageError("weights are empty; give a file, random, or leave --weights out")
         if path.is_dir():
             raise UsageError(f"weights are '{weights}', a folder; name the file in it")
     base = Weights(backbone, timm_name, path, "", source, licence, note, implied, asked)
@@ -222,14 +225,16 @@ def origin(backbone: str) -> str:
 
 def _check_name(name: str) -> None:
     try:
-        create.check_backbone_name(name, also=[default_backbone.NAME])
+        create.check_backbone_name(name, also=[default_backbone.NAME, *ALIASES])
     except ZooError as error:
-        if name.count("/") == 1:
-            raise UsageError(
-                f"unknown backbone '{name}'; for a repository of the Hugging Face hub write "
-                f"{HUB}{name}, for a file --backbone NAME --weights {name}"
-            ) from None
-        raise error
+        if "/" not in name:
+            raise error
+        close = get_close_matches(name, ALIASES, n=2, cutoff=0.8)
+        meant = f"did you mean {' or '.join(close)}? " if close else ""
+        raise UsageError(
+            f"unknown backbone '{name}'; {meant}For a repository of the Hugging Face hub write "
+            f"{HUB}owner/name, for a file --backbone NAME --weights {name}"
+        ) from None
 
 
 @lru_cache(maxsize=16)
