@@ -33,6 +33,6 @@ def uni_perceiver(**kwargs: Any) -> VisionTransformer:
         "num_classes": 0,
         "norm_layer": partial(nn.LayerNorm, eps=1e-5),
     }
-    vit = VisionTransformer(**(arguments | kwargs))
+    vit: Any = VisionTransformer(**(arguments | kwargs))
     vit.pretrained_cfg = dict(STATISTICS)
     return vit

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lpmoe_bench.config.settings import STATISTICS, FactsConfig
 from lpmoe_bench.errors import DataError
-from lpmoe_bench.model.weights.layouts import Found, backbone_for
+from lpmoe_bench.model.weights.layouts import FoundModel, backbone_for
 from lpmoe_bench.model.weights.resolve import Weights, load_backbone, resolve_weights
 from method_zoo.backbones import create
 
@@ -506,5 +506,46 @@ def test_names_are_found_by_sizes():
     assert backbone_for("dinov2", 1536, 40, 14, 4) == "vit_giant_patch14_reg4_dinov2"
     assert backbone_for("dino", 384, 12, 8) == "vit_small_patch8_224.dino"
     assert backbone_for("vit", 7, 1, 16) == ""
-    found = Found(fake(768, 12), "vit", "", ())
+    found = FoundModel(fake(768, 12), "vit", "", ())
     assert (found.fits, found.depth) == ("vit_base_patch16_224", 12)
+
+
+# The names themselves, from the library of Hugging Face: minutes of imports for a second of tests.
+
+SMALLEST = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 128,
+}
+THEIRS = {
+    "ViT": (PLAIN, {"image_size": 64}),
+    "DeiT": (DEIT, {"image_size": 64}),
+    "Dinov2": (DINO2, {"image_size": 56, "patch_size": 14}),
+    "Dinov2WithRegisters": (REGISTERS, {"image_size": 56, "patch_size": 14}),
+    "DINOv3ViT": (DINO3, {"num_register_tokens": 4}),
+    "SamVision": (
+        "sam_vit_b",
+        {"image_size": 64, "mlp_dim": 128, "window_size": 3, "global_attn_indexes": [1]},
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("model", THEIRS)
+def test_tokens_are_those_of_transformers(tmp_path, model):
+    transformers = pytest.importorskip("transformers")
+    name, more = THEIRS[model]
+    config = getattr(transformers, f"{model}Config")(**SMALLEST, **more)
+    theirs = shake(getattr(transformers, f"{model}Model")(config)).eval()
+    theirs.save_pretrained(tmp_path)
+    weights = resolved(tmp_path / "model.safetensors", name)
+    backbone, image = load_backbone(weights), image_of(64, 64)
+    pixels, side = backbone.normalise(image), 4 * weights.facts.patch
+    if side != 64:
+        pixels = torch.nn.functional.interpolate(pixels, side, mode="bilinear", antialias=True)
+    with torch.no_grad():
+        expected = theirs(pixel_values=pixels).last_hidden_state
+    # The norms of their ViT have an epsilon of 1e-12, those of timm 1e-6.
+    torch.testing.assert_close(opened(backbone, image), expected, rtol=0, atol=2e-4)

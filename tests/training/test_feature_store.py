@@ -15,7 +15,7 @@ from lpmoe_bench.config.settings import FactsConfig, build_config
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.model.decoders.names import build_decoder
 from lpmoe_bench.model.segmenter import Segmenter
-from lpmoe_bench.model.weights.resolve import Facts, Weights, load_backbone
+from lpmoe_bench.model.weights.resolve import WeightFacts, Weights, load_backbone
 from lpmoe_bench.training.feature_files import FeatureFolder, View, feature_key
 from lpmoe_bench.training.features import FromPrefix, pack
 from method_zoo.options import get_method
@@ -134,7 +134,7 @@ def test_used_bytes_count_every_key(folder):
 
 
 HALF = (0.5, 0.5, 0.5)
-FACTS = Facts(HALF, HALF, 16, 14, True)
+FACTS = WeightFacts(HALF, HALF, 16, 14, True)
 WEIGHTS = Weights(
     "tiny", "vit_tiny_patch16_224", None, "a" * 64, "random:0", "", "", FACTS, FactsConfig(), 0
 )

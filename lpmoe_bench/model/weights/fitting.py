@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.model.weights.checkpoint import Checkpoint
-from lpmoe_bench.model.weights.layouts import PATCHES, Found, foreign, renamed
+from lpmoe_bench.model.weights.layouts import PATCHES, FoundModel, foreign, with_names
 from method_zoo import Backbone, ZooError
 from method_zoo.backbones.create import OTHERS
 from method_zoo.backbones.uniperceiver import NAME as UNI_PERCEIVER
@@ -32,7 +32,7 @@ class Taken:
     said: tuple[str, ...]
 
 
-def table_side(found: Found, backbone: Backbone) -> int | None:
+def table_side(found: FoundModel, backbone: Backbone) -> int | None:
     """Return the side of the file's position table in patches, None where there is none.
 
     Raises DataError for a table that is no square.
@@ -51,11 +51,13 @@ def table_side(found: Found, backbone: Backbone) -> int | None:
     return side if side and side**2 == table.shape[1] - prefix else None
 
 
-def state_for(found: Found | None, checkpoint: Checkpoint, backbone: Backbone, name: str) -> Taken:
+def state_for(
+    found: FoundModel | None, checkpoint: Checkpoint, backbone: Backbone, name: str
+) -> Taken:
     """Return a model's tensors under the names and in the shapes of a backbone.
 
     Args:
-        found: what `recognise` returned.
+        found: what `find_model` returned.
         checkpoint: of which it was made; timm's own filter reads what is of no known layout.
         backbone: what is to be filled; nothing is written.
         name: of the backbone.
@@ -84,7 +86,7 @@ def state_for(found: Found | None, checkpoint: Checkpoint, backbone: Backbone, n
     return Taken(state, tuple(said))
 
 
-def _instead(found: Found | None, name: str) -> str:
+def _instead(found: FoundModel | None, name: str) -> str:
     """Say what a file that does not fit holds, and what it is made for."""
     if found is None:
         return ""
@@ -93,7 +95,9 @@ def _instead(found: Found | None, name: str) -> str:
     return f"; it holds {found.title}" + (f": say --backbone {fits}" if other else "")
 
 
-def _sam_state(found: Found, backbone: Backbone, name: str, said: list[str]) -> dict[str, Tensor]:
+def _sam_state(
+    found: FoundModel, backbone: Backbone, name: str, said: list[str]
+) -> dict[str, Tensor]:
     own = backbone.state()
     if found.kind != "sam":
         raise DataError(f"it is no SAM, which {name} is{_instead(found, name)}")
@@ -120,7 +124,9 @@ def _sam_state(found: Found, backbone: Backbone, name: str, said: list[str]) -> 
     return state
 
 
-def _plain_state(found: Found, backbone: Backbone, name: str, said: list[str]) -> dict[str, Tensor]:
+def _plain_state(
+    found: FoundModel, backbone: Backbone, name: str, said: list[str]
+) -> dict[str, Tensor]:
     own, state = backbone.state(), dict(found.tensors)
     if found.kind in ("sam", "uni_perceiver") and found.fits != name:
         raise DataError(f"it is no {name}{_instead(found, name)}")
@@ -132,7 +138,7 @@ def _plain_state(found: Found, backbone: Backbone, name: str, said: list[str]) -
     if found.kind == "dinov3":
         state = _dinov3_state(state, own)
     names = {r"\.gamma_(\d)$": r".ls\1.gamma"} if "blocks.0.ls1.gamma" in own else {}
-    state = renamed(state, names)
+    state = with_names(state, names)
     before = {k: t.shape for k, t in state.items()}
     if name != UNI_PERCEIVER:
         state = timm_state(state, backbone.vit, name)
@@ -149,7 +155,7 @@ def _dinov3_state(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dic
     rules |= {r"\.mlp\.w1\.": ".mlp.fc1_g.", r"\.mlp\.w2\.": ".mlp.fc1_x."}
     rules |= {r"\.mlp\.w3\.": ".mlp.fc2."}
     found = {}
-    for name, tensor in renamed(state, rules).items():
+    for name, tensor in with_names(state, rules).items():
         if not name.endswith("attn.qkv.bias"):
             found[name] = tensor
             continue

@@ -80,7 +80,7 @@ SIZES = {
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundModel:
     """A model in a file.
 
     Attributes:
@@ -160,7 +160,7 @@ def backbone_for(
 # From a file to a model.
 
 
-def recognise(checkpoint: Checkpoint) -> Found | None:
+def find_model(checkpoint: Checkpoint) -> FoundModel | None:
     """Find the vision transformer in a checkpoint; None where there is none of a known layout.
 
     Raises DataError for a file that holds several.
@@ -198,7 +198,7 @@ def recognise(checkpoint: Checkpoint) -> Found | None:
         said.append(f"left out {_counted(left)}")
     if kind in ("dinov2", "dinov3", "deit", "sam") and not told and _is_facebook(part, gone):
         told = "Facebook"
-    return Found(part, kind, told, tuple(said))
+    return FoundModel(part, kind, told, tuple(said))
 
 
 def foreign(names: Iterable[str]) -> str:
@@ -287,7 +287,7 @@ def _counted(names: Iterable[str]) -> str:
 # Names of other authors to those of timm; SAM's stay those of Meta.
 
 
-def renamed(part: Mapping[str, Tensor], rules: Mapping[str, str]) -> dict[str, Tensor]:
+def with_names(part: Mapping[str, Tensor], rules: Mapping[str, str]) -> dict[str, Tensor]:
     """Return tensors under the names that regular expressions, one after the other, make."""
     found = {}
     for name, tensor in part.items():
@@ -305,7 +305,7 @@ NATIVE = {
 
 def _native(part: Mapping[str, Tensor]) -> dict[str, Tensor]:
     packed = any(".mlp.w12." in name for name in part)
-    return renamed(part, NATIVE | ({r"\.mlp\.w3\.": ".mlp.fc2."} if packed else {}))
+    return with_names(part, NATIVE | ({r"\.mlp\.w3\.": ".mlp.fc2."} if packed else {}))
 
 
 HUGGING_FACE = {
@@ -341,7 +341,7 @@ def _hugging_face(part: Mapping[str, Tensor]) -> dict[str, Tensor]:
     gated = any(".mlp.gate_proj." in name for name in part)
     up = ".mlp.fc1_x." if gated else ".mlp.fc1."
     gates = {r"\.mlp\.gate_proj\.": ".mlp.fc1_g.", r"\.mlp\.up_proj\.": up}
-    found = renamed(part, HUGGING_FACE | gates)
+    found = with_names(part, HUGGING_FACE | gates)
     if "storage_tokens" not in found and "pos_embed" not in found and "register_tokens" in found:
         found["storage_tokens"] = found.pop("register_tokens")  # DINOv3, under Facebook's name
     return _stacked(found)
@@ -379,7 +379,7 @@ UNI = {
 
 def _uni_perceiver(part: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Fold what is the same for every patch into the position table, and rename."""
-    found = renamed(part, UNI)
+    found = with_names(part, UNI)
     embed = "visual_embed.patch_embed."
     table, moments = (
         found.pop(f"{embed}{k}_pos_embed.weight", None) for k in ("spatial", "temporal")

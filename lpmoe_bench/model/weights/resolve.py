@@ -43,7 +43,7 @@ PAGES = dict.fromkeys(META_SAM, "github.com/facebookresearch/segment-anything") 
 
 
 @dataclass(frozen=True)
-class Facts:
+class WeightFacts:
     """What belongs to weights beside their numbers, and changes what a backbone computes.
 
     Attributes:
@@ -100,7 +100,7 @@ class Weights:
     source: str
     licence: str
     note: str
-    facts: Facts
+    facts: WeightFacts
     differing: FactsConfig
     seed: int | None = None
     published: bool = False
@@ -244,19 +244,19 @@ def _shapes(name: str, build: Callable[..., Backbone], **arguments: Any) -> Back
         return build(name, **arguments)
 
 
-def _implied(name: str, model: Backbone) -> Facts:
+def _implied(name: str, model: Backbone) -> WeightFacts:
     """Return the facts that the name of a backbone implies."""
     # The authors of DINOv2 resize its position table without antialias, that of the models with
     # registers (reg4) with it.
     dinov2 = "dinov2" in name and "_reg" not in name
-    cfg, table = model.vit.pretrained_cfg, model.vit.pos_embed
-    has_grid = table is not None and not isinstance(model.vit, TimmBeit)
+    vit: Any = model.vit
+    cfg, has_grid = vit.pretrained_cfg, vit.pos_embed is not None and type(vit) is not TimmBeit
     mean, std = (tuple(map(float, cfg[key])) for key in ("mean", "std"))
-    return Facts(
+    return WeightFacts(
         mean,  # type: ignore[arg-type]
         std,  # type: ignore[arg-type]
-        model.vit.patch_embed.patch_size[0],
-        model.vit.patch_embed.grid_size[0] if has_grid else None,
+        vit.patch_embed.patch_size[0],
+        vit.patch_embed.grid_size[0] if has_grid else None,
         create.resizes_smoothly(name) and not dinov2,
     )
 
@@ -271,7 +271,7 @@ def _stated(repository: hub.HubModel | None, settled: bool) -> dict[str, Any]:
 def _looked_at(
     base: Weights,
     model: Backbone,
-    implied: Facts,
+    implied: WeightFacts,
     own: dict[str, Any],
     asked: FactsConfig,
     settled: bool,
@@ -281,7 +281,7 @@ def _looked_at(
     assert path is not None
     checkpoint = open_checkpoint(path)
     try:
-        found = layouts.recognise(checkpoint)
+        found = layouts.find_model(checkpoint)
         told = {} if settled else _told_by(found, model, implied) | own
         told |= {} if settled else _written(checkpoint.about)
         base = _with_facts(replace(base, sha256=sha256_file(path)), implied, told, asked)
@@ -303,7 +303,9 @@ def _looked_at(
     return replace(base, read=(*of, *said, *taken.said), remarks=remarks)
 
 
-def _told_by(found: layouts.Found | None, model: Backbone, implied: Facts) -> dict[str, Any]:
+def _told_by(
+    found: layouts.FoundModel | None, model: Backbone, implied: WeightFacts
+) -> dict[str, Any]:
     """Return the facts that can be seen in a file."""
     if found is None:
         return {}
@@ -327,7 +329,9 @@ def _written(about: Mapping[str, Any]) -> dict[str, Any]:
         raise DataError("its header has facts that are none; merge the run again") from error
 
 
-def _with_facts(base: Weights, implied: Facts, told: dict[str, Any], asked: FactsConfig) -> Weights:
+def _with_facts(
+    base: Weights, implied: WeightFacts, told: dict[str, Any], asked: FactsConfig
+) -> Weights:
     """Settle the facts: what is asked for, else what the file tells, else what the name implies."""
     wanted = {k: v for k, v in asked.model_dump().items() if v is not None}
     if "grid" in wanted and implied.grid is None:
@@ -400,7 +404,7 @@ def _read(weights: Weights, path: Path, backbone: Backbone) -> dict[str, Tensor]
     if weights.published:
         return fitting.timm_state(load_file(path), backbone.vit, weights.timm_name)
     checkpoint = open_checkpoint(path)
-    found = layouts.recognise(checkpoint)
+    found = layouts.find_model(checkpoint)
     return fitting.state_for(found, checkpoint, backbone, weights.timm_name).state
 
 
