@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -87,6 +87,8 @@ def make_record(facts: RunFacts) -> records.Record:
             weights_source=plan.weights.source,
             licence=plan.weights.licence,
             note=plan.weights.note,
+            facts=asdict(plan.weights.facts),
+            read=list(plan.weights.read),
         ),
         task=config.task,
         protocol=records.ProtocolFacts(
@@ -245,6 +247,9 @@ def announce(plan: Plan, terminal: Terminal) -> None:
     )
     if plan.weights.note:
         terminal.note(f"backbone {config.backbone}: {plan.weights.note}")
+    terminal.say(f"weights {'; '.join((plan.weights.facts.text, *plan.weights.read))}")
+    for remark in plan.weights.remarks:
+        terminal.note(remark)
     if plan.decoder_weights.note:
         terminal.note(f"decoder {config.decoder}: {plan.decoder_weights.note}")
     for note in plan.notes:

@@ -27,7 +27,7 @@ def nothing_is_fetched(monkeypatch):
     def refuse(*arguments):
         raise AssertionError("a profile fetches no weights")
 
-    monkeypatch.setattr(resolve, "fetch_from_hub", refuse)
+    monkeypatch.setattr(resolve.hub, "fetch_from_hub", refuse)
     monkeypatch.setattr(resolve.default_backbone, "default_weights", refuse)
 
 

@@ -78,6 +78,9 @@ class SamDecoder(Decoder):
         Raises DataError where they are not all there, or of another shape.
         """
         classes = self.mask_decoder.num_mask_tokens
+        # A training may have its model under a prefix, such as `module.`.
+        prefix = next((k.partition(MASKS)[0] for k in state if f".{MASKS}" in f".{k}"), "")
+        state = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
         found = {k: v for k, v in state.items() if k.startswith((PROMPTS, MASKS))}
         taken: dict[str, Tensor] = {}
         for name, tensor in found.items():
