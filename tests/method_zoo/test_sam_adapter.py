@@ -21,6 +21,21 @@ def test_low_frequencies_are_taken_out_and_high_ones_stay():
             torch.testing.assert_close(high_frequencies(image), wanted, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "equal"),
+    [(32, 32, True), (32, 128, True), (128, 32, True), (32, 160, False)],
+)
+def test_up_to_an_aspect_ratio_of_four_the_square_is_the_authors(height, width, equal):
+    """Beyond it their first index is negative and wraps around; ours takes all of the side out."""
+    image = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0))
+    half, rows, columns = int((height * width * 0.25) ** 0.5 // 2), height // 2, width // 2
+    kept = torch.ones(height, width)
+    kept[rows - half : rows + half, columns - half : columns + half] = 0
+    spectrum = torch.fft.fftshift(torch.fft.fft2(image), dim=(-2, -1)) * kept
+    theirs = torch.fft.ifft2(torch.fft.ifftshift(spectrum, dim=(-2, -1))).real.abs()
+    assert torch.allclose(high_frequencies(image), theirs, atol=1e-5) is equal
+
+
 def test_prompts_enter_before_every_block():
     method = get_method("sam_adapter")(tiny_backbone(), layout="grid")
     backbone, generator = method.backbone, method.prompts
