@@ -140,16 +140,16 @@ def _measured(found: dict[str, Any]) -> list[tuple[str, str, str]]:
     ]
 
 
-# A trained method as files for elsewhere: plain weights, a LoRA of peft.
+# A trained method as files for elsewhere: plain weights, an adapter of peft.
 
 
 def merge_command(
     *,
     source: Annotated[
-        Path, typer.Argument(help="Folder of a finished run, or of a LoRA in peft's format.")
+        Path, typer.Argument(help="Folder of a finished run, or of an adapter in peft's format.")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="A .safetensors file.")],
-    backbone: Annotated[str | None, typer.Option(help="Of a LoRA in peft's format.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Of an adapter in peft's format.")] = None,
     weights: Annotated[str | None, typer.Option(help="... its weights, as for run.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the output.")] = False,
     out: options.Output,
@@ -179,15 +179,17 @@ def merge_command(
 
 def export_command(
     *,
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run of lora or late_lora.")],
+    run: Annotated[
+        Path, typer.Argument(help="Folder of a finished run of lora, late_lora, dora or vera.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder.")],
     force: Annotated[bool, typer.Option("--force", help="Overwrite an adapter there.")] = False,
     out: options.Output,
     offline: options.Offline = False,
 ) -> None:
-    """Write a run's LoRA in the format of Hugging Face peft."""
+    """Write a run's LoRA, DoRA or VeRA in the format of Hugging Face peft."""
     options.refuse_no_run(run)
-    from lpmoe_bench.model.merge import export_run
+    from lpmoe_bench.model.peft_format import export_run
 
     backbone = export_run(run, output, options.cache_folder(), offline, force)
     out.print({"output": str(output), "backbone": backbone}, output)
