@@ -215,3 +215,69 @@ def _show_merged(made: Merged, out: options.Output) -> None:
         f"from its own features in double precision"
     )
     return None
+
+
+# The other way: an author's checkpoint as a run.
+
+
+def import_command(
+    *,
+    file: Annotated[Path, typer.Argument(help="Checkpoint of a method's authors.")],
+    method: Annotated[
+        str | None,
+        typer.Option("--method", "-m", help="Whose: lpmoe, sam_adapter, conv_lora or adaroute."),
+    ] = None,
+    backbone: options.Backbone = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Of the backbone, as for run; else the file's own, or known.")
+    ] = None,
+    decoder: options.DecoderName = None,
+    decoder_weights: Annotated[
+        str | None, typer.Option(help="SAM checkpoint, for what the file does not hold of it.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="What it was trained for; else cod.")] = None,
+    size: Annotated[int | None, typer.Option(help="Image side; else the authors' own.")] = None,
+    label: Annotated[str | None, typer.Option(help="A few words of your own.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="What the file does not tell: alpha=16.")
+    ] = None,
+    runs: Annotated[Path, typer.Option(help="Folder of runs.")] = Path("runs"),
+    force: Annotated[bool, typer.Option("--force", help="Import again.")] = False,
+    out: options.Output,
+    offline: options.Offline = False,
+) -> None:
+    """Turn a checkpoint of a method's authors into a run, which evaluate can score."""
+    from lpmoe_bench.config.settings import parse_sets
+    from lpmoe_bench.training.request import RunRequest
+
+    if method is None or backbone is None:
+        raise UsageError(
+            "say whose checkpoint it is and on which backbone, such as --method sam_adapter "
+            "--backbone sam_vit_h"
+        )
+    if "results" in runs.resolve().parts[-2:]:
+        raise UsageError(f"--runs {runs} holds published records; import into another folder")
+    flags = {
+        "method": method,
+        "backbone": backbone,
+        "weights": weights,
+        "decoder": decoder,
+        "decoder_weights": decoder_weights,
+        "task": task,
+        "size": size,
+        "label": label,
+    }
+    request = RunRequest(
+        {key: value for key, value in flags.items() if value is not None},
+        parse_sets(set_ or []),
+        runs=runs,
+        cache=options.cache_folder(),
+        offline=offline,
+    )
+    from lpmoe_bench.training.imported import import_checkpoint
+
+    folder, record = import_checkpoint(file, request, out.terminal, force)
+    out.print({"folder": str(folder), "record": record.model_dump()}, folder)
+    if task is None:
+        out.terminal.note(f"its task is {record.task}; --task names another")
+    out.terminal.note(f"score it with: lpmoe-bench evaluate {folder} --test-set SET")

@@ -112,6 +112,8 @@ def encoder_state(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
             f"it holds SAM in the layout of Hugging Face; {NAMES[name][1]} has Meta's own"
         )
     part = {k.removeprefix(PART): t for k, t in state.items() if k.startswith(PART)} or state
+    # SAM-Adapter's file is a whole SAM with its prompts inside of the encoder.
+    part = {k: t for k, t in part.items() if not k.startswith("prompt_generator.")}
     table = part.get("pos_embed")
     if table is None:
         raise DataError(f"it holds no image encoder of SAM, whose tensors begin with {PART}")
