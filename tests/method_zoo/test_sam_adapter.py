@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from conftest import tiny_backbone, tiny_image
 from reference_tensors import assert_reference, needs_reference, reference
 
+from lpmoe_bench.model import released
 from method_zoo.options import get_method
 from method_zoo.sam_adapter import PromptGenerator, high_frequencies
 
@@ -82,13 +83,8 @@ def test_without_the_way_up_it_is_the_frozen_model():
 def test_the_generator_is_the_authors():
     tensors, state = reference("sam_adapter_prompt_generator")
     generator = PromptGenerator(64, 16, 3, "official")
-    names = {"embedding_generator": "embedding", "prompt_generator.proj": "frequencies"}
-    names |= {"shared_mlp": "up"} | {f"lightweight_mlp_{i}.0": f"block.{i}" for i in range(3)}
-    own = {}
-    for theirs, ours in names.items():
-        for leaf in ("weight", "bias"):
-            own[f"{ours}.{leaf}"] = state[f"{theirs}.{leaf}"]
-    generator.load_state_dict(own)
+    names = released.prompt_generator_names(3)  # by which an import takes them
+    generator.load_state_dict(released.rename(state, names)[0])
     with torch.no_grad():
         hidden = generator(tensors["emb"], tensors["x"])
         assert_reference(high_frequencies(tensors["x"]), tensors["hf"])

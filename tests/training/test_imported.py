@@ -1,6 +1,5 @@
 """An author's checkpoint as a run: equal outputs, an honest record, refusals in a sentence."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -48,10 +47,13 @@ def assert_same(folder: Path, model: Segmenter) -> None:
         torch.testing.assert_close(own(image)[0], model.eval()(image)[0], atol=1e-5, rtol=1e-5)
 
 
-def lpmoe_model() -> Segmenter:
+@pytest.fixture(scope="module")
+def lpmoe() -> tuple[Segmenter, dict[str, torch.Tensor]]:
+    """A model, and its checkpoint as its authors write it; tests only read them."""
     torch.manual_seed(0)
     method = shaken(get_method("lpmoe")(tiny_backbone()))
-    return Segmenter(method, shaken(Mask2Former(Inputs.of(method), 1)))
+    decoder = shaken(Mask2Former(Inputs.of(method), 1))
+    return Segmenter(method, decoder), lpmoe_file(method, decoder)
 
 
 @pytest.fixture(scope="module")
@@ -83,10 +85,10 @@ def plain_weights(tmp_path_factory) -> str:
 
 
 def test_an_imported_run_is_evaluated_and_said_to_be_none_of_ours(
-    tmp_path, data, plain_weights, monkeypatch
+    tmp_path, data, plain_weights, lpmoe
 ):
-    model = lpmoe_model()
-    file = saved(lpmoe_file(model.method, model.decoder), tmp_path)
+    model, state = lpmoe
+    file = saved(state, tmp_path)
     runs = tmp_path / "runs"
     done = import_file(file, runs, "lpmoe", *TINY, "--weights", plain_weights)
     assert done.code == 0, done.stderr
@@ -185,9 +187,8 @@ def test_without_a_decoder_one_must_be_named_and_is_called_random(tmp_path, plai
     assert all(torch.equal(loaded[k], t) for k, t in method.adapter_state().items())
 
 
-def test_a_method_of_other_backbone_weights_is_refused(tmp_path, plain_weights):
-    model = lpmoe_model()
-    state = lpmoe_file(model.method, model.decoder)
+def test_a_method_of_other_backbone_weights_is_refused(tmp_path, plain_weights, lpmoe):
+    state = lpmoe[1]
     name = "backbone.blocks.1.attn.qkv.weight"
     file = saved(state | {name: state[name] + 0.01}, tmp_path)
     done = import_file(file, tmp_path / "runs", "lpmoe", *TINY, "--weights", plain_weights)
@@ -226,10 +227,9 @@ def changed(name: str, tensor: torch.Tensor | None):
     ],
 )
 def test_a_wrong_import_is_one_sentence_and_leaves_nothing(
-    tmp_path, plain_weights, change, more, code, sentence
+    tmp_path, plain_weights, lpmoe, change, more, code, sentence
 ):
-    model = lpmoe_model()
-    file = saved(change(lpmoe_file(model.method, model.decoder)), tmp_path)
+    file = saved(change(lpmoe[1]), tmp_path)
     given = [*TINY, "--weights", plain_weights, *more]
     done = import_file(file, tmp_path / "runs", "lpmoe", *given)
     assert done.code == code, done.stderr
@@ -244,7 +244,3 @@ def test_whose_and_on_what_must_be_said(tmp_path):
     done = import_file(tmp_path / "a.pth", tmp_path, "lpmoe", *TINY)
     assert done.code == 3
     assert "there is no weights file" in done.stderr
-
-
-def test_an_older_record_has_no_word_of_imports(finished):
-    assert "imported" not in json.loads((finished / "run.json").read_text())
