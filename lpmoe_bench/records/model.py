@@ -139,7 +139,7 @@ class DataFacts(_Section):
     tests: list[SplitFacts] = []
 
 
-class Imported(_Section):
+class ImportFacts(_Section):
     """The author's checkpoint that a run was made from, in place of a training.
 
     dropped: what of it is of no use here: {first part of the names: how many tensors}.
@@ -186,7 +186,7 @@ class Record(_Section):
     notes: list[str] = []
     superseded_by: str | None = None
     maps: Precision | None = None
-    imported: Imported | None = None
+    imported: ImportFacts | None = None
 
     @pydantic.model_serializer(mode="wrap")
     def _without_what_came_later(

@@ -79,7 +79,7 @@ def import_checkpoint(
         if (plan.folder / store.RECORD).exists() and not force:
             terminal.note(f"{plan.folder} is there already; showing it (--force imports again)")
             return store.StoredRecord(plan.folder, store.read_record(plan.folder))
-        segmenter, said = fill(plan)
+        segmenter, said = fill_model(plan)
         notes = (*plan.notes, *said)
         for note in notes:
             terminal.note(note)
@@ -172,7 +172,7 @@ def plan_import(file: Path, request: RunRequest, terminal: Terminal) -> ImportPl
 # The tensors of a file into a model.
 
 
-def fill(plan: ImportPlan) -> tuple[Segmenter, list[str]]:
+def fill_model(plan: ImportPlan) -> tuple[Segmenter, list[str]]:
     """Build the model and put the checkpoint into it; returns it and what is to be said.
 
     Raises DataError where tensors are missing or of another shape, and where the file's own
@@ -294,7 +294,7 @@ def imported_record(
         adapter_sha256=adapter_sha256,
         test_opened=0,
         notes=list(notes),
-        imported=records.Imported(
+        imported=records.ImportFacts(
             file=plan.file.name,
             sha256=plan.sha256,
             layout=plan.released.layout,
