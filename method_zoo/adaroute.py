@@ -204,7 +204,9 @@ class DynamicAdapter(nn.Module):
         z = z + (self._cascade(z.mT.unflatten(2, t.grid), filters) if filters else z)
         z = F.gelu(z + self.inner(z))
         o = _add_filtered(self.after, z @ up.mT, t.grid)
-        skip = x if self.skip_scale is None else self.skip_scale * x + self.skip_shift
+        skip = x
+        if self.skip_scale is not None and self.skip_shift is not None:
+            skip = self.skip_scale * x + self.skip_shift
         return t.with_patches(self.scale * o + self.shift + skip)
 
     def _cascade(self, z: Tensor, filters: list[Tensor]) -> Tensor:
