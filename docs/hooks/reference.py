@@ -100,14 +100,15 @@ def settings() -> str:
     from lpmoe_bench.data.registry import load_registry
 
     registry = load_registry(None)
-    parts: dict[str, list[list[str]]] = {"": [], "train": [], "runtime": []}
+    parts: dict[str, list[list[str]]] = {"": [], "facts": [], "train": [], "runtime": []}
     for name, info in setting_fields().items():
         said = dict(pair for pair in description(name, registry) if pair[0] in ("limits", "role"))
         role = said["role"].partition(":")[0]
         row = [code(name), shown(info.default), said.get("limits", ""), role, str(info.description)]
         parts[name.rpartition(".")[0]].append(row)
     head = ("setting", "default", "limits", "role", "meaning")
-    heads = {"": "A run", "train": "Training", "runtime": "Where and how fast it computes"}
+    heads = {"": "A run", "facts": "Facts of the backbone's weights", "train": "Training"}
+    heads |= {"runtime": "Where and how fast it computes"}
     return "\n".join(f"## {heads[k]}\n\n{table(head, v)}" for k, v in parts.items())
 
 

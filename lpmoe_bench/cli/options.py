@@ -48,6 +48,8 @@ BACKBONES = {
     "vit_base_patch16_dinov3.lvd1689m": "DINOv3 ViT-B/16, under its own licence; S, L, H+ likewise",
     "beit_base_patch16_224.in22k_ft_in22k": "BEiT-B/16, built for the images' size; BEiT v2 too",
     "samvit_base_patch16.sa1b": "SAM ViT-B as timm has it: norms with epsilon 1e-5, Meta's 1e-6",
+    "deit_base_distilled_patch16_224.fb_in1k": "DeiT-B/16 with its distillation token",
+    "uni_perceiver_large": "Uni-Perceiver-L/16, --weights with the file of ViT-Adapter's release",
     "sam_vit_b": "SAM ViT-B in Meta's own code, --weights sam_vit_b_01ec64.pth from Meta",
     "sam_vit_l": "SAM ViT-L likewise, --weights sam_vit_l_0b3195.pth",
     "sam_vit_h": "SAM ViT-H likewise, --weights sam_vit_h_4b8939.pth",
@@ -392,7 +394,10 @@ class ModelChoice:
     backbone: Backbone = None
     weights: Annotated[
         str | None,
-        typer.Option(help=".safetensors or random[:seed].", show_default="the backbone's own"),
+        typer.Option(
+            help="A file (.safetensors, .pth, .pt, .bin, .ckpt) or random[:seed].",
+            show_default="the backbone's own",
+        ),
     ] = None
     decoder: DecoderName = None
     decoder_weights: Annotated[

@@ -7,15 +7,27 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
+from lpmoe_bench.config.backbones import known_as
 from lpmoe_bench.errors import UsageError
 
 DEFAULT_BACKBONE = "dinov2_small_imgfocus"
 LAST = "last"  # of train.select: the state after the last step, which no score picks
-SECTIONS = ("train", "runtime", "options", "decoder_options")
-SET_SECTIONS = {"decoder": "decoder_options", "train": "train", "runtime": "runtime"}  # of --set
+SECTIONS = ("facts", "train", "runtime", "options", "decoder_options")
+SET_SECTIONS = {  # of --set
+    "decoder": "decoder_options",
+    "facts": "facts",
+    "train": "train",
+    "runtime": "runtime",
+}
+# How images are normalised, by the name that timm has for it.
+STATISTICS = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "inception": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+}
 # Losses by name; lpmoe_bench.model.losses has their formulas.
 LOSSES = {
     "structure": "weighted BCE + weighted IoU of PraNet, as released code computes it",
@@ -136,6 +148,50 @@ class RuntimeConfig(_Section):
     )
 
 
+Channels = tuple[float, float, float]
+
+
+class FactsConfig(_Section):
+    """Facts of the backbone's weights. What is left out is as the file or else the name has it; a
+    record holds what its name does not imply."""
+
+    mean: Channels | None = _field(
+        None, "recipe", "mean of RGB, within 0 to 1; or imagenet, inception, clip", later=True
+    )
+    std: Channels | None = _field(
+        None, "recipe", "deviation of RGB, within 0 to 1; or one of these names", later=True
+    )
+    patch: int | None = _field(
+        None, "recipe", "side of a patch in pixels of the model's input", later=True, ge=1, le=64
+    )
+    grid: int | None = _field(
+        None, "recipe", "side of the position table in patches", later=True, ge=1, le=512
+    )
+    pos_antialias: bool | None = _field(
+        None, "recipe", "resize the position table with antialias", later=True
+    )
+
+    @field_validator("mean", "std", mode="before")
+    @classmethod
+    def _named(cls, value: Any, info: ValidationInfo) -> Any:
+        if not isinstance(value, str):
+            return value
+        if value not in STATISTICS:
+            raise ValueError(f"give three numbers, or one of {', '.join(STATISTICS)}")
+        return STATISTICS[value][info.field_name == "std"]
+
+    @field_validator("mean", "std")
+    @classmethod
+    def _shares(cls, value: Channels | None, info: ValidationInfo) -> Channels | None:
+        least = 0 if info.field_name == "mean" else 1e-3
+        if value is not None and not all(least <= number <= 1 for number in value):
+            raise ValueError(
+                f"pixels are within 0 and 1 here, and so is each {info.field_name}: divide what is "
+                f"meant for 0 to 255 by 255"
+            )
+        return value
+
+
 class RunConfig(_Section):
     """One run: a method on a backbone with a decoder, for one task."""
 
@@ -157,8 +213,14 @@ class RunConfig(_Section):
     protocol: str = _field("cod", "protocol", "how scores are computed")
     label: str = _field("", "label", "a few words of the user's own")
     recipe: str = _field("", "label", "a paper's own settings by name; they are hashed, not it")
+    facts: FactsConfig = FactsConfig()
     train: TrainConfig = TrainConfig()
     runtime: RuntimeConfig = RuntimeConfig()
+
+    @field_validator("backbone")
+    @classmethod
+    def _ours(cls, backbone: str) -> str:
+        return known_as(backbone)
 
 
 def build_config(*layers: Mapping[str, Any]) -> RunConfig:
@@ -192,9 +254,8 @@ def _explained(error: ValidationError) -> UsageError:
     first = error.errors()[0]
     name = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        section = {"train": TrainConfig, "runtime": RuntimeConfig}.get(
-            str(first["loc"][0]), RunConfig
-        )
+        sections = {"facts": FactsConfig, "train": TrainConfig, "runtime": RuntimeConfig}
+        section = sections.get(str(first["loc"][0]), RunConfig)
         prefix = name.rpartition(".")[0]
         known = [f"{prefix}.{field}".lstrip(".") for field in section.model_fields]
         return UsageError.unknown("setting", name, known)
@@ -298,7 +359,12 @@ def nested_fields(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def setting_fields() -> dict[str, FieldInfo]:
     """Return every field by its dotted name: description, default, limits and role."""
-    sections = {"": RunConfig, "train.": TrainConfig, "runtime.": RuntimeConfig}
+    sections = {
+        "": RunConfig,
+        "facts.": FactsConfig,
+        "train.": TrainConfig,
+        "runtime.": RuntimeConfig,
+    }
     return {
         prefix + name: info
         for prefix, section in sections.items()

@@ -21,6 +21,7 @@ from lpmoe_bench.errors import BenchError, UsageError
 from lpmoe_bench.files import sha256_file, write_atomically
 from lpmoe_bench.model.peft_format import TENSORS, read_config, read_peft
 from lpmoe_bench.model.segmenter import build_segmenter, load_trained
+from lpmoe_bench.model.weights.checkpoint import ABOUT
 from lpmoe_bench.model.weights.resolve import resolve_weights
 from lpmoe_bench.records.store import read_record
 from method_zoo import Method, ZooError, get_method
@@ -96,7 +97,6 @@ def _largest(one: Maps, other: Maps) -> float:
 
 SUFFIX = ".safetensors"
 PEFT_SIZE = 128  # pixels: an adapter has no image side of its own
-ABOUT = "lpmoe_bench"  # one entry of metadata: the order of several is not kept, nor their digest
 
 
 @dataclass(frozen=True)
@@ -159,6 +159,7 @@ def merge_peft(
     plain = {"backbone": base, "weights": weights, "method": "decoder_only"}
     config = build_config(plain, {"size": PEFT_SIZE})
     found = resolve_weights(base, weights, cache, offline)
+    config = config.model_copy(update={"facts": found.differing})
     method = read_peft(folder, build_segmenter(config, found).method.backbone)
     about = {
         "method": type(method).__module__.rpartition(".")[2],
@@ -208,7 +209,8 @@ def write_merged(
         name: (tensor.float() if tensor.is_floating_point() else tensor).contiguous()
         for name, tensor in method.merge().state().items()
     }
-    header = {"version": __version__, "backbone": config.backbone, **about}
+    facts = config.facts.model_dump(exclude_none=True)
+    header = {"version": __version__, "backbone": config.backbone, "facts": facts, **about}
     # Proven on the file as it is read back, under another name until then.
     draft = output.with_name(f".{output.stem}.unproven{SUFFIX}")
     try:
@@ -231,7 +233,9 @@ def _read_back(config: RunConfig, file: Path, cache: Path, title: str) -> Method
     changes = {"method": "decoder_only", "decoder": "fpn", "weights": name}
     plain = config.model_copy(update=changes | {"options": {}, "decoder_options": {}})
     try:
-        weights = resolve_weights(plain.backbone, name, cache, offline=True)
+        weights = resolve_weights(
+            plain.backbone, name, cache, offline=True, facts=plain.facts, settled=True
+        )
         return build_segmenter(plain, weights).method
     except (BenchError, ZooError) as error:
         raise UsageError(

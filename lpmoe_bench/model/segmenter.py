@@ -109,7 +109,7 @@ def build_segmenter(
 
 def blueprint(config: RunConfig) -> Segmenter:
     """Return the segmenter of a configuration; raises the errors of building it."""
-    weights = resolve_weights(config.backbone, RANDOM, Path())
+    weights = resolve_weights(config.backbone, RANDOM, Path(), facts=config.facts, settled=True)
     with torch.device("meta"):
         return build_segmenter(config, weights)
 
@@ -171,7 +171,9 @@ def load_trained(folder: Path, cache: Path, offline: bool = False) -> tuple[Segm
         raise DataError(f"{path} is damaged or of another run: its checksum is not the record's")
     header = _header(data, path)
     config = stored_config(json.loads(header["config"]))
-    weights = resolve_weights(config.backbone, config.weights, cache, offline)
+    weights = resolve_weights(
+        config.backbone, config.weights, cache, offline, facts=config.facts, settled=True
+    )
     if weights.sha256 != header["backbone_sha256"]:
         raise DataError(
             f"{path} was trained on {config.backbone} weights {header['backbone_sha256'][:12]}, "

@@ -49,13 +49,24 @@ class DecoderFacts(_Section):
 
 
 class BackboneFacts(_Section):
-    """The frozen backbone; `note` is what must be said wherever its name is printed."""
+    """The frozen backbone; `note` is what must be said wherever its name is printed.
+
+    facts: how images are normalised, patch, grid, resampling of the position table. read: what was
+    stripped, left out and resized to read its file. Both are left out where they are not known.
+    """
 
     name: str
     weights_sha256: str | None = None
     weights_source: str = ""
     licence: str = ""
     note: str = ""
+    facts: dict[str, Any] = {}
+    read: list[str] = []
+
+    @pydantic.model_serializer(mode="wrap")
+    def _without_nothing(self, serialize: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        later = {"facts", "read"}
+        return {k: v for k, v in serialize(self).items() if v or k not in later}
 
 
 class ProtocolFacts(_Section):

@@ -5,6 +5,7 @@ import json
 import sys
 import zlib
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib import metadata
 from inspect import getfile
 from pathlib import Path
@@ -52,7 +53,7 @@ def feature_key(
         "format": FORMAT,
         "backbone": weights.timm_name,
         "weights": weights.sha256,
-        "pos_antialias": weights.pos_antialias,
+        "facts": asdict(weights.facts),
         "size": config.size,
         "preprocessing": config.preprocessing,
         "precision": config.train.precision,

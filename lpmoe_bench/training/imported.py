@@ -126,8 +126,9 @@ def plan_import(file: Path, request: RunRequest, terminal: Terminal) -> ImportPl
     config = build_config({"protocol": asked.task.protocol}, preset, layer, *asked.layers)
     config = complete_config(config, method)
     weights = resolve_weights(
-        config.backbone, config.weights, request.cache, request.offline, terminal.say
+        config.backbone, config.weights, request.cache, request.offline, terminal.say, config.facts
     )
+    config = config.model_copy(update={"facts": weights.differing})
     decoder_weights = resolve_decoder_weights(get_decoder(config.decoder), config.decoder_weights)
     if not released.decoder:
         decoder_weights = replace(decoder_weights, note=RANDOM_NOTE)

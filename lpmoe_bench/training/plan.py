@@ -134,10 +134,14 @@ def make_plan(
     config = build_config(asked.task_layer, preset_layer(vars_of(method)), *asked.layers)
     config = complete_config(config, method)
     known, task = {} if known is None else known, asked.task
-    key = (task.name, config.backbone, config.weights, config.decoder, config.decoder_weights)
+    key = (task.name, config.backbone, config.weights, config.facts)
+    key = (*key, config.decoder, config.decoder_weights)
     if key not in known:
         known[key] = _sources(config, task, registry, request, terminal)
     weights, decoder_weights, data = known[key]
+    # What a file tells of its weights is as if it had been asked for, and what the name implies as
+    # if it had not: so equal runs have equal fingerprints.
+    config = config.model_copy(update={"facts": weights.differing})
     # Validation first: a smaller limit_train leaves it as it is.
     rest, validation = _divided(data, config, request.cache / MANIFESTS)
     limit = config.train.limit_train
@@ -220,7 +224,7 @@ def _sources(
 ) -> Sources:
     """Find weights and data and verify them; every image is decoded once."""
     weights = resolve_weights(
-        config.backbone, config.weights, request.cache, request.offline, terminal.say
+        config.backbone, config.weights, request.cache, request.offline, terminal.say, config.facts
     )
     decoder_weights = resolve_decoder_weights(get_decoder(config.decoder), config.decoder_weights)
     with terminal.bar("preparing data", 1) as bar:

@@ -119,7 +119,9 @@ def measure(config: RunConfig, repeats: int, seconds: float) -> dict[str, Any]:
     device = torch.device(config.runtime.device)
     # Python, torch and their kernels alone: the peak less this is what the model takes.
     before = costs.peak_memory_bytes(device)
-    segmenter = build_segmenter(config, resolve_weights(config.backbone, RANDOM, Path()))
+    segmenter = build_segmenter(
+        config, resolve_weights(config.backbone, RANDOM, Path(), facts=config.facts)
+    )
     segmenter.to(device)
     images = torch.rand(config.train.batch, 3, config.size, config.size, device=device)
     masks = (images[:, :1] > 0.5).float()

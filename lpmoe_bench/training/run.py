@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -131,6 +131,8 @@ def backbone_facts(config: RunConfig, weights: Weights) -> records.BackboneFacts
         weights_source=weights.source,
         licence=weights.licence,
         note=weights.note,
+        facts=asdict(weights.facts),
+        read=list(weights.read),
     )
 
 
@@ -234,6 +236,9 @@ def announce(plan: Plan, terminal: Terminal) -> None:
     )
     if plan.weights.note:
         terminal.note(f"backbone {config.backbone}: {plan.weights.note}")
+    terminal.say(f"weights {'; '.join((plan.weights.facts.text, *plan.weights.read))}")
+    for remark in plan.weights.remarks:
+        terminal.note(remark)
     if plan.decoder_weights.note:
         terminal.note(f"decoder {config.decoder}: {plan.decoder_weights.note}")
     for note in plan.notes:

@@ -5,7 +5,7 @@ Bit-equal to the native forward of the model it opens; a method writes its own l
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -70,16 +70,15 @@ class Tokens(NamedTuple):
 # Weights into an opened model, under the names that they have outside.
 
 
-def load_native_state(
+def check_native_state(
     vit: nn.Module, native: Mapping[str, str], state: Mapping[str, Tensor]
-) -> None:
-    """Load strictly; `native` gives the outside name of each tensor of `vit`.
+) -> set[str]:
+    """Check that a state fits; `native` gives the outside name of each tensor of `vit`.
 
-    A merged backbone has biases where the model has none; such a layer is given one.
+    Returns the opened names of biases that the model has none of, which a merged backbone may have.
     Raises ZooError naming what does not fit.
     """
-    opened = {outside: name for name, outside in native.items()}
-    state = {opened.get(name, name): tensor for name, tensor in state.items()}
+    state = _opened_names(native, state)
     own = vit.state_dict()
     modules = dict(vit.named_modules())
     new = {n for n in state.keys() - own.keys() if _could_be_bias(modules, n, state[n])}
@@ -92,12 +91,26 @@ def load_native_state(
             f"{missing[:3]}, {len(surplus)} unknown {surplus[:3]}, "
             f"{len(shapes)} of another shape {shapes[:3]}"
         )
+    return new
+
+
+def load_native_state(
+    vit: nn.Module, native: Mapping[str, str], state: Mapping[str, Tensor]
+) -> None:
+    """Load strictly, after `check_native_state`; a layer is given the bias that it has none of."""
+    new, state = check_native_state(vit, native, state), _opened_names(native, state)
+    modules = dict(vit.named_modules())
     for name in new:
         parent, _, leaf = name.rpartition(".")
         like = modules[parent].get_parameter("weight")
         bias = nn.Parameter(like.new_empty(state[name].shape), requires_grad=False)
         setattr(modules[parent], leaf, bias)
     vit.load_state_dict(state, strict=True)
+
+
+def _opened_names(native: Mapping[str, str], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    opened = {outside: name for name, outside in native.items()}
+    return {opened.get(name, name): tensor for name, tensor in state.items()}
 
 
 def _could_be_bias(modules: Mapping[str, nn.Module], name: str, tensor: Tensor) -> bool:
@@ -167,6 +180,13 @@ class Backbone(nn.Module):
                 if name != "base":
                     child.train(mode)
         return self
+
+    def normalise_by(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Take other statistics of the pixels, in RGB within 0 to 1, than the model's own."""
+        for buffer, values in ((self.mean, mean), (self.std, std)):
+            buffer.copy_(
+                torch.tensor(values, dtype=buffer.dtype, device=buffer.device)[:, None, None]
+            )
 
     def normalise(self, image: Tensor) -> Tensor:
         """Bring float RGB in [0, 1], (B, 3, h, w), to the statistics of this model."""
@@ -313,6 +333,10 @@ class Backbone(nn.Module):
         tensors: dict[str, Tensor] = self.vit.state_dict()
         return {self._native.get(name, name): tensor for name, tensor in tensors.items()}
 
+    def check(self, state: Mapping[str, Tensor]) -> None:
+        """Raise ZooError where `load` would refuse a state; nothing is loaded."""
+        check_native_state(self.vit, self._native, state)
+
     def load(self, state: dict[str, Tensor]) -> None:
         """Load a state dict strictly.
 
@@ -345,14 +369,19 @@ def _activated(mlp: Any, x: Tensor) -> Tensor:
 
 
 def _plain(vit: nn.Module) -> VisionTransformer:
-    # A subclass (distilled DeiT) adds tokens of its own, which this class would leave out.
+    # A subclass may add tokens of its own, which this class would leave out.
     if type(vit) is not VisionTransformer or not isinstance(vit.patch_embed, PatchEmbed):
         raise ZooError(
             f"{type(vit).__name__} is not a plain timm VisionTransformer; "
             f"use a vit_*, deit_*, DINO, EVA, BEiT or SAM model of timm"
         )
+    check_plain_blocks(vit)
+    return vit
+
+
+def check_plain_blocks(vit: Any) -> None:
+    """Raise ZooError for a model whose blocks are not those of a plain vision transformer."""
     for block in vit.blocks:
         if type(block) is not Block or type(block.attn) is not Attention:
             kind = type(block).__name__
             raise ZooError(f"blocks of type {kind} cannot be opened; use a plain vit_* model")
-    return vit

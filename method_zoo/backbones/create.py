@@ -1,4 +1,4 @@
-"""A backbone's name, timm's or that of one of Meta's SAM encoders, to a frozen backbone."""
+"""A backbone's name, timm's or one that timm does not have, to a frozen backbone."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -6,6 +6,7 @@ from difflib import get_close_matches
 import timm
 from timm.models import model_entrypoint
 from timm.models.beit import Beit as TimmBeit
+from timm.models.deit import VisionTransformerDistilled
 from timm.models.eva import Eva as TimmEva
 from timm.models.vision_transformer_sam import VisionTransformerSAM
 from torch import Tensor, nn
@@ -13,32 +14,37 @@ from torch import Tensor, nn
 from ..errors import ZooError
 from .backbone import STRIDE, Backbone
 from .beit import Beit
+from .deit import Distilled
 from .eva import Eva
 from .sam import META_SAM, Sam, meta_encoder
+from .uniperceiver import NAME as UNI_PERCEIVER
+from .uniperceiver import POS_ANTIALIAS, uni_perceiver
 
 # Another class than these is for the plain family to open or to refuse.
 FAMILIES: dict[type[nn.Module], type[Backbone]] = {
     VisionTransformerSAM: Sam,
     TimmEva: Eva,
     TimmBeit: Beit,
+    VisionTransformerDistilled: Distilled,
 }
+OTHERS = (*META_SAM, UNI_PERCEIVER)  # names that timm does not have
 
 
 def check_backbone_name(name: str, also: Iterable[str] = ()) -> None:
     """Refuse a name that no backbone has.
 
     Args:
-        name: a timm model, with or without the tag of its weights, or one of Meta's SAM encoders.
+        name: a timm model, with or without the tag of its weights, or one of `OTHERS`.
         also: further names that the caller knows, offered among the closest.
 
     Raises:
         ZooError: The name is unknown; the closest ones are named.
     """
-    if name in META_SAM:
+    if name in OTHERS:
         return
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
-        known = [*also, *META_SAM, *timm.list_models()]
+        known = [*also, *OTHERS, *timm.list_models()]
         close = ", ".join(get_close_matches(name, known, n=5) or ["vit_small_patch16_224"])
         raise ZooError(f"unknown backbone '{name}'; use a timm model name, closest: {close}")
     tagged = timm.list_models(f"{architecture}.*", pretrained=True)
@@ -57,9 +63,9 @@ def create_backbone(
     """Build a frozen backbone by its name; no files are read.
 
     Args:
-        name: a timm model, with or without the tag of its weights, or one of Meta's SAM encoders.
+        name: a timm model, with or without the tag of its weights, or one of `OTHERS`.
         state: the model's own state dict, loaded strictly; without it the weights are random.
-        pos_antialias: how position tables are resized; by default as timm does it, with antialias.
+        pos_antialias: how position tables are resized; by default as `resizes_smoothly` says.
         size: height and width of the images in pixels. It matters to a model of one fixed grid,
             which is built for it; any other takes every size.
         kwargs: further arguments of the model.
@@ -73,13 +79,24 @@ def create_backbone(
     check_backbone_name(name)
     if name in META_SAM:
         family, vit = Sam, meta_encoder(name, **kwargs)
+    elif name == UNI_PERCEIVER:
+        family, vit = Backbone, uni_perceiver(**kwargs)
     else:
         vit = _timm_model(name, size, kwargs)
         family = FAMILIES.get(type(vit), Backbone)
-    backbone = family(vit, True if pos_antialias is None else pos_antialias)
+    antialias = resizes_smoothly(name) if pos_antialias is None else pos_antialias
+    backbone = family(vit, antialias)
     if state is not None:
         backbone.load(state)
     return backbone
+
+
+def resizes_smoothly(name: str) -> bool:
+    """Say whether the authors of a model resize its position table with antialias.
+
+    Those of Uni-Perceiver do not; of others it is what timm does, with antialias.
+    """
+    return POS_ANTIALIAS if name == UNI_PERCEIVER else True
 
 
 def _timm_model(name: str, size: tuple[int, int] | None, kwargs: dict) -> nn.Module:
@@ -91,7 +108,9 @@ def _timm_model(name: str, size: tuple[int, int] | None, kwargs: dict) -> nn.Mod
     if module == TimmBeit.__module__ and size is not None:
         patch = kwargs.get("patch_size", STRIDE)  # every BEiT of timm has patches of 16 pixels
         kwargs = {"img_size": tuple(side // STRIDE * patch for side in size)} | kwargs
+    # The class of distilled DeiT cannot be built without pooling; nothing here pools.
+    pool = "token" if "distilled" in name else ""
     try:
-        return timm.create_model(name, pretrained=False, num_classes=0, global_pool="", **kwargs)
+        return timm.create_model(name, pretrained=False, num_classes=0, global_pool=pool, **kwargs)
     except AssertionError as error:  # how timm says that a model cannot go without pooling
         raise ZooError(f"{name} cannot be opened ({error}); use a plain vit_* model") from None

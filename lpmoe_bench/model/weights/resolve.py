@@ -1,112 +1,71 @@
-"""Backbone name to verified local weights, with their checksum, source and licence."""
+"""Backbone name to verified local weights, with their checksum, source, licence and facts."""
 
-import errno
 import hashlib
-import logging
-import sys
-import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
-import huggingface_hub
 import torch
-from huggingface_hub.errors import EntryNotFoundError
-from safetensors import SafetensorError, safe_open
+from pydantic import ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load_file
-from timm.models import get_pretrained_cfg, model_entrypoint
-from torch import Tensor, nn
+from timm.models.beit import Beit as TimmBeit
+from torch import Tensor
 
-from lpmoe_bench.errors import BenchError, DataError, ResourceError, UsageError
+from lpmoe_bench.config.backbones import HUB, known_as
+from lpmoe_bench.config.settings import STATISTICS, FactsConfig
+from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.files import sha256_file
-from lpmoe_bench.model.weights import checkpoint as checkpoints
-from lpmoe_bench.model.weights import default_backbone
+from lpmoe_bench.model.weights import default_backbone, fitting, hub, layouts
+from lpmoe_bench.model.weights.checkpoint import open_checkpoint
 from method_zoo import Backbone, ZooError
 from method_zoo.backbones import create
-
-# The pretrained weights that timm names, from the Hugging Face hub, under the names of timm.
-
-FILE = "model.safetensors"
-INSTEAD = "use --weights file.safetensors or --weights random"
-# Parts of a model behind its tokens; a backbone has none of them.
-HEADS = ("head.", "head_dist.", "fc_norm.", "attn_pool.")
-
-
-class HubFile(NamedTuple):
-    """A file of the hub on this disk: its path, its repository at a commit, its licence."""
-
-    path: Path
-    source: str
-    licence: str
-
-
-def fetch_from_hub(timm_name: str, offline: bool, progress: Callable[[str], None]) -> HubFile:
-    """Fetch the pretrained weights of a timm model into the hub's own cache, or find them there.
-
-    Raises UsageError where timm names none, DataError where they cannot be had, ResourceError
-    for a full disk, ZooError for a model that cannot be opened (before anything is fetched).
-    """
-    cfg = get_pretrained_cfg(timm_name)
-    if cfg is None or not cfg.hf_hub_id:
-        raise UsageError(f"{timm_name} has no pretrained weights on the hub; {INSTEAD}")
-    with torch.device("meta"):  # without memory: nothing is fetched for a model that cannot be used
-        create.create_backbone(timm_name)
-    repository, _, revision = str(cfg.hf_hub_id).partition("@")
-    found = huggingface_hub.try_to_load_from_cache(repository, FILE, revision=revision or None)
-    path = Path(found) if isinstance(found, str) else None
-    if path is None and offline:
-        raise DataError(f"{repository} is not on this disk and --offline is set; {INSTEAD}")
-    if path is None:
-        progress(f"fetching {repository} from the Hugging Face hub, once")
-        path = _download(repository, revision or None)
-    commit = path.parent.name  # the hub's cache has one folder a commit
-    return HubFile(path, f"hf:{repository}@{commit}/{FILE}", str(cfg.license or ""))
-
-
-def timm_state(state: dict[str, Tensor], vit: nn.Module, timm_name: str) -> dict[str, Tensor]:
-    """Return a checkpoint under the names of `vit`, through timm's own filter, without heads.
-
-    Raises DataError where timm cannot read it.
-    """
-    module = sys.modules[model_entrypoint(timm_name).__module__]
-    try:
-        with warnings.catch_warnings():  # torch's about how timm resizes the tables of BEiT
-            for message in (r"torch\.searchsorted", "Using a non-tuple sequence"):
-                warnings.filterwarnings("ignore", message, UserWarning)
-            state = module.checkpoint_filter_fn(state, vit)
-    except Exception as error:  # a foreign file fails inside timm in any way it likes
-        raise DataError(f"timm cannot read these weights as {timm_name} ({error!r})") from error
-    own = vit.state_dict().keys()
-    # Models that pool by the mean keep their final norm behind the pooling.
-    for leaf in ("weight", "bias"):
-        if f"norm.{leaf}" in own and f"norm.{leaf}" not in state and f"fc_norm.{leaf}" in state:
-            state[f"norm.{leaf}"] = state[f"fc_norm.{leaf}"]
-    return {name: t for name, t in state.items() if name in own or not name.startswith(HEADS)}
-
-
-def _download(repository: str, revision: str | None) -> Path:
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it warns at every retry
-    try:
-        return Path(huggingface_hub.hf_hub_download(repository, FILE, revision=revision))
-    except (EntryNotFoundError, OSError) as error:  # OSError: all of network and disk
-        raise _failure(repository, error) from error
-
-
-def _failure(repository: str, error: Exception) -> BenchError:
-    if getattr(error, "errno", None) == errno.ENOSPC:
-        return ResourceError(
-            f"the disk is full while fetching {repository}: free some, "
-            f"or set HF_HOME to a folder on another disk"
-        )
-    if isinstance(error, FileNotFoundError):  # neither reached nor on this disk
-        return DataError(f"the Hugging Face hub cannot be reached for {repository}; {INSTEAD}")
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return DataError(f"the Hugging Face hub does not give {repository} ({reason}); {INSTEAD}")
-
+from method_zoo.backbones.sam import META_SAM
+from method_zoo.backbones.uniperceiver import NAME as UNI_PERCEIVER
 
 RANDOM = "random"
 RANDOM_NOTE = "random weights, not pretrained"
+LOCAL_NOTE = "local"
+# The files in which authors publish what comes in no other way, and where they have them.
+PUBLISHED = {
+    "sam_vit_b": "sam_vit_b_01ec64.pth",
+    "sam_vit_l": "sam_vit_l_0b3195.pth",
+    "sam_vit_h": "sam_vit_h_4b8939.pth",
+    UNI_PERCEIVER: "uni-perceiver-large-L24-H1024-224size-pretrained_converted.pth",
+}
+PAGES = dict.fromkeys(META_SAM, "github.com/facebookresearch/segment-anything") | {
+    UNI_PERCEIVER: "github.com/czczup/ViT-Adapter, release v0.3.1"
+}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What belongs to weights beside their numbers, and changes what a backbone computes.
+
+    Attributes:
+        mean: of RGB within 0 to 1; with `std` how images are normalised.
+        std: likewise.
+        patch: side of a patch in pixels of the model's own input.
+        grid: side of the position table in patches; None for a model that has none, or whose
+            tables are made for the images at hand.
+        pos_antialias: whether the table is resized with antialias.
+    """
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    patch: int
+    grid: int | None
+    pos_antialias: bool
+
+    @property
+    def text(self) -> str:
+        """Say them in a line."""
+        table = ""
+        if self.grid is not None:
+            how = "with" if self.pos_antialias else "without"
+            table = f", positions of {self.grid} x {self.grid} resized {how} antialias"
+        return f"mean {_plain(self.mean)}, std {_plain(self.std)}, patch {self.patch}{table}"
 
 
 @dataclass(frozen=True)
@@ -115,15 +74,20 @@ class Weights:
 
     Attributes:
         backbone: its name here.
-        timm_name: its name in timm.
+        timm_name: its name in timm, or here where timm has none.
         path: None where the weights are drawn at random from `seed`.
         sha256: of the file; of the tensors for the default backbone; of the string `random:SEED`
             for random weights.
         source: where they come from.
         licence: empty where unknown.
         note: what must be said wherever the backbone is printed.
-        pos_antialias: how position tables are resized, None as timm does.
+        facts: of these weights.
+        differing: those of the facts that the name does not imply.
         seed: of random weights.
+        published: the file is what timm or the default backbone publishes under this very name;
+            any other is looked at for what it holds.
+        read: what was stripped, left out and resized to read the file.
+        remarks: what a user should know of the facts.
     """
 
     backbone: str
@@ -133,8 +97,17 @@ class Weights:
     source: str
     licence: str
     note: str
-    pos_antialias: bool | None
-    seed: int | None
+    facts: Facts
+    differing: FactsConfig
+    seed: int | None = None
+    published: bool = False
+    read: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def pos_antialias(self) -> bool:
+        """Say how the position table is resized."""
+        return self.facts.pos_antialias
 
 
 def resolve_weights(
@@ -143,51 +116,222 @@ def resolve_weights(
     cache: Path,
     offline: bool = False,
     progress: Callable[[str], None] = lambda sentence: None,
+    facts: FactsConfig | None = None,
+    settled: bool = False,
 ) -> Weights:
     """Find, or fetch once, the weights of a backbone and verify them.
 
     Args:
-        backbone: a timm model, one of Meta's SAM encoders, or the default backbone.
-        weights: a local .safetensors file, for Meta's SAM encoders a .pth file too; `random` or
-            `random:SEED`; None for the backbone's own pretrained ones.
+        backbone: a timm model, one that timm does not have, the default backbone, a name of these
+            elsewhere (`dinov2_vits14`, `facebook/dinov2-small`), or `hf-hub:owner/name`.
+        weights: a local file of weights; `random` or `random:SEED`; None for the backbone's own
+            pretrained ones.
         cache: folder of fetched weights.
         offline: fetch nothing.
         progress: is told in one sentence about anything that takes long.
+        facts: what is asked for; the rest is as the file, or else the name, has it.
+        settled: `facts` are of a record, where what is left out is as the name has it.
 
     Raises:
         ZooError: The backbone is unknown.
-        UsageError: `weights` is none of these.
-        DataError: Weights are missing, unreachable, or fail verification.
+        UsageError: `weights` is none of these, or facts do not go with the backbone.
+        DataError: Weights are missing, unreachable, of another model, or fail verification.
         ResourceError: The disk is full.
     """
-    is_default = backbone == default_backbone.NAME
+    backbone, asked = known_as(backbone), facts or FactsConfig()
+    is_default, repository = backbone == default_backbone.NAME, None
     timm_name = default_backbone.TIMM_NAME if is_default else backbone
-    create.check_backbone_name(timm_name, also=[default_backbone.NAME])
-    is_meta = timm_name in checkpoints.NAMES
-    # The authors of DINOv2 resize its position table without antialias, that of the models with
-    # registers (reg4) with it.
-    antialias = False if "dinov2" in timm_name and "_reg" not in timm_name else None
+    if backbone.startswith(HUB):
+        repository = hub.describe_repository(backbone, offline, progress)
+        timm_name = repository.timm_name
+    _check_name(timm_name)
+    with torch.device("meta"):
+        model = create.create_backbone(timm_name)
+    implied = _implied(timm_name, model)
+    own = _stated(repository, settled)
     if weights is not None and weights.partition(":")[0] == RANDOM:
         seed = _seed(weights)
         text = f"{RANDOM}:{seed}"
         sha256 = hashlib.sha256(text.encode()).hexdigest()
-        return Weights(backbone, timm_name, None, sha256, text, "", RANDOM_NOTE, antialias, seed)
-    if weights is not None:
-        path = _local_file(Path(weights).expanduser(), is_meta)
-        sha256 = sha256_file(path)
-        return Weights(backbone, timm_name, path, sha256, path.name, "", "local", antialias, None)
-    if is_default:
+        base = Weights(
+            backbone, timm_name, None, sha256, text, "", RANDOM_NOTE, implied, asked, seed
+        )
+        return _with_facts(base, implied, own, asked)
+    if weights is None and is_default:
         path = default_backbone.default_weights(cache, offline, progress)
         sha256, source = default_backbone.STATE_SHA256, default_backbone.SOURCE
         licence, note = default_backbone.LICENCE, default_backbone.NOTE
-        return Weights(backbone, timm_name, path, sha256, source, licence, note, antialias, None)
-    if is_meta:
-        raise UsageError(checkpoints.where_to_get_sam(timm_name))
-    hub = fetch_from_hub(timm_name, offline, progress)
-    sha256 = sha256_file(hub.path)
-    return Weights(
-        backbone, timm_name, hub.path, sha256, hub.source, hub.licence, "", antialias, None
+        base = Weights(
+            backbone, timm_name, path, sha256, source, licence, note, implied, asked, published=True
+        )
+        return _with_facts(base, implied, own, asked)
+    if weights is None and repository is None:
+        if timm_name in PUBLISHED:
+            raise UsageError(where_to_get(timm_name))
+        file = hub.fetch_from_hub(timm_name, offline, progress)
+        base = Weights(
+            backbone,
+            timm_name,
+            file.path,
+            sha256_file(file.path),
+            file.source,
+            file.licence,
+            "",
+            implied,
+            asked,
+            published=True,
+        )
+        return _with_facts(base, implied, own, asked)
+    if weights is None:
+        file = hub.fetch_repository(backbone, offline, progress)
+        licence = repository.licence if repository else ""
+        path, source, note = file.path, file.source, ""
+    else:
+        path = Path(weights).expanduser()
+        source, licence, note = path.name, "", LOCAL_NOTE
+        if path.is_dir():
+            raise UsageError(f"weights are '{weights}', a folder; name the file in it")
+    base = Weights(backbone, timm_name, path, "", source, licence, note, implied, asked)
+    return _looked_at(base, model, implied, own, asked, settled)
+
+
+def where_to_get(name: str) -> str:
+    """Return the sentence that says where the weights of a backbone are to be had."""
+    file = PUBLISHED[name]
+    return (
+        f"{name} has no weights to fetch from the hub: download {file} from {PAGES[name]} and "
+        f"give it by --weights {file}, or use --weights random"
     )
+
+
+def _check_name(name: str) -> None:
+    try:
+        create.check_backbone_name(name, also=[default_backbone.NAME])
+    except ZooError as error:
+        if name.count("/") == 1:
+            raise UsageError(
+                f"unknown backbone '{name}'; for a repository of the Hugging Face hub write "
+                f"{HUB}{name}, for a file --backbone NAME --weights {name}"
+            ) from None
+        raise error
+
+
+def _implied(name: str, model: Backbone) -> Facts:
+    """Return the facts that the name of a backbone implies."""
+    # The authors of DINOv2 resize its position table without antialias, that of the models with
+    # registers (reg4) with it.
+    dinov2 = "dinov2" in name and "_reg" not in name
+    cfg, table = model.vit.pretrained_cfg, model.vit.pos_embed
+    has_grid = table is not None and not isinstance(model.vit, TimmBeit)
+    mean, std = (tuple(map(float, cfg[key])) for key in ("mean", "std"))
+    return Facts(
+        mean,  # type: ignore[arg-type]
+        std,  # type: ignore[arg-type]
+        model.vit.patch_embed.patch_size[0],
+        model.vit.patch_embed.grid_size[0] if has_grid else None,
+        create.resizes_smoothly(name) and not dinov2,
+    )
+
+
+def _stated(repository: hub.HubModel | None, settled: bool) -> dict[str, Any]:
+    """Return the facts that a repository states of its weights."""
+    if repository is None or settled or repository.mean is None or repository.std is None:
+        return {}
+    return {"mean": repository.mean, "std": repository.std}
+
+
+def _looked_at(
+    base: Weights,
+    model: Backbone,
+    implied: Facts,
+    own: dict[str, Any],
+    asked: FactsConfig,
+    settled: bool,
+) -> Weights:
+    """Look into a file, take the facts from it that it tells, and check that it fits."""
+    path = base.path
+    assert path is not None
+    checkpoint = open_checkpoint(path)
+    try:
+        found = layouts.recognise(checkpoint)
+        told = {} if settled else _told_by(found, model, implied) | own
+        told |= {} if settled else _written(checkpoint.about)
+        base = _with_facts(replace(base, sha256=sha256_file(path)), implied, told, asked)
+        with torch.device("meta"):
+            empty = create.create_backbone(base.timm_name, None, None, None, **_arguments(base))
+        taken = fitting.state_for(found, checkpoint, empty, base.timm_name)
+        fitting.check_numbers(taken.state, empty.state())
+    except (DataError, ZooError) as error:
+        raise DataError(f"{path}: {error}; use a file made for this backbone") from None
+    said = found.said if found else checkpoint.said
+    of = (found.title,) if found and (found.of or found.kind != "vit") else ()
+    remarks = base.remarks
+    plain = found is not None and found.kind == "vit" and not {"mean", "std"} & told.keys()
+    given = asked.mean is not None or asked.std is not None
+    if plain and not given and base.facts.mean == STATISTICS["inception"][0] and not settled:
+        remarks += (
+            f"images are normalised by mean 0.5 and std 0.5, as {base.timm_name} implies; weights "
+            f"of MAE, DINO and DeiT need --set facts.mean=imagenet --set facts.std=imagenet",
+        )
+    return replace(base, read=(*of, *said, *taken.said), remarks=remarks)
+
+
+def _told_by(found: layouts.Found | None, model: Backbone, implied: Facts) -> dict[str, Any]:
+    """Return the facts that can be seen in a file."""
+    if found is None:
+        return {}
+    told: dict[str, Any] = {}
+    kernel = found.tensors[layouts.PATCHES]
+    if kernel.ndim == 4 and kernel.shape[-1] == kernel.shape[-2]:
+        told["patch"] = found.patch
+    side = fitting.table_side(found, model)
+    if side is not None and implied.grid is not None:
+        told["grid"] = side
+    if found.kind in layouts.IMAGENET:
+        told["mean"], told["std"] = STATISTICS["imagenet"]
+    return told
+
+
+def _written(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the facts that a merge wrote into its file."""
+    try:
+        return FactsConfig.model_validate(about.get("facts") or {}).model_dump(exclude_none=True)
+    except ValidationError as error:
+        raise DataError("its header has facts that are none; merge the run again") from error
+
+
+def _with_facts(base: Weights, implied: Facts, told: dict[str, Any], asked: FactsConfig) -> Weights:
+    """Settle the facts: what is asked for, else what the file tells, else what the name implies."""
+    wanted = {k: v for k, v in asked.model_dump().items() if v is not None}
+    if "grid" in wanted and implied.grid is None:
+        raise UsageError(
+            f"facts.grid is {wanted['grid']}, but {base.backbone} has no position table of one "
+            f"grid; leave it out"
+        )
+    facts = replace(implied, **(told | wanted))
+    differing = {k: v for k, v in asdict(facts).items() if v != getattr(implied, k)}
+    said = [f"{k} {_plain(v)}, where its name implies {_plain(getattr(implied, k))}"
+            for k, v in differing.items()]  # fmt: skip
+    remarks = (f"facts of the weights: {'; '.join(said)}",) if said else ()
+    return replace(
+        base, facts=facts, differing=FactsConfig(**differing), remarks=base.remarks + remarks
+    )
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, tuple):
+        return " ".join(f"{number:g}" for number in value)
+    return str(value).lower()
+
+
+def _arguments(weights: Weights) -> dict[str, Any]:
+    """Return what a model is built with where its facts are not those of its name."""
+    differing, found = weights.differing, {}
+    if differing.patch is not None:
+        found["patch_size"] = weights.facts.patch
+    if weights.facts.grid is not None and (differing.patch, differing.grid) != (None, None):
+        found["img_size"] = weights.facts.grid * weights.facts.patch
+    return found
 
 
 def load_backbone(weights: Weights, size: int | None = None) -> Backbone:
@@ -202,25 +346,35 @@ def load_backbone(weights: Weights, size: int | None = None) -> Backbone:
         DataError: The file does not hold this backbone.
         ZooError: The model cannot be opened.
     """
-    name, antialias = weights.timm_name, weights.pos_antialias
+    name, facts = weights.timm_name, weights.facts
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(weights.seed or 0)
         sides = None if size is None else (size, size)
-        backbone = create.create_backbone(name, None, antialias, sides)
+        backbone = create.create_backbone(
+            name, None, facts.pos_antialias, sides, **_arguments(weights)
+        )
+    if (weights.differing.mean, weights.differing.std) != (None, None):
+        backbone.normalise_by(facts.mean, facts.std)
     if weights.path is None:
         return backbone
-    is_meta = name in checkpoints.NAMES
-    checkpoint = checkpoints.read_checkpoint(weights.path) if is_meta else {}
     try:
-        if is_meta:
-            backbone.load(checkpoints.encoder_state(checkpoint, name))
-        else:
-            backbone.load(timm_state(load_file(weights.path), backbone.vit, name))
+        state = _read(weights, weights.path, backbone)
+        fitting.check_numbers(state, backbone.state())
+        backbone.load(state)
     except (SafetensorError, OSError) as error:
         raise DataError(f"{weights.path} cannot be read ({error}); fetch it again") from None
     except (DataError, ZooError) as error:
-        raise DataError(f"{weights.path}: {error}; use a file made for this backbone") from None
+        said = str(error) if str(weights.path) in str(error) else f"{weights.path}: {error}"
+        raise DataError(f"{said}; use a file made for this backbone") from None
     return backbone
+
+
+def _read(weights: Weights, path: Path, backbone: Backbone) -> dict[str, Tensor]:
+    if weights.published:
+        return fitting.timm_state(load_file(path), backbone.vit, weights.timm_name)
+    checkpoint = open_checkpoint(path)
+    found = layouts.recognise(checkpoint)
+    return fitting.state_for(found, checkpoint, backbone, weights.timm_name).state
 
 
 def _seed(weights: str) -> int:
@@ -230,22 +384,3 @@ def _seed(weights: str) -> int:
     if not text.isdecimal() or int(text) >= 2**63:
         raise UsageError(f"weights are '{weights}'; use random or random:SEED, such as random:1")
     return int(text)
-
-
-def _local_file(path: Path, is_meta: bool) -> Path:
-    """Check that the path is a readable safetensors file, or perhaps a checkpoint of Meta's SAM."""
-    if is_meta and path.suffix != ".safetensors":
-        checkpoints.check_checkpoint_path(path)
-        return path
-    if path.suffix != ".safetensors":
-        raise UsageError(
-            f"weights are '{path}'; only .safetensors files are read, because other formats can "
-            f"execute code: convert it to .safetensors, or use random"
-        )
-    if not path.is_file():
-        raise DataError(f"there is no weights file {path}; check the path given to --weights")
-    try:
-        with safe_open(path, framework="numpy"):
-            return path
-    except (SafetensorError, OSError) as error:
-        raise DataError(f"{path} is not a readable safetensors file ({error})") from None

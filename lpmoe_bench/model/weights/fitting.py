@@ -1,0 +1,208 @@
+"""A model found in a file into the names and shapes of a backbone, or a sentence why not."""
+
+import sys
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isqrt
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.layers import resample_abs_pos_embed_nhwc
+from timm.models import model_entrypoint
+from torch import Tensor, nn
+
+from lpmoe_bench.errors import DataError
+from lpmoe_bench.model.weights.checkpoint import Checkpoint
+from lpmoe_bench.model.weights.layouts import PATCHES, Found, foreign, renamed
+from method_zoo import Backbone, ZooError
+from method_zoo.backbones.create import OTHERS
+from method_zoo.backbones.uniperceiver import NAME as UNI_PERCEIVER
+
+# Parts behind or beside the tokens, which a backbone has none of.
+HEADS = ("head.", "head_dist.", "fc_norm.", "attn_pool.")
+
+
+@dataclass(frozen=True)
+class Taken:
+    """The tensors of a backbone, and what was resized to make them so."""
+
+    state: dict[str, Tensor]
+    said: tuple[str, ...]
+
+
+def table_side(found: Found, backbone: Backbone) -> int | None:
+    """Return the side of the file's position table in patches, None where there is none.
+
+    Raises DataError for a table that is no square.
+    """
+    table = found.tensors.get("pos_embed")
+    if table is None or backbone.vit.pos_embed is None or table.ndim != backbone.vit.pos_embed.ndim:
+        return None
+    if table.ndim == 4:
+        return table.shape[1] if table.shape[1] == table.shape[2] else None
+    vit = backbone.vit
+    prefix = (
+        0 if vit.no_embed_class or "register_tokens" in found.tensors else vit.num_prefix_tokens
+    )
+    prefix = 1 if "register_tokens" in found.tensors else prefix
+    side = isqrt(max(table.shape[1] - prefix, 0))
+    return side if side and side**2 == table.shape[1] - prefix else None
+
+
+def state_for(found: Found | None, checkpoint: Checkpoint, backbone: Backbone, name: str) -> Taken:
+    """Return a model's tensors under the names and in the shapes of a backbone.
+
+    Args:
+        found: what `recognise` returned.
+        checkpoint: of which it was made; timm's own filter reads what is of no known layout.
+        backbone: what is to be filled; nothing is written.
+        name: of the backbone.
+
+    Returns:
+        The tensors, and what was resized.
+
+    Raises:
+        DataError: They are of another model; the sentence says which one, and what it fits.
+    """
+    said: list[str] = []
+    if found is None:
+        if what := foreign(checkpoint.tensors):
+            raise DataError(f"it holds {what}, not {name}")
+        if name in OTHERS:
+            raise DataError(f"it holds no image encoder that {name} could be")
+        state = timm_state(dict(checkpoint.tensors), backbone.vit, name)
+    elif isinstance(backbone.vit.pos_embed, Tensor) and backbone.vit.pos_embed.ndim == 4:
+        state = _sam_state(found, backbone, name, said)
+    else:
+        state = _plain_state(found, backbone, name, said)
+    try:
+        backbone.check(state)
+    except ZooError as error:
+        raise DataError(f"{error}{_instead(found, name)}") from None
+    return Taken(state, tuple(said))
+
+
+def _instead(found: Found | None, name: str) -> str:
+    """Say what a file that does not fit holds, and what it is made for."""
+    if found is None:
+        return ""
+    fits = found.fits
+    other = fits and fits.partition(".")[0] != name.partition(".")[0]
+    return f"; it holds {found.title}" + (f": say --backbone {fits}" if other else "")
+
+
+def _sam_state(found: Found, backbone: Backbone, name: str, said: list[str]) -> dict[str, Tensor]:
+    own = backbone.state()
+    if found.kind != "sam":
+        raise DataError(f"it is no SAM, which {name} is{_instead(found, name)}")
+    old, new = ("lin", "fc") if "blocks.0.mlp.fc1.weight" in own else ("fc", "lin")
+    state = {n.replace(f".mlp.{old}", f".mlp.{new}"): t for n, t in found.tensors.items()}
+    resized = []
+    for key, table in list(state.items()):
+        target = own.get(key)
+        if target is None or target.shape == table.shape or target.shape[-1] != table.shape[-1]:
+            continue
+        if key == "pos_embed" and table.ndim == 4:
+            grid = list(target.shape[1:3])
+            state[key] = resample_abs_pos_embed_nhwc(
+                table.float(), grid, antialias=backbone.pos_antialias
+            )
+            resized.append(key)
+        elif key.endswith(("rel_pos_h", "rel_pos_w")):
+            # As the model itself does it for a grid that the table was not made for.
+            longer = F.interpolate(table.float().T[None], size=target.shape[0], mode="linear")
+            state[key] = longer[0].T
+            resized.append(key)
+    if resized:
+        said.append(f"resized {len(resized)} position tables, such as {resized[0]}")
+    return state
+
+
+def _plain_state(found: Found, backbone: Backbone, name: str, said: list[str]) -> dict[str, Tensor]:
+    own, state = backbone.state(), dict(found.tensors)
+    if found.kind in ("sam", "uni_perceiver") and found.fits != name:
+        raise DataError(f"it is no {name}{_instead(found, name)}")
+    if "register_tokens" in state and "reg_token" in own:
+        # timm's table leaves class token and registers out: the class token has its place added.
+        state["reg_token"] = state.pop("register_tokens")
+        state["cls_token"] = state["cls_token"] + state["pos_embed"][:, :1]
+        state["pos_embed"] = state["pos_embed"][:, 1:]
+    if found.kind == "dinov3":
+        state = _dinov3_state(state, own)
+    names = {r"\.gamma_(\d)$": r".ls\1.gamma"} if "blocks.0.ls1.gamma" in own else {}
+    state = renamed(state, names)
+    before = {k: t.shape for k, t in state.items()}
+    if name != UNI_PERCEIVER:
+        state = timm_state(state, backbone.vit, name)
+    for key, shape in before.items():
+        if key in (PATCHES, "pos_embed") and key in state and state[key].shape != shape:
+            shapes = [" x ".join(map(str, one)) for one in (shape, state[key].shape)]
+            said.append(f"resized {key} from {shapes[0]} to {shapes[1]}")
+    return state
+
+
+def _dinov3_state(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give DINOv3 the names of timm's class: registers, LayerScale, gates, biases without keys."""
+    rules = {r"^storage_tokens$": "reg_token", r"\.ls(\d)\.gamma$": r".gamma_\1"}
+    rules |= {r"\.mlp\.w1\.": ".mlp.fc1_g.", r"\.mlp\.w2\.": ".mlp.fc1_x."}
+    rules |= {r"\.mlp\.w3\.": ".mlp.fc2."}
+    found = {}
+    for name, tensor in renamed(state, rules).items():
+        if not name.endswith("attn.qkv.bias"):
+            found[name] = tensor
+            continue
+        query, key, value = tensor.chunk(3)
+        place = name.removesuffix("qkv.bias")
+        if f"{place}q_bias" in own:
+            found |= {f"{place}q_bias": query, f"{place}v_bias": value}
+        elif bool(query.any()) or bool(value.any()):  # keys have none: its authors mask it
+            found[name] = torch.cat([query, torch.zeros_like(key), value])
+    return found
+
+
+def timm_state(state: dict[str, Tensor], vit: nn.Module, timm_name: str) -> dict[str, Tensor]:
+    """Return a checkpoint under the names of `vit`, through timm's own filter, without heads.
+
+    Raises DataError where timm cannot read it.
+    """
+    module: Any = sys.modules[model_entrypoint(timm_name.partition(".")[0]).__module__]
+    try:
+        with warnings.catch_warnings():  # torch's about how timm resizes the tables of BEiT
+            for message in (r"torch\.searchsorted", "Using a non-tuple sequence"):
+                warnings.filterwarnings("ignore", message, UserWarning)
+            state = module.checkpoint_filter_fn(state, vit)
+    except Exception as error:  # a foreign file fails inside timm in any way it likes
+        raise DataError(f"timm cannot read these weights as {timm_name} ({error!r})") from error
+    own = vit.state_dict().keys()
+    # Models that pool by the mean keep their final norm behind the pooling.
+    for leaf in ("weight", "bias"):
+        if f"norm.{leaf}" in own and f"norm.{leaf}" not in state and f"fc_norm.{leaf}" in state:
+            state[f"norm.{leaf}"] = state[f"fc_norm.{leaf}"]
+    return {name: t for name, t in state.items() if name in own or not name.startswith(HEADS)}
+
+
+def check_numbers(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """Refuse weights that are no numbers to compute with.
+
+    Args:
+        state: what is to be loaded.
+        own: the backbone's own tensors; whole numbers are right where these have them.
+
+    Raises:
+        DataError: A tensor holds whole numbers, NaN or infinity; it is named.
+    """
+    for name, tensor in state.items():
+        wanted = own.get(name)
+        if wanted is not None and not wanted.is_floating_point():
+            continue
+        if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.float64):
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise DataError(
+                f"'{name}' holds {kind}, as quantised weights do, which are not read; use the file "
+                f"of floating-point numbers"
+            )
+        if not bool(torch.isfinite(tensor).all()):
+            bad = "NaN" if bool(torch.isnan(tensor).any()) else "infinity"
+            raise DataError(f"'{name}' holds {bad}, so its training diverged or it is damaged")
