@@ -8,7 +8,7 @@ method and its decoder is named, what is missing is refused.
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lpmoe_bench.errors import DataError, UsageError
-from lpmoe_bench.model.weights.checkpoint import read_checkpoint
+from lpmoe_bench.model.weights.checkpoint import open_checkpoint
 
 State = dict[str, Tensor]
 Names = dict[str, str | None]  # {beginning of their name: of ours; None: of no use here}
@@ -32,7 +32,7 @@ class Released:
     method: its adapter state. decoder: the name of the decoder that goes with it, empty where the
     file has none of ours, with its options and tensors. backbone: tensors of the frozen model under
     its own names; whole: the file can serve as the backbone's weights. dropped: {what of the file
-    is of no use here: how many tensors}.
+    is of no use here: how many tensors}. said: how the model was found in the file.
     """
 
     layout: str
@@ -46,6 +46,7 @@ class Released:
     whole: bool = False
     unknown: tuple[str, ...] = ()
     dropped: dict[str, int] = field(default_factory=dict)
+    said: tuple[str, ...] = ()
 
 
 def read_released(file: Path, method: str) -> Released:
@@ -60,12 +61,12 @@ def read_released(file: Path, method: str) -> Released:
             f"{', '.join(sorted(LAYOUTS))}"
         )
     layout = LAYOUTS[method]
-    state = read_checkpoint(file)
-    found = layout.read(_rooted(state, layout, file))
+    checkpoint = open_checkpoint(file)
+    found = layout.read(_rooted(checkpoint.tensors, layout, file))
     for name, tensor in (*found.method.items(), *found.decoder_state.items()):
         if not bool(torch.isfinite(tensor).all()):
             raise DataError(f"{file} holds values that are no numbers, in our {name}")
-    return found
+    return replace(found, said=checkpoint.said)
 
 
 def rename(state: Mapping[str, Tensor], names: Names) -> tuple[State, State]:

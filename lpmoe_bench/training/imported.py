@@ -27,6 +27,8 @@ from lpmoe_bench.model.decoders.names import get_decoder
 from lpmoe_bench.model.decoders.sam import SamDecoder
 from lpmoe_bench.model.released import Released, read_released
 from lpmoe_bench.model.segmenter import Segmenter, build_segmenter
+from lpmoe_bench.model.weights.checkpoint import Checkpoint
+from lpmoe_bench.model.weights.layouts import recognise
 from lpmoe_bench.model.weights.resolve import Weights, load_backbone, resolve_weights
 from lpmoe_bench.records import model as records
 from lpmoe_bench.records import store
@@ -146,7 +148,8 @@ def plan_import(file: Path, request: RunRequest, terminal: Terminal) -> ImportPl
     place = records.run_folder(config.task, config.method, config.backbone, hashed, config.seed)
     notes = [
         f"imported from {file.name}, a {released.layout}: it was not trained here, and the images "
-        f"of its training are not known"
+        f"of its training are not known",
+        *(f"{file.name}: {sentence}" for sentence in released.said),
     ]
     if not released.decoder:
         notes.append(f"the decoder {config.decoder} is random: no score of this run says anything")
@@ -202,11 +205,12 @@ def compare_backbones(plan: ImportPlan) -> list[str]:
     Raises DataError where a tensor differs: the method was trained on other weights.
     """
     own = load_backbone(plan.weights, plan.config.size).state()
+    frozen = plan.released.backbone
+    if not own.keys() & frozen.keys():  # of another layout, such as Uni-Perceiver's
+        found = recognise(Checkpoint(frozen))
+        frozen = found.tensors if found else frozen
     # timm names the two layers of an MLP in another way than Meta.
-    theirs = {
-        k if k in own else k.replace(".mlp.lin", ".mlp.fc"): t
-        for k, t in plan.released.backbone.items()
-    }
+    theirs = {k if k in own else k.replace(".mlp.lin", ".mlp.fc"): t for k, t in frozen.items()}
     both, tables = sorted(own.keys() & theirs.keys()), []
     for name in both:
         a, b = own[name].float(), theirs[name].float()

@@ -29,11 +29,33 @@ def published(state: Mapping[str, Tensor], names: Names) -> dict[str, Tensor]:
     return found
 
 
-def lpmoe_file(method: nn.Module, decoder: nn.Module | None) -> dict[str, Tensor]:
+def uni_perceiver_file(backbone: nn.Module) -> dict[str, Tensor]:
+    """Uni-Perceiver: the position table in three parts, layers of torch's own names."""
+    leaves = {".attn.qkv.": ".self_attn.in_proj_", ".attn.proj.": ".self_attn.out_proj."}
+    leaves |= {f".mlp.fc{k}.": f".linear{k}." for k in (1, 2)}
+    leaves |= {f".ls{k}.gamma": f".gamma_{k}" for k in (1, 2)}
+    leaves |= {"patch_embed.": "visual_embed.patch_embed.", "blocks.": "layers."}
+    leaves |= {"norm_pre.": "visual_embed.embeddings_norm."}
+    found = {}
+    for name, tensor in backbone.state().items():
+        for ours, theirs in leaves.items():
+            name = name.replace(ours, theirs)
+        found[name] = tensor
+    table, width = found.pop("pos_embed")[0], backbone.dim
+    place = "visual_embed.patch_embed."
+    found[f"{place}spatial_pos_embed.weight"] = table
+    found[f"{place}temporal_pos_embed.weight"] = torch.zeros(8, width)
+    return found | {f"{place}proj.bias": torch.zeros(width)}
+
+
+def lpmoe_file(
+    method: nn.Module, decoder: nn.Module | None, frozen: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
     """mmsegmentation: adapter and frozen ViT under `backbone.`, the head, and another head."""
     state = published(method.adapter_state(), released.lpmoe_names())
     wavelet = "module1.MoEConv.expert_d.WTConv_3.0.wt_filter"
-    state |= dict(method.backbone.state()) | {wavelet: torch.zeros(64, 1, 2, 2)}
+    state |= frozen or method.backbone.state()
+    state |= {wavelet: torch.zeros(64, 1, 2, 2)}
     found = {f"backbone.{k}": t for k, t in state.items()}
     if decoder is not None:
         head = published(decoder.state_dict(), released.mask2former_names(6, 9))

@@ -1,11 +1,20 @@
 """An author's checkpoint as a run: equal outputs, an honest record, refusals in a sentence."""
 
+import copy
+import functools
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny_backbone
-from released_files import adaroute_file, conv_lora_file, lpmoe_file, sam_adapter_file, shaken
+from conftest import SIZE, moved, tiny_backbone
+from released_files import (
+    adaroute_file,
+    conv_lora_file,
+    lpmoe_file,
+    sam_adapter_file,
+    shaken,
+    uni_perceiver_file,
+)
 from segment_anything.modeling import MaskDecoder, PromptEncoder, TwoWayTransformer
 from tiny_runs import Done, call, only_run
 
@@ -16,6 +25,7 @@ from lpmoe_bench.model.decoders.sam import SamDecoder
 from lpmoe_bench.model.segmenter import Segmenter, load_trained
 from lpmoe_bench.model.weights import resolve
 from lpmoe_bench.records.store import read_record
+from method_zoo.backbones.uniperceiver import NAME as UNI_PERCEIVER
 from method_zoo.options import get_method
 
 TINY = ("--backbone", "vit_tiny_patch16_224", "--size", "64")
@@ -25,9 +35,20 @@ TINY = ("--backbone", "vit_tiny_patch16_224", "--size", "64")
 def tiny_models(monkeypatch):
     """SAM and a ViT of 48 channels in the place of the large ones of these names."""
     kinds = {"sam_vit_b": "sam_meta", "vit_tiny_patch16_224": "plain"}
-    monkeypatch.setattr(
-        resolve.create, "create_backbone", lambda name, *rest: tiny_backbone(kinds[name])
-    )
+
+    def build(name: str, *_, **__):
+        return uni_perceiver() if name == UNI_PERCEIVER else tiny_backbone(kinds[name])
+
+    monkeypatch.setattr(resolve.create, "create_backbone", build)
+
+
+@functools.cache
+def _uni_perceiver():
+    return moved(UNI_PERCEIVER, **SIZE, img_size=64)
+
+
+def uni_perceiver():
+    return copy.deepcopy(_uni_perceiver())
 
 
 def import_file(file: Path, runs: Path, method: str, *more: str) -> Done:
@@ -196,6 +217,31 @@ def test_a_method_of_other_backbone_weights_is_refused(tmp_path, plain_weights, 
     assert "was trained on other weights of vit_tiny_patch16_224" in done.stderr
     assert "its own blocks.1.attn.qkv.weight differs" in done.stderr
     assert not list(tmp_path.rglob("run.json"))
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_controllable_lpmoe_on_its_first_backbone(tmp_path, same):
+    """A checkpoint of a training, with the ViT in the layout of Uni-Perceiver's own file."""
+    backbone = uni_perceiver()
+    frozen, weights = uni_perceiver_file(backbone), tmp_path / "uni-perceiver.pth"
+    torch.save(frozen, weights)
+    torch.manual_seed(0)
+    method = shaken(get_method("lpmoe")(backbone))
+    decoder = shaken(Mask2Former(Inputs.of(method), 1))
+    name = "layers.2.self_attn.in_proj_weight"
+    state = lpmoe_file(method, decoder, frozen if same else frozen | {name: frozen[name] * 1.01})
+    meta = {"mmcv_version": "1.5.0", "CLASSES": ("background", "object"), "iter": 80000}
+    file = saved({"meta": meta, "state_dict": state, "optimizer": {"state": {}}}, tmp_path)
+    more = ["--backbone", UNI_PERCEIVER, "--weights", str(weights), "--size", "64"]
+    done = import_file(file, tmp_path / "runs", "lpmoe", *more)
+    if not same:
+        assert done.code == 3
+        assert "its own blocks.2.attn.qkv.weight differs" in done.stderr
+        return
+    assert done.code == 0, done.stderr
+    assert "taken from 'state_dict'" in done.stderr
+    assert "could not be compared" not in done.stderr
+    assert_same(only_run(tmp_path / "runs"), Segmenter(method, decoder))
 
 
 def changed(name: str, tensor: torch.Tensor | None):
