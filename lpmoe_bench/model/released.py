@@ -62,7 +62,14 @@ def read_released(file: Path, method: str) -> Released:
         )
     layout = LAYOUTS[method]
     checkpoint = open_checkpoint(file)
-    found = layout.read(_rooted(checkpoint.tensors, layout, file))
+    state = _rooted(checkpoint.tensors, layout, file)
+    try:
+        found = layout.read(state)
+    except (ArithmeticError, IndexError, RuntimeError, ValueError) as error:  # foreign shapes
+        reason = str(error).partition("\n")[0]
+        raise DataError(
+            f"{file} has tensors of shapes that no {layout.title} has ({reason})"
+        ) from None
     for name, tensor in (*found.method.items(), *found.decoder_state.items()):
         if not bool(torch.isfinite(tensor).all()):
             raise DataError(f"{file} holds values that are no numbers, in our {name}")
@@ -130,9 +137,9 @@ def _counted(left: Mapping[str, Tensor]) -> dict[str, int]:
 
 
 def _numbered(state: Mapping[str, Tensor], pattern: str) -> int:
-    """Return how many numbers follow a name: one more than the largest."""
-    found = [int(m[1]) for name in state if (m := re.match(pattern, name))]
-    return max(found, default=-1) + 1
+    """Return how many different numbers follow a name."""
+    # Not the largest and one more: a file may claim any number.
+    return len({m[1] for name in state if (m := re.match(pattern, name))})
 
 
 def _split(state: State, *parts: str) -> tuple[State, ...]:

@@ -140,11 +140,22 @@ def filled(name: str, value: float):
     return lambda state: state | {k: t.fill_(value) for k, t in state.items() if k.endswith(name)}
 
 
+def put(name: str, tensor: Tensor):
+    return lambda state: {k: tensor if k.endswith(name) else t for k, t in state.items()}
+
+
 @pytest.mark.parametrize(
     ("name", "change", "sentence"),
     [
         ("lpmoe", without("module1.stem"), "is no checkpoint of Controllable-LPMoE: no name in it"),
         ("lpmoe", without("level_embed"), "has no level, so it is not whole"),
+        (
+            "lpmoe",
+            put("level_embed", torch.ones(3)),
+            "of shapes that no checkpoint of Controllable",
+        ),
+        ("sam_adapter", put("shared_mlp.weight", torch.ones(48, 0)), "of shapes that no .* has"),
+        ("adaroute", put("projA_params", torch.ones(4)), "of shapes that no .* has"),
         ("sam_adapter", filled("shared_mlp.bias", float("nan")), "no numbers, in our prompts.up.b"),
         ("conv_lora", without("lora_moe"), "LoRA alone, without the experts of Conv-LoRA"),
         ("conv_lora", without("lora_A"), "no name in it ends in vision_encoder.layers.0.attn"),

@@ -208,6 +208,14 @@ def test_without_a_decoder_one_must_be_named_and_is_called_random(tmp_path, plai
     assert all(torch.equal(loaded[k], t) for k, t in method.adapter_state().items())
 
 
+def test_a_backbone_of_half_precision_is_the_same(tmp_path, plain_weights, lpmoe):
+    frozen = {k: t.half() if ".blocks." in k else t for k, t in lpmoe[1].items()}
+    file = saved(frozen, tmp_path)
+    done = import_file(file, tmp_path / "runs", "lpmoe", *TINY, "--weights", plain_weights)
+    assert done.code == 0, done.stderr
+    assert "compared" not in done.stderr
+
+
 def test_a_method_of_other_backbone_weights_is_refused(tmp_path, plain_weights, lpmoe):
     state = lpmoe[1]
     name = "backbone.blocks.1.attn.qkv.weight"
