@@ -225,8 +225,9 @@ def compare_backbones(plan: ImportPlan) -> list[str]:
         if not (name.endswith(BIASES) or (name.endswith(TABLES) and not same)):
             raise DataError(
                 f"{plan.file} was trained on other weights of {plan.config.backbone} than these "
-                f"({plan.weights.source}): its own {name} differs; give the ones it was trained on "
-                f"by --weights"
+                f"({plan.weights.source}): its own {name} "
+                + ("differs" if same else f"is {tuple(b.shape)}, here {tuple(a.shape)}")
+                + "; give the ones it was trained on by --weights"
             )
         tables.append(name)
         largest = max(largest, apart)
