@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from types import ModuleType
@@ -157,6 +158,7 @@ def description(name: str, registry: Registry) -> list[tuple[str, str]]:
         found += protocols.explain_metric(metrics[name])
     if name in options.BACKBONES:
         found += [("backbone", name), ("about", options.BACKBONES[name])]
+        found += _describe_backbone(name)
     if name in list_decoders():
         found += _describe_decoder(name)
     if name in (recipes := load_recipes()):
@@ -165,6 +167,7 @@ def description(name: str, registry: Registry) -> list[tuple[str, str]]:
         found += [("loss", name), ("about", LOSSES[name]), ("use", f"--set train.loss={name}")]
     if name in (settings := setting_fields()):
         found += _describe_setting(name, settings[name])
+    found = found or _describe_backbone(name)
     if not found:
         # Well known names that mean several metrics: to call them unknown would mislead.
         refuse_ambiguous(name)
@@ -246,6 +249,37 @@ def _describe_decoder(name: str) -> list[tuple[str, str]]:
         ("options", _options(cls)),
         *_own_docstring(cls),
         ("starts from", start),
+    ]
+
+
+def _describe_backbone(name: str) -> list[tuple[str, str]]:
+    """Return what is known of a backbone by its name, nothing where no backbone has it."""
+    if find_spec("timm") is None:
+        return []
+    from lpmoe_bench.config.backbones import HUB, known_as
+    from lpmoe_bench.model.segmenter import blueprint_backbone
+    from lpmoe_bench.model.weights.resolve import origin, resolve_weights
+    from method_zoo import ZooError
+
+    own = known_as(name)
+    try:
+        weights = resolve_weights(own, "random", Path())
+    except ZooError:
+        return []
+    except UsageError:
+        if own.startswith(HUB):
+            raise
+        return []
+    model = blueprint_backbone(own)
+    blocks = f"{model.depth} blocks, {model.dim} wide, {model.heads} heads"
+    timm_name = weights.timm_name
+    return [
+        *([] if name in options.BACKBONES else [("backbone", own)]),
+        *([("model", timm_name)] if timm_name != own else []),
+        ("size", f"{blocks}, {sum(p.numel() for p in model.parameters()):,} parameters"),
+        ("facts", weights.facts.text),
+        ("weights", origin(own)),
+        ("use", f"--backbone {own}"),
     ]
 
 

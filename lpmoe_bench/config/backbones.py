@@ -50,8 +50,8 @@ def _others() -> dict[str, str]:
         found[f"facebook/deit-{size}-patch16-224"] = f"deit_{size}_patch16_224.fb_in1k"
         distilled = f"deit_{size}_distilled_patch16_224.fb_in1k"
         found[f"facebook/deit-{size}-distilled-patch16-224"] = distilled
+    found["google/vit-base-patch16-224"] = "vit_base_patch16_224.orig_in21k_ft_in1k"
     for size in ("base", "large"):
-        found[f"google/vit-{size}-patch16-224"] = f"vit_{size}_patch16_224.orig_in21k_ft_in1k"
         name = f"beit_{size}_patch16_224.in22k_ft_in22k"
         found[f"microsoft/beit-{size}-patch16-224-pt22k-ft22k"] = name
     return found

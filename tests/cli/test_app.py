@@ -245,6 +245,22 @@ def test_list_and_describe_know_it(kind: str, name: str):
     assert name in call("describe", name).stdout
 
 
+@pytest.mark.parametrize(
+    ("name", "known", "facts"),
+    [
+        ("dinov2_vits14", "vit_small_patch14_dinov2.lvd142m", "patch 14, positions of 37 x 37"),
+        ("vit_tiny_patch16_224", "vit_tiny_patch16_224", "mean 0.5 0.5 0.5"),
+        ("uni_perceiver_large", "uni_perceiver_large", "14 x 14 resized without antialias"),
+    ],
+)
+def test_describe_knows_every_name_that_run_accepts(name: str, known: str, facts: str):
+    told = dict(json.loads(call("describe", name, "--json").stdout))
+    assert told["backbone"] == known
+    assert facts in told["facts"]
+    assert told["use"] == f"--backbone {known}"
+    assert told["weights"]
+
+
 def test_describe_a_method_shows_options_and_fidelity():
     text = call("describe", "lpmoe").stdout
     assert "renormalise=False" in text

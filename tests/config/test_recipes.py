@@ -144,8 +144,9 @@ def test_later_settings_are_hashed_off_their_default():
     roles, plain = settings.fields_by_role(), settings.fingerprint(settings.RunConfig(), {})
     changed = {"steps": 7, "patience": 7, "scale": (0.5, 2.0), "photometric": True}
     changed |= {"decode": "reduced", "limit_validation": 7}
+    facts = {f"facts.{name}" for name in ("mean", "std", "patch", "grid", "pos_antialias")}
     named = {"preprocessing", *(f"train.{name}" for name in changed)}
-    assert named == set(settings.later_fields())
+    assert named | facts == set(settings.later_fields())
     for name, value in changed.items():
         assert roles[f"train.{name}"] == "recipe"
         assert settings.fingerprint(settings.build_config({"train": {name: value}}), {}) != plain

@@ -267,3 +267,36 @@ def test_weights_of_another_model_are_refused():
         create_backbone(name, state | {"head.weight": torch.zeros(1)}, **size)
     with pytest.raises(ZooError, match=r"1 of another shape \['norm.bias'\]"):
         create_backbone(name, state | {"norm.bias": torch.zeros(7)}, **size)
+
+
+DISTILLED = "deit_tiny_distilled_patch16_224"
+
+
+def test_distilled_deit_equals_timm_and_keeps_its_names():
+    size = {"embed_dim": 48, "depth": 2, "num_heads": 3, "img_size": 64}
+    backbone, image = moved(DISTILLED, **size), image_of(64, 64)
+    vit = timm.create_model(DISTILLED, num_classes=0, **size)
+    vit.load_state_dict(backbone.state())
+    assert torch.equal(opened(backbone, image), native(backbone, vit, image))
+    assert backbone.embed(image_of(64, 96)).prefix == 2
+    old = backbone.state()["dist_token"].clone()
+    backbone.reset(1)
+    assert not torch.equal(backbone.state()["dist_token"], old)
+    assert backbone.state().keys() == vit.state_dict().keys()
+
+
+def test_uni_perceiver_has_the_size_that_its_authors_print():
+    with torch.device("meta"):
+        backbone = create_backbone("uni_perceiver_large")
+    # The spec counts the bias of the patches and eight moments, which are part of the table here.
+    assert sum(p.numel() for p in backbone.parameters()) + 1024 + 8 * 1024 == 303_356_928
+    assert backbone.pos_antialias is False
+    assert backbone.vit.blocks[0].norm1.eps == 1e-5
+
+
+def test_other_statistics_are_taken():
+    backbone = tiny_backbone()
+    backbone.normalise_by((0.1, 0.2, 0.3), (0.5, 0.25, 0.125))
+    image = torch.tensor([0.6, 0.45, 0.425])[None, :, None, None]
+    torch.testing.assert_close(backbone.normalise(image), torch.ones(1, 3, 1, 1))
+    assert "mean" not in backbone.state()

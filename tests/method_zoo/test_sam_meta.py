@@ -13,8 +13,7 @@ from tiny_weights import Hostile
 from torch import nn
 
 from lpmoe_bench.errors import DataError, UsageError
-from lpmoe_bench.model.weights import checkpoint as checkpoint_module
-from lpmoe_bench.model.weights.resolve import load_backbone, resolve_weights
+from lpmoe_bench.model.weights.resolve import PUBLISHED, load_backbone, resolve_weights
 from method_zoo.backbones.create import create_backbone
 from method_zoo.backbones.sam import META_SAM, Sam
 from method_zoo.options import get_method
@@ -100,7 +99,8 @@ def test_sizes_are_metas(name, count):
         backbone = create_backbone(name)
     assert sum(p.numel() for p in backbone.parameters()) == count
     assert backbone.vit.blocks[0].norm1.eps == 1e-6
-    assert backbone.dim == META_SAM[name][0] == checkpoint_module.NAMES[name][0]
+    assert backbone.dim == META_SAM[name][0]
+    assert name in PUBLISHED
 
 
 def test_pixels_are_normalised_as_meta_does():
@@ -139,16 +139,15 @@ def test_a_checkpoint_of_metas_is_read(checkpoint):
     assert torch.equal(merged.vit.pos_embed, expected.vit.pos_embed)
 
 
-@pytest.mark.parametrize(
-    "name", ["vit_tiny_patch16_224", "samvit_base_patch16", "dinov2_small_imgfocus"]
-)
-def test_no_other_backbone_reads_a_pth(checkpoint, name):
-    with pytest.raises(UsageError, match=r"only \.safetensors files are read"):
-        resolve_weights(name, str(checkpoint), checkpoint.parent, offline=True)
+def test_timms_encoder_reads_the_same_file(checkpoint):
+    backbone, expected = load(checkpoint, "samvit_base_patch16"), tiny_backbone("sam_meta")
+    for name, tensor in expected.state().items():
+        own = name.replace("mlp.lin", "mlp.fc")
+        assert torch.equal(backbone.state()[own], tensor), name
 
 
 def test_without_a_file_the_sentence_says_where_to_get_one(tmp_path):
-    for name, (_, file) in checkpoint_module.NAMES.items():
+    for name, file in PUBLISHED.items():
         with pytest.raises(UsageError, match=rf"download {file} from .*--weights {file}"):
             resolve_weights(name, None, tmp_path)
     assert resolve_weights(NAME, "random:2", tmp_path).seed == 2
@@ -169,14 +168,16 @@ def test_hostile_truncated_and_missing_checkpoints(checkpoint):
         load(checkpoint)
 
 
+PATCHES, ONE = "image_encoder.patch_embed.proj.weight", torch.zeros(1)
+
+
 @pytest.mark.parametrize(
     ("state", "sentence"),
     [
-        ({"image_encoder.pos_embed": torch.zeros(1, 64, 64, 1280)}, "--backbone sam_vit_h"),
-        ({"image_encoder.pos_embed": torch.zeros(1, 4, 4, 48)}, "tensors missing"),
-        ({"image_encoder.pos_embed": torch.zeros(())}, "tensors missing"),
-        ({"vision_encoder.pos_embed": torch.zeros(1, 4, 4, 48)}, "layout of Hugging Face"),
-        ({"mask_decoder.iou_token.weight": torch.zeros(1, 256)}, "no image encoder of SAM"),
+        ({PATCHES: torch.zeros(48, 3, 16, 16), "image_encoder.neck.0.weight": ONE}, "missing"),
+        ({PATCHES: torch.zeros(()), "image_encoder.neck.0.weight": ONE}, "no image encoder"),
+        ({"image_encoder.pos_embed": torch.zeros(1, 4, 4, 48)}, "no image encoder"),
+        ({"mask_decoder.iou_token.weight": ONE}, "a decoder of SAM without its image encoder"),
     ],
 )
 def test_other_files_are_refused_with_one_sentence(checkpoint, state, sentence):

@@ -123,10 +123,15 @@ def test_every_class_starts_from_the_single_mask():
     torch.testing.assert_close(logits, logits[:, :1].expand(-1, 3, -1, -1))
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors", "-module.ckpt"])
 def test_weights_come_from_a_checkpoint(tmp_path, suffix: str):
     path, state = tmp_path / f"sam{suffix}", checkpoint()
-    save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
+    if suffix == ".safetensors":
+        save_file(state, path)
+    elif suffix == ".pth":
+        torch.save(state, path)
+    else:  # as a training of several processes leaves it
+        torch.save({"model": {f"module.{name}": t for name, t in state.items()}}, path)
     weights = resolve_decoder_weights(get_decoder("sam"), str(path))
     assert weights.sha256
     assert not weights.note

@@ -3,24 +3,30 @@
 import collections
 import errno
 import hashlib
+import json
 import pickle
+import threading
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from huggingface_hub.errors import EntryNotFoundError
+from safetensors.torch import load_file, save_file
 from tiny_weights import DEPTH, GRID, TIMM, WIDTH, Hostile, drop, save_tiny, tiny_onnx, tiny_tensors
 from torch import nn
 
+from lpmoe_bench.config.backbones import ALIASES, known_as
+from lpmoe_bench.config.settings import RunConfig
 from lpmoe_bench.environment import default_cache
 from lpmoe_bench.errors import DataError, ResourceError, UsageError
-from lpmoe_bench.model.weights import default_backbone, resolve
+from lpmoe_bench.model.weights import default_backbone, fitting
+from lpmoe_bench.model.weights import hub as hub_module
 from lpmoe_bench.model.weights.checkpoint import read_checkpoint
 from lpmoe_bench.model.weights.default_backbone import dinov2_state
 from lpmoe_bench.model.weights.resolve import load_backbone, resolve_weights
-from method_zoo.backbones.create import create_backbone
+from method_zoo.backbones.create import check_backbone_name, create_backbone
 from method_zoo.errors import ZooError
 
 DEFAULT = default_backbone.NAME
@@ -83,6 +89,7 @@ def test_norm_behind_the_pooling_becomes_the_norm(tmp_path):
         ({"blocks.99.norm1.weight": torch.zeros(192)}, "", "1 unknown .*blocks.99"),
         ({"norm.weight": torch.zeros(7)}, "", "1 of another shape .*norm.weight"),
         ({"encoder": torch.zeros(2)}, "", "timm cannot read"),
+        ({"visual.class_embedding": torch.zeros(2)}, "", "CLIP under OpenAI's names"),
     ],
 )
 def test_foreign_local_file(tmp_path, extra, gone, sentence):
@@ -92,11 +99,13 @@ def test_foreign_local_file(tmp_path, extra, gone, sentence):
     assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["w.pth", "w.bin", "w.ckpt", "w"])
-def test_formats_that_can_execute_code_are_refused(tmp_path, name):
+@pytest.mark.parametrize("name", ["w.npz", "w.h5", "w.onnx", "w.msgpack", "w"])
+def test_other_kinds_of_files_are_refused(tmp_path, name):
     (tmp_path / name).write_bytes(b"anything")
-    with pytest.raises(UsageError, match=r"only .safetensors"):
+    with pytest.raises(UsageError, match=r"no file of weights that is read here.*\.ckpt"):
         resolve_weights(TIMM, str(tmp_path / name), tmp_path)
+    with pytest.raises(UsageError, match="a folder; name the file"):
+        resolve_weights(TIMM, str(tmp_path), tmp_path)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\x80\x04 a pickle in disguise"])
@@ -112,10 +121,10 @@ def test_local_file_that_vanishes_or_is_cut_later(tmp_path):
     path = save_tiny(tmp_path / "w.safetensors")
     weights = resolve_weights(TIMM, str(path), tmp_path)
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="not a readable safetensors file"):
         load_backbone(weights)
     path.unlink()
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="there is no weights file"):
         load_backbone(weights)
 
 
@@ -123,8 +132,9 @@ def test_local_file_that_vanishes_or_is_cut_later(tmp_path):
     ("name", "antialias"),
     [
         ("vit_small_patch14_dinov2.lvd142m", False),
-        ("vit_small_patch14_reg4_dinov2.lvd142m", None),
-        ("vit_base_patch16_224", None),
+        ("vit_small_patch14_reg4_dinov2.lvd142m", True),
+        ("vit_base_patch16_224", True),
+        ("uni_perceiver_large", False),
     ],
 )
 def test_position_tables_are_resized_as_their_authors_do(tmp_path, name, antialias):
@@ -207,8 +217,7 @@ def test_damage_is_one_sentence(tmp_path):
     [
         ([torch.zeros(1)], "no tensors by name"),
         ({}, "no tensors by name"),
-        ({"model": STATE}, "no tensor but dict under 'model'"),
-        (STATE | {"epoch": 3}, "no tensor but int under 'epoch'"),
+        ({"model": {"lr": 3}}, "no tensors by name"),
         ({3: torch.zeros(1)}, "which is no text"),
         ({"a": torch.eye(3).to_sparse()}, "no plain dense tensor under 'a'"),
         ({"a": torch.zeros(2, device="meta")}, "no plain dense tensor under 'a'"),
@@ -222,7 +231,7 @@ def test_what_is_no_state_dict_is_refused(tmp_path, content, sentence: str):
 
 def test_wrong_paths_are_sentences(tmp_path):
     assert "there is no weights file" in refused(tmp_path / "none.pth")
-    with pytest.raises(UsageError, match=r"use a \.safetensors or a \.pth file"):
+    with pytest.raises(UsageError, match=r"\.safetensors, \.pth, \.pt, \.bin or \.ckpt"):
         read_checkpoint(tmp_path / "weights.zip")
 
 
@@ -265,18 +274,27 @@ def hub(tmp_path, monkeypatch):
     class Hub:
         cached: Path | None = None
         asked: list[str] = []
+        files: dict[str, dict] = {}
+        weights = "model.safetensors"
 
         @staticmethod
         def fetch() -> Path:
             raise AssertionError("the hub must not be asked")
 
     def download(repository, filename, revision=None):
-        assert filename == "model.safetensors"
         Hub.asked.append(repository)
+        if filename in Hub.files:
+            path = tmp_path / "c0ffee" / filename
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps(Hub.files[filename]))
+            return str(path)
+        if filename != Hub.weights:
+            raise EntryNotFoundError(filename)
         return str(Hub.fetch())
 
     import huggingface_hub
 
+    monkeypatch.setattr(hub_module, "_answer", lambda endpoint: None)
     Hub.asked = []
     found = lambda *args, **kwargs: str(Hub.cached) if Hub.cached else None  # noqa: E731
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
@@ -320,8 +338,153 @@ def test_hub_that_fails(hub, tmp_path, failure, error, sentence):
         resolve_weights(TIMM, None, tmp_path)
 
 
+def test_a_hub_that_does_not_answer_is_told_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(hub_module, "REACH_SECONDS", 0.01)
+    silence = threading.Event()
+    monkeypatch.setattr(hub_module, "_answer", lambda endpoint: silence.wait(60))
+    with pytest.raises(DataError, match=r"cannot be reached .*no answer within 0.01 s.*--weights"):
+        resolve_weights(TIMM, None, tmp_path)
+    silence.set()
+
+    def refuse(endpoint):
+        raise ConnectionError("[Errno -2] Name or service not known\nmore")
+
+    monkeypatch.setattr(hub_module, "_answer", refuse)
+    with pytest.raises(DataError, match=r"\(\[Errno -2\] Name or service not known\)"):
+        resolve_weights(TIMM, None, tmp_path)
+
+
+def test_the_limit_for_an_answer_is_short():
+    assert hub_module.REACH_SECONDS <= 12
+
+
+OF_TIMM = {
+    "architecture": TIMM,
+    "model_args": {"img_size": 224},
+    "pretrained_cfg": {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "license": "mit"},
+}
+
+
+def test_a_repository_says_which_model_it_is_and_its_facts(hub, tmp_path):
+    hub.files = {"config.json": OF_TIMM}
+    hub.fetch = lambda: save_tiny(tmp_path / "c0ffee" / "model.safetensors")
+    weights = resolve_weights("hf-hub:some/vit", None, tmp_path)
+    assert (weights.backbone, weights.timm_name, weights.licence) == (
+        "hf-hub:some/vit",
+        TIMM,
+        "mit",
+    )
+    assert weights.source == "hf:some/vit@c0ffee/model.safetensors"
+    assert weights.differing.mean == (0.1, 0.2, 0.3)
+    assert weights.differing.std == (0.4, 0.5, 0.6)
+    assert bool((load_backbone(weights).vit.cls_token == 0.25).all())
+    random = resolve_weights("hf-hub:some/vit", "random:1", tmp_path)
+    assert random.timm_name == TIMM
+
+
+def test_an_older_repository_has_a_pickle(hub, tmp_path):
+    hub.files = {"config.json": OF_TIMM | {"pretrained_cfg": {}}}
+    hub.weights = "pytorch_model.bin"
+    state = load_file(save_tiny(tmp_path / "w.safetensors"))
+
+    def fetch():
+        torch.save(state, tmp_path / "c0ffee" / "pytorch_model.bin")
+        return tmp_path / "c0ffee" / "pytorch_model.bin"
+
+    hub.fetch = fetch
+    weights = resolve_weights("hf-hub:some/vit@v1", None, tmp_path)
+    assert weights.source == "hf:some/vit@c0ffee/pytorch_model.bin"
+    assert bool((load_backbone(weights).vit.cls_token == 0.25).all())
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [
+        ({"model_type": "dinov2", "patch_size": 14}, "vit_small_patch14_dinov2"),
+        (
+            {"model_type": "dinov2_with_registers", "patch_size": 14, "num_register_tokens": 4},
+            "vit_small_patch14_reg4_dinov2",
+        ),
+        ({"model_type": "dinov3_vit", "patch_size": 16}, "vit_small_patch16_dinov3"),
+        (
+            {"model_type": "dinov3_vit", "patch_size": 16, "use_gated_mlp": True},
+            "vit_small_plus_patch16_dinov3",
+        ),
+        ({"model_type": "vit", "patch_size": 16}, "vit_small_patch16_224"),
+        ({"model_type": "vit", "patch_size": 8}, "vit_small_patch8_224"),
+        ({"model_type": "deit", "patch_size": 16}, "deit_small_distilled_patch16_224"),
+        (
+            {
+                "model_type": "sam",
+                "vision_config": {
+                    "model_type": "sam_vision_model",
+                    "hidden_size": 768,
+                    "num_hidden_layers": 12,
+                },
+            },
+            "sam_vit_b",
+        ),
+    ],
+)
+def test_configurations_of_transformers_lead_to_a_backbone(hub, config, name):
+    hub.files = {"config.json": {"hidden_size": 384, "num_hidden_layers": 12} | config}
+    hub.files["preprocessor_config.json"] = {"image_mean": [0.5, 0.5, 0.5], "image_std": "none"}
+    found = hub_module.describe_repository("hf-hub:some/model", offline=False)
+    assert (found.timm_name, found.mean, found.std) == (name, (0.5, 0.5, 0.5), None)
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "sentence"),
+    [
+        ("hf-hub:vit", {}, r"hf-hub:owner/name"),
+        ("hf-hub:a/b/c", {}, r"hf-hub:owner/name"),
+        ("hf-hub:a/b", {"model_type": "swin"}, "a/b is swin"),
+        ("hf-hub:a/b", {"model_type": "vit", "hidden_size": 7, "num_hidden_layers": 1}, "is vit"),
+        ("hf-hub:a/b", {"architecture": "no_such_model"}, "no_such_model of timm and is none"),
+        ("hf-hub:a/b", {"architecture": TIMM, "model_args": {"depth": 3}}, "has depth=3"),
+    ],
+)
+def test_repositories_that_are_none_are_refused(hub, name, config, sentence):
+    hub.files = {"config.json": config}
+    with pytest.raises(UsageError, match=sentence):
+        hub_module.describe_repository(name, offline=False)
+    with pytest.raises((UsageError, DataError), match=r"--offline is set|owner/name"):
+        hub_module.describe_repository(name, offline=True)
+
+
+@pytest.mark.parametrize("name", ["someone/model", "folder/weights.pth"])
+def test_a_bare_repository_is_told_how_to_write_it(tmp_path, name):
+    with pytest.raises(
+        UsageError, match=rf"write hf-hub:owner/name, for a file .*--weights {name}"
+    ):
+        resolve_weights(name, None, tmp_path)
+
+
+def test_a_name_of_another_library_that_is_nearly_right(tmp_path):
+    with pytest.raises(UsageError, match="did you mean facebook/dinov2-small"):
+        resolve_weights("facebook/dinov2-smal", None, tmp_path)
+    with pytest.raises(ZooError, match="closest: dinov2_vits14"):
+        resolve_weights("dinov2_vits15", None, tmp_path)
+
+
+def test_names_of_other_libraries_are_names_of_backbones():
+    for name in {*ALIASES.values()}:
+        check_backbone_name(name)
+    assert known_as("dinov2_vits14") == "vit_small_patch14_dinov2.lvd142m"
+    assert known_as("facebook/dinov2-with-registers-large") == (
+        "vit_large_patch14_reg4_dinov2.lvd142m"
+    )
+    assert known_as("dinov3_vitl16") == "vit_large_patch16_dinov3.lvd1689m"
+    assert known_as("facebook/sam-vit-base") == "samvit_base_patch16.sa1b"
+    assert known_as("vit_b") == "sam_vit_b"
+    assert known_as("timm/vit_base_patch16_224.mae") == "vit_base_patch16_224.mae"
+    assert known_as("hf_hub:a/b") == "hf-hub:a/b"
+    assert known_as(TIMM) == TIMM
+    assert RunConfig(backbone="dino_vitb8").backbone == "vit_base_patch8_224.dino"
+
+
 def test_nothing_is_fetched_for_a_model_that_cannot_be_opened(hub, tmp_path):
-    for name in ("resnet18", "deit_tiny_distilled_patch16_224", "vgg11"):
+    for name in ("resnet18", "vit_small_r26_s32_224", "vgg11"):
         with pytest.raises(ZooError, match="vit_"):
             resolve_weights(name, None, tmp_path)
     with pytest.raises(UsageError, match=r"no pretrained weights on the hub.*--weights random"):
@@ -331,5 +494,5 @@ def test_nothing_is_fetched_for_a_model_that_cannot_be_opened(hub, tmp_path):
 def test_hub_weights_of_every_named_head_are_dropped():
     vit = create_backbone(TIMM).vit
     state = vit.state_dict()
-    heads = {f"{head}weight": torch.zeros(1) for head in resolve.HEADS}
-    assert resolve.timm_state(state | heads, vit, TIMM).keys() == state.keys()
+    heads = {f"{head}weight": torch.zeros(1) for head in fitting.HEADS}
+    assert fitting.timm_state(state | heads, vit, TIMM).keys() == state.keys()

@@ -11,11 +11,11 @@ import torch
 from conftest import tiny_backbone, tiny_image
 from safetensors.torch import save_file
 
-from lpmoe_bench.config.settings import build_config
+from lpmoe_bench.config.settings import FactsConfig, build_config
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.model.decoders.names import build_decoder
 from lpmoe_bench.model.segmenter import Segmenter
-from lpmoe_bench.model.weights.resolve import Weights, load_backbone
+from lpmoe_bench.model.weights.resolve import Facts, Weights, load_backbone
 from lpmoe_bench.training.feature_files import FeatureFolder, View, feature_key
 from lpmoe_bench.training.features import FromPrefix, pack
 from method_zoo.options import get_method
@@ -133,7 +133,15 @@ def test_used_bytes_count_every_key(folder):
     assert FeatureFolder(folder.root / "none", {}, SHAPE).used_bytes() == 0
 
 
-WEIGHTS = Weights("tiny", "vit_tiny_patch16_224", None, "a" * 64, "random:0", "", "", None, 0)
+HALF = (0.5, 0.5, 0.5)
+FACTS = Facts(HALF, HALF, 16, 14, True)
+WEIGHTS = Weights(
+    "tiny", "vit_tiny_patch16_224", None, "a" * 64, "random:0", "", "", FACTS, FactsConfig(), 0
+)
+
+
+def with_facts(**facts) -> Weights:
+    return dataclasses.replace(WEIGHTS, facts=dataclasses.replace(FACTS, **facts))
 
 
 def key(name: str = "partial", weights: Weights = WEIGHTS, shape=SHAPE, config=None, **options):
@@ -149,7 +157,9 @@ def key(name: str = "partial", weights: Weights = WEIGHTS, shape=SHAPE, config=N
         key("decoder_only"),
         key(weights=dataclasses.replace(WEIGHTS, sha256="b" * 64)),
         key(weights=dataclasses.replace(WEIGHTS, timm_name="vit_small_patch16_224")),
-        key(weights=dataclasses.replace(WEIGHTS, pos_antialias=False)),
+        key(weights=with_facts(pos_antialias=False)),
+        key(weights=with_facts(mean=(0.4, 0.5, 0.5))),
+        key(weights=with_facts(patch=8)),
         key(shape=(3, 5, 3)),
         key(config={"size": 96}),
         key(config={"train": {"precision": "bf16-mixed"}}),

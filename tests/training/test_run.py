@@ -32,6 +32,11 @@ def test_record_tells_the_whole_run(finished):
     assert record.test_opened == 1
     assert record.costs.state_bytes == (finished / "adapter.safetensors").stat().st_size
     assert [s.images for s in record.data.tests] == [6]
+    assert record.backbone is not None
+    half = [0.5, 0.5, 0.5]  # what the name implies, and so no part of the settings
+    facts = {"mean": half, "std": half, "patch": 16, "grid": 14, "pos_antialias": True}
+    assert record.backbone.facts == facts
+    assert set(record.config["facts"].values()) == {None}
     rows = read_rows(finished / "per_image.csv")
     assert len(rows) == 6
     assert np.mean([row["mae"] for row in rows]) == pytest.approx(scores["mae"], abs=1e-12)

@@ -81,6 +81,9 @@ class SamDecoder(Decoder):
 
         Raises DataError where they are not all there, or of another shape.
         """
+        # A training may have its model under a prefix, such as `module.`.
+        prefix = next((k.partition(MASKS)[0] for k in state if f".{MASKS}" in f".{k}"), "")
+        state = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
         taken = self.cut({k: v for k, v in state.items() if k.startswith((PROMPTS, MASKS))})
         own = {k: v for k, v in self.state_dict().items() if k.startswith((PROMPTS, MASKS))}
         wrong = sorted(k for k in own.keys() | taken.keys() if _shape(own, k) != _shape(taken, k))

@@ -11,19 +11,17 @@ from typing import Any, NamedTuple
 
 import huggingface_hub
 import timm
-import torch
 from huggingface_hub.errors import EntryNotFoundError
 from timm.models import get_pretrained_cfg
 
 from lpmoe_bench.config.backbones import HUB
 from lpmoe_bench.errors import BenchError, DataError, ResourceError, UsageError
 from lpmoe_bench.model.weights.layouts import backbone_for
-from method_zoo.backbones import create
 
 FILE = "model.safetensors"
 PICKLE = "pytorch_model.bin"  # of older repositories
 CONFIG, PIXELS = "config.json", "preprocessor_config.json"
-INSTEAD = "use --weights with a file, or --weights random"
+INSTEAD = "use --weights file.safetensors or --weights random"
 REACH_SECONDS = 10  # how long the hub is given to answer at all, whatever it then takes to download
 Say = Callable[[str], None]
 
@@ -53,13 +51,11 @@ def fetch_from_hub(timm_name: str, offline: bool, progress: Say) -> HubFile:
     """Fetch the pretrained weights of a timm model into the hub's own cache, or find them there.
 
     Raises UsageError where timm names none, DataError where they cannot be had, ResourceError
-    for a full disk, ZooError for a model that cannot be opened (before anything is fetched).
+    for a full disk.
     """
     cfg = get_pretrained_cfg(timm_name)
     if cfg is None or not cfg.hf_hub_id:
         raise UsageError(f"{timm_name} has no pretrained weights on the hub; {INSTEAD}")
-    with torch.device("meta"):  # without memory: nothing is fetched for a model that cannot be used
-        create.create_backbone(timm_name)
     return _file(str(cfg.hf_hub_id), (FILE,), offline, progress)._replace(
         licence=str(cfg.license or "")
     )

@@ -49,7 +49,7 @@ EXTRA = re.compile(
     r"(dino|ibot)_(head|loss)|projectors?|predictor|local_cls_norm|"
     r"decoder(_\w+)?|mask_token|rope_embed|"
     r"mask_decoder|prompt_encoder|prompt_generator|pe_layer|no_mask_embed|"
-    r"shared_image_embedding|pixel_(mean|std))(\.|$)"
+    r"shared_image_embedding|pixel_(mean|std)|token_embed)(\.|$)"
 )
 BUFFERS = (".bias_mask", ".num_batches_tracked", ".position_ids")
 # Models of other kinds by a name that only they have.
@@ -390,5 +390,4 @@ def _uni_perceiver(part: Mapping[str, Tensor]) -> dict[str, Tensor]:
     # In double precision: three numbers are added where the model adds them one after the other.
     joined = table.double() + moments[0].double() + bias.double()
     found["pos_embed"] = joined.float()[None]
-    kept = ("blocks.", "patch_embed.", "norm_pre.", "pos_embed")
-    return {name: t for name, t in found.items() if name.startswith(kept)}
+    return found

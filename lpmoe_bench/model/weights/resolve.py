@@ -3,6 +3,8 @@
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,11 @@ import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from timm.models import get_pretrained_cfg
 from timm.models.beit import Beit as TimmBeit
 from torch import Tensor
 
-from lpmoe_bench.config.backbones import HUB, known_as
+from lpmoe_bench.config.backbones import ALIASES, HUB, known_as
 from lpmoe_bench.config.settings import STATISTICS, FactsConfig
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.files import sha256_file
@@ -145,8 +148,7 @@ def resolve_weights(
         repository = hub.describe_repository(backbone, offline, progress)
         timm_name = repository.timm_name
     _check_name(timm_name)
-    with torch.device("meta"):
-        model = create.create_backbone(timm_name)
+    model = _shapes(timm_name, create.create_backbone)
     implied = _implied(timm_name, model)
     own = _stated(repository, settled)
     if weights is not None and weights.partition(":")[0] == RANDOM:
@@ -189,6 +191,8 @@ def resolve_weights(
     else:
         path = Path(weights).expanduser()
         source, licence, note = path.name, "", LOCAL_NOTE
+        if not weights.strip():
+            raise UsageError("weights are empty; give a file, random, or leave --weights out")
         if path.is_dir():
             raise UsageError(f"weights are '{weights}', a folder; name the file in it")
     base = Weights(backbone, timm_name, path, "", source, licence, note, implied, asked)
@@ -204,16 +208,40 @@ def where_to_get(name: str) -> str:
     )
 
 
+def origin(backbone: str) -> str:
+    """Say where the pretrained weights of a backbone come from; nothing is fetched."""
+    name = known_as(backbone)
+    if name == default_backbone.NAME:
+        return f"{default_backbone.SOURCE}, {default_backbone.LICENCE}"
+    if name.startswith(HUB):
+        return f"the Hugging Face hub, {name.removeprefix(HUB)}"
+    if name in PUBLISHED:
+        return f"--weights {PUBLISHED[name]}, from {PAGES[name]}"
+    cfg = get_pretrained_cfg(name)
+    if cfg is None or not cfg.hf_hub_id:
+        return "none that timm names; give --weights"
+    return f"the Hugging Face hub, {cfg.hf_hub_id}, licence {cfg.license or 'not said'}"
+
+
 def _check_name(name: str) -> None:
     try:
-        create.check_backbone_name(name, also=[default_backbone.NAME])
+        create.check_backbone_name(name, also=[default_backbone.NAME, *ALIASES])
     except ZooError as error:
-        if name.count("/") == 1:
-            raise UsageError(
-                f"unknown backbone '{name}'; for a repository of the Hugging Face hub write "
-                f"{HUB}{name}, for a file --backbone NAME --weights {name}"
-            ) from None
-        raise error
+        if "/" not in name:
+            raise error
+        close = get_close_matches(name, ALIASES, n=2, cutoff=0.8)
+        meant = f"did you mean {' or '.join(close)}? " if close else ""
+        raise UsageError(
+            f"unknown backbone '{name}'; {meant}For a repository of the Hugging Face hub write "
+            f"{HUB}owner/name, for a file --backbone NAME --weights {name}"
+        ) from None
+
+
+@lru_cache(maxsize=16)
+def _shapes(name: str, build: Callable[..., Backbone], **arguments: Any) -> Backbone:
+    """Return a backbone of shapes alone, to read and never to change: it is built once."""
+    with torch.device("meta"):
+        return build(name, **arguments)
 
 
 def _implied(name: str, model: Backbone) -> Facts:
@@ -257,8 +285,7 @@ def _looked_at(
         told = {} if settled else _told_by(found, model, implied) | own
         told |= {} if settled else _written(checkpoint.about)
         base = _with_facts(replace(base, sha256=sha256_file(path)), implied, told, asked)
-        with torch.device("meta"):
-            empty = create.create_backbone(base.timm_name, None, None, None, **_arguments(base))
+        empty = _shapes(base.timm_name, create.create_backbone, **_arguments(base))
         taken = fitting.state_for(found, checkpoint, empty, base.timm_name)
         fitting.check_numbers(taken.state, empty.state())
     except (DataError, ZooError) as error:
