@@ -26,7 +26,9 @@ class AdaRoute(Method):
     experts: of each kind in a center; 0 takes one for every block that shares it. kernels: how many
     of the filter sizes 3, 5, 7; 0 leaves out every filter on the grid. router: its hidden channels;
     0 weighs all experts the same. zero_init: start at the frozen model, l = 0, where the authors
-    start at 1."""
+    start at 1. start: l itself; one of the authors' four detection configurations (Swin-B, Mask
+    R-CNN) has 1e-5. residual_scale: whether what the update is added to has a scale s and a shift
+    s', which that configuration leaves out too."""
 
     title = "AdaRoute (ParaX)"
     paper = "arXiv 2602.06862"
@@ -38,6 +40,7 @@ class AdaRoute(Method):
     identity_at_init = False
     unmergeable = "its weights are mixed anew for every image"
     preset = {"lr": 3e-4}
+    later_options = {"start": 1.0, "residual_scale": True}
 
     def __init__(
         self,
@@ -49,6 +52,8 @@ class AdaRoute(Method):
         kernels: int = 3,
         router: int = 16,
         zero_init: bool = False,
+        start: float = 1.0,
+        residual_scale: bool = True,
     ):
         super().__init__(backbone)
         one_of("placement", placement, PLACEMENTS)
@@ -62,16 +67,22 @@ class AdaRoute(Method):
             )
         if not 0 <= kernels <= len(SIZES):
             raise ZooError(f"kernels is {kernels}; it must be 0 to {len(SIZES)}, sizes 3, 5, 7")
+        if zero_init and start != 1:
+            raise ZooError(
+                f"zero_init is true, which starts at 0, and start is {start:g}; give one of them"
+            )
         width = bottleneck or (32 if backbone.dim <= NARROW else 128)
         self.center_of = [i * centers // backbone.depth for i in range(backbone.depth)]
         counts = [experts or self.center_of.count(c) for c in range(centers)]
         self.centers = nn.ModuleList(
             Center(backbone.dim, width, count, SIZES[:kernels]) for count in counts
         )
-        start = 0.0 if zero_init else 1.0
+        start = 0.0 if zero_init else start
         self.after_attention, self.after_mlp = (
             nn.ModuleList(
-                DynamicAdapter(backbone.dim, width, counts[c], kernels, router, start)
+                DynamicAdapter(
+                    backbone.dim, width, counts[c], kernels, router, start, residual_scale
+                )
                 for c in self.center_of
                 if used
             )
@@ -148,7 +159,16 @@ class Uniform(nn.Module):
 class DynamicAdapter(nn.Module):
     """What belongs to one place in the network; the center's experts are handed in."""
 
-    def __init__(self, dim: int, width: int, experts: int, sizes: int, router: int, start: float):
+    def __init__(
+        self,
+        dim: int,
+        width: int,
+        experts: int,
+        sizes: int,
+        router: int,
+        start: float,
+        residual_scale: bool = True,
+    ):
         super().__init__()
         self.norm, self.gain = nn.LayerNorm(dim), nn.Parameter(torch.full((dim,), 1e-5))
         kinds = 2 + sizes
@@ -165,8 +185,10 @@ class DynamicAdapter(nn.Module):
         # x <- l o + l' + s x + s': scale and shift of the update, then of what it is added to.
         self.scale = nn.Parameter(torch.full((dim,), start))
         self.shift = nn.Parameter(torch.zeros(dim))
-        self.skip_scale = nn.Parameter(torch.ones(dim))
-        self.skip_shift = nn.Parameter(torch.zeros(dim))
+        self.skip_scale, self.skip_shift = (
+            nn.Parameter(torch.full((dim,), value)) if residual_scale else None
+            for value in (1.0, 0.0)
+        )
         for layer in (self.mix, self.inner):
             if layer is not None:
                 nn.init.zeros_(layer.bias)
@@ -182,7 +204,9 @@ class DynamicAdapter(nn.Module):
         z = z + (self._cascade(z.mT.unflatten(2, t.grid), filters) if filters else z)
         z = F.gelu(z + self.inner(z))
         o = _add_filtered(self.after, z @ up.mT, t.grid)
-        skip = self.skip_scale * x + self.skip_shift
+        skip = x
+        if self.skip_scale is not None and self.skip_shift is not None:
+            skip = self.skip_scale * x + self.skip_shift
         return t.with_patches(self.scale * o + self.shift + skip)
 
     def _cascade(self, z: Tensor, filters: list[Tensor]) -> Tensor:

@@ -3,6 +3,7 @@
 y = W x + b + (alpha / rank) B A x, on the fused query-key-value layer of every block.
 A (rank x d) starts Kaiming-uniform, B (3d x rank) at zero: training starts at the frozen model.
 Or on queries and values alone, each with an A (rank x d) and a B (d x rank) of its own.
+rsLoRA (Kalajdzievski, arXiv 2312.03732) divides by the root of the rank instead.
 """
 
 import math
@@ -28,25 +29,33 @@ class LoRA(Method):
     )
     mergeable = True
     preset = {"lr": 1e-3}
-    later_options = {"targets": "qkv"}
+    later_options = {"targets": "qkv", "rslora": False}
 
-    def __init__(self, backbone: Backbone, rank: int = 8, alpha: float = 8.0, targets: str = "qkv"):
+    def __init__(
+        self,
+        backbone: Backbone,
+        rank: int = 8,
+        alpha: float = 8.0,
+        targets: str = "qkv",
+        rslora: bool = False,
+    ):
         super().__init__(backbone)
         at_least("rank", rank, 1)
         one_of("targets", targets, TARGETS)
         layer = LoRALinear if targets == "qkv" else QueryValueLinear
-        self.wrap(lambda name: name.endswith("attn.qkv"), lambda m: layer(m, rank, alpha))
+        self.wrap(lambda name: name.endswith("attn.qkv"), lambda m: layer(m, rank, alpha, rslora))
 
 
 class LoRALinear(Wrapped):
     """A frozen linear layer with a trained low-rank update."""
 
-    def __init__(self, base: nn.Linear, rank: int, alpha: float):
+    def __init__(self, base: nn.Linear, rank: int, alpha: float, rooted: bool = False):
         super().__init__(base)
+        self.alpha, self.rooted = alpha, rooted  # rooted: scaled by the root of the rank, rsLoRA
         self.a = nn.Parameter(torch.empty(rank, base.in_features))
         self.b = nn.Parameter(torch.zeros(base.out_features, rank))
         nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
-        self.scale = alpha / rank
+        self.scale = alpha / (math.sqrt(rank) if rooted else rank)
 
     def forward(self, x: Tensor, prefix: int = 0, grid: tuple[int, int] | None = None) -> Tensor:
         # Two thin products, A then B: the matrix B A, as large as W, is never formed.
@@ -60,12 +69,12 @@ class LoRALinear(Wrapped):
 class QueryValueLinear(Wrapped):
     """A frozen fused qkv layer with a low-rank update of its queries and one of its values."""
 
-    def __init__(self, base: nn.Linear, rank: int, alpha: float):
+    def __init__(self, base: nn.Linear, rank: int, alpha: float, rooted: bool = False):
         super().__init__(base)
         self.a = nn.Parameter(torch.empty(2 * rank, base.in_features))  # queries' rows, values'
         self.b = nn.Parameter(torch.zeros(2, base.out_features // 3, rank))
         nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
-        self.scale = alpha / rank
+        self.scale = alpha / (math.sqrt(rank) if rooted else rank)
 
     def forward(self, x: Tensor, prefix: int = 0, grid: tuple[int, int] | None = None) -> Tensor:
         # The fused output is [queries, keys, values]; the keys' part of the update is zero.

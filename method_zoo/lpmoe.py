@@ -16,11 +16,13 @@ import torch.nn.functional as F
 from timm.layers import DropPath
 from torch import Tensor, nn
 
+from .backbones.beit import Beit
 from .method import Backbone, Features, Method, rate
 from .parts.deformable import CosineDeformableAttention, Grids, TokenPlaces, places
 from .parts.layers import PriorExtractor, start_as_timm
 
 STRIDES = [4, 8, 16, 32]
+NORM_EPS = 1e-5
 
 
 class LPMoE(Method):
@@ -64,6 +66,7 @@ class LPMoE(Method):
         rate("drop_path", drop_path)
         dim, stages = backbone.dim, len(backbone.groups)
         attention = {
+            "eps": _norm_eps(backbone),
             "heads": heads or backbone.heads,
             "points": points,
             "ratio": ratio,
@@ -112,6 +115,14 @@ class LPMoE(Method):
             taps.append(t.map())
         maps = self.pyramid(p1, _as_maps(prior, layout), taps)
         return Features(maps, self.backbone.neck(self.backbone.norm(t)), t.aux)
+
+
+def _norm_eps(backbone: Backbone) -> float:
+    """Return the epsilon of the interactions' norms: the authors hand on that of their backbone,
+    1e-6 of BEiT and 1e-5 of Uni-Perceiver."""
+    # Other backbones, of which most have 1e-6, keep the 1e-5 that all records of them mean.
+    is_beit = isinstance(backbone, Beit)
+    return backbone.vit.blocks[0].norm1.eps if is_beit else NORM_EPS
 
 
 def _as_maps(prior: Tensor, layout: Layout) -> list[Tensor]:
@@ -203,10 +214,10 @@ class Layout(NamedTuple):
 class Injector(nn.Module):
     """Prior -> ViT, before the blocks of a stage; gamma 0 leaves the frozen stream as it is."""
 
-    def __init__(self, dim: int, gamma: float, **attention):
+    def __init__(self, dim: int, gamma: float, eps: float, **attention):
         super().__init__()
-        self.norm_tokens = nn.LayerNorm(dim)
-        self.norm_prior = nn.LayerNorm(dim)
+        self.norm_tokens = nn.LayerNorm(dim, eps)
+        self.norm_prior = nn.LayerNorm(dim, eps)
         self.attention = CosineDeformableAttention(dim, levels=3, **attention)
         self.gamma = nn.Parameter(torch.full((dim,), gamma))
 
@@ -220,12 +231,12 @@ class Injector(nn.Module):
 class Extractor(nn.Module):
     """ViT -> prior, after the blocks of a stage."""
 
-    def __init__(self, dim: int, drop_path: float, **attention):
+    def __init__(self, dim: int, drop_path: float, eps: float, **attention):
         super().__init__()
-        self.norm_prior = nn.LayerNorm(dim)
-        self.norm_tokens = nn.LayerNorm(dim)
+        self.norm_prior = nn.LayerNorm(dim, eps)
+        self.norm_tokens = nn.LayerNorm(dim, eps)
         self.attention = CosineDeformableAttention(dim, levels=1, **attention)
-        self.norm_enhance = nn.LayerNorm(dim)
+        self.norm_enhance = nn.LayerNorm(dim, eps)
         self.enhance = ScaleEnhancement(dim, dim // 4)
         self.drop_path = DropPath(drop_path)
 

@@ -23,7 +23,10 @@ class SAMAdapter(Method):
     parameter count that the Conv-LoRA table prints; the authors' repository has 32.
     layout: how the patch embedding reaches Lin. "official" reads the memory of (H, W, C) as if it
     were (C, H W), as the authors' code does, so channels and places are mixed up; "grid" gives
-    each place its own embedding, as the paper means it."""
+    each place its own embedding, as the paper means it.
+
+    Images more than four times as long as they are wide, or as wide as they are long, depart from
+    the authors' code: see `high_frequencies`. A run squashes its images to squares."""
 
     title = "SAM-Adapter"
     paper = "arXiv 2304.09148"
@@ -91,6 +94,10 @@ def high_frequencies(image: Tensor, share: float = 0.25) -> Tensor:
     """Return |inverse FFT| of the image (B, 3, h, w) without its lowest frequencies.
 
     Taken out is the central square, of half side sqrt(h w share) / 2, of the shifted spectrum.
+
+    Departs from the authors' code where the square is larger than the short side, which at their
+    share of a quarter is beyond an aspect ratio of 4: here all of that side is taken out, there a
+    negative index wraps around and leaves almost all in, low frequencies too.
     """
     height, width = image.shape[-2:]
     half = int((height * width * share) ** 0.5 // 2)

@@ -34,13 +34,14 @@ class VeRA(Method):
 
 
 class Projections(nn.Module):
-    """The two frozen random matrices that all layers share."""
+    """The two frozen random matrices of all layers, drawn as Hugging Face peft draws them."""
 
     a: Tensor
     b: Tensor
 
     def __init__(self, inputs: int, outputs: int, rank: int, seed: int, device: torch.device):
         super().__init__()
+        self.seed = seed
         generator = torch.Generator("cpu").manual_seed(seed)
         for name, shape in (("a", (rank, inputs)), ("b", (outputs, rank))):
             # Drawn on the CPU, because a seed gives other numbers on another device.

@@ -140,16 +140,16 @@ def _measured(found: dict[str, Any]) -> list[tuple[str, str, str]]:
     ]
 
 
-# A trained method as files for elsewhere: plain weights, a LoRA of peft.
+# A trained method as files for elsewhere: plain weights, an adapter of peft.
 
 
 def merge_command(
     *,
     source: Annotated[
-        Path, typer.Argument(help="Folder of a finished run, or of a LoRA in peft's format.")
+        Path, typer.Argument(help="Folder of a finished run, or of an adapter in peft's format.")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="A .safetensors file.")],
-    backbone: Annotated[str | None, typer.Option(help="Of a LoRA in peft's format.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Of an adapter in peft's format.")] = None,
     weights: Annotated[str | None, typer.Option(help="... its weights, as for run.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the output.")] = False,
     out: options.Output,
@@ -179,15 +179,17 @@ def merge_command(
 
 def export_command(
     *,
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run of lora or late_lora.")],
+    run: Annotated[
+        Path, typer.Argument(help="Folder of a finished run of lora, late_lora, dora or vera.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder.")],
     force: Annotated[bool, typer.Option("--force", help="Overwrite an adapter there.")] = False,
     out: options.Output,
     offline: options.Offline = False,
 ) -> None:
-    """Write a run's LoRA in the format of Hugging Face peft."""
+    """Write a run's LoRA, DoRA or VeRA in the format of Hugging Face peft."""
     options.refuse_no_run(run)
-    from lpmoe_bench.model.merge import export_run
+    from lpmoe_bench.model.peft_format import export_run
 
     backbone = export_run(run, output, options.cache_folder(), offline, force)
     out.print({"output": str(output), "backbone": backbone}, output)
@@ -213,3 +215,69 @@ def _show_merged(made: Merged, out: options.Output) -> None:
         f"from its own features in double precision"
     )
     return None
+
+
+# The other way: an author's checkpoint as a run.
+
+
+def import_command(
+    *,
+    file: Annotated[Path, typer.Argument(help="Checkpoint of a method's authors.")],
+    method: Annotated[
+        str | None,
+        typer.Option("--method", "-m", help="Whose: lpmoe, sam_adapter, conv_lora or adaroute."),
+    ] = None,
+    backbone: options.Backbone = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Of the backbone, as for run; else the file's own, or known.")
+    ] = None,
+    decoder: options.DecoderName = None,
+    decoder_weights: Annotated[
+        str | None, typer.Option(help="SAM checkpoint, for what the file does not hold of it.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="What it was trained for; else cod.")] = None,
+    size: Annotated[int | None, typer.Option(help="Image side; else the authors' own.")] = None,
+    label: Annotated[str | None, typer.Option(help="A few words of your own.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="What the file does not tell: alpha=16.")
+    ] = None,
+    runs: Annotated[Path, typer.Option(help="Folder of runs.")] = Path("runs"),
+    force: Annotated[bool, typer.Option("--force", help="Import again.")] = False,
+    out: options.Output,
+    offline: options.Offline = False,
+) -> None:
+    """Turn a checkpoint of a method's authors into a run, which evaluate can score."""
+    from lpmoe_bench.config.settings import parse_sets
+    from lpmoe_bench.training.request import RunRequest
+
+    if method is None or backbone is None:
+        raise UsageError(
+            "say whose checkpoint it is and on which backbone, such as --method sam_adapter "
+            "--backbone sam_vit_h"
+        )
+    if "results" in runs.resolve().parts[-2:]:
+        raise UsageError(f"--runs {runs} holds published records; import into another folder")
+    flags = {
+        "method": method,
+        "backbone": backbone,
+        "weights": weights,
+        "decoder": decoder,
+        "decoder_weights": decoder_weights,
+        "task": task,
+        "size": size,
+        "label": label,
+    }
+    request = RunRequest(
+        {key: value for key, value in flags.items() if value is not None},
+        parse_sets(set_ or []),
+        runs=runs,
+        cache=options.cache_folder(),
+        offline=offline,
+    )
+    from lpmoe_bench.training.imported import import_checkpoint
+
+    folder, record = import_checkpoint(file, request, out.terminal, force)
+    out.print({"folder": str(folder), "record": record.model_dump()}, folder)
+    if task is None:
+        out.terminal.note(f"its task is {record.task}; --task names another")
+    out.terminal.note(f"score it with: lpmoe-bench evaluate {folder} --test-set SET")

@@ -76,6 +76,7 @@ def evaluation_record(
         adapter_sha256=run.adapter_sha256,
         test_opened=opened,
         notes=list(notes),
+        imported=run.imported,
     )
 
 
@@ -291,6 +292,13 @@ def _untrained(
             continue
         if shared:
             notes.append(overlap)
+        if run.imported:
+            notes.append(
+                f"the run was imported, and which images it was trained on is not known: whether "
+                f"{split.label} holds some of them cannot be told"
+            )
+            if run.decoder and run.decoder.note:
+                notes.append(f"decoder {run.decoder.name}: {run.decoder.note}")
         if not split.generated and trained is None and train and not train.generated:
             notes.append(
                 f"{train.label}, which the run was trained on, is not found here: whether "

@@ -150,12 +150,25 @@ class DataFacts(_Section):
     tests: list[SplitFacts] = []
 
 
+class ImportFacts(_Section):
+    """The author's checkpoint that a run was made from, in place of a training.
+
+    dropped: what of it is of no use here: {first part of the names: how many tensors}.
+    """
+
+    file: str
+    sha256: str
+    layout: str
+    dropped: dict[str, int] = {}
+
+
 class Record(_Section):
     """One finished run, evaluation or scoring. Never edited: rerun, add, mark superseded.
 
     scores: {test set: {metric: value in [0, 1], None where there is none}}. counts: {test set:
     {images, scored, ...}}. test_opened: how often the test images were read for this record. maps:
-    the widest precision of maps that were scored from files, each in its own.
+    the widest precision of maps that were scored from files, each in its own. imported: the
+    author's checkpoint of a run that was not trained here; it has no seed.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -184,6 +197,7 @@ class Record(_Section):
     notes: list[str] = []
     superseded_by: str | None = None
     maps: Precision | None = None
+    imported: ImportFacts | None = None
 
     @pydantic.model_serializer(mode="wrap")
     def _without_what_came_later(
@@ -191,8 +205,9 @@ class Record(_Section):
     ) -> dict[str, Any]:
         # A record that knows nothing of a field of later has the same bytes as before there was it.
         found = to_dict(self)
-        if self.maps is None:
-            del found["maps"]
+        for later in ("maps", "imported"):
+            if found[later] is None:
+                del found[later]
         return found
 
 

@@ -119,6 +119,7 @@ def row_labels(records: Sequence[Record], rename: Mapping[str, str]) -> list[str
             label = f"{title} ({', '.join(words)})" if words else title
             decoder = decoder_text(records[place])
             label += f" (decoder {decoder})" if decoder not in ("", usual) else ""
+            label += " (imported)" if records[place].imported else ""
             labels[place] = rename.get(label, label)
     return labels
 
@@ -266,6 +267,8 @@ def footer(context: Context, rows: NamedRows, dropped: int, costs: bool, sd: boo
         yield f"Measured on {' and '.join(devices)}."
     if maps := ", ".join(label for label, own in rows if own[0].kind == "score"):
         yield ShortNote(f"Maps from a folder, how they were made is not recorded: {maps}.")
+    if names := ", ".join(label for label, own in rows if own[0].imported):
+        yield ShortNote(f"Imported from an author's checkpoint, not trained here: {names}.")
     if any(is_partial(record, test) for record in records):
         line = "Rows that lack images of the test set take no part in bold and underline."
         yield ShortNote(line)

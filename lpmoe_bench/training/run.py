@@ -26,6 +26,7 @@ from lpmoe_bench.metrics.facts import get_metric
 from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.metrics.scorer import ScoreResult
 from lpmoe_bench.model import costs
+from lpmoe_bench.model.decoders.decoder import DecoderWeights
 from lpmoe_bench.model.segmenter import (
     ADAPTER_FORMAT,
     Segmenter,
@@ -33,12 +34,14 @@ from lpmoe_bench.model.segmenter import (
     build_segmenter,
     shape_key,
 )
+from lpmoe_bench.model.weights.resolve import Weights
 from lpmoe_bench.records import model as records
 from lpmoe_bench.records import store
 from lpmoe_bench.training import features
 from lpmoe_bench.training.loop import Progress, TrainingRun, train
 from lpmoe_bench.training.plan import Plan, make_plan
 from lpmoe_bench.training.request import RunRequest
+from method_zoo.method import Method
 
 if TYPE_CHECKING:  # it takes seconds to import, which a plan or a refusal need not wait for
     from lightning_fabric import Fabric
@@ -79,17 +82,9 @@ def make_record(facts: RunFacts) -> records.Record:
         config=config.model_dump() | names,
         fingerprint=plan.fingerprint,
         seed=config.seed,
-        method=_method(plan),
-        decoder=_decoder(plan),
-        backbone=records.BackboneFacts(
-            name=config.backbone,
-            weights_sha256=plan.weights.sha256,
-            weights_source=plan.weights.source,
-            licence=plan.weights.licence,
-            note=plan.weights.note,
-            facts=asdict(plan.weights.facts),
-            read=list(plan.weights.read),
-        ),
+        method=method_facts(config, plan.method),
+        decoder=decoder_facts(config, plan.decoder_weights),
+        backbone=backbone_facts(config, plan.weights),
         task=config.task,
         protocol=records.ProtocolFacts(
             name=protocol.name, version=protocol.version, hash=protocol.hash
@@ -138,8 +133,21 @@ def _notes(facts: RunFacts) -> list[str]:
     return notes
 
 
-def _decoder(plan: Plan) -> records.DecoderFacts:
-    config, weights = plan.config, plan.decoder_weights
+def backbone_facts(config: RunConfig, weights: Weights) -> records.BackboneFacts:
+    """Return what a record says of the backbone."""
+    return records.BackboneFacts(
+        name=config.backbone,
+        weights_sha256=weights.sha256,
+        weights_source=weights.source,
+        licence=weights.licence,
+        note=weights.note,
+        facts=asdict(weights.facts),
+        read=list(weights.read),
+    )
+
+
+def decoder_facts(config: RunConfig, weights: DecoderWeights) -> records.DecoderFacts:
+    """Return what a record says of the decoder."""
     return records.DecoderFacts(
         name=config.decoder,
         options=config.decoder_options,
@@ -149,16 +157,16 @@ def _decoder(plan: Plan) -> records.DecoderFacts:
     )
 
 
-def _method(plan: Plan) -> records.MethodFacts:
-    method = plan.method
+def method_facts(config: RunConfig, method: type[Method]) -> records.MethodFacts:
+    """Return what a record says of the method."""
     return records.MethodFacts(
-        name=plan.config.method,
+        name=config.method,
         title=method.title,
         paper=method.paper,
         fidelity=method.fidelity,
         mergeable=method.mergeable,
         identity_at_init=method.identity_at_init,
-        options=plan.config.options,
+        options=config.options,
     )
 
 
@@ -322,7 +330,7 @@ def _execute(plan: Plan, terminal: Terminal) -> records.Record:
     if config.runtime.cache_test and cache and cache.fill(features.wanted_to_test(plan), terminal):
         predictor = make_predictor(plan, cache.model, fabric, cache.read)
     results = [_evaluate(plan, predictor, terminal, split) for split in plan.tests]
-    state = save(segmenter.state(), metadata=adapter_header(plan))
+    state = save(segmenter.state(), metadata=adapter_header(config, plan.weights, plan.fingerprint))
     facts = RunFacts(plan, segmenter, progress, predictor, results, opened, state, cache)
     record, rows = make_record(facts), [row for result in results for row in result.rows]
     # Adapter, then record, then the saved state goes: killed in between, the run goes on from
@@ -402,12 +410,12 @@ def make_fabric(plan: Plan) -> Fabric:
     return fabric
 
 
-def adapter_header(plan: Plan) -> dict[str, str]:
+def adapter_header(config: RunConfig, weights: Weights, fingerprint: str) -> dict[str, str]:
     """Return what an adapter file says of itself: enough to build the model it fits."""
     return {
         "format": ADAPTER_FORMAT,
-        "fingerprint": plan.fingerprint,
-        "backbone": plan.weights.backbone,
-        "backbone_sha256": plan.weights.sha256,
-        "config": json.dumps(plan.config.model_dump(), sort_keys=True),
+        "fingerprint": fingerprint,
+        "backbone": weights.backbone,
+        "backbone_sha256": weights.sha256,
+        "config": json.dumps(config.model_dump(), sort_keys=True),
     }

@@ -10,6 +10,7 @@ from hand_backbone import on_grid, set_all
 
 from method_zoo.adaroute import Center, DynamicAdapter
 from method_zoo.backbones.create import create_backbone
+from method_zoo.errors import ZooError
 from method_zoo.options import get_method
 
 # Widths and depths of the four stages, modules a block, and the published millions.
@@ -132,3 +133,27 @@ def test_adaroute_is_narrower_on_a_narrow_backbone(size, width, count):
         method = get_method("adaroute")(create_backbone(f"vit_{size}_patch16_224"))
     assert method.after_mlp[0].inner.in_features == width
     assert round(sum(p.numel() for p in method.trainable().values()) / 1e6, 3) == count
+
+
+def test_adaroute_of_the_detection_configuration():
+    """Swin-B with Mask R-CNN: the update starts at 1e-5 and is added to x as it is."""
+    usual, other = (
+        get_method("adaroute")(tiny_backbone(), **options)
+        for options in ({}, {"start": 1e-5, "residual_scale": False})
+    )
+    for module in other.after_mlp:
+        assert bool((module.scale == 1e-5).all())
+        assert module.skip_scale is module.skip_shift is None
+    taken = {k: v for k, v in usual.adapter_state().items() if ".skip_" not in k}
+    taken = {k: v * (1e-5 if k.endswith("mlp.0.scale") else 1) for k, v in taken.items()}
+    other.load_adapter_state(taken)
+    t = other.backbone.embed(tiny_image(other.backbone))
+    with torch.no_grad():
+        one, two = (m.after_mlp[0](t, m.centers[0]).patches for m in (usual, other))
+    torch.testing.assert_close(two - t.patches, (one - t.patches) * 1e-5, atol=1e-6, rtol=0)
+    assert not torch.equal(two, t.patches)
+
+
+def test_adaroute_starts_at_one_place():
+    with pytest.raises(ZooError, match=r"starts at 0, and start is 0\.5; give one of them"):
+        get_method("adaroute")(tiny_backbone(), zero_init=True, start=0.5)

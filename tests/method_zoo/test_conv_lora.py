@@ -10,6 +10,7 @@ from conftest import tiny_backbone, tiny_image
 from reference_tensors import assert_reference, needs_reference, reference
 from torch import nn
 
+from lpmoe_bench.model import released
 from method_zoo.conv_lora import ConvLoRALinear, Experts, Gate, ScaleExpert, _kept
 from method_zoo.options import get_method
 
@@ -179,12 +180,8 @@ def test_conv_lora_is_the_authors_layer():
     base = nn.Linear(32, 96)
     base.load_state_dict({"weight": state["weight"], "bias": state["bias"]})
     layer = ConvLoRALinear(base.requires_grad_(False), 3, 32.0, 8, False).eval()
-    names = {"lora_A": "a", "lora_B": "b"}
-    names |= {"lora_moe_gating.w_gate": "gate.weight", "lora_moe_gating.w_noise": "gate.noise"}
-    own = {ours: state[theirs] for theirs, ours in names.items()}
-    for e in range(8):
-        for leaf in ("weight", "bias"):
-            own[f"experts.{e}.conv.{leaf}"] = state[f"lora_moe_experts.{e}.0.{leaf}"]
+    own, left = released.rename(state, released.conv_lora_names(8))  # as an import takes them
+    assert set(left) == {"weight", "bias"}
     own |= {f"base.{name}": tensor for name, tensor in base.state_dict().items()}
     layer.load_state_dict(own)
     x = tensors["x"].flatten(1, 2)

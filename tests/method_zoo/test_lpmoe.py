@@ -202,3 +202,17 @@ def test_checkpointing_leaves_gradients_equal():
         gradients.append([p.grad for p in method.trainable().values()])
     for plain, recomputed in zip(*gradients, strict=True):
         torch.testing.assert_close(recomputed, plain, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(("family", "eps"), [("beit", 1e-6), ("plain", 1e-5), ("dinov3", 1e-5)])
+def test_interactions_have_the_epsilon_of_the_authors(family, eps):
+    """They hand on their backbone's: BEiT's 1e-6, the plain 1e-5 of Uni-Perceiver."""
+    method = LPMoE(tiny_backbone(family))
+    norms = [
+        m
+        for part in (method.inject, method.extract)
+        for m in part.modules()
+        if isinstance(m, nn.LayerNorm)
+    ]
+    assert len(norms) == 4 * 2 + 6 * 3
+    assert {norm.eps for norm in norms} == {eps}

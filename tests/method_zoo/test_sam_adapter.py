@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from conftest import tiny_backbone, tiny_image
 from reference_tensors import assert_reference, needs_reference, reference
 
+from lpmoe_bench.model import released
 from method_zoo.options import get_method
 from method_zoo.sam_adapter import PromptGenerator, high_frequencies
 
@@ -19,6 +20,21 @@ def test_low_frequencies_are_taken_out_and_high_ones_stay():
         for image in (wave, wave.transpose(2, 3)):
             wanted = expected if image is wave else expected.transpose(2, 3)
             torch.testing.assert_close(high_frequencies(image), wanted, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "equal"),
+    [(32, 32, True), (32, 128, True), (128, 32, True), (32, 160, False)],
+)
+def test_up_to_an_aspect_ratio_of_four_the_square_is_the_authors(height, width, equal):
+    """Beyond it their first index is negative and wraps around; ours takes all of the side out."""
+    image = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0))
+    half, rows, columns = int((height * width * 0.25) ** 0.5 // 2), height // 2, width // 2
+    kept = torch.ones(height, width)
+    kept[rows - half : rows + half, columns - half : columns + half] = 0
+    spectrum = torch.fft.fftshift(torch.fft.fft2(image), dim=(-2, -1)) * kept
+    theirs = torch.fft.ifft2(torch.fft.ifftshift(spectrum, dim=(-2, -1))).real.abs()
+    assert torch.allclose(high_frequencies(image), theirs, atol=1e-5) is equal
 
 
 def test_prompts_enter_before_every_block():
@@ -67,13 +83,8 @@ def test_without_the_way_up_it_is_the_frozen_model():
 def test_the_generator_is_the_authors():
     tensors, state = reference("sam_adapter_prompt_generator")
     generator = PromptGenerator(64, 16, 3, "official")
-    names = {"embedding_generator": "embedding", "prompt_generator.proj": "frequencies"}
-    names |= {"shared_mlp": "up"} | {f"lightweight_mlp_{i}.0": f"block.{i}" for i in range(3)}
-    own = {}
-    for theirs, ours in names.items():
-        for leaf in ("weight", "bias"):
-            own[f"{ours}.{leaf}"] = state[f"{theirs}.{leaf}"]
-    generator.load_state_dict(own)
+    names = released.prompt_generator_names(3)  # by which an import takes them
+    generator.load_state_dict(released.rename(state, names)[0])
     with torch.no_grad():
         hidden = generator(tensors["emb"], tensors["x"])
         assert_reference(high_frequencies(tensors["x"]), tensors["hf"])

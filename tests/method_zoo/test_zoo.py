@@ -114,9 +114,9 @@ def test_state_of_another_method_is_refused_by_name():
 
 def test_options_are_checked_against_the_signature():
     method = get_method("lora")
-    assert signature_options(method) == {"rank": 8, "alpha": 8.0, "targets": "qkv"}
+    assert signature_options(method) == {"rank": 8, "alpha": 8.0, "targets": "qkv", "rslora": False}
     options = check_options(method, method.title, {"alpha": 4})
-    assert options == {"rank": 8, "alpha": 4.0, "targets": "qkv"}
+    assert options == {"rank": 8, "alpha": 4.0, "targets": "qkv", "rslora": False}
     assert type(options["alpha"]) is float
     with pytest.raises(ZooError, match="did you mean 'rank'"):
         check_options(method, method.title, {"rnak": 4})

@@ -1,4 +1,4 @@
-"""LoRA in the format of Hugging Face peft: both read each other's files, with equal outputs."""
+"""The format of Hugging Face peft: both read each other's files, with equal outputs."""
 
 import json
 import warnings
@@ -12,7 +12,7 @@ from tiny_runs import arguments, call, draw_data, only_run
 
 from lpmoe_bench.environment import default_cache
 from lpmoe_bench.errors import DataError, UsageError
-from lpmoe_bench.model.merge import CONFIG, TENSORS, read_peft, write_peft
+from lpmoe_bench.model.peft_format import CONFIG, TENSORS, read_peft, write_peft
 from lpmoe_bench.model.segmenter import load_trained
 from method_zoo.backbones.create import create_backbone
 from method_zoo.errors import ZooError
@@ -71,7 +71,11 @@ def native_tokens(model, backbone) -> torch.Tensor:
     [
         ("lora", {"rank": 2, "alpha": 3.0}),
         ("lora", {"rank": 3, "alpha": 2.5, "targets": "qv"}),
+        ("lora", {"rank": 4, "alpha": 3.0, "rslora": True}),
+        ("lora", {"rank": 3, "targets": "qv", "rslora": True}),
         ("late_lora", {"rank": 1, "blocks": 3}),
+        ("dora", {"rank": 2, "alpha": 5.0}),
+        ("vera", {"rank": 6, "seed": 3}),
     ],
 )
 def test_peft_reads_what_we_write(peft, backbone, tmp_path, name, options):
@@ -84,24 +88,49 @@ def test_peft_reads_what_we_write(peft, backbone, tmp_path, name, options):
     assert not torch.allclose(frozen, tokens(method), atol=1e-2)
 
 
+LAST = ["blocks.2.attn.qkv", "blocks.3.attn.qkv"]
+
+
 @pytest.mark.parametrize(
-    ("title", "targets"),
-    [("LoRA", ["qkv"]), ("Late LoRA", ["blocks.2.attn.qkv", "blocks.3.attn.qkv"])],
+    ("title", "kind", "said"),
+    [
+        ("LoRA", "Lora", {"lora_alpha": 5}),
+        ("LoRA", "Lora", {"lora_alpha": 5, "use_rslora": True}),
+        ("Late LoRA", "Lora", {"lora_alpha": 5, "target_modules": LAST}),
+        ("Late LoRA", "Lora", {"lora_alpha": 5, "target_modules": LAST, "use_rslora": True}),
+        ("DoRA", "Lora", {"lora_alpha": 5, "use_dora": True}),
+        ("DoRA", "Lora", {"lora_alpha": 5, "use_dora": True, "use_rslora": True}),
+        ("VeRA", "Vera", {"projection_prng_key": 5}),
+        ("VeRA", "Vera", {"projection_prng_key": 5, "save_projection": False}),
+    ],
 )
-def test_we_read_what_peft_writes(peft, backbone, tmp_path, title, targets):
-    config = peft.LoraConfig(
-        r=2, lora_alpha=5, target_modules=targets, init_lora_weights=False, lora_dropout=0.1
-    )
+@pytest.mark.filterwarnings("ignore:Specified to not save vera_A")
+def test_we_read_what_peft_writes(peft, backbone, tmp_path, title, kind, said):
+    options = {"init_lora_weights": False, "lora_dropout": 0.1} if kind == "Lora" else {}
+    config = getattr(peft, f"{kind}Config")(r=4, **{"target_modules": ["qkv"]} | options | said)
     model = peft.get_peft_model(timm_model(backbone), config).eval()
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "vera_lambda" in name or "magnitude" in name:
+                parameter.add_(torch.randn_like(parameter) * 0.2)
     model.save_pretrained(str(tmp_path))
     expected = native_tokens(model, backbone)
+    assert not torch.allclose(expected, native_tokens(timm_model(backbone), backbone), atol=1e-2)
     method = read_peft(tmp_path, backbone).eval()
     assert method.title == title
     torch.testing.assert_close(tokens(method), expected)
 
 
 @pytest.mark.parametrize(
-    ("name", "options"), [("lora", {"rank": 2}), ("late_lora", {"blocks": 1, "alpha": 0.3})]
+    ("name", "options"),
+    [
+        ("lora", {"rank": 2}),
+        ("lora", {"rank": 2, "rslora": True}),
+        ("late_lora", {"blocks": 1, "alpha": 0.3}),
+        ("dora", {"alpha": 0.3}),
+        ("vera", {"rank": 5}),
+    ],
 )
 def test_what_we_write_we_read(backbone, tmp_path, name, options):
     method = trained(name, backbone, **options)
@@ -113,9 +142,11 @@ def test_what_we_write_we_read(backbone, tmp_path, name, options):
     assert torch.equal(tokens(again), expected)
 
 
-@pytest.mark.parametrize("name", ["dora", "conv_lora", "vpt"])
+@pytest.mark.parametrize("name", ["adaptformer", "conv_lora", "vpt"])
 def test_another_method_is_refused(backbone, tmp_path, name):
-    with pytest.raises(UsageError, match="no plain LoRA; peft's format can hold lora, late_lora"):
+    with pytest.raises(
+        UsageError, match=r"cannot hold .*; it can hold lora, late_lora, dora, vera"
+    ):
         write_peft(get_method(name)(backbone), tmp_path, TIMM)
     assert not list(tmp_path.iterdir())
 
@@ -129,8 +160,7 @@ def test_a_model_that_would_pass_the_adapter_by_is_refused(tmp_path, family):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"use_dora": True}, "use_dora True, which is another method than plain LoRA"),
-        ({"use_rslora": True}, "use_rslora True"),
+        ({"lora_bias": True}, "lora_bias True, which is another method than those of ours"),
         ({"rank_pattern": {"blocks.0": 4}}, "rank_pattern"),
         ({"peft_type": "IA3"}, "peft_type 'IA3'"),
         ({"bias": "all"}, "bias 'all'"),
@@ -148,7 +178,11 @@ def test_a_config_of_another_equation_is_refused(backbone, tmp_path, change, sen
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
-        ("blocks.0.attn.qkv", "blocks.0.mlp.fc1", r"holds .*mlp\.fc1.* only a LoRA on blocks"),
+        (
+            "blocks.0.attn.qkv",
+            "blocks.0.mlp.fc1",
+            r"holds .*mlp\.fc1.* only LoRA, DoRA and VeRA on blocks",
+        ),
         ("blocks.0.", "blocks.7.", r"adapts blocks \[1, 2, 3, 7\] of a backbone that has 4"),
     ],
 )
@@ -172,6 +206,26 @@ def test_files_of_another_width_and_damaged_ones_are_a_sentence(backbone, tmp_pa
     config = json.loads((tmp_path / CONFIG).read_text())
     (tmp_path / CONFIG).write_text(json.dumps(config | {"r": "8"}))
     with pytest.raises(DataError, match=r"r '8'.*must be numbers"):
+        read_peft(tmp_path, backbone)
+
+
+def test_random_matrices_of_another_seed_are_refused(backbone, tmp_path):
+    write_peft(get_method("vera")(backbone, rank=2), tmp_path, TIMM)
+    config = json.loads((tmp_path / CONFIG).read_text())
+    (tmp_path / CONFIG).write_text(json.dumps(config | {"projection_prng_key": 1}))
+    torch.manual_seed(0)
+    with pytest.raises(UsageError, match=r"not what its projection_prng_key 1 draws"):
+        read_peft(tmp_path, create_backbone(TIMM, **SIZE))
+    (tmp_path / CONFIG).write_text(json.dumps(config | {"projection_prng_key": "1"}))
+    with pytest.raises(DataError, match=r"projection_prng_key '1'; both must be numbers"):
+        read_peft(tmp_path, backbone)
+
+
+def test_dora_of_the_last_blocks_alone_is_refused(backbone, tmp_path):
+    write_peft(get_method("dora")(backbone), tmp_path, TIMM)
+    state = load_file(tmp_path / TENSORS)
+    save_file({k: t for k, t in state.items() if "blocks.0." not in k}, tmp_path / TENSORS)
+    with pytest.raises(UsageError, match="has dora in 3 of 4 blocks; only plain LoRA can be read"):
         read_peft(tmp_path, backbone)
 
 

@@ -192,6 +192,10 @@ VARIANTS: list[Variant] = [
     ("adaroute", {"placement": "attention+mlp", "centers": 2, "bottleneck": 8},
      lambda b: 2 * b.depth * adaroute_module(b.dim, 8, b.depth // 2)
      + 2 * adaroute_center(b.dim, 8, b.depth // 2)),
+    # Without scale and shift of what the update is added to, 2 d a module.
+    ("adaroute", {"residual_scale": False, "start": 1e-5, "bottleneck": 8},
+     lambda b: b.depth * (adaroute_module(b.dim, 8, b.depth) - 2 * b.dim)
+     + adaroute_center(b.dim, 8, b.depth)),
     # Without filters: neither the two static ones, 20 d, nor a mixture over sizes.
     ("adaroute", {"kernels": 0, "bottleneck": 8},
      lambda b: b.depth * (7 * b.dim + (b.dim + 1) * 16 + 17 * b.depth * 2 + 8 * 9 + 16 * b.dim)),

@@ -42,6 +42,8 @@ class Decoder(nn.Module):
     fidelity: ClassVar[str] = "made for this benchmark"
     # Whose published weights `load_published` takes; empty where there are none.
     published: ClassVar[str] = ""
+    # Beginnings of the names of frozen tensors that it keeps for the published file alone.
+    unread: ClassVar[tuple[str, ...]] = ()
     # The size of the published model's part that this decoder stands for, before any cut.
     published_parameters: int = 0
 

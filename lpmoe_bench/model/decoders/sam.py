@@ -34,6 +34,10 @@ class SamDecoder(Decoder):
     paper = "arXiv 2304.02643"
     fidelity = "the authors' own modules; automatic mode as in Conv-LoRA's code"
     published = "SAM"
+    unread = (
+        *("prompt_encoder.point_embeddings.", "prompt_encoder.not_a_point_embed."),
+        *("prompt_encoder.mask_downscaling.", "mask_decoder.iou_prediction_head."),
+    )
 
     def __init__(self, inputs: Inputs, classes: int):
         super().__init__()
@@ -77,21 +81,10 @@ class SamDecoder(Decoder):
 
         Raises DataError where they are not all there, or of another shape.
         """
-        classes = self.mask_decoder.num_mask_tokens
         # A training may have its model under a prefix, such as `module.`.
         prefix = next((k.partition(MASKS)[0] for k in state if f".{MASKS}" in f".{k}"), "")
         state = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-        found = {k: v for k, v in state.items() if k.startswith((PROMPTS, MASKS))}
-        taken: dict[str, Tensor] = {}
-        for name, tensor in found.items():
-            _, listed, rest = name.partition(MASKS + HYPERNETWORKS)
-            number, _, leaf = rest.partition(".")
-            if name == MASKS + TOKENS:
-                taken[name] = torch.cat([tensor[:1]] * classes)
-            elif not listed:
-                taken[name] = tensor
-            elif number == "0":
-                taken |= {f"{MASKS}{HYPERNETWORKS}{k}.{leaf}": tensor for k in range(classes)}
+        taken = self.cut({k: v for k, v in state.items() if k.startswith((PROMPTS, MASKS))})
         own = {k: v for k, v in self.state_dict().items() if k.startswith((PROMPTS, MASKS))}
         wrong = sorted(k for k in own.keys() | taken.keys() if _shape(own, k) != _shape(taken, k))
         if wrong:
@@ -100,6 +93,21 @@ class SamDecoder(Decoder):
                 f"or of another shape, such as {wrong[0]}; use a whole SAM checkpoint"
             )
         self.load_state_dict(taken, strict=False)
+
+    def cut(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return tensors of SAM's decoder, of the mask tokens and hypernetworks the first ones."""
+        classes = self.mask_decoder.num_mask_tokens
+        taken: dict[str, Tensor] = {}
+        for name, tensor in state.items():
+            _, listed, rest = name.partition(MASKS + HYPERNETWORKS)
+            number, _, leaf = rest.partition(".")
+            if name == MASKS + TOKENS:
+                taken[name] = torch.cat([tensor[:1]] * classes)
+            elif not listed:
+                taken[name] = tensor
+            elif number == "0":
+                taken |= {f"{MASKS}{HYPERNETWORKS}{k}.{leaf}": tensor for k in range(classes)}
+        return taken
 
 
 def _shape(state: dict[str, Tensor], name: str) -> torch.Size | None:
