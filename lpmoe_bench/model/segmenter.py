@@ -120,6 +120,7 @@ def shape_key(config: RunConfig) -> tuple[Hashable, ...]:
     return (
         get_method(config.method),
         config.backbone,
+        config.facts,
         config.size,
         json.dumps(parts, sort_keys=True, default=str),
     )
