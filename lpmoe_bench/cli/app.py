@@ -24,6 +24,7 @@ from lpmoe_bench.cli import (
 from lpmoe_bench.cli.options import App
 from lpmoe_bench.errors import BenchError, UsageError
 from method_zoo.errors import ZooError
+from method_zoo.plugins import explain_fault
 
 # Any other module that is missing is a fault of ours, and keeps its traceback.
 TRAIN_PACKAGES = ("torch", "torchvision", "timm", "lightning", "safetensors", "onnx")
@@ -56,6 +57,12 @@ def main() -> None:
             f"install it with: pip install 'lpmoe-bench[train]'",
             UsageError.exit_code,
         )
+    except Exception as error:
+        # Who wrote a plug-in needs the line of his own file, and not our calls around it.
+        sentence = explain_fault(error)
+        if sentence is None:
+            raise
+        _fail(sentence, UsageError.exit_code)
 
 
 def _fail(message: str, code: int) -> None:

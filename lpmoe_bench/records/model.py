@@ -58,6 +58,17 @@ class BackboneFacts(_Section):
     note: str = ""
 
 
+class PluginRecord(_Section):
+    """A method, decoder or loss of others that a run used; digest: SHA-256 of its source."""
+
+    kind: Literal["methods", "decoders", "losses"]
+    name: str
+    package: str = ""  # empty for a file that was named by --plugin
+    version: str = ""
+    source: str  # module:attribute, or the name of the file
+    digest: str
+
+
 class ProtocolFacts(_Section):
     name: str
     version: int
@@ -144,7 +155,8 @@ class Record(_Section):
 
     scores: {test set: {metric: value in [0, 1], None where there is none}}. counts: {test set:
     {images, scored, ...}}. test_opened: how often the test images were read for this record. maps:
-    the widest precision of maps that were scored from files, each in its own.
+    the widest precision of maps that were scored from files, each in its own. plugins: what was not
+    this project's own code; no part of the fingerprint.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -173,6 +185,7 @@ class Record(_Section):
     notes: list[str] = []
     superseded_by: str | None = None
     maps: Precision | None = None
+    plugins: list[PluginRecord] = []
 
     @pydantic.model_serializer(mode="wrap")
     def _without_what_came_later(
@@ -182,6 +195,8 @@ class Record(_Section):
         found = to_dict(self)
         if self.maps is None:
             del found["maps"]
+        if not self.plugins:
+            del found["plugins"]
         return found
 
 

@@ -25,6 +25,7 @@ from lpmoe_bench.metrics.facts import get_metric
 from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.metrics.scorer import ScoreResult
 from lpmoe_bench.model import costs
+from lpmoe_bench.model.plugins import changed_plugins, used_plugins
 from lpmoe_bench.model.segmenter import ADAPTER_FORMAT, Segmenter, blueprint, build_segmenter
 from lpmoe_bench.records import model as records
 from lpmoe_bench.records import store
@@ -96,6 +97,7 @@ def make_record(facts: RunFacts) -> records.Record:
         adapter_sha256=hashlib.sha256(facts.state).hexdigest(),
         test_opened=facts.opened,
         notes=_notes(facts),
+        plugins=used_plugins(config),
     )
 
 
@@ -248,6 +250,8 @@ def _name_other_code(record: records.Record, plan: Plan, terminal: Terminal) -> 
             f"it was made by version {there.version} at {there.git_sha or 'no commit'}; "
             f"this is version {here.version} at {here.git_sha or 'no commit'}"
         )
+    for note in changed_plugins(record.plugins, used_plugins(plan.config)):
+        terminal.note(note)
 
 
 def execute(plan: Plan, terminal: Terminal, force: bool = False) -> records.Record:
