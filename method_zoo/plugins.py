@@ -20,7 +20,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -109,7 +109,9 @@ def add_plugin_file(path: Path) -> Path:
     """
     whole = Path(os.path.abspath(path.expanduser()))
     if os.pathsep in str(whole):
-        raise ZooError(f"plug-in {path} has '{os.pathsep}' in its path, which divides files; move it")
+        raise ZooError(
+            f"plug-in {path} has '{os.pathsep}' in its path, which divides files; move it"
+        )
     for one in read_plugin_file(whole):
         if one.trouble:
             raise one.refusal(one.trouble)
@@ -214,7 +216,7 @@ def read_plugin_file(path: Path) -> list[Plugin]:
         tree = ast.parse(path.read_bytes())
         found = {kind: _declared(tree, kind) for kind in GROUPS}
         for kind, base in BASES.items():
-            found[kind] = found[kind] or {path.stem: one for one in _classes(tree, base)}
+            found[kind] = found[kind] or dict(zip([path.stem], _classes(tree, base), strict=False))
     except ValueError as error:  # which this module, or the parser, has worded
         return troubled(str(error))
     except (OSError, SyntaxError, RecursionError, MemoryError) as error:

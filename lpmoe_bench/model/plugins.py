@@ -62,9 +62,7 @@ def used_plugins(config: RunConfig) -> list[PluginRecord]:
     nothing to say, for the record's environment tells of their code.
     """
     asked = {"methods": config.method, "decoders": config.decoder, "losses": config.train.loss}
-    return [
-        fact for kind, name in asked.items() for fact in _facts(kind, name, own_names()[kind])
-    ]
+    return [fact for kind, name in asked.items() for fact in _facts(kind, name, own_names()[kind])]
 
 
 def _facts(kind: str, name: str, own: Iterable[str]) -> list[PluginRecord]:
@@ -87,14 +85,17 @@ def plugins_here(record: Record) -> tuple[list[PluginRecord], list[str]]:
     """
     used = []
     for then in record.plugins:
-        found = [] if then.kind == "losses" else _facts(then.kind, then.name, own_names()[then.kind])
-        if not found and then.kind != "losses":
+        if then.kind == "losses":
+            used.append(then)
+            continue
+        found = _facts(then.kind, then.name, own_names()[then.kind])
+        if not found:
             package = f"install {then.package} {then.version}"
             raise UsageError(
                 f"this run was trained with {SINGULAR[then.kind]} '{then.name}', a plug-in that is "
                 f"not here: {package if then.package else f'give --plugin {then.source}'}"
             )
-        used += found or [then]
+        used += found
     return used, changed_plugins(record.plugins, used)
 
 

@@ -177,6 +177,8 @@ class RayEngine:
         share = share_of(sweep.cells, nodes, jobs)
         self.jobs, self.sweep, self.folder, self.shared = share.jobs, sweep, folder, shared
         self.program = local.PROGRAM
+        # Once: every cell has the same text, whatever becomes of the file meanwhile.
+        self.plugins = tuple(path.read_bytes() for path in sweep.places.plugins)
         self.remote = self.ray.remote(run_task).options(
             num_cpus=share.cpus, num_gpus=share.gpus, max_retries=0, scheduling_strategy="SPREAD"
         )
@@ -200,7 +202,7 @@ class RayEngine:
             shared=self.shared,
             version=__version__,
             program=tuple(self.program),
-            plugins=tuple(path.read_bytes() for path in job.places.plugins),
+            plugins=self.plugins,
         )
         self.running[self.remote.remote(task)] = (job, time.monotonic())
 

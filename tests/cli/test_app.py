@@ -23,7 +23,8 @@ from lpmoe_bench.errors import BenchError, UsageError
 from lpmoe_bench.model import decoders
 from lpmoe_bench.model.decoders.names import get_decoder, list_decoders
 from lpmoe_bench.model.losses import LOSSES as FORMULAS
-from method_zoo.options import read_source, signature_options
+from method_zoo.options import signature_options
+from method_zoo.source import read_source
 
 REFUSED = {
     "unknown method 'lroa'; did you mean 'lora'": ["run", "--method", "lroa"],
