@@ -9,11 +9,13 @@ from lpmoe_bench import __version__
 from lpmoe_bench.cli import (
     check,
     compare,
+    contract,
     data,
     doctor,
     figure,
     lists,
     models,
+    new,
     predict,
     report,
     run,
@@ -35,8 +37,8 @@ app = App(
     # Typer's own tracebacks print the values of variables, which may be whole arrays.
     pretty_exceptions_enable=False,
     help="Train, score and compare parameter-efficient fine-tuning methods for segmentation.",
-    epilog="Exit codes: 0 ok, 2 usage, 3 data, 4 some cells failed, 5 not comparable, 6 resources, "
-    "7 diverged, 10 regression, 11 inconclusive, 130 interrupted (the same command resumes).",
+    epilog="Exit codes: 0 ok, 2 usage, 3 data, 4 some cells or checks failed, 5 not comparable, "
+    "6 resources, 7 diverged, 10 regression, 11 inconclusive, 130 interrupted (the same command resumes).",
 )
 
 
@@ -104,6 +106,8 @@ app.command("score")(score.score_command)
 app.command("merge")(models.merge_command)
 app.command("export")(models.export_command)
 app.command("list")(lists.list_command)
+app.command("contract")(contract.contract_command)
+app.add_typer(new.app, name="new")
 app.add_typer(data.app, name="data")
 app.add_typer(check.app, name="check")
 app.add_typer(sweep.app, name="sweep")

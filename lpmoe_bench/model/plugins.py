@@ -106,15 +106,9 @@ def changed_plugins(then: Sequence[PluginRecord], here: Sequence[PluginRecord]) 
     for one in here:
         old = before.get((one.kind, one.name))
         if old is None or old.digest != one.digest:
-            was = f"{origin_of(old)}" if old else "no plug-in"
+            was = old.origin if old else "no plug-in"
             notes.append(
                 f"{SINGULAR[one.kind]} '{one.name}' is not what the run was trained with: it is "
-                f"{origin_of(one)} here and was {was}"
+                f"{one.origin} here and was {was}"
             )
     return notes
-
-
-def origin_of(fact: PluginRecord) -> str:
-    """Name where a plug-in of a record came from, with the beginning of its digest."""
-    package = f"{fact.package} {fact.version}".strip()
-    return f"{package or fact.source} ({fact.digest[:12]})"

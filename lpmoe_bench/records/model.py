@@ -68,6 +68,11 @@ class PluginRecord(_Section):
     source: str  # module:attribute, or the name of the file
     digest: str
 
+    @property
+    def origin(self) -> str:
+        """Where it came from, with the beginning of its digest."""
+        return f"{f'{self.package} {self.version}'.strip() or self.source} ({self.digest[:12]})"
+
 
 class ProtocolFacts(_Section):
     name: str

@@ -150,6 +150,22 @@ def varying(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     return [key for key in keys if len({repr(one.get(key)) for one in settings}) > 1]
 
 
+def plugin_notes(records: Sequence[Record]) -> list[str]:
+    """Say which methods, decoders and losses are plug-ins, and where runs had several sources."""
+    origins: dict[str, dict[str, None]] = {}
+    for record in records:
+        for one in record.plugins:
+            what = f"{one.name} of the {one.kind}"
+            origins.setdefault(what, {})[one.origin] = None
+    return [
+        f"{what} is a plug-in: {next(iter(found))}"
+        if len(found) == 1
+        else f"{what} is a plug-in, and its records were made by several sources: "
+        f"{', '.join(sorted(found))}"
+        for what, found in sorted(origins.items())
+    ]
+
+
 def mark_best(rows: Sequence[Row], columns: Sequence[Column], test: str) -> tuple[Row, ...]:
     """Mark the best and the second of each score, with ties at the precision that is printed.
 
