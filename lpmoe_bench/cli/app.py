@@ -38,7 +38,8 @@ app = App(
     pretty_exceptions_enable=False,
     help="Train, score and compare parameter-efficient fine-tuning methods for segmentation.",
     epilog="Exit codes: 0 ok, 2 usage, 3 data, 4 some cells or checks failed, 5 not comparable, "
-    "6 resources, 7 diverged, 10 regression, 11 inconclusive, 130 interrupted (the same command resumes).",
+    "6 resources, 7 diverged, 10 regression, 11 inconclusive, 130 interrupted (the same command "
+    "resumes).",
 )
 
 

@@ -24,6 +24,7 @@ from .observe import (
     Build,
     assert_close,
     assert_equal,
+    expect,
     forward,
     gradients,
     loss_of,
@@ -32,7 +33,6 @@ from .observe import (
     perturb,
     plain_outputs,
     pristine,
-    require,
     trainables,
     unwrapped,
 )
@@ -46,30 +46,30 @@ def _refused(what: str, words: str = "") -> Iterator[None]:
     try:
         yield
     except ZooError as error:
-        require(words in str(error), f"{what} is refused without the words '{words}': {error}")
+        expect(words in str(error), f"{what} is refused without the words '{words}': {error}")
         return
-    require(False, f"{what} is not refused by a ZooError")
+    expect(False, f"{what} is not refused by a ZooError")
 
 
 def check_default_constructible(build: Build, image: Tensor) -> None:
     """It is built from a backbone alone; its options have defaults that JSON can hold."""
     method = build()
     parameters = list(inspect.signature(build.method.__init__).parameters.values())[1:]
-    require(parameters[0].name == "backbone", "the first parameter must be called backbone")
+    expect(parameters[0].name == "backbone", "the first parameter must be called backbone")
     for parameter in parameters[1:]:
         plain = parameter.kind is parameter.POSITIONAL_OR_KEYWORD
-        require(plain, f"{parameter} is no plain option")
-        require(parameter.default is not parameter.empty, f"{parameter.name} has no default")
+        expect(plain, f"{parameter} is no plain option")
+        expect(parameter.default is not parameter.empty, f"{parameter.name} has no default")
     found = options.signature_options(build.method)
     try:
         same = json.loads(json.dumps(found)) == found
     except (TypeError, ValueError):
         same = False
-    require(same, f"options must survive a JSON file: {found}")
-    require(method.title, "title is empty")
-    require(method.fidelity, "fidelity is empty")
+    expect(same, f"options must survive a JSON file: {found}")
+    expect(method.title, "title is empty")
+    expect(method.fidelity, "fidelity is empty")
     preset = method.preset
-    require(preset.get("lr", 0) > 0, f"preset is {preset}; it needs lr, a learning rate above 0")
+    expect(preset.get("lr", 0) > 0, f"preset is {preset}; it needs lr, a learning rate above 0")
 
 
 def check_shapes(build: Build, image: Tensor) -> None:
@@ -86,17 +86,17 @@ def check_shapes(build: Build, image: Tensor) -> None:
             for channels, stride in zip(method.channels, method.strides, strict=True)
         ]
         got = [tuple(m.shape) for m in features.maps]
-        require(got == expected, f"maps are {got}; channels and strides say {expected}")
+        expect(got == expected, f"maps are {got}; channels and strides say {expected}")
         grid = (height // build.frozen.stride, width // build.frozen.stride)
         final = tuple(features.final.shape)
-        require(
+        expect(
             (final[0], *final[2:]) == (batch, *grid),
             f"final is {final}; it must be ({batch}, C, {grid[0]}, {grid[1]})",
         )
         aux = features.aux
         scalar = aux.shape == () and aux.dtype is torch.float32
-        require(scalar, f"aux is {tuple(aux.shape)} {aux.dtype}; it must be a float32 scalar")
-    require(
+        expect(scalar, f"aux is {tuple(aux.shape)} {aux.dtype}; it must be a float32 scalar")
+    expect(
         method.strides == sorted(method.strides),
         f"maps go from shallow to deep, but strides are {method.strides}",
     )
@@ -118,25 +118,25 @@ def check_gradient_reaches_all(build: Build, image: Tensor) -> None:
     excused = build.method.without_gradient
     names = list(trainables(build()))
     for fragment, reason in excused.items():
-        require(reason, f"{fragment} is excused without a reason")
-        require(any(fragment in n for n in names), f"{fragment} is excused and does not exist")
+        expect(reason, f"{fragment} is excused without a reason")
+        expect(any(fragment in n for n in names), f"{fragment} is excused and does not exist")
     required = {n for n in names if not any(fragment in n for fragment in excused)}
     # In eval mode, because stochastic depth may drop the one path to a tensor.
     idle = required - moved(perturb(build()).eval(), image, steps=1)
-    require(not idle, f"no gradient after a perturbation: {sorted(idle)}")
+    expect(not idle, f"no gradient after a perturbation: {sorted(idle)}")
     # From the real start too: two zero factors in a row would never leave zero.
     idle = required - moved(build().eval(), image, steps=4)
-    require(not idle, f"no gradient within four steps from the start: {sorted(idle)}")
+    expect(not idle, f"no gradient within four steps from the start: {sorted(idle)}")
 
 
 def check_count(build: Build, image: Tensor) -> None:
     """It trains as many parameters as a formula that was derived by hand says."""
     count = build.count
-    require(count is not None, "no formula for the trainable parameters: derive one by hand")
+    expect(count is not None, "no formula for the trainable parameters: derive one by hand")
     assert count is not None
     counted = sum(p.numel() for p in trainables(build()).values())
     derived = count(build.frozen)
-    require(counted == derived, f"{counted} parameters train; the formula says {derived}")
+    expect(counted == derived, f"{counted} parameters train; the formula says {derived}")
 
 
 def check_state_round_trip(build: Build, image: Tensor) -> None:
@@ -146,7 +146,7 @@ def check_state_round_trip(build: Build, image: Tensor) -> None:
         forward(trained, image)  # moves statistics such as BatchNorm's
     state = {name: t.clone() for name, t in trained.adapter_state().items()}
     surplus = sorted(state.keys() & pristine(build, trained).keys())
-    require(not surplus, f"the state carries frozen tensors: {surplus[:3]}")
+    expect(not surplus, f"the state carries frozen tensors: {surplus[:3]}")
     fresh.load_adapter_state(state)
     assert_equal(outputs(fresh, image), outputs(trained, image), "after loading its state")
     wrong = {"a state with a foreign tensor": state | {"foreign": torch.zeros(1)}}
@@ -161,7 +161,7 @@ def check_state_round_trip(build: Build, image: Tensor) -> None:
         with _refused(what):
             untouched.load_adapter_state(bad)
     for name, tensor in untouched.state_dict().items():
-        require(torch.equal(tensor, before[name]), f"a refused state has changed {name}")
+        expect(torch.equal(tensor, before[name]), f"a refused state has changed {name}")
 
 
 def check_deterministic(build: Build, image: Tensor) -> None:
@@ -188,7 +188,7 @@ def check_no_hidden_state(build: Build, image: Tensor) -> None:
     first, _, again = (outputs(method, x) for x in (image, other, image))
     assert_equal(again, first, "after another image")
     for name, tensor in method.state_dict().items():
-        require(torch.equal(tensor, before[name]), f"a forward in eval mode has changed {name}")
+        expect(torch.equal(tensor, before[name]), f"a forward in eval mode has changed {name}")
 
 
 def check_checkpointing(build: Build, image: Tensor) -> str | None:
@@ -199,10 +199,10 @@ def check_checkpointing(build: Build, image: Tensor) -> str | None:
     plain, plain_bytes = gradients(copy.deepcopy(method), image, checkpointing=False)
     saving, saving_bytes = gradients(method, image, checkpointing=True)
     odd = sorted(plain.keys() ^ saving.keys())
-    require(not odd, f"other tensors have a gradient with checkpointing: {odd[:3]}")
+    expect(not odd, f"other tensors have a gradient with checkpointing: {odd[:3]}")
     assert_close(list(saving.values()), list(plain.values()), 1e-6, "with checkpointing")
     fewer = saving_bytes < plain_bytes
-    require(fewer, f"with checkpointing it keeps {saving_bytes} bytes of {plain_bytes}")
+    expect(fewer, f"with checkpointing it keeps {saving_bytes} bytes of {plain_bytes}")
     return None
 
 
@@ -217,9 +217,9 @@ def check_merge_equivalence(build: Build, image: Tensor) -> None:
     merged = method.merge()
     assert_close(plain_outputs(merged, image), expected, 1e-9, "merged, against the method")
     left = any(isinstance(m, Wrapped) for m in merged.modules())
-    require(not left, "a wrapped layer is left after merging")
+    expect(not left, "a wrapped layer is left after merging")
     trains = any(p.requires_grad for p in merged.parameters())
-    require(not trains, "a merged backbone must be frozen")
+    expect(not trains, "a merged backbone must be frozen")
     (fresh := copy.deepcopy(build.frozen).double()).load(merged.state())  # as a run reads a file
     assert_equal(plain_outputs(fresh, image), plain_outputs(merged, image), "merged and loaded")
     with _refused("merging twice", method.title):
@@ -243,13 +243,13 @@ def check_amp(build: Build, image: Tensor) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         features = forward(method, image)
     for tensor in [*features.maps, features.final, features.aux]:
-        require(bool(tensor.isfinite().all()), "features are not finite in bfloat16")
+        expect(bool(tensor.isfinite().all()), "features are not finite in bfloat16")
     if parameters:
         loss_of(features).backward()
     for name, parameter in parameters.items():
-        require(parameter.dtype is torch.float32, f"{name} is {parameter.dtype}")
+        expect(parameter.dtype is torch.float32, f"{name} is {parameter.dtype}")
         finite = parameter.grad is None or bool(parameter.grad.isfinite().all())
-        require(finite, f"the gradient of {name} is not finite in bfloat16")
+        expect(finite, f"the gradient of {name} is not finite in bfloat16")
 
 
 def check_train_eval(build: Build, image: Tensor) -> None:
@@ -266,12 +266,12 @@ def check_train_eval(build: Build, image: Tensor) -> None:
     forward(method, image)
     for name, module in modules.items():
         if name == "backbone" or name in frozen:
-            require(not module.training, f"frozen {name} is in train mode")
+            expect(not module.training, f"frozen {name} is in train mode")
         else:
-            require(module.training, f"{name or 'the method'} did not follow train()")
+            expect(module.training, f"{name or 'the method'} did not follow train()")
     method.eval()
     behind = [name for name, m in method.named_modules() if m.training]
-    require(not behind, f"eval() does not reach {behind[:3]}")
+    expect(not behind, f"eval() does not reach {behind[:3]}")
 
 
 def check_errors(build: Build, image: Tensor) -> None:
@@ -300,24 +300,24 @@ def check_frozen_stays_frozen(build: Build, image: Tensor) -> None:
         torch.optim.AdamW(parameters, lr=0.1, weight_decay=0.1).step()
     after = method.state_dict(keep_vars=True)
     for name, tensor in before.items():
-        require(after[name].grad is None, f"frozen {name} has a gradient")
-        require(torch.equal(after[name], tensor), f"frozen {name} has changed")
+        expect(after[name].grad is None, f"frozen {name} has a gradient")
+        expect(torch.equal(after[name], tensor), f"frozen {name} has changed")
 
 
 def check_frozen_blocks(build: Build, image: Tensor) -> str | None:
     """What `prefix` returns can be computed once: it is all that `finish` needs, for ever."""
     method = build()
     count, depth = method.frozen_blocks, build.frozen.depth
-    require(0 <= count <= depth, f"frozen_blocks is {count}; it must be 0 to {depth}")
+    expect(0 <= count <= depth, f"frozen_blocks is {count}; it must be 0 to {depth}")
     if not count:
         return "it says frozen_blocks = 0"
     first = _states(_prefix(method, image))
     shape = first[0].shape
-    require(all(x.shape == shape for x in first), "states of the prefix differ in shape")
+    expect(all(x.shape == shape for x in first), "states of the prefix differ in shape")
     kept = any(x.requires_grad for x in first)
-    require(not kept, "the prefix keeps a graph for the backward pass")
+    expect(not kept, "the prefix keeps a graph for the backward pass")
     aux = _prefix(method, image).tokens.aux
-    require(not aux.any(), "the prefix has an auxiliary loss")
+    expect(not aux.any(), "the prefix has an auxiliary loss")
     assert_equal(_states(_prefix(build(seed=1), image)), first, "the prefix at another seed")
     trained = _train_a_step(perturb(method), image)
     prefix = _prefix(trained, image)

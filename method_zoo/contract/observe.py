@@ -15,7 +15,7 @@ class BrokenPromise(AssertionError):
     """What a method has promised does not hold; a sentence."""
 
 
-def require(holds: object, sentence: str) -> None:
+def expect(holds: object, sentence: str) -> None:
     """Raise BrokenPromise with that sentence, also where Python leaves `assert` out."""
     if not holds:
         raise BrokenPromise(sentence)
@@ -100,18 +100,18 @@ def unwrapped(name: str) -> str:
 
 def assert_close(got: list[Tensor], expected: list[Tensor], tolerance: float, what: str) -> None:
     """Compare with a tolerance that is a share of each tensor's largest value."""
-    require(len(got) == len(expected), f"{what}: {len(got)} outputs in place of {len(expected)}")
+    expect(len(got) == len(expected), f"{what}: {len(got)} outputs in place of {len(expected)}")
     for k, (a, b) in enumerate(zip(got, expected, strict=True)):
         limit = tolerance * max(1.0, float(b.abs().max()))
         error = float((a - b).abs().max())
         sentence = f"{what}: output {k} is {error:.1e} off, {limit:.1e} is allowed"
-        require(error <= limit, sentence)
+        expect(error <= limit, sentence)
 
 
 def assert_equal(got: list[Tensor], expected: list[Tensor], what: str) -> None:
-    require(len(got) == len(expected), f"{what}: {len(got)} outputs in place of {len(expected)}")
+    expect(len(got) == len(expected), f"{what}: {len(got)} outputs in place of {len(expected)}")
     for k, (a, b) in enumerate(zip(got, expected, strict=True)):
-        require(torch.equal(a, b), f"{what}: output {k} differs")
+        expect(torch.equal(a, b), f"{what}: output {k} differs")
 
 
 def moved(method: Method, image: Tensor, steps: int) -> set[str]:
