@@ -163,7 +163,8 @@ def _name_trouble(one: Plugin, own: set[str]) -> str:
     if one.name in own:
         return f"a {SINGULAR[one.kind]} of this name exists; give yours another one"
     if not NAME.fullmatch(one.name):
-        return "its name must be small letters, digits and _, with a letter first"
+        rename = "; rename the file" if one.file else ""
+        return f"its name must be small letters, digits and _, with a letter first{rename}"
     if one.name in RESERVED:
         return "a section of --set has this name; give yours another one"
     return ""
@@ -490,7 +491,11 @@ def _told(error: BaseException) -> str:
         return f"{place}: {error.msg}"
     if isinstance(error, SystemExit):
         return f"it ends the program when it is imported (SystemExit {error.code})"
-    return describe_error(error)
+    if isinstance(error, ImportError) and "relative import" in str(error):
+        return "it imports from `.`, where one file has no package; write `from method_zoo import`"
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" (line {frames[-1].lineno} of {Path(frames[-1].filename).name})" if frames else ""
+    return describe_error(error) + place
 
 
 def name_troubles(plugins: Sequence[Plugin]) -> list[str]:

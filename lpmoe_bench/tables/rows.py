@@ -12,6 +12,7 @@ from lpmoe_bench.records.context import Context, decoder_text, flat, own_setting
 from lpmoe_bench.records.model import Record
 from lpmoe_bench.tables.parts import EMPTY, Cell, CellCounts, Column, Group, Row, ShortNote, require
 from method_zoo.options import list_methods
+from method_zoo.plugins import SINGULAR
 
 MOST_FAILED = 8  # cells that a line names
 NamedRows = Sequence[tuple[str, Sequence[Record]]]
@@ -155,7 +156,7 @@ def plugin_notes(records: Sequence[Record]) -> list[str]:
     origins: dict[str, dict[str, None]] = {}
     for record in records:
         for one in record.plugins:
-            what = f"{one.name} of the {one.kind}"
+            what = f"{SINGULAR[one.kind]} {one.name}"
             origins.setdefault(what, {})[one.origin] = None
     return [
         f"{what} is a plug-in: {next(iter(found))}"
