@@ -387,7 +387,7 @@ def _from_file(plugin: Plugin) -> tuple[Any, str]:
         text = path.read_bytes()
         mark = hashlib.sha256(str(path).encode()).hexdigest()[:8]
         module = ModuleType(f"lpmoe_bench_plugin_{path.stem}_{mark}")
-        module.__file__ = str(path)
+        module.__file__, module.__package__ = str(path), ""
         sys.modules[module.__name__] = module  # where dataclasses and pickle look for it
         try:
             exec(compile(text, str(path), "exec"), vars(module))
