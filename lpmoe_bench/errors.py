@@ -35,6 +35,12 @@ class FailedCellsError(BenchError):
     exit_code = 4
 
 
+class BrokenContractError(BenchError):
+    """A method does not keep the contract of all methods; the checks that failed are named."""
+
+    exit_code = 4
+
+
 class NotComparableError(BenchError):
     """Records that differ in something that makes a comparison meaningless."""
 

@@ -8,18 +8,19 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .errors import ZooError, unknown
+from .errors import ZooError, at_least, one_of, rate, unknown
 from .options import check_options, get_method, list_methods, method_name, signature_options
 
 if TYPE_CHECKING:
     from .backbones.backbone import Backbone, Tokens
     from .backbones.create import check_backbone_name, create_backbone
-    from .backbones.linear import Wrapped
-    from .method import Features, Method, Prefix
+    from .backbones.linear import Wrapped, rewrite
+    from .method import Features, Method, Prefix, first_of_last, in_block
 
 __all__ = ["Backbone", "Features", "Method", "Prefix", "Tokens", "Wrapped", "ZooError"]
-__all__ += ["check_backbone_name", "check_options", "create_backbone", "get_method"]
-__all__ += ["list_methods", "method_name", "signature_options", "unknown"]
+__all__ += ["at_least", "check_backbone_name", "check_options", "create_backbone"]
+__all__ += ["first_of_last", "get_method", "in_block", "list_methods", "method_name", "one_of"]
+__all__ += ["rate", "rewrite", "signature_options", "unknown"]
 
 _NEEDS_TORCH = {
     "Backbone": "backbones.backbone",
@@ -30,6 +31,9 @@ _NEEDS_TORCH = {
     "Features": "method",
     "Method": "method",
     "Prefix": "method",
+    "first_of_last": "method",
+    "in_block": "method",
+    "rewrite": "backbones.linear",
 }
 
 

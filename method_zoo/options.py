@@ -1,41 +1,57 @@
 """Methods and decoders by name: their classes, and options checked against their signatures.
 
 A class's signature is its config. Names are read from files, so nothing is imported to list them.
+Names of others' methods come after them: see `method_zoo.plugins`.
 """
 
 from __future__ import annotations
 
-import ast
 import importlib
 import inspect
 import math
 import pkgutil
 import sys
 from collections.abc import Iterable
-from contextlib import suppress
-from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .errors import ZooError
+from .plugins import find_plugin, load_plugin, plugin_names
+from .source import SourceFacts, read_source
 
 if TYPE_CHECKING:
     from .method import Method
 
 T = TypeVar("T")
 ALIASES = {"parax": "adaroute"}  # the paper's second version renamed it
-NO_METHODS = ("errors", "method", "options")  # files of this package that are none
+# Files of this package that are none.
+NO_METHODS = ("errors", "method", "options", "plugins", "source")
+
+
+def zoo_methods() -> list[str]:
+    """Return the names of the methods of this package, sorted.
+
+    They are read from its files, so no method is imported.
+    """
+    return names_in(_package(), NO_METHODS)
 
 
 def list_methods() -> list[str]:
-    """Return the names of all methods, sorted.
-
-    They are read from the files of this package, so no method is imported.
+    """Return the names of all methods, those of plug-ins last; no method is imported.
 
     Returns:
         Names that `get_method` and `--method` take.
     """
-    return names_in(sys.modules[__name__.rpartition(".")[0]], NO_METHODS)
+    return [*zoo_methods(), *plugin_names("methods", taken_names())]
+
+
+def taken_names() -> list[str]:
+    """Return every name that no plug-in's method may have: the zoo's own, and older ones."""
+    return [*zoo_methods(), *ALIASES]
+
+
+def _package() -> ModuleType:
+    return sys.modules[__name__.rpartition(".")[0]]
 
 
 def method_name(name: str) -> str:
@@ -60,14 +76,28 @@ def get_method(name: str) -> type[Method]:
         The class. It is built from a backbone and keyword options.
 
     Raises:
-        ZooError: The name is unknown; the closest ones are named.
+        ZooError: The name is unknown; the closest ones are named. Or it is that of a plug-in that
+            cannot be used; why is said.
     """
     name = method_name(name)
-    if name not in list_methods():  # before torch is imported for the base class
+    # Before torch is imported for the base class.
+    plugin = find_plugin("methods", name, taken_names())
+    if plugin is None and name not in zoo_methods():
         raise ZooError.unknown("method", name, list_methods())
     from .method import Method
 
-    return class_in(sys.modules[__name__.rpartition(".")[0]], name, Method)
+    return load_plugin(plugin, Method) if plugin else class_in(_package(), name, Method)
+
+
+def method_facts(name: str) -> SourceFacts:
+    """Return options and class attributes of a method; of the zoo's own without torch.
+
+    Raises ZooError as `get_method` does.
+    """
+    if (name := method_name(name)) in zoo_methods():
+        return read_source(_package(), name)
+    cls = get_method(name)
+    return SourceFacts(signature_options(cls), vars_of(cls))
 
 
 def names_in(package: ModuleType, without: Iterable[str] = ()) -> list[str]:
@@ -104,82 +134,9 @@ def signature_options(cls: type) -> dict[str, object]:
     return {p.name: p.default for p in parameters if p.default is not p.empty}
 
 
-class SourceFacts(NamedTuple):
-    """What the source of a class says, read without importing it.
-
-    options: its parameters that have a default. attributes: the class attributes that are plain
-    values, its bases' too.
-    """
-
-    options: dict[str, object]
-    attributes: dict[str, Any]
-
-
-def read_source(package: ModuleType, name: str, base: str = "Method") -> SourceFacts:
-    """Read the class of a file of a package, `base` or derived from it, without torch.
-
-    A misspelt option can so be refused at once. What computes takes the class itself; a test holds
-    both against each other.
-    """
-    chain = _bases(Path(package.__path__[0]), package.__name__, name, base)
-    attributes: dict[str, Any] = {}
-    options: dict[str, object] | None = None
-    for cls in chain:  # the most derived one first: what it says holds
-        for node in cls.body:
-            target, value = _assignment(node)
-            if target and value is not None:
-                # What has to be computed is left to the class itself.
-                with suppress(ValueError):
-                    attributes.setdefault(target, ast.literal_eval(value))
-            if isinstance(node, ast.FunctionDef) and node.name == "__init__" and options is None:
-                options = _defaults(node.args)
-    return SourceFacts(options or {}, attributes)
-
-
 def vars_of(cls: type) -> dict[str, Any]:
     """Return the class attributes of a class, as `read_source` reads them from its file."""
     return {name: value for one in reversed(cls.__mro__) for name, value in vars(one).items()}
-
-
-def _bases(folder: Path, package: str, name: str, base: str) -> list[ast.ClassDef]:
-    """Return a file's class of the line of `base`, and its bases up to that, in this order."""
-    tree = ast.parse((folder / f"{name}.py").read_text(encoding="utf-8"))
-    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
-    places = {
-        alias.name: (node.module or "").rpartition(".")[2]
-        for node in tree.body
-        if isinstance(node, ast.ImportFrom) and (node.level == 1 or node.module)
-        for alias in node.names
-        if node.level == 1 or str(node.module).startswith(package)
-    }
-
-    def line(cls: ast.ClassDef) -> list[ast.ClassDef] | None:
-        if cls.name == base:
-            return [cls]
-        for parent in cls.bases:
-            known = parent.id if isinstance(parent, ast.Name) else ""
-            if known in classes and (above := line(classes[known])):
-                return [cls, *above]
-            if places.get(known):
-                return [cls, *_bases(folder, package, places[known], base)]
-        return None
-
-    return next((found for cls in classes.values() if (found := line(cls))), [])
-
-
-def _assignment(node: ast.stmt) -> tuple[str, ast.expr | None]:
-    if not isinstance(node, ast.Assign | ast.AnnAssign):
-        return "", None
-    target = node.targets[0] if isinstance(node, ast.Assign) else node.target
-    return (target.id, node.value) if isinstance(target, ast.Name) else ("", None)
-
-
-def _defaults(args: ast.arguments) -> dict[str, object]:
-    # Python keeps defaults apart from the names: those of positional ones belong to the last names.
-    with_default = args.args[len(args.args) - len(args.defaults) :]
-    pairs = [*zip(with_default, args.defaults, strict=True)]
-    pairs += [(a, d) for a, d in zip(args.kwonlyargs, args.kw_defaults, strict=True) if d]
-    return {arg.arg: ast.literal_eval(default) for arg, default in pairs}
 
 
 def check_options(cls: type, title: str, options: dict[str, object]) -> dict[str, object]:

@@ -44,9 +44,9 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 @cache
 def methods() -> list[str]:
-    import method_zoo
+    from method_zoo.options import zoo_methods
 
-    return method_zoo.list_methods()
+    return zoo_methods()
 
 
 def title(name: str) -> str:

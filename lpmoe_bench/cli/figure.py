@@ -83,7 +83,7 @@ def figure_command(
     def load(folder: Path):
         from lpmoe_bench.inference.predictor import load_predictor
 
-        return load_predictor(folder, cache, offline)[0]
+        return load_predictor(folder, cache, offline, out.terminal.note)[0]
 
     data = figure.gather_figure(
         figure.FigureRequest(

@@ -19,8 +19,9 @@ from lpmoe_bench.metrics import protocols
 from lpmoe_bench.metrics.extra import known_metrics
 from lpmoe_bench.metrics.facts import refuse_ambiguous
 from lpmoe_bench.model import decoders
-from lpmoe_bench.model.decoders.names import get_decoder, list_decoders
-from method_zoo.options import signature_options
+from lpmoe_bench.model.decoders.names import get_decoder, list_decoders, own_decoders
+from method_zoo.options import signature_options, taken_names, zoo_methods
+from method_zoo.plugins import SINGULAR, Plugin, find_plugin, find_plugins, read_docstring
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -40,6 +41,7 @@ KINDS = {
     "recipes": "the training settings of papers",
     "published": "tables of papers whose figures are kept here",
     "runs": "records found here",
+    "plugins": "methods, decoders and losses of others, each imported and checked",
 }
 READS = {
     "maps": "the maps of the method, one after each group of blocks or its own pyramid",
@@ -53,9 +55,11 @@ def list_command(
         str | None, typer.Argument(help="methods, tasks, metrics, settings, ...; none: the lists.")
     ] = None,
     datasets: options.Datasets = None,
+    plugin: options.Plugins = None,
     out: options.Output,
 ) -> None:
     """List what there is to choose from; without a kind, which lists there are."""
+    options.tell_plugins(out)
     registry = options.registry(datasets)
     out.pairs(list(KINDS.items()) if kind is None else listing(kind, registry, None))
 
@@ -64,6 +68,7 @@ def describe_command(
     *,
     name: Annotated[str, typer.Argument(help="A method, task, data set, setting, metric, ...")],
     datasets: options.Datasets = None,
+    plugin: options.Plugins = None,
     out: options.Output,
 ) -> None:
     """Explain a method, task, data set, backbone, decoder, protocol, metric, setting or loss."""
@@ -103,20 +108,26 @@ def listing(kind: str, registry: Registry, roots: list[Path] | None) -> list[tup
 
     # Worked out only for the kind that is asked for: some read files of records or of papers.
     made = {
-        "methods": lambda: _first_lines(method_zoo, method_zoo.list_methods()),
+        "methods": lambda: [
+            *_first_lines(method_zoo, zoo_methods()),
+            *_plugin_lines("methods", taken_names()),
+        ],
         "tasks": lambda: [
             (t.name, f"{t.title}; protocol {t.protocol}") for t in registry.tasks.values()
         ],
         "datasets": lambda: [(d.name, d.title) for d in registry.datasets.values()],
         "protocols": lambda: [(p.name, p.title) for p in protocols.PROTOCOLS.values()],
         "backbones": lambda: list(options.BACKBONES.items()),
-        "decoders": lambda: _first_lines(decoders, list_decoders()),
+        "decoders": lambda: [
+            *_first_lines(decoders, own_decoders()),
+            *_plugin_lines("decoders", own_decoders()),
+        ],
         "recipes": lambda: [(name, one.title) for name, one in recipes.load_recipes().items()],
         "published": lambda: [
             (one.name, f"{one.title} ({one.level})") for one in load_published().tables.values()
         ],
         "metrics": lambda: [(key, one.definition) for key, one in known_metrics().items()],
-        "losses": lambda: list(settings.LOSSES.items()),
+        "losses": lambda: list(settings.known_losses().items()),
         "settings": lambda: [
             (name, f"{info.description} (default {_value(info.default)})")
             for name, info in settings.setting_fields().items()
@@ -126,6 +137,7 @@ def listing(kind: str, registry: Registry, roots: list[Path] | None) -> list[tup
             (str(one.folder), f"{one.record.method.title}, {one.record.created}")
             for one in find_records(roots).stored
         ],
+        "plugins": _checked_plugins,
     }
     if kind not in made:
         raise UsageError.unknown("kind to list", kind, KINDS)
@@ -138,7 +150,7 @@ def description(name: str, registry: Registry) -> list[tuple[str, str]]:
     Raises UsageError for an unknown name, and for a metric's name that means several.
     """
     from lpmoe_bench.config.recipes import describe_recipe, load_recipes
-    from lpmoe_bench.config.settings import LOSSES, setting_fields
+    from lpmoe_bench.config.settings import known_losses, setting_fields
 
     # A name may mean several things, such as a metric and a loss: all of them are told.
     found: list[tuple[str, str]] = []
@@ -163,16 +175,17 @@ def description(name: str, registry: Registry) -> list[tuple[str, str]]:
         found += _describe_decoder(name)
     if name in (recipes := load_recipes()):
         found += describe_recipe(name)
-    if name in LOSSES:
-        found += [("loss", name), ("about", LOSSES[name]), ("use", f"--set train.loss={name}")]
+    if name in (losses := known_losses()):
+        found += [("loss", name), ("about", losses[name]), ("use", f"--set train.loss={name}")]
     if name in (settings := setting_fields()):
         found += _describe_setting(name, settings[name])
     found = found or _describe_backbone(name)
     if not found:
+        _refuse_broken(name)
         # Well known names that mean several metrics: to call them unknown would mislead.
         refuse_ambiguous(name)
         known = (method_zoo.list_methods(), registry.tasks, registry.datasets, protocols.PROTOCOLS)
-        others = (metrics, options.BACKBONES, list_decoders(), recipes, settings, LOSSES)
+        others = (metrics, options.BACKBONES, list_decoders(), recipes, settings, losses)
         raise UsageError.unknown("name", name, chain(*known, *others))
     return found
 
@@ -221,12 +234,51 @@ def _first_lines(package: ModuleType, names: list[str]) -> list[tuple[str, str]]
     return [(name, _docstring(package, name).splitlines()[0]) for name in names]
 
 
+def _plugin_lines(kind: str, own: list[str]) -> list[tuple[str, str]]:
+    found = [one for one in find_plugins(kind, own) if not one.trouble]
+    lines = [(one, read_docstring(one).partition("\n")[0] or one.place) for one in found]
+    return [(one.name, f"{line} (plug-in, of {one.origin})") for one, line in lines]
+
+
+def _checked_plugins() -> list[tuple[str, str]]:
+    """Return every plug-in with what it is, or why it cannot be used."""
+    from lpmoe_bench.model.plugins import all_plugins, load_by_name
+
+    rows = []
+    for one in all_plugins():
+        text = f"{SINGULAR[one.kind]} of {one.origin}: ready"
+        try:
+            if one.trouble:
+                raise one.refusal(one.trouble)
+            load_by_name(one.kind, one.name)
+        except method_zoo.ZooError as error:
+            text = str(error)
+        rows.append((one.name, text))
+    return rows
+
+
+def _refuse_broken(name: str) -> None:
+    """Raise ZooError for the name of a plug-in that cannot be used."""
+    from lpmoe_bench.model.plugins import all_plugins
+
+    for one in all_plugins():
+        if one.name == name and one.trouble:
+            raise one.refusal(one.trouble)
+
+
+def _about(plugin: Plugin | None, package: ModuleType, name: str) -> str:
+    if plugin is None:
+        return _docstring(package, name)
+    return f"{read_docstring(plugin) or name}\nA plug-in, of {plugin.origin}: {plugin.place}."
+
+
 def _describe_method(name: str) -> list[tuple[str, str]]:
     cls = method_zoo.get_method(name)
+    plugin = find_plugin("methods", name, taken_names())
     preset = ", ".join(f"train.{k}={v:g}" for k, v in cls.preset.items())
     return [
         ("method", name),
-        ("about", _docstring(method_zoo, name)),
+        ("about", _about(plugin, method_zoo, name)),
         ("title", cls.title),
         ("fidelity", cls.fidelity),
         ("options", _options(cls)),
@@ -242,7 +294,7 @@ def _describe_decoder(name: str) -> list[tuple[str, str]]:
     start = f"--decoder-weights of {cls.published}, else random" if cls.published else "random"
     return [
         ("decoder", name),
-        ("about", _docstring(decoders, name)),
+        ("about", _about(find_plugin("decoders", name, own_decoders()), decoders, name)),
         ("title", cls.title),
         ("fidelity", cls.fidelity),
         ("reads", READS[cls.reads]),

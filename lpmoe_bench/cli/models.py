@@ -27,6 +27,7 @@ def profile_command(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="rank=8, decoder.width=64, train.batch=2.")
     ] = None,
+    plugin: options.Plugins = None,
     measure: Annotated[
         bool | None,
         typer.Option("--measure/--count-only", help="Speed and memory too; else if it is quick."),
@@ -53,6 +54,7 @@ def profile_command(
         return
     from lpmoe_bench.training.request import RunRequest, refuse_early
 
+    options.tell_plugins(out)
     sets, given = parse_sets(set_ or []), {k: v for k, v in flags.items() if v is not None}
     refuse_early(RunRequest(given, sets))
     from lpmoe_bench.training.profiling import profile_method
@@ -151,6 +153,7 @@ def merge_command(
     output: Annotated[Path, typer.Option("--output", "-o", help="A .safetensors file.")],
     backbone: Annotated[str | None, typer.Option(help="Of an adapter in peft's format.")] = None,
     weights: Annotated[str | None, typer.Option(help="... its weights, as for run.")] = None,
+    plugin: options.Plugins = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the output.")] = False,
     out: options.Output,
     offline: options.Offline = False,

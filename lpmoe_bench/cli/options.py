@@ -26,6 +26,7 @@ from lpmoe_bench.metrics.extra import known_metrics
 from lpmoe_bench.metrics.protocols import PROTOCOLS
 from lpmoe_bench.model.decoders.names import list_decoders
 from method_zoo.options import list_methods
+from method_zoo.plugins import name_troubles
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -182,6 +183,30 @@ def _is_offline(asked: bool) -> bool:
     return is_offline(asked)
 
 
+def _add_plugins(files: list[Path] | None) -> list[Path] | None:
+    from lpmoe_bench.model.plugins import add_plugin
+
+    for file in files or ():
+        add_plugin(file)
+    return files
+
+
+def tell_plugins(out: Output) -> None:
+    """Say which plug-ins that nobody has named here cannot be used; the rest goes on."""
+    from lpmoe_bench.model.plugins import all_plugins
+
+    for sentence in name_troubles(all_plugins()):
+        out.terminal.note(sentence)
+
+
+Plugins = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--plugin",
+        callback=_add_plugins,
+        help="FILE.py with a method, decoder or loss of yours; several. Or LPMOE_BENCH_PLUGINS.",
+    ),
+]
 Offline = Annotated[bool, typer.Option("--offline", callback=_is_offline, help="Fetch nothing.")]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder that records are written to.")]
 DataRoot = Annotated[

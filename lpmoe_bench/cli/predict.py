@@ -34,6 +34,7 @@ def predict_command(
         str | None,
         typer.Option("--range", help="Values that are black and white; else as in training."),
     ] = None,
+    plugin: options.Plugins = None,
     threshold: Annotated[
         float | None, typer.Option(help="Write masks: 255 above this probability.", min=0, max=1)
     ] = None,
@@ -54,7 +55,8 @@ def predict_command(
     # Found before a model is loaded: a wrong path should cost no seconds.
     sources = find_images(images, output)
     side_of(tile, 32)  # a wrong word is said before anything is loaded
-    predictor, config = load_predictor(run, options.cache_folder(), offline)
+    cache = options.cache_folder()
+    predictor, config = load_predictor(run, cache, offline, out.terminal.note)
     side = side_of(tile, config.size)
     try:
         written, failed = predict_images(
@@ -96,6 +98,7 @@ def evaluate_command(
     runs: Annotated[
         Path | None, typer.Option(help="Folder of records; by default that of the run.")
     ] = None,
+    plugin: options.Plugins = None,
     save_predictions: Annotated[
         bool, typer.Option("--save-predictions", help="Keep the maps as 8-bit PNG.")
     ] = False,

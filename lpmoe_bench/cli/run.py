@@ -45,6 +45,7 @@ def run_command(
         bool, typer.Option("--skip-broken", help="... leave out what is broken.")
     ] = False,
     pixels: options.PixelOptions,
+    plugin: options.Plugins = None,
     data: options.DataOptions,
     runs: options.Runs = Path("runs"),
     force: Annotated[bool, typer.Option("--force", help="Rerun; old files are kept.")] = False,
@@ -78,6 +79,7 @@ def run_and_print(request: RunRequest, force: bool, dry_run: bool, out: options.
     from lpmoe_bench.training.request import refuse_early
 
     # A misspelt name is told in half a second, before torch is imported.
+    options.tell_plugins(out)
     refuse_early(request)
     first = os.environ.get("LOCAL_RANK", "0") == "0"  # one process of several speaks
     out = out if first else replace(out, quiet=True)

@@ -48,6 +48,7 @@ def sweep_command(
     data: options.DataOptions,
     runs: options.Runs = Path("runs"),
     done: Done = None,
+    plugin: options.Plugins = None,
     engine: Annotated[str, typer.Option(help="local, or ray for many machines.")] = "local",
     jobs: Annotated[
         int | None, typer.Option(help="Cells at a time; one a GPU, else one a machine.", min=1)
@@ -69,12 +70,19 @@ def sweep_command(
     from lpmoe_bench.config.settings import read_config_file
     from lpmoe_bench.sweep.execute import SweepMode, run_sweep
     from lpmoe_bench.sweep.plan import DataPlaces, SweepRequest
+    from method_zoo.plugins import plugin_files
 
+    options.tell_plugins(out)
     file = read_config_file(config) if config else {}
     # Cells run in folders of their own choice and perhaps later: a path has to hold everywhere.
     root = data.data_root and data.data_root.expanduser().resolve()
     datasets = tuple(path.expanduser().resolve() for path in data.datasets or ())
-    places = DataPlaces(data_root=root, datasets=datasets, embedded=data.embedded)
+    places = DataPlaces(
+        data_root=root,
+        datasets=datasets,
+        embedded=data.embedded,
+        plugins=tuple(path.resolve() for path in plugin_files()),
+    )
     request = SweepRequest(
         methods=_names(method, file, "method", ""),
         tasks=_names(task, file, "task", "cod"),
@@ -116,6 +124,7 @@ def sweep_cell_command(
     note: Annotated[list[str] | None, typer.Option(help="A sentence for the record.")] = None,
     set_: Set = None,
     data: options.DataOptions,
+    plugin: options.Plugins = None,
     offline: options.Offline = False,
 ) -> None:
     """Run one cell: `run --config`, refused where its fingerprint is not the planned one."""

@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 
 from lpmoe_bench.config.backbones import known_as
 from lpmoe_bench.errors import UsageError
+from method_zoo.plugins import find_plugin, find_plugins
 
 DEFAULT_BACKBONE = "dinov2_small_imgfocus"
 LAST = "last"  # of train.select: the state after the last step, which no score picks
@@ -64,6 +65,18 @@ def _field(
     if later or absent is not _UNSAID:
         extra["absent"] = default if later else absent
     return Field(default, description=description, json_schema_extra=extra, **limits)
+
+
+def known_losses() -> dict[str, str]:
+    """Return what each loss is by its name, those of plug-ins last."""
+    found = [one for one in find_plugins("losses", LOSSES) if not one.trouble]
+    return LOSSES | {one.name: f"a plug-in, of {one.origin}" for one in found}
+
+
+def check_loss(name: str) -> None:
+    """Raise UsageError for a loss that is not known, ZooError for a plug-in that cannot be used."""
+    if find_plugin("losses", name, LOSSES) is None and name not in LOSSES:
+        raise UsageError.unknown("loss", name, known_losses())
 
 
 class _Section(BaseModel):

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 import yaml
 
-from lpmoe_bench.config.settings import LOSSES
+from lpmoe_bench.config.settings import check_loss
 from lpmoe_bench.data.pixels import PixelRules, pixel_rules
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.facts import get_metric
@@ -370,8 +370,7 @@ def _check_references(registry: Registry) -> None:
 
 def _check_names(task: Task) -> None:
     """Raise UsageError where a task names a loss, score or protocol that is not there."""
-    if task.loss not in LOSSES:
-        raise UsageError.unknown("loss", task.loss, LOSSES)
+    check_loss(task.loss)
     get_protocol(task.protocol)
     get_metric(task.select)
 

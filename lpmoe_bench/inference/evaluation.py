@@ -18,6 +18,7 @@ from lpmoe_bench.inference.predictor import Predictor, load_predictor, score_spl
 from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.metrics.scorer import ScoreResult
 from lpmoe_bench.model.costs import device_name, is_out_of_memory, peak_memory_bytes
+from lpmoe_bench.model.plugins import plugins_here
 from lpmoe_bench.records import model, store
 
 # The record of an evaluation: the run's own facts, and those of the scores on another set.
@@ -77,6 +78,7 @@ def evaluation_record(
         test_opened=opened,
         notes=list(notes),
         imported=run.imported,
+        plugins=plugins_here(run)[0],
     )
 
 
@@ -194,7 +196,8 @@ def evaluate_run(request: EvaluationRequest, terminal: Terminal) -> dict[str, st
             record = None if request.force else _finished(job, terminal)
             if record is None:
                 if predictor is None:
-                    predictor, _ = load_predictor(request.run, request.cache, request.offline)
+                    said = (request.run, request.cache, request.offline, lambda note: None)
+                    predictor, _ = load_predictor(*said)  # job.notes say what there is to say
                 record = _score(job, predictor, request, terminal)
         made[job.split.label] = store.StoredRecord(job.place, record)
         _remember(job, job.place, request)
@@ -304,6 +307,7 @@ def _untrained(
                 f"{train.label}, which the run was trained on, is not found here: whether "
                 f"{split.label} holds images of it was told by the whole set's checksum alone"
             )
+        notes += plugins_here(run)[1]
         for note in notes:
             terminal.note(note)
         yield test, notes

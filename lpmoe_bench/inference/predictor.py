@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -140,7 +141,9 @@ def score_split(
     return scorer.result().with_groups(split.groups)
 
 
-def load_predictor(folder: Path, cache: Path, offline: bool = False) -> tuple[Predictor, RunConfig]:
+def load_predictor(
+    folder: Path, cache: Path, offline: bool = False, say: Callable[[str], None] = warnings.warn
+) -> tuple[Predictor, RunConfig]:
     """Rebuild a finished run's model on the device found here, as it was scored after training.
 
     A run of a GPU's bfloat16 computes in single precision on a CPU, most of which are slow in the
@@ -148,7 +151,7 @@ def load_predictor(folder: Path, cache: Path, offline: bool = False) -> tuple[Pr
     """
     from lightning_fabric import Fabric
 
-    segmenter, config = load_trained(folder, cache, offline)
+    segmenter, config = load_trained(folder, cache, offline, say)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     alike = device in ("cuda", config.runtime.device)
     fabric = Fabric(

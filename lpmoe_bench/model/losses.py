@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lpmoe_bench.config.settings import check_loss
 from lpmoe_bench.errors import UsageError
+from method_zoo.plugins import find_plugin, load_plugin
 
 RADIUS = 15  # pixels: how far the surroundings reach on which the weight of one depends
 WINDOW = 2 * RADIUS + 1
@@ -133,8 +135,11 @@ def get_loss(name: str) -> Loss:
     Raises:
         UsageError: The name is unknown; the closest ones are named.
     """
-    if name not in LOSSES:
-        raise UsageError.unknown("loss", name, LOSSES)
+    check_loss(name)
+    plugin = find_plugin("losses", name, LOSSES)
+    formula: CountedLoss = load_plugin(plugin) if plugin else LOSSES[name]
+    if plugin:
+        _check_scalar(name, formula)
 
     def loss(logits: Tensor, mask: Tensor) -> Tensor:
         counted = None
@@ -142,6 +147,20 @@ def get_loss(name: str) -> Loss:
             counted, mask = (mask >= 0).to(mask.dtype), mask.clamp(min=0)
         times = (len(logits) // len(mask), 1, 1, 1)
         weights = None if counted is None else counted.repeat(times)
-        return LOSSES[name](logits, mask.repeat(times), weights)
+        return formula(logits, mask.repeat(times), weights)
 
     return loss
+
+
+def _check_scalar(name: str, formula: CountedLoss) -> None:
+    """Refuse a loss of others that gives no scalar, or none that a gradient flows from."""
+    logits, mask = torch.zeros(2, 1, 8, 8, requires_grad=True), torch.zeros(2, 1, 8, 8)
+    mask[..., :4] = 1
+    for counted in (None, torch.ones_like(mask)):
+        value = formula(logits, mask, counted)
+        if not isinstance(value, Tensor) or value.shape != () or not value.requires_grad:
+            what = f"{tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise UsageError(
+                f"loss {name} gives {what} for logits (2, 1, 8, 8); it must give a scalar, shape "
+                f"(), that depends on the logits"
+            )

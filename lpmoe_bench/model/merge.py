@@ -20,6 +20,7 @@ from lpmoe_bench.data.scenes.generate import SETS
 from lpmoe_bench.errors import BenchError, UsageError
 from lpmoe_bench.files import sha256_file, write_atomically
 from lpmoe_bench.model.peft_format import TENSORS, read_config, read_peft
+from lpmoe_bench.model.plugins import plugins_here
 from lpmoe_bench.model.segmenter import build_segmenter, load_trained
 from lpmoe_bench.model.weights.checkpoint import ABOUT
 from lpmoe_bench.model.weights.resolve import resolve_weights
@@ -121,6 +122,7 @@ def merge_run(
     """
     check_output(output, force)
     record = read_record(run)
+    plugins_here(record)  # one that is missing is named, where its method would be unknown
     check_mergeable(get_method(record.method.name))
     segmenter, config = load_trained(run, cache, offline)
     backbone = record.backbone

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Hashable, Sequence
+import warnings
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from lpmoe_bench.config.settings import RunConfig, stored_config
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.model.decoders.decoder import Decoder, DecoderWeights, load_decoder_weights
 from lpmoe_bench.model.decoders.names import build_decoder
+from lpmoe_bench.model.plugins import plugins_here
 from lpmoe_bench.model.weights.resolve import RANDOM, Weights, load_backbone, resolve_weights
 from lpmoe_bench.records.store import ADAPTER_FILE, read_record
 from method_zoo import Backbone, Features, Method, ZooError, get_method
@@ -160,13 +162,16 @@ def native_size(name: str) -> int:
 ADAPTER_FORMAT = "lpmoe-bench adapter 1"
 
 
-def load_trained(folder: Path, cache: Path, offline: bool = False) -> tuple[Segmenter, RunConfig]:
+def load_trained(
+    folder: Path, cache: Path, offline: bool = False, say: Callable[[str], None] = warnings.warn
+) -> tuple[Segmenter, RunConfig]:
     """Rebuild the model of a finished run in eval mode.
 
     Args:
         folder: of the run.
         cache: folder of fetched weights.
         offline: fetch nothing.
+        say: is told what must be said, such as that a plug-in has changed since.
 
     Returns:
         The model on the CPU, and the settings of its run.
@@ -174,8 +179,12 @@ def load_trained(folder: Path, cache: Path, offline: bool = False) -> tuple[Segm
     Raises:
         DataError: The adapter is missing, damaged, of another run, or was trained on other backbone
             weights than those found here.
+        UsageError: The run was trained with a plug-in that is not here.
     """
     record = read_record(folder)
+    # Before it is built: of a plug-in that is missing only the name would be told.
+    for note in plugins_here(record)[1]:
+        say(note)
     path = folder / ADAPTER_FILE
     try:
         data = path.read_bytes()

@@ -69,6 +69,22 @@ class BackboneFacts(_Section):
         return {k: v for k, v in serialize(self).items() if v or k not in later}
 
 
+class PluginRecord(_Section):
+    """A method, decoder or loss of others that a run used; digest: SHA-256 of its source."""
+
+    kind: Literal["methods", "decoders", "losses"]
+    name: str
+    package: str = ""  # empty for a file that was named by --plugin
+    version: str = ""
+    source: str  # module:attribute, or the name of the file
+    digest: str
+
+    @property
+    def origin(self) -> str:
+        """Where it came from, with the beginning of its digest."""
+        return f"{f'{self.package} {self.version}'.strip() or self.source} ({self.digest[:12]})"
+
+
 class ProtocolFacts(_Section):
     name: str
     version: int
@@ -168,7 +184,8 @@ class Record(_Section):
     scores: {test set: {metric: value in [0, 1], None where there is none}}. counts: {test set:
     {images, scored, ...}}. test_opened: how often the test images were read for this record. maps:
     the widest precision of maps that were scored from files, each in its own. imported: the
-    author's checkpoint of a run that was not trained here; it has no seed.
+    author's checkpoint of a run that was not trained here; it has no seed. plugins: what was not
+    this project's own code; no part of the fingerprint.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -198,6 +215,7 @@ class Record(_Section):
     superseded_by: str | None = None
     maps: Precision | None = None
     imported: ImportFacts | None = None
+    plugins: list[PluginRecord] = []
 
     @pydantic.model_serializer(mode="wrap")
     def _without_what_came_later(
@@ -205,8 +223,8 @@ class Record(_Section):
     ) -> dict[str, Any]:
         # A record that knows nothing of a field of later has the same bytes as before there was it.
         found = to_dict(self)
-        for later in ("maps", "imported"):
-            if found[later] is None:
+        for later in ("maps", "imported", "plugins"):
+            if not found[later]:
                 del found[later]
         return found
 

@@ -184,6 +184,7 @@ def arguments(job: CellJob) -> list[str]:
     made = ["--config", str(job.settings), "--runs", str(job.runs)]
     made += ["--data-root", str(places.data_root)] if places.data_root else []
     made += [part for path in places.datasets for part in ("--datasets", str(path))]
+    made += [part for path in places.plugins for part in ("--plugin", str(path))]
     made += ["--embedded"] * places.embedded + ["--offline"] * job.offline
     return made + [part for change in job.changes for part in ("--set", change)]
 

@@ -62,11 +62,12 @@ def _several(value: Any) -> Any:
 
 
 class DataPlaces(_Frozen):
-    """Where the data of a sweep is; absolute paths."""
+    """Where the data of a sweep is, and files of plug-ins; absolute paths."""
 
     data_root: Path | None = None
     datasets: Annotated[tuple[Path, ...], BeforeValidator(_several)] = ()
     embedded: bool = False
+    plugins: tuple[Path, ...] = ()
 
 
 class Sweep(_Frozen):
@@ -104,6 +105,8 @@ def sweep_id(cells: list[SweepCell], places: DataPlaces) -> str:
     about = places.model_dump(mode="json")
     if len(places.datasets) < 2:  # as it was when there was one file at most
         about["datasets"] = next(iter(about["datasets"]), None)
+    if not places.plugins:  # as it was before there were any
+        del about["plugins"]
     content = [about, *(cell.model_dump(mode="json") for cell in cells)]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 

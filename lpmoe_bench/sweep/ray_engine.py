@@ -28,7 +28,8 @@ POLL_SECONDS = 0.2
 class CellTask:
     """What a worker needs: the job with the paths of the sweep's machine, and its settings.
 
-    shared: whether those paths are this machine's too; None: look.
+    shared: whether those paths are this machine's too; None: look. plugins: the text of each file
+    of the job's places, for a machine that does not see them.
     """
 
     job: local.CellJob
@@ -38,6 +39,7 @@ class CellTask:
     shared: bool | None
     version: str
     program: tuple[str, ...]
+    plugins: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,16 @@ def local_job(task: CellTask) -> local.CellJob:
     base = Path(tempfile.gettempdir()) / f"lpmoe-bench-{os.getuid()}" / f"sweep-{task.sweep}"
     settings = base / "cells" / task.job.settings.name
     write_atomically(settings, task.settings)
+    # Under its own name, which is the name of its method; in a folder of its own, as two may be
+    # called alike.
+    paths = task.job.places.plugins
+    plugins = tuple(base / "plugins" / str(k) / path.name for k, path in enumerate(paths))
+    for path, text in zip(plugins, task.plugins, strict=True):
+        write_atomically(path, text)
+    places = task.job.places.model_copy(update={"plugins": plugins})
     log = base / "logs" / f"{task.job.cell.name}-{task.job.log.name}"
     log.parent.mkdir(parents=True, exist_ok=True)
-    return replace(task.job, settings=settings, runs=base / "runs", log=log)
+    return replace(task.job, settings=settings, runs=base / "runs", log=log, places=places)
 
 
 def collect(job: local.CellJob) -> dict[str, bytes]:
@@ -168,6 +177,8 @@ class RayEngine:
         share = share_of(sweep.cells, nodes, jobs)
         self.jobs, self.sweep, self.folder, self.shared = share.jobs, sweep, folder, shared
         self.program = local.PROGRAM
+        # Once: every cell has the same text, whatever becomes of the file meanwhile.
+        self.plugins = tuple(path.read_bytes() for path in sweep.places.plugins)
         self.remote = self.ray.remote(run_task).options(
             num_cpus=share.cpus, num_gpus=share.gpus, max_retries=0, scheduling_strategy="SPREAD"
         )
@@ -191,6 +202,7 @@ class RayEngine:
             shared=self.shared,
             version=__version__,
             program=tuple(self.program),
+            plugins=self.plugins,
         )
         self.running[self.remote.remote(task)] = (job, time.monotonic())
 

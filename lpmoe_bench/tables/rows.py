@@ -12,6 +12,7 @@ from lpmoe_bench.records.context import Context, decoder_text, flat, own_setting
 from lpmoe_bench.records.model import Record
 from lpmoe_bench.tables.parts import EMPTY, Cell, CellCounts, Column, Group, Row, ShortNote, require
 from method_zoo.options import list_methods
+from method_zoo.plugins import SINGULAR
 
 MOST_FAILED = 8  # cells that a line names
 NamedRows = Sequence[tuple[str, Sequence[Record]]]
@@ -149,6 +150,22 @@ def varying(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the keys under which not all have the same value."""
     keys = dict.fromkeys(key for one in settings for key in one)
     return [key for key in keys if len({repr(one.get(key)) for one in settings}) > 1]
+
+
+def plugin_notes(records: Sequence[Record]) -> list[str]:
+    """Say which methods, decoders and losses are plug-ins, and where runs had several sources."""
+    origins: dict[str, dict[str, None]] = {}
+    for record in records:
+        for one in record.plugins:
+            what = f"{SINGULAR[one.kind]} {one.name}"
+            origins.setdefault(what, {})[one.origin] = None
+    return [
+        f"{what} is a plug-in: {next(iter(found))}"
+        if len(found) == 1
+        else f"{what} is a plug-in, and its records were made by several sources: "
+        f"{', '.join(sorted(found))}"
+        for what, found in sorted(origins.items())
+    ]
 
 
 def mark_best(rows: Sequence[Row], columns: Sequence[Column], test: str) -> tuple[Row, ...]:

@@ -199,7 +199,9 @@ def build_table(
     groups = joined.widen(groups, style.rename) if group == "task" else groups
     groups = rows.arrange(groups, sort, style.order)
     groups = joined.stack(groups) if group == "all" else groups
-    return _checked(parts.Table(tuple(groups), (*notes, *splits(contexts)), style))
+    return _checked(
+        parts.Table(tuple(groups), (*notes, *rows.plugin_notes(chosen), *splits(contexts)), style)
+    )
 
 
 def _is_meant(

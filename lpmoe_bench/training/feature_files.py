@@ -22,6 +22,7 @@ from lpmoe_bench.data import decoding, headers, images, loader, pixels
 from lpmoe_bench.environment import processor_name
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.files import write_atomically
+from lpmoe_bench.model.plugins import used_plugins
 from lpmoe_bench.model.weights import resolve
 from method_zoo.method import Method
 
@@ -47,6 +48,8 @@ def feature_key(
     own = {name: next(cls for cls in classes if name in vars(cls)) for name in WALKS}
     if any(definer is not Method for definer in own.values()):
         walk |= {"method": config.method, "options": config.options}
+        # All of its package: the file of its class, below, may call others beside it.
+        walk |= {f"plugin {one.kind}": one.digest for one in used_plugins(config)}
     on_gpu = config.runtime.device == "cuda"
     code = {Path(sys.modules[definer.__module__].__file__ or "") for definer in own.values()}
     return {

@@ -5,19 +5,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import method_zoo
 from lpmoe_bench.config.recipes import recipe_layers
-from lpmoe_bench.config.settings import LAST, LOSSES, RunConfig, build_config
+from lpmoe_bench.config.settings import LAST, RunConfig, build_config, check_loss
 from lpmoe_bench.data.registry import Registry, Task, load_registry
 from lpmoe_bench.data.tasks import Folders
 from lpmoe_bench.environment import default_cache
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.facts import get_metric
 from lpmoe_bench.metrics.protocols import get_protocol
-from lpmoe_bench.model import decoders
-from lpmoe_bench.model.decoders.names import list_decoders
-from method_zoo.errors import ZooError
-from method_zoo.options import check_values, list_methods, method_name, read_source
+from lpmoe_bench.model.decoders.names import decoder_facts
+from method_zoo.options import check_values, method_facts, method_name
 
 Facts = Mapping[str, Any]  # class attributes of a method: title, preset, decoder, ...
 
@@ -70,22 +67,17 @@ def layers_of(request: RunRequest, registry: Registry) -> Asked:
 def refuse_early(request: RunRequest) -> RunConfig:
     """Return the settings of a request, or raise what settings alone can refuse.
 
-    Method and decoder are read from their source, so that a misspelt name is told at once: to
-    import torch takes seconds. `complete_config` does the same with the classes themselves.
+    Our own method and decoder are read from their source, so that a misspelt name is told at once:
+    to import torch takes seconds. `complete_config` does the same with the classes themselves.
 
     Raises:
         UsageError: an unknown task, recipe, setting, loss or protocol, or a value out of range.
         ZooError: an unknown method, decoder or option of theirs.
     """
     asked = layers_of(request, load_registry(request.datasets))
-    name = method_name(asked.method)
-    if name not in list_methods():
-        raise ZooError.unknown("method", name, list_methods())
-    options, facts = read_source(method_zoo, name)
+    options, facts = method_facts(asked.method)
     config = build_config(asked.task_layer, preset_layer(facts), *asked.layers)
-    if config.decoder not in list_decoders():
-        raise ZooError.unknown("decoder", config.decoder, list_decoders())
-    decoder = read_source(decoders, config.decoder, "Decoder")
+    decoder = decoder_facts(config.decoder)
     return check_settings(
         config, facts, options, decoder.attributes.get("title", config.decoder), decoder.options
     )
@@ -107,8 +99,7 @@ def check_settings(
 
     options, decoder_options: the known ones with their defaults. Raises UsageError and ZooError.
     """
-    if config.train.loss not in LOSSES:
-        raise UsageError.unknown("loss", config.train.loss, LOSSES)
+    check_loss(config.train.loss)
     get_protocol(config.protocol)
     _check_selection(config)
     if config.train.select != LAST and not get_metric(config.train.select).per_image:

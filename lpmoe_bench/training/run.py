@@ -27,6 +27,7 @@ from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.metrics.scorer import ScoreResult
 from lpmoe_bench.model import costs
 from lpmoe_bench.model.decoders.decoder import DecoderWeights
+from lpmoe_bench.model.plugins import changed_plugins, used_plugins
 from lpmoe_bench.model.segmenter import (
     ADAPTER_FORMAT,
     Segmenter,
@@ -103,6 +104,7 @@ def make_record(facts: RunFacts) -> records.Record:
         adapter_sha256=hashlib.sha256(facts.state).hexdigest(),
         test_opened=facts.opened,
         notes=_notes(facts),
+        plugins=used_plugins(config),
     )
 
 
@@ -280,6 +282,8 @@ def _name_other_code(record: records.Record, plan: Plan, terminal: Terminal) -> 
             f"it was made by version {there.version} at {there.git_sha or 'no commit'}; "
             f"this is version {here.version} at {here.git_sha or 'no commit'}"
         )
+    for note in changed_plugins(record.plugins, used_plugins(plan.config)):
+        terminal.note(note)
 
 
 def execute(plan: Plan, terminal: Terminal, force: bool = False) -> records.Record:

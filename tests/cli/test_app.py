@@ -23,7 +23,8 @@ from lpmoe_bench.errors import BenchError, UsageError
 from lpmoe_bench.model import decoders
 from lpmoe_bench.model.decoders.names import get_decoder, list_decoders
 from lpmoe_bench.model.losses import LOSSES as FORMULAS
-from method_zoo.options import read_source, signature_options
+from method_zoo.options import signature_options
+from method_zoo.source import read_source
 
 REFUSED = {
     "unknown method 'lroa'; did you mean 'lora'": ["run", "--method", "lroa"],
@@ -80,7 +81,7 @@ def test_one_name_means_one_thing():
         options = {text for p in command.params for text in p.opts}
         assert not options & {"--root", "--methods", "--tasks", "--data", "--sets"}, name
         if "--set" in options:
-            assert name in ("run", "profile")  # a setting, as in `sweep`
+            assert name in ("run", "profile", "contract")  # a setting, as in `sweep`
     for name in ("table", "report", "compare", "check check", "check pin", "check update"):
         options = {text for p in ALL[name].params for text in p.opts}
         assert {"--only", "--task", "--test-set", "--method"} <= options, name

@@ -6,11 +6,11 @@ import broken_methods
 import pytest
 import torch
 from conftest import tiny_backbone, tiny_image
-from contract import CHECKS
-from observe import Build
 from sound_methods import Adapter, Scaled, adapter_count, scaled_count
 
 from method_zoo.backbones.create import create_backbone
+from method_zoo.contract.checks import CHECKS
+from method_zoo.contract.observe import Build
 from method_zoo.method import Method
 from method_zoo.options import get_method
 

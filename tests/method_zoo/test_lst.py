@@ -4,9 +4,9 @@ import math
 
 import torch
 from conftest import tiny_backbone, tiny_image
-from observe import perturb, plain_outputs
 from torch import nn
 
+from method_zoo.contract.observe import perturb, plain_outputs
 from method_zoo.options import get_method
 
 

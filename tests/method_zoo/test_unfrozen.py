@@ -3,9 +3,9 @@
 import pytest
 import torch
 from conftest import tiny_backbone, tiny_image
-from observe import perturb
 from torch import nn
 
+from method_zoo.contract.observe import perturb
 from method_zoo.lora import LoRALinear
 from method_zoo.options import get_method
 

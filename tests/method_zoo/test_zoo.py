@@ -3,12 +3,12 @@
 import pytest
 import torch
 from conftest import FAMILIES, tiny_backbone, tiny_image
-from contract import CHECKS
 from counts import COUNTS, VARIANTS
-from observe import Build, plain_outputs
 from sound_methods import Adapter, Scaled, ScaledLinear
 
 from method_zoo.backbones.linear import Wrapped
+from method_zoo.contract.checks import CHECKS
+from method_zoo.contract.observe import Build, plain_outputs
 from method_zoo.errors import ZooError
 from method_zoo.method import Method
 from method_zoo.options import check_options, get_method, list_methods, signature_options

@@ -7,10 +7,13 @@ imported when it is asked for.
 from __future__ import annotations
 
 import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from method_zoo.errors import ZooError
-from method_zoo.options import class_in, names_in
+from method_zoo.options import class_in, names_in, signature_options, vars_of
+from method_zoo.plugins import find_plugin, load_plugin, plugin_names
+from method_zoo.source import SourceFacts, read_source
 
 if TYPE_CHECKING:
     from lpmoe_bench.model.decoders.decoder import Decoder
@@ -19,9 +22,19 @@ if TYPE_CHECKING:
 NO_DECODERS = ("decoder", "names")  # files of this package that are none
 
 
+def own_decoders() -> list[str]:
+    """Return the names of our decoders: the files of this package, less what they are built on."""
+    return names_in(_package(), NO_DECODERS)
+
+
 def list_decoders() -> list[str]:
-    """Return the names of all decoders: the files of this package, less what they are built on."""
-    return names_in(sys.modules[__name__.rpartition(".")[0]], NO_DECODERS)
+    """Return the names of all decoders, those of plug-ins last; no decoder is imported."""
+    own = own_decoders()
+    return [*own, *plugin_names("decoders", own)]
+
+
+def _package() -> ModuleType:
+    return sys.modules[__name__.rpartition(".")[0]]
 
 
 def get_decoder(name: str) -> type[Decoder]:
@@ -31,13 +44,27 @@ def get_decoder(name: str) -> type[Decoder]:
         name: one of `list_decoders`.
 
     Raises:
-        ZooError: The name is unknown; the closest ones are named.
+        ZooError: The name is unknown; the closest ones are named. Or it is that of a plug-in that
+            cannot be used; why is said.
     """
-    if name not in list_decoders():  # before torch is imported for the base class
+    own = own_decoders()
+    plugin = find_plugin("decoders", name, own)
+    if plugin is None and name not in own:  # before torch is imported for the base class
         raise ZooError.unknown("decoder", name, list_decoders())
     from lpmoe_bench.model.decoders.decoder import Decoder
 
-    return class_in(sys.modules[__name__.rpartition(".")[0]], name, Decoder)
+    return load_plugin(plugin, Decoder) if plugin else class_in(_package(), name, Decoder)
+
+
+def decoder_facts(name: str) -> SourceFacts:
+    """Return options and class attributes of a decoder; of our own without torch.
+
+    Raises ZooError as `get_decoder` does.
+    """
+    if name in own_decoders():
+        return read_source(_package(), name, "Decoder")
+    cls = get_decoder(name)
+    return SourceFacts(signature_options(cls), vars_of(cls))
 
 
 def build_decoder(

@@ -7,8 +7,18 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from method_zoo.backbones.backbone import Backbone
-from method_zoo.method import Features, Method
+from ..backbones.backbone import Backbone
+from ..method import Features, Method
+
+
+class BrokenPromise(AssertionError):
+    """What a method has promised does not hold; a sentence."""
+
+
+def expect(holds: object, sentence: str) -> None:
+    """Raise BrokenPromise with that sentence, also where Python leaves `assert` out."""
+    if not holds:
+        raise BrokenPromise(sentence)
 
 
 @dataclass(frozen=True)
@@ -30,7 +40,7 @@ class Build:
             return self.method(copy.deepcopy(self.frozen), **self.options)
 
 
-def run(method: Method, image: Tensor, seed: int = 0) -> Features:
+def forward(method: Method, image: Tensor, seed: int = 0) -> Features:
     """Forward with the global generator at a known state, which stays as it was outside."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -40,7 +50,7 @@ def run(method: Method, image: Tensor, seed: int = 0) -> Features:
 def outputs(method: Method, image: Tensor, seed: int = 0) -> list[Tensor]:
     """Everything a method returns in eval mode: its maps, final and aux."""
     with torch.no_grad():
-        features = run(method.eval(), image, seed)
+        features = forward(method.eval(), image, seed)
     return [*features.maps, features.final, features.aux]
 
 
@@ -90,17 +100,18 @@ def unwrapped(name: str) -> str:
 
 def assert_close(got: list[Tensor], expected: list[Tensor], tolerance: float, what: str) -> None:
     """Compare with a tolerance that is a share of each tensor's largest value."""
-    assert len(got) == len(expected)
+    expect(len(got) == len(expected), f"{what}: {len(got)} outputs in place of {len(expected)}")
     for k, (a, b) in enumerate(zip(got, expected, strict=True)):
         limit = tolerance * max(1.0, float(b.abs().max()))
         error = float((a - b).abs().max())
-        assert error <= limit, f"{what}: output {k} is {error:.1e} off, {limit:.1e} is allowed"
+        sentence = f"{what}: output {k} is {error:.1e} off, {limit:.1e} is allowed"
+        expect(error <= limit, sentence)
 
 
 def assert_equal(got: list[Tensor], expected: list[Tensor], what: str) -> None:
-    assert len(got) == len(expected)
+    expect(len(got) == len(expected), f"{what}: {len(got)} outputs in place of {len(expected)}")
     for k, (a, b) in enumerate(zip(got, expected, strict=True)):
-        assert torch.equal(a, b), f"{what}: output {k} differs"
+        expect(torch.equal(a, b), f"{what}: output {k} differs")
 
 
 def moved(method: Method, image: Tensor, steps: int) -> set[str]:
@@ -112,7 +123,7 @@ def moved(method: Method, image: Tensor, steps: int) -> set[str]:
     optimiser = torch.optim.Adam(parameters.values(), lr=1e-2)
     for _ in range(steps):
         optimiser.zero_grad()
-        loss_of(run(method, image)).backward()
+        loss_of(forward(method, image)).backward()
         found |= {n for n, p in parameters.items() if p.grad is not None and bool(p.grad.any())}
         optimiser.step()
     return found
@@ -131,7 +142,7 @@ def gradients(method: Method, image: Tensor, checkpointing: bool) -> tuple[dict[
 
     method.train().checkpointing = checkpointing
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = loss_of(run(method, image))
+        loss = loss_of(forward(method, image))
     loss.backward()
     found = {n: p.grad for n, p in trainables(method).items() if p.grad is not None}
     return found, sum(kept.values())
