@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-import yaml
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.model.decoders.names import build_decoder
 from lpmoe_bench.model.segmenter import CLASSES, Segmenter, blueprint_backbone
+from lpmoe_bench.yaml_files import read_yaml
 from method_zoo import Backbone, get_method
 from method_zoo.adaroute import SIZES, Center, DynamicAdapter
 
@@ -248,7 +248,7 @@ def budgets() -> dict[str, Any]:
     package = Path(__file__).parents[1]
     path = package / "published/budgets.yaml"  # in an installed wheel
     path = path if path.exists() else package.parent / "results/published/budgets.yaml"
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content = read_yaml(path)
     tables = [table | {"rows": [*_rows(table)]} for table in content["tables"]]
     return {"tables": tables, "grid": _grid(content["grid"])}
 
