@@ -13,6 +13,7 @@ from lpmoe_bench.errors import UsageError
 from lpmoe_bench.yaml_files import YamlError, parse_yaml, read_yaml
 
 DEFAULT_BACKBONE = "dinov2_small_imgfocus"
+LONGEST = 100  # letters of a wrong value that a sentence repeats
 LAST = "last"  # of train.select: the state after the last step, which no score picks
 SECTIONS = ("train", "runtime", "options", "decoder_options")
 SET_SECTIONS = {"decoder": "decoder_options", "train": "train", "runtime": "runtime"}  # of --set
@@ -198,7 +199,9 @@ def _explained(error: ValidationError) -> UsageError:
         prefix = name.rpartition(".")[0]
         known = [f"{prefix}.{field}".lstrip(".") for field in section.model_fields]
         return UsageError.unknown("setting", name, known)
-    return UsageError(f"setting {name} is {first['input']!r}: {first['msg'].lower()}")
+    got = repr(first["input"])
+    got = got if len(got) <= LONGEST else f"{got[:LONGEST]}..."
+    return UsageError(f"setting {name} is {got}: {first['msg'].lower()}")
 
 
 # What a bare name of `--set` means before it is an option of the method. A seed has its own option:

@@ -21,8 +21,6 @@ from lpmoe_bench.yaml_files import read_yaml
 from method_zoo import Backbone, get_method
 from method_zoo.adaroute import SIZES, Center, DynamicAdapter
 
-CPU_MEMORY = ("can't allocate memory", "not enough memory")  # how torch words it without a GPU
-
 
 def count_parameters(segmenter: Segmenter) -> dict[str, int | float | None]:
     """Count what trains in the method and in the decoder, what is frozen, and the shares.
@@ -77,12 +75,6 @@ def peak_memory_bytes(device: torch.device) -> int:
         return 0
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether torch ran out of memory, on a GPU or without one, or numpy did."""
-    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    return known or any(sign in str(error) for sign in CPU_MEMORY)
 
 
 def device_name(kind: str) -> str:
