@@ -1,6 +1,7 @@
 """What a record says: the fields of run.json, schema version 1."""
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -10,6 +11,7 @@ from typing import Any, Literal
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from lpmoe_bench.console import CONTROLS, printable
 from lpmoe_bench.environment import Environment
 from lpmoe_bench.errors import DataError
 
@@ -185,13 +187,46 @@ class Record(_Section):
         return found
 
 
+# What other programs than this may have written: NaN and infinity, which are no JSON; numbers that
+# no record has; control characters, as they are or as JSON writes them.
+STRANGE = re.compile(
+    r"NaN|Infinity|[:\[,]\s*-?(\d{21}|\d[\d.]*[eE]\+?\d{3})|"
+    r"\\([bfr]|u(00[01]|007f|00[89]|200[ef]|202|206|d[89a-f]))|" + CONTROLS.pattern,
+    re.IGNORECASE,
+)
+MOST_DIGITS = 20  # of a whole number; seeds of 64 bits have as many
+
+
 def parse_record_text(text: str, source: Path) -> Record:
-    """Check the text of a run.json; raises as `parse_record`, or ValueError where it is no JSON."""
-    # NaN and infinity are no JSON, but other programs write them: they are no value here.
-    if not UPGRADES and re.search(TODAYS, text) and "NaN" not in text and "Infinity" not in text:
+    """Check the text of a run.json; raises as `parse_record`, or ValueError where it is no JSON.
+
+    NaN and infinity are no value, control characters in texts are written out, and a number that
+    is larger than any computer's is refused.
+    """
+    if not UPGRADES and re.search(TODAYS, text) and not STRANGE.search(text):
         with suppress(ValidationError):  # whose sentence is made below
             return Record.model_validate_json(text)
-    return parse_record(json.loads(text, parse_constant=lambda _: None), source)
+
+    def number(digits: str) -> int | float:
+        whole = digits.lstrip("-").isdigit()
+        if len(digits) > MOST_DIGITS if whole else math.isinf(float(digits)):
+            cut = digits if len(digits) <= MOST_DIGITS else f"{digits[:MOST_DIGITS]}..."
+            raise DataError(f"{source} is no valid record: it holds {cut}, a number too large")
+        return int(digits) if whole else float(digits)
+
+    content = json.loads(text, parse_constant=lambda _: None, parse_float=number, parse_int=number)
+    return parse_record(_printable(content), source)
+
+
+def _printable(content: Any) -> Any:
+    """Return content of JSON whose texts hold no control characters."""
+    if isinstance(content, str):
+        return printable(content)
+    if isinstance(content, list):
+        return [_printable(item) for item in content]
+    if isinstance(content, dict):
+        return {printable(key): _printable(item) for key, item in content.items()}
+    return content
 
 
 def parse_record(content: Any, source: Path) -> Record:
