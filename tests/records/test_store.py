@@ -147,6 +147,8 @@ def test_a_bad_record_is_one_sentence(tmp_path, text, sentence):
             "holds 10000000000000000000..., a num",
         ),
         ('"trainable": 647456', f'"trainable": 1{"0" * 5000}', "a number too large"),
+        ('"images": 996', f'"images": 1{"0" * 400}', "a number too large"),
+        ('"width": 64', f'"width": 1{"0" * 400}', "a number too large"),
     ],
 )
 def test_numbers_that_no_record_has_are_refused(tmp_path, field, written, sentence):
