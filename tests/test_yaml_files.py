@@ -62,6 +62,7 @@ def test_plain_values(text):
 
 
 @pytest.mark.parametrize("text", REFUSED)
+@pytest.mark.faults
 def test_what_is_refused(text):
     with pytest.raises(YamlError, match=re.escape(REFUSED[text])) as caught:
         parse_yaml(text)
@@ -146,6 +147,7 @@ CHANGES = st.lists(st.tuples(st.integers(0, 400), st.integers(0, 12), PIECES), m
 @example("label: 2024-13-45", [])
 @example("tasks: {a: 1}\ndatasets: 3", [])
 @example("sets: [1]\ntables: {}", [])
+@pytest.mark.faults
 def test_changed_files_are_read_or_refused_in_a_sentence(tmp_path_factory, text, changes):
     for at, cut, piece in changes:
         text = text[: at % (len(text) + 1)] + piece + text[at % (len(text) + 1) + cut :]
@@ -163,6 +165,7 @@ def test_changed_files_are_read_or_refused_in_a_sentence(tmp_path_factory, text,
     st.sampled_from(["", "8", "1e-4", "[1, 2]", "{a: 1}"]),
     st.lists(st.one_of(PIECES, st.text(max_size=4)), max_size=4),
 )
+@pytest.mark.faults
 def test_settings_of_any_text_are_values_or_sentences(name, value, pieces):
     sentence = refusal(parse_sets, [f"{name}={value}{''.join(pieces)}"])
     assert not sentence or sentence.startswith(("--set", "unknown section"))

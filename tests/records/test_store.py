@@ -89,6 +89,7 @@ def test_a_second_write_leaves_nothing_of_the_first(tmp_path):
 
 
 @pytest.mark.parametrize("full_at", [1, 2, 3])
+@pytest.mark.faults
 def test_a_full_disk_leaves_no_record_and_no_half_file(tmp_path, monkeypatch, full_at):
     calls = []
 
@@ -151,6 +152,7 @@ def test_a_bad_record_is_one_sentence(tmp_path, text, sentence):
         ('"width": 64', f'"width": 1{"0" * 400}', "a number too large"),
     ],
 )
+@pytest.mark.faults
 def test_numbers_that_no_record_has_are_refused(tmp_path, field, written, sentence):
     text = json.dumps(content())
     assert field in text
@@ -170,6 +172,7 @@ def test_large_numbers_that_records_have_are_read(tmp_path):
 
 
 @pytest.mark.parametrize("escaped", [True, False])
+@pytest.mark.faults
 def test_control_characters_of_texts_are_written_out(tmp_path, escaped):
     strange = "\x1b[2J\x9b\u202eevil\x07"
     whole = content(scores={"mae": 0.1}, label=strange if escaped else strange.strip("\x1b\x07"))
@@ -182,6 +185,7 @@ def test_control_characters_of_texts_are_written_out(tmp_path, escaped):
     assert r"\x9b\u202eevil" in text
 
 
+@pytest.mark.faults
 def test_what_is_no_file_is_named_and_not_waited_for(tmp_path):
     for name in ("a", "b", "c"):
         write_record(tmp_path / name, record(), ROWS)
@@ -203,6 +207,7 @@ def publish_to(root):
     return publish(root / "b", root / "results", allow_dirty=True)
 
 
+@pytest.mark.faults
 def test_a_folder_that_cannot_be_looked_into_is_named(tmp_path, monkeypatch):
     write_record(tmp_path / "good", record(), ROWS)
     (tmp_path / "locked").mkdir()

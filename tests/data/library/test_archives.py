@@ -13,6 +13,8 @@ import pytest
 from lpmoe_bench.data.library.archives import ArchiveError, UnpackLimits, is_archive, unpack
 from lpmoe_bench.errors import DataError, ResourceError
 
+pytestmark = pytest.mark.faults
+
 
 def zipped(path: Path, members: dict[str, bytes], links: dict[str, str] | None = None) -> Path:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
