@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from sample_records import changed, content, record
 
 from lpmoe_bench import environment, files
+from lpmoe_bench.console import printable
 from lpmoe_bench.errors import DataError, ResourceError, UsageError
 from lpmoe_bench.records.model import SCHEMA_VERSION, parse_record, record_folder, run_folder
 from lpmoe_bench.records.store import ROWS as ROWS_FILE
@@ -236,6 +237,25 @@ def test_cells_are_no_formulas_and_are_read_as_they_were(text):
         float(cell)
     except ValueError:
         assert cell == "-" or cell[:1] not in set("=+-@\t\r")
+
+
+NAMES = st.one_of(TEXTS, st.text("ab,\"'=\n\r\t;\\", max_size=8))
+VALUES = st.one_of(st.none(), st.floats(allow_infinity=False, allow_nan=False))
+
+
+@given(st.lists(st.tuples(NAMES, VALUES), max_size=6), st.text(max_size=12))
+def test_whatever_is_recorded_is_read_back(tmp_path_factory, pairs, label):
+    folder = tmp_path_factory.mktemp("own")
+    rows = [{"dataset": "CAMO", "image": name, "flags": "", "mae": value} for name, value in pairs]
+    made = record(label=label, scores={"mae": pairs[0][1] if pairs else None})
+    write_record(folder, made, rows)
+    found = read_record(folder)
+    assert found.scores == made.scores
+    assert found.label == printable(label)
+    assert read_rows(folder / ROWS_FILE) == rows
+    if found := image_rows(folder, "CAMO"):
+        assert list(found.images) == [row["image"] for row in rows]
+        assert found.numbers("mae") == [row["mae"] for row in rows]
 
 
 def test_names_of_images_that_look_like_formulas_come_back(tmp_path):
