@@ -7,7 +7,12 @@ GATE_SEEDS ?= 0 1
 # A process for each core; PARALLEL= runs all tests in one.
 PARALLEL ?= -n auto --dist worksteal
 
-.PHONY: run test test-all lint docs tables check gate bench clean
+OLDEST := .venv-oldest/bin
+# Of a commit, what continuous integration installs: exact versions, each file with its SHA-256.
+LOCK := .ci/constraints.txt
+LOCKED ?=
+
+.PHONY: run test test-all test-oldest faults lock lint docs tables check gate bench clean
 
 run: $(READY)  ## train and score Controllable-LPMoE on the embedded camouflage set
 	$(BIN)/lpmoe-bench run --method lpmoe --task cod --embedded
@@ -17,6 +22,12 @@ test: $(READY)  ## the tests that take seconds
 
 test-all: $(READY)  ## all tests, minutes
 	$(BIN)/pytest $(PARALLEL) -m "slow or not slow"
+
+test-oldest: .venv-oldest/.ready  ## methods and training, with the oldest torch that is allowed
+	$(OLDEST)/pytest $(PARALLEL) tests/method_zoo tests/model tests/training tests/inference
+
+faults: $(READY)  ## kills, full disks, closed streams, strange files: what may befall a program
+	$(BIN)/pytest $(PARALLEL) -m "faults and not slow"
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
@@ -52,15 +63,38 @@ bench: $(READY)  ## ratios measured here, printed
 	$(BIN)/python benchmarks/loading.py
 	$(BIN)/python benchmarks/verdicts.py
 
+INSTALL := pip install --quiet --disable-pip-version-check
+
+ifneq ($(LOCKED),)  # what builds the package is in the lock too
+$(READY): pyproject.toml $(LOCK)
+	$(PYTHON) -m venv .venv
+	$(BIN)/$(INSTALL) --require-hashes --requirement $(LOCK)
+	$(BIN)/$(INSTALL) --no-deps --no-build-isolation --editable .
+	touch $(READY) $(DOCS_READY)
+
+$(DOCS_READY): $(READY)
+else
 $(READY): pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[train,dev]'
+	$(BIN)/$(INSTALL) --editable '.[train,dev]'
 	touch $(READY)
 
 # Apart, because no test needs them.
 $(DOCS_READY): $(READY)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[train,docs]'
+	$(BIN)/$(INSTALL) --editable '.[train,docs]'
 	touch $(DOCS_READY)
+endif
+
+.venv-oldest/.ready: pyproject.toml .ci/oldest.txt
+	$(PYTHON) -m venv .venv-oldest
+	$(OLDEST)/$(INSTALL) --constraint .ci/oldest.txt --editable '.[train,dev]'
+	touch $@
+
+lock: $(READY)  ## the newest versions that pyproject.toml allows, into the lock
+	$(BIN)/$(INSTALL) uv
+	printf 'hatchling\neditables\n' | $(BIN)/uv pip compile --quiet --universal --upgrade \
+	  --python-version 3.11 --generate-hashes --no-annotate --no-header \
+	  --extra train --extra dev --extra docs pyproject.toml - --output-file $(LOCK)
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache site
+	rm -rf .venv .venv-oldest .pytest_cache .ruff_cache site

@@ -1,15 +1,21 @@
-"""What people see on standard error: notes, warnings and progress bars.
+"""What people see: notes, warnings and progress bars, and the streams that they go through.
 
 rich is imported where something is shown: whoever only names the type of a callback stays light.
 """
 
 from __future__ import annotations
 
+import io
+import os
+import re
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lpmoe_bench.errors import OutputClosed, ResourceError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,6 +25,18 @@ OnProgress = Callable[[int, int], None]
 """Told, again and again, how many steps of how many are done."""
 
 PLAIN_SECONDS = 5.0  # between two lines of progress where there is no terminal
+
+
+# Signs that tell a terminal what to do, or turn the direction of a line: names of strangers must do
+# neither. Surrogates are the bytes of a name that is no UTF-8, which no stream can encode.
+CONTROLS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def printable(text: str) -> str:
+    """Return a text with its control characters written out, as `\\x1b`; tabs and lines stay."""
+    return CONTROLS.sub(lambda found: ascii(found.group())[1:-1], text)
 
 
 class VerdictStyle(NamedTuple):
@@ -58,10 +76,11 @@ class Terminal:
         self.console = Console(stderr=True, quiet=quiet, no_color=no_color, soft_wrap=True)
 
     def say(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False)
+        self.console.print(printable(text), markup=False, highlight=False)
 
     def note(self, text: str) -> None:
-        self.console.print(f"note: {text}", style="yellow", markup=False, highlight=False)
+        text = f"note: {printable(text)}"
+        self.console.print(text, style="yellow", markup=False, highlight=False)
 
     @contextmanager
     def bar(self, title: str, total: int) -> Iterator[Bar]:
@@ -100,6 +119,7 @@ class Bar:
 
     def update(self, done: int, total: int, about: str = "") -> None:
         """Show that `done` of `total` are finished."""
+        about = printable(about)
         if self.progress is not None and self.task is not None:
             self.progress.update(self.task, completed=done, total=total, about=about)
         elif time.monotonic() - self.shown >= PLAIN_SECONDS:
@@ -126,3 +146,82 @@ def stop_requested() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+# Standard output and standard error of a process. A reader may go away and a disk be full; a name
+# may hold what the encoding of a terminal has no sign for.
+
+
+class OutputStream:
+    """A stream of text in place of `sys.stdout`: what cannot be written is an expected error."""
+
+    def __init__(self, stream: Any):
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        with self.failures():
+            return self.stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self.failures():
+            self.stream.flush()
+
+    @contextmanager
+    def failures(self) -> Iterator[None]:
+        """Raise OutputClosed where the reader is gone, ResourceError for another failure."""
+        try:
+            yield
+        except BrokenPipeError:
+            raise OutputClosed("whatever reads the output has ended; the rest is lost") from None
+        except OSError as error:
+            raise ResourceError(
+                f"the output could not be written ({error.strerror}); records and files that were "
+                f"written are kept"
+            ) from None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+class NoteStream(OutputStream):
+    """A stream in place of `sys.stderr`: what cannot be written is lost, and the work goes on."""
+
+    @contextmanager
+    def failures(self) -> Iterator[None]:
+        with suppress(OSError):
+            yield
+
+
+@contextmanager
+def guarded_streams() -> Iterator[None]:
+    """Let the standard streams of this process fail in sentences while the block runs.
+
+    A stream that was closed before the start leads nowhere. At the end what is left is written;
+    raises OutputClosed or ResourceError, as writing does.
+    """
+    # Else the next file that is opened would get the number, and the output of libraries.
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    before = sys.stdout, sys.stderr
+    for stream in before:
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    streams: Any = sys  # where streams are typed as those of the standard library
+    streams.stdout = OutputStream(sys.stdout or io.StringIO())
+    streams.stderr = NoteStream(sys.stderr or io.StringIO())
+    try:
+        yield
+    finally:
+        try:
+            sys.stdout.flush()
+        except (OutputClosed, ResourceError):
+            with suppress(OSError, AttributeError):
+                # What is left in the buffer: Python would try again when it ends.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), before[0].fileno())
+            raise
+        finally:
+            sys.stdout, sys.stderr = before

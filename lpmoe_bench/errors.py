@@ -63,3 +63,24 @@ class InterruptedRun(BenchError):
     """Stopped by the user; the same command resumes."""
 
     exit_code = 130
+
+
+class OutputClosed(BenchError):
+    """Whatever read the output has ended, as `head` does when it has seen enough."""
+
+    exit_code = 141  # what a shell shows for a program that a closed pipe ended
+
+
+# How torch, numpy, OpenCV and their libraries word that memory ran out, on a GPU or without one.
+MEMORY_SIGNS = (
+    *("out of memory", "not enough memory", "can't allocate memory", "Cannot allocate memory"),
+    *("MemoryError", "Unable to allocate", "Insufficient memory", "std::bad_alloc"),
+    *("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "DefaultCPUAllocator"),
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: that of Python, of numpy or OpenCV, or of torch on any device."""
+    # By name, since torch is not imported for it.
+    known = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return known or any(sign in str(error) for sign in MEMORY_SIGNS)

@@ -3,6 +3,8 @@
 import errno
 import hashlib
 import os
+import re
+import stat
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -43,6 +45,18 @@ def write_failure(path: Path, error: OSError) -> str:
             f"command again, nothing finished is lost"
         )
     return f"{path} could not be written ({error.strerror}); choose a folder you may write to"
+
+
+def read_regular(path: str | os.PathLike[str]) -> bytes:
+    """Return the content of a file.
+
+    Raises OSError where it cannot be read, and also for a pipe or a device, which may never end.
+    """
+    kind = os.stat(path).st_mode
+    if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):  # of a folder the system says it better
+        raise OSError(errno.EINVAL, "it is a pipe or a device, and no file", os.fspath(path))
+    with open(path, "rb") as file:
+        return file.read()
 
 
 def sha256_file(path: Path) -> str:
@@ -101,3 +115,27 @@ def _take_lock(path: Path, seconds: float) -> ExitStack | None:
     held = ExitStack()
     held.callback(lock.release)
     return held
+
+
+# Cells of CSV. A spreadsheet takes a text that begins like a formula for one and may run it, so an
+# apostrophe goes before it, as people write such a text there; who reads the file takes it off.
+
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")  # after apostrophes too, else reading would take one off
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|-", re.ASCII)
+
+
+def safe_cell(value: object) -> object:
+    """Return what a CSV holds for a value: a text that looks like a formula after an apostrophe.
+
+    Numbers stay, texts of numbers too, and the single sign `-`, which says that there is nothing.
+    """
+    return f"'{value}" if isinstance(value, str) and _is_formula(value) else value
+
+
+def cell_text(text: str) -> str:
+    """Return the text that `safe_cell` was given."""
+    return text[1:] if text[:1] == "'" and _is_formula(text[1:]) else text
+
+
+def _is_formula(text: str) -> bool:
+    return bool(_FORMULA.match(text)) and not _NUMBER.fullmatch(text)

@@ -10,8 +10,28 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lpmoe_bench.cli import options
+from lpmoe_bench.files import sha256_file
 
 LEAST_FREE_BYTES = 2 * 2**30
+# SHA-256 of each file of segment-anything 1.0 as PyPI has it. Nobody maintains the package, and the
+# numbers of SAM's decoder and encoders rest on its code.
+SAM_FILES = {
+    "__init__.py": "c8d8eb649610b2d51f138481a89617a3dcb61106465121dcb1c2f23affc84c30",
+    "automatic_mask_generator.py": "c818960c61c4f51d3f5a2286034d4b5f491e05ab1e84f3155756d9d031375d01",  # noqa: E501
+    "build_sam.py": "9dd66a90524c63458c2cacec971963834c92e9f87ff1de99485f7b1c2b4dc9b8",
+    "modeling/__init__.py": "47f6363b86c0bfaa7a6abf723975136d17fae4a5f002d2814a5cce8834d18980",
+    "modeling/common.py": "59a53bfa5d0a4d446df7f2bb57d2e95808b130601592b934600fb663d256ce17",
+    "modeling/image_encoder.py": "ec9dd904e88c0d8feef5c62d9459fb517036990854ab390a7635e3d9dbed00e4",
+    "modeling/mask_decoder.py": "6775488f57a425acfc4a2391d9f552c0fe99950ee8eea93cb74828c46335f1d8",
+    "modeling/prompt_encoder.py": "bd8f2f5903f0647f55c21c608bcbb334eec2901ebe76aa41061b1c513df4a06f",  # noqa: E501
+    "modeling/sam.py": "43a8e7ae55e440db4fc6bb00bc26d5a50610467ef37fac8d3be4648f3db2d871",
+    "modeling/transformer.py": "680c463c365bacb9304468f91addc8131d8de8aeb96bfc3e39ebb365f01a29a0",
+    "predictor.py": "7a97015cb3ea812c8c389e88cbab53fcfa825c19506a5240b4e26b723f3681c4",
+    "utils/__init__.py": "34bd8069c54764e7b8d73a78905dbe6467140a2f73170875128f6ca4d8cdd0aa",
+    "utils/amg.py": "ba333540bf125fe5fe06396e9f1bcc53f603caa21856db6223b1e89a1c56b2c2",
+    "utils/onnx.py": "6f939eb882441220f0b2700527e9048770cde34cee8f402fa75ae91a2e16708c",
+    "utils/transforms.py": "5d64e083cc0f68dc59c20d75f49a21b306a772b8a35560b3287b5084a9e7711a",
+}
 
 
 class Finding(NamedTuple):
@@ -36,6 +56,7 @@ def examine(data_root: Path | None) -> list[Finding]:
         lambda: Finding("Python", platform.python_version()),
         _code,
         _training_packages,
+        _sam_package,
         _device,
         _default_weights,
         lambda: _data(data_root),
@@ -71,6 +92,24 @@ def _training_packages() -> Finding:
         advice = "pip install --force-reinstall 'lpmoe-bench[train]' to get versions that fit"
         return Finding("training packages", f"{found}: {error}", advice)
     return Finding("training packages", found)
+
+
+def _sam_package() -> Finding:
+    found = importlib.util.find_spec("segment_anything")  # which imports nothing of it
+    if found is None or found.origin is None:
+        return Finding("segment-anything", "not installed")
+    wrong = changed_files(Path(found.origin).parent)
+    if wrong:
+        advice = "pip install --force-reinstall --no-deps segment-anything==1.0"
+        return Finding("segment-anything", f"not the files of 1.0: {', '.join(wrong)}", advice)
+    return Finding("segment-anything", "1.0, every file as published")
+
+
+def changed_files(folder: Path) -> list[str]:
+    """Return the files of a package's folder that `SAM_FILES` does not know, or knows otherwise."""
+    there = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*.py")}
+    known = {name: sha256_file(path) for name, path in there.items()}
+    return sorted(name for name in {*known, *SAM_FILES} if known.get(name) != SAM_FILES.get(name))
 
 
 def _device() -> Finding:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from lpmoe_bench.console import Terminal
+from lpmoe_bench.console import Terminal, printable
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.metrics.extra import known_metrics
 from lpmoe_bench.metrics.protocols import PROTOCOLS
@@ -310,14 +310,16 @@ class Output:
     def print(self, value: Any, text: object) -> None:
         """Print one object for machines, or in its place a text for people."""
         # Names of methods and images may be of any script: they stay readable.
-        print(json.dumps(value, indent=2, ensure_ascii=False) if self.json else text)
+        whole = json.dumps(value, indent=2, ensure_ascii=False) if self.json else str(text)
+        print(printable(whole))
 
     def pairs(self, rows: Sequence[tuple[str, str]]) -> None:
         """Print names with their texts: wrapped in a terminal, a line each in a pipe, or JSON."""
         # In a pipe each name stays in one line with its text, so that grep finds both.
         if self.json:
             return self.print([list(row) for row in rows], "")
-        width = max((len(name) for name, _ in rows), default=0)
+        plain = [(printable(name), printable(text)) for name, text in rows]
+        width = max((len(name) for name, _ in plain), default=0)
         if sys.stdout.isatty():
             from rich.table import Table
             from rich.text import Text
@@ -325,12 +327,12 @@ class Output:
             table = Table.grid(padding=(0, 2))
             table.add_column(no_wrap=True)
             table.add_column(overflow="fold")
-            for name, text in rows:
+            for name, text in plain:
                 # A terminal breaks the lines of a paragraph where it ends; those of a list stay.
                 text = re.sub(r"(?<=[^\n])\n(?=[^\s*-])", " ", text)
                 table.add_row(Text(name, "bold"), Text(text))
             return self.console.print(table)
-        for name, text in rows:
+        for name, text in plain:
             print(f"{name:<{width}}  " + text.replace("\n", "\n" + " " * (width + 2)))
         return None
 

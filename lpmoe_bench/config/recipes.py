@@ -5,10 +5,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict
 
 from lpmoe_bench.errors import UsageError
+from lpmoe_bench.yaml_files import read_yaml
 
 # Settings that belong to what they are options of: another choice of it leaves them out.
 _OWNED = {"options": "method", "decoder_options": "decoder"}
@@ -30,7 +30,7 @@ class Recipe(BaseModel):
 @cache
 def load_recipes() -> Mapping[str, Recipe]:
     """Read the recipes that are shipped with the package."""
-    content = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+    content = read_yaml(Path(__file__).with_suffix(".yaml"))
     return {name: Recipe.model_validate(entry) for name, entry in content.items()}
 
 

@@ -6,15 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
 from lpmoe_bench.config.backbones import known_as
 from lpmoe_bench.errors import UsageError
 from method_zoo.plugins import find_plugin, find_plugins
+from lpmoe_bench.yaml_files import YamlError, parse_yaml, read_yaml
 
 DEFAULT_BACKBONE = "dinov2_small_imgfocus"
+LONGEST = 100  # letters of a wrong value that a sentence repeats
 LAST = "last"  # of train.select: the state after the last step, which no score picks
 SECTIONS = ("facts", "train", "runtime", "options", "decoder_options")
 SET_SECTIONS = {  # of --set
@@ -272,7 +273,9 @@ def _explained(error: ValidationError) -> UsageError:
         prefix = name.rpartition(".")[0]
         known = [f"{prefix}.{field}".lstrip(".") for field in section.model_fields]
         return UsageError.unknown("setting", name, known)
-    return UsageError(f"setting {name} is {first['input']!r}: {first['msg'].lower()}")
+    got = repr(first["input"])
+    got = got if len(got) <= LONGEST else f"{got[:LONGEST]}..."
+    return UsageError(f"setting {name} is {got}: {first['msg'].lower()}")
 
 
 # What a bare name of `--set` means before it is an option of the method. A seed has its own option:
@@ -315,9 +318,11 @@ def nest_settings(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read_value(name: str, text: str) -> Any:
     try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):  # such as a date of month 13
-        raise UsageError(f"--set {name} got '{text[:80]}', which is no plain value") from None
+        value = parse_yaml(text)
+    except YamlError as error:
+        raise UsageError(
+            f"--set {name} got '{text[:80]}', which is no plain value: {error.why}"
+        ) from None
     try:  # YAML 1.1 reads 1e-4 as a text
         return float(value) if isinstance(value, str) else value
     except ValueError:
@@ -327,13 +332,11 @@ def _read_value(name: str, text: str) -> Any:
 def read_config_file(path: Path) -> dict[str, Any]:
     """Read a `--config` file; raises UsageError when it is missing or not a mapping."""
     try:
-        layer = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--config {path} could not be read ({error})") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UsageError(
-            f"--config {path} is not valid YAML: {' '.join(str(error).split())}"
-        ) from None
+        layer = read_yaml(path)
+    except OSError as error:
+        raise UsageError(f"--config {path} could not be read ({error.strerror})") from None
+    except YamlError as error:
+        raise UsageError(f"--config {path} is not valid YAML: {error}") from None
     if not isinstance(layer, dict):
         raise UsageError(f"--config {path} must hold settings by name, such as 'size: 256'")
     return layer

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
-import yaml
 
 from lpmoe_bench.config.settings import check_loss
 from lpmoe_bench.data.pixels import PixelRules, pixel_rules
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.facts import get_metric
 from lpmoe_bench.metrics.protocols import PROTOCOLS, get_protocol
+from lpmoe_bench.yaml_files import YamlError, read_yaml
 
 # The entries of datasets.yaml: a task, a data set, its archives and its folder layouts.
 
@@ -459,41 +459,15 @@ def _sentence(error: pydantic.ValidationError) -> str:
     return f"key '{key}': {text}" if key else text
 
 
-# That of libyaml takes a seventh of the time, which every command that asks for a set would wait.
-_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-class _Loader(_SafeLoader):
-    """The safe loader, which also refuses a key that stands twice: the first would be lost."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for key in keys:
-            if keys.count(key) > 1 and key != "<<":
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"'{key}' stands twice", node.start_mark
-                )
-        return super().construct_mapping(node, deep)
-
-
 def _read(path: Path) -> Mapping[str, Any]:
     """Read a YAML file into a mapping; raises UsageError in one sentence."""
-    text = ""
     try:
-        text = path.read_text(encoding="utf-8")
-        content = yaml.load(text, _Loader)  # a SafeLoader
+        content = read_yaml(path)
     except OSError as error:
         raise UsageError(f"{path} cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{path} is no UTF-8 text; save it as UTF-8") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        # What ends too early is said to end a line below the last one.
-        line = f", line {min(mark.line + 1, text.count(chr(10)) + 1)}" if mark else ""
-        problem = getattr(error, "problem", None) or "unexpected character"
-        raise UsageError(f"{path}{line} is not valid YAML: {problem}") from None
-    except RecursionError:
-        raise UsageError(f"{path} is nested too deeply to be a list of data sets") from None
+    except YamlError as error:
+        line = f", line {error.line}" if error.line else ""
+        raise UsageError(f"{path}{line} is not valid YAML: {error.why}") from None
     if not isinstance(content, Mapping):
         raise UsageError(f"{path} must hold the sections 'tasks' or 'datasets'")
     return content

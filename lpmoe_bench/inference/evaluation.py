@@ -13,11 +13,11 @@ from lpmoe_bench.data.splits import MANIFESTS, Split, check_pairs, image_checksu
 from lpmoe_bench.data.tasks import open_split
 from lpmoe_bench.data.test_sets import TestSet, named_sets, own_set
 from lpmoe_bench.environment import collect_environment, default_cache
-from lpmoe_bench.errors import ResourceError, UsageError
+from lpmoe_bench.errors import ResourceError, UsageError, is_out_of_memory
 from lpmoe_bench.inference.predictor import Predictor, load_predictor, score_split
 from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.metrics.scorer import ScoreResult
-from lpmoe_bench.model.costs import device_name, is_out_of_memory, peak_memory_bytes
+from lpmoe_bench.model.costs import device_name, peak_memory_bytes
 from lpmoe_bench.model.plugins import plugins_here
 from lpmoe_bench.records import model, store
 

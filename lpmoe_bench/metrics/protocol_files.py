@@ -4,12 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
-
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.extra import EXTRA, get_extra, known_metrics
 from lpmoe_bench.metrics.facts import METRICS, get_metric
 from lpmoe_bench.metrics.protocols import PROTOCOLS, EmptyMasks, Protocol, Resize, get_protocol
+from lpmoe_bench.yaml_files import YamlError, read_yaml
 
 ENDINGS = (".yaml", ".yml")
 LONGEST = 60  # letters of a name, which stands in tables
@@ -105,14 +104,13 @@ COUNTED_BY_IMAGE = "image mean, maxima of the mean curve"
 
 def _content(path: Path) -> dict[Any, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        content = read_yaml(path)
     except FileNotFoundError:
         raise UsageError(f"--protocol {path} does not exist") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--protocol {path} could not be read ({error})") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        text = " ".join(str(error).split())[:300]
-        raise UsageError(f"--protocol {path} is not valid YAML: {text}") from None
+    except OSError as error:
+        raise UsageError(f"--protocol {path} could not be read ({error.strerror})") from None
+    except YamlError as error:
+        raise UsageError(f"--protocol {path} is not valid YAML: {error}") from None
     if not isinstance(content, dict):
         raise UsageError(f"--protocol {path} must hold fields by name, such as 'base: cod'")
     return content

@@ -11,17 +11,15 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-import yaml
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.model.decoders.names import build_decoder
 from lpmoe_bench.model.segmenter import CLASSES, Segmenter, blueprint_backbone
+from lpmoe_bench.yaml_files import read_yaml
 from method_zoo import Backbone, get_method
 from method_zoo.adaroute import SIZES, Center, DynamicAdapter
-
-CPU_MEMORY = ("can't allocate memory", "not enough memory")  # how torch words it without a GPU
 
 
 def count_parameters(segmenter: Segmenter) -> dict[str, int | float | None]:
@@ -77,12 +75,6 @@ def peak_memory_bytes(device: torch.device) -> int:
         return 0
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether torch ran out of memory, on a GPU or without one, or numpy did."""
-    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    return known or any(sign in str(error) for sign in CPU_MEMORY)
 
 
 def device_name(kind: str) -> str:
@@ -248,7 +240,7 @@ def budgets() -> dict[str, Any]:
     package = Path(__file__).parents[1]
     path = package / "published/budgets.yaml"  # in an installed wheel
     path = path if path.exists() else package.parent / "results/published/budgets.yaml"
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content = read_yaml(path)
     tables = [table | {"rows": [*_rows(table)]} for table in content["tables"]]
     return {"tables": tables, "grid": _grid(content["grid"])}
 

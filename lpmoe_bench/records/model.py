@@ -1,6 +1,7 @@
 """What a record says: the fields of run.json, schema version 1."""
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -10,6 +11,7 @@ from typing import Any, Literal
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from lpmoe_bench.console import CONTROLS, printable
 from lpmoe_bench.environment import Environment
 from lpmoe_bench.errors import DataError
 
@@ -229,13 +231,58 @@ class Record(_Section):
         return found
 
 
+MOST_DIGITS = 20  # of a whole number; seeds of 64 bits have as many
+
+
 def parse_record_text(text: str, source: Path) -> Record:
-    """Check the text of a run.json; raises as `parse_record`, or ValueError where it is no JSON."""
-    # NaN and infinity are no JSON, but other programs write them: they are no value here.
-    if not UPGRADES and re.search(TODAYS, text) and "NaN" not in text and "Infinity" not in text:
+    """Check the text of a run.json; raises as `parse_record`, or ValueError where it is no JSON.
+
+    Control characters in texts are written out; a number that no computer holds is refused.
+    """
+    # What other programs than this may have written takes the longer way: NaN and infinity, which
+    # are no JSON and no value here, and control characters, as they are or as JSON writes them.
+    plain = "NaN" not in text and "Infinity" not in text and "\\" not in text and "\x7f" not in text
+    plain = plain and (text.isascii() or not CONTROLS.search(text))
+    if not UPGRADES and plain and re.search(TODAYS, text):
         with suppress(ValidationError):  # whose sentence is made below
-            return Record.model_validate_json(text)
-    return parse_record(json.loads(text, parse_constant=lambda _: None), source)
+            record = Record.model_validate_json(text)
+            if _is_sane(record):
+                return record
+
+    def number(digits: str) -> int | float:
+        whole = digits.lstrip("-").isdigit()
+        if len(digits.lstrip("-")) > MOST_DIGITS if whole else math.isinf(float(digits)):
+            cut = digits if len(digits) <= MOST_DIGITS else f"{digits[:MOST_DIGITS]}..."
+            raise DataError(f"{source} is no valid record: it holds {cut}, a number too large")
+        return int(digits) if whole else float(digits)
+
+    content = json.loads(text, parse_constant=lambda _: None, parse_float=number, parse_int=number)
+    return parse_record(_printable(content), source)
+
+
+def _is_sane(value: Any) -> bool:
+    """Whether no number in it is infinite or has more than `MOST_DIGITS` digits."""
+    kind = type(value)
+    if kind is float:
+        return not math.isinf(value)
+    if kind is int:
+        return abs(value) < 10**MOST_DIGITS
+    if kind is dict:
+        return all(map(_is_sane, value.values()))
+    if kind is list:
+        return all(map(_is_sane, value))
+    return not isinstance(value, BaseModel) or all(map(_is_sane, vars(value).values()))
+
+
+def _printable(content: Any) -> Any:
+    """Return content of JSON whose texts hold no control characters."""
+    if isinstance(content, str):
+        return printable(content)
+    if isinstance(content, list):
+        return [_printable(item) for item in content]
+    if isinstance(content, dict):
+        return {printable(key): _printable(item) for key, item in content.items()}
+    return content
 
 
 def parse_record(content: Any, source: Path) -> Record:

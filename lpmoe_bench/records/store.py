@@ -5,7 +5,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +13,14 @@ from typing import Any, NamedTuple
 
 from lpmoe_bench.environment import no_collection
 from lpmoe_bench.errors import DataError, ResourceError, UsageError
-from lpmoe_bench.files import hold_lock, write_atomically, write_failure
+from lpmoe_bench.files import (
+    cell_text,
+    hold_lock,
+    read_regular,
+    safe_cell,
+    write_atomically,
+    write_failure,
+)
 from lpmoe_bench.records.model import Record, parse_record_text, record_folder
 
 # Writing, reading and finding records: run.json, per_image.csv, curve.csv.
@@ -71,9 +78,7 @@ def read_record(folder: Path) -> Record:
     """Read folder/run.json; raises DataError in one sentence when that is not possible."""
     path = f"{folder}/{RECORD}"
     try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
-        return parse_record_text(text, Path(path))
+        return parse_record_text(read_regular(path).decode("utf-8"), Path(path))
     except FileNotFoundError:
         raise DataError(
             f"{folder} holds no {RECORD}: no finished run is there; name one run's own folder"
@@ -87,11 +92,11 @@ def read_record(folder: Path) -> Record:
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """Read per_image.csv or curve.csv: numbers as float, blank cells as None, names as text."""
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            return [
-                {key: text if key in TEXT_COLUMNS else _number(text) for key, text in row.items()}
-                for row in csv.DictReader(file)
-            ]
+        file = io.StringIO(read_regular(path).decode("utf-8"), newline="")
+        return [
+            {k: cell_text(v) if k in TEXT_COLUMNS else _number(v) for k, v in row.items()}
+            for row in csv.DictReader(file)
+        ]
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; the record has no such rows") from None
     except (OSError, ValueError, TypeError, csv.Error) as error:
@@ -120,7 +125,7 @@ class ImageRows(NamedTuple):
     def texts(self, name: str) -> list[str]:
         """Return a column as it is written, empty texts where there is no such column."""
         place = self.places.get(name)
-        return [line[place] if place is not None else "" for line in self.lines]
+        return [cell_text(line[place]) if place is not None else "" for line in self.lines]
 
 
 def image_rows(folder: Path, test: str) -> ImageRows | None:
@@ -135,7 +140,7 @@ def image_rows(folder: Path, test: str) -> ImageRows | None:
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"{path} is no table of numbers ({error})") from None
     lines, place = by_test.get(test, []), places.get("image")
-    images = ["" if place is None else line[place] for line in lines]
+    images = ["" if place is None else cell_text(line[place]) for line in lines]
     return ImageRows(Path(path), images, places, lines)
 
 
@@ -143,8 +148,7 @@ def image_rows(folder: Path, test: str) -> ImageRows | None:
 def _lines_by_test(
     path: str, changed: int, size: int
 ) -> tuple[dict[str, int], dict[str, list[list[str]]]]:
-    with open(path, newline="", encoding="utf-8") as file:
-        text = file.read()
+    text = read_regular(path).decode("utf-8")
     # A quoted cell may hold commas and line breaks.
     if '"' in text or "\r" in text:
         rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
@@ -179,13 +183,17 @@ def find_records(roots: Iterable[Path] | None = None) -> Found:
         for root in default_roots() if roots is None else roots:
             if roots is not None and not root.is_dir():
                 raise UsageError(f"{root} is no folder; name one that holds records, such as runs")
-            for folder in _folders(root):
+            unread: list[OSError] = []
+            for folder in _folders(root, unread.append):
                 try:
                     found.stored.append(StoredRecord(folder, read_record(folder)))
                 except DataError as error:
                     # One kind of fault may be in hundreds of files: it is said once.
                     kind = str(error).replace(str(folder), "")
                     broken.setdefault(kind, []).append((folder, str(error)))
+            for error in unread:
+                text = f"{error.filename} could not be read ({error.strerror})"
+                broken.setdefault(f"{error.strerror}", []).append((Path(error.filename), text))
     for faults in broken.values():
         if len(faults) <= SAID_EACH:
             found.notes.extend(f"left out: {text}" for _, text in faults)
@@ -197,8 +205,9 @@ def find_records(roots: Iterable[Path] | None = None) -> Found:
     return found
 
 
-def _folders(root: Path):
-    for folder, inner, files in os.walk(root):
+def _folders(root: Path, unread: Callable[[OSError], None] | None = None) -> Iterator[Path]:
+    """Yield the folders of records below a root; `unread` is told of those that cannot be read."""
+    for folder, inner, files in os.walk(root, onerror=unread):
         # In one order on every disk, since output follows that of the records.
         inner.sort()
         if RECORD in files:
@@ -222,7 +231,9 @@ def rows_to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
     for row in _finite(rows):  # numpy's floats write themselves with their type
-        writer.writerow({k: float(v) if isinstance(v, float) else v for k, v in row.items()})
+        writer.writerow(
+            {k: float(v) if isinstance(v, float) else safe_cell(v) for k, v in row.items()}
+        )
     return text.getvalue()
 
 
@@ -288,7 +299,7 @@ def publish(run_folder: Path, results_root: Path, allow_dirty: bool = False) -> 
     target, names = results_root / record_folder(record), (ROWS, CURVE, RECORD)
     try:
         contents = {
-            name: (run_folder / name).read_bytes()
+            name: read_regular(run_folder / name)
             for name in names
             if name != CURVE or (run_folder / name).exists()
         }
@@ -349,7 +360,7 @@ def common_folder(files: Iterable[Path]) -> Path | None:
 
 def _read_places(folder: Path) -> dict[str, dict[str, str]]:
     try:
-        found = json.loads((folder / PLACES).read_text(encoding="utf-8"))
+        found = json.loads(read_regular(folder / PLACES))
     except (OSError, ValueError, RecursionError):  # none, or damaged: nothing is remembered
         return {}
     pairs = found.items() if isinstance(found, dict) else ()

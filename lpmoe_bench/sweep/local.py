@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lpmoe_bench.environment import usable_cores
-from lpmoe_bench.errors import InterruptedRun, ResourceError, UsageError
+from lpmoe_bench.errors import MEMORY_SIGNS, InterruptedRun, ResourceError, UsageError
 from lpmoe_bench.files import write_failure
 from lpmoe_bench.sweep.plan import Attempt, DataPlaces, Outcome, SweepCell
 
 # What became of a process: finished, failed and why, out of memory, interrupted or busy.
 
 BUSY = "another process is working on"  # how `run` words it
-OUT_OF_MEMORY = ("out of memory", "not enough memory", "MemoryError", "can't allocate memory")
 LOADER_KILLED = "killed by signal: Killed"  # how torch words the end of a loader process
 TAIL_BYTES = 16384
 
@@ -59,7 +58,7 @@ def outcome_of(ended: Ended, has_record: bool, stopping: bool) -> tuple[Outcome,
     killed = code == -signal.SIGKILL or LOADER_KILLED in reason
     if killed and ended.kernel_kill:
         return "out of memory", "out of memory: killed by the kernel"
-    if any(sign in reason for sign in OUT_OF_MEMORY):
+    if any(sign in reason for sign in MEMORY_SIGNS):
         return "out of memory", reason
     if code == InterruptedRun.exit_code:
         return "failed", f"stopped from outside ({reason})"

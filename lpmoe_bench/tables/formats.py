@@ -8,6 +8,7 @@ from dataclasses import asdict
 from html import escape
 
 from lpmoe_bench.errors import UsageError
+from lpmoe_bench.files import safe_cell
 from lpmoe_bench.tables import parts
 from lpmoe_bench.tables.latex import to_latex
 from lpmoe_bench.tables.printing import MarkdownPrinter, Printer, markdown_text
@@ -155,7 +156,7 @@ def to_csv(table: parts.Table) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, [*columns], restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(lines)
+    writer.writerows({key: safe_cell(cell) for key, cell in line.items()} for line in lines)
     return text.getvalue()
 
 

@@ -6,12 +6,12 @@ from functools import cache
 from pathlib import Path
 from typing import Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.metrics.facts import METRICS
 from lpmoe_bench.metrics.protocols import PROTOCOLS
+from lpmoe_bench.yaml_files import YamlError, read_yaml
 from method_zoo.errors import unknown
 
 Level = Literal["primary", "slides", "secondary", "claim"]
@@ -192,11 +192,11 @@ def load_published(folder: Path | None = None) -> PublishedFigures:
 
 def _read(path: Path) -> _File:
     try:
-        return _File.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return _File.model_validate(read_yaml(path))
     except ValidationError as error:
         first = error.errors()[0]
         text = first["msg"].removeprefix("Value error, ")
         place = ".".join(str(part) for part in first["loc"])
         raise DataError(f"{path}: {place}: {text[:1].lower()}{text[1:]}") from None
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read ({' '.join(str(error).split())})") from None
+    except (OSError, YamlError) as error:
+        raise DataError(f"{path} cannot be read ({error})") from None

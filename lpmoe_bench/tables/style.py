@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from lpmoe_bench.errors import DataError, UsageError
+from lpmoe_bench.yaml_files import YamlError, read_yaml
 from method_zoo.errors import unknown
 
 # What to write where a value is of the wrong form, by pydantic's name of the error.
@@ -92,13 +92,12 @@ def read_style(path: Path) -> TableStyle:
         DataError: it cannot be read, or holds an unknown option or a value that one does not take.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path)
         return TableStyle.model_validate({} if content is None else content)
     except ValidationError as error:
         raise DataError(f"--style {path}: {_sentence(error, '')}") from None
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        text = " ".join(str(error).split())
-        raise DataError(f"--style {path} cannot be read ({text}); write it as YAML") from None
+    except (OSError, YamlError) as error:
+        raise DataError(f"--style {path} cannot be read ({error}); write it as YAML") from None
 
 
 def parse_rename(texts: Iterable[str]) -> dict[str, str]:

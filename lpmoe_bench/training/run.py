@@ -19,7 +19,7 @@ from lpmoe_bench.console import Terminal
 from lpmoe_bench.data.loader import Prefixes
 from lpmoe_bench.data.splits import Split
 from lpmoe_bench.environment import Environment, collect_environment
-from lpmoe_bench.errors import DataError, InterruptedRun, ResourceError
+from lpmoe_bench.errors import DataError, InterruptedRun, ResourceError, is_out_of_memory
 from lpmoe_bench.files import write_atomically
 from lpmoe_bench.inference.predictor import Predictor, score_split, validation_score
 from lpmoe_bench.metrics.facts import get_metric
@@ -304,7 +304,7 @@ def execute(plan: Plan, terminal: Terminal, force: bool = False) -> records.Reco
         try:
             return _execute(plan, terminal)
         except (RuntimeError, MemoryError) as error:
-            if not costs.is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             raise ResourceError(
                 f"out of memory at batch {plan.config.train.batch}, size {plan.config.size}; "

@@ -1,19 +1,22 @@
 """The command line: help, options that mean one thing, old spellings, refusals without torch."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections import defaultdict
+from pathlib import Path
 from typing import get_args, get_type_hints
 
 import pytest
+import segment_anything
 import typer
 from drawn_files import noise_image, square_mask, write
 from typer.testing import CliRunner
 
 import method_zoo
 from lpmoe_bench.cli.app import app
-from lpmoe_bench.cli.doctor import Finding, examine
+from lpmoe_bench.cli.doctor import Finding, changed_files, examine
 from lpmoe_bench.cli.options import RENAMED
 from lpmoe_bench.config.settings import LOSSES, RunConfig, setting_fields
 from lpmoe_bench.console import Terminal
@@ -290,6 +293,19 @@ def test_errors_are_sentences(arguments: list[str], sentence: str):
     assert isinstance(result.exception, BenchError)
     assert sentence in str(result.exception)
     assert "\n" not in str(result.exception)
+
+
+def test_segment_anything_is_the_one_that_was_published(tmp_path):
+    (found,) = [finding for finding in examine(None) if finding.name == "segment-anything"]
+    assert found == Finding("segment-anything", "1.0, every file as published")
+    folder = tmp_path / "segment_anything"
+    shutil.copytree(Path(segment_anything.__file__).parent, folder)
+    assert changed_files(folder) == []
+    (folder / "predictor.py").unlink()
+    (folder / "more.py").touch()
+    with open(folder / "modeling/common.py", "a") as file:
+        file.write("#")
+    assert changed_files(folder) == ["modeling/common.py", "more.py", "predictor.py"]
 
 
 # What doctor finds of the data: sets in every layout, parts of sets, broken ones.

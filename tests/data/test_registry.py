@@ -328,7 +328,7 @@ TASK = "title: T, protocol: cod, loss: structure, select: iou"
         (f"datasets: {{a/b: {SET}}}}}", "key 'name'"),
         (f"datasets: {{camo: {SET}}}}}", "data set 'camo' exists already"),
         ("tasks: {cod: {}}", "task 'cod' exists already"),
-        (f"datasets:\n  m: {SET}}}\n  m: {SET}}}\n", "line 2 is not valid YAML: 'm' stands twice"),
+        (f"datasets:\n  m: {SET}}}\n  m: {SET}}}\n", "line 3 is not valid YAML: 'm' stands twice"),
         (f"tasks: {{t: {{{TASK}, train: [camo], test: [a/b]}}}}",
          "task 't': 'camo' names no split"),
         (f"tasks: {{t: {{{TASK}, train: [], test: [camo/test]}}}}",

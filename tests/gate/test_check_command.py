@@ -175,6 +175,7 @@ def test_explain_asks_which_of_several_cells(base, tmp_path):
     assert "one seed" in call("explain", records, "--baseline", file, "--cell", "vpt")
 
 
+@pytest.mark.faults
 def test_a_full_disk_leaves_the_old_baseline(base, monkeypatch):
     _, file = base
     before, read = file.read_bytes(), read_baseline(file)

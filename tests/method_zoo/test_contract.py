@@ -18,6 +18,8 @@ BROKEN: dict[type[Method], str] = {
     item: item.breaks for item in vars(broken_methods).values() if hasattr(item, "breaks")
 }
 COMPILE = "compile"  # seconds rather than milliseconds
+# torch 2.6, the oldest that is allowed, cannot compile `_replace` of a named tuple.
+COMPILES = tuple(map(int, torch.__version__.split(".")[:2])) > (2, 6)
 
 
 def failing(method: type[Method], checks: list[str], formula: bool = True) -> set[str]:
@@ -35,7 +37,8 @@ def failing(method: type[Method], checks: list[str], formula: bool = True) -> se
 
 
 def test_sound_methods_pass():
-    assert failing(Adapter, list(CHECKS)) == set()
+    checks = [name for name in CHECKS if COMPILES or name != COMPILE]
+    assert failing(Adapter, checks) == set()
     assert failing(Scaled, [name for name in CHECKS if name != COMPILE]) == set()
 
 

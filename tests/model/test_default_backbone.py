@@ -170,6 +170,7 @@ def test_cache_that_is_no_folder(package, tmp_path):
         resolve_default(tmp_path / "file" / "below")
 
 
+@pytest.mark.faults
 def test_full_disk(package, tmp_path, monkeypatch):
     def full(*args):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -188,6 +189,7 @@ def test_missing_package_names_the_extra(package, tmp_path, monkeypatch, package
     assert package.calls == 0
 
 
+@pytest.mark.faults
 def test_two_processes_at_once(package, tmp_path, monkeypatch):
     # The second fetches and finishes while the first is about to put its file in place.
     real, second = default_backbone._save, []

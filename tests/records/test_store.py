@@ -10,9 +10,12 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sample_records import changed, content, record
 
 from lpmoe_bench import environment, files
+from lpmoe_bench.console import printable
 from lpmoe_bench.errors import DataError, ResourceError, UsageError
 from lpmoe_bench.records.model import SCHEMA_VERSION, parse_record, record_folder, run_folder
 from lpmoe_bench.records.store import ROWS as ROWS_FILE
@@ -87,6 +90,7 @@ def test_a_second_write_leaves_nothing_of_the_first(tmp_path):
 
 
 @pytest.mark.parametrize("full_at", [1, 2, 3])
+@pytest.mark.faults
 def test_a_full_disk_leaves_no_record_and_no_half_file(tmp_path, monkeypatch, full_at):
     calls = []
 
@@ -132,6 +136,139 @@ def test_a_bad_record_is_one_sentence(tmp_path, text, sentence):
     with pytest.raises(DataError, match=sentence) as caught:
         read_record(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "written", "sentence"),
+    [
+        ('"s_measure": 0.75', '"s_measure": 1e999', "holds 1e999, a number too large"),
+        ('"s_measure": 0.75', f'"s_measure": -{"9" * 400}.5', "a number too large"),
+        (
+            '"trainable": 647456',
+            f'"trainable": 1{"0" * 400}',
+            "holds 10000000000000000000..., a num",
+        ),
+        ('"trainable": 647456', f'"trainable": 1{"0" * 5000}', "a number too large"),
+        ('"images": 996', f'"images": 1{"0" * 400}', "a number too large"),
+        ('"width": 64', f'"width": 1{"0" * 400}', "a number too large"),
+    ],
+)
+@pytest.mark.faults
+def test_numbers_that_no_record_has_are_refused(tmp_path, field, written, sentence):
+    text = json.dumps(content())
+    assert field in text
+    (tmp_path / "run.json").write_text(text.replace(field, written))
+    with pytest.raises(DataError, match=re.escape(sentence)) as caught:
+        read_record(tmp_path)
+    assert len(str(caught.value)) < 300
+
+
+def test_large_numbers_that_records_have_are_read(tmp_path):
+    whole = content(seed=2**64 - 1)
+    whole["costs"] |= {"training_flops": 10**18, "train_images_per_second": 1.5e-7}
+    (tmp_path / "run.json").write_text(json.dumps(whole))
+    found = read_record(tmp_path)
+    assert (found.seed, found.costs.training_flops) == (2**64 - 1, 10**18)
+    assert found.costs.train_images_per_second == 1.5e-7
+
+
+@pytest.mark.parametrize("escaped", [True, False])
+@pytest.mark.faults
+def test_control_characters_of_texts_are_written_out(tmp_path, escaped):
+    strange = "\x1b[2J\x9b\u202eevil\x07"
+    whole = content(scores={"mae": 0.1}, label=strange if escaped else strange.strip("\x1b\x07"))
+    whole["method"]["title"] = "Lo\u200fRA" if not escaped else "\x1b]0;LoRA"
+    (tmp_path / "run.json").write_text(json.dumps(whole, ensure_ascii=escaped), encoding="utf-8")
+    found = read_record(tmp_path)
+    text = "".join((found.label, found.method.title))
+    assert text.isprintable()
+    assert "LoRA" in text or r"Lo\u200fRA" in text
+    assert r"\x9b\u202eevil" in text
+
+
+@pytest.mark.faults
+def test_what_is_no_file_is_named_and_not_waited_for(tmp_path):
+    for name in ("a", "b", "c"):
+        write_record(tmp_path / name, record(), ROWS)
+    (tmp_path / "a/run.json").unlink()
+    os.mkfifo(tmp_path / "a/run.json")
+    (tmp_path / "b/per_image.csv").unlink()
+    os.mkfifo(tmp_path / "b/per_image.csv")
+    found = find_records([tmp_path])
+    assert [stored.folder.name for stored in found.stored] == ["b", "c"]
+    assert found.notes == [
+        f"left out: {tmp_path}/a/run.json could not be read (it is a pipe or a device, and no file)"
+    ]
+    for read in (lambda: read_rows(tmp_path / "b" / ROWS_FILE), lambda: publish_to(tmp_path)):
+        with pytest.raises(DataError, match="it is a pipe or a device"):
+            read()
+
+
+def publish_to(root):
+    return publish(root / "b", root / "results", allow_dirty=True)
+
+
+@pytest.mark.faults
+def test_a_folder_that_cannot_be_looked_into_is_named(tmp_path, monkeypatch):
+    write_record(tmp_path / "good", record(), ROWS)
+    (tmp_path / "locked").mkdir()
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("locked"):  # as for a user without the right, which root always has
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    found = find_records([tmp_path])
+    assert len(found.stored) == 1
+    assert found.notes == [f"left out: {tmp_path}/locked could not be read (Permission denied)"]
+
+
+TEXTS = st.one_of(st.text(), st.sampled_from(["=1+1", "'=1", "''-x", "-1", "-", "+a", "@b", "\t"]))
+
+
+@given(TEXTS)
+def test_cells_are_no_formulas_and_are_read_as_they_were(text):
+    cell = files.safe_cell(text)
+    assert files.cell_text(cell) == text
+    assert cell in (text, f"'{text}")
+    try:
+        float(cell)
+    except ValueError:
+        assert cell == "-" or cell[:1] not in set("=+-@\t\r")
+
+
+NAMES = st.one_of(TEXTS, st.text("ab,\"'=\n\r\t;\\", max_size=8))
+VALUES = st.one_of(st.none(), st.floats(allow_infinity=False, allow_nan=False))
+
+
+@given(st.lists(st.tuples(NAMES, VALUES), max_size=6), st.text(max_size=12))
+def test_whatever_is_recorded_is_read_back(tmp_path_factory, pairs, label):
+    folder = tmp_path_factory.mktemp("own")
+    rows = [{"dataset": "CAMO", "image": name, "flags": "", "mae": value} for name, value in pairs]
+    made = record(label=label, scores={"mae": pairs[0][1] if pairs else None})
+    write_record(folder, made, rows)
+    found = read_record(folder)
+    assert found.scores == made.scores
+    assert found.label == printable(label)
+    assert read_rows(folder / ROWS_FILE) == rows
+    if found := image_rows(folder, "CAMO"):
+        assert list(found.images) == [row["image"] for row in rows]
+        assert found.numbers("mae") == [row["mae"] for row in rows]
+
+
+def test_names_of_images_that_look_like_formulas_come_back(tmp_path):
+    names = ["=cmd|' /C calc'!A0", "@eaDir/a", "-1", "+b", "'=c", "a,b"]
+    rows = [{"dataset": "CAMO", "image": name, "flags": "", "mae": -0.5} for name in names]
+    write_record(tmp_path, record(), rows)
+    text = (tmp_path / ROWS_FILE).read_text()
+    assert "\nCAMO,'=cmd" in text
+    assert "\nCAMO,-1," in text
+    assert [row["image"] for row in read_rows(tmp_path / ROWS_FILE)] == names
+    found = image_rows(tmp_path, "CAMO")
+    assert found.images == found.texts("image") == names
+    assert found.numbers("mae") == [-0.5] * len(names)
 
 
 def test_find_reads_good_records_and_notes_bad_ones(tmp_path):

@@ -17,6 +17,8 @@ from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.scoring.scoring import CHUNK, score_all
 from lpmoe_bench.scoring.work import Item, ScoringJob, Variant
 
+pytestmark = pytest.mark.faults
+
 COUNT = 8 * CHUNK + 3  # more than two processes are given at once: six tasks
 JOB = ScoringJob("set", (Variant(get_protocol("cod")),), curves=True)
 

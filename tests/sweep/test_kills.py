@@ -20,6 +20,8 @@ from lpmoe_bench.records.store import read_record, read_rows
 from lpmoe_bench.sweep.local import PROGRAM
 from lpmoe_bench.sweep.plan import Sweep, read_attempts, read_sweeps, sweep_folder, write_sweep
 
+pytestmark = pytest.mark.faults
+
 DRIVER = Path(__file__).parents[1] / "support/fake_sweeps.py"
 
 

@@ -124,6 +124,7 @@ def test_an_interrupted_run_resumes_and_ends_bit_equal(data, tmp_path, cached, w
     assert_same_result(cached[0], only_run(tmp_path / "runs"))
 
 
+@pytest.mark.faults
 def test_a_kill_while_features_are_computed_loses_none(data, tmp_path, place, cached):
     process = start(arguments(data, tmp_path / "runs", "--method", "partial", *DISK))
     while len(kept(place)) < 3:

@@ -55,6 +55,7 @@ def test_finished_run_is_returned_not_repeated(data, finished):
     assert "is finished" in done.stderr
 
 
+@pytest.mark.faults
 def test_killed_run_resumes_and_ends_bit_equal(data, finished, tmp_path):
     more = ["--set", "runtime.save_seconds=0"]
     process = start(arguments(data, tmp_path, *more))
@@ -69,6 +70,7 @@ def test_killed_run_resumes_and_ends_bit_equal(data, finished, tmp_path):
     assert_same_result(finished, only_run(tmp_path))
 
 
+@pytest.mark.faults
 def test_interrupted_run_resumes_and_ends_bit_equal(data, finished, tmp_path):
     """By both signals, one after the other, each while a step is computed."""
     asked = arguments(data, tmp_path)
@@ -138,6 +140,7 @@ def test_foreign_and_damaged_adapters_are_refused(data, finished, tmp_path):
     assert (missing.code, "could not be read" in missing.stderr) == (3, True)
 
 
+@pytest.mark.faults
 def test_full_disk_is_one_sentence_and_the_same_command_goes_on(data, finished, tmp_path):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")

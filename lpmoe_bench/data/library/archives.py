@@ -1,6 +1,7 @@
 """Safe unpacking of archives from strangers: nothing outside the target, no links, no bombs."""
 
 import errno
+import gzip
 import lzma
 import os
 import shutil
@@ -26,6 +27,7 @@ CHUNK_BYTES = 1 << 20
 UNIX = 3  # in a zip: the system whose kinds of files its entries name
 UNNAMEABLE = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR)
 BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError)
+BROKEN += (gzip.BadGzipFile,)  # which is an OSError, though no disk is at fault
 UNREADABLE = (RuntimeError, NotImplementedError, ValueError)  # unknown method, bad name
 BY_HAND = "unpack it yourself and give the folder"
 
@@ -99,7 +101,8 @@ def unpack(
         size = archive.stat().st_size
         guard = _Guard(archive, size, shutil.disk_usage(target).free, limits or UnpackLimits())
         with open(archive, "rb") as file:
-            for member in _zip(file) if zipfile.is_zipfile(archive) else _tar(file):
+            read = _zip if zipfile.is_zipfile(archive) else _tar
+            for member in read(file, guard):
                 _take(member, target, done, guard)
                 if report is not None:
                     report(min(member.at, size), size)
@@ -128,6 +131,7 @@ class _Guard:
     free_bytes: int  # of the disk, before anything was unpacked
     limits: UnpackLimits
     entries: int = 0
+    declared: int = 0  # bytes that its entries claim to have, whether or not they are kept
     seen: dict[str, str] = field(default_factory=dict)
 
     def refuse(self, why: str) -> None:
@@ -148,6 +152,19 @@ class _Guard:
         if self.entries > self.limits.files:
             self.refuse(f"holds over {self.limits.files} files: nothing is taken")
 
+    def declare(self, size: int) -> None:
+        """Raise when entries claim more bytes than is sane, before any of them is unpacked."""
+        self.declared += size
+        if self.declared > self.sane:
+            self.refuse(
+                f"is {self.size} bytes but says that it unpacks to {self.declared} or more, over "
+                f"{self.sane}: a bomb; nothing is taken"
+            )
+
+    @property
+    def sane(self) -> int:
+        return max(self.limits.tolerated_bytes, self.limits.ratio * self.size)
+
     def check(self, done: Unpacked) -> None:
         """Raise when what came out so far is more than is sane, or than the disk holds."""
         room, most = self.free_bytes - self.limits.reserve_bytes, self.limits.total_bytes
@@ -155,10 +172,9 @@ class _Guard:
             if room <= most:
                 raise ResourceError(f"the disk is too full to unpack {self.archive}; free some")
             self.refuse(f"unpacks to over {most} bytes; nothing is taken")
-        sane = max(self.limits.tolerated_bytes, self.limits.ratio * self.size)
-        if done.bytes > sane:
+        if done.bytes > self.sane:
             self.refuse(
-                f"is {self.size} bytes but unpacks to over {sane}: a bomb; nothing is taken"
+                f"is {self.size} bytes but unpacks to over {self.sane}: a bomb; nothing is taken"
             )
 
 
@@ -205,9 +221,14 @@ def _inside(archive: Path, name: str) -> PurePosixPath:
     return path
 
 
-def _zip(file: IO[bytes]) -> Iterator[Member]:
+def _zip(file: IO[bytes], guard: _Guard) -> Iterator[Member]:
     at = 0
     with zipfile.ZipFile(file) as archive:
+        # Its list stands at the end, so all sizes are known first. Entries that share bytes of the
+        # archive would multiply them.
+        guard.declare(sum(info.file_size for info in archive.infolist()))
+        if sum(info.compress_size for info in archive.infolist()) > guard.size:
+            guard.refuse("has entries that lie over each other: a bomb; nothing is taken")
         for info in archive.infolist():
             at += info.compress_size
             yield Member(info.filename, _kind(info), lambda info=info: archive.open(info), at)
@@ -234,8 +255,12 @@ class _TarInfo(tarfile.TarInfo):
         return super()._proc_member(archive)  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _tar(file: IO[bytes]) -> Iterator[Member]:
+def _tar(file: IO[bytes], guard: _Guard) -> Iterator[Member]:
     with tarfile.open(fileobj=file, mode="r:*", tarinfo=_TarInfo) as archive:
         for info in archive:
+            guard.declare(info.size)
             what = "a file" if info.isreg() else "a folder" if info.isdir() else "a link or device"
             yield Member(info.name, what, lambda info=info: archive.extractfile(info), file.tell())
+        # To the end of the stream, where a checksum stands that tells what was read from damage.
+        while archive.fileobj is not None and (rest := archive.fileobj.read(CHUNK_BYTES)):
+            guard.declare(len(rest))

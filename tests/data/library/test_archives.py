@@ -1,5 +1,6 @@
 """Archives from strangers: what is taken out, what is refused, and that nothing leads outside."""
 
+import gzip
 import io
 import os
 import stat
@@ -11,6 +12,8 @@ import pytest
 
 from lpmoe_bench.data.library.archives import ArchiveError, UnpackLimits, is_archive, unpack
 from lpmoe_bench.errors import DataError, ResourceError
+
+pytestmark = pytest.mark.faults
 
 
 def zipped(path: Path, members: dict[str, bytes], links: dict[str, str] | None = None) -> Path:
@@ -110,8 +113,22 @@ def test_bombs_are_stopped_early(tmp_path, target):
     bomb = zipped(tmp_path / "a.zip", {"a.txt": b"\0" * 4_000_000})
     assert bomb.stat().st_size < 10_000
     limits = UnpackLimits(ratio=50, tolerated_bytes=100_000)
-    with pytest.raises(DataError, match="a bomb; nothing is taken"):
+    with pytest.raises(
+        DataError, match=r"says that it unpacks to 4000000 or more.*a bomb; nothing"
+    ):
         unpack(bomb, target, limits=limits)
+    rolled = tarred(tmp_path / "a.tar.gz", {"a.txt": b"\0" * 4_000_000})
+    with pytest.raises(
+        DataError, match=r"says that it unpacks to 4000000 or more.*a bomb; nothing"
+    ):
+        unpack(rolled, target, limits=limits)
+    assert not files(target)  # before a single byte of it
+    # What stands behind the end of a tar is unpacked as well, to reach the checksum.
+    rolled.write_bytes(
+        tarred(tmp_path / "b.tar.gz", {}).read_bytes() + gzip.compress(bytes(4000000))
+    )
+    with pytest.raises(DataError, match="a bomb"):
+        unpack(rolled, target, limits=limits)
     with pytest.raises(DataError, match="unpacks to over 1000 bytes"):
         unpack(zipped(tmp_path / "b.zip", {"b.txt": b"x" * 2000}), target,
                limits=UnpackLimits(total_bytes=1000))  # fmt: skip
@@ -135,6 +152,40 @@ def test_a_name_of_gigabytes_is_not_read(tmp_path, target, kind, first):
     with pytest.raises(ArchiveError, match=r"is damaged .*an entry without content says it has 32"):
         unpack(path, target)
     assert is_archive(path) is not first  # a first one of this kind is not even taken for a tar
+
+
+def test_a_bomb_of_three_gigabytes_is_refused_by_what_it_declares(tmp_path, target):
+    """Nothing of it is decoded: the content is broken, and that is not even seen."""
+    path = zipped(tmp_path / "a.zip", {"a.png": bytes(5_000_000), "b.png": b"1"})
+    data = path.read_bytes().replace(
+        (5_000_000).to_bytes(4, "little"), (3 << 30).to_bytes(4, "little")
+    )
+    path.write_bytes(data.replace(b"\0" * 100, b"\1" * 100))
+    with pytest.raises(ArchiveError, match=r"says that it unpacks to 3221225473 or more.*a bomb"):
+        unpack(path, target)
+    assert not files(target)
+
+
+def test_entries_that_lie_over_each_other_are_refused(tmp_path, target):
+    path = zipped(tmp_path / "a.zip", {"a.png": os.urandom(900), "b.png": os.urandom(900)})
+    with zipfile.ZipFile(path) as archive:
+        first, second = (info.header_offset for info in archive.infolist())
+    data = bytearray(path.read_bytes())
+    at = data.rfind(b"PK\x01\x02")  # the entry of b.png points to a.png, and is larger than it was
+    data[at + 42 : at + 46] = first.to_bytes(4, "little")
+    data[at + 20 : at + 24] = (second + 2000).to_bytes(4, "little")
+    path.write_bytes(data)
+    with pytest.raises(ArchiveError, match="lie over each other"):
+        unpack(path, target)
+
+
+def test_the_checksum_of_a_compressed_tar_is_reached(tmp_path, target):
+    path = tarred(tmp_path / "a.tar.gz", {"a.jpg": os.urandom(5000)})
+    data = bytearray(path.read_bytes())
+    data[2500] ^= 1  # within what does not compress: the stream can be read, and is another one
+    path.write_bytes(data)
+    with pytest.raises(ArchiveError, match=r"is damaged .*CRC check failed"):
+        unpack(path, target)
 
 
 def test_a_lie_about_the_size_does_not_help(tmp_path, target):
