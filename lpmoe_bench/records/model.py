@@ -1,22 +1,27 @@
-"""What a record says: the fields of run.json, schema version 1."""
+"""What a record says: the fields of run.json, schema version 2, and the digests that seal it."""
 
+import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import pydantic
+import pydantic_core
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lpmoe_bench.environment import Environment
 from lpmoe_bench.errors import DataError
+from lpmoe_bench.metrics.extra import known_metrics
 
-SCHEMA_VERSION = 1
-TODAYS = rf'"schema_version":\s*{SCHEMA_VERSION}\s*[,}}]'  # true and 1.0 are no version
-# {version: what turns its content into that of the next version}; old records load for ever.
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+# Version 1 had no digests of what lies beside it and no digest of itself, and is called unsealed.
+# It loads for ever: each later field is left out where a record knows nothing of it.
+SCHEMA_VERSION = 2
+UNSEALED = re.compile(r'"schema_version":\s*1\s*[,}]')  # true and 1.0 are no version
+LATER = ("maps", "adapter_digest", "code", "seal")
+SLACK = 1e-6  # by which a score may leave its metric's limits: rounding
 
 
 Precision = Literal["uint8", "uint16", "float"]
@@ -139,15 +144,39 @@ class DataFacts(_Section):
     tests: list[SplitFacts] = []
 
 
+class CodeFacts(_Section):
+    """Which code of method, decoder and loss computed: see `records.code`.
+
+    digest: of all of it. modules: {module: digest of its syntax tree}.
+    """
+
+    digest: str
+    modules: dict[str, str]
+
+
+class Seal(_Section):
+    """SHA-256, 64 hex digits, of what a record is made of.
+
+    rows: of per_image.csv. curve: of curve.csv, None where there is none. record: of run.json, as
+    `record_digest` has it.
+    """
+
+    rows: str
+    curve: str | None = None
+    record: str
+
+
 class Record(_Section):
     """One finished run, evaluation or scoring. Never edited: rerun, add, mark superseded.
 
     scores: {test set: {metric: value in [0, 1], None where there is none}}. counts: {test set:
     {images, scored, ...}}. test_opened: how often the test images were read for this record. maps:
-    the widest precision of maps that were scored from files, each in its own.
+    the widest precision of maps that were scored from files, each in its own. adapter_sha256: of
+    the adapter's file. adapter_digest: of its tensors, whatever the file's header says. seal: what
+    `store.write_record` puts there.
     """
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1, 2] = SCHEMA_VERSION
     kind: Literal["run", "evaluation", "score"]
     status: Literal["finished"] = "finished"
     id: str
@@ -173,6 +202,9 @@ class Record(_Section):
     notes: list[str] = []
     superseded_by: str | None = None
     maps: Precision | None = None
+    adapter_digest: str | None = None
+    code: CodeFacts | None = None
+    seal: Seal | None = None
 
     @pydantic.model_serializer(mode="wrap")
     def _without_what_came_later(
@@ -180,22 +212,54 @@ class Record(_Section):
     ) -> dict[str, Any]:
         # A record that knows nothing of a field of later has the same bytes as before there was it.
         found = to_dict(self)
-        if self.maps is None:
-            del found["maps"]
+        for name in LATER:
+            if getattr(self, name) is None:
+                del found[name]
         return found
+
+
+def record_digest(content: Mapping[str, Any]) -> str:
+    """Return the digest of a record that is its `seal.record`.
+
+    Args:
+        content: of run.json, as JSON is read. What stands in `seal.record` does not count.
+
+    Returns:
+        SHA-256, 64 hex digits, of its canonical form: JSON with sorted keys, without spaces, in
+        ASCII.
+    """
+    seal = content.get("seal")
+    if isinstance(seal, Mapping):
+        content = {**content, "seal": {k: v for k, v in seal.items() if k != "record"}}
+    return hashlib.sha256(_CANONICAL.encode(content).encode("ascii")).hexdigest()
+
+
+# Once for all records: of thousands, making the encoder anew would take longer than their hashes.
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), check_circular=False)
 
 
 def parse_record_text(text: str, source: Path) -> Record:
     """Check the text of a run.json; raises as `parse_record`, or ValueError where it is no JSON."""
     # NaN and infinity are no JSON, but other programs write them: they are no value here.
-    if not UPGRADES and re.search(TODAYS, text) and "NaN" not in text and "Infinity" not in text:
-        with suppress(ValidationError):  # whose sentence is made below
-            return Record.model_validate_json(text)
+    if "NaN" not in text and "Infinity" not in text:
+        if UNSEALED.search(text[:100]):  # where this program writes it; elsewhere it is found below
+            with suppress(ValidationError):  # whose sentence is made below
+                record = Record.model_validate_json(text)
+                if record.schema_version == 1:
+                    return _checked(record, source)
+        else:
+            with suppress(ValueError):
+                return parse_record(pydantic_core.from_json(text), source)
     return parse_record(json.loads(text, parse_constant=lambda _: None), source)
 
 
 def parse_record(content: Any, source: Path) -> Record:
-    """Check the content of a run.json of any known version; raises DataError in one sentence."""
+    """Check the content of a run.json of any known version.
+
+    Raises:
+        DataError: it is no record, a score lies outside of what its metric can be, or its digest of
+            itself is another's: something was changed after it was written.
+    """
     version = content.get("schema_version") if isinstance(content, dict) else None
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise DataError(f"{source} is no record: it has no schema_version")
@@ -204,14 +268,44 @@ def parse_record(content: Any, source: Path) -> Record:
             f"{source} has schema version {version}, this lpmoe-bench reads up to "
             f"{SCHEMA_VERSION}; install a newer lpmoe-bench"
         )
-    for step in range(version, SCHEMA_VERSION):
-        content = UPGRADES[step](content)
     try:
-        return Record.model_validate(content)
+        record = Record.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise DataError(f"{source} is no valid record: {place}: {first['msg'].lower()}") from None
+    if version > 1 and (record.seal is None or record.seal.record != record_digest(content)):
+        raise DataError(
+            f"{source} was changed after it was written: it is not what its own digest says; bring "
+            f"the original back, or run it again"
+        )
+    return _checked(record, source)
+
+
+def _checked(record: Record, source: Path) -> Record:
+    """Return a record whose scores can be; raises DataError."""
+    if record.schema_version == 1 and (record.seal or record.code or record.adapter_digest):
+        raise DataError(
+            f"{source} says schema version 1, which has no digests, but holds some: it was changed"
+        )
+    for test, scores in record.scores.items():
+        for key, value in scores.items():
+            if value is not None and (fault := impossible(key, value)):
+                raise DataError(f"{source} is no valid record: scores.{test}: {fault}")
+    return record
+
+
+def impossible(key: str, value: float) -> str:
+    """Say why a metric cannot have this value; empty where it can, or where nobody knows it."""
+    if key not in LIMITS:  # of a newer program
+        return ""
+    low, high = LIMITS[key]
+    if low - SLACK <= value <= high + SLACK:
+        return ""
+    return f"{key} is {value:g}, but lies between {low:g} and {high:g}"
+
+
+LIMITS = {key: metric.limits for key, metric in known_metrics().items()}
 
 
 def record_folder(record: Record) -> Path:
