@@ -19,6 +19,7 @@ from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.metrics.scorer import ScoreResult
 from lpmoe_bench.model.costs import device_name, is_out_of_memory, peak_memory_bytes
 from lpmoe_bench.records import model, store
+from lpmoe_bench.records.code import code_of_record
 
 # The record of an evaluation: the run's own facts, and those of the scores on another set.
 
@@ -74,6 +75,8 @@ def evaluation_record(
             tests=[model.SplitFacts(**split.facts)],
         ),
         adapter_sha256=run.adapter_sha256,
+        adapter_digest=run.adapter_digest,
+        code=code_of_record(run),
         test_opened=opened,
         notes=list(notes),
     )
@@ -348,6 +351,6 @@ def _score(
         ) from None
     record = evaluation_record(job.run, split, job.protocol, result, predictor, opened, job.notes)
     # The record holds the count from here on; the file that kept it goes last.
-    store.write_record(place, record, result.rows)
+    record = store.write_record(place, record, result.rows)
     (place / store.OPENED_FILE).unlink(missing_ok=True)
     return record
