@@ -145,15 +145,18 @@ def _show_plan(request: RunRequest, out: options.Output) -> None:
 def _planned(plan: Plan) -> dict[str, Any]:
     """Return what would run, for machines."""
     from lpmoe_bench.training.features import Forecast, forecast
+    from lpmoe_bench.training.prolong import starting_point
 
     features = forecast(plan) if plan.config.runtime.cache_features else None
     known = isinstance(features, Forecast)
+    start = starting_point(plan)
     sizes = {"views": features.views, "bytes": features.bytes} if known else None
     return {
         "id": plan.id,
         "fingerprint": plan.fingerprint,
         "folder": str(plan.folder),
         "finished": (plan.folder / "run.json").exists(),
+        "start": {"step": start.step, "run": start.run, "about": start.text},
         "images": {
             "train": len(plan.train_pairs),
             "validation": len(plan.validation.pairs) if plan.validation else 0,

@@ -23,6 +23,7 @@ from lpmoe_bench.records.model import Record, parse_record_text, record_digest
 RECORD, ROWS, CURVE = "run.json", "per_image.csv", "curve.csv"
 ADAPTER_FILE = "adapter.safetensors"
 STATE_FILE = "resume.safetensors"  # of a run that is not finished
+KEPT_STATE = "last.safetensors"  # of a finished run that more epochs can go on from
 SAID_EACH = 3  # of one fault; more of them are said together
 TEXT_COLUMNS = ("dataset", "image", "group", "flags")
 
@@ -308,7 +309,7 @@ def set_aside(folder: Path) -> None:
     for name in (STATE_FILE, OPENED_FILE):
         (folder / name).unlink(missing_ok=True)
     number = 1 + len(list(folder.glob("superseded-*-run.json")))
-    for name in ("run.json", "per_image.csv", "curve.csv", ADAPTER_FILE, "predictions"):
+    for name in ("run.json", "per_image.csv", "curve.csv", ADAPTER_FILE, KEPT_STATE, "predictions"):
         if (folder / name).exists():
             (folder / name).rename(folder / f"superseded-{number}-{name}")
 

@@ -52,16 +52,22 @@ class Progress:
 
 
 def load_training_state(
-    folder: Path, run_id: str, segmenter: Segmenter, optimizer: Optimizer
+    run: "TrainingRun", optimizer: Optimizer
 ) -> tuple[Progress, dict[str, Tensor]]:
     """Load what `Saver.save` wrote; a fresh Progress and no best state where there is none.
 
+    Without a state of its own a run begins with that of `run.start`, if it has one.
+
     Raises DataError when the file is damaged or belongs to another run.
     """
-    path = folder / STATE_FILE
+    path, run_id, segmenter = run.folder / STATE_FILE, run.id, run.segmenter
     if not path.exists():
-        return Progress(), {}
+        if run.start is None:
+            return Progress(), {}
+        path, run_id = run.start
     progress, tensors = _read_state(path, run_id)
+    if run_id != run.id:
+        progress.prolonged = f"{run_id} after step {progress.step}"
     segmenter.load_state(under("model/", tensors))
     _load_moments(optimizer, under("optimizer/", tensors))
     return progress, under("best/", tensors)
@@ -96,10 +102,10 @@ def _state_digest(progress: str, tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def saved_steps(folder: Path, run_id: str) -> int | None:
-    """Return how many steps a run has saved there; None where no state of it can be read."""
+def saved_steps(path: Path, run_id: str) -> int | None:
+    """Return how many steps of a run a file has the state of; None where it is no such state."""
     try:
-        with safe_open(str(folder / STATE_FILE), framework="pt") as file:
+        with safe_open(str(path), framework="pt") as file:
             about = file.metadata() or {}
         return int(json.loads(about["progress"])["step"]) if about["run"] == run_id else None
     except (SafetensorError, OSError, KeyError, TypeError, ValueError):
@@ -190,7 +196,8 @@ class TrainingRun:
 
     `model` takes what the dataset gives: the segmenter, or one around it that takes prefixes.
     `validate` scores the current model on validation images, None where the last state is kept;
-    `sign` is -1 where a lower score is better. `report` is called after every step with (finished
+    `sign` is -1 where a lower score is better. `start`: a state to begin with and the run that it
+    is of, where this one has none of its own. `report` is called after every step with (finished
     steps, all steps, loss, images per second).
     """
 
@@ -204,6 +211,7 @@ class TrainingRun:
     sign: int
     folder: Path
     report: Callable[[int, int, float, float], None]
+    start: tuple[Path, str] | None = None
 
 
 def train(run: TrainingRun) -> Progress:
@@ -215,7 +223,7 @@ def train(run: TrainingRun) -> Progress:
     config, fabric, segmenter = run.config.train, run.fabric, run.segmenter
     segmenter.to(fabric.device)
     optimizer = AdamW(_parameter_groups(segmenter, config))
-    progress, best = load_training_state(run.folder, run.id, segmenter, optimizer)
+    progress, best = load_training_state(run, optimizer)
     model, optimizer = fabric.setup(run.model, optimizer)
     per_epoch = len(_epoch(run, 0))
     if per_epoch == 0:

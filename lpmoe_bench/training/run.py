@@ -33,6 +33,7 @@ from lpmoe_bench.records.verify import tensors_digest
 from lpmoe_bench.training import features
 from lpmoe_bench.training.loop import Progress, TrainingRun, train
 from lpmoe_bench.training.plan import Plan, make_plan
+from lpmoe_bench.training.prolong import Start, starting_point
 from lpmoe_bench.training.request import RunRequest
 
 LAST_STATE = "no validation, the last state is kept"
@@ -119,6 +120,8 @@ def _notes(facts: RunFacts) -> list[str]:
         notes.append(f"{LAST_STATE}: it was trained on all images of its training list")
     if len(commits) > 1:
         notes.append(f"trained by the code of several commits: {', '.join(commits)}")
+    if prolonged := facts.progress.prolonged:
+        notes.append(f"prolonged from the state of {prolonged}; seconds and images count both")
     if len(codes := facts.progress.codes) > 1:
         notes.append(
             f"its method, decoder or loss changed while it was trained: {', '.join(codes)}"
@@ -250,6 +253,8 @@ def announce(plan: Plan, terminal: Terminal) -> None:
         else:
             terminal.say(f"features of frozen blocks {where}: {expected}")
     terminal.say(f"run {plan.id}")
+    if not (plan.folder / store.RECORD).exists() and (text := starting_point(plan).text):
+        terminal.note(text)
 
 
 def _finished(plan: Plan, accept: bool) -> records.Record:
@@ -326,7 +331,8 @@ def _execute(plan: Plan, terminal: Terminal) -> records.Record:
         def report(step: int, steps: int, loss: float, speed: float) -> None:
             bar.update(step, steps, f"loss {loss:.4f}  {speed:.1f} images/s")
 
-        progress = train(make_training(plan, segmenter, fabric, cache, report))
+        start = starting_point(plan)
+        progress = train(make_training(plan, segmenter, fabric, cache, report, start))
     if not fabric.is_global_zero:  # the first process alone tests and writes
         raise SystemExit(0)
     # Counted before a test image is read: a run that is killed here has opened the test set too.
@@ -342,7 +348,11 @@ def _execute(plan: Plan, terminal: Terminal) -> records.Record:
     # its last step and ends with the same scores. A folder with run.json is finished.
     write_atomically(plan.folder / store.ADAPTER_FILE, state)
     record = store.write_record(plan.folder, record, rows, progress.curve)
-    (plan.folder / store.STATE_FILE).unlink(missing_ok=True)
+    state_file = plan.folder / store.STATE_FILE
+    # A rate that does not fall is that of a longer run too: more epochs may go on from here.
+    if config.train.power == 0 and state_file.exists():
+        state_file.replace(plan.folder / store.KEPT_STATE)
+    state_file.unlink(missing_ok=True)
     (plan.folder / store.OPENED_FILE).unlink(missing_ok=True)
     return record
 
@@ -353,6 +363,7 @@ def make_training(
     fabric: Fabric,
     cache: features.FeatureCache | None,
     report: Callable[[int, int, float, float], None],
+    start: Start | None = None,
 ) -> TrainingRun:
     """Return what `train` needs, with features in the place of images where they are cached."""
     config = plan.config
@@ -374,6 +385,7 @@ def make_training(
         1 if validate is None or get_metric(select).higher_is_better else -1,
         plan.folder,
         report,
+        (start.file, start.run) if start and start.file else None,
     )
 
 
