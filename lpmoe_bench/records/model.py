@@ -6,12 +6,13 @@ import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 import pydantic_core
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from lpmoe_bench.config.settings import SECTIONS
 from lpmoe_bench.environment import Environment
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.metrics.extra import known_metrics
@@ -21,10 +22,12 @@ from lpmoe_bench.metrics.extra import known_metrics
 SCHEMA_VERSION = 2
 UNSEALED = re.compile(r'"schema_version":\s*1\s*[,}]')  # true and 1.0 are no version
 LATER = ("maps", "adapter_digest", "code", "seal")
+PLAIN_SETTINGS = ("epochs", "steps", "batch", "limit_train", "loss")  # of train
 SLACK = 1e-6  # by which a score may leave its metric's limits: rounding
 
 
 Precision = Literal["uint8", "uint16", "float"]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class _Section(BaseModel):
@@ -78,14 +81,14 @@ class Parameters(_Section):
     trainable ones over that, as papers on SAM print it.
     """
 
-    method: int
-    decoder: int
-    trainable: int
-    frozen: int
-    total: int
+    method: Count
+    decoder: Count
+    trainable: Count
+    frozen: Count
+    total: Count
     share_of_backbone: float
     share_of_total: float
-    published: int | None = None
+    published: Count | None = None
     share_of_published: float | None = None
 
 
@@ -95,10 +98,10 @@ class Costs(_Section):
     train_images_per_second: float | None = None
     inference_images_per_second: float | None = None
     train_seconds: float | None = None
-    peak_memory_bytes: int | None = None
-    state_bytes: int | None = None
-    forward_flops: int | None = None
-    training_flops: int | None = None
+    peak_memory_bytes: Count | None = None
+    state_bytes: Count | None = None
+    forward_flops: Count | None = None
+    training_flops: Count | None = None
 
 
 class Training(BaseModel):
@@ -106,11 +109,11 @@ class Training(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    epochs: int | None = None
-    steps: int | None = None
-    batch: int | None = None
+    epochs: Count | None = None
+    steps: Count | None = None
+    batch: Count | None = None
     lr: float | None = None
-    best_step: int | None = None
+    best_step: Count | None = None
     best_validation: float | None = None
 
 
@@ -123,7 +126,7 @@ class SplitFacts(_Section):
 
     label: str
     digest: str
-    images: int
+    images: Count
     note: str = ""
     generated: bool = False
     pixels: dict[str, Any] = {}
@@ -184,14 +187,14 @@ class Record(_Section):
     label: str = ""
     config: dict[str, Any] = {}
     fingerprint: str
-    seed: int | None = None
+    seed: Count | None = None
     method: MethodFacts
     decoder: DecoderFacts | None = None
     backbone: BackboneFacts | None = None
     task: str
     protocol: ProtocolFacts
     scores: dict[str, dict[str, float | None]]
-    counts: dict[str, dict[str, int]] = {}
+    counts: dict[str, dict[str, Count]] = {}
     parameters: Parameters | None = None
     costs: Costs = Costs()
     training: Training | None = None
@@ -205,6 +208,19 @@ class Record(_Section):
     adapter_digest: str | None = None
     code: CodeFacts | None = None
     seal: Seal | None = None
+
+    @pydantic.field_validator("config")
+    @classmethod
+    def _of_known_forms(cls, config: dict[str, Any]) -> dict[str, Any]:
+        # Tables put records together by these, whatever else a newer program may have.
+        train = config.get("train")
+        for section in SECTIONS:
+            if not isinstance(config.get(section), dict | None):
+                raise ValueError(f"{section} holds no settings by name")
+        values = [config.get("size"), *((train or {}).get(name) for name in PLAIN_SETTINGS)]
+        if any(isinstance(value, dict | list) for value in values):
+            raise ValueError(f"size or one of train.{', train.'.join(PLAIN_SETTINGS)} is no value")
+        return config
 
     @pydantic.model_serializer(mode="wrap")
     def _without_what_came_later(
