@@ -39,17 +39,24 @@ def divergence_cause(
             return f"the weights hold NaN or infinity: {_shown(broken)}"
     if rows := _rows(images):
         return f"the input of {_of_images(rows, names)} is not finite"
-    found = ""
+    found, largest = "", (0.0, "")  # the largest value of a gradient, and whose it is
     for start in range(0, len(images), chunk):
         part = slice(start, start + chunk)
+        given = (images[part], masks[part], names[part])
         try:
-            found = _in_chunk(model, loss, images[part], masks[part], names[part], backward)
+            found, here = _in_chunk(model, loss, *given, backward)
         except (RuntimeError, MemoryError):  # too large with its graph kept: the cause stays open
             return ""
         if found:
             break
+        largest = max(largest, here)
     model.zero_grad(set_to_none=True)
-    return found
+    if found or not largest[1]:
+        return found
+    return (
+        f"loss and gradients are finite image by image, but not together: the largest value of a "
+        f"gradient is {largest[0]:.3g}, in {_clean(largest[1])}"
+    )
 
 
 def _in_chunk(
@@ -59,21 +66,25 @@ def _in_chunk(
     masks: Tensor,
     names: Sequence[str],
     backward: bool,
-) -> str:
+) -> tuple[str, tuple[float, str]]:
+    """Return the cause, if it is here, and the largest value of a gradient with its tensor."""
+    none = (0.0, "")
     logits, aux = model(images)
     # A decoder may give several outputs, one after the other along the batch.
     by_image = logits.unflatten(0, (-1, len(images))).transpose(0, 1)
     if rows := _rows(by_image):
-        return f"the model's output is not finite for {_of_images(rows, names)}"
+        return f"the model's output is not finite for {_of_images(rows, names)}", none
     if not torch.isfinite(aux).all():
-        return "the method's own auxiliary loss is not finite"
+        return "the method's own auxiliary loss is not finite", none
     each = [loss(by_image[k], masks[k : k + 1]) for k in range(len(images))]
     if rows := [k for k, one in enumerate(each) if not torch.isfinite(one)]:
-        return f"the loss is not finite for {_of_images(rows, names)}"
-    return _gradients(model, each, names) if backward else ""
+        return f"the loss is not finite for {_of_images(rows, names)}", none
+    return _gradients(model, each, names) if backward else ("", none)
 
 
-def _gradients(model: nn.Module, each: Sequence[Tensor], names: Sequence[str]) -> str:
+def _gradients(
+    model: nn.Module, each: Sequence[Tensor], names: Sequence[str]
+) -> tuple[str, tuple[float, str]]:
     """Say which tensors have a gradient that is no number, and by which images."""
     broken: dict[str, None] = {}
     rows, largest = [], (0.0, "")
@@ -87,11 +98,8 @@ def _gradients(model: nn.Module, each: Sequence[Tensor], names: Sequence[str]) -
         largest = max(largest, *((float(g.abs().max()), n) for n, g in grads if g.numel()))
     if broken:
         where = _of_images(rows, names)
-        return f"the gradient of {_shown([*broken])} is not finite for {where}"
-    return (
-        f"loss and gradients are finite image by image, but the norm of the gradient is not: its "
-        f"largest value is {largest[0]:.3g}, in {_clean(largest[1])}"
-    )
+        return f"the gradient of {_shown([*broken])} is not finite for {where}", (0.0, "")
+    return "", largest
 
 
 def _broken(tensors) -> list[str]:
