@@ -352,8 +352,8 @@ def _announce(
         terminal.note(sentence)
     if failed:
         terminal.note(
-            f"{len(failed)} cells failed, three times or as any try would, and are not tried again; "
-            f"--retry tries them"
+            f"{len(failed)} cells failed three times, or as any try would, and are not tried "
+            f"again; --retry tries them"
         )
 
 

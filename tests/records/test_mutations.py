@@ -21,7 +21,23 @@ from lpmoe_bench.tables.table import build_table
 
 COUNT = int(os.environ.get("LPMOE_BENCH_EXAMPLES", "25"))
 VALUES = [
-    *(None, True, 0, -1, 68, 1e300, -1e300, 2**63, 10**400, 0.5, "", "0.5", "=1+1", "\x1b[31m", "é"),
+    *(
+        None,
+        True,
+        0,
+        -1,
+        68,
+        1e300,
+        -1e300,
+        2**63,
+        10**400,
+        0.5,
+        "",
+        "0.5",
+        "=1+1",
+        "\x1b[31m",
+        "é",
+    ),
     *("\ud800", "../../etc", "a" * 5000, [], {}, [[[]]], {"a": {"b": []}}, ["x"], {"": None}),
 ]
 slow = settings(

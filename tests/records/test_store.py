@@ -16,13 +16,7 @@ from lpmoe_bench import environment, files
 from lpmoe_bench.errors import DataError, ResourceError, UsageError
 from lpmoe_bench.records.model import SCHEMA_VERSION, parse_record, record_folder, run_folder
 from lpmoe_bench.records.store import ROWS as ROWS_FILE
-from lpmoe_bench.records.store import (
-    find_records,
-    image_rows,
-    read_record,
-    read_rows,
-    write_record,
-)
+from lpmoe_bench.records.store import find_records, image_rows, read_record, read_rows, write_record
 from lpmoe_bench.records.verify import publish
 from lpmoe_bench.tables.table import build_table
 

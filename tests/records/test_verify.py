@@ -1,4 +1,4 @@
-"""Records held against their digests and their rows: what is edited, cut off or missing is named."""
+"""Records held against their digests and rows: what is edited, cut off or missing is named."""
 
 import hashlib
 import json

@@ -1,8 +1,8 @@
 """A cell without torch, for tests of sweeps: it locks, saves, resumes and records as `run` does.
 
 `label` in its settings says how it behaves: steps=3 pause=0.1 of work; fail=2 times with an error;
-diverge: at once; memory=2 is the largest micro-batch that fits; signal=9 ends it; silent: no record. It imports
-little, to start in an instant.
+diverge: at once; memory=2 is the largest micro-batch that fits; signal=9 ends it; silent: no
+record. It imports little, to start in an instant.
 """
 
 import argparse

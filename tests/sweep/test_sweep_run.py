@@ -7,7 +7,9 @@ import pytest
 from fake_sweeps import fake_cell, fake_sweep, run_fake, states
 
 from lpmoe_bench.errors import FailedCellsError
-from lpmoe_bench.records.store import read_record
+from lpmoe_bench.records.code import code_facts
+from lpmoe_bench.records.model import Record
+from lpmoe_bench.records.store import read_record, read_rows, write_record
 from lpmoe_bench.sweep import runner
 from lpmoe_bench.sweep.execute import cell_counts, print_status
 from lpmoe_bench.sweep.local import LocalEngine
@@ -65,6 +67,30 @@ def test_what_would_fail_again_is_tried_once(tmp_path, capsys):
     with pytest.raises(FailedCellsError):
         run_fake(sweep, tmp_path, retry=True)
     assert outcomes(states(sweep, tmp_path)["cod-lora-s0"]) == ["failed"]  # since the reset
+
+
+def test_finished_cells_of_other_code_are_kept_named_and_run_again_if_asked(tmp_path, capsys):
+    sweep = fake_sweep(fake_cell(seed=0), fake_cell(seed=1))
+    run_fake(sweep, tmp_path)
+    folder = tmp_path / sweep.cells[0].folder
+    made = read_record(folder).model_dump() | {"schema_version": 2, "decoder": {"name": "fpn"}}
+    facts = code_facts("lora", "fpn")
+    made["code"] = {"digest": "0", "modules": facts.modules | {"method_zoo.lora": "0"}}
+    rows = read_rows(folder / "per_image.csv")
+    old = write_record(folder, Record.model_validate(made), rows)
+    run_fake(sweep, tmp_path)
+    assert [trainings(tmp_path, cell) for cell in sweep.cells] == [1, 1]
+    print_status(tmp_path, [], False)
+    text = capsys.readouterr().out
+    assert (
+        "1 of 2 finished cells were made by other code of method, decoder or loss and are" in text
+    )
+    assert "kept: cod-lora-s0 (method_zoo.lora changed); --rerun-changed runs them again" in text
+    run_fake(sweep, tmp_path, rerun_changed=True)
+    assert [trainings(tmp_path, cell) for cell in sweep.cells] == [2, 1]
+    kept = json.loads((folder / "superseded-1-run.json").read_text())
+    assert kept == json.loads(old.model_dump_json())
+    assert [state.state for state in states(sweep, tmp_path).values()] == ["done", "done"]
 
 
 def test_a_cell_is_given_up_after_three_attempts_until_it_is_reset(tmp_path):
