@@ -111,9 +111,9 @@ def draw_folder(
 ) -> Path:
     """Return a folder of scenes, drawing it first where it is not there.
 
-    Layout: images/, masks/, one list a split, SOURCE.txt, SHA256SUMS. how: the seed, and what else a scene may
-    be given: shape, size, empty. `report` is told (scenes drawn, all scenes). Raises ResourceError
-    when it cannot be written.
+    Layout: images/, masks/, one list a split, SOURCE.txt, SHA256SUMS. how: the seed, and what else
+    a scene may be given: shape, size, empty. `report` is told (scenes drawn, all scenes). Raises
+    ResourceError when it cannot be written, DataError for scenes that were changed.
     """
     if folder.is_dir():
         _check_drawn(folder)
