@@ -75,6 +75,9 @@ def _training(record: Record, test: str, audit: Audit) -> tuple[list[str], str]:
     digests = {split.label: split.digest for split in audit.splits}
     if len(parts) == 1 and digests[known[0]] != record.data.train.digest:
         return [], "its training images are not those that were audited"
+    own = record.data.validation
+    if own is not None and own.label in digests and own.label not in known:
+        known.append(own.label)  # one that the set has: the best epoch was picked on it
     return known, "the whole training list counts as seen, its validation part included"
 
 

@@ -435,6 +435,9 @@ class PixelOptions:
     exif: Annotated[
         str | None, typer.Option(help="What EXIF of own images turns: image or both.")
     ] = None
+    category: Annotated[
+        str | None, typer.Option(help="What is object in own COCO and labelme files: cat,dog.")
+    ] = None
 
     def rules(self, own: bool = True) -> PixelRules:
         """Return what is declared; raises UsageError, also where there are no own files."""

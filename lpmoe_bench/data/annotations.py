@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,11 +50,12 @@ class Annotation:
     width: int
     shapes: tuple[Shape, ...]
 
-    def mask(self) -> np.ndarray:
-        """Return the union of all objects, bool (height, width)."""
+    def mask(self, categories: Collection[str] = ()) -> np.ndarray:
+        """Return the union of all objects, or of those of some categories, bool (height, width)."""
         union = np.zeros((self.height, self.width), bool)
         for shape in self.shapes:
-            union |= draw(shape, self.height, self.width)
+            if not categories or shape.label in categories:
+                union |= draw(shape, self.height, self.width)
         return union
 
     @property
@@ -326,15 +327,16 @@ def _steps(start: np.ndarray, end: np.ndarray) -> np.ndarray:
 # Arrays: NumPy without pickles, MATLAB up to version 7.
 
 
-def read_array(path: Path, variable: str = "") -> np.ndarray:
+def read_array(path: Path, variable: str = "", categories: Collection[str] = ()) -> np.ndarray:
     """Return the mask that a file holds as an array, uint8 or uint16 (h, w), with its own values.
 
     A JSON file is read as labelme's. Truth values become 0 and 255, as do floats between 0 and 1.
-    variable: of a MATLAB file that holds several, such as `groundTruth.Segmentation`. Raises
-    DataError for other arrays and for files that cannot be read.
+    variable: of a MATLAB file that holds several, such as `groundTruth.Segmentation`. categories:
+    of a labelme file, that are object. Raises DataError for other arrays and for files that cannot
+    be read.
     """
     if path.suffix.lower() == ".json":
-        return read_labelme(path).mask().astype(np.uint8) * 255
+        return read_labelme(path).mask(categories).astype(np.uint8) * 255
     array = _table(path, variable)
     if array.ndim == 3 and 1 in (array.shape[0], array.shape[2]):
         array = array.squeeze(0 if array.shape[0] == 1 else 2)

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 import cv2
 import numpy as np
@@ -122,7 +122,7 @@ def decoder_words(said: list[str], alone: bool = False) -> Iterator[None]:
         return
     try:
         try:
-            file = tempfile.TemporaryFile()  # noqa: SIM115 (the block below closes it)
+            file = _scratch()
             restore = _take(file.fileno())
         except OSError:  # no standard error, no disk: nothing is heard
             yield
@@ -137,6 +137,13 @@ def decoder_words(said: list[str], alone: bool = False) -> Iterator[None]:
             said += [line for line in map(str.strip, lines) if _is_word(line)]
     finally:
         lock.release()
+
+
+def _scratch() -> BinaryIO:
+    """Return an open file without a name, in memory where the system has such files."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("decoder"), "w+b")
+    return tempfile.TemporaryFile()
 
 
 def _is_word(line: str) -> bool:

@@ -93,8 +93,9 @@ def _jpeg(data: bytes) -> Header:
         if marker == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0":
             orientation = _orientation(data[at + 10 : at + 2 + _big(data, at + 2, 2)])
         at += 2 + _big(data, at + 2, 2)
-    # An end marker inside an EXIF preview does not count, so it is looked for after the first scan.
-    ends = data.find(b"\xff\xd9", at) >= 0
+    # An end marker inside an EXIF preview does not count, so it has to stand after the first scan.
+    # It is looked for from behind, where it is in nearly every file.
+    ends = data.rfind(b"\xff\xd9", at) >= 0
     cmyk = channels == 4
     return Header("jpeg", width, height, channels, 8, orientation, cmyk=cmyk, ends=ends)
 

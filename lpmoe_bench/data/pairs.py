@@ -79,7 +79,10 @@ def find_pairs(
     """
     image_files = named_files(images, SUFFIXES)
     coco = _coco_file(masks)
-    mask_files = _of_coco(coco, image_files) if coco else _mask_files(masks, variable)
+    if coco:
+        mask_files = _of_coco(coco, image_files, rules.category, said)
+    else:
+        mask_files = _mask_files(masks, variable)
     _divide(image_files, mask_files, images, masks)
     image_names = _single(image_files, images, SUFFIXES)
     masks_by_name = _joined(mask_files, masks, variable)
@@ -202,13 +205,31 @@ def _coco_file(place: Path) -> Path | None:
     return None
 
 
-def _of_coco(path: Path, images: Mapping[str, list[Path]]) -> dict[str, list]:
-    """Return the masks that a COCO file has, by the names of the images."""
+def _of_coco(
+    path: Path,
+    images: Mapping[str, list[Path]],
+    wanted: Sequence[str] = (),
+    said: list[str] | None = None,
+) -> dict[str, list]:
+    """Return the masks that a COCO file has, by the names of the images.
+
+    wanted: categories that are object; raises DataError where the file has no such one. said: where
+    none is wanted and there are several, a sentence on their union is added.
+    """
     by_last: dict[str, list[str]] = {}
     for name in images:
         by_last.setdefault(name.rpartition("/")[2], []).append(name)
     found: dict[str, list] = {}
-    for file, annotation in read_coco(path).images.items():
+    content = read_coco(path)
+    known = list(content.index)
+    if unknown := [name for name in wanted if name not in known]:
+        raise DataError(f"{path} has no category {unknown[0]}; it has {shown(known)}")
+    if said is not None and not wanted and len(known) > 1:
+        said.append(
+            f"objects of all {len(known)} categories of {path.name} ({shown(known)}) are one mask; "
+            + declare("for some of them", category=known[:1])
+        )
+    for file, annotation in content.images.items():
         name = same_name(PurePosixPath(file).with_suffix("").as_posix())
         # A file says `train/a.jpg` where the folder given is that of train, or the other way round.
         likely = by_last.get(name.rpartition("/")[2], [])
@@ -356,7 +377,7 @@ def split_pairs(dataset: Dataset, place: Path, split: str) -> list[Pair] | None:
         return find_pairs(own / "images", own / "masks", rules=converted)
     for layout in dataset.layouts:
         if split in layout and _is_whole(layout, split, place):
-            pairs = layout_pairs(layout, split, place, variable=dataset.variable)
+            pairs = _without(dataset, place, split, layout)
             return [replace(pair, rules=rules) for pair in pairs] if rules.facts else pairs
     images, masks = place / dataset.images, place / dataset.masks
     by_split = any((place / name / "images").is_dir() for name in dataset.split_names)
@@ -372,10 +393,32 @@ def split_pairs(dataset: Dataset, place: Path, split: str) -> list[Pair] | None:
 def _listed(dataset: Dataset, place: Path, split: str) -> list[str] | None:
     """Return the names of a split, None for all: its list lies in the set or beside its entry."""
     listed = dataset.splits[split]
-    if listed is None:
-        return None
+    return None if listed is None else _names_of(dataset, place, listed)
+
+
+def _names_of(dataset: Dataset, place: Path, listed: str) -> list[str]:
     beside = dataset.base / listed if dataset.base else None
     return read_names(beside if beside and not (place / listed).exists() else place / listed)
+
+
+def _without(dataset: Dataset, place: Path, split: str, layout: Layout) -> list[Pair]:
+    """Return the pairs of a layout's split, less those that the entry leaves out."""
+    if split not in dataset.leave_out:
+        return layout_pairs(layout, split, place, variable=dataset.variable)
+    gone = {same_name(name) for name in _names_of(dataset, place, dataset.leave_out[split])}
+    unpaired: list[str] = []
+    pairs = layout_pairs(layout, split, place, unpaired, dataset.variable)
+    if others := [name for name in unpaired if same_name(unpaired_name(name)) not in gone]:
+        raise UnpairedError(
+            f"{len(others)} names of {dataset.name}/{split} have no partner and are not left out "
+            f"by its entry: {shown(others)}"
+        )
+    return [pair for pair in pairs if pair.name not in gone]
+
+
+def unpaired_name(text: str) -> str:
+    """Return the name in what `left_out` says of a name without a partner."""
+    return text.rpartition(" (no ")[0]
 
 
 def _is_whole(layout: Layout, split: str, place: Path) -> bool:

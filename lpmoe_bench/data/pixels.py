@@ -25,6 +25,7 @@ FLAGS = {  # of a command line, by what they declare
     "range": "--range",
     "resize_masks": "--resize-masks",
     "exif": "--exif",
+    "category": "--category",
 }
 
 
@@ -36,7 +37,8 @@ class PixelRules:
     `alpha`, or `above 128`. ignore: values of mask pixels that are neither. bands: which bands of
     an image are red, green and blue, from 1; one is grey. range: the values that are black and
     white. resize_masks: a mask of another size is stretched to its image. exif: which of image and
-    mask the rotation noted in the image turns, `image` or `both`.
+    mask the rotation noted in the image turns, `image` or `both`. category: names of what is object
+    in COCO and labelme files; all of it by default.
     """
 
     object: str | tuple[int, ...] = ""
@@ -45,6 +47,7 @@ class PixelRules:
     range: tuple[float, float] | None = None
     resize_masks: bool = False
     exif: str = ""
+    category: tuple[str, ...] = ()
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -104,6 +107,7 @@ def pixel_rules(values: Mapping[str, Any]) -> PixelRules:
     if given.get("exif", "image") not in ("image", "both"):
         raise UsageError(f"exif is {given['exif']!r}; it is image or both")
     found["exif"] = given.get("exif", "")
+    found["category"] = _names("category", given.get("category", ()))
     rules = PixelRules(**found)
     if isinstance(rules.object, tuple) and set(rules.object) & set(rules.ignore):
         raise UsageError(f"object and ignore both name {rules.object}; a pixel is one of the two")
@@ -123,6 +127,13 @@ def _object(value: Any) -> str | tuple[int, ...]:
             f"object is {value!r}; it is a value of the mask or several, nonzero, a colour such as "
             f"#ff0000, alpha, or '{ABOVE}'"
         ) from None
+
+
+def _names(name: str, value: Any) -> tuple[str, ...]:
+    items = value.split(",") if isinstance(value, str) else value
+    if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
+        raise UsageError(f"{name} is {value!r}; it is a name or several, such as [cat, dog]")
+    return tuple(dict.fromkeys(item.strip() for item in items if item.strip()))
 
 
 def _whole(name: str, value: Any, least: int) -> tuple[int, ...]:

@@ -200,8 +200,9 @@ class Dataset(_Entry):
     of `masks`. layouts: others seen in the wild. folder: under the data root, the set's name by
     default; in a user's own file also beside that file (`base`), or absolute. counts: official
     pairs a split, seen in a source if `confirmed` (for all or for those it lists). local: splits
-    that are not official ones. object, ignore, bands, range, resize_masks, exif: what the values
-    of its files mean, see `PixelRules`; `object` speaks of masks as they are downloaded, in the
+    that are not official ones. leave_out: lists of names that a layout's split goes without.
+    object, ignore, bands, range, resize_masks, exif, category: what its files mean, see
+    `PixelRules`; `object` speaks of masks as they are downloaded, in the
     layouts or, where there are none, in the plain one. by_hand: the file to download where there is
     no direct archive. checksums: of a split's content, as `data verify` prints it.
     groups: images that belong together by nature.
@@ -216,12 +217,14 @@ class Dataset(_Entry):
     counts: dict[str, int] = {}
     confirmed: bool | list[str] = False
     local: list[str] = []
+    leave_out: dict[SplitName, str] = {}
     object: str | int | list[int] = ""
     ignore: int | list[int] = []
     bands: int | list[int] = []
     range: list[float] = []
     resize_masks: bool = False
     exif: str = ""
+    category: str | list[str] = []
     variable: str = ""
     page: str = ""
     archives: list[Archive] = []

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -114,10 +114,27 @@ def blueprint(config: RunConfig) -> Segmenter:
         return build_segmenter(config, weights)
 
 
+def shape_key(config: RunConfig) -> tuple[Hashable, ...]:
+    """Return what the blueprint of a configuration depends on: equal keys, equal shapes."""
+    parts = [config.options, config.decoder, config.decoder_options, config.runtime.checkpointing]
+    return (
+        get_method(config.method),
+        config.backbone,
+        config.size,
+        json.dumps(parts, sort_keys=True, default=str),
+    )
+
+
+_buildable: set[Hashable] = set()
+
+
 def check_buildable(config: RunConfig) -> None:
     """Raise what a run would raise when it builds its model, as far as shapes alone can tell."""
-    with suppress(NotImplementedError):  # a method that needs values cannot be built here
-        blueprint(config)
+    key = shape_key(config)
+    if key not in _buildable:  # else it was checked in this process, such as for another seed
+        with suppress(NotImplementedError):  # a method that needs values cannot be built here
+            blueprint(config)
+        _buildable.add(key)
 
 
 def blueprint_backbone(name: str) -> Backbone:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -25,7 +25,13 @@ from lpmoe_bench.metrics.facts import get_metric
 from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.metrics.scorer import ScoreResult
 from lpmoe_bench.model import costs
-from lpmoe_bench.model.segmenter import ADAPTER_FORMAT, Segmenter, blueprint, build_segmenter
+from lpmoe_bench.model.segmenter import (
+    ADAPTER_FORMAT,
+    Segmenter,
+    blueprint,
+    build_segmenter,
+    shape_key,
+)
 from lpmoe_bench.records import model as records
 from lpmoe_bench.records import store
 from lpmoe_bench.records.code import code_changes, code_facts, code_of_record, is_other_code
@@ -177,12 +183,21 @@ def _costs(facts: RunFacts) -> records.Costs:
     )
 
 
+_counted: dict[Hashable, costs.Flops | None] = {}
+
+
 def _flops(config: RunConfig) -> costs.Flops | None:
-    """Count on shapes alone; a method that needs values for its shapes goes without a count."""
-    try:
-        return costs.count_flops(blueprint(config), config.size)
-    except NotImplementedError:
-        return None
+    """Count on shapes alone, once a process for all seeds: it takes longer than a small training.
+
+    A method that needs values for its shapes goes without a count.
+    """
+    key = shape_key(config)
+    if key not in _counted:
+        try:
+            _counted[key] = costs.count_flops(blueprint(config), config.size)
+        except NotImplementedError:
+            _counted[key] = None
+    return _counted[key]
 
 
 def _training(facts: RunFacts) -> records.Training:

@@ -66,6 +66,22 @@ def test_groups_that_training_has_seen(tmp_path):
     assert one.clean["s_measure"] == pytest.approx(0.4)
 
 
+def test_what_a_set_has_for_validation_was_seen_too(tmp_path):
+    groups = SetGroups(dataset="camo", what="lesion", source="", count=1, images=2,
+                       shared={"camo: lesion 1": {"camo/val": ["x"], TEST: ["c"]}})  # fmt: skip
+    found = audit(groups=[groups])
+    splits = [*found.splits, found.splits[0].model_copy(
+        update={"label": "camo/val", "role": "validation", "digest": "55" * 32}
+    )]  # fmt: skip
+    found = found.model_copy(update={"splits": splits})
+    data = {"train": split(TRAIN, "11" * 32), "tests": [split(TEST, "22" * 32)]}
+    own = data | {"validation": split("camo/val", "55" * 32)}
+    assert [
+        clean_scores(stored(tmp_path / name, data=which), found)[0].removed
+        for name, which in (("own", own), ("carved", data))
+    ] == [["b", "c"], ["b"]]
+
+
 @pytest.mark.parametrize(
     ("train", "test", "note"),
     [

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from lpmoe_bench.data.images import inspect_mask, read_image
 from lpmoe_bench.data.maps import inspect_map
 from lpmoe_bench.data.matching import common_rule, named_files
 from lpmoe_bench.data.pairs import find_pairs, read_pair, split_pairs
+from lpmoe_bench.data.pixels import pixel_rules
 from lpmoe_bench.data.registry import Dataset, load_registry
 from lpmoe_bench.data.splits import Split, check_pairs, contents, digest_of
 from lpmoe_bench.data.test_sets import folder_set
@@ -26,6 +28,7 @@ from lpmoe_bench.errors import DataError
 SHAPE = (48, 64)
 OBJECT = np.zeros(SHAPE, bool)
 OBJECT[4:24, 6:30] = True
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 def scene(folder: Path, *names: str, masks: str = "") -> None:
@@ -269,6 +272,25 @@ def test_a_coco_file_is_the_masks_of_its_images(tmp_path, place):
         find_pairs(tmp_path / "images", tmp_path / place)
 
 
+def test_categories_of_a_coco_file_are_chosen_by_name(tmp_path):
+    scene(tmp_path / "images", "a")
+    (tmp_path / "masks.json").write_text(coco("a.png", category_id=9))
+    said: list[str] = []
+
+    def found(**rules) -> int:
+        places = (tmp_path / "images", tmp_path / "masks.json")
+        (pair,) = find_pairs(*places, said=said, rules=pixel_rules(rules))
+        return int((read_pair(pair)[1] > 0).sum())
+
+    assert found() == found(category="y") == found(category=["x", "y"]) == OBJECT.sum()
+    assert found(category="x") == 0
+    assert len(said) == 1
+    assert "all 2 categories of masks.json (x, y) are one mask" in said[0]
+    assert "`category: ['x']`" in said[0]
+    with pytest.raises(DataError, match="has no category z; it has x, y"):
+        found(category="z")
+
+
 def test_the_digest_of_a_coco_image_does_not_depend_on_the_others(tmp_path):
     scene(tmp_path / "images", "a")
     file = tmp_path / "instances.json"
@@ -388,6 +410,17 @@ def test_heic_without_its_library_is_named_with_what_to_do(tmp_path, monkeypatch
     assert [pair.name for pair in pairs] == ["a", "b"]
     with pytest.raises(DataError, match=r"b\.heic is HEIC, for which a library is missing: pip"):
         check_pairs(Split("own", "x", tuple(pairs)))
+
+
+def test_heic_is_read_upright(tmp_path):
+    pytest.importorskip("pi_heif")
+    # The scene of the cases, 64 x 48 pixels, drawn and saved with an EXIF orientation of 6.
+    file = shutil.copy(GOLDEN / "turned.heic", tmp_path / "IMG_1.HEIC")
+    image = read_image(Path(file)).astype(int)
+    assert image.shape == (64, 48, 3)
+    stored = np.rot90(image)  # a quarter turn to the left undoes orientation 6
+    assert np.abs(stored[6:22, 8:28] - (200, 60, 40)).max() <= 2
+    assert np.abs(stored[26:, 32:] - (50, 100, 170)).max() <= 2
 
 
 def test_avif_through_pillow(tmp_path):

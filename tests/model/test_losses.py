@@ -7,7 +7,7 @@ import torch
 from reference_tensors import needs_reference, reference
 
 from lpmoe_bench.errors import UsageError
-from lpmoe_bench.model.losses import get_loss
+from lpmoe_bench.model.losses import _window_mean, get_loss
 
 
 @needs_reference
@@ -44,6 +44,13 @@ def test_variants_differ_where_the_boundary_is_wrong():
 def test_perfect_prediction_costs_nothing():
     mask = (torch.arange(64) % 2).float().expand(2, 1, 64, 64)
     assert get_loss("structure")((mask - 0.5) * 100, mask).item() < 1e-6
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 96, 64), (1, 3, 5, 9), (1, 1, 40, 1)])
+def test_surroundings_are_averaged_to_the_bit(shape):
+    mask = (torch.rand(shape, generator=torch.Generator().manual_seed(0)) > 0.5).float()
+    pooled = torch.nn.functional.avg_pool2d(mask, 31, stride=1, padding=15)
+    assert torch.equal(_window_mean(mask), pooled)
 
 
 # --- BCE + Dice

@@ -19,7 +19,7 @@ from lpmoe_bench.data.library.add import staging
 from lpmoe_bench.data.library.archives import is_archive, unpack
 from lpmoe_bench.data.library.recognise import IMAGES, MASKS
 from lpmoe_bench.data.matching import MASK_SUFFIXES, SUFFIXES, common_rule, named_files, shown
-from lpmoe_bench.data.pairs import Pair, find_pairs
+from lpmoe_bench.data.pairs import Pair, find_pairs, unpaired_name
 from lpmoe_bench.data.registry import NAME, Task
 from lpmoe_bench.data.splits import MANIFESTS, Split, check_pairs, sound_pairs
 from lpmoe_bench.errors import DataError, UsageError
@@ -115,6 +115,7 @@ def import_set(
     folder = source if source.is_dir() else _unpacked(source, root, name, terminal)
     ways, notes = recognise_ways(folder)
     pairs: dict[str, list[Pair]] = {}
+    gone: dict[str, list[str]] = {}
     for split, way in ways.items():
         left_out: list[str] | None = [] if skip else None
         found = find_pairs(folder / way.images, folder / way.masks, left_out=left_out)
@@ -123,7 +124,12 @@ def import_set(
             with terminal.bar(f"checking {split}", len(found)) as bar:
                 notes += check_pairs(named, bar.update, cache / MANIFESTS)
         else:
+            unpaired = [unpaired_name(text) for text in left_out]
             found, broken = sound_pairs(named, cache / MANIFESTS)
+            sound = {pair.name for pair in found}
+            names = unpaired + [pair.name for pair in named.pairs if pair.name not in sound]
+            if names:
+                gone[split] = sorted(names)
             if left_out := left_out + broken:
                 notes.append(f"{split}: {len(left_out)} left out: {shown(left_out, '; ')}")
         pairs[split] = found
@@ -153,6 +159,8 @@ def import_set(
         ways = dict.fromkeys(lists, one)
     else:
         entry["layouts"] = [{split: list(way) for split, way in ways.items()}]
+        if gone:
+            entry["leave_out"] = {split: f"{name}_{split}_left_out.txt" for split in gone}
     entry["counts"] = counts = {split: len(found) for split, found in (lists or pairs).items()}
     content: dict[str, Any] = {"datasets": {name: entry}}
     if "train" in counts:
@@ -168,6 +176,8 @@ def import_set(
     for split, found in lists.items():
         names = "\n".join(pair.name for pair in found)
         write_atomically(file.parent / f"{name}_{split}.txt", names + "\n")
+    for split, listed in entry.get("leave_out", {}).items():
+        write_atomically(file.parent / listed, "\n".join(gone[split]) + "\n")
     write_atomically(file, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     return Imported(name, folder, file, ways, counts, notes)
 

@@ -101,6 +101,21 @@ def test_broken_pairs_are_refused_or_left_out(tmp_path):
     assert "2 left out" in made.text
 
 
+def test_parts_that_are_there_go_on_without_what_was_left_out(tmp_path):
+    for part, count in (("train", 4), ("test", 2)):
+        for k in range(count):
+            draw(tmp_path / "set", f"{part}/img/{k}.jpg", f"{part}/gt/{k}.png", seed=k)
+    (tmp_path / "set/train/img/3.jpg").write_bytes(b"no image")
+    draw(tmp_path / "set", "train/img/lonely.jpg")
+    made, registry = brought(tmp_path / "set", tmp_path, skip=True)
+    assert made.counts == {"test": 2, "train": 3}
+    data = resolve(registry.task("set"), registry, None, generated_root=tmp_path / "cache")
+    assert [pair.name for pair in data.train.pairs] == ["0", "1", "2"]
+    draw(tmp_path / "set", "train/img/later.jpg")  # nobody has left this one out
+    with pytest.raises(DataError, match=r"1 names of set/train have .*: later \(no mask\)"):
+        open_split(registry.dataset("set"), "train", None)
+
+
 def test_what_is_there_is_not_overwritten(tmp_path):
     six(tmp_path / "set", "images/{0}.jpg", "masks/{0}.png")
     brought(tmp_path / "set", tmp_path)
