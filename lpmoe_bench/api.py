@@ -218,6 +218,7 @@ def run(
     folders: Sequence[Path | str] | None = None,
     pixels: Mapping[str, Any] | None = None,
     force: bool = False,
+    accept: bool = False,
     offline: bool = False,
     quiet: bool = False,
     **settings: Any,
@@ -236,6 +237,7 @@ def run(
         pixels: what the values of their files mean, as an entry of a data set says it, such as
             {"object": 1, "ignore": 255}.
         force: train again; the old files are kept under other names.
+        accept: return a finished run also where other code of its method, decoder or loss made it.
         offline: fetch nothing.
         quiet: no progress and no notes on standard error.
         settings: as `--set` and the options of `lpmoe-bench run` name them: fields such as
@@ -247,7 +249,7 @@ def run(
         The run's folder and its record.
 
     Raises:
-        UsageError: a setting is unknown or out of range.
+        UsageError: a setting is unknown or out of range, or the finished run is of other code.
         DataError: images or weights are missing or broken.
         ResourceError: memory, disk or device do not suffice.
         DivergedError: the loss is no number any more.
@@ -290,7 +292,7 @@ def run(
         raise UsageError(str(error)) from None
     from lpmoe_bench.training.run import run_request
 
-    return run_request(request, Terminal(quiet), force)
+    return run_request(request, Terminal(quiet), force, accept)
 
 
 def evaluate(

@@ -6,7 +6,7 @@ import os
 import re
 import stat
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from lpmoe_bench.errors import ResourceError
@@ -15,7 +15,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:
-    """Write a file under another name, flush it to disk, then rename it into place.
+    """Write a file under another name, flush it to disk, rename it into place, flush the folder.
 
     Raises ResourceError when the disk is full or the folder cannot be written; what stood at
     `path` before stays.
@@ -31,10 +31,23 @@ def write_atomically(path: Path, data: bytes | str) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
+        temporary = None
+        sync_folder(path.parent)
     except OSError as error:
         if temporary:
             Path(temporary).unlink(missing_ok=True)
         raise ResourceError(write_failure(path, error)) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder to disk, so that names in it outlast a power cut; systems without it pass."""
+    # A rename is whole at once for other processes, but only in memory until its folder is flushed.
+    with suppress(OSError):  # Windows and some network disks flush no folders
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def write_failure(path: Path, error: OSError) -> str:

@@ -25,6 +25,7 @@ from lpmoe_bench.cli import (
     score,
     sweep,
     table,
+    verify,
 )
 from lpmoe_bench.cli.options import App
 from lpmoe_bench.console import guarded_streams, printable
@@ -170,6 +171,7 @@ app.command("table")(table.table_command)
 app.command("describe")(lists.describe_command)
 app.command("doctor")(doctor.doctor_command)
 app.command("publish")(lists.publish_command)
+app.command("verify")(verify.verify_command)
 app.command("compare")(compare.compare_command)
 app.command("profile")(models.profile_command)
 app.command("report")(report.report_command)

@@ -77,24 +77,26 @@ def describe_command(
 
 def publish_command(
     *,
-    folders: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    folders: Annotated[list[Path], typer.Argument(help="Records, or folders of them.")],
     results: Annotated[Path, typer.Option(help="Root of published records.")] = Path(
         "results/records"
     ),
     allow_dirty: Annotated[bool, typer.Option(help="Also records of uncommitted code.")] = False,
     out: options.Output,
 ) -> None:
-    """Copy the records of runs, never weights or images, to the published results."""
-    from lpmoe_bench.records import store
+    """Verify records and copy them, never weights or images, to the published results."""
+    from lpmoe_bench.records.verify import publish_all
 
-    made = []
-    for folder in folders:
-        made.append(str(store.publish(folder, results, allow_dirty)))
-        # One by one: where the third is refused, the first two are known to be there.
-        if not out.json:
-            print(made[-1])
-    if out.json:
-        out.print({"published": made}, "")
+    made: list[str] = []
+    try:
+        for folder in publish_all(folders, results, allow_dirty):
+            made.append(str(folder))
+            # One by one: where the third is refused, the others are known to be there.
+            if not out.json:
+                print(made[-1])
+    finally:
+        if out.json:
+            out.print({"published": made}, "")
 
 
 # Names with one line each, and longer descriptions.

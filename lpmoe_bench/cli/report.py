@@ -50,7 +50,7 @@ def report_command(
     from lpmoe_bench.data.registry import load_registry
     from lpmoe_bench.environment import default_cache
     from lpmoe_bench.files import write_atomically
-    from lpmoe_bench.records.context import narrow
+    from lpmoe_bench.records.context import narrow, unsealed_text
     from lpmoe_bench.report import contents, images, page, pareto, plots
 
     rules = judged.rules()
@@ -68,7 +68,7 @@ def report_command(
     several = (tasks if len(tasks) > 1 else (), methods, tests if len(tests) > 1 else ())
     found = narrow(options.readable_records(roots), (), *several)
     shown = contents.gather_contents(found, choice, rules.groups)
-    for note in shown.notes:
+    for note in (*shown.notes, *filter(None, [unsealed_text(found.records)])):
         out.terminal.note(note)
     if scatter is not None:
         for note in pareto.write_pareto(shown, x, scatter):

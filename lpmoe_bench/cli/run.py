@@ -49,6 +49,9 @@ def run_command(
     data: options.DataOptions,
     runs: options.Runs = Path("runs"),
     force: Annotated[bool, typer.Option("--force", help="Rerun; old files are kept.")] = False,
+    accept: Annotated[
+        bool, typer.Option("--accept", help="Show a finished run though other code made it.")
+    ] = False,
     dry_run: options.DryRun = False,
     out: options.Output,
     offline: options.Offline = False,
@@ -71,10 +74,14 @@ def run_command(
         offline=offline,
         **vars(data),
     )
-    run_and_print(request, force, dry_run, out)
+    if force and accept:
+        raise UsageError("--force runs again, --accept does not; give one of them")
+    run_and_print(request, force, dry_run, out, accept)
 
 
-def run_and_print(request: RunRequest, force: bool, dry_run: bool, out: options.Output) -> None:
+def run_and_print(
+    request: RunRequest, force: bool, dry_run: bool, out: options.Output, accept: bool = False
+) -> None:
     """Refuse what settings alone can refuse, then train, or only plan, and print."""
     from lpmoe_bench.training.request import refuse_early
 
@@ -87,7 +94,7 @@ def run_and_print(request: RunRequest, force: bool, dry_run: bool, out: options.
         return _show_plan(request, out)
     from lpmoe_bench.training.run import run_request
 
-    folder, record = run_request(request, out.terminal, force)
+    folder, record = run_request(request, out.terminal, force, accept)
     if out.json:
         # The content of run.json, so that a program reads both alike.
         print(record.model_dump_json(indent=2))
@@ -140,15 +147,18 @@ def _show_plan(request: RunRequest, out: options.Output) -> None:
 def _planned(plan: Plan) -> dict[str, Any]:
     """Return what would run, for machines."""
     from lpmoe_bench.training.features import Forecast, forecast
+    from lpmoe_bench.training.prolong import starting_point
 
     features = forecast(plan) if plan.config.runtime.cache_features else None
     known = isinstance(features, Forecast)
+    start = starting_point(plan)
     sizes = {"views": features.views, "bytes": features.bytes} if known else None
     return {
         "id": plan.id,
         "fingerprint": plan.fingerprint,
         "folder": str(plan.folder),
         "finished": (plan.folder / "run.json").exists(),
+        "start": {"step": start.step, "run": start.run, "about": start.text},
         "images": {
             "train": len(plan.train_pairs),
             "validation": len(plan.validation.pairs) if plan.validation else 0,

@@ -59,6 +59,9 @@ def sweep_command(
         typer.Option("--shared/--streamed", help="Whether Ray's workers see the runs folder."),
     ] = None,
     retry: Annotated[bool, typer.Option("--retry", help="Failed cells get new tries.")] = False,
+    rerun_changed: Annotated[
+        bool, typer.Option("--rerun-changed", help="Finished cells of other code run again.")
+    ] = False,
     dry_run: options.DryRun = False,
     out: options.Output,
     offline: options.Offline = False,
@@ -94,7 +97,7 @@ def sweep_command(
         runs=runs.resolve(),
         offline=offline,
     )
-    how = SweepMode(engine, jobs, address, shared, retry, done or [])
+    how = SweepMode(engine, jobs, address, shared, retry, rerun_changed, done or [])
     run_sweep(request, how, dry_run, out.json, out.terminal)
 
 

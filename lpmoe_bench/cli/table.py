@@ -84,7 +84,7 @@ def table_command(
     from lpmoe_bench.analysis.groups import group_texts
     from lpmoe_bench.environment import no_collection
     from lpmoe_bench.files import write_atomically
-    from lpmoe_bench.records.context import keep_only, narrow
+    from lpmoe_bench.records.context import keep_only, narrow, unsealed_text
     from lpmoe_bench.records.store import default_roots, find_records
     from lpmoe_bench.tables.formats import format_table
     from lpmoe_bench.tables.latex import latex_notes
@@ -115,6 +115,8 @@ def table_command(
     # more than one of each, so of several the records are chosen here.
     if len(tasks) > 1 or len(tests) > 1:
         stored = narrow(found._replace(stored=stored), (), tasks, (), tests).stored
+    if unsealed := unsealed_text([one.record for one in stored]):
+        out.terminal.note(unsealed)
     with no_collection():
         made = build_table(
             [one.record for one in stored],

@@ -11,8 +11,8 @@ from pydantic.fields import FieldInfo
 
 from lpmoe_bench.config.backbones import known_as
 from lpmoe_bench.errors import UsageError
-from method_zoo.plugins import find_plugin, find_plugins
 from lpmoe_bench.yaml_files import YamlError, parse_yaml, read_yaml
+from method_zoo.plugins import find_plugin, find_plugins
 
 DEFAULT_BACKBONE = "dinov2_small_imgfocus"
 LONGEST = 100  # letters of a wrong value that a sentence repeats

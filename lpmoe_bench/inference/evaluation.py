@@ -20,6 +20,7 @@ from lpmoe_bench.metrics.scorer import ScoreResult
 from lpmoe_bench.model.costs import device_name, peak_memory_bytes
 from lpmoe_bench.model.plugins import plugins_here
 from lpmoe_bench.records import model, store
+from lpmoe_bench.records.code import code_of_record
 
 # The record of an evaluation: the run's own facts, and those of the scores on another set.
 
@@ -75,6 +76,8 @@ def evaluation_record(
             tests=[model.SplitFacts(**split.facts)],
         ),
         adapter_sha256=run.adapter_sha256,
+        adapter_digest=run.adapter_digest,
+        code=code_of_record(run),
         test_opened=opened,
         notes=list(notes),
         imported=run.imported,
@@ -360,6 +363,6 @@ def _score(
         ) from None
     record = evaluation_record(job.run, split, job.protocol, result, predictor, opened, job.notes)
     # The record holds the count from here on; the file that kept it goes last.
-    store.write_record(place, record, result.rows)
+    record = store.write_record(place, record, result.rows)
     (place / store.OPENED_FILE).unlink(missing_ok=True)
     return record

@@ -273,6 +273,7 @@ def _size_invariant(
         undefined=f"an empty or a full mask, more than 53 objects{undefined}",
         cost="1.5 to 4",
         compute=compute,
+        own_limits=(0.0, 2.0),  # a sum of two parts, divided by no more than their weights
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from lpmoe_bench.errors import UsageError
 
+MOST_UNITS = 1e9  # pixels or points: more than any image has
 # What begins so rests on overlap alone: with neither object nor map it is 0 over 0.
 BY_CONVENTION = ("f_", "weighted_f", "dice", "iou", "recall", "precision", "ber")
 
@@ -53,6 +54,7 @@ class Metric:
             and the protocol, the data set's value.
         of_counts: from the counts (`formulas.Counts`) of all images together.
         own_margin: up to which difference two scores are called equal, where `margin` does not fit.
+        own_limits: the least and the greatest value there can be, where `limits` does not fit.
     """
 
     key: str
@@ -67,6 +69,12 @@ class Metric:
     of_curves: Callable[[Any, Any], float] | None = None
     of_counts: Callable[[Any], Any] | None = None
     own_margin: Margin | None = None
+    own_limits: tuple[float, float] | None = None
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Return the least and the greatest value that an image or a data set can have."""
+        return self.own_limits or ((0.0, MOST_UNITS) if self.unit else (0.0, 1.0))
 
     @property
     def margin(self) -> Margin:
@@ -99,7 +107,12 @@ def _at_thresholds(
 
     def one(end: str, short: str, where: str, of_pair: OfPair, per_image: bool = True) -> Metric:
         label, latex = f"{key.upper()} {short}", f"${symbol}^{{\\mathrm{{{short}}}}}$"
-        return Metric(f"{key}_{end}", label, latex, True, f"{text} {where}", of_pair, per_image)
+        # E is a sum over pixels, divided by their number less one: 4/3 where there are four.
+        limits = (0.0, 2.0) if key == "e" else None
+        return Metric(
+            *(f"{key}_{end}", label, latex, True, f"{text} {where}", of_pair, per_image),
+            own_limits=limits,
+        )
 
     def mean(pair: Any, protocol: Any) -> float:
         return float(curve(pair, protocol).mean())
@@ -111,10 +124,16 @@ def _at_thresholds(
     )
 
 
-def _at_half(key: str, label: str, higher: bool, definition: str) -> Metric:
+def _at_half(
+    key: str, label: str, higher: bool, definition: str, limits: tuple[float, float] | None = None
+) -> Metric:
     """A ratio of one image's pixels, its map cut at 0.5: an attribute of `formulas.Counts`."""
     label = f"{label}@.5"
-    return Metric(key, label, label, higher, definition, lambda pair, _: getattr(pair.binary, key))
+    return Metric(
+        *(key, label, label, higher, definition),
+        of_pair=lambda pair, _: getattr(pair.binary, key),
+        own_limits=limits,
+    )
 
 
 def _mean256(key: str, label: str) -> Metric:
@@ -219,8 +238,8 @@ _ALL = (
     _at_half("recall", "Recall", True, "tp / (tp + fn) at 0.5, per image"),
     _at_half("specificity", "Spec", True, "tn / (tn + fp) at 0.5, per image"),
     _at_half("precision", "Precision", True, "tp / (tp + fp) at 0.5, per image"),
-    _at_half("mcc", "MCC", True, "Matthews' correlation coefficient at 0.5, per image"),
-    _at_half("kappa", "Kappa", True, "Cohen's kappa of map and mask at 0.5, per image"),
+    _at_half("mcc", "MCC", True, "Matthews' correlation coefficient at 0.5, per image", (-1, 1)),
+    _at_half("kappa", "Kappa", True, "Cohen's kappa of map and mask at 0.5, per image", (-1, 1)),
     _at_half("iou_classes", "IoU 2 classes", True, f"IoU {_CLASSES} at 0.5, per image"),
     _at_half("dice_classes", "Dice 2 classes", True, f"Dice {_CLASSES} at 0.5, per image"),
     _mean256("dice", "Dice"),

@@ -101,6 +101,17 @@ def test_facts(record: Record, test: str) -> SplitFacts | None:
     return next((facts for facts in record.data.tests if facts.label == test), None)
 
 
+def unsealed_text(records: Sequence[Record]) -> str:
+    """Say how many records carry no digests, in a sentence; empty where all do."""
+    count = sum(record.seal is None for record in records)
+    if not count:
+        return ""
+    return (
+        f"{count} of {len(records)} records are of schema 1: unsealed, and without a digest of the "
+        f"code that made them"
+    )
+
+
 SAME_TRAINING_IMAGES = (
     "every seed trains on all training images, less the part kept for validation: the spread over "
     "seeds holds nothing of another choice of images"

@@ -59,7 +59,7 @@ def load_records(*roots: str | Path, wide: bool = False, **filters: Any) -> pd.D
     for name in frame.columns:
         # Where some rows have none, pandas would make floats of whole numbers: a seed of 1.0.
         known = [row[name] for row in rows if row.get(name) is not None]
-        if known and all(type(value) is int for value in known):
+        if known and all(type(value) is int and abs(value) < 2**63 for value in known):
             frame[name] = frame[name].astype("Int64")
     for name, wanted in filters.items() if rows else ():
         if name not in frame.columns:

@@ -1,27 +1,35 @@
-"""What a record says: the fields of run.json, schema version 1."""
+"""What a record says: the fields of run.json, schema version 2, and the digests that seal it."""
 
+import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
+import pydantic_core
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from lpmoe_bench.config.settings import SECTIONS
 from lpmoe_bench.console import CONTROLS, printable
 from lpmoe_bench.environment import Environment
 from lpmoe_bench.errors import DataError
+from lpmoe_bench.metrics.extra import known_metrics
 
-SCHEMA_VERSION = 1
-TODAYS = rf'"schema_version":\s*{SCHEMA_VERSION}\s*[,}}]'  # true and 1.0 are no version
-# {version: what turns its content into that of the next version}; old records load for ever.
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+# Version 1 had no digests of what lies beside it and no digest of itself, and is called unsealed.
+# It loads for ever: each later field is left out where a record knows nothing of it.
+SCHEMA_VERSION = 2
+UNSEALED = re.compile(r'"schema_version":\s*1\s*[,}]')  # true and 1.0 are no version
+LATER = ("maps", "imported", "plugins", "adapter_digest", "code", "seal")
+PLAIN_SETTINGS = ("epochs", "steps", "batch", "limit_train", "loss")  # of train
+SLACK = 1e-6  # by which a score may leave its metric's limits: rounding
 
 
 Precision = Literal["uint8", "uint16", "float"]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class _Section(BaseModel):
@@ -102,14 +110,14 @@ class Parameters(_Section):
     trainable ones over that, as papers on SAM print it.
     """
 
-    method: int
-    decoder: int
-    trainable: int
-    frozen: int
-    total: int
+    method: Count
+    decoder: Count
+    trainable: Count
+    frozen: Count
+    total: Count
     share_of_backbone: float
     share_of_total: float
-    published: int | None = None
+    published: Count | None = None
     share_of_published: float | None = None
 
 
@@ -119,10 +127,10 @@ class Costs(_Section):
     train_images_per_second: float | None = None
     inference_images_per_second: float | None = None
     train_seconds: float | None = None
-    peak_memory_bytes: int | None = None
-    state_bytes: int | None = None
-    forward_flops: int | None = None
-    training_flops: int | None = None
+    peak_memory_bytes: Count | None = None
+    state_bytes: Count | None = None
+    forward_flops: Count | None = None
+    training_flops: Count | None = None
 
 
 class Training(BaseModel):
@@ -130,11 +138,11 @@ class Training(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    epochs: int | None = None
-    steps: int | None = None
-    batch: int | None = None
+    epochs: Count | None = None
+    steps: Count | None = None
+    batch: Count | None = None
     lr: float | None = None
-    best_step: int | None = None
+    best_step: Count | None = None
     best_validation: float | None = None
 
 
@@ -147,7 +155,7 @@ class SplitFacts(_Section):
 
     label: str
     digest: str
-    images: int
+    images: Count
     note: str = ""
     generated: bool = False
     pixels: dict[str, Any] = {}
@@ -180,6 +188,28 @@ class ImportFacts(_Section):
     dropped: dict[str, int] = {}
 
 
+class CodeFacts(_Section):
+    """Which code of method, decoder and loss computed: see `records.code`.
+
+    digest: of all of it. modules: {module: digest of its syntax tree}.
+    """
+
+    digest: str
+    modules: dict[str, str]
+
+
+class Seal(_Section):
+    """SHA-256, 64 hex digits, of what a record is made of.
+
+    rows: of per_image.csv. curve: of curve.csv, None where there is none. record: of run.json, as
+    `record_digest` has it.
+    """
+
+    rows: str
+    curve: str | None = None
+    record: str
+
+
 class Record(_Section):
     """One finished run, evaluation or scoring. Never edited: rerun, add, mark superseded.
 
@@ -187,10 +217,12 @@ class Record(_Section):
     {images, scored, ...}}. test_opened: how often the test images were read for this record. maps:
     the widest precision of maps that were scored from files, each in its own. imported: the
     author's checkpoint of a run that was not trained here; it has no seed. plugins: what was not
-    this project's own code; no part of the fingerprint.
+    this project's own code; no part of the fingerprint. adapter_sha256: of the adapter's file.
+    adapter_digest: of its tensors, whatever the file's header says. seal: what `store.write_record`
+    puts there.
     """
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1, 2] = SCHEMA_VERSION
     kind: Literal["run", "evaluation", "score"]
     status: Literal["finished"] = "finished"
     id: str
@@ -198,14 +230,14 @@ class Record(_Section):
     label: str = ""
     config: dict[str, Any] = {}
     fingerprint: str
-    seed: int | None = None
+    seed: Count | None = None
     method: MethodFacts
     decoder: DecoderFacts | None = None
     backbone: BackboneFacts | None = None
     task: str
     protocol: ProtocolFacts
     scores: dict[str, dict[str, float | None]]
-    counts: dict[str, dict[str, int]] = {}
+    counts: dict[str, dict[str, Count]] = {}
     parameters: Parameters | None = None
     costs: Costs = Costs()
     training: Training | None = None
@@ -218,6 +250,22 @@ class Record(_Section):
     maps: Precision | None = None
     imported: ImportFacts | None = None
     plugins: list[PluginRecord] = []
+    adapter_digest: str | None = None
+    code: CodeFacts | None = None
+    seal: Seal | None = None
+
+    @pydantic.field_validator("config")
+    @classmethod
+    def _of_known_forms(cls, config: dict[str, Any]) -> dict[str, Any]:
+        # Tables put records together by these, whatever else a newer program may have.
+        train = config.get("train")
+        for section in SECTIONS:
+            if not isinstance(config.get(section), dict | None):
+                raise ValueError(f"{section} holds no settings by name")
+        values = [config.get("size"), *((train or {}).get(name) for name in PLAIN_SETTINGS)]
+        if any(isinstance(value, dict | list) for value in values):
+            raise ValueError(f"size or one of train.{', train.'.join(PLAIN_SETTINGS)} is no value")
+        return config
 
     @pydantic.model_serializer(mode="wrap")
     def _without_what_came_later(
@@ -225,10 +273,30 @@ class Record(_Section):
     ) -> dict[str, Any]:
         # A record that knows nothing of a field of later has the same bytes as before there was it.
         found = to_dict(self)
-        for later in ("maps", "imported", "plugins"):
-            if not found[later]:
-                del found[later]
+        for name in LATER:
+            if not getattr(self, name):
+                del found[name]
         return found
+
+
+def record_digest(content: Mapping[str, Any]) -> str:
+    """Return the digest of a record that is its `seal.record`.
+
+    Args:
+        content: of run.json, as JSON is read. What stands in `seal.record` does not count.
+
+    Returns:
+        SHA-256, 64 hex digits, of its canonical form: JSON with sorted keys, without spaces, in
+        ASCII.
+    """
+    seal = content.get("seal")
+    if isinstance(seal, Mapping):
+        content = {**content, "seal": {k: v for k, v in seal.items() if k != "record"}}
+    return hashlib.sha256(_CANONICAL.encode(content).encode("ascii")).hexdigest()
+
+
+# Once for all records: of thousands, making the encoder anew would take longer than their hashes.
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), check_circular=False)
 
 
 MOST_DIGITS = 20  # of a whole number; seeds of 64 bits have as many
@@ -243,11 +311,16 @@ def parse_record_text(text: str, source: Path) -> Record:
     # are no JSON and no value here, and control characters, as they are or as JSON writes them.
     plain = "NaN" not in text and "Infinity" not in text and "\\" not in text and "\x7f" not in text
     plain = plain and (text.isascii() or not CONTROLS.search(text))
-    if not UPGRADES and plain and re.search(TODAYS, text):
+    if plain and UNSEALED.search(text[:100]):  # where this program writes it
         with suppress(ValidationError):  # whose sentence is made below
             record = Record.model_validate_json(text)
-            if _is_sane(record):
-                return record
+            if record.schema_version == 1 and _is_sane(record):
+                return _checked(record, source)
+    elif plain:
+        with suppress(ValueError):
+            content = pydantic_core.from_json(text)
+            if _is_sane(content):
+                return parse_record(content, source)
 
     def number(digits: str) -> int | float:
         whole = digits.lstrip("-").isdigit()
@@ -257,7 +330,7 @@ def parse_record_text(text: str, source: Path) -> Record:
         return int(digits) if whole else float(digits)
 
     content = json.loads(text, parse_constant=lambda _: None, parse_float=number, parse_int=number)
-    return parse_record(_printable(content), source)
+    return parse_record(content, source, _printable)
 
 
 def _is_sane(value: Any) -> bool:
@@ -285,8 +358,20 @@ def _printable(content: Any) -> Any:
     return content
 
 
-def parse_record(content: Any, source: Path) -> Record:
-    """Check the content of a run.json of any known version; raises DataError in one sentence."""
+def parse_record(
+    content: Any, source: Path, shown: Callable[[Any], Any] = lambda content: content
+) -> Record:
+    """Check the content of a run.json of any known version.
+
+    Args:
+        content: as JSON is read: what its digest is made of.
+        source: the file, for sentences.
+        shown: what becomes of the content once its digest is made.
+
+    Raises:
+        DataError: it is no record, a score lies outside of what its metric can be, or its digest of
+            itself is another's: something was changed after it was written.
+    """
     version = content.get("schema_version") if isinstance(content, dict) else None
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise DataError(f"{source} is no record: it has no schema_version")
@@ -295,14 +380,44 @@ def parse_record(content: Any, source: Path) -> Record:
             f"{source} has schema version {version}, this lpmoe-bench reads up to "
             f"{SCHEMA_VERSION}; install a newer lpmoe-bench"
         )
-    for step in range(version, SCHEMA_VERSION):
-        content = UPGRADES[step](content)
     try:
-        return Record.model_validate(content)
+        record = Record.model_validate(shown(content))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise DataError(f"{source} is no valid record: {place}: {first['msg'].lower()}") from None
+    if version > 1 and (record.seal is None or record.seal.record != record_digest(content)):
+        raise DataError(
+            f"{source} was changed after it was written: it is not what its own digest says; bring "
+            f"the original back, or run it again"
+        )
+    return _checked(record, source)
+
+
+def _checked(record: Record, source: Path) -> Record:
+    """Return a record whose scores can be; raises DataError."""
+    if record.schema_version == 1 and (record.seal or record.code or record.adapter_digest):
+        raise DataError(
+            f"{source} says schema version 1, which has no digests, but holds some: it was changed"
+        )
+    for test, scores in record.scores.items():
+        for key, value in scores.items():
+            if value is not None and (fault := impossible(key, value)):
+                raise DataError(f"{source} is no valid record: scores.{test}: {fault}")
+    return record
+
+
+def impossible(key: str, value: float) -> str:
+    """Say why a metric cannot have this value; empty where it can, or where nobody knows it."""
+    if key not in LIMITS:  # of a newer program
+        return ""
+    low, high = LIMITS[key]
+    if low - SLACK <= value <= high + SLACK:
+        return ""
+    return f"{key} is {value:g}, but lies between {low:g} and {high:g}"
+
+
+LIMITS = {key: metric.limits for key, metric in known_metrics().items()}
 
 
 def record_folder(record: Record) -> Path:

@@ -1,6 +1,7 @@
-"""Records on disk: run.json, per_image.csv, curve.csv; the lock of a run, and what is published."""
+"""Records on disk: run.json, per_image.csv, curve.csv; the lock of a run and what is set aside."""
 
 import csv
+import hashlib
 import io
 import json
 import math
@@ -21,7 +22,7 @@ from lpmoe_bench.files import (
     write_atomically,
     write_failure,
 )
-from lpmoe_bench.records.model import Record, parse_record_text, record_folder
+from lpmoe_bench.records.model import Record, parse_record_text, record_digest
 
 # Writing, reading and finding records: run.json, per_image.csv, curve.csv.
 
@@ -29,6 +30,7 @@ from lpmoe_bench.records.model import Record, parse_record_text, record_folder
 RECORD, ROWS, CURVE = "run.json", "per_image.csv", "curve.csv"
 ADAPTER_FILE = "adapter.safetensors"
 STATE_FILE = "resume.safetensors"  # of a run that is not finished
+KEPT_STATE = "last.safetensors"  # of a finished run that more epochs can go on from
 SAID_EACH = 3  # of one fault; more of them are said together
 TEXT_COLUMNS = ("dataset", "image", "group", "flags")
 
@@ -54,28 +56,81 @@ def write_record(
     record: Record,
     rows: Sequence[Mapping[str, Any]],
     curve: Sequence[Mapping[str, Any]] = (),
-) -> None:
-    """Write a record; run.json comes last, so a folder that has one is complete.
+) -> Record:
+    """Write a record and seal it; run.json comes last, so a folder that has one is complete.
 
-    `rows` has one entry an image, `curve` one a training step kept (none: no curve.csv). A record
-    that stood there is withdrawn first. Raises ResourceError when the disk is full; no half file
-    and no run.json is left then.
+    Args:
+        folder: where its files go; a record that stood there is withdrawn first.
+        record: what is known. One of schema version 1 stays unsealed.
+        rows: one entry an image.
+        curve: one entry a training step kept; none: no curve.csv.
+
+    Returns:
+        The record as it is on disk.
+
+    Raises:
+        ResourceError: the disk is full; no half file and no run.json is left then.
     """
+    row_text, curve_text = rows_to_csv(rows), rows_to_csv(curve) if curve else None
+    content = _finite(record.model_dump())
+    if record.schema_version > 1:
+        curve_digest = None if curve_text is None else _sha256(curve_text.encode())
+        content["seal"] = {"rows": _sha256(row_text.encode()), "curve": curve_digest}
+        content["seal"]["record"] = record_digest(content)
     # Rows come before run.json, which says that the folder is complete.
-    text = json.dumps(_finite(record.model_dump()), indent=1, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
     for path in (folder / RECORD, folder / CURVE):
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
             raise ResourceError(write_failure(path, error)) from error
-    write_atomically(folder / ROWS, rows_to_csv(rows))
-    if curve:
-        write_atomically(folder / CURVE, rows_to_csv(curve))
+    write_atomically(folder / ROWS, row_text)
+    if curve_text is not None:
+        write_atomically(folder / CURVE, curve_text)
     write_atomically(folder / RECORD, text + "\n")
+    return Record.model_validate(content)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def check_files(folder: Path, record: Record) -> None:
+    """Hold what lies beside run.json against the record's digests; nothing of an unsealed one.
+
+    Raises:
+        DataError: a file is missing, was changed or cut off, or is one that the record has not.
+    """
+    if record.seal is None:
+        return
+    for name, expected in ((ROWS, record.seal.rows), (CURVE, record.seal.curve)):
+        path = f"{folder}/{name}"
+        try:
+            found = _sha256(read_regular(path))
+        except FileNotFoundError:
+            found = None
+        except OSError as error:
+            raise DataError(f"{path} could not be read ({error.strerror})") from None
+        if found != expected:
+            raise DataError(f"{path} {_difference(found, expected)}; {RESTORE}")
+
+
+RESTORE = "bring the original back, or run it again"
+
+
+def _difference(found: str | None, expected: str | None) -> str:
+    if found is None:
+        return "is missing, but the record has its digest"
+    if expected is None:
+        return "is there, but the record was written without one"
+    return "was changed or cut off after the record was written: its digest is another"
 
 
 def read_record(folder: Path) -> Record:
-    """Read folder/run.json; raises DataError in one sentence when that is not possible."""
+    """Read folder/run.json; raises DataError in one sentence when that is not possible.
+
+    That is also where it was changed after it was written. Files beside it: see `check_files`.
+    """
     path = f"{folder}/{RECORD}"
     try:
         return parse_record_text(read_regular(path).decode("utf-8"), Path(path))
@@ -170,13 +225,14 @@ def _lines_by_test(
 def default_roots() -> list[Path]:
     """Return runs/ where it holds a record, else results/records/."""
     own, published = Path("runs"), Path("results/records")
-    return [own] if next(_folders(own), None) or not published.is_dir() else [published]
+    return [own] if next(folders_of_records(own), None) or not published.is_dir() else [published]
 
 
 def find_records(roots: Iterable[Path] | None = None) -> Found:
     """Read all records under the roots (see `default_roots`), in the order of their folders.
 
-    A record that cannot be read becomes a note; raises UsageError for a root that does not exist.
+    A record that cannot be read, or is not what its digests say, becomes a note; raises UsageError
+    for a root that does not exist.
     """
     found, broken = Found([], []), dict[str, list[tuple[Path, str]]]()
     with no_collection():
@@ -184,9 +240,11 @@ def find_records(roots: Iterable[Path] | None = None) -> Found:
             if roots is not None and not root.is_dir():
                 raise UsageError(f"{root} is no folder; name one that holds records, such as runs")
             unread: list[OSError] = []
-            for folder in _folders(root, unread.append):
+            for folder in folders_of_records(root, unread.append):
                 try:
-                    found.stored.append(StoredRecord(folder, read_record(folder)))
+                    record = read_record(folder)
+                    check_files(folder, record)
+                    found.stored.append(StoredRecord(folder, record))
                 except DataError as error:
                     # One kind of fault may be in hundreds of files: it is said once.
                     kind = str(error).replace(str(folder), "")
@@ -205,8 +263,11 @@ def find_records(roots: Iterable[Path] | None = None) -> Found:
     return found
 
 
-def _folders(root: Path, unread: Callable[[OSError], None] | None = None) -> Iterator[Path]:
-    """Yield the folders of records below a root; `unread` is told of those that cannot be read."""
+def folders_of_records(
+    root: Path, unread: Callable[[OSError], None] | None = None
+) -> Iterator[Path]:
+    """Yield the folders below a root, or the root itself, that hold a finished record; `unread` is
+    told of those that cannot be read."""
     for folder, inner, files in os.walk(root, onerror=unread):
         # In one order on every disk, since output follows that of the records.
         inner.sort()
@@ -260,7 +321,7 @@ def set_aside(folder: Path) -> None:
     for name in (STATE_FILE, OPENED_FILE):
         (folder / name).unlink(missing_ok=True)
     number = 1 + len(list(folder.glob("superseded-*-run.json")))
-    for name in ("run.json", "per_image.csv", "curve.csv", ADAPTER_FILE, "predictions"):
+    for name in ("run.json", "per_image.csv", "curve.csv", ADAPTER_FILE, KEPT_STATE, "predictions"):
         if (folder / name).exists():
             (folder / name).rename(folder / f"superseded-{number}-{name}")
 
@@ -277,46 +338,6 @@ def only_one(folder: Path) -> Iterator[None]:
         raise UsageError(f"another process is working on {folder}; wait for it")
     with lock:
         yield
-
-
-# Publishing: copy a record's numbers, never weights and never images, to where they are kept.
-
-
-def publish(run_folder: Path, results_root: Path, allow_dirty: bool = False) -> Path:
-    """Copy run.json, per_image.csv and curve.csv under `results_root` and return their folder.
-
-    An identical record that is there already is accepted. Raises UsageError for another record in
-    its place, or one made by code that differs from its commit (unless `allow_dirty`), and
-    DataError where the run's files are missing.
-    """
-    record = read_record(run_folder)
-    if record.environment.git_dirty and not allow_dirty:
-        sha = (record.environment.git_sha or "unknown")[:12]
-        raise UsageError(
-            f"run {record.id} was made by code that differs from its commit {sha}, so nobody can "
-            f"rerun it; commit and rerun, or allow a dirty tree on purpose"
-        )
-    target, names = results_root / record_folder(record), (ROWS, CURVE, RECORD)
-    try:
-        contents = {
-            name: read_regular(run_folder / name)
-            for name in names
-            if name != CURVE or (run_folder / name).exists()
-        }
-    except OSError as error:
-        raise DataError(f"{error.filename} could not be read ({error.strerror})") from None
-    if (target / RECORD).exists():
-        there = {name: (target / name).read_bytes() for name in names if (target / name).exists()}
-        if there == contents:
-            return target
-        raise UsageError(
-            f"{target} already holds another record of this fingerprint and seed, made "
-            f"{read_record(target).created}; yours was made {record.created}; published records "
-            f"are never overwritten: move the old one away if yours must replace it"
-        )
-    for name, content in contents.items():  # run.json last
-        write_atomically(target / name, content)
-    return target
 
 
 # Where a record's own images, masks and maps lie on this machine: a file beside run.json. It is no

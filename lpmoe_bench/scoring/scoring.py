@@ -228,8 +228,8 @@ def write_scored(
         ],
     )
     store.set_aside(place)
-    store.write_record(place, record, [row for one in scored for row in one.result.rows])
-    return record
+    rows = [row for one in scored for row in one.result.rows]
+    return store.write_record(place, record, rows)
 
 
 def _grouped(problems: Sequence[str]) -> list[str]:

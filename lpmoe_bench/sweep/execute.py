@@ -10,9 +10,19 @@ from typing import Any
 from lpmoe_bench.console import Terminal, stop_requested
 from lpmoe_bench.environment import collect_environment
 from lpmoe_bench.errors import FailedCellsError, InterruptedRun, UsageError
+from lpmoe_bench.files import hold_lock
+from lpmoe_bench.records.code import code_changes, code_of_record, is_other_code
+from lpmoe_bench.records.store import set_aside
 from lpmoe_bench.sweep import plan, runner
 from lpmoe_bench.sweep.local import LocalEngine, last_line, shares, tail
-from lpmoe_bench.sweep.state import MOST_ATTEMPTS, CellState, Published, cell_state, published
+from lpmoe_bench.sweep.state import (
+    DETERMINISTIC,
+    MOST_ATTEMPTS,
+    CellState,
+    Published,
+    cell_state,
+    published,
+)
 
 # A sweep in words: its plan and its result, as lines for people or JSON for machines.
 
@@ -107,17 +117,43 @@ def in_state(states: Sequence[CellState], *kinds: str) -> list[CellState]:
 
 
 def other_code(states: Sequence[CellState]) -> list[str]:
-    """Say how many finished cells were made by other code than this."""
+    """Say which finished cells were made by other code than this.
+
+    By the digest of what method, decoder and loss are made of; by commit where a record of an
+    earlier version has no such digest.
+    """
     here, done = collect_environment(""), in_state(states, "done")
-    made_by = [state.record.environment for state in done if state.record is not None]
+    sentences = []
+    if changed := [state for state in done if _is_changed(state)]:
+        names = "; ".join(_changes(state) for state in changed[:MOST_NAMED])
+        more = f" and {len(changed) - MOST_NAMED} more" if changed[MOST_NAMED:] else ""
+        sentences.append(
+            f"{len(changed)} of {len(done)} finished cells were made by other code of method, "
+            f"decoder or loss and are kept: {names}{more}; --rerun-changed runs them again"
+        )
+    made_by = [s.record.environment for s in done if s.record is not None and s.record.code is None]
     others = [e for e in made_by if (e.version, e.git_sha) != (here.version, here.git_sha)]
-    if not others:
-        return []
-    shas = sorted({(one.git_sha or "no commit")[:12] for one in others})
-    return [
-        f"{len(others)} of {len(done)} finished cells were made by other code ({', '.join(shas)}); "
-        f"this is {(here.git_sha or f'version {here.version}')[:12]}"
-    ]
+    if others:
+        shas = sorted({(one.git_sha or "no commit")[:12] for one in others})
+        sentences.append(
+            f"{len(others)} of {len(done)} finished cells were made by other code "
+            f"({', '.join(shas)}); this is {(here.git_sha or f'version {here.version}')[:12]}"
+        )
+    return sentences
+
+
+MOST_NAMED = 5  # cells in a sentence
+
+
+def _is_changed(state: CellState) -> bool:
+    return state.state == "done" and state.record is not None and is_other_code(state.record)
+
+
+def _changes(state: CellState) -> str:
+    assert state.record is not None
+    assert state.record.code is not None
+    found = code_changes(state.record.code, code_of_record(state.record))
+    return f"{state.cell.name} ({', '.join(found)})"
 
 
 def _now(log: Path | None) -> str:
@@ -130,8 +166,9 @@ def _failed_words(state: CellState) -> str:
     if not state.failures or state.state == "done":
         return ""
     log = f"; log: {state.log}" if state.log else ""
-    tries = f"{len(state.failures)} of {MOST_ATTEMPTS} attempts failed"
-    return f"  ({tries}: {state.failures[-1].reason}{log})"
+    last, tries = state.failures[-1], f"{len(state.failures)} of {MOST_ATTEMPTS} attempts failed"
+    tries = "another try would end the same" if last.exit_code in DETERMINISTIC else tries
+    return f"  ({tries}: {last.reason}{log})"
 
 
 def _print_json(sweep: plan.Sweep, folder: Path, cells: list[dict[str, Any]]) -> None:
@@ -171,13 +208,15 @@ ENGINES = ("local", "ray")
 @dataclass(frozen=True)
 class SweepMode:
     """How a sweep is to be run. shared: whether workers of Ray see this folder of runs, None: ask
-    them; done: roots of records that count as done too."""
+    them; retry: failed cells get new tries; rerun_changed: so do finished ones of other code; done:
+    roots of records that count as done too."""
 
     engine: str = "local"
     jobs: int | None = None
     address: str | None = None
     shared: bool | None = None
     retry: bool = False
+    rerun_changed: bool = False
     done: Sequence[Path] = ()
 
 
@@ -198,6 +237,11 @@ def run_sweep(
             return
         folder = plan.sweep_folder(request.runs, sweep)
         states = _states(request.runs, folder, sweep, elsewhere)
+        if how.rerun_changed:
+            states = [
+                CellState(state.cell, "waiting", []) if _is_changed(state) else state
+                for state in states
+            ]
         estimates = _estimates(request.runs, states, elsewhere)
         show_plan(sweep, folder, states, estimates, _jobs(how, sweep), as_json)
     except KeyboardInterrupt:  # before cells run, or a second one while they save
@@ -217,6 +261,9 @@ def run_planned(
     """Run what is left of a planned sweep, on the engine that is asked for or given."""
     folder = plan.write_sweep(runs, sweep)
     states = _states(runs, folder, sweep, elsewhere)
+    if how.rerun_changed:
+        elsewhere = _reopen(runs, folder, [s for s in states if _is_changed(s)], elsewhere)
+        states = _states(runs, folder, sweep, elsewhere)
     if how.retry:
         # Attempts stay on disk as evidence; one that says "reset" makes those before it not count.
         reset = plan.Attempt(ended=plan.now(), outcome="reset")
@@ -240,6 +287,27 @@ def run_planned(
         # Read off the disk again: other processes may have finished cells meanwhile.
         states = _states(runs, folder, sweep, elsewhere)
     _finish(sweep, folder, states, as_json, terminal)
+
+
+def _reopen(
+    runs: Path, folder: Path, changed: Sequence[CellState], elsewhere: Published
+) -> Published:
+    """Let finished cells wait again; what they made stays under other names.
+
+    Returns the records of other roots that still count as done.
+    """
+    gone = set()
+    for state in changed:
+        cell, place = state.cell, runs / state.cell.folder
+        if state.done_in != place:
+            gone.add((cell.fingerprint, cell.seed))
+        elif (lock := hold_lock(place / ".lock")) is not None:  # else somebody works on it already
+            with lock:
+                set_aside(place)
+        if state.attempts:
+            reset = plan.Attempt(ended=plan.now(), outcome="reset")
+            plan.write_attempt(folder, cell, reset)
+    return {key: one for key, one in elsewhere.items() if key not in gone}
 
 
 def _states(runs: Path, folder: Path, sweep: plan.Sweep, elsewhere: Published) -> list[CellState]:
@@ -284,7 +352,8 @@ def _announce(
         terminal.note(sentence)
     if failed:
         terminal.note(
-            f"{len(failed)} cells failed three times and are not tried again; --retry tries them"
+            f"{len(failed)} cells failed three times, or as any try would, and are not tried "
+            f"again; --retry tries them"
         )
 
 

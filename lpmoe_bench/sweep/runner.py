@@ -16,7 +16,7 @@ from lpmoe_bench.files import is_locked
 from lpmoe_bench.records.model import Record
 from lpmoe_bench.sweep import local, plan
 from lpmoe_bench.sweep.local import CellJob, Ended, outcome_of
-from lpmoe_bench.sweep.state import MOST_ATTEMPTS, Claims, own_record
+from lpmoe_bench.sweep.state import DETERMINISTIC, MOST_ATTEMPTS, Claims, is_given_up, own_record
 
 # How long cells will take, by the records of runs that are finished.
 
@@ -188,11 +188,12 @@ class SweepProgress:
             took = duration(attempt.seconds)
             self.terminal.say(f"done    {name_of(cell)} in {took} ({self.so_far()})")
         elif attempt.outcome == "failed":
-            last = failures >= MOST_ATTEMPTS
-            if last:
+            for_good = attempt.exit_code in DETERMINISTIC
+            if for_good or failures >= MOST_ATTEMPTS:
                 self.failed += 1
                 self.left.end(cell.name)
             tries = f"attempt {failures} of {MOST_ATTEMPTS}"
+            tries = "another try would end the same" if for_good else tries
             self.terminal.say(f"failed  {name_of(cell)}, {tries}: {attempt.reason}; log: {log}")
         elif attempt.outcome == "out of memory":
             self.terminal.say(f"memory  {name_of(cell)}: {attempt.reason}; trying with less")
@@ -314,7 +315,7 @@ def _next(run: SweepRun, claims: Claims) -> plan.SweepCell | None:
             _later(run, cell)
             continue
         done = own_record(run.runs, cell) is not None
-        if done or _failures(run, cell) >= MOST_ATTEMPTS:
+        if done or is_given_up(_failures(run, cell)):
             claims.release(cell)
             run.progress.elsewhere(cell, done)
         elif is_locked(run.runs / cell.folder / ".lock"):  # a run by hand, or one just ending
@@ -325,9 +326,10 @@ def _next(run: SweepRun, claims: Claims) -> plan.SweepCell | None:
     return None
 
 
-def _failures(run: SweepRun, cell: plan.SweepCell) -> int:
-    """Count the failures of a cell since its reset, by whatever process."""
-    return sum(attempt.outcome == "failed" for attempt in plan.read_attempts(run.folder, cell))
+def _failures(run: SweepRun, cell: plan.SweepCell) -> list[plan.Attempt]:
+    """Return the failures of a cell since its reset, by whatever process."""
+    attempts = plan.read_attempts(run.folder, cell)
+    return [attempt for attempt in attempts if attempt.outcome == "failed"]
 
 
 def _later(run: SweepRun, cell: plan.SweepCell) -> None:
@@ -380,10 +382,10 @@ def _settle(
     plan.write_attempt(run.folder, cell, attempt, job.log.stem)
     claims.release(cell)
     failures = _failures(run, cell)
-    run.progress.ended(cell, attempt, failures, job.log)
+    run.progress.ended(cell, attempt, len(failures), job.log)
     if outcome == "out of memory":  # at once, with less: it has not lost its place in the queue
         run.to_do.appendleft(cell)
-    elif outcome == "failed" and failures < MOST_ATTEMPTS:
+    elif outcome == "failed" and not is_given_up(failures):
         run.to_do.append(cell)
 
 

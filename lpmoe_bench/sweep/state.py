@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from lpmoe_bench.errors import DataError
+from lpmoe_bench.errors import DataError, DivergedError, UsageError
 from lpmoe_bench.files import hold_lock, is_locked
 from lpmoe_bench.records.model import Record
-from lpmoe_bench.records.store import RECORD, StoredRecord, find_records, read_record
+from lpmoe_bench.records.store import RECORD, StoredRecord, check_files, find_records, read_record
 from lpmoe_bench.sweep.plan import SWEEPS, Attempt, SweepCell, last_log, read_attempts
 
 # Who runs which cell now: locks that the system takes back from a process that dies.
@@ -57,6 +57,9 @@ def wait_for_lock(folder: Path) -> Iterator[None]:
 
 
 MOST_ATTEMPTS = 3
+# Exit codes that the same cell would only have again: settings that are refused, and a loss that is
+# no number, since a run goes on from its last good state with the very draws it had.
+DETERMINISTIC = (UsageError.exit_code, DivergedError.exit_code)
 RESUME = "resume.safetensors"
 State = Literal["done", "running", "failed", "partial", "waiting"]
 Published = dict[tuple[str, int], StoredRecord]
@@ -94,6 +97,12 @@ class CellState:
         }
 
 
+def is_given_up(failures: Iterable[Attempt]) -> bool:
+    """Whether a cell that failed so is not tried again: three times, or once for good."""
+    failures = list(failures)
+    return len(failures) >= MOST_ATTEMPTS or any(a.exit_code in DETERMINISTIC for a in failures)
+
+
 def published(roots: Iterable[Path]) -> Published:
     """Return the runs under other roots by fingerprint and seed."""
     runs = [one for one in find_records(roots).stored if one.record.kind == "run"]
@@ -116,7 +125,7 @@ def cell_state(runs: Path, folder: Path, cell: SweepCell, elsewhere: Published) 
     partial = (runs / cell.folder / RESUME).exists()
     state = CellState(cell, "partial" if partial else "waiting", attempts, log=log)
     # Running out of memory or being stopped counts for nothing: only failures use attempts up.
-    return replace(state, state="failed") if len(state.failures) >= MOST_ATTEMPTS else state
+    return replace(state, state="failed") if is_given_up(state.failures) else state
 
 
 def own_record(runs: Path, cell: SweepCell) -> Record | None:
@@ -126,6 +135,7 @@ def own_record(runs: Path, cell: SweepCell) -> Record | None:
         return None
     try:
         record = read_record(runs / cell.folder)
+        check_files(runs / cell.folder, record)
     except DataError:
         return None
     return record if (record.fingerprint, record.seed) == (cell.fingerprint, cell.seed) else None

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -86,8 +86,19 @@ def make_rows(
         if is_partial(seeds[0], test):
             counts = seeds[0].counts[test]
             label = f"{label} ({counts['images']}/{counts['expected']} images)"
+        if len(codes := seeds_by_code(seeds)) > 1:
+            label = f"{label} (seeds of {len(codes)} codes)"
         rows.append(Row(label, tuple(seeds), tuple(make_cell(seeds, c, test) for c in columns)))
     return sorted(rows, key=lambda row: (trainable(row.records[0]), row.label))
+
+
+def seeds_by_code(seeds: Iterable[Record]) -> dict[str, list[str]]:
+    """Return {digest of the code of method, decoder and loss: seeds}, of records that know it."""
+    found: dict[str, list[str]] = {}
+    for record in seeds:
+        if record.code is not None:
+            found.setdefault(record.code.digest, []).append(str(record.seed))
+    return found
 
 
 def make_cell(seeds: Sequence[Record], column: Column, test: str) -> Cell:
@@ -276,6 +287,13 @@ def footer(context: Context, rows: NamedRows, dropped: int, costs: bool, sd: boo
         yield f"The test images were opened up to {opened} times for one record."
     if dirty := sum(bool(record.environment.git_dirty) for record in records):
         yield f"Made by code that differs from its commit: {counted(dirty, 'record')}."
+    for label, own in rows:
+        if len(codes := seeds_by_code(own)) > 1:
+            parts = [f"seed {', '.join(seeds)} by {digest[:8]}" for digest, seeds in codes.items()]
+            yield (
+                f"The seeds of {label} were made by different code of method, decoder or loss, so "
+                f"that their spread is not of seeds alone: {'; '.join(parts)}."
+            )
     if dropped:
         gone = counted(dropped, "record")
         yield f"Left out, for the newest of one fingerprint and seed wins: {gone}."

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +27,9 @@ from lpmoe_bench.files import write_atomically
 from lpmoe_bench.model.costs import peak_memory_bytes
 from lpmoe_bench.model.losses import get_loss
 from lpmoe_bench.model.segmenter import Segmenter, under
+from lpmoe_bench.records.code import code_facts
 from lpmoe_bench.records.store import STATE_FILE
+from lpmoe_bench.training.divergence import divergence_cause
 
 if TYPE_CHECKING:  # it takes seconds to import, which a plan or a refusal need not wait for
     from lightning_fabric import Fabric
@@ -46,33 +49,72 @@ class Progress:
     peak_memory_bytes: int = 0
     processes: int = 0
     commits: list[str] = field(default_factory=list)  # of the code, more than one after a resume
+    codes: list[str] = field(default_factory=list)  # digests of method, decoder and loss, likewise
+    prolonged: str = ""  # the run of fewer steps whose state this one began with, and its step
     loss_sum: float = 0.0  # since the last row of the curve
     loss_count: int = 0
     curve: list[dict[str, float | int | None]] = field(default_factory=list)
 
 
 def load_training_state(
-    folder: Path, run_id: str, segmenter: Segmenter, optimizer: Optimizer
+    run: TrainingRun, optimizer: Optimizer
 ) -> tuple[Progress, dict[str, Tensor]]:
     """Load what `Saver.save` wrote; a fresh Progress and no best state where there is none.
 
+    Without a state of its own a run begins with that of `run.start`, if it has one.
+
     Raises DataError when the file is damaged or belongs to another run.
     """
-    path = folder / STATE_FILE
+    path, run_id, segmenter = run.folder / STATE_FILE, run.id, run.segmenter
     if not path.exists():
-        return Progress(), {}
+        if run.start is None:
+            return Progress(), {}
+        path, run_id = run.start
+    progress, tensors = _read_state(path, run_id)
+    if run_id != run.id:
+        progress.prolonged = f"{run_id} after step {progress.step}"
+    segmenter.load_state(under("model/", tensors))
+    _load_moments(optimizer, under("optimizer/", tensors))
+    return progress, under("best/", tensors)
+
+
+def _read_state(path: Path, run_id: str) -> tuple[Progress, dict[str, Tensor]]:
+    """Read a saved state and hold it against its checksum; raises DataError."""
     try:
         with safe_open(str(path), framework="pt") as file:
             about = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        if about.get("run") != run_id:
-            raise DataError(f"{path} belongs to run {about.get('run')}; delete it to start over")
+        # A bit that turned over on the disk would train on as another number. States of before
+        # version 0.2 have no checksum.
+        expected = about.get("sha256")
+        if expected not in (None, _state_digest(about["progress"], tensors)):
+            raise ValueError("its checksum is that of other content")
         progress = Progress(**json.loads(about["progress"]))
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path} is damaged ({error}); delete it to start over") from None
-    segmenter.load_state(under("model/", tensors))
-    _load_moments(optimizer, under("optimizer/", tensors))
-    return progress, under("best/", tensors)
+    if about.get("run") != run_id:
+        raise DataError(f"{path} belongs to run {about.get('run')}; delete it to start over")
+    return progress, tensors
+
+
+def _state_digest(progress: str, tensors: Mapping[str, Tensor]) -> str:
+    """Return 64 hex digits over how far a run has come and its tensors by name."""
+    digest = hashlib.sha256(progress.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def saved_steps(path: Path, run_id: str) -> int | None:
+    """Return how many steps of a run a file has the state of; None where it is no such state."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            about = file.metadata() or {}
+        return int(json.loads(about["progress"])["step"]) if about["run"] == run_id else None
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+        return None
 
 
 def _load_moments(optimizer: Optimizer, moments: dict[str, Tensor]) -> None:
@@ -85,7 +127,7 @@ def _load_moments(optimizer: Optimizer, moments: dict[str, Tensor]) -> None:
     optimizer.load_state_dict(state)
 
 
-def note_process(progress: Progress, processes: int) -> None:
+def note_process(progress: Progress, processes: int, config: RunConfig) -> None:
     """Keep which code and how many processes train; a resume may change the one, not the other."""
     if progress.processes not in (0, processes):
         raise UsageError(
@@ -97,6 +139,9 @@ def note_process(progress: Progress, processes: int) -> None:
     commit = f"{code.git_sha}{'-dirty' if code.git_dirty else ''}"
     if code.git_sha and commit not in progress.commits:
         progress.commits.append(commit)
+    facts = code_facts(config.method, config.decoder)
+    if facts and facts.digest[:12] not in progress.codes:
+        progress.codes.append(facts.digest[:12])
 
 
 def running_statistics(segmenter: Segmenter) -> dict[str, Tensor]:
@@ -135,7 +180,8 @@ class Saver:
         for index, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{index}/{k}": torch.as_tensor(v) for k, v in moments.items()}
         tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-        about = {"run": self.run_id, "progress": json.dumps(dataclasses.asdict(progress))}
+        text = json.dumps(dataclasses.asdict(progress))
+        about = {"run": self.run_id, "progress": text, "sha256": _state_digest(text, tensors)}
         # One file in one rename: model, moments and progress are always of the same step. No state
         # of a random generator is in it, for order and draws follow from seed, epoch and step.
         write_atomically(self.folder / STATE_FILE, save(tensors, metadata=about))
@@ -155,7 +201,8 @@ class TrainingRun:
 
     `model` takes what the dataset gives: the segmenter, or one around it that takes prefixes.
     `validate` scores the current model on validation images, None where the last state is kept;
-    `sign` is -1 where a lower score is better. `report` is called after every step with (finished
+    `sign` is -1 where a lower score is better. `start`: a state to begin with and the run that it
+    is of, where this one has none of its own. `report` is called after every step with (finished
     steps, all steps, loss, images per second).
     """
 
@@ -169,6 +216,7 @@ class TrainingRun:
     sign: int
     folder: Path
     report: Callable[[int, int, float, float], None]
+    start: tuple[Path, str] | None = None
 
 
 def train(run: TrainingRun) -> Progress:
@@ -180,7 +228,7 @@ def train(run: TrainingRun) -> Progress:
     config, fabric, segmenter = run.config.train, run.fabric, run.segmenter
     segmenter.to(fabric.device)
     optimizer = AdamW(_parameter_groups(segmenter, config))
-    progress, best = load_training_state(run.folder, run.id, segmenter, optimizer)
+    progress, best = load_training_state(run, optimizer)
     model, optimizer = fabric.setup(run.model, optimizer)
     per_epoch = len(_epoch(run, 0))
     if per_epoch == 0:
@@ -189,7 +237,7 @@ def train(run: TrainingRun) -> Progress:
             f"use more images or fewer devices"
         )
     steps = config.steps or per_epoch * config.epochs
-    note_process(progress, fabric.world_size)
+    note_process(progress, fabric.world_size, run.config)
     saver = Saver(run.folder, run.id, segmenter, optimizer, run.config.runtime.save_seconds)
     with stop_requested() as stopped:
         while progress.step < steps and not _stale(progress, config, per_epoch):
@@ -202,10 +250,15 @@ def train(run: TrainingRun) -> Progress:
                 good = running_statistics(segmenter)
                 try:
                     loss, rate = _step(run, model, optimizer, images, masks, progress.step, steps)
-                except DivergedError:
+                except DivergedError as error:
+                    cause = _cause(run, model, images, masks, progress.step, per_epoch)
                     restore(segmenter, good)
                     saver.save(best, progress)
-                    raise
+                    raise DivergedError(
+                        f"training diverged at step {progress.step + 1} of {steps}: {error}"
+                        f"{cause and f'; {cause}'}; the last good state is kept in {run.folder}; "
+                        f"lower the rate with --set train.lr"
+                    ) from None
                 progress.step += 1
                 progress.images += len(images) * fabric.world_size
                 progress.seconds += time.perf_counter() - clock
@@ -270,13 +323,23 @@ def _step(
     # The mean over processes is the same number in all of them, so all stop at the same step.
     value = torch.as_tensor(fabric.all_reduce(total, reduce_op="mean")).item()
     if not math.isfinite(value) or not torch.isfinite(torch.as_tensor(norm)):
-        raise DivergedError(
-            f"training diverged at step {step + 1} of {steps}: loss {value}; "
-            f"the last good state is kept in {run.folder}; lower the rate with --set train.lr"
-        )
+        raise DivergedError(f"loss {value:g}, norm of the gradient {float(norm):g}")
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return value, share * config.lr
+
+
+def _cause(
+    run: TrainingRun, model: nn.Module, images: Tensor, masks: Tensor, step: int, per_epoch: int
+) -> str:
+    """Say why a step gave no number, by computing it again with the draws that it had."""
+    epoch, done = divmod(step, per_epoch)
+    names = [run.dataset.pairs[index].name for _, index in _epoch(run, epoch)[done]]
+    torch.manual_seed(_key(run.config.seed, step, run.fabric.global_rank))
+    size = run.config.runtime.micro_batch or len(images)
+    alone = run.fabric.world_size == 1
+    given = (get_loss(run.config.train.loss), images, masks, names, size)
+    return divergence_cause(model, *given, backward=alone)
 
 
 def _log(run: TrainingRun, progress: Progress, steps: int, loss: float, rate: float) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -83,6 +83,7 @@ class Plan:
     `train` is the whole training list; `train_pairs` are those of it that are trained on, less
     the validation images and those beyond `limit_train`, which depend on the seed. validation: a
     split of its own where the set has one, else carved from train; None where nothing is selected.
+    digests: what the fingerprint hashes beside settings.
     """
 
     config: RunConfig
@@ -97,6 +98,7 @@ class Plan:
     fingerprint: str
     folder: Path
     cache: Path
+    digests: dict[str, Any]
 
     @property
     def id(self) -> str:
@@ -148,7 +150,8 @@ def make_plan(
     train_pairs = subset(rest, limit, config.seed)
     few = limit is not None and limit > len(rest)
     above = [f"train.limit_train is {limit}, but there are {len(rest)} images: all are taken"]
-    hashed = _fingerprint(config, known[key], request.expect)
+    digests = _digests(config, known[key])
+    hashed = _fingerprint(config, digests, request.expect)
     place = run_folder(config.task, config.method, config.backbone, hashed, config.seed)
     return Plan(
         config=config,
@@ -168,6 +171,7 @@ def make_plan(
         fingerprint=hashed,
         folder=request.runs / place,
         cache=request.cache,
+        digests=digests,
     )
 
 
@@ -196,11 +200,10 @@ def _divided(data: TaskData, config: RunConfig, cache: Path) -> tuple[Sequence[P
     return rest, make_split(like, name, subset(pairs, train.limit_validation, seed), cache)
 
 
-def _fingerprint(config: RunConfig, sources: Sources, expected: str) -> str:
-    """Return the fingerprint of settings, data and weights; raises DataError for another than was
-    planned."""
+def _digests(config: RunConfig, sources: Sources) -> dict[str, Any]:
+    """Return what a fingerprint hashes beside settings."""
     # Digests in the place of paths: the same files elsewhere are the same run.
-    digests = {
+    digests: dict[str, Any] = {
         "train": sources.data.train.digest,  # validation may be carved from it by name and seed
         "tests": {split.label: split.digest for split in sources.data.tests},
         "protocol": get_protocol(config.protocol).hash,
@@ -210,6 +213,12 @@ def _fingerprint(config: RunConfig, sources: Sources, expected: str) -> str:
         digests["validation"] = own.digest
     if sources.decoder_weights.sha256:  # else no word of it, as before there were such weights
         digests["decoder_weights"] = sources.decoder_weights.sha256
+    return digests
+
+
+def _fingerprint(config: RunConfig, digests: dict[str, Any], expected: str) -> str:
+    """Return the fingerprint of settings, data and weights; raises DataError for another than was
+    planned."""
     found = fingerprint(config, digests)
     if expected not in ("", found):
         raise DataError(

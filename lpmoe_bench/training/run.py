@@ -19,7 +19,13 @@ from lpmoe_bench.console import Terminal
 from lpmoe_bench.data.loader import Prefixes
 from lpmoe_bench.data.splits import Split
 from lpmoe_bench.environment import Environment, collect_environment
-from lpmoe_bench.errors import DataError, InterruptedRun, ResourceError, is_out_of_memory
+from lpmoe_bench.errors import (
+    DataError,
+    InterruptedRun,
+    ResourceError,
+    UsageError,
+    is_out_of_memory,
+)
 from lpmoe_bench.files import write_atomically
 from lpmoe_bench.inference.predictor import Predictor, score_split, validation_score
 from lpmoe_bench.metrics.facts import get_metric
@@ -38,9 +44,12 @@ from lpmoe_bench.model.segmenter import (
 from lpmoe_bench.model.weights.resolve import Weights
 from lpmoe_bench.records import model as records
 from lpmoe_bench.records import store
+from lpmoe_bench.records.code import code_changes, code_facts, code_of_record, is_other_code
+from lpmoe_bench.records.verify import tensors_digest
 from lpmoe_bench.training import features
 from lpmoe_bench.training.loop import Progress, TrainingRun, train
 from lpmoe_bench.training.plan import Plan, make_plan
+from lpmoe_bench.training.prolong import Start, starting_point
 from lpmoe_bench.training.request import RunRequest
 from method_zoo.method import Method
 
@@ -102,6 +111,8 @@ def make_record(facts: RunFacts) -> records.Record:
             tests=[records.SplitFacts(**split.facts) for split in plan.tests],
         ),
         adapter_sha256=hashlib.sha256(facts.state).hexdigest(),
+        adapter_digest=tensors_digest(facts.state),
+        code=code_facts(config.method, config.decoder),
         test_opened=facts.opened,
         notes=_notes(facts),
         plugins=used_plugins(config),
@@ -124,6 +135,12 @@ def _notes(facts: RunFacts) -> list[str]:
         notes.append(f"{LAST_STATE}: it was trained on all images of its training list")
     if len(commits) > 1:
         notes.append(f"trained by the code of several commits: {', '.join(commits)}")
+    if prolonged := facts.progress.prolonged:
+        notes.append(f"prolonged from the state of {prolonged}; seconds and images count both")
+    if len(codes := facts.progress.codes) > 1:
+        notes.append(
+            f"its method, decoder or loss changed while it was trained: {', '.join(codes)}"
+        )
     if cache := facts.cache:
         frozen = facts.segmenter.method.frozen_blocks
         notes.append(
@@ -220,17 +237,21 @@ def _training(facts: RunFacts) -> records.Training:
 # One run from its plan to its record: build, train, evaluate, write.
 
 
-def run_request(request: RunRequest, terminal: Terminal, force: bool = False) -> store.StoredRecord:
+def run_request(
+    request: RunRequest, terminal: Terminal, force: bool = False, accept: bool = False
+) -> store.StoredRecord:
     """Plan a run, say what it is, and train it, or return the finished one unless forced.
 
-    Raises the errors of `make_plan` and `execute`.
+    accept: also a finished one that was made by other code. Raises the errors of `make_plan` and
+    `execute`.
     """
     plan = make_plan(request, terminal)
     announce(plan, terminal)
     if (plan.folder / store.RECORD).exists() and not force:
-        _name_other_code(store.read_record(plan.folder), plan, terminal)
+        record = _finished(plan, accept)
+        _name_other_code(record, plan, terminal)
     try:
-        record = execute(plan, terminal, force)
+        record = execute(plan, terminal, force, accept)
         if request.folders is not None and request.folders.test_images is not None:
             own = store.Places(request.folders.test_images, request.folders.test_masks)
             store.remember_places(plan.folder, plan.tests[0].label, own)
@@ -272,10 +293,35 @@ def announce(plan: Plan, terminal: Terminal) -> None:
         else:
             terminal.say(f"features of frozen blocks {where}: {expected}")
     terminal.say(f"run {plan.id}")
+    if not (plan.folder / store.RECORD).exists() and (text := starting_point(plan).text):
+        terminal.note(text)
+
+
+def _finished(plan: Plan, accept: bool) -> records.Record:
+    """Return the finished record of a plan.
+
+    Raises DataError for one that is another run's or was changed, and UsageError for one that other
+    code made, unless that is accepted.
+    """
+    record = store.read_record(plan.folder)
+    store.check_files(plan.folder, record)
+    if (record.fingerprint, record.seed) != (plan.fingerprint, plan.config.seed):
+        raise DataError(f"{plan.folder} holds another run's record; move it away")
+    if record.code is not None and is_other_code(record) and not accept:
+        changes = code_changes(record.code, code_of_record(record))
+        raise UsageError(
+            f"{plan.folder} is finished, but other code of its method, decoder or loss made it: "
+            f"{', '.join(changes)}; --force runs it again and keeps the old files, --accept takes "
+            f"it as it is"
+        )
+    return record
 
 
 def _name_other_code(record: records.Record, plan: Plan, terminal: Terminal) -> None:
     terminal.note(f"{plan.folder} is finished; showing it (--force runs it again)")
+    if record.code is not None and (here := code_of_record(record)) != record.code:
+        changes = ", ".join(code_changes(record.code, here))
+        terminal.note(f"accepted, though other code made it: {changes}")
     here, there = collect_environment(""), record.environment
     if (here.version, here.git_sha) != (there.version, there.git_sha):
         terminal.note(
@@ -286,20 +332,22 @@ def _name_other_code(record: records.Record, plan: Plan, terminal: Terminal) -> 
         terminal.note(note)
 
 
-def execute(plan: Plan, terminal: Terminal, force: bool = False) -> records.Record:
+def execute(
+    plan: Plan, terminal: Terminal, force: bool = False, accept: bool = False
+) -> records.Record:
     """Train, evaluate and record a plan; a finished one is returned as it is, unless forced.
 
-    Raises InterruptedRun, DivergedError, ResourceError and DataError in one sentence each.
+    accept: also a finished one that was made by other code.
+
+    Raises InterruptedRun, DivergedError, ResourceError, DataError and, for a finished one of other
+    code, UsageError in one sentence each.
     """
     # Two processes in one folder would overwrite each other's state: the second is refused.
     with store.only_one(plan.folder):
         # Looked at again now that the lock is held: another process may have just finished it.
         if (plan.folder / "run.json").exists():
             if not force:
-                record = store.read_record(plan.folder)
-                if (record.fingerprint, record.seed) != (plan.fingerprint, plan.config.seed):
-                    raise DataError(f"{plan.folder} holds another run's record; move it away")
-                return record
+                return _finished(plan, accept)
             store.set_aside(plan.folder)
         try:
             return _execute(plan, terminal)
@@ -325,7 +373,8 @@ def _execute(plan: Plan, terminal: Terminal) -> records.Record:
         def report(step: int, steps: int, loss: float, speed: float) -> None:
             bar.update(step, steps, f"loss {loss:.4f}  {speed:.1f} images/s")
 
-        progress = train(make_training(plan, segmenter, fabric, cache, report))
+        start = starting_point(plan)
+        progress = train(make_training(plan, segmenter, fabric, cache, report, start))
     if not fabric.is_global_zero:  # the first process alone tests and writes
         raise SystemExit(0)
     # Counted before a test image is read: a run that is killed here has opened the test set too.
@@ -340,8 +389,12 @@ def _execute(plan: Plan, terminal: Terminal) -> records.Record:
     # Adapter, then record, then the saved state goes: killed in between, the run goes on from
     # its last step and ends with the same scores. A folder with run.json is finished.
     write_atomically(plan.folder / store.ADAPTER_FILE, state)
-    store.write_record(plan.folder, record, rows, progress.curve)
-    (plan.folder / store.STATE_FILE).unlink(missing_ok=True)
+    record = store.write_record(plan.folder, record, rows, progress.curve)
+    state_file = plan.folder / store.STATE_FILE
+    # A rate that does not fall is that of a longer run too: more epochs may go on from here.
+    if config.train.power == 0 and state_file.exists():
+        state_file.replace(plan.folder / store.KEPT_STATE)
+    state_file.unlink(missing_ok=True)
     (plan.folder / store.OPENED_FILE).unlink(missing_ok=True)
     return record
 
@@ -352,6 +405,7 @@ def make_training(
     fabric: Fabric,
     cache: features.FeatureCache | None,
     report: Callable[[int, int, float, float], None],
+    start: Start | None = None,
 ) -> TrainingRun:
     """Return what `train` needs, with features in the place of images where they are cached."""
     config = plan.config
@@ -373,6 +427,7 @@ def make_training(
         1 if validate is None or get_metric(select).higher_is_better else -1,
         plan.folder,
         report,
+        (start.file, start.run) if start and start.file else None,
     )
 
 

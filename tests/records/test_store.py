@@ -19,14 +19,8 @@ from lpmoe_bench.console import printable
 from lpmoe_bench.errors import DataError, ResourceError, UsageError
 from lpmoe_bench.records.model import SCHEMA_VERSION, parse_record, record_folder, run_folder
 from lpmoe_bench.records.store import ROWS as ROWS_FILE
-from lpmoe_bench.records.store import (
-    find_records,
-    image_rows,
-    publish,
-    read_record,
-    read_rows,
-    write_record,
-)
+from lpmoe_bench.records.store import find_records, image_rows, read_record, read_rows, write_record
+from lpmoe_bench.records.verify import publish
 from lpmoe_bench.tables.table import build_table
 
 ROWS = [
@@ -400,10 +394,16 @@ def test_a_limit_beyond_the_set_is_no_part_of_it():
 ONE_ROW = [{"dataset": "CAMO", "image": "a", "s_measure": 0.5}]
 
 
+def one_image(**changes):
+    """A record that its one row bears out."""
+    counts = {"CAMO": {"images": 1, "scored": 1}}
+    return record(scores={"s_measure": 0.5}, counts=counts, **changes)
+
+
 @pytest.fixture
 def run(tmp_path):
     folder = tmp_path / "runs" / "x"
-    write_record(folder, record(), ONE_ROW, [{"step": 1, "loss": 0.5}])
+    write_record(folder, one_image(), ONE_ROW, [{"step": 1, "loss": 0.5}])
     (folder / "adapter.safetensors").write_bytes(b"weights")
     (folder / "predictions").mkdir()
     (folder / "predictions" / "a.png").write_bytes(b"image")
@@ -421,15 +421,15 @@ def test_copies_the_numbers_and_nothing_else(run, tmp_path):
 def test_same_record_again_is_accepted_another_is_refused(run, tmp_path):
     target = publish(run, tmp_path / "records")
     assert publish(run, tmp_path / "records") == target
-    write_record(run, record(created="2026-02-02T00:00:00+00:00"), ONE_ROW)
+    write_record(run, one_image(created="2026-02-02T00:00:00+00:00"), ONE_ROW)
     with pytest.raises(UsageError, match=r"made 2026-01-02.*yours was made 2026-02-02"):
         publish(run, tmp_path / "records")
-    assert read_record(target) == record()
+    assert read_record(target) == one_image()
 
 
 def test_a_dirty_tree_is_refused_unless_allowed(tmp_path):
     dirty = content()["environment"] | {"git_dirty": True}
-    write_record(tmp_path / "run", record(environment=dirty), ONE_ROW)
+    write_record(tmp_path / "run", one_image(environment=dirty), ONE_ROW)
     with pytest.raises(UsageError, match="code that differs from its commit efefefefefef"):
         publish(tmp_path / "run", tmp_path / "records")
     assert not (tmp_path / "records").exists()
@@ -438,7 +438,7 @@ def test_a_dirty_tree_is_refused_unless_allowed(tmp_path):
 
 def test_an_unfinished_or_incomplete_run_is_refused(run, tmp_path):
     (run / "per_image.csv").unlink()
-    with pytest.raises(DataError, match=r"per_image\.csv could not be read"):
+    with pytest.raises(DataError, match=r"per_image\.csv does not exist"):
         publish(run, tmp_path / "records")
     (run / "run.json").unlink()
     with pytest.raises(DataError, match="no finished run is there"):

@@ -13,7 +13,8 @@ from lpmoe_bench.cli.app import app
 from lpmoe_bench.errors import BenchError, DataError, UsageError
 from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.metrics.scorer import Scorer
-from lpmoe_bench.records.store import find_records, publish, read_record, read_rows
+from lpmoe_bench.records.store import find_records, read_record, read_rows
+from lpmoe_bench.records.verify import publish
 from lpmoe_bench.tables.formats import FORMATS, format_table
 from lpmoe_bench.tables.table import build_table
 

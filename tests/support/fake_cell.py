@@ -1,8 +1,8 @@
 """A cell without torch, for tests of sweeps: it locks, saves, resumes and records as `run` does.
 
 `label` in its settings says how it behaves: steps=3 pause=0.1 of work; fail=2 times with an error;
-memory=2 is the largest micro-batch that fits; signal=9 ends it; silent: no record. It imports
-little, to start in an instant.
+diverge: at once; memory=2 is the largest micro-batch that fits; signal=9 ends it; silent: no
+record. It imports little, to start in an instant.
 """
 
 import argparse
@@ -54,7 +54,9 @@ if "fail" in wish:
     count = int(counter.read_text()) if counter.exists() else 0
     if count < int(wish["fail"]):
         write_atomically(counter, str(count + 1))
-        fail("training diverged at step 1", 7)
+        fail("a file was cut off at step 1", 3)
+if "diverge" in wish:
+    fail("training diverged at step 1", 7)
 if "memory" in wish:
     size = int(sets.get("runtime.micro_batch", settings["batch"]))
     if size > int(wish["memory"]) and "runtime.checkpointing" not in sets:

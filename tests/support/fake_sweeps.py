@@ -46,11 +46,16 @@ def fake_sweep(*cells: plan.SweepCell) -> plan.Sweep:
 
 
 def run_fake(
-    sweep: plan.Sweep, runs: Path, jobs: int = 1, retry: bool = False, program=FAKE
+    sweep: plan.Sweep,
+    runs: Path,
+    jobs: int = 1,
+    retry: bool = False,
+    rerun_changed: bool = False,
+    program=FAKE,
 ) -> None:
     """Run a sweep in this process, silently."""
     engine = LocalEngine([{} for _ in range(jobs)], program)
-    how = SweepMode(retry=retry)
+    how = SweepMode(retry=retry, rerun_changed=rerun_changed)
     run_planned(sweep, runs, False, how, False, Terminal(quiet=True), {}, engine)
 
 

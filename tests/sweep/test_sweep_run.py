@@ -7,7 +7,9 @@ import pytest
 from fake_sweeps import fake_cell, fake_sweep, run_fake, states
 
 from lpmoe_bench.errors import FailedCellsError
-from lpmoe_bench.records.store import read_record
+from lpmoe_bench.records.code import code_facts
+from lpmoe_bench.records.model import Record
+from lpmoe_bench.records.store import read_record, read_rows, write_record
 from lpmoe_bench.sweep import runner
 from lpmoe_bench.sweep.execute import cell_counts, print_status
 from lpmoe_bench.sweep.local import LocalEngine
@@ -48,15 +50,52 @@ def test_a_cell_that_fails_twice_is_finished_at_the_third_attempt(tmp_path):
     run_fake(sweep, tmp_path)
     state = states(sweep, tmp_path)["cod-lora-s0"]
     assert outcomes(state) == ["failed", "failed", "finished"]
-    assert [attempt.exit_code for attempt in state.attempts] == [7, 7, 0]
-    assert state.attempts[0].reason == "training diverged at step 1"
+    assert [attempt.exit_code for attempt in state.attempts] == [3, 3, 0]
+    assert state.attempts[0].reason == "a file was cut off at step 1"
     log = sweep_folder(tmp_path, sweep) / "attempts/cod-lora-s0" / state.attempts[0].log
-    assert "error: training diverged" in log.read_text()
+    assert "error: a file was cut off" in log.read_text()
+
+
+def test_what_would_fail_again_is_tried_once(tmp_path, capsys):
+    sweep = fake_sweep(fake_cell("diverge"), fake_cell(seed=1))
+    for _ in range(2):
+        with pytest.raises(FailedCellsError, match=r"1 of 2 cells failed.*diverged"):
+            run_fake(sweep, tmp_path)
+    assert outcomes(states(sweep, tmp_path)["cod-lora-s0"]) == ["failed"]
+    print_status(tmp_path, [], False)
+    assert "(another try would end the same: training diverged" in capsys.readouterr().out
+    with pytest.raises(FailedCellsError):
+        run_fake(sweep, tmp_path, retry=True)
+    assert outcomes(states(sweep, tmp_path)["cod-lora-s0"]) == ["failed"]  # since the reset
+
+
+def test_finished_cells_of_other_code_are_kept_named_and_run_again_if_asked(tmp_path, capsys):
+    sweep = fake_sweep(fake_cell(seed=0), fake_cell(seed=1))
+    run_fake(sweep, tmp_path)
+    folder = tmp_path / sweep.cells[0].folder
+    made = read_record(folder).model_dump() | {"schema_version": 2, "decoder": {"name": "fpn"}}
+    facts = code_facts("lora", "fpn")
+    made["code"] = {"digest": "0", "modules": facts.modules | {"method_zoo.lora": "0"}}
+    rows = read_rows(folder / "per_image.csv")
+    old = write_record(folder, Record.model_validate(made), rows)
+    run_fake(sweep, tmp_path)
+    assert [trainings(tmp_path, cell) for cell in sweep.cells] == [1, 1]
+    print_status(tmp_path, [], False)
+    text = capsys.readouterr().out
+    assert (
+        "1 of 2 finished cells were made by other code of method, decoder or loss and are" in text
+    )
+    assert "kept: cod-lora-s0 (method_zoo.lora changed); --rerun-changed runs them again" in text
+    run_fake(sweep, tmp_path, rerun_changed=True)
+    assert [trainings(tmp_path, cell) for cell in sweep.cells] == [2, 1]
+    kept = json.loads((folder / "superseded-1-run.json").read_text())
+    assert kept == json.loads(old.model_dump_json())
+    assert [state.state for state in states(sweep, tmp_path).values()] == ["done", "done"]
 
 
 def test_a_cell_is_given_up_after_three_attempts_until_it_is_reset(tmp_path):
     sweep = fake_sweep(fake_cell("fail=4"), fake_cell(seed=1))
-    with pytest.raises(FailedCellsError, match=r"1 of 2 cells failed.*diverged"):
+    with pytest.raises(FailedCellsError, match=r"1 of 2 cells failed.*cut off"):
         run_fake(sweep, tmp_path)
     assert trainings(tmp_path, sweep.cells[1]) == 1
     with pytest.raises(FailedCellsError):
@@ -177,7 +216,7 @@ def test_status_tells_every_cell_to_people_and_machines(tmp_path, capsys):
     print_status(tmp_path, [], False)
     text = capsys.readouterr().out
     assert "3 cells: 1 done, 1 partly done, 1 failed" in text
-    assert "3 of 3 attempts failed: training diverged at step 1; log: " in text
+    assert "3 of 3 attempts failed: a file was cut off at step 1; log: " in text
     assert "1 of 1 finished cells were made by other code (efefefefefef)" in text
     print_status(tmp_path, [], True)
     cells = json.loads(capsys.readouterr().out)[0]["cells"]
@@ -192,7 +231,7 @@ def test_status_tells_the_last_words_of_what_runs(tmp_path, capsys):
     assert claims.take(sweep.cells[0])
     capsys.readouterr()
     print_status(tmp_path, [], False)
-    assert "seed 0: error: training diverged at step 1\n" in capsys.readouterr().out
+    assert "seed 0: error: a file was cut off at step 1\n" in capsys.readouterr().out
     log = states(sweep, tmp_path)["cod-lora-s0"].log
     assert log is not None
     log.write_text(log.read_text().splitlines()[0] + "\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import shutil
 import tempfile
@@ -31,7 +32,14 @@ from lpmoe_bench.data.pixels import ABOVE, PixelRules, pixel_rules
 from lpmoe_bench.data.registry import Dataset
 from lpmoe_bench.data.splits import Facts, Split, checked
 from lpmoe_bench.errors import BenchError, DataError, ResourceError, UsageError
-from lpmoe_bench.files import hold_lock, is_locked, sha256_file, write_atomically, write_failure
+from lpmoe_bench.files import (
+    hold_lock,
+    is_locked,
+    sha256_file,
+    sync_folder,
+    write_atomically,
+    write_failure,
+)
 
 
 class SplitSource(NamedTuple):
@@ -111,7 +119,8 @@ def add_set(
 
     Raises DataError when it is neither, no split is recognised in it, pairs are broken (unless
     `skip` leaves them out) or a split is there already (unless `replace` puts that aside), and
-    ResourceError for a full disk; the data folder is as it was then.
+    ResourceError for a full disk; the data folder is as it was then. After a kill the same call
+    brings what is missing and ends well.
     """
     if not source.exists():
         raise DataError(f"{source} does not exist; give the archive or folder you downloaded")
@@ -139,9 +148,10 @@ def add_sources(
             unpaired: dict[str, list[str]] | None = {} if skip else None
             with _named_after(sources, tree, own):
                 splits = recognise(dataset, tree, unpaired)
-            if not replace:
-                refuse_present(dataset, root, list(splits))
             added, drafts = Added(dataset.name, root / dataset.folder), folder / "new"
+            begun = {} if replace else read_begun(added.place)
+            if not replace:
+                refuse_present(dataset, root, [name for name in splits if name not in begun])
             with _named_after(sources, tree, own):
                 built = {
                     name: build_split(dataset, name, pairs, drafts / name, own, terminal, skip)
@@ -157,11 +167,21 @@ def add_sources(
                 write_atomically(drafts / name / SOURCE, text)
                 added.splits.append(verified)
                 added.skipped += left_out
+            new = {name: verified.checksum for name, (verified, _) in built.items()}
+            there = [name for name in new if _is_present(dataset, root, name)]
+            for name in [] if replace else there:
+                if begun.get(name) != new[name]:
+                    refuse_present(dataset, root, [name])
             # All that the source can be refused for is past. Each split moves into place by a
-            # rename, so a kill leaves it either as it was or complete.
+            # rename, so a kill leaves it either as it was or complete; what a kill left out is
+            # known by the file of what was begun, and the same command brings it.
+            write_atomically(added.place / BEGUN, json.dumps(begun | new, indent=1) + "\n")
             for name in built:
-                added.aside += _install(drafts / name, added.place / name)
+                if replace or name not in there:
+                    added.aside += _install(drafts / name, added.place / name)
             _bring_table(dataset, tree, added.place)
+            sync_folder(added.place)
+            (added.place / BEGUN).unlink()
             official = [name for name in dataset.split_names if name not in dataset.local]
             added.missing += [name for name in official if not _is_present(dataset, root, name)]
             return added
@@ -180,6 +200,18 @@ def _bring_table(dataset: Dataset, tree: Path, place: Path) -> None:
     if len(found) == 1 and not (place / name).exists():
         (place / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(found[0], place / name)
+
+
+BEGUN = ".adding.json"  # in a set's folder, while its splits move into place
+
+
+def read_begun(place: Path) -> dict[str, str]:
+    """Return {split: checksum of its content} of what was being put in place when it was killed."""
+    try:
+        found = json.loads((place / BEGUN).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
 
 
 def refuse_present(dataset: Dataset, root: Path, splits: list[str]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lpmoe_bench.console import OnProgress, Terminal
-from lpmoe_bench.data.library.add import Added, SplitSource, add_sources, refuse_present
+from lpmoe_bench.data.library.add import Added, SplitSource, add_sources, read_begun, refuse_present
 from lpmoe_bench.data.library.archives import ArchiveError, is_archive
 from lpmoe_bench.data.registry import Archive, Dataset
 from lpmoe_bench.errors import DataError, ResourceError
@@ -39,7 +39,8 @@ def fetch_set(
     set is there already, and ResourceError for a full disk.
     """
     if not replace:
-        refuse_present(dataset, root, dataset.split_names)
+        begun = read_begun(root / dataset.folder)
+        refuse_present(dataset, root, [name for name in dataset.split_names if name not in begun])
     folder = root / DOWNLOADS / dataset.name
     files = [
         fetch_archive(dataset, archive, name, root, folder, terminal)

@@ -20,8 +20,8 @@ from lpmoe_bench.console import OnProgress
 from lpmoe_bench.data.scenes import cod, glass, leaf, polyp, road, shadow, skin, sod
 from lpmoe_bench.data.scenes.drawing import Shape
 from lpmoe_bench.data.scenes.embedded import EmbeddedSet
-from lpmoe_bench.errors import ResourceError, UsageError
-from lpmoe_bench.files import write_failure
+from lpmoe_bench.errors import DataError, ResourceError, UsageError
+from lpmoe_bench.files import sha256_file, sync_folder, write_failure
 
 COUNTS = {"train": 160, "test": 64}
 TASKS = (cod, sod, polyp, skin, shadow, glass, leaf, road)
@@ -39,8 +39,8 @@ def ensure_generated(
 ) -> Path:
     """Return the folder of an embedded set under root, drawing it first where it is not there.
 
-    `report` is told (scenes drawn, all scenes). Raises UsageError for an unknown set and
-    ResourceError when it cannot be written.
+    `report` is told (scenes drawn, all scenes). Raises UsageError for an unknown set, ResourceError
+    when it cannot be written, and DataError where a scene was changed after it was drawn.
     """
     if name not in SETS:
         raise UsageError.unknown("embedded set", name, SETS)
@@ -67,7 +67,8 @@ def generate_folder(
 ) -> Path:
     """Draw `count` scenes of a task into the new folder `output` and return it.
 
-    Layout: images/, masks/, train.txt, test.txt (two of seven scenes), SOURCE.txt. `size` is the
+    Layout: images/, masks/, train.txt, test.txt (two of seven scenes), SOURCE.txt and SHA256SUMS,
+    as `sha256sum -c` reads it. `size` is the
     longer side in pixels; `empty` the part of the scenes without any object, for tasks that know
     such images; `report` is told (scenes drawn, all scenes). A scene depends on task, seed, split,
     index and size alone. Raises UsageError for what cannot be drawn or a folder that exists.
@@ -102,6 +103,7 @@ def generate_folder(
 # each other.
 
 DAY_SECONDS = 86400
+CHECKSUMS = "SHA256SUMS"  # as `sha256sum -c` reads it
 
 
 def draw_folder(
@@ -109,11 +111,12 @@ def draw_folder(
 ) -> Path:
     """Return a folder of scenes, drawing it first where it is not there.
 
-    Layout: images/, masks/, one list a split, SOURCE.txt. how: the seed, and what else a scene may
-    be given: shape, size, empty. `report` is told (scenes drawn, all scenes). Raises ResourceError
-    when it cannot be written.
+    Layout: images/, masks/, one list a split, SOURCE.txt, SHA256SUMS. how: the seed, and what else
+    a scene may be given: shape, size, empty. `report` is told (scenes drawn, all scenes). Raises
+    ResourceError when it cannot be written, DataError for scenes that were changed.
     """
     if folder.is_dir():
+        _check_drawn(folder)
         return folder
     # Drawn beside its place and renamed when it is complete: who finds the folder may use it.
     drafts = None
@@ -126,6 +129,7 @@ def draw_folder(
         drafts.chmod(0o755)  # mkdtemp lets nobody else read
         _write(drafts, drawn, counts, report or (lambda done, total: None), how)
         os.rename(drafts, folder)
+        sync_folder(folder.parent)
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST) and folder.is_dir():
             return folder  # another process was faster
@@ -134,6 +138,27 @@ def draw_folder(
         if drafts is not None:
             shutil.rmtree(drafts, ignore_errors=True)
     return folder
+
+
+def _check_drawn(folder: Path) -> None:
+    """Hold scenes against their checksums; folders of earlier versions have none.
+
+    A scene that was changed would be other data, and its run another run, without a word.
+    """
+    try:
+        lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return
+    for expected, _, name in (line.partition("  ") for line in lines):
+        try:
+            same = sha256_file(folder / name) == expected
+        except OSError:
+            same = False
+        if not same:
+            raise DataError(
+                f"{folder / name} is missing, or not as it was drawn: delete {folder} and run the "
+                f"same command again, which draws it anew"
+            )
 
 
 def _write(
@@ -157,6 +182,9 @@ def _write(
     for split, count in counts.items():
         names = "".join(f"{split}_{index:04d}\n" for index in range(count))
         (folder / f"{split}.txt").write_text(names, encoding="utf-8")
+    files = sorted(path for kind in ("images", "masks") for path in (folder / kind).iterdir())
+    sums = "".join(f"{sha256_file(path)}  {path.relative_to(folder)}\n" for path in files)
+    (folder / CHECKSUMS).write_text(sums, encoding="utf-8")
     (folder / "SOURCE.txt").write_text(
         f"{drawn.about}\nDrawn by lpmoe-bench, generator {drawn.version}, seed {how['seed']}; no "
         "photograph.\nNo rights of others are touched: use them under Apache-2.0, as the program "

@@ -15,6 +15,7 @@ from scipy.io import savemat
 
 from lpmoe_bench.data.audit.groups import known_groups
 from lpmoe_bench.data.images import read_mask
+from lpmoe_bench.data.library import add
 from lpmoe_bench.data.library.add import add_set, staging, with_layout
 from lpmoe_bench.data.tasks import open_split
 from lpmoe_bench.errors import DataError
@@ -155,6 +156,41 @@ def test_what_a_killed_program_left_is_removed_by_the_next(tmp_path, pranet):
     put(tmp_path / "more", "TrainDataset/image", "TrainDataset/mask", "a")
     add_set(packaged("pranet_polyp"), tmp_path / "more", root, QUIET)
     assert [path.name for path in root.iterdir()] == ["pranet_polyp"]
+
+
+@pytest.mark.parametrize("killed_at", [0, 1, 2])
+def test_an_add_that_was_killed_between_splits_ends_well_the_second_time(
+    tmp_path, pranet, monkeypatch, killed_at
+):
+    root, polyp, moved = tmp_path / "root", packaged("pranet_polyp"), []
+    install = add._install
+
+    def die(draft, place):
+        if len(moved) == killed_at:
+            raise SystemExit
+        moved.append(place.name)
+        return install(draft, place)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(add, "_install", die)
+        if killed_at == 2:  # both are in place, and nobody was told
+            patched.setattr(add, "_bring_table", lambda *_: sys.exit())
+        with pytest.raises(SystemExit):
+            add_set(polyp, pranet, root, QUIET)
+    before = sorted(p.name for p in root.glob("pranet_polyp/*/SOURCE.txt"))
+    assert len(before) == killed_at
+    more = tmp_path / "more"
+    put(more, "TestDataset/Kvasir/images", "TestDataset/Kvasir/masks", "9")
+    if killed_at:  # another source is not taken for the one that was begun
+        with pytest.raises(DataError, match="already"):
+            add_set(polyp, more, root, QUIET)
+    added = add_set(polyp, pranet, root, QUIET)
+    assert (len(added.splits), added.aside) == (2, [])
+    assert sorted(p.name for p in (root / "pranet_polyp").iterdir()) == [
+        "test_cvc_300", "test_kvasir",
+    ]  # fmt: skip
+    with pytest.raises(DataError, match="already"):
+        add_set(polyp, pranet, root, QUIET)
 
 
 def test_a_folder_that_is_not_locked_yet_is_left_alone(tmp_path):

@@ -17,7 +17,7 @@ from lpmoe_bench.data.images import read_image, read_mask
 from lpmoe_bench.data.pairs import find_pairs, read_names
 from lpmoe_bench.data.scenes import cod, generate
 from lpmoe_bench.data.scenes.embedded import EmbeddedSet
-from lpmoe_bench.errors import ResourceError, UsageError
+from lpmoe_bench.errors import DataError, ResourceError, UsageError
 
 SMALL = (96, 128)
 # (split, index, seed), with the default size or a small one.
@@ -193,7 +193,7 @@ def test_folder_has_the_standard_layout(tmp_path):
     told = []
     folder = make(tmp_path / "new" / "cache", report=lambda done, total: told.append((done, total)))
     assert sorted(p.name for p in folder.iterdir()) == [
-        "SOURCE.txt", "images", "masks", "test.txt", "train.txt"
+        "SHA256SUMS", "SOURCE.txt", "images", "masks", "test.txt", "train.txt"
     ]  # fmt: skip
     assert told == [(done, 5) for done in range(1, 6)]
     for split, count in FEW.items():
@@ -212,6 +212,20 @@ def test_a_finished_folder_is_not_drawn_again_but_another_seed_is(tmp_path, monk
     monkeypatch.undo()
     assert make(tmp_path, seed=1) != folder
     assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("damage", ["change", "remove"])
+def test_a_kept_scene_that_was_changed_is_named(tmp_path, damage):
+    folder = make(tmp_path)
+    scene = folder / "masks" / "train_0001.png"
+    if damage == "change":
+        scene.write_bytes(scene.read_bytes()[:-1] + b"x")
+    else:
+        scene.unlink()
+    with pytest.raises(DataError, match=r"train_0001\.png is missing, or not as it was drawn"):
+        make(tmp_path)
+    (folder / "SHA256SUMS").unlink()  # of an earlier version: nothing is known of it
+    assert make(tmp_path) == folder
 
 
 SCRIPT = (
