@@ -230,7 +230,9 @@ def import_command(
         str | None,
         typer.Option("--method", "-m", help="Whose: lpmoe, sam_adapter, conv_lora or adaroute."),
     ] = None,
-    backbone: options.Backbone = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="What it was trained on, such as sam_vit_h.")
+    ] = None,
     weights: Annotated[
         str | None, typer.Option(help="Of the backbone, as for run; else the file's own, or known.")
     ] = None,

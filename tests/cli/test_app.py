@@ -84,7 +84,7 @@ def test_one_name_means_one_thing():
         options = {text for p in command.params for text in p.opts}
         assert not options & {"--root", "--methods", "--tasks", "--data", "--sets"}, name
         if "--set" in options:
-            assert name in ("run", "profile", "contract")  # a setting, as in `sweep`
+            assert name in ("run", "profile", "contract", "import")  # a setting, as in `sweep`
     for name in ("table", "report", "compare", "check check", "check pin", "check update"):
         options = {text for p in ALL[name].params for text in p.opts}
         assert {"--only", "--task", "--test-set", "--method"} <= options, name

@@ -236,7 +236,6 @@ def test_no_verb_writes_to_its_tokens():
         ("swin_tiny_patch4_window7_224", "SwinTransformer is not a plain"),
         ("vgg11", "VGG is not a plain"),
         ("vit_tiny_r_s16_p8_224", "not a plain"),
-        ("deit_tiny_distilled_patch16_224", "cannot be opened"),
         ("vit_small_patch16_18x2_224", "ParallelThingsBlock cannot be opened"),
         ("vit_tiny_patch16_224.of_nobody", "no pretrained weights 'of_nobody'; closest: vit_tiny_"),
         ("vit_tinny_patch16_224", "unknown backbone .*closest: vit_tiny_patch16_224"),

@@ -74,6 +74,8 @@ class Member(NamedTuple):
 
 def is_archive(path: Path) -> bool:
     """Whether a file is a zip or a tar, plain or compressed, by its content."""
+    if not path.is_file():  # a pipe would be waited for
+        return False
     try:
         if zipfile.is_zipfile(path):
             return True

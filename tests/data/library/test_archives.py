@@ -266,3 +266,5 @@ def test_what_is_an_archive(tmp_path):
     assert not is_archive(tmp_path / "c.zip")
     (tmp_path / "d.zip").touch()
     assert not is_archive(tmp_path / "d.zip")
+    os.mkfifo(tmp_path / "e.zip")
+    assert not is_archive(tmp_path / "e.zip")
