@@ -189,7 +189,7 @@ class ImportFacts(_Section):
 
 
 class CodeFacts(_Section):
-    """Which code of method, decoder and loss computed: see `records.code`.
+    """Which code of method, decoder and loss computed: see `records.code_digest`.
 
     digest: of all of it. modules: {module: digest of its syntax tree}.
     """

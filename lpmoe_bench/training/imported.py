@@ -295,8 +295,8 @@ def imported_record(
         label=config.label,
         config=settings,
         fingerprint=plan.fingerprint,
-        method=trained.method_facts(config, get_method(config.method)),
-        decoder=trained.decoder_facts(config, plan.decoder_weights),
+        method=trained.method_of_record(config, get_method(config.method)),
+        decoder=trained.decoder_of_record(config, plan.decoder_weights),
         backbone=trained.backbone_facts(config, plan.weights),
         task=config.task,
         protocol=records.ProtocolFacts(

@@ -44,7 +44,7 @@ from lpmoe_bench.model.segmenter import (
 from lpmoe_bench.model.weights.resolve import Weights
 from lpmoe_bench.records import model as records
 from lpmoe_bench.records import store
-from lpmoe_bench.records.code import code_changes, code_facts, code_of_record, is_other_code
+from lpmoe_bench.records.code_digest import code_changes, code_facts, code_of_record, is_other_code
 from lpmoe_bench.records.verify import tensors_digest
 from lpmoe_bench.training import features
 from lpmoe_bench.training.loop import Progress, TrainingRun, train
@@ -92,8 +92,8 @@ def make_record(facts: RunFacts) -> records.Record:
         config=config.model_dump() | names,
         fingerprint=plan.fingerprint,
         seed=config.seed,
-        method=method_facts(config, plan.method),
-        decoder=decoder_facts(config, plan.decoder_weights),
+        method=method_of_record(config, plan.method),
+        decoder=decoder_of_record(config, plan.decoder_weights),
         backbone=backbone_facts(config, plan.weights),
         task=config.task,
         protocol=records.ProtocolFacts(
@@ -165,7 +165,7 @@ def backbone_facts(config: RunConfig, weights: Weights) -> records.BackboneFacts
     )
 
 
-def decoder_facts(config: RunConfig, weights: DecoderWeights) -> records.DecoderFacts:
+def decoder_of_record(config: RunConfig, weights: DecoderWeights) -> records.DecoderFacts:
     """Return what a record says of the decoder."""
     return records.DecoderFacts(
         name=config.decoder,
@@ -176,7 +176,7 @@ def decoder_facts(config: RunConfig, weights: DecoderWeights) -> records.Decoder
     )
 
 
-def method_facts(config: RunConfig, method: type[Method]) -> records.MethodFacts:
+def method_of_record(config: RunConfig, method: type[Method]) -> records.MethodFacts:
     """Return what a record says of the method."""
     return records.MethodFacts(
         name=config.method,

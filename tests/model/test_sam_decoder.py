@@ -219,7 +219,11 @@ def test_the_digest_is_hashed_and_the_path_is_not(data: Path, tmp_path: Path):
     ("more", "code", "sentence"),
     [
         (["--decoder", "sam", "--decoder-weights", "none.pth"], 3, "no weights file none.pth"),
-        (["--decoder", "sam", "--decoder-weights", "sam.zip"], 2, "no file of weights that is read here"),
+        (
+            ["--decoder", "sam", "--decoder-weights", "sam.zip"],
+            2,
+            "no file of weights that is read here",
+        ),
         (["--decoder-weights", "none.pth"], 2, "FPN always starts at random"),
         (["--decoder", "mask2former"], 2, "reads maps at strides 4, 8, 16, 32"),
         (["--decoder", "sam", "--set", "decoder.width=8"], 2, "unknown option of decoder SAM"),
