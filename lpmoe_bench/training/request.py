@@ -13,8 +13,8 @@ from lpmoe_bench.environment import default_cache
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.facts import get_metric
 from lpmoe_bench.metrics.protocols import get_protocol
-from lpmoe_bench.model.decoders.names import decoder_of_record
-from method_zoo.options import check_values, method_of_record, method_name
+from lpmoe_bench.model.decoders.names import decoder_facts
+from method_zoo.options import check_values, method_facts, method_name
 
 Facts = Mapping[str, Any]  # class attributes of a method: title, preset, decoder, ...
 
@@ -75,9 +75,9 @@ def refuse_early(request: RunRequest) -> RunConfig:
         ZooError: an unknown method, decoder or option of theirs.
     """
     asked = layers_of(request, load_registry(request.datasets))
-    options, facts = method_of_record(asked.method)
+    options, facts = method_facts(asked.method)
     config = build_config(asked.task_layer, preset_layer(facts), *asked.layers)
-    decoder = decoder_of_record(config.decoder)
+    decoder = decoder_facts(config.decoder)
     return check_settings(
         config, facts, options, decoder.attributes.get("title", config.decoder), decoder.options
     )
