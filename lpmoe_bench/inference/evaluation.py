@@ -20,7 +20,7 @@ from lpmoe_bench.metrics.scorer import ScoreResult
 from lpmoe_bench.model.costs import device_name, peak_memory_bytes
 from lpmoe_bench.model.plugins import plugins_here
 from lpmoe_bench.records import model, store
-from lpmoe_bench.records.code_digest import code_of_record
+from lpmoe_bench.records.provenance import code_of_record
 
 # The record of an evaluation: the run's own facts, and those of the scores on another set.
 

@@ -189,7 +189,7 @@ class ImportFacts(_Section):
 
 
 class CodeFacts(_Section):
-    """Which code of method, decoder and loss computed: see `records.code_digest`.
+    """Which code of method, decoder and loss computed: see `records.provenance`.
 
     digest: of all of it. modules: {module: digest of its syntax tree}.
     """

@@ -7,7 +7,7 @@ import pytest
 from fake_sweeps import fake_cell, fake_sweep, run_fake, states
 
 from lpmoe_bench.errors import FailedCellsError
-from lpmoe_bench.records.code_digest import code_facts
+from lpmoe_bench.records.provenance import code_facts
 from lpmoe_bench.records.model import Record
 from lpmoe_bench.records.store import read_record, read_rows, write_record
 from lpmoe_bench.sweep import runner

@@ -4,7 +4,7 @@ import pytest
 from sample_records import content, record
 
 from lpmoe_bench.records import code
-from lpmoe_bench.records.code_digest import code_changes, code_facts, is_other_code, syntax_digest
+from lpmoe_bench.records.provenance import code_changes, code_facts, is_other_code, syntax_digest
 from lpmoe_bench.records.model import CodeFacts
 from lpmoe_bench.tables.formats import format_table
 from lpmoe_bench.tables.table import build_table
