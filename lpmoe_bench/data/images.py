@@ -131,7 +131,9 @@ def _load(path: Path, rules: PixelRules, tags: bool = True, side: int | None = N
     if header.kind == "jpeg":
         flags = cv2.IMREAD_COLOR if side is None else _reduced(header, side)
         # The decoder puts red first itself, at no cost; turning it around later takes a fifth more.
-        return _Loaded(decode(path, data, flags - cv2.IMREAD_COLOR_BGR + cv2.IMREAD_COLOR_RGB), limits)
+        return _Loaded(
+            decode(path, data, flags - cv2.IMREAD_COLOR_BGR + cv2.IMREAD_COLOR_RGB), limits
+        )
     # Decoded twice where needed: as it is, to see values that 8 bits would hide, then as OpenCV
     # shows it, which applies EXIF and converts palettes.
     pixels = decode(path, data, cv2.IMREAD_UNCHANGED)

@@ -19,7 +19,7 @@ from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.metrics.scorer import ScoreResult
 from lpmoe_bench.model.costs import device_name, is_out_of_memory, peak_memory_bytes
 from lpmoe_bench.records import model, store
-from lpmoe_bench.records.code import code_of_record
+from lpmoe_bench.records.provenance import code_of_record
 
 # The record of an evaluation: the run's own facts, and those of the scores on another set.
 

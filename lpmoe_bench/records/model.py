@@ -148,7 +148,7 @@ class DataFacts(_Section):
 
 
 class CodeFacts(_Section):
-    """Which code of method, decoder and loss computed: see `records.code`.
+    """Which code of method, decoder and loss computed: see `records.provenance`.
 
     digest: of all of it. modules: {module: digest of its syntax tree}.
     """

@@ -11,7 +11,7 @@ from lpmoe_bench.console import Terminal, stop_requested
 from lpmoe_bench.environment import collect_environment
 from lpmoe_bench.errors import FailedCellsError, InterruptedRun, UsageError
 from lpmoe_bench.files import hold_lock
-from lpmoe_bench.records.code import code_changes, code_of_record, is_other_code
+from lpmoe_bench.records.provenance import code_changes, code_of_record, is_other_code
 from lpmoe_bench.records.store import set_aside
 from lpmoe_bench.sweep import plan, runner
 from lpmoe_bench.sweep.local import LocalEngine, last_line, shares, tail

@@ -25,7 +25,7 @@ from lpmoe_bench.files import write_atomically
 from lpmoe_bench.model.costs import peak_memory_bytes
 from lpmoe_bench.model.losses import get_loss
 from lpmoe_bench.model.segmenter import Segmenter, under
-from lpmoe_bench.records.code import code_facts
+from lpmoe_bench.records.provenance import code_facts
 from lpmoe_bench.records.store import STATE_FILE
 from lpmoe_bench.training.divergence import divergence_cause
 

@@ -34,7 +34,7 @@ from lpmoe_bench.model.segmenter import (
 )
 from lpmoe_bench.records import model as records
 from lpmoe_bench.records import store
-from lpmoe_bench.records.code import code_changes, code_facts, code_of_record, is_other_code
+from lpmoe_bench.records.provenance import code_changes, code_facts, code_of_record, is_other_code
 from lpmoe_bench.records.verify import tensors_digest
 from lpmoe_bench.training import features
 from lpmoe_bench.training.loop import Progress, TrainingRun, train
