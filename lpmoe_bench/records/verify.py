@@ -35,7 +35,7 @@ PLURAL = ("empty_mask", "full_mask", "constant_pred", "single_pixel")  # flags a
 
 
 @dataclass
-class VerifiedRecord:
+class RecordCheck:
     """What was found of one record.
 
     sealed: it carries digests, which hold where there is no fault. faults: a sentence each.
@@ -67,14 +67,14 @@ class VerifiedRecord:
         return vars(self) | {"folder": str(self.folder), "sound": not self.faults}
 
 
-def verify_records(roots: Iterable[Path]) -> list[VerifiedRecord]:
+def verify_records(roots: Iterable[Path]) -> list[RecordCheck]:
     """Verify every record under some folders, each of which may be a record's own.
 
     Raises:
         UsageError: a folder does not exist.
         DataError: a folder holds no record.
     """
-    found: list[VerifiedRecord] = []
+    found: list[RecordCheck] = []
     for root in roots:
         if not root.is_dir():
             raise UsageError(f"{root} is no folder; name one that holds records, such as runs")
@@ -85,9 +85,9 @@ def verify_records(roots: Iterable[Path]) -> list[VerifiedRecord]:
     return found
 
 
-def verify_record(folder: Path) -> VerifiedRecord:
+def verify_record(folder: Path) -> RecordCheck:
     """Hold one record against its digests, its rows, its curve and its adapter."""
-    found = VerifiedRecord(folder)
+    found = RecordCheck(folder)
     try:
         record = read_record(folder)
         found.sealed = record.seal is not None
@@ -113,7 +113,7 @@ def _shorter(text: str, folder: Path) -> str:
 
 
 def _of_test(
-    record: Record, test: str, rows: Sequence[Mapping[str, Any]], found: VerifiedRecord
+    record: Record, test: str, rows: Sequence[Mapping[str, Any]], found: RecordCheck
 ) -> Iterator[str]:
     """Yield what is wrong with a test set's scores and counts, by its rows."""
     counts = record.counts.get(test, {})
@@ -191,7 +191,7 @@ def _of_curve(folder: Path, record: Record) -> Iterator[str]:
         )
 
 
-def _of_adapter(folder: Path, record: Record, found: VerifiedRecord) -> Iterator[str]:
+def _of_adapter(folder: Path, record: Record, found: RecordCheck) -> Iterator[str]:
     """Yield what is wrong with the adapter of a run, where it is held here."""
     if record.kind != "run" or record.adapter_sha256 is None:
         return

@@ -3,9 +3,9 @@
 import pytest
 from sample_records import content, record
 
-from lpmoe_bench.records import code
-from lpmoe_bench.records.provenance import code_changes, code_facts, is_other_code, syntax_digest
+from lpmoe_bench.records import provenance
 from lpmoe_bench.records.model import CodeFacts
+from lpmoe_bench.records.provenance import code_changes, code_facts, is_other_code, syntax_digest
 from lpmoe_bench.tables.formats import format_table
 from lpmoe_bench.tables.table import build_table
 from method_zoo.options import list_methods
@@ -90,17 +90,17 @@ def test_other_code_is_named_by_module():
 
 def test_a_change_of_a_file_is_seen(tmp_path, monkeypatch):
     before = code_facts("lora", "fpn")
-    path = code._file("method_zoo.lora")
+    path = provenance._file("method_zoo.lora")
     copy = tmp_path / "lora.py"
-    find = code._file
-    monkeypatch.setattr(code, "_file", lambda n: copy if n == "method_zoo.lora" else find(n))
+    find = provenance._file
+    monkeypatch.setattr(provenance, "_file", lambda n: copy if n == "method_zoo.lora" else find(n))
     copy.write_text("# more words\n" + path.read_text())
-    code._read.cache_clear()
+    provenance._read.cache_clear()
     assert code_facts("lora", "fpn") == before
     copy.write_text(path.read_text() + "\nmore = 1\n")
-    code._read.cache_clear()
+    provenance._read.cache_clear()
     assert code_changes(before, code_facts("lora", "fpn")) == ["method_zoo.lora changed"]
-    code._read.cache_clear()
+    provenance._read.cache_clear()
 
 
 def test_a_table_marks_seeds_of_different_code():

@@ -7,8 +7,8 @@ import pytest
 from fake_sweeps import fake_cell, fake_sweep, run_fake, states
 
 from lpmoe_bench.errors import FailedCellsError
-from lpmoe_bench.records.provenance import code_facts
 from lpmoe_bench.records.model import Record
+from lpmoe_bench.records.provenance import code_facts
 from lpmoe_bench.records.store import read_record, read_rows, write_record
 from lpmoe_bench.sweep import runner
 from lpmoe_bench.sweep.execute import cell_counts, print_status

@@ -8,8 +8,8 @@ from safetensors.torch import save_file
 from tiny_runs import arguments, call
 
 from lpmoe_bench.errors import DataError
-from lpmoe_bench.records.provenance import code_facts
 from lpmoe_bench.records.model import CodeFacts
+from lpmoe_bench.records.provenance import code_facts
 from lpmoe_bench.records.store import (
     KEPT_STATE,
     STATE_FILE,
