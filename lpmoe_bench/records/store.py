@@ -250,6 +250,8 @@ def find_records(roots: Iterable[Path] | None = None) -> Found:
                     kind = str(error).replace(str(folder), "")
                     broken.setdefault(kind, []).append((folder, str(error)))
             for error in unread:
+                if isinstance(error, FileNotFoundError):  # there is no runs/ here
+                    continue
                 text = f"{error.filename} could not be read ({error.strerror})"
                 broken.setdefault(f"{error.strerror}", []).append((Path(error.filename), text))
     for faults in broken.values():

@@ -33,6 +33,8 @@ from lpmoe_bench.model.weights.resolve import Weights, load_backbone, resolve_we
 from lpmoe_bench.records import model as records
 from lpmoe_bench.records import store
 from lpmoe_bench.records.context import plain
+from lpmoe_bench.records.provenance import code_facts
+from lpmoe_bench.records.verify import tensors_digest
 from lpmoe_bench.training import run as trained
 from lpmoe_bench.training.plan import complete_config
 from lpmoe_bench.training.request import RunRequest, layers_of, preset_layer
@@ -92,7 +94,7 @@ def import_checkpoint(
             store.set_aside(plan.folder)
         header = trained.adapter_header(plan.config, plan.weights, plan.fingerprint)
         state = save(segmenter.state(), metadata=header)
-        record = imported_record(plan, segmenter, hashlib.sha256(state).hexdigest(), notes)
+        record = imported_record(plan, segmenter, state, notes)
         write_atomically(plan.folder / store.ADAPTER_FILE, state)
         store.write_record(plan.folder, record, [])
     return store.StoredRecord(plan.folder, record)
@@ -281,9 +283,9 @@ def fill_decoder(decoder: Decoder, plan: ImportPlan) -> list[str]:
 
 
 def imported_record(
-    plan: ImportPlan, segmenter: Segmenter, adapter_sha256: str, notes: tuple[str, ...]
+    plan: ImportPlan, segmenter: Segmenter, state: bytes, notes: tuple[str, ...]
 ) -> records.Record:
-    """Return the record of an import: no scores, no training, no seed."""
+    """Return the record of an import: no scores, no training, no seed. state: of its adapter."""
     config, protocol = plan.config, get_protocol(plan.config.protocol)
     paths = {"weights": config.weights, "decoder_weights": config.decoder_weights}
     names = {field: Path(path).name if path else None for field, path in paths.items()}
@@ -305,7 +307,9 @@ def imported_record(
         scores={},
         parameters=records.Parameters.model_validate(costs.count_parameters(segmenter)),
         environment=collect_environment(costs.device_name("cpu")),
-        adapter_sha256=adapter_sha256,
+        adapter_sha256=hashlib.sha256(state).hexdigest(),
+        adapter_digest=tensors_digest(state),
+        code=code_facts(config.method, config.decoder),
         test_opened=0,
         notes=list(notes),
         imported=records.ImportFacts(

@@ -307,8 +307,7 @@ def _finished(plan: Plan, accept: bool) -> records.Record:
     store.check_files(plan.folder, record)
     if (record.fingerprint, record.seed) != (plan.fingerprint, plan.config.seed):
         raise DataError(f"{plan.folder} holds another run's record; move it away")
-    if record.code is not None and is_other_code(record) and not accept:
-        changes = code_changes(record.code, code_of_record(record))
+    if not accept and (changes := _other_code(record, plan)):
         raise UsageError(
             f"{plan.folder} is finished, but other code of its method, decoder or loss made it: "
             f"{', '.join(changes)}; --force runs it again and keeps the old files, --accept takes "
@@ -317,19 +316,24 @@ def _finished(plan: Plan, accept: bool) -> records.Record:
     return record
 
 
+def _other_code(record: records.Record, plan: Plan) -> list[str]:
+    """Say what of the code that made a record is another here, plug-ins too."""
+    changes = changed_plugins(record.plugins, used_plugins(plan.config))
+    if record.code is not None and is_other_code(record):
+        changes += code_changes(record.code, code_of_record(record))
+    return changes
+
+
 def _name_other_code(record: records.Record, plan: Plan, terminal: Terminal) -> None:
     terminal.note(f"{plan.folder} is finished; showing it (--force runs it again)")
-    if record.code is not None and (here := code_of_record(record)) != record.code:
-        changes = ", ".join(code_changes(record.code, here))
-        terminal.note(f"accepted, though other code made it: {changes}")
+    if changes := _other_code(record, plan):
+        terminal.note(f"accepted, though other code made it: {', '.join(changes)}")
     here, there = collect_environment(""), record.environment
     if (here.version, here.git_sha) != (there.version, there.git_sha):
         terminal.note(
             f"it was made by version {there.version} at {there.git_sha or 'no commit'}; "
             f"this is version {here.version} at {here.git_sha or 'no commit'}"
         )
-    for note in changed_plugins(record.plugins, used_plugins(plan.config)):
-        terminal.note(note)
 
 
 def execute(
