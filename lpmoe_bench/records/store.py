@@ -291,12 +291,16 @@ def rows_to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return rows as the text of a CSV, numbers in full; what is no number is blank."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writeheader()
+    plain, quoted = (
+        csv.DictWriter(text, columns, restval="", lineterminator="\n", quoting=quoting)
+        for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)
+    )
+    plain.writeheader()
     for row in _finite(rows):  # numpy's floats write themselves with their type
-        writer.writerow(
-            {k: float(v) if isinstance(v, float) else safe_cell(v) for k, v in row.items()}
-        )
+        cells = {k: float(v) if isinstance(v, float) else safe_cell(v) for k, v in row.items()}
+        # Readers end a line at a carriage return, which the module quotes in newer Pythons alone.
+        odd = any(isinstance(cell, str) and "\r" in cell for cell in cells.values())
+        (quoted if odd else plain).writerow(cells)
     return text.getvalue()
 
 
