@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sample_records import content, record
-from test_verify import resealed, sealed
+from test_verify_records import resealed, sealed
 
 from lpmoe_bench.errors import BenchError
 from lpmoe_bench.records.frame import load_records
