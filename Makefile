@@ -61,6 +61,7 @@ bench: $(READY)  ## ratios measured here, printed
 	$(BIN)/python benchmarks/methods.py
 	$(BIN)/python benchmarks/feature_cache.py
 	$(BIN)/python benchmarks/loading.py
+	$(BIN)/python benchmarks/image_sizes.py
 	$(BIN)/python benchmarks/verdicts.py
 
 INSTALL := pip install --quiet --disable-pip-version-check
