@@ -28,7 +28,7 @@ from lpmoe_bench.model.decoders.sam import SamDecoder
 from lpmoe_bench.model.released import Released, read_released
 from lpmoe_bench.model.segmenter import Segmenter, build_segmenter
 from lpmoe_bench.model.weights.checkpoint import Checkpoint
-from lpmoe_bench.model.weights.layouts import recognise
+from lpmoe_bench.model.weights.layouts import find_model
 from lpmoe_bench.model.weights.resolve import Weights, load_backbone, resolve_weights
 from lpmoe_bench.records import model as records
 from lpmoe_bench.records import store
@@ -212,7 +212,7 @@ def compare_backbones(plan: ImportPlan) -> list[str]:
     own = load_backbone(plan.weights, plan.config.size).state()
     frozen = plan.released.backbone
     if not own.keys() & frozen.keys():  # of another layout, such as Uni-Perceiver's
-        found = recognise(Checkpoint(frozen))
+        found = find_model(Checkpoint(frozen))
         frozen = found.tensors if found else frozen
     # timm names the two layers of an MLP in another way than Meta.
     theirs = {k if k in own else k.replace(".mlp.lin", ".mlp.fc"): t for k, t in frozen.items()}

@@ -220,7 +220,7 @@ def test_by_hand(name):
 def test_lpmoe_by_hand():
     """x <- x + gamma A(x, c), on the numbers that the attention's own example works out."""
     offset, options, attended = HAND["half a cell right"]
-    injector = Injector(2, gamma=0.5, heads=1, points=2, ratio=1.0)
+    injector = Injector(2, gamma=0.5, eps=1e-5, heads=1, points=2, ratio=1.0)
     injector.attention = hand_module(offset, **options)
     injector.norm_tokens = injector.norm_prior = nn.Identity()
     x, prior = torch.tensor([[[1.0, 0.0]]]), torch.tensor([[[3.0, 0.0], [0.0, 4.0]]])
