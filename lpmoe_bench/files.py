@@ -65,11 +65,16 @@ def read_regular(path: str | os.PathLike[str]) -> bytes:
 
     Raises OSError where it cannot be read, and also for a pipe or a device, which may never end.
     """
+    check_regular(path)
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def check_regular(path: str | os.PathLike[str]) -> None:
+    """Raise OSError for a pipe or a device, and for what is not there."""
     kind = os.stat(path).st_mode
     if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):  # of a folder the system says it better
         raise OSError(errno.EINVAL, "it is a pipe or a device, and no file", os.fspath(path))
-    with open(path, "rb") as file:
-        return file.read()
 
 
 def sha256_file(path: Path) -> str:

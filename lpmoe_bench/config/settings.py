@@ -15,6 +15,7 @@ from lpmoe_bench.yaml_files import YamlError, parse_yaml, read_yaml
 from method_zoo.plugins import find_plugin, find_plugins
 
 DEFAULT_BACKBONE = "dinov2_small_imgfocus"
+LARGEST = 1 << 62  # a whole number from here on is no setting, and no tensor's side
 LONGEST = 100  # letters of a wrong value that a sentence repeats
 LAST = "last"  # of train.select: the state after the last step, which no score picks
 SECTIONS = ("facts", "train", "runtime", "options", "decoder_options")
@@ -257,6 +258,8 @@ def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:
     for key, value in layer.items():
         if key in SECTIONS and not isinstance(value, Mapping):
             raise UsageError(f"setting {key} is {value!r}; it holds settings of its own by name")
+        if type(value) is int and abs(value) >= LARGEST:
+            raise UsageError(f"setting {key} is a number of over 18 digits; use one below 2^62")
         if isinstance(value, Mapping) and isinstance(into.get(key), dict):
             _merge(into[key], value)
         else:

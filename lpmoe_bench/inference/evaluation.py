@@ -19,8 +19,9 @@ from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.metrics.scorer import ScoreResult
 from lpmoe_bench.model.costs import device_name, peak_memory_bytes
 from lpmoe_bench.model.plugins import plugins_here
+from lpmoe_bench.model.segmenter import code_note
 from lpmoe_bench.records import model, store
-from lpmoe_bench.records.provenance import code_of_record
+from lpmoe_bench.records.provenance import changed_code, code_of_record
 
 # The record of an evaluation: the run's own facts, and those of the scores on another set.
 
@@ -310,7 +311,7 @@ def _untrained(
                 f"{train.label}, which the run was trained on, is not found here: whether "
                 f"{split.label} holds images of it was told by the whole set's checksum alone"
             )
-        notes += plugins_here(run)[1]
+        notes += plugins_here(run)[1] or code_note(run)
         for note in notes:
             terminal.note(note)
         yield test, notes
@@ -324,6 +325,7 @@ def _finished(job: EvaluationJob, terminal: Terminal) -> model.Record | None:
     if not (job.place / store.RECORD).exists():
         return None
     record = store.read_record(job.place)
+    store.check_files(job.place, record)
     if [facts.digest for facts in record.data.tests] != [job.split.digest]:
         raise UsageError(
             f"{job.place} was made on other images that are called {job.split.label} too; give "
@@ -333,6 +335,8 @@ def _finished(job: EvaluationJob, terminal: Terminal) -> model.Record | None:
         terminal.note(f"{job.place} is of an earlier training of this run; it is kept beside")
         return None
     terminal.note(f"{job.place} is finished; showing it (--force evaluates again)")
+    if changes := changed_code(record):
+        terminal.note(f"its scores are those of other code than is here: {', '.join(changes)}")
     return record
 
 

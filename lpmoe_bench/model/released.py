@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.model.weights.checkpoint import open_checkpoint
+from lpmoe_bench.model.weights.fitting import check_numbers
 
 State = dict[str, Tensor]
 Names = dict[str, str | None]  # {beginning of their name: of ours; None: of no use here}
@@ -70,9 +71,12 @@ def read_released(file: Path, method: str) -> Released:
         raise DataError(
             f"{file} has tensors of shapes that no {layout.title} has ({reason})"
         ) from None
-    for name, tensor in (*found.method.items(), *found.decoder_state.items()):
-        if not bool(torch.isfinite(tensor).all()):
-            raise DataError(f"{file} holds values that are no numbers, in our {name}")
+    for state in (found.method, found.decoder_state):
+        whole = {name: t for name, t in state.items() if name.endswith("num_batches_tracked")}
+        try:
+            check_numbers(state, whole)
+        except DataError as error:
+            raise DataError(f"{file} cannot be used: our {error}") from None
     return replace(found, said=checkpoint.said)
 
 

@@ -15,10 +15,13 @@ from torch import Tensor, nn
 
 from lpmoe_bench.config.settings import RunConfig, stored_config
 from lpmoe_bench.errors import DataError
+from lpmoe_bench.files import read_regular
 from lpmoe_bench.model.decoders.decoder import Decoder, DecoderWeights, load_decoder_weights
 from lpmoe_bench.model.decoders.names import build_decoder
 from lpmoe_bench.model.plugins import plugins_here
 from lpmoe_bench.model.weights.resolve import RANDOM, Weights, load_backbone, resolve_weights
+from lpmoe_bench.records.model import Record
+from lpmoe_bench.records.provenance import changed_code
 from lpmoe_bench.records.store import ADAPTER_FILE, read_record
 from method_zoo import Backbone, Features, Method, ZooError, get_method
 from method_zoo.backbones.backbone import SIDE_MULTIPLE
@@ -162,6 +165,12 @@ def native_size(name: str) -> int:
 ADAPTER_FORMAT = "lpmoe-bench adapter 1"
 
 
+def code_note(record: Record) -> list[str]:
+    """Return what is to be said of a model that is built by other code than it was trained with."""
+    changes = changed_code(record)
+    return [f"trained with other code than is here: {', '.join(changes)}"] if changes else []
+
+
 def load_trained(
     folder: Path, cache: Path, offline: bool = False, say: Callable[[str], None] = warnings.warn
 ) -> tuple[Segmenter, RunConfig]:
@@ -183,11 +192,11 @@ def load_trained(
     """
     record = read_record(folder)
     # Before it is built: of a plug-in that is missing only the name would be told.
-    for note in plugins_here(record)[1]:
+    for note in plugins_here(record)[1] or code_note(record):
         say(note)
     path = folder / ADAPTER_FILE
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
     except OSError as error:
         raise DataError(
             f"{path} could not be read ({error.strerror}); published records carry no weights: "

@@ -7,6 +7,7 @@ same fingerprint, and whoever finds an answer of other code is told so.
 
 import ast
 import hashlib
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from functools import cache
@@ -14,7 +15,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from lpmoe_bench.config.settings import LOSSES as OWN_LOSSES
 from lpmoe_bench.records.model import CodeFacts, Record
+from method_zoo.plugins import Plugin, find_plugin
 
 # Beside method, decoder and loss: what opens the backbone, and what joins the parts to a model.
 ALWAYS = ("method_zoo.backbones.create", "lpmoe_bench.model.segmenter")
@@ -28,24 +31,32 @@ WITHOUT_PACKAGES = ("lpmoe_bench.model.weights",)
 DIGITS = 16  # of a module's digest
 
 
-def code_facts(method: str, decoder: str) -> CodeFacts | None:
+def code_facts(method: str, decoder: str, loss: str = "") -> CodeFacts | None:
     """Return the digest of the code that a run of this method and decoder computes with.
 
     Args:
-        method: its name in the zoo.
-        decoder: its name.
+        method: its name in the zoo, or that of a plug-in.
+        decoder: likewise.
+        loss: likewise; all of our own losses count, whichever it is.
 
     Returns:
         The digest, and that of each module: of the method, the decoder, all losses, what opens
         backbones, what joins them, and all that these import inside `method_zoo` and
-        `lpmoe_bench.model`, less what reads weights and names. None where one of them is no file
-        of this program, such as a method that is not installed here.
+        `lpmoe_bench.model`, less what reads weights and names. Of a plug-in the files of its
+        package, or its file and what that imports from beside it. None where one of them is neither
+        here nor there, such as a method that is not installed.
     """
-    roots = (f"{METHODS}.{method}", f"{DECODERS}.{decoder}", LOSSES, *ALWAYS)
-    if any(_file(name) is None for name in roots):
-        return None
     modules: dict[str, str] = {}
-    left = list(roots)
+    left = [LOSSES, *ALWAYS]
+    for kind, package, name in (("methods", METHODS, method), ("decoders", DECODERS, decoder)):
+        if _file(f"{package}.{name}"):
+            left.append(f"{package}.{name}")
+        elif plugin := find_plugin(kind, name, ()):
+            modules |= _of_plugin(plugin)
+        else:
+            return None
+    if plugin := find_plugin("losses", loss, OWN_LOSSES) if loss else None:
+        modules |= _of_plugin(plugin)
     while left:
         name = left.pop()
         if name in modules or name in WITHOUT or name.startswith(WITHOUT_PACKAGES):
@@ -60,12 +71,22 @@ def code_facts(method: str, decoder: str) -> CodeFacts | None:
 
 def code_of_record(record: Record) -> CodeFacts | None:
     """Return the digest that a record's method and decoder have in this program."""
-    return code_facts(record.method.name, record.decoder.name) if record.decoder else None
+    if not record.decoder:
+        return None
+    loss = str((record.config.get("train") or {}).get("loss") or "")
+    return code_facts(record.method.name, record.decoder.name, loss)
 
 
 def is_other_code(record: Record) -> bool:
     """Whether a record was made by code that this program does not have; not where nobody knows."""
     return record.code is not None and record.code != code_of_record(record)
+
+
+def changed_code(record: Record) -> list[str]:
+    """Say which modules of a record's code are others here; nothing where it tells of none."""
+    if record.code is None or not is_other_code(record):
+        return []
+    return code_changes(record.code, code_of_record(record))
 
 
 def code_changes(there: CodeFacts, here: CodeFacts | None) -> list[str]:
@@ -133,6 +154,35 @@ def _read(name: str) -> tuple[str, list[str]]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     return _digest_of(tree)[:DIGITS], [*_ours(_imports(tree.body, package))]
+
+
+def _of_plugin(plugin: Plugin) -> dict[str, str]:
+    """Return the digests of a plug-in's files, none of which is imported."""
+    if plugin.file:
+        base, files, left = plugin.file.parent, set[Path](), [plugin.file]
+        while left:
+            path = left.pop()
+            if path in files:
+                continue
+            files.add(path)
+            tree = ast.parse(path.read_bytes())
+            for name in _imports(tree.body, ""):
+                near = base.joinpath(*name.split(".")[:1])
+                left += [one for one in (near.with_suffix(".py"),) if one.is_file()]
+                left += near.rglob("*.py") if (near / "__init__.py").is_file() else []
+    else:
+        spec = find_spec(plugin.place.partition(":")[0].partition(".")[0])
+        folders = list(spec.submodule_search_locations or ()) if spec else []
+        files = {path for folder in folders for path in Path(folder).rglob("*.py")}
+        if spec and spec.origin and not folders:
+            files = {Path(spec.origin)}
+        base = Path(folders[0] if folders else spec.origin if spec and spec.origin else ".").parent
+    return {
+        f"plug-in {plugin.name}: {Path(os.path.relpath(path, base)).as_posix()}": _digest_of(
+            ast.parse(path.read_bytes())
+        )[:DIGITS]
+        for path in files
+    }
 
 
 def _imports(nodes: Iterable[ast.AST], package: str) -> Iterator[str]:

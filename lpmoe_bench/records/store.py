@@ -7,7 +7,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -317,7 +317,9 @@ OPENED_FILE = "test_opened"
 def count_opening(folder: Path) -> int:
     """Count that the test sets are opened now, also over runs that were killed meanwhile."""
     path = folder / OPENED_FILE
-    opened = int(path.read_text()) + 1 if path.exists() else 1
+    opened = 1
+    with suppress(OSError, ValueError):  # none yet, or damaged: a trained run is not lost for it
+        opened += int(path.read_text())
     write_atomically(path, str(opened))
     return opened
 

@@ -205,7 +205,7 @@ def _of_adapter(folder: Path, record: Record, found: RecordCheck) -> Iterator[st
     except OSError as error:
         yield f"{ADAPTER_FILE} could not be read ({error.strerror})"
         return
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         yield f"{ADAPTER_FILE} is damaged ({error})"
         return
     if digest != record.adapter_digest:

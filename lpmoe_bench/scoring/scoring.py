@@ -183,6 +183,7 @@ def finished(place: Path, folder: MapFolder) -> model.Record | None:
     if not (place / store.RECORD).exists():
         return None
     record = store.read_record(place)
+    store.check_files(place, record)
     if record.method.name != folder.title:
         raise UsageError(
             f"{place} holds the same maps under the name {record.method.name}; use that, or one "

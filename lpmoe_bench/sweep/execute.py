@@ -11,7 +11,7 @@ from lpmoe_bench.console import Terminal, stop_requested
 from lpmoe_bench.environment import collect_environment
 from lpmoe_bench.errors import FailedCellsError, InterruptedRun, UsageError
 from lpmoe_bench.files import hold_lock
-from lpmoe_bench.records.provenance import code_changes, code_of_record, is_other_code
+from lpmoe_bench.records.provenance import changed_code, is_other_code
 from lpmoe_bench.records.store import set_aside
 from lpmoe_bench.sweep import plan, runner
 from lpmoe_bench.sweep.local import LocalEngine, last_line, shares, tail
@@ -151,8 +151,7 @@ def _is_changed(state: CellState) -> bool:
 
 def _changes(state: CellState) -> str:
     assert state.record is not None
-    assert state.record.code is not None
-    found = code_changes(state.record.code, code_of_record(state.record))
+    found = changed_code(state.record)
     return f"{state.cell.name} ({', '.join(found)})"
 
 

@@ -309,7 +309,7 @@ def imported_record(
         environment=collect_environment(costs.device_name("cpu")),
         adapter_sha256=hashlib.sha256(state).hexdigest(),
         adapter_digest=tensors_digest(state),
-        code=code_facts(config.method, config.decoder),
+        code=code_facts(config.method, config.decoder, config.train.loss),
         test_opened=0,
         notes=list(notes),
         imported=records.ImportFacts(

@@ -23,7 +23,7 @@ from lpmoe_bench.console import stop_requested
 from lpmoe_bench.data.loader import PairDataset, epoch_batches, loader
 from lpmoe_bench.environment import collect_environment
 from lpmoe_bench.errors import DataError, DivergedError, InterruptedRun, UsageError
-from lpmoe_bench.files import write_atomically
+from lpmoe_bench.files import check_regular, write_atomically
 from lpmoe_bench.model.costs import peak_memory_bytes
 from lpmoe_bench.model.losses import get_loss
 from lpmoe_bench.model.segmenter import Segmenter, under
@@ -81,6 +81,7 @@ def load_training_state(
 def _read_state(path: Path, run_id: str) -> tuple[Progress, dict[str, Tensor]]:
     """Read a saved state and hold it against its checksum; raises DataError."""
     try:
+        check_regular(path)
         with safe_open(str(path), framework="pt") as file:
             about = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
@@ -110,6 +111,7 @@ def _state_digest(progress: str, tensors: Mapping[str, Tensor]) -> str:
 def saved_steps(path: Path, run_id: str) -> int | None:
     """Return how many steps of a run a file has the state of; None where it is no such state."""
     try:
+        check_regular(path)
         with safe_open(str(path), framework="pt") as file:
             about = file.metadata() or {}
         return int(json.loads(about["progress"])["step"]) if about["run"] == run_id else None
@@ -139,7 +141,7 @@ def note_process(progress: Progress, processes: int, config: RunConfig) -> None:
     commit = f"{code.git_sha}{'-dirty' if code.git_dirty else ''}"
     if code.git_sha and commit not in progress.commits:
         progress.commits.append(commit)
-    facts = code_facts(config.method, config.decoder)
+    facts = code_facts(config.method, config.decoder, config.train.loss)
     if facts and facts.digest[:12] not in progress.codes:
         progress.codes.append(facts.digest[:12])
 

@@ -44,7 +44,7 @@ from lpmoe_bench.model.segmenter import (
 from lpmoe_bench.model.weights.resolve import Weights
 from lpmoe_bench.records import model as records
 from lpmoe_bench.records import store
-from lpmoe_bench.records.provenance import code_changes, code_facts, code_of_record, is_other_code
+from lpmoe_bench.records.provenance import changed_code, code_facts
 from lpmoe_bench.records.verify import tensors_digest
 from lpmoe_bench.training import features
 from lpmoe_bench.training.loop import Progress, TrainingRun, train
@@ -112,7 +112,7 @@ def make_record(facts: RunFacts) -> records.Record:
         ),
         adapter_sha256=hashlib.sha256(facts.state).hexdigest(),
         adapter_digest=tensors_digest(facts.state),
-        code=code_facts(config.method, config.decoder),
+        code=code_facts(config.method, config.decoder, config.train.loss),
         test_opened=facts.opened,
         notes=_notes(facts),
         plugins=used_plugins(config),
@@ -318,10 +318,8 @@ def _finished(plan: Plan, accept: bool) -> records.Record:
 
 def _other_code(record: records.Record, plan: Plan) -> list[str]:
     """Say what of the code that made a record is another here, plug-ins too."""
-    changes = changed_plugins(record.plugins, used_plugins(plan.config))
-    if record.code is not None and is_other_code(record):
-        changes += code_changes(record.code, code_of_record(record))
-    return changes
+    # Plug-ins are in the digest of the code; a record that has none may still name them.
+    return changed_code(record) or changed_plugins(record.plugins, used_plugins(plan.config))
 
 
 def _name_other_code(record: records.Record, plan: Plan, terminal: Terminal) -> None:

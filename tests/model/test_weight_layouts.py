@@ -468,7 +468,7 @@ def test_what_does_not_fit_says_what_it_is(tmp_path, case):
     [
         (torch.full((32,), float("nan")), "'blocks.1.norm1.bias' holds NaN"),
         (torch.full((32,), float("-inf")), "'blocks.1.norm1.bias' holds infinity"),
-        (torch.ones(32, dtype=torch.int8), "'blocks.1.norm1.bias' holds int8, as quantised"),
+        (torch.ones(32, dtype=torch.int8), "'blocks.1.norm1.bias' holds int8; quantised"),
         (torch.ones(32, dtype=torch.bool), "'blocks.1.norm1.bias' holds bool"),
         (torch.zeros(1).expand(32), "a view of 4 bytes under 'blocks.1.norm1.bias'"),
         (torch.ones(33), "1 of another shape ['blocks.1.norm1.bias']"),

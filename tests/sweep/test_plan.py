@@ -103,7 +103,10 @@ def test_the_id_follows_settings_but_not_how_it_is_run(datasets, tmp_path):
         (["--task", "tinny"], "did you mean 'tiny'"),
         (["--engine", "rya"], "did you mean 'ray'"),
         (["--seeds", "4611686018427387904"], "whole numbers below 2^62"),
-        (["--set", "bitfit.rank=4"], "of --set 'bitfit'; known: decoder, facts, lora, runtime, train"),
+        (
+            ["--set", "bitfit.rank=4"],
+            "of --set 'bitfit'; known: decoder, facts, lora, runtime, train",
+        ),
         (["--set", "loar.rank=4"], "did you mean 'lora'"),
         (["--streamed"], "--shared/--streamed is for --engine ray"),
         (["--address", "auto"], "--address is for --engine ray"),

@@ -206,8 +206,8 @@ def check_numbers(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Non
         if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.float64):
             kind = str(tensor.dtype).removeprefix("torch.")
             raise DataError(
-                f"'{name}' holds {kind}, as quantised weights do, which are not read; use the file "
-                f"of floating-point numbers"
+                f"'{name}' holds {kind}; quantised weights and others than floating-point numbers "
+                f"are not read"
             )
         if not bool(torch.isfinite(tensor).all()):
             bad = "NaN" if bool(torch.isnan(tensor).any()) else "infinity"

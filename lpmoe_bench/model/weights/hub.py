@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import huggingface_hub
 import timm
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from timm.models import get_pretrained_cfg
 
 from lpmoe_bench.config.backbones import HUB
@@ -79,7 +80,12 @@ def describe_repository(name: str, offline: bool, progress: Say = lambda text: N
         DataError: The configuration cannot be had or read.
     """
     repository = name.removeprefix(HUB)
-    if repository.count("/") != 1 or not all(repository.split("/")):
+    try:
+        validate_repo_id(repository.partition("@")[0])
+        known = repository.count("/") == 1
+    except HFValidationError:
+        known = False
+    if not known:
         raise UsageError(
             f"unknown backbone '{name}'; a repository of the hub is {HUB}owner/name, such as "
             f"{HUB}timm/vit_small_patch14_dinov2.lvd142m"
