@@ -1,0 +1,40 @@
+"""What benchmarks share: CPU time of one thread, alternatives in turns, medians of ratios."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+Times = dict[str, list[float]]
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Return the CPU time that a call takes, of all threads of this process."""
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def in_turns(works: Mapping[str, Callable[[], object]], rounds: int) -> Times:
+    """Time each work once a round; the first round warms up and does not count.
+
+    Every other round goes backwards, so that none always follows the same one.
+    """
+    times: Times = {name: [] for name in works}
+    for turn in range(rounds + 1):
+        for name in list(works)[:: 1 - 2 * (turn % 2)]:
+            taken = seconds(works[name])
+            if turn:
+                times[name].append(taken)
+    return times
+
+
+def median(times: Times) -> dict[str, float]:
+    """Return the median seconds of each work."""
+    return {name: statistics.median(own) for name, own in times.items()}
+
+
+def ratio(times: Times, over: str, under: str) -> float:
+    """Return the median over rounds of one work's time divided by another's in the same round."""
+    return statistics.median(a / b for a, b in zip(times[over], times[under], strict=True))
