@@ -16,16 +16,16 @@ def seconds(work: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def in_turns(works: Mapping[str, Callable[[], object]], rounds: int) -> Times:
-    """Time each work once a round; the first round warms up and does not count.
+def in_turns(works: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 1) -> Times:
+    """Time each work once a round; the rounds that warm up come first and do not count.
 
     Every other round goes backwards, so that none always follows the same one.
     """
     times: Times = {name: [] for name in works}
-    for turn in range(rounds + 1):
+    for turn in range(-warm_up, rounds):
         for name in list(works)[:: 1 - 2 * (turn % 2)]:
             taken = seconds(works[name])
-            if turn:
+            if turn >= 0:
                 times[name].append(taken)
     return times
 

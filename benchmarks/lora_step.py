@@ -127,7 +127,8 @@ def check_equal(ours: nn.Module, theirs: nn.Module, loss_ours: Tensor, loss_thei
     ours_all = [t.grad for m in lora_layers(ours) for t in (m.a, m.b)]
     theirs_all = [p.grad for n, p in theirs.named_parameters() if "lora_" in n]
     for one, other in zip(ours_all, theirs_all, strict=True):
-        assert one is not None and other is not None
+        assert one is not None
+        assert other is not None
         torch.testing.assert_close(one, other, atol=1e-3 * float(one.abs().max()), rtol=1e-3)
     for model in (ours, theirs):
         model.zero_grad(set_to_none=True)
@@ -198,7 +199,7 @@ def table(rows: list[dict[str, Any]], title: str) -> Table:
     out = Table(title=title)
     out.add_column("step", no_wrap=True)
     for name in [*(f"{key} s" for key in rows[0]["seconds"]), *rows[0]["ratios"]]:
-        out.add_column(name, justify="right")
+        out.add_column(name, justify="right", no_wrap=True)
     for one in rows:
         times = [f"{value:.3f}" for value in one["seconds"].values()]
         ratios = [f"[bold]{value:.3f}[/]" for value in one["ratios"].values()]
@@ -221,7 +222,7 @@ def main() -> None:
         print(json.dumps(here | facts | {"rounds": args.rounds, "rows": rows}, indent=1))
         return
     console = Console()
-    console.width = max(console.width, 120)
+    console.width = max(console.width, 140)
     console.print(table(rows, f"LoRA step, {args.backbone}, {args.size} px, batch {args.batch}"))
 
 
