@@ -4,7 +4,7 @@ Literal is what the specification of the paper says, step by step: maps that sta
 experts of convolution, BatchNorm and ReLU, Haar filters as convolutions, the quadratic matrix of
 cosines, levels read one by one and stacked, channel attention that pools five times and builds two
 full maps, and a pyramid of whole maps. Both have the same weights; outputs and gradients are
-checked equal before anything is timed. "adapter" is prior, injectors, extractors and pyramid with
+checked equal in double precision first. "adapter" is prior, injectors, extractors and pyramid with
 frozen blocks that do nothing, "prior" the prior extractor alone, up to its tokens. "recomputed" is
 ours with `runtime.checkpointing`. Batch 1, in turns on one thread; ratios are medians over rounds.
 Peak is the most that the tensors of a step held at a time, beyond inputs and weights.
@@ -35,6 +35,7 @@ from method_zoo.lpmoe import LPMoE
 WIDTH, POINTS, KERNELS = 64, 4, (3, 5, 7)
 LEVELS, BLOCKS = 3, 4
 SMALL = 1e-8
+CHECKED, EQUAL = 64, 1e-5  # pixels, and share of the largest value
 
 
 class Unit(nn.Module):
@@ -342,35 +343,44 @@ def losses(ours: LPMoE, literal: Literal, image: Tensor) -> dict[str, dict[str, 
     }
 
 
-def check_equal(ours: LPMoE, literal: Literal, image: Tensor) -> float:
-    """Return the largest difference of the maps over their largest value; raises above 1e-3, and
-    where a gradient differs by more than a hundredth of its largest value."""
+def apart(one: Tensor, other: Tensor) -> float:
+    """Return the largest difference over the largest value."""
+    return float((one - other).detach().abs().max() / other.detach().abs().max())
+
+
+def outputs(ours: LPMoE, literal: Literal, image: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     t = ours.backbone.embed(image)
-    theirs = literal(ours.backbone.normalise(image), t.patches, t.grid)
-    maps, worst = ours(image).maps, 0.0
-    for one, other in zip(maps, theirs, strict=True):
-        apart = (one - other).detach().abs().max() / other.detach().abs().max()
-        worst = max(worst, float(apart))
-    if not worst < 1e-3:
-        raise SystemExit(f"the outputs differ by {worst:.1e} of their largest value")
-    for found in (maps, theirs):
-        torch.stack([m.square().mean() for m in found]).sum().backward()
-    own = dict(ours.named_parameters())
+    return ours(image).maps, literal(ours.backbone.normalise(image), t.patches, t.grid)
+
+
+def check_equal(dim: int) -> None:
+    """Raise where outputs or gradients differ, in double precision on a small image: in single one
+    gradients through BatchNorm have a hundredth of rounding."""
+    ours, literal = (model.double() for model in pair(dim, CHECKED))
+    both = outputs(ours, literal, torch.rand(2, 3, CHECKED, CHECKED, dtype=torch.float64))
+    far = {f"map {k}": apart(*maps) for k, maps in enumerate(zip(*both, strict=True))}
+    for maps in both:
+        torch.stack([m.square().mean() for m in maps]).sum().backward()
+    own = {name: p.grad for name, p in ours.named_parameters()}
     for name, parameter in literal.named_parameters():
-        one, other = own[name].grad, parameter.grad
+        one, other = own[name], parameter.grad
         # A bias in front of a BatchNorm has no gradient but rounding.
-        if one is not None and other is not None and other.abs().max() > 1e-5:
-            far = float((one - other).abs().max() / other.abs().max())
-            if not far < 1e-2:
-                raise SystemExit(f"the gradients of {name} differ by {far:.1e}")
-    return worst
+        if one is not None and other is not None and other.abs().max() > SMALL:
+            far[f"gradient of {name}"] = apart(one, other)
+    worst = max(far, key=far.__getitem__)
+    if not far[worst] < EQUAL:
+        raise SystemExit(f"ours and literal are not the same: {worst} differs by {far[worst]:.1e}")
 
 
 def measure(dim: int, size: int, rounds: int) -> list[dict[str, Any]]:
     """Return a row for each part: seconds, MiB, ratios of literal to ours, of ours to literal."""
+    check_equal(dim)
     ours, literal = pair(dim, size)
     image = torch.rand(1, 3, size, size)
-    difference = check_equal(ours, literal, image)
+    with torch.no_grad():
+        difference = max(apart(*maps) for maps in zip(*outputs(ours, literal, image), strict=True))
+    if not difference < 1e-3:
+        raise SystemExit(f"the outputs differ by {difference:.1e} of their largest value")
 
     def clear() -> None:
         for model in (ours, literal):
