@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from in_turns import in_turns, median, ratio
+from in_turns import in_turns, median, multiple, ratio
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -214,7 +214,7 @@ def tables(rows: list[dict[str, Any]], layers: list[dict[str, Any]]) -> list[Tab
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=multiple(1), default=7)
     parser.add_argument("--json", action="store_true", help="machine output on stdout")
     args = parser.parse_args()
     torch.set_num_threads(1)

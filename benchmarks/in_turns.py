@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -38,3 +39,15 @@ def median(times: Times) -> dict[str, float]:
 def ratio(times: Times, over: str, under: str) -> float:
     """Return the median over rounds of one work's time divided by another's in the same round."""
     return statistics.median(a / b for a, b in zip(times[over], times[under], strict=True))
+
+
+def multiple(of: int) -> Callable[[str], int]:
+    """Return what reads a positive multiple of a number from the command line."""
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or not int(text) or int(text) % of:
+            words = "a whole number from 1" if of == 1 else f"a positive multiple of {of}"
+            raise argparse.ArgumentTypeError(f"{text!r} is not {words}")
+        return int(text)
+
+    return read

@@ -21,7 +21,7 @@ from typing import Any
 
 import timm
 import torch
-from in_turns import in_turns, median, ratio
+from in_turns import in_turns, median, multiple, ratio
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -30,7 +30,15 @@ from lpmoe_bench.environment import collect_environment
 from lpmoe_bench.model.decoders.names import build_decoder
 from lpmoe_bench.model.losses import get_loss
 from lpmoe_bench.model.segmenter import CLASSES, Segmenter
-from method_zoo import Backbone, Features, Method, create_backbone, get_method
+from method_zoo import (
+    Backbone,
+    Features,
+    Method,
+    ZooError,
+    check_backbone_name,
+    create_backbone,
+    get_method,
+)
 
 RANK = ALPHA = 8
 ALONE, WHOLE = "alone", "with decoder and loss"
@@ -210,11 +218,15 @@ def table(rows: list[dict[str, Any]], title: str) -> Table:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--backbone", default="vit_small_patch16_224", help="a plain ViT of timm")
-    parser.add_argument("--size", type=int, default=256, help="pixels a side")
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--size", type=multiple(32), default=256, help="pixels a side")
+    parser.add_argument("--batch", type=multiple(1), default=4)
+    parser.add_argument("--rounds", type=multiple(1), default=9)
     parser.add_argument("--json", action="store_true", help="machine output on stdout")
     args = parser.parse_args()
+    try:
+        check_backbone_name(args.backbone)
+    except ZooError as error:
+        parser.error(str(error))
     rows = measure(args.backbone, args.size, args.batch, args.rounds)
     facts = {"backbone": args.backbone, "size": args.size, "batch": args.batch, "rank": RANK}
     if args.json:

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from cosine_attention import MIB, count
-from in_turns import in_turns, median, ratio
+from in_turns import in_turns, median, multiple, ratio
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -427,14 +427,16 @@ def table(rows: list[dict[str, Any]]) -> Table:
 
 
 def numbers(text: str) -> list[int]:
-    return [int(part) for part in text.split(",")]
+    return [multiple(64)(part) for part in text.split(",")]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--widths", type=numbers, default=[384, 1024], help="multiples of 64")
-    parser.add_argument("--size", type=int, default=512, help="pixels a side, a multiple of 32")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--size", type=multiple(32), default=512, help="pixels a side, a multiple of 32"
+    )
+    parser.add_argument("--rounds", type=multiple(1), default=3)
     parser.add_argument("--json", action="store_true", help="machine output on stdout")
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from in_turns import Times, median, ratio
+from in_turns import Times, median, multiple, ratio
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -109,16 +109,16 @@ def table(found: dict[str, Any]) -> Table:
 
 
 def numbers(text: str) -> list[int]:
-    found = sorted(int(part) for part in text.split(","))
-    if len(set(found)) < 2 or found[0] < 1:
-        raise argparse.ArgumentTypeError("name at least two different numbers of pairs from 1")
+    found = sorted(multiple(1)(part) for part in text.split(","))
+    if len(set(found)) < 2:
+        raise argparse.ArgumentTypeError("name at least two different numbers of pairs")
     return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--counts", type=numbers, default=[3, 50, 200, 800], help="of pairs")
-    parser.add_argument("--rounds", type=int, default=3, help="turns; the median counts")
+    parser.add_argument("--rounds", type=multiple(1), default=3, help="turns; the median counts")
     parser.add_argument("--json", action="store_true", help="machine output on stdout")
     args = parser.parse_args()
     found = measure(args.counts, args.rounds)
