@@ -12,7 +12,7 @@ OLDEST := .venv-oldest/bin
 LOCK := .ci/constraints.txt
 LOCKED ?=
 
-.PHONY: run test test-all test-oldest faults lock lint docs tables check gate bench clean
+.PHONY: run test test-all test-oldest faults lock lint docs tables check gate bench bench-gpu clean
 
 run: $(READY)  ## train and score Controllable-LPMoE on the embedded camouflage set
 	$(BIN)/lpmoe-bench run --method lpmoe --task cod --embedded
@@ -56,13 +56,20 @@ bench: $(READY)  ## ratios measured here, printed
 	$(BIN)/python benchmarks/cosine_attention.py
 	$(BIN)/python benchmarks/metrics.py
 	$(BIN)/python benchmarks/score.py
+	$(BIN)/python benchmarks/score_processes.py
+	$(BIN)/python benchmarks/lora_step.py
+	$(BIN)/python benchmarks/lpmoe_adapter.py
 	$(BIN)/python benchmarks/conv_lora.py
 	$(BIN)/python benchmarks/per_image_convolution.py
 	$(BIN)/python benchmarks/methods.py
+	$(BIN)/python benchmarks/methods.py --alone
 	$(BIN)/python benchmarks/feature_cache.py
 	$(BIN)/python benchmarks/loading.py
 	$(BIN)/python benchmarks/image_sizes.py
 	$(BIN)/python benchmarks/verdicts.py
+
+bench-gpu: $(READY)  ## steps, loading and evaluation on a GPU, eight minutes at most; without one it says so
+	@$(BIN)/python benchmarks/gpu.py
 
 INSTALL := pip install --quiet --disable-pip-version-check
 

@@ -3,9 +3,10 @@
 Both read the same PNG files, masks and maps, and work out the same scores: those of protocol cod
 (S; E and F as mean, maximum and adaptive; weighted F; MAE; BER, Dice and IoU at 0.5). `score` also
 matches names, hashes and checks the maps and writes rows and records. They take turns in this
-process, on one thread; each counts with its fastest turn. "floor" is reading and decoding the
-files alone, "share" the floor's share of the time of `score`. "two processes" is the wall time of
-one process divided by that of two, which means something on an idle machine with two cores only.
+process, on one thread; each counts with its fastest turn. `score_processes.py` measures both as a
+user starts them. "floor" is reading and decoding the files alone, "share" the floor's share of the
+time of `score`. "two processes" is the wall time of one process divided by that of two, which means
+something on an idle machine with two cores only.
 
     python benchmarks/score.py [--json] [--pairs 100] [--rounds 3] [--folders 4] [--wall-pairs 0]
 """
@@ -23,6 +24,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from pysod_loop import by_pysodmetrics
 from rich.console import Console
 from rich.table import Table
 
@@ -52,36 +54,6 @@ def write_files(root: Path, shape: tuple[int, int], pairs: int, folders: int) ->
             weaker = cv2.addWeighted(pred, 1 - 0.1 * index, pred[:, ::-1], 0.1 * index, 0)
             cv2.imwrite(str(place / f"{seed:04}.png"), weaker)
     return places
-
-
-def by_pysodmetrics(masks: Path, folder: Path) -> dict[str, float]:
-    """The loop that people write."""
-    import py_sod_metrics as sod
-
-    mae, s, e, w = sod.MAE(), sod.Smeasure(), sod.Emeasure(), sod.WeightedFmeasure()
-    binary = {"with_dynamic": False, "with_adaptive": False, "with_binary": True}
-    overlap = sod.FmeasureV2(
-        {
-            "f": sod.FmeasureHandler(with_dynamic=True, with_adaptive=True, beta=0.3),
-            "ber": sod.BERHandler(**binary),
-            "dice": sod.DICEHandler(**binary),
-            "iou": sod.IOUHandler(**binary),
-        }
-    )
-    for path in sorted(masks.iterdir()):
-        mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-        pred = cv2.imread(str(folder / path.name), cv2.IMREAD_GRAYSCALE)
-        for recorder in (mae, s, e, w, overlap):
-            recorder.step(pred, mask)
-    em, found = e.get_results()["em"], overlap.get_results()
-    return {
-        **{"s_measure": s.get_results()["sm"], "mae": mae.get_results()["mae"]},
-        **{"weighted_f": w.get_results()["wfm"], "e_mean": em["curve"].mean()},
-        **{"e_max": em["curve"].max(), "e_adaptive": em["adp"]},
-        **{"f_mean": found["f"]["dynamic"].mean(), "f_max": found["f"]["dynamic"].max()},
-        "f_adaptive": found["f"]["adaptive"],
-        **{key: found[key]["binary"] for key in ("ber", "dice", "iou")},
-    }
 
 
 def by_score(masks: Path, folders: Sequence[Path], jobs: int = 1) -> list[dict]:

@@ -31,6 +31,13 @@ settings.register_profile("tests", derandomize=True, database=None, deadline=Non
 settings.load_profile("tests")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Show the GPUs to the tests that are about them, and to no others."""
+    if config.option.markexpr == "gpu":
+        os.environ.pop("CUDA_VISIBLE_DEVICES")
+        os.environ.update(tiny_runs.VISIBLE)
+
+
 @pytest.fixture(params=FAMILIES)
 def backbone(request: pytest.FixtureRequest) -> Backbone:
     """Each family in turn."""
