@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from lpmoe_bench.console import Terminal
+from lpmoe_bench.environment import collect_environment
 from lpmoe_bench.sweep.local import ANSWER_SECONDS, end_with
 from lpmoe_bench.sweep.plan import SweepCell, settings_file
 
@@ -182,6 +183,7 @@ def _prepare(about: Mapping[str, Any]) -> bool:
         for name in LATE_IMPORTS:
             importlib.import_module(name)
         before = _threads()
+    collect_environment("")  # the commit, likewise
     for cell in about["prepare"]:
         _prepare_cell(cell)
     # Threads of GNU OpenMP are not there in a forked process, which would wait for them for ever.
@@ -192,7 +194,8 @@ def _prepare(about: Mapping[str, Any]) -> bool:
 
 def _prepare_cell(cell: Mapping[str, Any]) -> None:
     from lpmoe_bench.config.settings import read_config_file
-    from lpmoe_bench.training.plan import prepare
+    from lpmoe_bench.records.provenance import code_facts
+    from lpmoe_bench.training.plan import prepare_run
     from lpmoe_bench.training.request import RunRequest
     from lpmoe_bench.training.run import flops_of
 
@@ -206,7 +209,10 @@ def _prepare_cell(cell: Mapping[str, Any]) -> None:
         offline=cell["offline"],
     )
     with suppress(Exception):  # whatever it is, the cell meets it too and says so in its own log
-        flops_of(prepare(request, Terminal(quiet=True)).config)
+        config = prepare_run(request, Terminal(quiet=True)).config
+        flops_of(config)
+        # Of the code that is imported here, whatever its files are when a cell starts.
+        code_facts(config.method, config.decoder)
 
 
 def _threads() -> int:

@@ -140,10 +140,10 @@ def make_plan(
     key = (*key, config.decoder, config.decoder_weights)
     if key not in known:
         found = _prepared.get((*key, *_places(request)))
-        usable = found is not None and found.holds(registry)
-        known[key] = (
-            found.sources if usable else _sources(config, task, registry, request, terminal)
-        )
+        if found is not None and found.holds(registry):
+            known[key] = found.sources
+        else:
+            known[key] = _sources(config, task, registry, request, terminal)
     weights, decoder_weights, data = known[key]
     # What a file tells of its weights is as if it had been asked for, and what the name implies as
     # if it had not: so equal runs have equal fingerprints.
@@ -195,7 +195,7 @@ class _Prepared:
 _prepared: dict[tuple, _Prepared] = {}  # by the key of make_plan and the places of the request
 
 
-def prepare(request: RunRequest, terminal: Terminal) -> Plan:
+def prepare_run(request: RunRequest, terminal: Terminal) -> Plan:
     """Plan a run and keep its weights and data, for plans of this process and of those forked.
 
     They are resolved again where one of their files has another size or date by then. Raises the

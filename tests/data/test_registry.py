@@ -152,7 +152,9 @@ def test_embedded_set_on_request(tmp_path, root, tiny):
 
 def test_a_damaged_embedded_set_says_how_to_repair_it(tmp_path, tiny):
     find(None, tmp_path).train.pairs[0].mask.unlink()
-    with pytest.raises(DataError, match=r"is missing, or not as it was drawn: delete .*generated_cod"):
+    with pytest.raises(
+        DataError, match=r"is missing, or not as it was drawn: delete .*generated_cod"
+    ):
         find(None, tmp_path)
 
 

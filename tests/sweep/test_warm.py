@@ -79,7 +79,7 @@ def test_a_forked_cell_is_a_process_like_one_that_was_started(tmp_path):
 
 def test_a_crash_costs_the_forked_cell_alone(tmp_path):
     sweep = fake_sweep(fake_cell("signal=11"), fake_cell(seed=1), fake_cell("fail=1", seed=2))
-    with pytest.raises(FailedCellsError, match="1 of 3 cells failed.*killed by signal 11"):
+    with pytest.raises(FailedCellsError, match=r"1 of 3 cells failed.*signal 11"):
         run_warm(sweep, tmp_path, jobs=2)
     assert outcomes(sweep, tmp_path) == [["failed"] * 3, ["finished"], ["failed", "finished"]]
 
