@@ -6,6 +6,7 @@ import platform
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -67,7 +68,7 @@ CODE = ("lpmoe_bench", "method_zoo", "pyproject.toml", "datasets.yaml")
 def collect_environment(device: str) -> Environment:
     """Describe this process; `device` is what it computes on, in the caller's words."""
     packages = installed_packages()
-    sha, dirty = git_state(Path(lpmoe_bench.__file__).parent.parent)
+    sha, dirty = _own_state()
     return Environment(
         python=platform.python_version(),
         platform=platform.platform(),
@@ -118,6 +119,11 @@ def processor_name() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+@cache  # a process runs what it has imported, whatever is committed meanwhile
+def _own_state() -> tuple[str | None, bool | None]:
+    return git_state(Path(lpmoe_bench.__file__).parent.parent)
 
 
 def git_state(folder: Path) -> tuple[str | None, bool | None]:

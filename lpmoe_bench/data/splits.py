@@ -166,6 +166,11 @@ def _stamp(pair: Pair) -> str:
     return f"{files}|{pair.rules.key}" if pair.rules.key else files
 
 
+def stamp_of(pairs: Iterable[Pair]) -> str:
+    """Return 64 hex digits that change with size, inode or date of any file of these pairs."""
+    return _hash(f"{pair.name}\0{_stamp(pair)}\n" for pair in pairs)
+
+
 @no_collection()
 def _load(file: Path) -> dict[str, list[Any]]:
     """Return the rows of a manifest; none when there is no sound one."""

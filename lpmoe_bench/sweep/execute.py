@@ -14,7 +14,7 @@ from lpmoe_bench.files import hold_lock
 from lpmoe_bench.records.provenance import changed_code, is_other_code
 from lpmoe_bench.records.store import set_aside
 from lpmoe_bench.sweep import plan, runner
-from lpmoe_bench.sweep.local import LocalEngine, last_line, shares, tail
+from lpmoe_bench.sweep.local import PROGRAM, LocalEngine, devices_of, last_line, shares, tail
 from lpmoe_bench.sweep.state import (
     DETERMINISTIC,
     MOST_ATTEMPTS,
@@ -23,6 +23,7 @@ from lpmoe_bench.sweep.state import (
     cell_state,
     published,
 )
+from lpmoe_bench.sweep.warm import WarmProcess, can_adopt, prepare_cells
 
 # A sweep in words: its plan and its result, as lines for people or JSON for machines.
 
@@ -274,7 +275,7 @@ def run_planned(
     done, failed = (len(in_state(states, kind)) for kind in ("done", "failed"))
     to_do = [state.cell for state in in_state(states, "running", "partial", "waiting")]
     if to_do:
-        engine = engine or _engine(how, sweep, folder, terminal)
+        engine = engine or _engine(how, sweep, folder, terminal, to_do, runs, offline)
         estimates = _estimates(runs, states, elsewhere)
         with terminal.bar("cells", len(states)) as bar, stop_requested() as stopped:
             progress = runner.SweepProgress(
@@ -331,7 +332,15 @@ def _jobs(how: SweepMode, sweep: plan.Sweep) -> int:
     return len(shares(sweep.cells, how.jobs)[0])
 
 
-def _engine(how: SweepMode, sweep: plan.Sweep, folder: Path, terminal: Terminal) -> runner.Engine:
+def _engine(
+    how: SweepMode,
+    sweep: plan.Sweep,
+    folder: Path,
+    terminal: Terminal,
+    to_do: Sequence[plan.SweepCell],
+    runs: Path,
+    offline: bool,
+) -> runner.Engine:
     if how.engine == "ray":
         from lpmoe_bench.sweep.ray_engine import RayEngine
 
@@ -339,7 +348,34 @@ def _engine(how: SweepMode, sweep: plan.Sweep, folder: Path, terminal: Terminal)
     made, notes = shares(sweep.cells, how.jobs)
     for note in notes:
         terminal.note(note)
-    return LocalEngine(made)
+    return LocalEngine(made, warm=_warm(made, sweep.places, to_do, folder, runs, offline))
+
+
+def _warm(
+    made: Sequence[Mapping[str, str]],
+    places: plan.DataPlaces,
+    to_do: Sequence[plan.SweepCell],
+    folder: Path,
+    runs: Path,
+    offline: bool,
+) -> WarmProcess | None:
+    """Return what forks the cells; None where each has to start by itself.
+
+    That is on a GPU, which no forked process may use, and where cells are processes themselves.
+    For one cell it is not worth it.
+    """
+    on_gpus = any("CUDA_VISIBLE_DEVICES" in share for share in made)
+    if on_gpus or devices_of(to_do)[0] > 1 or len(to_do) < 2 or not can_adopt():
+        return None
+    more = {
+        "runs": str(runs),
+        "data_root": str(places.data_root) if places.data_root else None,
+        "datasets": [str(path) for path in places.datasets],
+        "embedded": places.embedded,
+        "offline": offline,
+    }
+    # All jobs have the same share of the processor, and so the same environment.
+    return WarmProcess(PROGRAM, made[0], prepare_cells(to_do, folder, more))
 
 
 def _announce(

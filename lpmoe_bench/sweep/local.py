@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from lpmoe_bench.environment import usable_cores
 from lpmoe_bench.errors import MEMORY_SIGNS, InterruptedRun, ResourceError, UsageError
@@ -162,6 +163,42 @@ def kernel_kills() -> int:
 PROGRAM = (sys.executable, "-m", "lpmoe_bench")
 # Seconds until a process that does not heed SIGINT gets SIGTERM, and until it is killed.
 POLITE_SECONDS, PATIENT_SECONDS = 60.0, 75.0
+ANSWER_SECONDS = 20.0  # for a warm process to fork a cell
+
+
+class Forker(Protocol):
+    """What starts a cell quicker than the interpreter does: see `warm.WarmProcess`."""
+
+    def is_settled(self) -> bool: ...
+    def fork(self, words: Sequence[str], log: Path) -> int | None: ...
+    def close(self) -> None: ...
+
+
+class Forked:
+    """A child of this process that was not started by `subprocess`, with what is used of Popen."""
+
+    def __init__(self, pid: int):
+        self.pid = pid
+        self.code: int | None = None
+
+    def poll(self) -> int | None:
+        return self._ask(os.WNOHANG)
+
+    def wait(self) -> int | None:
+        return self._ask(0)
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:  # else the id may be another process's by now
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def _ask(self, how: int) -> int | None:
+        if self.code is None:
+            pid, status = os.waitpid(self.pid, how)
+            self.code = os.waitstatus_to_exitcode(status) if pid else None
+        return self.code
 
 
 @dataclass(frozen=True)
@@ -192,24 +229,34 @@ class CellProcess:
     """A started cell: watched, stopped, and gone when this process is gone."""
 
     def __init__(
-        self, job: CellJob, environment: Mapping[str, str], program: Sequence[str] = PROGRAM
+        self,
+        job: CellJob,
+        environment: Mapping[str, str],
+        program: Sequence[str] = PROGRAM,
+        warm: Forker | None = None,
     ):
         self.job, self.started, self.kills = job, time.monotonic(), kernel_kills()
         self.asked: float | None = None
         asked = arguments(job)
         notes = ["--note", note(job.cell, list(job.changes))] if job.changes else []
         checks = ["--parent", str(os.getpid()), "--expect", job.cell.fingerprint]
+        words = ["sweep", "cell", *checks, *notes, *asked]
         try:
             with open(job.log, "w", encoding="utf-8") as log:
                 log.write(f"# lpmoe-bench run {shlex.join(asked)}\n")
                 log.flush()
-                self.process = subprocess.Popen(
-                    [*program, "sweep", "cell", *checks, *notes, *asked],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=log,
-                    env={**os.environ, **environment},
-                    start_new_session=True,  # Ctrl-C in a terminal reaches the sweep alone
+                pid = warm.fork(words, job.log) if warm else None
+                self.process = (
+                    Forked(pid)
+                    if pid
+                    else subprocess.Popen(
+                        [*program, *words],
+                        stdin=subprocess.DEVNULL,
+                        stdout=subprocess.DEVNULL,
+                        stderr=log,
+                        env={**os.environ, **environment},
+                        start_new_session=True,  # Ctrl-C in a terminal reaches the sweep alone
+                    )
                 )
         except OSError as error:
             raise ResourceError(write_failure(job.log, error)) from error
@@ -263,7 +310,13 @@ Result = tuple[CellJob, Ended, float]
 class LocalEngine:
     """Runs at most `jobs` cells at a time; each has a part of the GPUs, or of the cores."""
 
-    def __init__(self, shares: Sequence[Environment], program: Sequence[str] = PROGRAM):
+    def __init__(
+        self,
+        shares: Sequence[Environment],
+        program: Sequence[str] = PROGRAM,
+        warm: Forker | None = None,
+    ):
+        self.warm = warm
         self.free_shares = list(shares)
         self.jobs = len(shares)
         self.program = program
@@ -271,12 +324,12 @@ class LocalEngine:
 
     def free(self) -> bool:
         """Whether one more cell can be started."""
-        return bool(self.free_shares)
+        return bool(self.free_shares) and (self.warm is None or self.warm.is_settled())
 
     def start(self, job: CellJob) -> None:
         # Given back when the cell has ended, so no two cells ever have the same GPUs.
         share = self.free_shares.pop(0)
-        self.running.append((CellProcess(job, share, self.program), share))
+        self.running.append((CellProcess(job, share, self.program, self.warm), share))
 
     def ended(self) -> list[Result]:
         """Return (job, how it ended, seconds) of what has ended since this was asked last."""
@@ -301,6 +354,8 @@ class LocalEngine:
         for process, _ in self.running:
             process.kill()
         self.running = []
+        if self.warm is not None:
+            self.warm.close()
 
 
 def shares(cells: Sequence[SweepCell], jobs: int | None) -> tuple[list[Environment], list[str]]:

@@ -316,7 +316,7 @@ def _next(run: SweepRun, claims: Claims) -> plan.SweepCell | None:
             continue
         done = own_record(run.runs, cell) is not None
         if done or is_given_up(_failures(run, cell)):
-            claims.release(cell)
+            claims.release(cell, done)
             run.progress.elsewhere(cell, done)
         elif is_locked(run.runs / cell.folder / ".lock"):  # a run by hand, or one just ending
             claims.release(cell)
@@ -380,7 +380,7 @@ def _settle(
     )
     # Written before the claim is given back: who takes the cell next counts this attempt too.
     plan.write_attempt(run.folder, cell, attempt, job.log.stem)
-    claims.release(cell)
+    claims.release(cell, outcome == "finished")
     failures = _failures(run, cell)
     run.progress.ended(cell, attempt, len(failures), job.log)
     if outcome == "out of memory":  # at once, with less: it has not lost its place in the queue

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -38,8 +38,14 @@ class Claims:
             self.held[cell.name] = lock
         return lock is not None
 
-    def release(self, cell: SweepCell) -> None:
-        self.held.pop(cell.name).close()
+    def release(self, cell: SweepCell, finished: bool = False) -> None:
+        """Give a claim back; that of a finished cell goes, so that a folder does not fill."""
+        with self.held.pop(cell.name):
+            if finished:
+                # Who opened the file before may hold a lock that nobody else sees. He finds the
+                # record there, as he looks for it only then.
+                with suppress(OSError):
+                    claim_file(self.runs, cell).unlink()
 
 
 def is_running(runs: Path, cell: SweepCell) -> bool:

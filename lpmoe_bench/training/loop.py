@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -146,18 +146,35 @@ def note_process(progress: Progress, processes: int, config: RunConfig) -> None:
         progress.codes.append(facts.digest[:12])
 
 
-def running_statistics(segmenter: Segmenter) -> dict[str, Tensor]:
-    """Copy what a forward pass may change beside the gradients: running statistics."""
-    trained = {f"method.{name}" for name in segmenter.method.trainable()}
-    state = segmenter.state().items()
-    return {k: v.clone() for k, v in state if k.startswith("method.") and k not in trained}
+class RunningStatistics:
+    """What a forward pass may change beside the gradients, such as the means of BatchNorm.
 
+    Found once: to walk the whole state before every step would take milliseconds. Most methods have
+    none, and a step then costs nothing.
+    """
 
-def restore(segmenter: Segmenter, good: dict[str, Tensor]) -> None:
-    """Put copied tensors back in place."""
-    state = segmenter.state()
-    for name, tensor in good.items():
-        state[name].copy_(tensor)
+    def __init__(self, segmenter: Segmenter):
+        trained = {f"method.{name}" for name in segmenter.method.trainable()}
+        buffers = {name for name, _ in segmenter.named_buffers()}
+        # Of a decoder its buffers alone: what is frozen of it may be large, and stays as it is.
+        names = [
+            name
+            for name in segmenter.state()
+            if name in buffers or (name.startswith("method.") and name not in trained)
+        ]
+        # By owner and name, and not the tensors themselves, which a module may replace.
+        parts = [name.rpartition(".") for name in names]
+        self.places = [(segmenter.get_submodule(owner), name) for owner, _, name in parts]
+
+    def copy(self) -> list[Tensor]:
+        """Copy them as they are now."""
+        return [getattr(owner, name).detach().clone() for owner, name in self.places]
+
+    @torch.no_grad()
+    def restore(self, good: Sequence[Tensor]) -> None:
+        """Put copies back in place."""
+        for (owner, name), tensor in zip(self.places, good, strict=True):
+            getattr(owner, name).copy_(tensor)
 
 
 class Saver:
@@ -241,6 +258,7 @@ def train(run: TrainingRun) -> Progress:
     steps = config.steps or per_epoch * config.epochs
     note_process(progress, fabric.world_size, run.config)
     saver = Saver(run.folder, run.id, segmenter, optimizer, run.config.runtime.save_seconds)
+    statistics = RunningStatistics(segmenter)
     with stop_requested() as stopped:
         while progress.step < steps and not _stale(progress, config, per_epoch):
             # After a resume this may lie within an epoch: its first `done` batches are left out.
@@ -249,12 +267,12 @@ def train(run: TrainingRun) -> Progress:
             clock = time.perf_counter()
             for images, masks in _batches(run, epoch, done):
                 # The forward pass of a step that diverges has moved BatchNorm already; weights not.
-                good = running_statistics(segmenter)
+                good = statistics.copy()
                 try:
                     loss, rate = _step(run, model, optimizer, images, masks, progress.step, steps)
                 except DivergedError as error:
                     cause = _cause(run, model, images, masks, progress.step, per_epoch)
-                    restore(segmenter, good)
+                    statistics.restore(good)
                     saver.save(best, progress)
                     raise DivergedError(
                         f"training diverged at step {progress.step + 1} of {steps}: {error}"

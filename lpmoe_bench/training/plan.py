@@ -13,7 +13,7 @@ from lpmoe_bench.console import Terminal
 from lpmoe_bench.data.loader import PairDataset, Prefixes, carve_validation, subset
 from lpmoe_bench.data.pairs import Pair
 from lpmoe_bench.data.registry import Registry, Task, load_registry
-from lpmoe_bench.data.splits import MANIFESTS, Split, check_pairs, make_split
+from lpmoe_bench.data.splits import MANIFESTS, Split, check_pairs, make_split, stamp_of
 from lpmoe_bench.data.tasks import OWN, TaskData, resolve
 from lpmoe_bench.errors import DataError, ResourceError, UsageError
 from lpmoe_bench.metrics.protocols import get_protocol
@@ -139,7 +139,11 @@ def make_plan(
     key = (task.name, config.backbone, config.weights, config.facts)
     key = (*key, config.decoder, config.decoder_weights)
     if key not in known:
-        known[key] = _sources(config, task, registry, request, terminal)
+        found = _prepared.get((*key, *_places(request)))
+        if found is not None and found.holds(registry):
+            known[key] = found.sources
+        else:
+            known[key] = _sources(config, task, registry, request, terminal)
     weights, decoder_weights, data = known[key]
     # What a file tells of its weights is as if it had been asked for, and what the name implies as
     # if it had not: so equal runs have equal fingerprints.
@@ -173,6 +177,63 @@ def make_plan(
         cache=request.cache,
         digests=digests,
     )
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """Sources that were resolved before, with the stamp that their files had then."""
+
+    sources: Sources
+    registry: Registry
+    stamp: tuple[Any, ...] = ()
+
+    def holds(self, registry: Registry) -> bool:
+        """Whether files and what is declared of them are as they were; reads no file."""
+        return registry == self.registry and _stamp(self.sources) == self.stamp
+
+
+_prepared: dict[tuple, _Prepared] = {}  # by the key of make_plan and the places of the request
+
+
+def prepare_run(request: RunRequest, terminal: Terminal) -> Plan:
+    """Plan a run and keep its weights and data, for plans of this process and of those forked.
+
+    They are resolved again where one of their files has another size or date by then. Raises the
+    errors of `make_plan`.
+    """
+    known: dict[tuple, Sources] = {}
+    plan = make_plan(request, terminal, known)
+    registry = load_registry(request.datasets)
+    for key, sources in known.items():
+        if (place := (*key, *_places(request))) not in _prepared:
+            _prepared[place] = _Prepared(sources, registry, _stamp(sources))
+    return plan
+
+
+def _places(request: RunRequest) -> tuple[Any, ...]:
+    """Return what sources depend on beside settings."""
+    datasets = tuple(map(str, request.datasets or ()))
+    root = str(request.data_root) if request.data_root else None
+    return (root, request.folders, request.embedded, datasets, request.cache, request.offline)
+
+
+def _stamp(sources: Sources) -> tuple[Any, ...]:
+    """Return size, inode and dates of all files that sources were read from."""
+    data = sources.data
+    splits = [data.train, *([data.validation] if data.validation else []), *data.tests]
+    files = [sources.weights.path, sources.decoder_weights.path]
+    return (
+        *(stamp_of(split.pairs) for split in splits),
+        *(file and _dates(file) for file in files),
+    )
+
+
+def _dates(file: Path) -> tuple[int, ...] | None:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return (found.st_size, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def _own_validation(data: TaskData, config: RunConfig) -> Split | None:

@@ -190,7 +190,7 @@ def method_of_record(config: RunConfig, method: type[Method]) -> records.MethodF
 
 
 def _costs(facts: RunFacts) -> records.Costs:
-    progress, predictor, flops = facts.progress, facts.predictor, _flops(facts.plan.config)
+    progress, predictor, flops = facts.progress, facts.predictor, flops_of(facts.plan.config)
     return records.Costs(
         train_images_per_second=progress.images / progress.seconds,
         # With cached features it would be the speed of another model.
@@ -208,7 +208,7 @@ def _costs(facts: RunFacts) -> records.Costs:
 _counted: dict[Hashable, costs.Flops | None] = {}
 
 
-def _flops(config: RunConfig) -> costs.Flops | None:
+def flops_of(config: RunConfig) -> costs.Flops | None:
     """Count on shapes alone, once a process for all seeds: it takes longer than a small training.
 
     A method that needs values for its shapes goes without a count.

@@ -1,7 +1,8 @@
 """Sweeps of fake cells, planned by hand: quick enough to kill and restart many times.
 
 As a program it runs the sweep that is planned in a folder: fake_sweeps.py RUNS JOBS PROGRAM...,
-where JOBS is a number, or the address of a Ray cluster with ,shared ,streamed or ,look behind it.
+where JOBS is a number, with ,warm behind it for cells that are forked, or the address of a Ray
+cluster with ,shared ,streamed or ,look behind it.
 """
 
 import sys
@@ -15,6 +16,7 @@ from lpmoe_bench.sweep import plan
 from lpmoe_bench.sweep.execute import SweepMode, run_planned
 from lpmoe_bench.sweep.local import LocalEngine
 from lpmoe_bench.sweep.state import CellState, cell_state
+from lpmoe_bench.sweep.warm import WarmProcess, can_adopt
 
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_cell.py")))
 
@@ -78,11 +80,12 @@ def ray_engine(sweep: plan.Sweep, runs: Path, where: str, program=FAKE):
 
 def run_as_program(runs: Path, jobs: str, program: Sequence[str]) -> None:
     sweep = plan.read_sweeps(runs)[0][1]
-    engine = (
-        LocalEngine([{} for _ in range(int(jobs))], program)
-        if jobs.isdecimal()
-        else ray_engine(sweep, runs, jobs, program)
-    )
+    number, _, how = jobs.partition(",")
+    if number.isdecimal():
+        warm = WarmProcess(program, {}) if how == "warm" and can_adopt() else None
+        engine = LocalEngine([{} for _ in range(int(number))], program, warm)
+    else:
+        engine = ray_engine(sweep, runs, jobs, program)
     run_planned(sweep, runs, False, SweepMode(), False, Terminal(), {}, engine)
 
 

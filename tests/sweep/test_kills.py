@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -22,19 +23,29 @@ from lpmoe_bench.sweep.plan import Sweep, read_attempts, read_sweeps, sweep_fold
 
 pytestmark = pytest.mark.faults
 
+WARM = "warm"
 DRIVER = Path(__file__).parents[1] / "support/fake_sweeps.py"
 
 
 def drive(runs: Path, program: Sequence[str]) -> subprocess.Popen:
-    """Start the sweep that is planned in a folder, two cells at a time."""
-    command, quiet = [sys.executable, str(DRIVER), str(runs), "2", *program], subprocess.DEVNULL
+    """Start the sweep that is planned in a folder, two cells at a time, forked if asked for."""
+    program, jobs = list(program), "2"
+    if program[0] == WARM:
+        program, jobs = program[1:], "2,warm"
+    command, quiet = [sys.executable, str(DRIVER), str(runs), jobs, *program], subprocess.DEVNULL
     return subprocess.Popen(command, stdout=quiet, stderr=quiet, env=environment())
 
 
-def children(parent: int) -> list[int]:
-    """The processes that a process has started."""
-    listed = Path(f"/proc/{parent}/task/{parent}/children")
-    return [int(text) for text in listed.read_text().split()] if listed.exists() else []
+def cells_of(parent: int) -> list[int]:
+    """The cells that a sweep has started: those of its children that write into a log."""
+    found = []
+    with suppress(OSError):  # the sweep has ended
+        listed = Path(f"/proc/{parent}/task/{parent}/children").read_text()
+        for text in listed.split():
+            with suppress(OSError):  # the child has
+                if os.readlink(f"/proc/{text}/fd/2").endswith(".log"):
+                    found.append(int(text))
+    return found
 
 
 def assert_whole(runs: Path) -> dict[str, str]:
@@ -62,12 +73,13 @@ def kill_at_random(
     moment = time.monotonic() + random_.uniform(0, longest)
     while process.poll() is None and time.monotonic() < moment:
         time.sleep(0.01)
-    cells, killed = children(process.pid), process.poll() is None
+    cells, killed = cells_of(process.pid), process.poll() is None
     process.kill()
     process.wait()
     if cells_too and random_.random() < 0.5:
         for pid in cells:
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
     deadline = time.monotonic() + 120
     while any(is_alive(pid) for pid in cells):  # those that the sweep left behind save and end
         assert time.monotonic() < deadline, "a cell outlived its sweep"
@@ -112,11 +124,12 @@ def test_three_kills_of_fake_cells(tmp_path):
         assert len(path.read_text().split()) == 1  # SIGTERM lets it end; it trained once
 
 
-def test_two_sweeps_at_once_divide_the_cells(tmp_path):
+@pytest.mark.parametrize("program", [FAKE, (WARM, *FAKE)])
+def test_two_sweeps_at_once_divide_the_cells(tmp_path, program):
     cells = [fake_cell("steps=3 pause=0.05", seed=seed) for seed in range(6)]
     planned = fake_sweep(*cells)
     folder = write_sweep(tmp_path, planned)
-    both = [drive(tmp_path, FAKE) for _ in range(2)]
+    both = [drive(tmp_path, program) for _ in range(2)]
     assert [process.wait() for process in both] == [0, 0]
     for cell in cells:
         assert len((tmp_path / cell.folder / "trained").read_text().split()) == 1
@@ -124,9 +137,10 @@ def test_two_sweeps_at_once_divide_the_cells(tmp_path):
 
 
 @pytest.mark.slow
-def test_forty_kills_of_fake_cells(tmp_path):
+@pytest.mark.parametrize("program", [FAKE, (WARM, *FAKE)])
+def test_forty_kills_of_fake_cells(tmp_path, program):
     cells = [fake_cell("steps=4 pause=0.05", seed=seed) for seed in range(4)]
-    torture(tmp_path, fake_sweep(*cells), FAKE, kills=40, seed=1)
+    torture(tmp_path, fake_sweep(*cells), program, kills=40, seed=1)
 
 
 @pytest.mark.slow
@@ -139,7 +153,7 @@ def test_twenty_kills_of_real_runs(tmp_path):
     planning.kill()
     planning.wait()
     (_, planned), *_ = read_sweeps(tmp_path / "plan")
-    torture(tmp_path / "kills", planned, PROGRAM, kills=20, seed=2)
+    torture(tmp_path / "kills", planned, (WARM, *PROGRAM), kills=20, seed=2)
 
 
 def saved_at(runs):
@@ -162,13 +176,13 @@ def test_the_whole_command_is_killed_interrupted_and_goes_on(tmp_path):
         saved = None
         while saved is None or saved_at(parts) <= saved:  # until its own cell has saved a step
             assert process.poll() is None, (tmp_path / "log").read_text()
-            saved = saved_at(parts) if saved is None and children(process.pid) else saved
+            saved = saved_at(parts) if saved is None and cells_of(process.pid) else saved
             time.sleep(0.02)
         process.send_signal(number)
         assert process.wait() == code
     assert "the same command goes on" in (tmp_path / "log").read_text()
     process = start(command, tmp_path / "log")
-    while not (cells := children(process.pid)):
+    while not (cells := cells_of(process.pid)):
         assert process.poll() is None, (tmp_path / "log").read_text()
         time.sleep(0.02)
     os.kill(cells[0], signal.SIGKILL)

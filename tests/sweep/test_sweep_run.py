@@ -35,6 +35,7 @@ def test_every_cell_is_run_once_and_finished_ones_are_skipped(tmp_path):
     assert [trainings(tmp_path, cell) for cell in cells] == [1] * 4
     assert [outcomes(state) for state in found.values()] == [[], [], [], ["finished"]]
     assert cell_counts(tmp_path) == (4, 4, [])  # shared cells count once
+    assert list((tmp_path / "sweeps/.claims").iterdir()) == []
 
 
 def test_cells_whose_records_are_elsewhere_are_finished(tmp_path):

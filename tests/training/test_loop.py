@@ -10,7 +10,7 @@ from lpmoe_bench.config.settings import TrainConfig
 from lpmoe_bench.model.decoders.names import build_decoder
 from lpmoe_bench.model.losses import get_loss
 from lpmoe_bench.model.segmenter import Segmenter
-from lpmoe_bench.training.loop import _parameter_groups, schedule
+from lpmoe_bench.training.loop import RunningStatistics, _parameter_groups, schedule
 from method_zoo.options import get_method, list_methods
 
 
@@ -63,3 +63,43 @@ def test_four_images_are_learnt_by_heart(method: str):
         loss.backward()
         optimizer.step()
     assert min(losses) < 0.35 * losses[0]
+
+
+def moved(segmenter: Segmenter) -> dict[str, torch.Tensor]:
+    """The tensors that a forward pass in training has changed, as they were before it."""
+    before = {name: tensor.clone() for name, tensor in segmenter.state().items()}
+    segmenter.train()
+    segmenter(torch.rand(2, 3, 64, 64))
+    after = segmenter.state()
+    return {name: old for name, old in before.items() if not torch.equal(old, after[name])}
+
+
+def test_what_a_forward_pass_moves_is_found_once_and_put_back():
+    segmenter = tiny_segmenter("lpmoe")
+    norm = segmenter.decoder.norm_of_others = torch.nn.BatchNorm2d(3)
+    segmenter.decoder.register_forward_pre_hook(
+        lambda *given: [norm(torch.rand(2, 3, 4, 4)), None][1]
+    )
+    statistics = RunningStatistics(segmenter)
+    good = statistics.copy()
+    before = moved(segmenter)
+    assert any(name.startswith("method.") for name in before)
+    assert "decoder.norm_of_others.running_mean" in before
+    statistics.restore(good)
+    for name, tensor in segmenter.state().items():
+        assert torch.equal(tensor, before.get(name, tensor)), name
+
+
+def test_a_buffer_that_a_module_replaces_is_put_back_too():
+    segmenter = tiny_segmenter("lora")
+    segmenter.method.register_buffer("count", torch.zeros(()))
+    statistics = RunningStatistics(segmenter)
+    segmenter.method.count = segmenter.method.count + 1
+    good = statistics.copy()
+    segmenter.method.count = segmenter.method.count + 1
+    statistics.restore(good)
+    assert segmenter.method.count == 1
+
+
+def test_a_method_without_running_statistics_has_nothing_to_copy():
+    assert RunningStatistics(tiny_segmenter("lora")).copy() == []
