@@ -14,6 +14,7 @@ from lpmoe_bench.data.splits import Split
 from lpmoe_bench.data.tasks import TaskData
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.inference.prediction import find_images
+from lpmoe_bench.records.model import record_digest
 
 
 @pytest.fixture
@@ -171,7 +172,9 @@ def test_picture_is_of_the_runs_own_task(run, tmp_path, monkeypatch):
     other = tmp_path / "other"
     shutil.copytree(run, other)
     text = (other / "run.json").read_text().replace('"task": "cod"', '"task": "leaf"')
-    (other / "run.json").write_text(text)
+    content = json.loads(text)
+    content["seal"]["record"] = record_digest(content)
+    (other / "run.json").write_text(json.dumps(content))
     for folder, task in ((run, "cod"), (other, "leaf")):
         done = call(["picture", str(folder), "--count", "2", "-o", str(tmp_path / "p.png")])
         assert done.code == 0, done.stderr
