@@ -468,14 +468,6 @@ def explain_fault(error: BaseException) -> str | None:
                     f"{frame.name}, line {frame.lineno} of {Path(frame.filename).name} "
                     f"(`{frame.line}`): {describe_error(error)}"
                 )
-    # What one returns may fail later, in our lines: a map of a wrong shape, for one.
-    if places and isinstance(error, RuntimeError | TypeError | ValueError | AttributeError):
-        used = " and ".join(f"{SINGULAR[one.kind]} '{one.name}' of {one.origin}" for one in places)
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        return (
-            f"{describe_error(error)} (in {frame.name}), while {used} was in use; `lpmoe-bench "
-            f"contract` tells what of a method is at fault"
-        )
     return None
 
 

@@ -14,6 +14,9 @@ GONE = [
     (r'": "\d+(\.\d+)+[^"]*"', '": "<version>"'),
     (r'"(\w+_images_per_second|train_seconds|peak_memory_bytes)": [\d.e+-]+', r'"\1": "<gone>"'),
     (r'"adapter_sha256": "\w+"', '"adapter_sha256": "<gone>"'),  # metadata has no order there
+    # Digests of what is compared itself, to a precision, and of code that may change.
+    (r'"(rows|curve|record|adapter_digest)": "[0-9a-f]{64}"', r'"\1": "<gone>"'),
+    (r'"code": \{\s*"digest": "\w+",\s*"modules": \{[^}]*\}\s*\}', '"code": "<gone>"'),
 ]
 NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+(?:e[-+]?\d+)?|e[-+]?\d+)(?![\w.])")
 

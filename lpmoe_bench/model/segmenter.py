@@ -3,7 +3,7 @@
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -119,7 +119,7 @@ def blueprint(config: RunConfig) -> Segmenter:
         return build_segmenter(config, weights)
 
 
-def shape_key(config: RunConfig) -> tuple[Hashable, ...]:
+def shape_key(config: RunConfig) -> tuple[object, ...]:
     """Return what the blueprint of a configuration depends on: equal keys, equal shapes."""
     parts = [config.options, config.decoder, config.decoder_options, config.runtime.checkpointing]
     return (
@@ -131,7 +131,7 @@ def shape_key(config: RunConfig) -> tuple[Hashable, ...]:
     )
 
 
-_buildable: set[Hashable] = set()
+_buildable: set[tuple[object, ...]] = set()
 
 
 def check_buildable(config: RunConfig) -> None:

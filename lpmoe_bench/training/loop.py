@@ -342,8 +342,9 @@ def _step(
     )
     # The mean over processes is the same number in all of them, so all stop at the same step.
     value = torch.as_tensor(fabric.all_reduce(total, reduce_op="mean")).item()
-    if not math.isfinite(value) or not torch.isfinite(torch.as_tensor(norm)):
-        raise DivergedError(f"loss {value:g}, norm of the gradient {float(norm):g}")
+    length = torch.as_tensor(norm).item()
+    if not math.isfinite(value) or not math.isfinite(length):
+        raise DivergedError(f"loss {value:g}, norm of the gradient {length:g}")
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return value, share * config.lr

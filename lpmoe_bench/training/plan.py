@@ -212,7 +212,8 @@ def prepare_run(request: RunRequest, terminal: Terminal) -> Plan:
 
 def _places(request: RunRequest) -> tuple[Any, ...]:
     """Return what sources depend on beside settings."""
-    datasets = tuple(map(str, request.datasets or ()))
+    named = request.datasets
+    datasets = tuple(map(str, [named] if isinstance(named, Path) else named or ()))
     root = str(request.data_root) if request.data_root else None
     return (root, request.folders, request.embedded, datasets, request.cache, request.offline)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -205,7 +205,7 @@ def _costs(facts: RunFacts) -> records.Costs:
     )
 
 
-_counted: dict[Hashable, costs.Flops | None] = {}
+_counted: dict[tuple[object, ...], costs.Flops | None] = {}
 
 
 def flops_of(config: RunConfig) -> costs.Flops | None:

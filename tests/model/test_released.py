@@ -156,7 +156,7 @@ def put(name: str, tensor: Tensor):
         ),
         ("sam_adapter", put("shared_mlp.weight", torch.ones(48, 0)), "of shapes that no .* has"),
         ("adaroute", put("projA_params", torch.ones(4)), "of shapes that no .* has"),
-        ("sam_adapter", filled("shared_mlp.bias", float("nan")), "no numbers, in our prompts.up.b"),
+        ("sam_adapter", filled("shared_mlp.bias", float("nan")), "our 'prompts.up.bias' holds NaN"),
         ("conv_lora", without("lora_moe"), "LoRA alone, without the experts of Conv-LoRA"),
         ("conv_lora", without("lora_A"), "no name in it ends in vision_encoder.layers.0.attn"),
         ("adaroute", filled("logit_scale", 0.5), "learnt temperatures"),

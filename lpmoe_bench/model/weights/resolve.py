@@ -255,7 +255,7 @@ def _implied(name: str, model: Backbone) -> WeightFacts:
     return WeightFacts(
         mean,  # type: ignore[arg-type]
         std,  # type: ignore[arg-type]
-        vit.patch_embed.patch_size[0],
+        vit.patch_embed.patch_size[0],  # type: ignore[arg-type]
         vit.patch_embed.grid_size[0] if has_grid else None,
         create.resizes_smoothly(name) and not dinov2,
     )
