@@ -244,6 +244,7 @@ def build_config(*layers: Mapping[str, Any]) -> RunConfig:
     merged: dict[str, Any] = {}
     for layer in layers:
         _merge(merged, layer)
+    _check_numbers(merged)
     try:
         config = RunConfig.model_validate(merged)
     except ValidationError as error:
@@ -254,12 +255,18 @@ def build_config(*layers: Mapping[str, Any]) -> RunConfig:
     return config
 
 
+def _check_numbers(values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            _check_numbers(value)
+        elif type(value) is int and abs(value) >= LARGEST:
+            raise UsageError(f"setting {name} is a number of over 18 digits; use one below 2^62")
+
+
 def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:
     for key, value in layer.items():
         if key in SECTIONS and not isinstance(value, Mapping):
             raise UsageError(f"setting {key} is {value!r}; it holds settings of its own by name")
-        if type(value) is int and abs(value) >= LARGEST:
-            raise UsageError(f"setting {key} is a number of over 18 digits; use one below 2^62")
         if isinstance(value, Mapping) and isinstance(into.get(key), dict):
             _merge(into[key], value)
         else:

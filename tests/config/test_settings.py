@@ -139,3 +139,11 @@ def test_values_that_yaml_cannot_read_are_refused_in_a_sentence(tmp_path, text):
     path.write_text(f"rank: {text}")
     with pytest.raises(UsageError, match="is not valid YAML"):
         settings.read_config_file(path)
+
+
+@pytest.mark.parametrize(
+    "layer", [{"size": 10**400}, {"options": {"rank": 10**30}}, {"train": {"batch": -(2**62)}}]
+)
+def test_numbers_that_no_tensor_has_are_refused(layer):
+    with pytest.raises(UsageError, match=r"is a number of over 18 digits; use one below 2\^62"):
+        settings.build_config(layer)

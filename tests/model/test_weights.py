@@ -496,3 +496,9 @@ def test_hub_weights_of_every_named_head_are_dropped():
     state = vit.state_dict()
     heads = {f"{head}weight": torch.zeros(1) for head in fitting.HEADS}
     assert fitting.timm_state(state | heads, vit, TIMM).keys() == state.keys()
+
+
+@pytest.mark.parametrize("name", ["../x", "a b/c", "-a/b", "a--b/c", "a/b.git", "a", "a/b/c"])
+def test_a_name_that_no_repository_has_is_refused_before_the_hub_is_asked(name):
+    with pytest.raises(UsageError, match=r"a repository of the hub is hf-hub:owner/name"):
+        hub_module.describe_repository(f"hf-hub:{name}", offline=False)

@@ -9,6 +9,7 @@ from lpmoe_bench.records.provenance import code_changes, code_facts, is_other_co
 from lpmoe_bench.tables.formats import format_table
 from lpmoe_bench.tables.table import build_table
 from method_zoo.options import list_methods
+from method_zoo.plugins import VARIABLE
 
 SOURCE = '''"""About it."""
 class Method:
@@ -110,3 +111,21 @@ def test_a_table_marks_seeds_of_different_code():
     assert "seed 0, 1 by aaaa0000; seed 2 by bbbb0000" in text
     for seeds in ([made_by(), made_by(seed=1)], [made_by(), record(seed=1)]):
         assert "codes" not in format_table(build_table(seeds), "markdown")
+
+
+def test_plug_ins_count_with_what_they_import_from_beside_them(tmp_path, monkeypatch):
+    (tmp_path / "helper.py").write_text("K = 1\n")
+    plugin = tmp_path / "scaled.py"
+    plugin.write_text(
+        "from helper import K\nfrom method_zoo import Method\n\n\nclass Scaled(Method):\n"
+        "    title = 'Scaled'\n    factor = K\n"
+    )
+    monkeypatch.setenv(VARIABLE, str(plugin))
+    first = code_facts("scaled", "fpn")
+    assert {"plug-in scaled: scaled.py", "plug-in scaled: helper.py"} < first.modules.keys()
+    plugin.write_text(plugin.read_text() + "# a comment\n")
+    assert code_facts("scaled", "fpn") == first
+    (tmp_path / "helper.py").write_text("K = 3\n")
+    changes = code_changes(first, code_facts("scaled", "fpn"))
+    assert changes == ["plug-in scaled: helper.py changed"]
+    assert code_facts("nowhere", "fpn") is None

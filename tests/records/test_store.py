@@ -19,8 +19,16 @@ from lpmoe_bench import environment, files
 from lpmoe_bench.console import printable
 from lpmoe_bench.errors import DataError, ResourceError, UsageError
 from lpmoe_bench.records.model import SCHEMA_VERSION, parse_record, record_folder, run_folder
+from lpmoe_bench.records.store import (
+    OPENED_FILE,
+    count_opening,
+    find_records,
+    image_rows,
+    read_record,
+    read_rows,
+    write_record,
+)
 from lpmoe_bench.records.store import ROWS as ROWS_FILE
-from lpmoe_bench.records.store import find_records, image_rows, read_record, read_rows, write_record
 from lpmoe_bench.records.verify import publish
 from lpmoe_bench.tables.table import build_table
 
@@ -445,3 +453,9 @@ def test_an_unfinished_or_incomplete_run_is_refused(run, tmp_path):
     (run / "run.json").unlink()
     with pytest.raises(DataError, match="no finished run is there"):
         publish(run, tmp_path / "records")
+
+
+def test_a_damaged_count_of_openings_costs_no_trained_run(tmp_path):
+    assert [count_opening(tmp_path), count_opening(tmp_path)] == [1, 2]
+    (tmp_path / OPENED_FILE).write_text("x")
+    assert count_opening(tmp_path) == 1
