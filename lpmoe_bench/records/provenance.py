@@ -165,11 +165,13 @@ def _of_plugin(plugin: Plugin) -> dict[str, str]:
             if path in files:
                 continue
             files.add(path)
-            tree = ast.parse(path.read_bytes())
-            for name in _imports(tree.body, ""):
-                near = base.joinpath(*name.split(".")[:1])
-                left += [one for one in (near.with_suffix(".py"),) if one.is_file()]
-                left += near.rglob("*.py") if (near / "__init__.py").is_file() else []
+            tree = _parsed(path)
+            for name in _imports(tree.body, "") if tree else ():
+                near = base / name.partition(".")[0]
+                if (near / "__init__.py").is_file():
+                    left += near.rglob("*.py")
+                elif near.with_suffix(".py").is_file():
+                    left.append(near.with_suffix(".py"))
     else:
         spec = find_spec(plugin.place.partition(":")[0].partition(".")[0])
         folders = list(spec.submodule_search_locations or ()) if spec else []
@@ -178,11 +180,23 @@ def _of_plugin(plugin: Plugin) -> dict[str, str]:
             files = {Path(spec.origin)}
         base = Path(folders[0] if folders else spec.origin if spec and spec.origin else ".").parent
     return {
-        f"plug-in {plugin.name}: {Path(os.path.relpath(path, base)).as_posix()}": _digest_of(
-            ast.parse(path.read_bytes())
-        )[:DIGITS]
+        f"plug-in {plugin.name}: {Path(os.path.relpath(path, base)).as_posix()}": _of_file(path)
         for path in files
     }
+
+
+def _parsed(path: Path) -> ast.Module | None:
+    """Return the syntax tree of a file; None for no Python, such as a template in a package."""
+    try:
+        return ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):
+        return None
+
+
+def _of_file(path: Path) -> str:
+    tree = _parsed(path)
+    whole = _digest_of(tree) if tree else hashlib.sha256(path.read_bytes()).hexdigest()
+    return whole[:DIGITS]
 
 
 def _imports(nodes: Iterable[ast.AST], package: str) -> Iterator[str]:
