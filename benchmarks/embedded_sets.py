@@ -49,7 +49,7 @@ def trained(task: str, args: argparse.Namespace) -> dict[str, Any]:
     from lightning_fabric import Fabric
 
     from lpmoe_bench.config.settings import parse_sets
-    from lpmoe_bench.inference.predictor import Predictor
+    from lpmoe_bench.inference.predictor import new_predictor
     from lpmoe_bench.model.segmenter import load_trained
     from lpmoe_bench.training.plan import make_plan
     from lpmoe_bench.training.request import RunRequest
@@ -63,8 +63,9 @@ def trained(task: str, args: argparse.Namespace) -> dict[str, Any]:
     execute(plan, terminal, False)
     segmenter, config = load_trained(plan.folder, request.cache)
     fabric = Fabric(accelerator=config.runtime.device, devices=1)
-    predictor = Predictor(segmenter.to(fabric.device), fabric, config.size)
-    maps = [(pred > 127, mask > 0) for _, pred, mask in predictor.maps(plan.tests[0].pairs)]
+    predictor = new_predictor(config, segmenter.to(fabric.device), fabric)
+    found = predictor.predictions(plan.tests[0].pairs)
+    maps = [(pred > 127, truth.mask > 0) for _, pred, truth in found]
     overlaps = [(pred & mask).sum() / (pred | mask).sum() for pred, mask in maps]
     return {"lora": float(np.mean(overlaps)), "run": plan.id}  # not every protocol has an IoU
 

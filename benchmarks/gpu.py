@@ -40,7 +40,6 @@ from lpmoe_bench.data.splits import Split
 from lpmoe_bench.environment import collect_environment
 from lpmoe_bench.inference.predictor import Predictor, score_split
 from lpmoe_bench.model.costs import count_flops, device_name
-from lpmoe_bench.model.losses import get_loss
 from lpmoe_bench.model.segmenter import Segmenter, blueprint, build_segmenter
 from lpmoe_bench.model.weights.resolve import RANDOM, resolve_weights
 from lpmoe_bench.training.profiling import profile_config
@@ -110,11 +109,9 @@ def stepper(segmenter: Segmenter, fabric: Fabric, size: int, batch: int) -> Call
     model, optimizer = fabric.setup(segmenter.train(), torch.optim.AdamW(trained, lr=1e-4))
     images = torch.rand(batch, 3, size, size, device=fabric.device)
     masks = (images.mean(1, keepdim=True) > 0.5).float()
-    loss_of = get_loss("structure")
 
     def step() -> float:
-        logits, aux = model(images)
-        loss = loss_of(logits, masks) + aux
+        loss = model(images, masks)
         fabric.backward(loss)
         norm = fabric.clip_gradients(model, optimizer, max_norm=math.inf, error_if_nonfinite=False)
         value = loss.item()
@@ -130,7 +127,7 @@ def stepper(segmenter: Segmenter, fabric: Fabric, size: int, batch: int) -> Call
 def measure_step(method: str, sizes: Sizes, batch: int, fabric: Fabric, until: float) -> dict:
     """Time steps and products in turns until the clock is there; at least three of each."""
     config, device = configured(method, sizes, fabric.device.type), fabric.device
-    operations = count_flops(blueprint(config), sizes.size).training * batch
+    operations = count_flops(blueprint(config), config.sides).training * batch
     found: dict[str, Any] = {"method": method, "batch": batch, "step_flops": operations}
     try:
         step = stepper(built(config, fabric), fabric, sizes.size, batch)
@@ -163,7 +160,7 @@ def draw_pairs(folder: Path, sizes: Sizes) -> list[Pair]:
 
 def measure_loading(pairs: list[Pair], sizes: Sizes, batch: int, kind: str, until: float) -> dict:
     """Read batches as a training epoch does, and bring them to the device."""
-    dataset = PairDataset(pairs, sizes.size, 0, flip=True)
+    dataset = PairDataset(pairs, (sizes.size, sizes.size), 0, flip=True)
     batches = iter(loader(dataset, epoch_batches(len(pairs), batch, 0, 0), device=kind))
     next(batches)  # the workers have started
     workers, images, start = default_workers(kind), 0, time.perf_counter()

@@ -59,7 +59,7 @@ def ours(image: Path, mask: Path, size: int, version: int) -> Callable[[], objec
     from lpmoe_bench.data.loader import PairDataset
     from lpmoe_bench.data.pairs import Pair
 
-    dataset = PairDataset([Pair("pair", image, mask)], size, 0, flip=True, version=version)
+    dataset = PairDataset([Pair("pair", image, mask)], (size, size), 0, flip=True, version=version)
     return lambda: dataset[0, 0]
 
 

@@ -33,7 +33,6 @@ from lpmoe_bench.data.pairs import Pair, read_pair
 from lpmoe_bench.data.registry import load_registry
 from lpmoe_bench.data.tasks import resolve
 from lpmoe_bench.environment import default_cache, usable_cores
-from lpmoe_bench.model.losses import structure_loss
 from lpmoe_bench.model.segmenter import build_segmenter
 from lpmoe_bench.model.weights.resolve import resolve_weights
 
@@ -59,8 +58,7 @@ def training_step(size: int) -> Callable[[torch.Tensor, torch.Tensor], None]:
     optimizer = torch.optim.AdamW([p for p in segmenter.parameters() if p.requires_grad])
 
     def step(images: torch.Tensor, masks: torch.Tensor) -> None:
-        logits, aux = segmenter(images)
-        (structure_loss(logits, masks) + aux).backward()
+        segmenter(images, masks).backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
@@ -85,8 +83,8 @@ def drain(batches: Iterable) -> None:
 
 def measure(pairs: list[Pair], size: int, rounds: int, given: float | None) -> dict[str, float]:
     """Return images/s of every part; `given`: that of the step, not measured then."""
-    plain = PairDataset(pairs, size, 0, flip=True)
-    rich = PairDataset(pairs, size, 0, flip=True, scale=(0.75, 1.25), photometric=True)
+    plain = PairDataset(pairs, (size, size), 0, flip=True)
+    rich = PairDataset(pairs, (size, size), 0, flip=True, scale=(0.75, 1.25), photometric=True)
     passes = [epoch_batches(len(pairs), BATCH, 0, epoch) for epoch in range(PASSES)]
     batches, many = passes[0], [batch for one in passes for batch in one]
     count, trained = len(pairs), sum(map(len, batches))  # a last batch of one is dropped

@@ -28,8 +28,7 @@ from torch import Tensor, nn
 
 from lpmoe_bench.environment import collect_environment
 from lpmoe_bench.model.decoders.names import build_decoder
-from lpmoe_bench.model.losses import get_loss
-from lpmoe_bench.model.segmenter import CLASSES, Segmenter
+from lpmoe_bench.model.segmenter import Segmenter
 from method_zoo import (
     Backbone,
     Features,
@@ -159,7 +158,6 @@ def measure(name: str, size: int, batch: int, rounds: int) -> list[dict[str, Any
     bound, frozen = Frozen(fresh()), fresh()
     images = torch.rand(batch, 3, size, size)
     masks = (images.mean(1, keepdim=True) > 0.5).float()
-    structure = get_loss("structure")
 
     def square(tokens: Tensor) -> Tensor:
         return tokens.square().mean()
@@ -177,12 +175,12 @@ def measure(name: str, size: int, batch: int, rounds: int) -> list[dict[str, Any
 
     def segmenter(model: Any) -> Segmenter:
         torch.manual_seed(1)
-        decoder = build_decoder(method.decoder, method, CLASSES, {})
+        decoder = build_decoder(method.decoder, method, classes=1)
+        decoder.train_with("structure")
         return Segmenter(model, decoder).train()
 
     def loss(model: Segmenter) -> Tensor:
-        logits, aux = model(images)
-        return structure(logits, masks) + aux
+        return model(images, masks)
 
     models = {"bound": segmenter(bound), "ours": segmenter(method), "peft": segmenter(theirs)}
     for own, block in zip(lora_layers(method), theirs.vit.blocks, strict=True):

@@ -29,7 +29,6 @@ from torch import Tensor
 
 from lpmoe_bench.environment import collect_environment
 from lpmoe_bench.model.costs import count_parameters, peak_memory_bytes
-from lpmoe_bench.model.losses import structure_loss
 from lpmoe_bench.model.segmenter import build_segmenter
 from lpmoe_bench.model.weights.resolve import load_backbone, resolve_weights
 from lpmoe_bench.training.profiling import profile_config
@@ -66,8 +65,7 @@ def measure(
             features = segmenter.method(images)
             maps = [*features.maps, features.final]
             return torch.stack([m.square().mean() for m in maps]).sum() + features.aux
-        logits, aux = segmenter(images)
-        return structure_loss(logits, masks) + aux
+        return segmenter(images, masks)
 
     def train() -> None:
         value = loss()
@@ -79,7 +77,7 @@ def measure(
     for _ in range(2):
         train()
     peak = peak_memory_bytes(CPU)
-    frozen = load_backbone(weights, size)
+    frozen = load_backbone(weights, (size, size))
 
     @torch.no_grad()
     def forward() -> None:

@@ -42,7 +42,7 @@ from lpmoe_bench.data.splits import Split
 from lpmoe_bench.data.tasks import Folders, open_split, resolve
 from lpmoe_bench.environment import default_cache, usable_cores
 from lpmoe_bench.errors import BenchError, DataError, UsageError
-from lpmoe_bench.inference.predictor import Predictor
+from lpmoe_bench.inference.predictor import Predictor, new_predictor
 from lpmoe_bench.metrics import reference
 from lpmoe_bench.metrics.engine import score_pair
 from lpmoe_bench.metrics.protocols import Protocol, get_protocol
@@ -99,9 +99,9 @@ def open_test(record: Record, facts: SplitFacts, places: Places) -> Split:
 
 def predict(predictor: Predictor, split: Split, protocol: Protocol) -> Maps:
     """Return the maps and masks of a split, all held at once, so that scoring alone is timed."""
-    found = predictor.maps(split.pairs, protocol.mask_threshold)
+    found = predictor.predictions(split.pairs, protocol.mask_threshold)
     steps = track(found, f"predicting {split.label}", len(split.pairs), console=_stderr())
-    return {name: (pred, mask) for name, pred, mask in steps}
+    return {name: (pred, truth.mask) for name, pred, truth in steps}
 
 
 def cpu_seconds(maps: Maps, protocol: Protocol) -> tuple[float, float]:
@@ -143,7 +143,7 @@ def measure(folder: Path, places: Places, threads: int) -> Iterator[dict[str, An
     torch.set_num_threads(threads)
     segmenter, config = load_trained(folder, default_cache())
     fabric = Fabric(accelerator=config.runtime.device, devices=1, precision=config.train.precision)  # type: ignore[arg-type]
-    predictor = Predictor(segmenter.to(fabric.device), fabric, config.size)
+    predictor = new_predictor(config, segmenter.to(fabric.device), fabric)
     protocol, rows = get_protocol(record.protocol.name), read_rows(folder / ROWS)
     if protocol.hash != record.protocol.hash:
         raise DataError(f"{folder} was scored under another version of protocol {protocol.name}")

@@ -421,7 +421,7 @@ def predict(
     from lpmoe_bench.data.loader import load_image
     from lpmoe_bench.data.pixels import pixel_rules
     from lpmoe_bench.inference.prediction import find_images, image_rules
-    from lpmoe_bench.inference.predictor import load_predictor, probability_map, side_of
+    from lpmoe_bench.inference.predictor import load_predictor, response_map, window_of
 
     several = images if isinstance(images, list | tuple) else [images]
     given: list[tuple[Path | None, Any]] = []
@@ -437,15 +437,15 @@ def predict(
                 )
             given.append((None, array))
     tile = str(tile)
-    side_of(tile, 32)  # a wrong word is said before anything is loaded
+    window_of(tile, (32, 32))  # a wrong word is said before anything is loaded
     rules = image_rules(read_record(_folder(run)), pixel_rules(pixels or {}))
     check_deep((file for file, _ in given if file), rules)
     predictor, config = load_predictor(_folder(run), default_cache(), is_offline(offline))
-    side = side_of(tile, config.size)
+    window = window_of(tile, config.sides)
 
     def predicted(file: Path | None, array: Any) -> Prediction:
         image = load_image(file, rules, predictor.version) if file else array
-        return Prediction(file, probability_map(predictor, image, side)[0])
+        return Prediction(file, response_map(predictor, image, window)[0])
 
     return [predicted(file, array) for file, array in given]
 
@@ -466,11 +466,12 @@ def load_model(run: Run, offline: bool = False) -> nn.Module:
     Raises:
         DataError: the run's adapter is missing, damaged or of other weights.
     """
+    from lpmoe_bench.config.kinds import get_kind
     from lpmoe_bench.inference.predictor import ProbabilityModel
     from lpmoe_bench.model.segmenter import load_trained
 
     segmenter, config = load_trained(_folder(run), default_cache(), is_offline(offline))
-    return ProbabilityModel(segmenter, config.size).eval()
+    return ProbabilityModel(segmenter, config.sides, get_kind(config.kind).outputs).eval()
 
 
 def compare(

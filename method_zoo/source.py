@@ -41,8 +41,13 @@ def read_source(package: ModuleType, name: str, base: str = "Method") -> SourceF
     return SourceFacts(options or {}, attributes)
 
 
-def class_line(folder: Path, package: str, name: str, base: str) -> list[ast.ClassDef]:
-    """Return a file's class of the line of `base`, and its bases up to that, in this order."""
+def class_line(
+    folder: Path, package: str, name: str, base: str, wanted: str = ""
+) -> list[ast.ClassDef]:
+    """Return a file's class of the line of `base`, and its bases up to that, in this order.
+
+    wanted: the name of the class; without it the first of that line.
+    """
     tree = ast.parse((folder / f"{name}.py").read_text(encoding="utf-8"))
     classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
     places = {
@@ -62,10 +67,11 @@ def class_line(folder: Path, package: str, name: str, base: str) -> list[ast.Cla
             if known in classes and (above := line(classes[known])):
                 return [cls, *above]
             if places.get(known):
-                return [cls, *class_line(folder, package, places[known], base)]
+                return [cls, *class_line(folder, package, places[known], base, known)]
         return None
 
-    return next((found for cls in classes.values() if (found := line(cls))), [])
+    asked = [classes[wanted]] if wanted in classes else classes.values()
+    return next((found for cls in asked if (found := line(cls))), [])
 
 
 def _assignment(node: ast.stmt) -> tuple[str, ast.expr | None]:

@@ -45,7 +45,7 @@ def predict_command(
     options.refuse_no_run(run)
     from lpmoe_bench.data.pixels import pixel_rules
     from lpmoe_bench.inference.prediction import find_images, image_rules, predict_images
-    from lpmoe_bench.inference.predictor import load_predictor, side_of
+    from lpmoe_bench.inference.predictor import load_predictor, window_of
     from lpmoe_bench.records.store import read_record
 
     declared = pixel_rules({"bands": bands, "range": range_})
@@ -54,13 +54,13 @@ def predict_command(
         out.terminal.note(f"images are read as those of training, {rules.key}")
     # Found before a model is loaded: a wrong path should cost no seconds.
     sources = find_images(images, output)
-    side_of(tile, 32)  # a wrong word is said before anything is loaded
+    window_of(tile, (32, 32))  # a wrong word is said before anything is loaded
     cache = options.cache_folder()
     predictor, config = load_predictor(run, cache, offline, out.terminal.note)
-    side = side_of(tile, config.size)
+    window = window_of(tile, config.sides)
     try:
         written, failed = predict_images(
-            predictor, sources, output, side, threshold, out.terminal, rules
+            predictor, sources, output, window, threshold, out.terminal, rules
         )
     except KeyboardInterrupt:
         # Each map is renamed into its place, so none is half written.

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -220,7 +220,25 @@ class RunConfig(_Section):
         None, "runtime", "SAM checkpoint for the decoder; its digest is hashed"
     )
     decoder_options: dict[str, Any] = _field({}, "recipe", "options of the decoder")
-    size: int = _field(256, "recipe", "image side in pixels, a multiple of 32", ge=32)
+    size: int | tuple[int, int] = _field(
+        256, "recipe", "image side in pixels, a multiple of 32; or [height, width]"
+    )
+    fit: Literal["squash", "letterbox"] = _field(
+        "squash",
+        "recipe",
+        "how an image becomes size: stretched, or shrunk as a whole and padded",
+        later=True,
+    )
+    evaluate: Literal["whole", "windows"] = _field(
+        "whole",
+        "recipe",
+        "images as a whole; or cut into windows of size at full resolution, which overlap",
+        later=True,
+    )
+    kind: str = _field("binary", "recipe", "kind of task; the task has it", later=True)
+    classes: tuple[str, ...] = _field(
+        (), "recipe", "names of the classes, in order; the data set has them", later=True
+    )
     preprocessing: Literal[1, 2] = _field(
         2, "recipe", "how images become tensors; 1: as up to version 0.2, in floats", absent=1
     )
@@ -232,10 +250,26 @@ class RunConfig(_Section):
     train: TrainConfig = TrainConfig()
     runtime: RuntimeConfig = RuntimeConfig()
 
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width of what the model sees, in pixels."""
+        return (self.size, self.size) if isinstance(self.size, int) else self.size
+
+    @property
+    def outputs(self) -> int:
+        """How many maps of logits the model gives: one, or one a class."""
+        return max(1, len(self.classes))
+
     @field_validator("backbone")
     @classmethod
     def _ours(cls, backbone: str) -> str:
         return known_as(backbone)
+
+
+def sides_text(size: int | Sequence[int]) -> str:
+    """Return a size in pixels as people write it: 256, or of a height and a width 256 x 320."""
+    sides = [size] if isinstance(size, int) else dict.fromkeys(size)
+    return " x ".join(map(str, sides))
 
 
 def build_config(*layers: Mapping[str, Any]) -> RunConfig:
@@ -249,9 +283,10 @@ def build_config(*layers: Mapping[str, Any]) -> RunConfig:
         config = RunConfig.model_validate(merged)
     except ValidationError as error:
         raise _explained(error) from None
-    if config.size % 32:
-        near = max(32, round(config.size / 32) * 32)
-        raise UsageError(f"size is {config.size}; it must be a multiple of 32, such as {near}")
+    for side in config.sides:
+        if side % 32 or side < 32:
+            near = max(32, round(side / 32) * 32)
+            raise UsageError(f"size is {side}; it must be a multiple of 32, such as {near}")
     return config
 
 

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,8 +14,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lpmoe_bench.data.images import read_image, read_pixels
-from lpmoe_bench.data.pairs import Pair, check_sizes, pair_truth
-from lpmoe_bench.data.pixels import THRESHOLD, UNDECLARED, PixelRules, Truth
+from lpmoe_bench.data.pairs import Pair, check_sizes
+from lpmoe_bench.data.pixels import THRESHOLD, UNDECLARED, PixelRules
+from lpmoe_bench.data.readers import MapReader, MaskReader, Sides
 from lpmoe_bench.environment import usable_cores
 from lpmoe_bench.errors import DataError, UsageError
 
@@ -27,26 +29,31 @@ HUE_DEGREES = 36.0
 
 
 def rescale(
-    image: Tensor, mask: Tensor, scale: tuple[float, float], draws: Draws
-) -> tuple[Tensor, Tensor]:
-    """Resize by a factor between two and cut a square of the old size out of it.
+    image: Tensor, target: Any, scale: tuple[float, float], draws: Draws, reader: MapReader
+) -> tuple[Tensor, Any]:
+    """Resize by a factor between two and cut a part of the old size out of it.
 
-    image: (3, s, s) in [0, 1]; mask: (1, s, s). What a smaller image leaves free is of its mean
-    colour and no object. Takes three draws.
+    image: (3, h, w) in [0, 1]; target: as the reader gives it. What a smaller image leaves free is
+    of its mean colour, and of the target what the reader has for it. Takes three draws.
     """
-    size = image.shape[-1]
-    side = max(1, round(size * _between(scale, next(draws))))
-    large = F.interpolate(image[None], (side, side), mode="bilinear", antialias=True)[0]
-    truth = F.interpolate(mask[None], (side, side), mode="nearest-exact")[0]
-    top, left = (int(next(draws) * (abs(side - size) + 1)) for _ in range(2))
-    if side >= size:
-        cut = (..., slice(top, top + size), slice(left, left + size))
-        return large[cut].clamp(0, 1), truth[cut]
-    place = (..., slice(top, top + side), slice(left, left + side))
-    canvas = image.mean((1, 2), keepdim=True).repeat(1, size, size)
-    blank = torch.zeros_like(mask)
-    canvas[place], blank[place] = large.clamp(0, 1), truth
-    return canvas, blank
+    sides = (image.shape[-2], image.shape[-1])
+    factor = _between(scale, next(draws))
+    high, wide = (max(1, round(side * factor)) for side in sides)
+    large = F.interpolate(image[None], (high, wide), mode="bilinear", antialias=True)[0]
+    takes, puts = zip(
+        *(_overlap(s, t, next(draws)) for s, t in zip(sides, (high, wide), strict=True)),
+        strict=True,
+    )
+    canvas = image.mean((1, 2), keepdim=True).repeat(1, *sides)
+    canvas[(..., *puts)] = large[(..., *takes)].clamp(0, 1)
+    return canvas, reader.view(target, (high, wide), takes, puts)
+
+
+def _overlap(side: int, other: int, share: float) -> tuple[slice, slice]:
+    """Return which pixels of a resized side are kept, and where they go; share: where, in [0, 1)"""
+    start = int(share * (abs(other - side) + 1))
+    part, rest = slice(start, start + min(side, other)), slice(0, min(side, other))
+    return (part, rest) if other >= side else (rest, part)
 
 
 def distort(image: Tensor, draws: Draws) -> Tensor:
@@ -86,11 +93,12 @@ def _between(limits: tuple[float, float], share: float) -> float:
     return low + (high - low) * share
 
 
+SQUASH = "squash"
 Key = tuple[int, int]  # (epoch, index)
 Prefixes = Callable[[Pair, bool], Tensor]  # of a pair's image, mirrored or not: see feature_cache
 MOST_WORKERS = 4
 VERSION = 2  # of how images become tensors; that of a run is its setting `preprocessing`
-IGNORED = -1.0  # of a mask's tensor, where a pixel counts for nothing
+MASKS = MaskReader()
 
 
 def carve_validation(
@@ -135,18 +143,19 @@ def _by_name(pairs: Sequence[Pair]) -> list[Pair]:
 
 @dataclass(eq=False)
 class PairDataset(Dataset):
-    """Training items by key (epoch, index): image (3, size, size), mask (1, size, size).
+    """Training items by key (epoch, index): image (3, h, w) of `sides`, and its target.
 
-    The image is float32 in [0, 1], resized bilinearly with antialias; the mask is float32 of 0, 1
-    and, where a pixel is ignored, -1, resized to the nearest pixel. Both are squashed to a square,
-    and mirrored in half of the (seed, epoch, index). scale, photometric: see rescale and distort;
-    drawn for each (seed, epoch, index) as well. prefixes: what stands in the place of images, which
-    are not read then; not with scale or photometric. version: see image_tensor. reduced: decode
-    JPEGs at a part of their size. Reading raises DataError naming the file.
+    The image is float32 in [0, 1], resized bilinearly with antialias; the target is as the reader
+    has it, of binary masks float32 (1, h, w) of 0, 1 and, where a pixel is ignored, -1, resized to
+    the nearest pixel. Both are fitted alike, see image_tensor, and mirrored in half of the (seed,
+    epoch, index). scale, photometric: see rescale and distort; drawn for each (seed, epoch, index)
+    as well. prefixes: what stands in the place of images, which are not read then; not with scale
+    or photometric. version, fit: see image_tensor. reduced: decode JPEGs at a part of their size.
+    Reading raises DataError naming the file.
     """
 
     pairs: Sequence[Pair]
-    size: int
+    sides: Sides
     seed: int
     flip: bool
     scale: tuple[float, float] | None = None
@@ -154,36 +163,48 @@ class PairDataset(Dataset):
     prefixes: Prefixes | None = None
     version: int = VERSION
     reduced: bool = False
+    fit: str = SQUASH
+    reader: MapReader = MASKS
 
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitem__(self, key: Key) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, key: Key) -> tuple[Tensor, Any]:
         epoch, index = key
+        pair, mirrored, reader = self.pairs[index], self.mirrored(key), self.reader
         if self.prefixes is not None:
-            pair, mirrored = self.pairs[index], self.mirrored(key)
-            mask = mask_tensor(pair_truth(pair), self.size)
-            return self.prefixes(pair, mirrored), mask.flip(-1) if mirrored else mask
-        image, truth = _read(
-            self.pairs[index],
-            self.size,
-            self.version,
-            THRESHOLD,
-            self.size if self.reduced else None,
-        )
-        mask = mask_tensor(truth, self.size)
+            target = self._target(reader.read(pair))
+            return self.prefixes(pair, mirrored), reader.mirrored(target) if mirrored else target
+        pixels, truth = _read(pair, self.version, reader, THRESHOLD, self._least)
+        image = image_tensor(pixels, self.sides, self.version, self.fit)
+        target = self._target(truth)
         if self.scale or self.photometric:
             # 53 bits of each number, as many as a double holds, make it uniform in [0, 1). The 2
             # keeps this stream apart from the two others of the same seed.
             numbers = _random_bits(12, 2, self.seed, epoch, index)
             draws = iter((numbers >> np.uint64(11)) * 2.0**-53)
             if self.scale:
-                image, mask = rescale(image, mask, self.scale, draws)
+                image, target = rescale(image, target, self.scale, draws, reader)
             if self.photometric:
                 image = distort(image, draws)
-        if self.mirrored(key):
-            return image.flip(-1), mask.flip(-1)
-        return image, mask
+        if mirrored:
+            return image.flip(-1), reader.mirrored(target)
+        return image, target
+
+    @property
+    def _least(self) -> int | None:
+        """The side that a JPEG may not be decoded below, None where all are decoded in full."""
+        return max(self.sides) if self.reduced else None
+
+    def _target(self, truth: Any) -> Any:
+        inner = fitted(self.reader.shape(truth), self.sides, self.fit)
+        target = self.reader.target(truth, inner)
+        return target if inner == self.sides else self.reader.padded(target, self.sides)
+
+    def collate(self, items: Sequence[tuple[Tensor, Any]]) -> tuple[Tensor, Any]:
+        """Put items together as a batch."""
+        images, targets = zip(*items, strict=True)
+        return torch.stack(images), self.reader.batch(targets)
 
     def mirrored(self, key: Key) -> bool:
         """Tell whether the item of a key (epoch, index) is mirrored."""
@@ -203,44 +224,55 @@ def load_image(
 
 
 def _read(
-    pair: Pair, size: int, version: int, threshold: int, side: int | None = None
-) -> tuple[Tensor, Truth]:
+    pair: Pair, version: int, reader: MapReader, threshold: int, side: int | None = None
+) -> tuple[np.ndarray, Any]:
     image = load_image(pair.image, pair.rules, version, side)
-    truth = pair_truth(pair, threshold)
+    truth = reader.read(pair, threshold)
     if side is None:  # else the image is not of its own size, which was checked before
-        check_sizes(pair, image.shape, truth.mask.shape)
-    return image_tensor(image, size, version), truth
+        check_sizes(pair, image.shape, reader.shape(truth))
+    return image, truth
 
 
-def image_tensor(image: np.ndarray, size: int, version: int = VERSION) -> Tensor:
-    """Squash an image, (h, w, 3), to float32 (3, size, size) in [0, 1], bilinearly with antialias.
+def fitted(shape: Sequence[int], sides: Sides, fit: str) -> Sides:
+    """Return the part of (h, w) `sides`, from the top left, that an image of (h, w, ...) fills."""
+    if fit == SQUASH:
+        return sides
+    factor = min(side / length for side, length in zip(sides, shape[:2], strict=True))
+    high, wide = (
+        min(side, max(1, round(length * factor)))
+        for side, length in zip(sides, shape[:2], strict=True)
+    )
+    return high, wide
+
+
+def image_tensor(
+    image: np.ndarray, sides: Sides, version: int = VERSION, fit: str = SQUASH
+) -> Tensor:
+    """Fit an image, (h, w, 3), into float32 (3, h, w) in [0, 1], bilinearly with antialias.
 
     Args:
         image: uint8, or float32 in [0, 1].
-        size: side of the square, in pixels.
+        sides: height and width of the tensor.
         version: 2 resizes 8-bit values as such, rounding twice on the way: no value is further
             than 1/255 from that of 1, which resizes floats and takes ten times as long.
+        fit: `squash` stretches the image to the sides; `letterbox` keeps its proportions and pads
+            with its mean colour, at the right and below.
     """
+    inner = fitted(image.shape, sides, fit)
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None]  # no copy
     if version == 1 or pixels.dtype != torch.uint8:
         if pixels.dtype == torch.uint8:
             pixels = pixels.float().div_(255)
-        squashed = F.interpolate(pixels, (size, size), mode="bilinear", antialias=True)[0]
-        return squashed.clamp_(0, 1)  # weights sum to one only up to rounding
-    squashed = F.interpolate(pixels, (size, size), mode="bilinear", antialias=True)[0]
-    return squashed.float().div_(255)
-
-
-def mask_tensor(truth: Truth, size: int) -> Tensor:
-    """Squash a mask to float32 of 0 and 1, and -1 where a pixel is ignored, (1, size, size)."""
-    # The exact variant samples pixel centres, so that a mirrored mask gives a mirrored result.
-    squashed = cv2.resize(truth.mask, (size, size), interpolation=cv2.INTER_NEAREST_EXACT)
-    mask = torch.from_numpy(squashed > 0).float()[None]
-    if truth.ignored is not None:
-        ignored = truth.ignored.view(np.uint8)
-        ignored = cv2.resize(ignored, (size, size), interpolation=cv2.INTER_NEAREST_EXACT)
-        mask[torch.from_numpy(ignored > 0)[None]] = IGNORED
-    return mask
+        resized = F.interpolate(pixels, inner, mode="bilinear", antialias=True)[0]
+        resized = resized.clamp_(0, 1)  # weights sum to one only up to rounding
+    else:
+        resized = F.interpolate(pixels, inner, mode="bilinear", antialias=True)[0]
+        resized = resized.float().div_(255)
+    if inner == sides:
+        return resized
+    canvas = resized.mean((1, 2), keepdim=True).repeat(1, *sides)
+    canvas[:, : inner[0], : inner[1]] = resized
+    return canvas
 
 
 def epoch_batches(
@@ -275,7 +307,7 @@ def loader(
     device: str = "cpu",
     world: int = 1,
 ) -> DataLoader:
-    """Return a loader of exactly these batches: image (B, 3, s, s), mask (B, 1, s, s).
+    """Return a loader of exactly these batches: images (B, 3, h, w) and their targets.
 
     A resumed epoch passes the batches that are left. The items do not depend on `workers`; see
     default_workers for how many there are by default.
@@ -285,6 +317,7 @@ def loader(
     return DataLoader(
         dataset,
         batch_sampler=batches,
+        collate_fn=dataset.collate,
         num_workers=workers,
         worker_init_fn=_calm,
         # Its own generator: without one, each pass would draw from the global one.
@@ -306,21 +339,21 @@ def default_workers(device: str, world: int = 1) -> int:
 
 def eval_items(
     pairs: Sequence[Pair],
-    size: int,
     threshold: int = THRESHOLD,
     prefixes: Prefixes | None = None,
     version: int = VERSION,
-) -> Iterator[tuple[str, Tensor, Truth]]:
-    """Yield (name, image (3, size, size) in [0, 1], what its mask says at its own size).
+    reader: MapReader = MASKS,
+) -> Iterator[tuple[str, np.ndarray | Tensor, Any]]:
+    """Yield (name, image (h, w, 3), what its label file says), both at their own size.
 
     threshold: an undeclared mask value above it, of 255, is object. prefixes: what stands in the
-    place of images, which are not read then. version: see image_tensor.
+    place of images, which are not read then. version: see load_image.
     """
     for pair in pairs:
         if prefixes is not None:
-            yield pair.name, prefixes(pair, False), pair_truth(pair, threshold)
+            yield pair.name, prefixes(pair, False), reader.read(pair, threshold)
         else:
-            yield pair.name, *_read(pair, size, version, threshold)
+            yield pair.name, *_read(pair, version, reader, threshold)
 
 
 def _random_bits(count: int, *key: int) -> np.ndarray:

@@ -109,6 +109,7 @@ class Task(_Entry):
     protocol: str
     loss: str
     select: str
+    kind: str = "binary"
     train: list[str] = pydantic.Field(min_length=1)
     test: list[str] = pydantic.Field(min_length=1)
     stand_in: StandIn = StandIn()

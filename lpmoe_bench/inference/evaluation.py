@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from lpmoe_bench.config.settings import sides_text
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.data.matching import shown
 from lpmoe_bench.data.pixels import UNDECLARED, PixelRules
@@ -363,7 +364,8 @@ def _score(
             raise
         raise ResourceError(
             f"out of memory while scoring {split.label} with batches of {predictor.batch} at "
-            f"{predictor.size} px; free some, or compute on the CPU with CUDA_VISIBLE_DEVICES="
+            f"{sides_text(predictor.sides)} px; free some, or compute on the CPU with "
+            f"CUDA_VISIBLE_DEVICES="
         ) from None
     record = evaluation_record(job.run, split, job.protocol, result, predictor, opened, job.notes)
     # The record holds the count from here on; the file that kept it goes last.

@@ -12,14 +12,16 @@ import cv2
 import numpy as np
 from rich.markup import escape
 
+from lpmoe_bench.config.settings import sides_text
 from lpmoe_bench.console import Bar, Terminal
 from lpmoe_bench.data.images import check_deep, overlay
 from lpmoe_bench.data.loader import load_image
 from lpmoe_bench.data.matching import SUFFIXES
 from lpmoe_bench.data.pixels import UNDECLARED, PixelRules, pixel_rules
+from lpmoe_bench.data.readers import Sides
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.files import write_atomically
-from lpmoe_bench.inference.predictor import Predictor, eight_bits, probability_map
+from lpmoe_bench.inference.predictor import Predictor, response_map
 from lpmoe_bench.records.model import Record
 
 # Which images files and folders mean, and what the outputs of each are called.
@@ -111,14 +113,14 @@ def predict_images(
     predictor: Predictor,
     sources: Sequence[ImageSource],
     output: Path,
-    side: int | None,
+    window: Sides | None,
     threshold: float | None,
     terminal: Terminal,
     rules: PixelRules = UNDECLARED,
 ) -> tuple[list[Written], list[str]]:
     """Write `NAME.png`, the map at image size, and `NAME_overlay.jpg` for every image.
 
-    side: see `probability_map`. threshold: of the probability; with it the map is 255 above and 0
+    window: see `response_map`. threshold: of the probability; with it the map is 255 above and 0
     elsewhere. rules: what is declared of the images' values. Returns what was written, and a
     sentence for each image that could not be read. Raises DataError for 16-bit images of which
     nobody knows the range.
@@ -137,10 +139,10 @@ def predict_images(
                 failed.append(str(error))
                 terminal.note(f"left out: {error}")
                 continue
-            if side is not None and max(image.shape[:2]) > side:
+            if window and any(a > b for a, b in zip(image.shape, window, strict=False)):
                 cut.append(source.name.name)
             about = partial(_tell, bar, done, len(sources), source.name.name)
-            pred = eight_bits(probability_map(predictor, image, side, about))
+            pred = predictor.outputs.settle(response_map(predictor, image, window, about))
             if threshold is not None:
                 pred = (pred > threshold * 255).astype(np.uint8) * 255
             # JPEG for the overlay, which is looked at and never scored.
@@ -153,9 +155,10 @@ def predict_images(
             write_picture(overlay_file, overlay(seen, pred))
             written.append(Written(source.file, map_file, overlay_file))
         bar.update(len(sources), len(sources))
-    if cut:
+    if cut and window:
         terminal.note(
-            f"{len(cut)} of {len(sources)} images were seen in windows of {side} pixels (such as "
+            f"{len(cut)} of {len(sources)} images were seen in windows of {sides_text(window)} "
+            f"pixels (such as "
             f"{cut[0]}), which find small objects and break large ones; maps that are scored are "
             f"of whole images, as without --tile"
         )

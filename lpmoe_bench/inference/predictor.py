@@ -1,4 +1,4 @@
-"""Predict at the size of each mask and score; validation and test go through the same code."""
+"""Predict at the size of each image and score; validation and test go through the same code."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -17,68 +18,103 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lpmoe_bench.config.kinds import KINDS, Kind, get_kind
 from lpmoe_bench.config.settings import RunConfig
 from lpmoe_bench.console import OnProgress
-from lpmoe_bench.data.loader import VERSION, Prefixes, eval_items, image_tensor
+from lpmoe_bench.data.loader import SQUASH, VERSION, Prefixes, eval_items, fitted, image_tensor
 from lpmoe_bench.data.pairs import Pair
-from lpmoe_bench.data.pixels import THRESHOLD, Truth
+from lpmoe_bench.data.pixels import THRESHOLD
+from lpmoe_bench.data.readers import Sides
 from lpmoe_bench.data.splits import Split
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.files import write_atomically
-from lpmoe_bench.metrics.engine import prepare_mask, quick_score
+from lpmoe_bench.inference.outputs import MapOutputs
 from lpmoe_bench.metrics.protocols import get_protocol
-from lpmoe_bench.metrics.scorer import Scorer, ScoreResult
+from lpmoe_bench.metrics.scorer import ScoreResult
 from lpmoe_bench.model.segmenter import load_trained
 
 if TYPE_CHECKING:  # it takes seconds to import, which a plan or a refusal need not wait for
     from lightning_fabric import Fabric
 
+BINARY = KINDS["binary"]
+
 
 @dataclass
 class Predictor:
-    """Turns images into 8-bit maps at mask size, and counts the seconds of the forward passes.
+    """Turns images into predictions at their own size, and counts the seconds of forward passes.
 
-    model: the segmenter, or with `prefixes` what takes them in the place of images. version: of
-    the preprocessing that it was trained with.
+    model: the segmenter, or with `prefixes` what takes them in the place of images. version, fit:
+    of the preprocessing that it was trained with. window: the part of an image, (h, w) in pixels,
+    that it sees at once when it scores; None for all of it. kind: of the task; classes: their
+    names, where it has some.
     """
 
     model: nn.Module
     fabric: Fabric
-    size: int
+    sides: Sides
     batch: int = 8
     prefixes: Prefixes | None = None
     version: int = VERSION
+    fit: str = SQUASH
+    window: Sides | None = None
+    kind: Kind = BINARY
+    classes: tuple[str, ...] = ()
     images: int = 0
     seconds: float = 0.0
 
     @torch.no_grad()
-    def probabilities(self, images: Tensor) -> Tensor:
-        """Return (B, K, size, size) in [0, 1] for images (B, 3, size, size) in [0, 1].
+    def responses(self, images: Tensor) -> Tensor:
+        """Return responses (B, K, h, w), of binary tasks probabilities, for images (B, 3, h, w) in
+        [0, 1].
 
         With `prefixes` the images are those.
         """
         images = images.to(self.fabric.device)
         started = time.perf_counter()
         with self.fabric.autocast():
-            logits, _ = self.model(images)
-        result = torch.sigmoid(logits).cpu()  # a GPU is waited for here, before the clock is read
+            logits = self.model(images)
+        # A GPU is waited for here, before the clock is read.
+        result = self.outputs.respond(logits).cpu()
         self.seconds += time.perf_counter() - started
         self.images += len(images)
         return result
 
-    def maps(
+    @cached_property
+    def outputs(self) -> MapOutputs:
+        return self.kind.outputs
+
+    def predictions(
         self, pairs: Sequence[Pair], threshold: int = THRESHOLD
-    ) -> Iterator[tuple[str, np.ndarray, Truth]]:
-        """Yield (name, predicted map uint8 (h, w), mask), in the order of the pairs.
+    ) -> Iterator[tuple[str, np.ndarray, Any]]:
+        """Yield (name, prediction (h, w), what the label file says), in the order of the pairs.
 
         threshold: an undeclared mask value above it, of 255, is object.
         """
         self.model.eval()
-        items = eval_items(pairs, self.size, threshold, self.prefixes, self.version)
-        for batch in _batches(items, self.batch):
-            pred = self.probabilities(torch.stack([image for _, image, _ in batch]))
-            for (name, _, truth), one in zip(batch, pred, strict=True):
-                yield name, to_map(one[None], truth.mask.shape), truth
+        reader = self.kind.reader
+        items = eval_items(pairs, threshold, self.prefixes, self.version, reader)
+        if self.window is not None:
+            for name, image, truth in items:
+                response = response_map(self, image, self.window)  # type: ignore[arg-type]
+                yield name, self.outputs.settle(response), truth
+            return
+        given = ((name, self.tensor(image), truth) for name, image, truth in items)
+        for batch in _batches(given, self.batch):
+            found = self.responses(torch.stack([image for _, image, _ in batch]))
+            for (name, _, truth), one in zip(batch, found, strict=True):
+                resized = self.at_size(one, reader.shape(truth))
+                yield name, self.outputs.settle(resized), truth
+
+    def tensor(self, image: np.ndarray | Tensor) -> Tensor:
+        """Return what the model takes of an image (h, w, 3); a prefix is that already."""
+        if isinstance(image, Tensor):
+            return image
+        return image_tensor(image, self.sides, self.version, self.fit)
+
+    def at_size(self, response: Tensor, shape: Sequence[int]) -> np.ndarray:
+        """Return a response (K, h, w) of an image at that image's own size."""
+        high, wide = fitted(shape, self.sides, self.fit)
+        return self.outputs.resized(response[:, :high, :wide], shape)
 
     @property
     def images_per_second(self) -> float:
@@ -86,40 +122,42 @@ class Predictor:
 
 
 class ProbabilityModel(nn.Module):
-    """A segmenter as one module: images in [0, 1], (B, 3, h, w), to probabilities (B, K, h, w)."""
+    """A segmenter as one module: images in [0, 1], (B, 3, h, w), to responses (B, K, h, w).
 
-    def __init__(self, segmenter: nn.Module, size: int):
+    Of a binary task these are probabilities, of one with classes logits.
+    """
+
+    def __init__(self, segmenter: nn.Module, sides: Sides, outputs: MapOutputs):
         super().__init__()
         self.segmenter = segmenter
-        self.size = size
+        self.sides = sides
+        self.outputs = outputs
 
     def forward(self, image: Tensor) -> Tensor:
-        shape, square = image.shape[-2:], (self.size, self.size)
-        if shape != square:
-            image = F.interpolate(image, square, mode="bilinear", antialias=True)
-        probability = torch.sigmoid(self.segmenter(image)[0])
-        if probability.shape[-2:] == shape:
+        shape = tuple(image.shape[-2:])
+        if shape != self.sides:
+            image = F.interpolate(image, self.sides, mode="bilinear", antialias=True)
+        probability = self.outputs.respond(self.segmenter(image))
+        if tuple(probability.shape[-2:]) == shape:
             return probability
         return F.interpolate(probability, shape, mode="bilinear", align_corners=False)
-
-
-def to_map(probability: Tensor, shape: tuple[int, ...]) -> np.ndarray:
-    """Resize a probability, (1, 1, s, s), bilinearly to (h, w) and round it to 8 bits."""
-    resized = F.interpolate(probability, tuple(shape), mode="bilinear", align_corners=False)
-    return (resized[0, 0].numpy() * 255 + 0.5).astype(np.uint8)
 
 
 def validation_score(
     predictor: Predictor, pairs: Sequence[Pair], metric: str, protocol: str
 ) -> float:
-    """Return the mean score of one metric over validation images."""
-    rules = get_protocol(protocol)
-    maps = predictor.maps(pairs, rules.mask_threshold)
-    values = [
-        quick_score(metric, pred, prepare_mask(truth.mask, rules, truth.ignored), rules)
-        for _, pred, truth in maps
-    ]
-    return math.fsum(values) / len(values)
+    """Return one metric over validation images: the mean of theirs, or where only a data set has
+    it, that of all of them."""
+    rules, outputs = get_protocol(protocol), predictor.outputs
+    values, scorer = [], outputs.scorer(rules, predictor.classes)
+    for name, pred, read in predictor.predictions(pairs, rules.mask_threshold):
+        truth = outputs.truth(read, rules)
+        value = outputs.quick(metric, pred, truth, rules)
+        if value is None:
+            scorer.add(name, pred, truth)
+        else:
+            values.append(value)
+    return math.fsum(values) / len(values) if values else scorer.result().scores[metric]
 
 
 def score_split(
@@ -130,11 +168,11 @@ def score_split(
     save_to: Path | None = None,
 ) -> ScoreResult:
     """Score every image of a split; `save_to` keeps the maps as PNG at mask size."""
-    rules = get_protocol(protocol)
-    scorer, maps = Scorer(rules), predictor.maps(split.pairs, rules.mask_threshold)
-    for done, (name, pred, truth) in enumerate(maps, start=1):
-        mask = prepare_mask(truth.mask, rules, truth.ignored)
-        scorer.add(name, pred, mask, dataset=split.label)
+    rules, outputs = get_protocol(protocol), predictor.outputs
+    scorer = outputs.scorer(rules, predictor.classes)
+    found = predictor.predictions(split.pairs, rules.mask_threshold)
+    for done, (name, pred, read) in enumerate(found, start=1):
+        scorer.add(name, pred, outputs.truth(read, rules), dataset=split.label)
         if save_to is not None:
             write_atomically(save_to / f"{name}.png", cv2.imencode(".png", pred)[1].tobytes())
         report(done, len(split.pairs))
@@ -160,7 +198,24 @@ def load_predictor(
         precision=config.train.precision if alike else "32-true",  # type: ignore[arg-type]
     )
     model = segmenter.to(fabric.device)
-    return Predictor(model, fabric, config.size, version=config.preprocessing), config
+    return new_predictor(config, model, fabric), config
+
+
+def new_predictor(
+    config: RunConfig, model: nn.Module, fabric: Fabric, prefixes: Prefixes | None = None
+) -> Predictor:
+    """Return what predicts with a model of these settings."""
+    return Predictor(
+        model,
+        fabric,
+        config.sides,
+        prefixes=prefixes,
+        version=config.preprocessing,
+        fit=config.fit,
+        window=config.sides if config.evaluate == "windows" else None,
+        kind=get_kind(config.kind),
+        classes=config.classes,
+    )
 
 
 # Windows along one side of an image: where they start, and weights that sum to one.
@@ -177,20 +232,21 @@ class Window(NamedTuple):
     weights: np.ndarray
 
 
-def side_of(tile: str, size: int) -> int | None:
-    """Return the longest side, in pixels, that a model of image side `size` is shown at once.
+def window_of(tile: str, sides: Sides) -> Sides | None:
+    """Return the largest part, (h, w) in pixels, that a model of image sides is shown at once.
 
-    None for `never`: any image is shown whole. `auto` is twice the size: an image within it is
+    None for `never`: any image is shown whole. `auto` is twice the sides: an image within it is
     shrunk at most twofold, and windows of a larger one are shrunk just as much. `always` is the
-    size: nothing is shrunk. Raises UsageError for other words, and for fewer than 32 pixels.
+    sides: nothing is shrunk. Raises UsageError for other words, and for fewer than 32 pixels.
     """
     if tile == "never":
         return None
     if tile in ("auto", "always"):
-        return size * (SHRINK if tile == "auto" else 1)
+        factor = SHRINK if tile == "auto" else 1
+        return (sides[0] * factor, sides[1] * factor)
     if not tile.isascii() or not tile.isdigit() or int(tile) < 32:
         raise UsageError(f"--tile is '{tile}'; it is {MODES}, at least 32")
-    return int(tile)
+    return (int(tile), int(tile))
 
 
 def windows(length: int, side: int | None) -> list[Window]:
@@ -215,53 +271,43 @@ def windows(length: int, side: int | None) -> list[Window]:
     ]
 
 
-# The probability map of an image of any size: seen whole, or in windows that are blended.
+# The response to an image of any size: seen whole, or in windows that are blended.
 
 Item = TypeVar("Item")
 
 
-def probability_map(
+def response_map(
     predictor: Predictor,
     image: np.ndarray,
-    side: int | None = None,
+    window: Sides | None = None,
     report: OnProgress | None = None,
 ) -> np.ndarray:
-    """Return the probabilities (K, h, w), float32, that a model gives an RGB image (h, w, 3), uint8
-    or float32 in [0, 1].
+    """Return the response (K, h, w), float32, of a model to an RGB image (h, w, 3), uint8 or
+    float32 in [0, 1]: the probability of object, or a logit for each class.
 
-    An image with a side longer than `side` pixels is cut into overlapping windows of that side;
-    each is seen as an image of its own, squashed to the model's size, and its map, at the window's
-    own size, is blended with its neighbours'. Memory: a batch of windows, and four bytes for each
-    class and pixel. `report` is told (windows seen, all windows).
+    An image beyond a window of (h, w) pixels is cut into overlapping ones; each is seen as an image
+    of its own, fitted to the model's size, and its response, at the window's own size, is blended
+    with its neighbours'. Memory: a batch of windows, and four bytes for each class and pixel.
+    `report` is told (windows seen, all windows).
     """
     height, width = image.shape[:2]
-    places = list(itertools.product(windows(height, side), windows(width, side)))
+    down, across = window or (None, None)
+    places = list(itertools.product(windows(height, down), windows(width, across)))
     total: np.ndarray | None = None
     done = 0
     for batch in _batches(places, predictor.batch):
-        crops = [
-            image_tensor(image[_part(*place)], predictor.size, predictor.version) for place in batch
-        ]
-        for place, pred in zip(batch, predictor.probabilities(torch.stack(crops)), strict=True):
+        crops = [predictor.tensor(image[_part(*place)]) for place in batch]
+        for place, response in zip(batch, predictor.responses(torch.stack(crops)), strict=True):
             if total is None:  # now the number of classes is known
-                total = np.zeros((len(pred), height, width), np.float32)
-            down, across = (window.weights for window in place)
-            shape = (len(down), len(across))
-            resized = F.interpolate(pred[None], shape, mode="bilinear", align_corners=False)[0]
-            total[:, *_part(*place)] += resized.numpy() * down[:, None] * across
+                total = np.zeros((len(response), height, width), np.float32)
+            rows, columns = (part.weights for part in place)
+            resized = predictor.at_size(response, (len(rows), len(columns)))
+            total[:, *_part(*place)] += resized * rows[:, None] * columns
         done += len(batch)
         if report is not None:
             report(done, len(places))
     assert total is not None
     return total
-
-
-def eight_bits(pred: np.ndarray) -> np.ndarray:
-    """Return the 8-bit map (h, w) of probabilities (1, h, w), rounded as maps that are scored.
-
-    This is where a task of several classes would choose what it writes.
-    """
-    return (pred[0] * 255 + 0.5).astype(np.uint8)
 
 
 def _part(down: Window, across: Window) -> tuple[slice, slice]:

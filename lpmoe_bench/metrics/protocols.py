@@ -47,6 +47,11 @@ class Protocol:
     extra: tuple[str, ...] = ()  # keys of extra metrics, printed behind `metrics`
 
     @property
+    def kind(self) -> str:
+        """The kind of task that it scores."""
+        return "binary"
+
+    @property
     def rules(self) -> dict[str, Any]:
         """All fields that decide a score, which are what is hashed."""
         facts = asdict(self)

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.model.decoders.names import build_decoder
-from lpmoe_bench.model.segmenter import CLASSES, Segmenter, blueprint_backbone
+from lpmoe_bench.model.segmenter import Segmenter, blueprint_backbone
 from lpmoe_bench.yaml_files import read_yaml
 from method_zoo import Backbone, get_method
 from method_zoo.adaroute import SIZES, Center, DynamicAdapter
@@ -107,14 +107,14 @@ class Flops(NamedTuple):
     uncounted: tuple[str, ...]
 
 
-def count_flops(model: nn.Module, size: int) -> Flops:
-    """Count what one image of size x size costs.
+def count_flops(model: Segmenter, sides: tuple[int, int]) -> Flops:
+    """Count what one image costs.
 
     Attention is counted as its two products, so a count does not depend on the kernels of a device.
 
     Args:
-        model: on the meta device; it maps (1, 3, size, size) to (logits, aux).
-        size: side of the image in pixels.
+        model: on the meta device.
+        sides: (h, w) of the image in pixels.
 
     Returns:
         Operations of the forward pass, of forward and backward together, and what is not counted.
@@ -128,22 +128,23 @@ def count_flops(model: nn.Module, size: int) -> Flops:
     counter = _counter()
     was_training = model.training
     model.train()
-    image = torch.empty(1, 3, size, size, device="meta")
+    image = torch.empty(1, 3, *sides, device="meta")
     with counter:
         try:
-            logits, aux = model(image)
+            features = model.method(image)
+            logits = model.finish(features, sides)
         except RuntimeError as error:
             if "overflow" not in str(error):
                 raise
             raise UsageError(
                 "a tensor of this model is too large to be counted; choose smaller options"
             ) from None
-        forward = _total(model, counter)
-        (logits.sum() + aux).backward()
+        forward = _total(model.method, counter)
+        (logits.sum() + features.aux).backward()
     model.train(was_training).zero_grad(set_to_none=True)
     seen = counter.get_flop_counts().get("Global", {})
     left_out = dict.fromkeys(text for operation, text in UNCOUNTED.items() if operation in seen)
-    return Flops(forward, _total(model, counter), tuple(left_out))
+    return Flops(forward, _total(model.method, counter), tuple(left_out))
 
 
 def _counter() -> FlopCounterMode:
@@ -156,13 +157,13 @@ def _counter() -> FlopCounterMode:
     return FlopCounterMode(display=False, custom_mapping=formulas)
 
 
-def _total(model: nn.Module, counter: FlopCounterMode) -> int:
+def _total(method: nn.Module, counter: FlopCounterMode) -> int:
     counts = {name: sum(c.values()) for name, c in counter.get_flop_counts().items()}
     total = counts.get("Global", 0)
-    for name, module in model.named_modules():
+    for name, module in method.named_modules():
         # All experts were run, for nobody knows which is chosen; an image costs one: their mean.
         if getattr(module, "one_of", False):
-            every = counts.get(f"{type(model).__name__}.{name}", 0)
+            every = counts.get(f"{type(method).__name__}.{name}", 0)
             total -= every - every // len(list(module.children()))
     return total
 
@@ -273,7 +274,7 @@ def count_trainable(row: Mapping[str, Any]) -> int:
         method = get_method(row["method"])(frozen, **row.get("options", {}))
         parts: list[torch.nn.Module] = [method]
         if "decoder" in row:
-            parts.append(build_decoder(row["decoder"], method, CLASSES))
+            parts.append(build_decoder(row["decoder"], method, classes=1))
     return sum(p.numel() for part in parts for p in part.parameters() if p.requires_grad)
 
 

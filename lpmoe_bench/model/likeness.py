@@ -63,7 +63,7 @@ def feature_likeness(
     @lru_cache(KEPT)
     @torch.no_grad()
     def patches(path: Path, mirrored: bool) -> Tensor:
-        image = image_tensor(read_image(path), SIZE, version=1)
+        image = image_tensor(read_image(path), (SIZE, SIZE), version=1)
         tokens = backbone.embed((image.flip(-1) if mirrored else image)[None])
         for block in range(backbone.depth):
             tokens = backbone.block(block, tokens)

@@ -59,14 +59,14 @@ class Proof:
         return self.largest < LIMIT and readable
 
 
-def proof_images(size: int) -> list[Tensor]:
-    """Return seeded noise and scenes drawn in code, each (1, 3, size, size) in [0, 1]."""
+def proof_images(sides: tuple[int, int]) -> list[Tensor]:
+    """Return seeded noise and scenes drawn in code, each (1, 3, h, w) in [0, 1]."""
     generator = torch.Generator().manual_seed(0)
-    noise = [torch.rand(1, 3, size, size, generator=generator) for _ in range(NOISE)]
+    noise = [torch.rand(1, 3, *sides, generator=generator) for _ in range(NOISE)]
     draw = SETS["generated_cod"].scene
     scenes = [draw(index, "test", shape=(SIDE, SIDE))[0] for index in range(DRAWN)]
     drawn = [torch.from_numpy(s).permute(2, 0, 1)[None] / 255 for s in scenes]
-    return noise + [F.interpolate(d, (size, size), mode="bilinear", antialias=True) for d in drawn]
+    return noise + [F.interpolate(d, sides, mode="bilinear", antialias=True) for d in drawn]
 
 
 @torch.no_grad()
@@ -199,7 +199,7 @@ def write_merged(
     `config` names backbone and image side, `about` goes into the file's header. Where the proof
     does not hold no file is left, and what stood at `output` stays.
     """
-    images, title = proof_images(config.size), method.title
+    images, title = proof_images(config.sides), method.title
     done, total = count(1), 2 * len(DTYPES) * len(images)
 
     def step() -> None:

@@ -1,4 +1,4 @@
-"""Segmenter: a method and a decoder as one model from image to logits."""
+"""Segmenter: a method and a head as one model, from images to a loss or to predictions."""
 
 import hashlib
 import json
@@ -6,9 +6,9 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lpmoe_bench.config.settings import RunConfig, stored_config
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.files import read_regular
-from lpmoe_bench.model.decoders.decoder import Decoder, DecoderWeights, load_decoder_weights
+from lpmoe_bench.model.decoders.decoder import DecoderWeights, Head, load_decoder_weights
 from lpmoe_bench.model.decoders.names import build_decoder
 from lpmoe_bench.model.plugins import plugins_here
 from lpmoe_bench.model.weights.resolve import RANDOM, Weights, load_backbone, resolve_weights
@@ -30,31 +30,37 @@ DECODER_PREFIX = "decoder."
 
 
 class Segmenter(nn.Module):
-    """A method and a decoder as one model from image to logits.
+    """A method and a head as one model.
 
-    It maps an image in [0, 1], (B, 3, h, w), to logits at its size, (B, K, h, w), and a scalar
-    auxiliary loss. In training a decoder may give several outputs, one after the other along the
-    batch.
+    Images in [0, 1], (B, 3, h, w), give what the head predicts: of a decoder logits at their size,
+    (B, K, h, w), in training of several outputs one after the other along the batch. With targets
+    they give the loss, a scalar: the head's and the method's own.
 
     Args:
         method: built on a backbone.
-        decoder: built for what the method gives.
+        decoder: the head, built for what the method gives.
     """
 
-    def __init__(self, method: Method, decoder: Decoder):
+    def __init__(self, method: Method, decoder: Head):
         super().__init__()
         self.method = method
         self.decoder = decoder
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        return self.decode(self.method(image), image.shape[-2:])
+    def forward(self, image: Tensor, targets: Any = None, examine: bool = False) -> Any:
+        return self.finish(self.method(image), image.shape[-2:], targets, examine)
 
-    def decode(self, features: Features, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Turn a method's features into logits of height and width `shape`, and the aux loss."""
-        # Single precision from here: half has too few digits for the loss and for the threshold.
-        logits = self.decoder(features).float()
-        logits = F.interpolate(logits, shape, mode="bilinear", align_corners=False)
-        return logits, features.aux
+    def finish(
+        self, features: Features, size: Sequence[int], targets: Any = None, examine: bool = False
+    ) -> Any:
+        """Turn a method's features, of images of a size (h, w), into predictions or the loss.
+
+        examine: return (`Examined`, the method's auxiliary loss) instead of their sum.
+        """
+        if targets is None:
+            return self.decoder.predict(features, size)
+        if examine:
+            return self.decoder.examine(features, targets, size), features.aux
+        return self.decoder.loss(features, targets, size) + features.aux
 
     def state(self) -> dict[str, Tensor]:
         """Return the method's adapter state and the whole decoder, its frozen parts too."""
@@ -79,9 +85,6 @@ def under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
 
 
-CLASSES = 1  # binary masks; a task with more will say so
-
-
 def build_segmenter(
     config: RunConfig, weights: Weights, decoder_weights: DecoderWeights | None = None
 ) -> Segmenter:
@@ -97,13 +100,14 @@ def build_segmenter(
         ZooError: The backbone or an option is unknown or unsupported.
         DataError: A file does not hold these weights.
     """
-    backbone = load_backbone(weights, config.size)
+    backbone = load_backbone(weights, config.sides)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         method = get_method(config.method)(backbone, **config.options)  # type: ignore[call-arg]
         # Again: the decoder's draws do not depend on how many the method has made.
         torch.manual_seed(config.seed)
-        decoder = build_decoder(config.decoder, method, CLASSES, config.decoder_options)
+        decoder = build_decoder(config.decoder, method, config.outputs, config.decoder_options)
+    decoder.train_with(config.train.loss)
     load_decoder_weights(decoder, decoder_weights or DecoderWeights())
     method.checkpointing = config.runtime.checkpointing
     return Segmenter(method, decoder)
@@ -122,11 +126,13 @@ def blueprint(config: RunConfig) -> Segmenter:
 def shape_key(config: RunConfig) -> tuple[object, ...]:
     """Return what the blueprint of a configuration depends on: equal keys, equal shapes."""
     parts = [config.options, config.decoder, config.decoder_options, config.runtime.checkpointing]
+    parts.append(config.train.loss)
     return (
         get_method(config.method),
         config.backbone,
         config.facts,
-        config.size,
+        config.sides,
+        config.outputs,
         json.dumps(parts, sort_keys=True, default=str),
     )
 

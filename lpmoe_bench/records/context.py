@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Any
 
-from lpmoe_bench.config.settings import fields_by_role, later_fields
+from lpmoe_bench.config.settings import fields_by_role, later_fields, sides_text
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.records.model import Record, SplitFacts
 from lpmoe_bench.records.store import Found, StoredRecord
@@ -42,7 +42,7 @@ class Context:
     decoder: str | None = None
     decoder_options: str = "{}"
     decoder_weights: str | None = None
-    size: int | None = None
+    size: int | tuple[int, int] | None = None
     epochs: int | None = None
     steps: int | None = None
     batch: int | None = None
@@ -58,7 +58,7 @@ def context_of(record: Record, test: str) -> Context:
     """Return what the record's scores on a test set depend on, besides the method."""
     config, budget = record.config, record.config.get("train") or {}
     train, facts = record.data.train, test_facts(record, test)
-    backbone, decoder = record.backbone, record.decoder
+    backbone, decoder, size = record.backbone, record.decoder, config.get("size")
     return Context(
         task=record.task,
         test_set=test,
@@ -73,7 +73,7 @@ def context_of(record: Record, test: str) -> Context:
         decoder=decoder.name if decoder else None,
         decoder_options=json.dumps(decoder.options, sort_keys=True) if decoder else "{}",
         decoder_weights=decoder.weights_sha256 if decoder else None,
-        size=config.get("size"),
+        size=tuple(size) if isinstance(size, list) else size,
         epochs=None if budget.get("steps") else budget.get("epochs"),
         **{key: budget.get(key) for key in ("steps", "batch", "limit_train", "loss")},
     )
@@ -194,7 +194,7 @@ def settings_caption(context: Context, record: Record) -> str:
     facts = (
         ("backbone {}", context.backbone),
         ("decoder {}", decoder_text(record) if context.decoder else None),
-        ("{} px", context.size),
+        ("{} px", sides_text(context.size) if context.size else None),
         ("{} epochs" if context.epochs != 1 else "{} epoch", context.epochs),
         ("{} steps", context.steps),
         ("batch {}", context.batch),

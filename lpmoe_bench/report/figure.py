@@ -104,7 +104,7 @@ class FigureData:
         """Return a method's map at the size of the mask, from its file or from the run's model."""
         if name in source.files:
             return images.read_map(source.files[name], mask)
-        from lpmoe_bench.inference.predictor import eight_bits, probability_map
+        from lpmoe_bench.inference.predictor import response_map
 
         if image is None or source.stored is None:
             raise DataError(
@@ -113,7 +113,7 @@ class FigureData:
         if source.predictor is None:
             source.predictor = self.load(source.stored.folder)
             self.notes.append(f"maps of {source.title} were predicted now by the trained run")
-        return eight_bits(probability_map(source.predictor, image))
+        return source.predictor.outputs.settle(response_map(source.predictor, image))
 
 
 def gather_figure(request: FigureRequest) -> FigureData:

@@ -3,20 +3,19 @@
 Asked once, when a step has given no number: what it computed is computed again and looked at.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-Loss = Callable[[Tensor, Tensor], Tensor]
 SHOWN = 3  # names in a sentence
 
 
 def divergence_cause(
     model: nn.Module,
-    loss: Loss,
     images: Tensor,
-    masks: Tensor,
+    targets: Any,
     names: Sequence[str],
     chunk: int,
     backward: bool = True,
@@ -26,10 +25,9 @@ def divergence_cause(
     Running statistics and gradients of the model are changed by it.
 
     Args:
-        model: returns logits and an auxiliary loss; in the mode in which it trained.
-        loss: of logits and masks.
+        model: as it trained, a segmenter or one around it.
         images: the batch, as the model takes it.
-        masks: their masks, (B, 1, s, s).
+        targets: of the batch, as the reader of its kind gives them.
         names: of the images.
         chunk: images at once.
         backward: look at gradients too; not where several processes share them.
@@ -42,9 +40,9 @@ def divergence_cause(
     found, largest = "", (0.0, "")  # the largest value of a gradient, and whose it is
     for start in range(0, len(images), chunk):
         part = slice(start, start + chunk)
-        given = (images[part], masks[part], names[part])
+        given = (images[part], targets[part], names[part])
         try:
-            found, here = _in_chunk(model, loss, *given, backward)
+            found, here = _in_chunk(model, *given, backward)
         except (RuntimeError, MemoryError):  # too large with its graph kept: the cause stays open
             return ""
         if found:
@@ -60,24 +58,16 @@ def divergence_cause(
 
 
 def _in_chunk(
-    model: nn.Module,
-    loss: Loss,
-    images: Tensor,
-    masks: Tensor,
-    names: Sequence[str],
-    backward: bool,
+    model: nn.Module, images: Tensor, targets: Any, names: Sequence[str], backward: bool
 ) -> tuple[str, tuple[float, str]]:
     """Return the cause, if it is here, and the largest value of a gradient with its tensor."""
     none = (0.0, "")
-    logits, aux = model(images)
-    # A decoder may give several outputs, one after the other along the batch.
-    by_image = logits.unflatten(0, (-1, len(images))).transpose(0, 1)
-    if rows := _rows(by_image):
+    (outputs, each), aux = model(images, targets, examine=True)
+    if rows := _rows(outputs):
         return f"the model's output is not finite for {_of_images(rows, names)}", none
     if not torch.isfinite(aux).all():
         return "the method's own auxiliary loss is not finite", none
-    each = [loss(by_image[k], masks[k : k + 1]) for k in range(len(images))]
-    if rows := [k for k, one in enumerate(each) if not torch.isfinite(one)]:
+    if rows := _rows(each):
         return f"the loss is not finite for {_of_images(rows, names)}", none
     return _gradients(model, each, names) if backward else ("", none)
 
@@ -117,9 +107,8 @@ def _clean(name: str) -> str:
     return name
 
 
-def _rows(batch: Tensor) -> list[int]:
-    finite = torch.isfinite(batch).flatten(1).all(1)
-    return [k for k, fine in enumerate(finite.tolist()) if not fine]
+def _rows(batch: Iterable[Tensor]) -> list[int]:
+    return [k for k, one in enumerate(batch) if not torch.isfinite(one).all()]
 
 
 def _of_images(rows: Sequence[int], names: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import ceil, prod
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -42,22 +42,22 @@ def pack(prefix: Prefix) -> Tensor:
 
 
 class FromPrefix(nn.Module):
-    """A segmenter fed with packed prefixes, (B, P, N, C), in the place of images of a side `size`.
+    """A segmenter fed with packed prefixes, (B, P, N, C), in the place of images of (h, w) `sides`.
 
     example: the prefix of any such image, which has all that does not depend on the image.
     """
 
-    def __init__(self, segmenter: Segmenter, example: Prefix, size: int):
+    def __init__(self, segmenter: Segmenter, example: Prefix, sides: tuple[int, int]):
         super().__init__()
-        self.segmenter, self.size = segmenter, size
+        self.segmenter, self.sides = segmenter, sides
         states, names = [example.tokens, *example.taps], list(_distinct(example))
         self._places = [names.index(id(t.x)) for t in states]
         self._states = [t._replace(x=t.x.new_empty(0)) for t in states]
         # Reductions add up in the order of memory, so a layout is part of the last bits.
         self._by_channel = [t.x.mT.is_contiguous() for t in states]
 
-    def forward(self, packed: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what the segmenter returns: logits (B, K, size, size) and the aux loss."""
+    def forward(self, packed: Tensor, targets: Any = None, examine: bool = False) -> Any:
+        """Return what the segmenter returns: predictions, or with targets the loss."""
         parts = packed.unbind(1)
         kept = zip(self._states, self._places, self._by_channel, strict=True)
         tokens, *taps = (
@@ -65,7 +65,7 @@ class FromPrefix(nn.Module):
             for state, place, by_channel in kept
         )
         features = self.segmenter.method.finish(Prefix(tokens, taps))
-        return self.segmenter.decode(features, (self.size, self.size))
+        return self.segmenter.finish(features, self.sides, targets, examine)
 
 
 def _laid_out(x: Tensor, by_channel: bool) -> Tensor:
@@ -107,11 +107,12 @@ def forecast(plan: Plan) -> Forecast | str:
 
     Raises UsageError for a method that goes past its own prefix.
     """
-    method, size = blueprint(plan.config).method, plan.config.size
+    method = blueprint(plan.config).method
     if idle := idle_because(method):
         return idle
     with torch.no_grad():
-        shape = pack(method.prefix(torch.empty(1, 3, size, size, device="meta"))).shape
+        image = torch.empty(1, 3, *plan.config.sides, device="meta")
+        shape = pack(method.prefix(image)).shape
     wanted = [wanted_to_train(plan)]
     if plan.config.runtime.cache_test:
         wanted.append(wanted_to_test(plan))
@@ -276,7 +277,7 @@ class FeatureCache:
     def _image(self, pair: Pair) -> Tensor:
         config = self.plan.config
         image = load_image(pair.image, pair.rules, config.preprocessing)
-        return image_tensor(image, config.size, config.preprocessing)
+        return image_tensor(image, config.sides, config.preprocessing, config.fit)
 
     def _feature(self, image: Tensor, mirrored: bool) -> Tensor:
         return pack(_prefix(self.model.segmenter, self.fabric, image, mirrored))[0].cpu()
@@ -293,7 +294,7 @@ def open_features(
     if config.runtime.cache_features is None or idle_because(segmenter.method):
         return None
     segmenter.to(fabric.device).eval()
-    image = torch.zeros(3, config.size, config.size)
+    image = torch.zeros(3, *config.sides)
     example = _prefix(segmenter, fabric, image, False)
     feature = pack(example)[0].cpu()
     store: FeatureFolder | dict[View, Tensor] = {}
@@ -301,14 +302,14 @@ def open_features(
         shape = tuple(feature.shape)
         key = feature_key(config, plan.weights, segmenter.method, shape)
         store = FeatureFolder(plan.cache / FOLDER, key, shape)
-    model = FromPrefix(segmenter, example, config.size)
+    model = FromPrefix(segmenter, example, config.sides)
     cache = FeatureCache(plan, fabric, model, store, feature.nbytes)
     return cache if cache.fill(wanted_to_train(plan), terminal) else None
 
 
 @torch.no_grad()
 def _prefix(segmenter: Segmenter, fabric: Fabric, image: Tensor, mirrored: bool) -> Prefix:
-    """Run the frozen blocks on one image, (3, s, s), as training would."""
+    """Run the frozen blocks on one image, (3, h, w), as training would."""
     image = image.flip(-1) if mirrored else image
     with fabric.autocast():
         return segmenter.method.prefix(image[None].to(fabric.device))

@@ -19,8 +19,8 @@ from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.model import costs
 from lpmoe_bench.model.decoders.decoder import (
     RANDOM_NOTE,
-    Decoder,
     DecoderWeights,
+    Head,
     resolve_decoder_weights,
 )
 from lpmoe_bench.model.decoders.names import get_decoder
@@ -209,7 +209,7 @@ def compare_backbones(plan: ImportPlan) -> list[str]:
 
     Raises DataError where a tensor differs: the method was trained on other weights.
     """
-    own = load_backbone(plan.weights, plan.config.size).state()
+    own = load_backbone(plan.weights, plan.config.sides).state()
     frozen = plan.released.backbone
     if not own.keys() & frozen.keys():  # of another layout, such as Uni-Perceiver's
         found = find_model(Checkpoint(frozen))
@@ -246,7 +246,7 @@ def compare_backbones(plan: ImportPlan) -> list[str]:
     return said
 
 
-def fill_decoder(decoder: Decoder, plan: ImportPlan) -> list[str]:
+def fill_decoder(decoder: Head, plan: ImportPlan) -> list[str]:
     """Put the file's decoder in; returns what is to be said.
 
     Raises DataError where a tensor that is trained or read is missing, or is of another shape.

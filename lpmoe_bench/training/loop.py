@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -25,7 +25,6 @@ from lpmoe_bench.environment import collect_environment
 from lpmoe_bench.errors import DataError, DivergedError, InterruptedRun, UsageError
 from lpmoe_bench.files import check_regular, write_atomically
 from lpmoe_bench.model.costs import peak_memory_bytes
-from lpmoe_bench.model.losses import get_loss
 from lpmoe_bench.model.segmenter import Segmenter, under
 from lpmoe_bench.records.provenance import code_facts
 from lpmoe_bench.records.store import STATE_FILE
@@ -265,13 +264,13 @@ def train(run: TrainingRun) -> Progress:
             epoch, done = divmod(progress.step, per_epoch)
             segmenter.train()
             clock = time.perf_counter()
-            for images, masks in _batches(run, epoch, done):
+            for images, targets in _batches(run, epoch, done):
                 # The forward pass of a step that diverges has moved BatchNorm already; weights not.
                 good = statistics.copy()
                 try:
-                    loss, rate = _step(run, model, optimizer, images, masks, progress.step, steps)
+                    loss, rate = _step(run, model, optimizer, images, targets, progress.step, steps)
                 except DivergedError as error:
-                    cause = _cause(run, model, images, masks, progress.step, per_epoch)
+                    cause = _cause(run, model, images, targets, progress.step, per_epoch)
                     statistics.restore(good)
                     saver.save(best, progress)
                     raise DivergedError(
@@ -313,7 +312,7 @@ def _step(
     model: nn.Module,
     optimizer: Optimizer,
     images: Tensor,
-    masks: Tensor,
+    targets: Any,
     step: int,
     steps: int,
 ) -> tuple[float, float]:
@@ -325,13 +324,13 @@ def _step(
     for group in optimizer.param_groups:
         group["lr"] = share * group["peak"]
     size = run.config.runtime.micro_batch or len(images)
-    chunks = list(zip(images.split(size), masks.split(size), strict=True))
+    starts = range(0, len(images), size)
     total = torch.zeros((), device=images.device)
     # A chunk weighs as its share of the batch: the gradients add up to those of the whole batch.
-    for index, (image, mask) in enumerate(chunks):
-        with fabric.no_backward_sync(model, enabled=index < len(chunks) - 1):  # type: ignore[arg-type]
-            logits, aux = model(image)
-            loss = (get_loss(config.loss)(logits, mask) + aux) * (len(image) / len(images))
+    for start in starts:
+        image, target = images[start : start + size], targets[start : start + size]
+        with fabric.no_backward_sync(model, enabled=start != starts[-1]):  # type: ignore[arg-type]
+            loss = model(image, target) * (len(image) / len(images))
             fabric.backward(loss)
         total += loss.detach()
     norm = fabric.clip_gradients(
@@ -351,7 +350,7 @@ def _step(
 
 
 def _cause(
-    run: TrainingRun, model: nn.Module, images: Tensor, masks: Tensor, step: int, per_epoch: int
+    run: TrainingRun, model: nn.Module, images: Tensor, targets: Any, step: int, per_epoch: int
 ) -> str:
     """Say why a step gave no number, by computing it again with the draws that it had."""
     epoch, done = divmod(step, per_epoch)
@@ -359,8 +358,7 @@ def _cause(
     torch.manual_seed(_key(run.config.seed, step, run.fabric.global_rank))
     size = run.config.runtime.micro_batch or len(images)
     alone = run.fabric.world_size == 1
-    given = (get_loss(run.config.train.loss), images, masks, names, size)
-    return divergence_cause(model, *given, backward=alone)
+    return divergence_cause(model, images, targets, names, size, backward=alone)
 
 
 def _log(run: TrainingRun, progress: Progress, steps: int, loss: float, rate: float) -> None:
@@ -431,12 +429,12 @@ def _epoch(run: TrainingRun, epoch: int) -> list[list[tuple[int, int]]]:
     return epoch_batches(len(run.dataset), config.train.batch, config.seed, epoch, rank, world)
 
 
-def _batches(run: TrainingRun, epoch: int, done: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(run: TrainingRun, epoch: int, done: int) -> Iterator[tuple[Tensor, Any]]:
     """Yield the batches of an epoch after the first `done`, on this device."""
     device, world = run.fabric.device.type, run.fabric.world_size
     batches, workers = _epoch(run, epoch)[done:], run.config.runtime.workers
-    for images, masks in loader(run.dataset, batches, workers, device, world):
-        yield run.fabric.to_device(images), run.fabric.to_device(masks)
+    for images, targets in loader(run.dataset, batches, workers, device, world):
+        yield run.fabric.to_device(images), run.fabric.to_device(targets)
 
 
 def _key(*parts: int) -> int:

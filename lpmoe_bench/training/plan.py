@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import torch
 
+from lpmoe_bench.config.kinds import get_kind
 from lpmoe_bench.config.recipes import recipe_notes
-from lpmoe_bench.config.settings import RunConfig, RuntimeConfig, build_config, fingerprint
+from lpmoe_bench.config.settings import RunConfig, RuntimeConfig, fingerprint
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.data.loader import PairDataset, Prefixes, carve_validation, subset
 from lpmoe_bench.data.pairs import Pair
@@ -17,22 +18,23 @@ from lpmoe_bench.data.splits import MANIFESTS, Split, check_pairs, make_split, s
 from lpmoe_bench.data.tasks import OWN, TaskData, resolve
 from lpmoe_bench.errors import DataError, ResourceError, UsageError
 from lpmoe_bench.metrics.protocols import get_protocol
-from lpmoe_bench.model.decoders.decoder import DecoderWeights, resolve_decoder_weights
+from lpmoe_bench.model.decoders.decoder import DecoderWeights, Head, resolve_decoder_weights
 from lpmoe_bench.model.decoders.names import get_decoder
 from lpmoe_bench.model.weights.resolve import Weights, resolve_weights
 from lpmoe_bench.records.model import run_folder
-from lpmoe_bench.training.request import RunRequest, check_settings, layers_of, preset_layer
+from lpmoe_bench.training.request import RunRequest, check_settings, layers_of, merged_config
 from method_zoo.method import Method
 from method_zoo.options import get_method, signature_options, vars_of
+from method_zoo.source import SourceFacts
 
 
 def complete_config(config: RunConfig, method: type[Method]) -> RunConfig:
     """Check names, fill in the defaults of method and decoder, and settle `auto`."""
-    decoder = get_decoder(config.decoder)
-    options, of_decoder = signature_options(method), signature_options(decoder)
-    config = check_settings(config, vars_of(method), options, decoder.title, of_decoder)
+    decoder, options = get_decoder(config.decoder), signature_options(method)
+    of_decoder = SourceFacts(signature_options(decoder), vars_of(decoder))
+    config = check_settings(config, vars_of(method), options, of_decoder)
     precision, device = config.train.precision, _device(config.runtime)
-    _check_batch_statistics(config, method, device)
+    _check_batch_statistics(config, method, decoder, device)
     if precision == "auto":
         bf16 = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         precision = "bf16-mixed" if bf16 else "32-true"
@@ -55,15 +57,18 @@ def _device(runtime: RuntimeConfig) -> str:
     return device
 
 
-def _check_batch_statistics(config: RunConfig, method: type[Method], device: str) -> None:
+def _check_batch_statistics(
+    config: RunConfig, method: type[Method], decoder: type[Head], device: str
+) -> None:
     """Refuse what would change the statistics of a batch behind the fingerprint's back."""
-    if not method.batch_statistics:
+    title = next((one.title for one in (method, decoder) if one.batch_statistics), "")
+    if not title:
         return
     if config.train.batch < 2:
-        raise UsageError(f"{method.title} normalises over the batch; train.batch must be 2 or more")
+        raise UsageError(f"{title} normalises over the batch; train.batch must be 2 or more")
     if config.runtime.micro_batch or (config.runtime.devices > 1 and device == "cpu"):
         raise UsageError(
-            f"{method.title} normalises over the batch, which micro-batches and several CPU "
+            f"{title} normalises over the batch, which micro-batches and several CPU "
             f"processes divide; use --set runtime.checkpointing=true to save memory"
         )
 
@@ -109,7 +114,7 @@ class Plan:
         config, train = self.config, self.config.train
         return PairDataset(
             self.train_pairs,
-            config.size,
+            config.sides,
             config.seed,
             train.flip,
             train.scale,
@@ -117,6 +122,8 @@ class Plan:
             prefixes,
             config.preprocessing,
             train.decode == "reduced",
+            config.fit,
+            get_kind(config.kind).reader,
         )
 
 
@@ -133,8 +140,7 @@ def make_plan(
     registry = load_registry(request.datasets)
     asked = layers_of(request, registry)
     method = get_method(asked.method)
-    config = build_config(asked.task_layer, preset_layer(vars_of(method)), *asked.layers)
-    config = complete_config(config, method)
+    config = complete_config(merged_config(asked, vars_of(method)), method)
     known, task = {} if known is None else known, asked.task
     key = (task.name, config.backbone, config.weights, config.facts)
     key = (*key, config.decoder, config.decoder_weights)
@@ -147,7 +153,8 @@ def make_plan(
     weights, decoder_weights, data = known[key]
     # What a file tells of its weights is as if it had been asked for, and what the name implies as
     # if it had not: so equal runs have equal fingerprints.
-    config = config.model_copy(update={"facts": weights.differing})
+    facts = {"facts": weights.differing, "classes": _classes(config, data)}
+    config = config.model_copy(update=facts)
     # Validation first: a smaller limit_train leaves it as it is.
     rest, validation = _divided(data, config, request.cache / MANIFESTS)
     limit = config.train.limit_train
@@ -240,6 +247,22 @@ def _dates(file: Path) -> tuple[int, ...] | None:
 def _own_validation(data: TaskData, config: RunConfig) -> Split | None:
     """Return the split that the set has for validation, None where another way was asked for."""
     return None if config.train.carve or not config.train.validation else data.validation
+
+
+def _classes(config: RunConfig, data: TaskData) -> tuple[str, ...]:
+    """Return the names of the classes of a run's data; raises UsageError for others than asked."""
+    found = classes_of(data.train)
+    if config.classes not in ((), found):
+        raise UsageError(
+            f"classes is {', '.join(config.classes)}, but {data.train.label} has "
+            f"{', '.join(found) or 'none'}; leave classes out: the data set has them"
+        )
+    return found
+
+
+def classes_of(split: Split) -> tuple[str, ...]:
+    labels = getattr(split.pairs[0].rules, "labels", None)
+    return labels.classes if labels else ()
 
 
 def _divided(data: TaskData, config: RunConfig, cache: Path) -> tuple[Sequence[Pair], Split | None]:

@@ -11,11 +11,10 @@ from typing import Any
 
 import torch
 
-from lpmoe_bench.config.settings import RunConfig, build_config
+from lpmoe_bench.config.settings import RunConfig, build_config, sides_text
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.errors import ResourceError, UsageError
 from lpmoe_bench.model import costs
-from lpmoe_bench.model.losses import get_loss
 from lpmoe_bench.model.segmenter import blueprint, build_segmenter, native_size
 from lpmoe_bench.model.weights.resolve import RANDOM, resolve_weights
 from lpmoe_bench.training.plan import complete_config
@@ -38,7 +37,7 @@ def profile_method(
     """
     config = profile_config(*layers)
     model = blueprint(config)
-    flops = costs.count_flops(model, config.size)
+    flops = costs.count_flops(model, config.sides)
     skipped = _reason(config, flops, measured)
     found = {
         "method": config.method,
@@ -97,8 +96,8 @@ def _measure(config: RunConfig, terminal: Terminal) -> dict[str, Any]:
     last = done.stderr.strip().splitlines()[-1:] or [f"signal {-done.returncode}"]
     if done.returncode < 0 or "memory" in last[0].lower():
         raise ResourceError(
-            f"out of memory at batch {config.train.batch}, size {config.size}; use a smaller "
-            f"--set train.batch or --count-only"
+            f"out of memory at batch {config.train.batch}, size {sides_text(config.size)}; use a "
+            f"smaller --set train.batch or --count-only"
         )
     raise RuntimeError(f"the measuring process failed: {last[0]}")
 
@@ -123,18 +122,16 @@ def measure(config: RunConfig, repeats: int, seconds: float) -> dict[str, Any]:
         config, resolve_weights(config.backbone, RANDOM, Path(), facts=config.facts)
     )
     segmenter.to(device)
-    images = torch.rand(config.train.batch, 3, config.size, config.size, device=device)
+    images = torch.rand(config.train.batch, 3, *config.sides, device=device)
     masks = (images[:, :1] > 0.5).float()
     optimizer = torch.optim.AdamW([p for p in segmenter.parameters() if p.requires_grad])
     half = torch.autocast(
         device.type, torch.bfloat16, enabled=config.train.precision == "bf16-mixed"
     )
-    loss_of = get_loss(config.train.loss)
 
     def step() -> None:
         with half:
-            logits, aux = segmenter(images)
-            loss = loss_of(logits, masks) + aux
+            loss = segmenter(images, masks)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

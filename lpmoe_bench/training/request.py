@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lpmoe_bench.config.kinds import get_kind
 from lpmoe_bench.config.recipes import recipe_layers
 from lpmoe_bench.config.settings import LAST, RunConfig, build_config, check_loss
 from lpmoe_bench.data.registry import Registry, Task, load_registry
@@ -15,6 +16,7 @@ from lpmoe_bench.metrics.facts import get_metric
 from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.model.decoders.names import decoder_facts
 from method_zoo.options import check_values, method_facts, method_name
+from method_zoo.source import SourceFacts
 
 Facts = Mapping[str, Any]  # class attributes of a method: title, preset, decoder, ...
 
@@ -60,7 +62,7 @@ def layers_of(request: RunRequest, registry: Registry) -> Asked:
     layers = (*recipe_layers(recipe, task.name, asked), *asked)
     # A task's own loss and selection are the weakest of all, its recipe wins over them.
     train = {"loss": task.loss, "select": task.select} | task.recipe.get("train", {})
-    weakest = {"protocol": task.protocol} | task.recipe | {"train": train}
+    weakest = {"kind": task.kind, "protocol": task.protocol} | task.recipe | {"train": train}
     return Asked(task, _pick("method", layers), recipe, weakest, layers)
 
 
@@ -76,11 +78,27 @@ def refuse_early(request: RunRequest) -> RunConfig:
     """
     asked = layers_of(request, load_registry(request.datasets))
     options, facts = method_facts(asked.method)
-    config = build_config(asked.task_layer, preset_layer(facts), *asked.layers)
-    decoder = decoder_facts(config.decoder)
-    return check_settings(
-        config, facts, options, decoder.attributes.get("title", config.decoder), decoder.options
-    )
+    config = merged_config(asked, facts)
+    return check_settings(config, facts, options, decoder_facts(config.decoder))
+
+
+def merged_config(asked: Asked, method: Facts) -> RunConfig:
+    """Return the settings of all layers: of the task, the method, the decoder, then what was asked.
+
+    Raises UsageError for a setting that is unknown or out of range, ZooError for a decoder.
+    """
+    preset = preset_layer(method)
+    decoder = _pick("decoder", (preset, *asked.layers))
+    # A decoder that matches queries to objects is trained so unless something else is asked for.
+    own = decoder_facts(decoder).attributes.get("losses", {}).get(asked.task.kind)
+    of_decoder = {"train": {"loss": own}} if own else {}
+    config = build_config(asked.task_layer, preset, of_decoder, *asked.layers)
+    if config.kind != asked.task.kind:
+        raise UsageError(
+            f"kind is {config.kind}, but task {asked.task.name} is {asked.task.kind}; leave "
+            f"kind out: the task has it"
+        )
+    return config
 
 
 def preset_layer(method: Facts) -> dict[str, Any]:
@@ -89,39 +107,61 @@ def preset_layer(method: Facts) -> dict[str, Any]:
 
 
 def check_settings(
-    config: RunConfig,
-    method: Facts,
-    options: Mapping[str, Any],
-    decoder_title: str,
-    decoder_options: Mapping[str, Any],
+    config: RunConfig, method: Facts, options: Mapping[str, Any], decoder: SourceFacts
 ) -> RunConfig:
     """Fill the options of method and decoder in, and refuse what does not go together.
 
-    options, decoder_options: the known ones with their defaults. Raises UsageError and ZooError.
+    options: of the method, with their defaults. Raises UsageError and ZooError.
     """
     check_loss(config.train.loss)
-    get_protocol(config.protocol)
+    _check_kind(config, decoder)
     _check_selection(config)
-    if config.train.select != LAST and not get_metric(config.train.select).per_image:
-        raise UsageError(
-            f"train.select is {config.train.select}, which only a whole data set has; "
-            f"choose one that an image has, such as {get_protocol(config.protocol).primary}"
-        )
     _check_features(config)
     found = check_values(dict(options), method["title"], config.options)
     # An option that came later is not hashed at the value that older records mean.
     later = method["later_options"]
     own = {k: v for k, v in found.items() if k not in later or later[k] != v}
     of_decoder = check_values(
-        dict(decoder_options), f"decoder {decoder_title}", config.decoder_options
+        dict(decoder.options),
+        f"decoder {decoder.attributes.get('title', config.decoder)}",
+        config.decoder_options,
     )
     name = method_name(config.method)
     return config.model_copy(update={"method": name, "options": own, "decoder_options": of_decoder})
 
 
+def _check_kind(config: RunConfig, decoder: SourceFacts) -> None:
+    """Refuse a decoder or a protocol of another kind of task; raises UsageError."""
+    serves = decoder.attributes.get("kinds", ())
+    if config.kind not in serves:
+        raise UsageError(
+            f"decoder {config.decoder} serves {' and '.join(serves)} tasks, and task {config.task} "
+            f"is {config.kind}; choose another, see lpmoe-bench list decoders"
+        )
+    rules = get_protocol(config.protocol)
+    if rules.kind != config.kind:
+        raise UsageError(
+            f"protocol {rules.name} scores {rules.kind} tasks, and task {config.task} is "
+            f"{config.kind}; choose another, such as {get_kind(config.kind).protocol}"
+        )
+
+
 def _check_selection(config: RunConfig) -> None:
     """Refuse a validation that nothing looks at, or none where a score is to pick."""
     train = config.train
+    if train.select != LAST:
+        metric, rules = get_metric(train.select), get_protocol(config.protocol)
+        # Of a binary task any metric of an image does, whatever the protocol prints.
+        if not metric.per_image and not get_kind(config.kind).classed:
+            raise UsageError(
+                f"train.select is {train.select}, which only a whole data set has; "
+                f"choose one that an image has, such as {rules.primary}"
+            )
+        if get_kind(config.kind).classed and train.select not in rules.metrics:
+            raise UsageError(
+                f"train.select is {train.select}, which protocol {rules.name} does not have; "
+                f"choose one of {', '.join(rules.metrics)}, or last"
+            )
     if train.select == LAST and train.validation:
         raise UsageError(
             f"train.select is last, which looks at no validation, but train.validation is "
@@ -148,6 +188,11 @@ def _check_features(config: RunConfig) -> None:
         raise UsageError(
             "runtime.cache_features keeps each image as it is and mirrored, but train.scale and "
             "train.photometric make every view of it new; leave one or the other out"
+        )
+    if runtime.cache_features and config.evaluate != "whole":
+        raise UsageError(
+            "runtime.cache_features keeps whole images, but evaluate=windows sees parts of them; "
+            "leave one or the other out"
         )
     if runtime.cache_features and train.decode != "full":
         raise UsageError(

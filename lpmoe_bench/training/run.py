@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors.torch import save
 
-from lpmoe_bench.config.settings import RunConfig
+from lpmoe_bench.config.settings import RunConfig, sides_text
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.data.loader import Prefixes
 from lpmoe_bench.data.splits import Split
@@ -27,7 +27,7 @@ from lpmoe_bench.errors import (
     is_out_of_memory,
 )
 from lpmoe_bench.files import write_atomically
-from lpmoe_bench.inference.predictor import Predictor, score_split, validation_score
+from lpmoe_bench.inference.predictor import Predictor, new_predictor, score_split, validation_score
 from lpmoe_bench.metrics.facts import get_metric
 from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.metrics.scorer import ScoreResult
@@ -216,7 +216,7 @@ def flops_of(config: RunConfig) -> costs.Flops | None:
     key = shape_key(config)
     if key not in _counted:
         try:
-            _counted[key] = costs.count_flops(blueprint(config), config.size)
+            _counted[key] = costs.count_flops(blueprint(config), config.sides)
         except NotImplementedError:
             _counted[key] = None
     return _counted[key]
@@ -273,7 +273,7 @@ def announce(plan: Plan, terminal: Terminal) -> None:
     )
     length = f"{train.steps} steps" if train.steps else f"{train.epochs} epochs"
     terminal.say(
-        f"{config.size} px, batch {train.batch}, {length}, lr {train.lr:g}, "
+        f"{sides_text(config.size)} px, batch {train.batch}, {length}, lr {train.lr:g}, "
         f"{train.precision} on {config.runtime.device}, seed {config.seed}"
     )
     if plan.weights.note:
@@ -356,8 +356,9 @@ def execute(
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
+            size = sides_text(plan.config.size)
             raise ResourceError(
-                f"out of memory at batch {plan.config.train.batch}, size {plan.config.size}; "
+                f"out of memory at batch {plan.config.train.batch}, size {size}; "
                 f"use --set runtime.checkpointing=true, which changes no result, or a smaller size"
             ) from None
 
@@ -437,10 +438,7 @@ def make_predictor(
     plan: Plan, model: torch.nn.Module, fabric: Fabric, prefixes: Prefixes | None = None
 ) -> Predictor:
     """Return what predicts for a run, with no more images at once than training has."""
-    config = plan.config
-    predictor = Predictor(
-        model, fabric, config.size, prefixes=prefixes, version=config.preprocessing
-    )
+    predictor = new_predictor(plan.config, model, fabric, prefixes)
     predictor.batch = min(plan.config.runtime.micro_batch or predictor.batch, predictor.batch)
     return predictor
 

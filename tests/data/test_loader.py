@@ -107,34 +107,34 @@ def test_batch_that_cannot_be_divided():
 
 def test_squashing_keeps_constants_and_averages_when_it_shrinks():
     for level in (51, 255):
-        flat = loading.image_tensor(np.full((50, 70, 3), level, np.uint8), 32)
+        flat = loading.image_tensor(np.full((50, 70, 3), level, np.uint8), (32, 32))
         assert torch.allclose(flat, torch.full((3, 32, 32), level / 255))
         assert float(flat.max()) <= 1
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[:, ::4] = 255
-    inner = loading.image_tensor(stripes, 16)[:, :, 1:-1]
+    inner = loading.image_tensor(stripes, (16, 16))[:, :, 1:-1]
     assert float((inner - 0.25).abs().max()) < 0.1  # a quarter is light: no aliasing
 
 
 def test_mirroring_before_and_after_squashing_agree():
     mask, image = square_mask((41, 53)), noise_image((41, 53, 3))
     assert torch.equal(
-        loading.mask_tensor(Truth(mask[:, ::-1].copy()), 32),
-        loading.mask_tensor(Truth(mask), 32).flip(-1),
+        loading.MASKS.target(Truth(mask[:, ::-1].copy()), (32, 32)),
+        loading.MASKS.target(Truth(mask), (32, 32)).flip(-1),
     )
     for version, close in ((1, 1e-5), (2, 1.01 / 255)):
-        flipped = loading.image_tensor(image[:, ::-1].copy(), 32, version)
-        plain = loading.image_tensor(image, 32, version)
+        flipped = loading.image_tensor(image[:, ::-1].copy(), (32, 32), version)
+        plain = loading.image_tensor(image, (32, 32), version)
         assert torch.allclose(flipped, plain.flip(-1), atol=close)
 
 
 def test_flip_depends_on_seed_epoch_and_index_only(tmp_path):
     pairs = make_pairs(tmp_path, 1) * 40
-    plain = loading.PairDataset(pairs, 32, 0, False)[0, 0]
+    plain = loading.PairDataset(pairs, (32, 32), 0, False)[0, 0]
     keys = [(epoch, index) for epoch in range(5) for index in range(40)]
 
     def flips(seed):
-        data, result = loading.PairDataset(pairs, 32, seed, True), []
+        data, result = loading.PairDataset(pairs, (32, 32), seed, True), []
         for key in keys:
             image, mask = data[key]
             result.append(not torch.equal(image, plain[0]))
@@ -152,7 +152,7 @@ def test_flip_depends_on_seed_epoch_and_index_only(tmp_path):
 
 
 def test_items_do_not_depend_on_workers_and_a_resume_continues(tmp_path):
-    data = loading.PairDataset(make_pairs(tmp_path, 7), 32, 3, True)
+    data = loading.PairDataset(make_pairs(tmp_path, 7), (32, 32), 3, True)
     batches = loading.epoch_batches(7, 2, 3, 1)
     before = torch.get_rng_state()
     alone = list(loading.loader(data, batches, 0))
@@ -173,15 +173,15 @@ def test_a_broken_file_names_itself_in_training_and_evaluation(tmp_path):
     pairs = make_pairs(tmp_path, 3)
     pairs[1].image.write_bytes(b"")
     with pytest.raises(DataError, match=r"p1\.png is empty"):
-        loading.PairDataset(pairs, 32, 0, True)[0, 1]
+        loading.PairDataset(pairs, (32, 32), 0, True)[0, 1]
     with pytest.raises(DataError, match=r"p1\.png is empty"):
-        list(loading.eval_items(pairs, 32))
+        list(loading.eval_items(pairs))
 
 
 def test_eval_items_keep_masks_at_their_own_size(tmp_path):
-    items = list(loading.eval_items(make_pairs(tmp_path, 2), 64))
+    items = list(loading.eval_items(make_pairs(tmp_path, 2)))
     assert [name for name, _, _ in items] == ["p0", "p1"]
-    assert items[0][1].shape == (3, 64, 64)
+    assert items[0][1].shape == (*square_mask().shape, 3)
     assert np.array_equal(items[0][2].mask, square_mask())
 
 
@@ -210,22 +210,22 @@ def square() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_a_larger_image_is_cropped():
-    image, mask = loading.rescale(*square(), (2.0, 2.0), iter([0.0, 0.0, 0.0]))
+    image, mask = loading.rescale(*square(), (2.0, 2.0), iter([0.0, 0.0, 0.0]), loading.MASKS)
     assert (mask == 1).all()  # twice as large, the square fills the upper left crop
     torch.testing.assert_close(image[:, :6, :6], torch.ones(3, 6, 6))
-    _, mask = loading.rescale(*square(), (2.0, 2.0), iter([0.0, 0.999, 0.999]))
+    _, mask = loading.rescale(*square(), (2.0, 2.0), iter([0.0, 0.999, 0.999]), loading.MASKS)
     assert not mask.any()
 
 
 def test_a_smaller_image_lies_on_its_mean_colour():
-    image, mask = loading.rescale(*square(), (0.5, 0.5), iter([0.0, 0.0, 0.999]))
+    image, mask = loading.rescale(*square(), (0.5, 0.5), iter([0.0, 0.0, 0.999]), loading.MASKS)
     assert mask.sum() == 4
     assert mask[0, :2, 4:6].all()  # at the top right
     assert torch.equal(image[:, 4:], torch.full((3, 4, 8), 0.25))
 
 
 def test_the_factor_is_drawn_between_the_limits():
-    _, mask = loading.rescale(*square(), (0.5, 1.5), iter([MIDDLE, 0.0, 0.0]))
+    _, mask = loading.rescale(*square(), (0.5, 1.5), iter([MIDDLE, 0.0, 0.0]), loading.MASKS)
     assert torch.equal(mask, square()[1])
 
 
@@ -264,11 +264,11 @@ def test_contrast_before_or_after_the_colours():
 
 def test_varied_items_depend_on_seed_epoch_and_index_alone(tmp_path):
     pairs = make_pairs(tmp_path, 2)
-    varied = loading.PairDataset(pairs, 32, 0, True, (0.5, 2.0), True)
+    varied = loading.PairDataset(pairs, (32, 32), 0, True, (0.5, 2.0), True)
     image, mask = varied[3, 1]
     torch.manual_seed(7)
     np.random.seed(7)
-    again, truth = loading.PairDataset(pairs, 32, 0, True, (0.5, 2.0), True)[3, 1]
+    again, truth = loading.PairDataset(pairs, (32, 32), 0, True, (0.5, 2.0), True)[3, 1]
     assert torch.equal(image, again)
     assert torch.equal(mask, truth)
     assert image.shape == (3, 32, 32)
@@ -278,7 +278,7 @@ def test_varied_items_depend_on_seed_epoch_and_index_alone(tmp_path):
     others = [
         varied[4, 1],
         varied[3, 0],
-        loading.PairDataset(pairs, 32, 1, True, (0.5, 2.0), True)[3, 1],
+        loading.PairDataset(pairs, (32, 32), 1, True, (0.5, 2.0), True)[3, 1],
     ]
     assert not any(torch.equal(image, other) for other, _ in others)
 
@@ -287,10 +287,10 @@ def test_without_them_items_are_as_before(tmp_path):
     pairs = make_pairs(tmp_path, 2)
     for key in ((0, 0), (1, 1)):
         plain, same = (
-            loading.PairDataset(pairs, 32, 0, True)[key],
-            loading.PairDataset(pairs, 32, 0, True)[key],
+            loading.PairDataset(pairs, (32, 32), 0, True)[key],
+            loading.PairDataset(pairs, (32, 32), 0, True)[key],
         )
-        identity = loading.PairDataset(pairs, 32, 0, True, (1.0, 1.0))[key]
+        identity = loading.PairDataset(pairs, (32, 32), 0, True, (1.0, 1.0))[key]
         assert torch.equal(plain[0], same[0])
         torch.testing.assert_close(plain[0], identity[0])  # mirrored in the same cases
         assert torch.equal(plain[1], identity[1])

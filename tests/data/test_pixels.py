@@ -18,7 +18,7 @@ from PIL import Image
 from lpmoe_bench.data.decoding import decode, decoder_words
 from lpmoe_bench.data.headers import read_header
 from lpmoe_bench.data.images import check_deep, read_image, read_pixels, read_truth
-from lpmoe_bench.data.loader import image_tensor, load_image, mask_tensor
+from lpmoe_bench.data.loader import MASKS, image_tensor, load_image
 from lpmoe_bench.data.pairs import Pair, find_pairs, pair_truth, read_pair, split_pairs
 from lpmoe_bench.data.pixels import UNDECLARED, PixelRules, Truth, pixel_rules
 from lpmoe_bench.data.registry import Dataset
@@ -437,19 +437,20 @@ def test_masks_that_are_all_alike_are_refused_where_it_matters(tmp_path, mask, s
 @pytest.mark.parametrize("size", [32, 256])
 def test_the_second_preprocessing_differs_by_a_level_at_most(shape, size):
     image = np.random.default_rng(shape[0]).integers(0, 256, (*shape, 3), np.uint8)
-    old, new = (image_tensor(image, size, version) for version in (1, 2))
+    old, new = (image_tensor(image, (size, size), version) for version in (1, 2))
     assert new.dtype == torch.float32
     assert float((old - new).abs().max()) <= 1 / 255 + 1e-6  # and the rounding of float32
-    assert torch.equal(image_tensor(image / np.float32(255), size), old)
+    assert torch.equal(image_tensor(image / np.float32(255), (size, size)), old)
 
 
 def test_ignored_pixels_of_a_tensor():
     ignored = np.zeros((48, 64), bool)
     ignored[:, 32:] = True
-    mask = mask_tensor(Truth(TRUE * ~ignored, ignored), 32)
+    mask = MASKS.target(Truth(TRUE * ~ignored, ignored), (32, 32))
     assert set(mask.unique().tolist()) == {-1.0, 0.0, 1.0}
     assert (mask[..., 16:] == -1).all()
-    assert torch.equal(mask_tensor(Truth(TRUE), 32), (mask_tensor(Truth(TRUE), 32) > 0).float())
+    whole = MASKS.target(Truth(TRUE), (32, 32))
+    assert torch.equal(whole, (whole > 0).float())
 
 
 def test_jpegs_are_decoded_smaller_but_not_too_small(tmp_path):
@@ -462,5 +463,5 @@ def test_jpegs_are_decoded_smaller_but_not_too_small(tmp_path):
         256: (256, 400),
         257: (512, 800),
     }
-    small, full = (image_tensor(read_pixels(path, side=side), 32) for side in (32, None))
+    small, full = (image_tensor(read_pixels(path, side=side), (32, 32)) for side in (32, None))
     assert float((small - full).abs().mean()) < 0.02

@@ -6,21 +6,21 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
-from lpmoe_bench.data.loader import VERSION, image_tensor
+from lpmoe_bench.data.loader import image_tensor
 from lpmoe_bench.errors import UsageError
-from lpmoe_bench.inference.predictor import eight_bits, probability_map, side_of, to_map, windows
+from lpmoe_bench.inference.predictor import Predictor, response_map, window_of, windows
 
 
-class Model:
-    """A predictor whose probabilities are a function of the squashed image; notes its batches."""
+class Model(Predictor):
+    """A predictor whose responses are a function of the fitted image; notes its batches."""
 
-    version = VERSION
+    def __init__(self, function, size=32, batch=3, fit="squash"):
+        super().__init__(None, None, (size, size), batch, fit=fit)  # type: ignore[arg-type]
+        self.function, self.batches = function, []
 
-    def __init__(self, function, size=32, batch=3):
-        self.function, self.size, self.batch, self.batches = function, size, batch, []
-
-    def probabilities(self, images: torch.Tensor) -> torch.Tensor:
+    def responses(self, images: torch.Tensor) -> torch.Tensor:
         self.batches.append(len(images))
         return self.function(images)
 
@@ -53,26 +53,26 @@ def test_weights_change_smoothly_from_pixel_to_pixel():
 
 
 def test_the_side_that_is_seen_at_once():
-    assert side_of("never", 256) is None
-    assert side_of("auto", 256) == 512
-    assert side_of("always", 256) == 256
-    assert side_of("768", 256) == 768
+    assert window_of("never", (256, 320)) is None
+    assert window_of("auto", (256, 320)) == (512, 640)
+    assert window_of("always", (256, 320)) == (256, 320)
+    assert window_of("768", (256, 320)) == (768, 768)
     for wrong in ("sometimes", "31", "-64", "1e3", "", "٣٢٠"):
         with pytest.raises(UsageError, match="auto, never, always or a number"):
-            side_of(wrong, 256)
+            window_of(wrong, (256, 256))
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (64, 64), (65, 64), (40, 500), (333, 129), (1, 300)])
 def test_a_constant_has_no_seams(shape):
     image = np.zeros((*shape, 3), np.uint8)
     model = Model(lambda images: torch.full((len(images), 1, 32, 32), 0.7))
-    assert probability_map(model, image, 64) == pytest.approx(0.7, abs=1e-6)
+    assert response_map(model, image, (64, 64)) == pytest.approx(0.7, abs=1e-6)
 
 
 def test_a_smooth_predictor_is_the_same_in_windows_as_whole():
     rows, columns = np.mgrid[0:333, 0:401]
     image = np.stack([rows * 0.5, columns * 0.5, rows * 0 + 90], axis=2).astype(np.uint8)
-    whole, tiled = (probability_map(Model(grey), image, side)[0] for side in (None, 64))
+    whole, tiled = (response_map(Model(grey), image, w)[0] for w in (None, (64, 64)))
     # A squashed image has no pixels at its rims: there a half of a cell is held, not drawn on.
     inside = (slice(8, -8), slice(8, -8))
     assert np.abs(whole[inside] - tiled[inside]).max() < 2 / 255
@@ -82,15 +82,16 @@ def test_a_smooth_predictor_is_the_same_in_windows_as_whole():
 
 def test_an_image_within_the_side_is_seen_as_scores_see_it_bit_for_bit():
     image = np.random.default_rng(0).integers(0, 256, (57, 64, 3)).astype(np.uint8)
-    expected = to_map(grey(image_tensor(image, 32)[None]), (57, 64))
-    for side in (None, 64, 100):
-        assert (eight_bits(probability_map(Model(grey), image, side)) == expected).all()
+    squashed = grey(image_tensor(image, (32, 32))[None])
+    expected = F.interpolate(squashed, (57, 64), mode="bilinear", align_corners=False)[0].numpy()
+    for window in (None, (64, 64), (100, 80)):
+        assert np.array_equal(response_map(Model(grey), image, window), expected)
 
 
 def test_windows_differ_from_the_whole_where_objects_are_small():
     image = np.zeros((320, 320, 3), np.uint8)
     image[100:104, 100:104] = 255
-    whole, tiled = (probability_map(Model(grey), image, side)[0] for side in (None, 32))
+    whole, tiled = (response_map(Model(grey), image, w)[0] for w in (None, (32, 32)))
     assert tiled[102, 102] > 0.9  # at native size the model sees the square as it is
     assert whole[102, 102] < 0.3
 
@@ -99,7 +100,7 @@ def test_batches_are_bounded_and_every_class_is_blended():
     image = np.full((200, 300, 3), 51, np.uint8)
     model = Model(lambda images: torch.cat([grey(images), 1 - grey(images)], dim=1))
     seen = []
-    both = probability_map(model, image, 64, lambda done, total: seen.append((done, total)))
+    both = response_map(model, image, (64, 64), lambda done, total: seen.append((done, total)))
     assert both.shape == (2, 200, 300)
     assert both[0] == pytest.approx(0.2, abs=1e-5)
     assert both[1] == pytest.approx(0.8, abs=1e-5)
@@ -114,7 +115,7 @@ def test_memory_is_four_bytes_a_pixel_and_a_batch():
     model = Model(grey)
     tracemalloc.start()
     try:
-        found = probability_map(model, image, 256)
+        found = response_map(model, image, (256, 256))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

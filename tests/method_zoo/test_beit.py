@@ -104,10 +104,10 @@ def checkpoint(tmp_path, monkeypatch):
 
 def test_weights_of_another_size_are_resized(tmp_path, checkpoint):
     weights = resolve_weights(NAME, str(checkpoint), tmp_path, offline=True)
-    backbone = load_backbone(weights, 128)
+    backbone = load_backbone(weights, (128, 128))
     assert backbone.fixed_grid == (8, 8)
     assert opened(backbone, image_of(128, 128)).shape == (2, 65, 48)
-    old = load_backbone(weights, 64).state()
+    old = load_backbone(weights, (64, 64)).state()
     for name, tensor in backbone.state().items():
         if not name.endswith("table"):
             assert torch.equal(tensor, old[name]), name
@@ -126,7 +126,7 @@ def test_a_run_builds_it_for_its_own_size(tmp_path, checkpoint):
     config = RunConfig(backbone=NAME, method="decoder_only", size=96)
     segmenter = build_segmenter(config, weights)
     assert segmenter.method.backbone.fixed_grid == (6, 6)
-    assert segmenter(image_of(96, 96))[0].shape == (2, 1, 96, 96)
+    assert segmenter(image_of(96, 96)).shape == (2, 1, 96, 96)
 
 
 def test_weights_of_another_model_are_refused(tmp_path, checkpoint):

@@ -127,7 +127,7 @@ def checkpoint(tmp_path, monkeypatch):
 
 
 def load(path, name: str = NAME):
-    return load_backbone(resolve_weights(name, str(path), path.parent, offline=True), 64)
+    return load_backbone(resolve_weights(name, str(path), path.parent, offline=True), (64, 64))
 
 
 def test_a_checkpoint_of_metas_is_read(checkpoint):

@@ -32,18 +32,17 @@ class Bare(nn.Module):
         with torch.device("meta"):
             self.method = get_method(name)(create_backbone(timm_name, **size), **options)
 
-    def forward(self, image):
-        features = self.method(image)
-        return torch.cat([m.flatten(1) for m in features.maps], dim=1), features.aux
+    def finish(self, features, sides):
+        return torch.cat([m.flatten(1) for m in features.maps], dim=1)
 
 
 def test_a_model_beyond_counting_is_refused():
     with pytest.raises(UsageError, match="choose smaller options"):
-        count_flops(Bare("vpt", prompts=10**12), 64)
+        count_flops(Bare("vpt", prompts=10**12), (64, 64))
 
 
 def test_full_tuning_by_hand():
-    counted = count_flops(Bare("full"), 64)
+    counted = count_flops(Bare("full"), (64, 64))
     assert counted.forward == PATCHES + DEPTH * BLOCK
     # Backward each product once more for the weights and once for what enters; not for the image.
     assert counted.training == 3 * counted.forward - PATCHES
@@ -53,7 +52,7 @@ def test_full_tuning_by_hand():
 def test_a_frozen_weight_has_no_gradient_to_count():
     rank = 2
     added = DEPTH * 2 * TOKENS * rank * (WIDTH + 3 * WIDTH)
-    counted = count_flops(Bare("lora", rank=rank), 64)
+    counted = count_flops(Bare("lora", rank=rank), (64, 64))
     assert counted.forward == PATCHES + DEPTH * BLOCK + added
     # Through all blocks but into the first: its qkv has no input that trains. Attention has no
     # weights: two products in, four back.
@@ -72,8 +71,8 @@ def test_conv_lora_counts_the_mean_of_its_experts():
     down = 2 * rank * (GRID * double * double + GRID * double * GRID)
     second = up + 2 * 4 * n * taps + down
     mean = DEPTH * (first + second) / 2
-    lora = count_flops(Bare("lora", rank=rank), 64).forward
-    assert count_flops(Bare("conv_lora", rank=rank, experts=2), 64).forward == lora + mean
+    lora = count_flops(Bare("lora", rank=rank), (64, 64)).forward
+    assert count_flops(Bare("conv_lora", rank=rank, experts=2), (64, 64)).forward == lora + mean
 
 
 @pytest.mark.parametrize("name", list_methods())
@@ -82,8 +81,9 @@ def test_every_method_is_counted_without_values(name):
     if not list(model.method.trainable()):
         with torch.device("meta"):  # autograd wants something that trains
             model.method.register_parameter("unused", nn.Parameter(torch.zeros(())))
-        model.register_forward_hook(lambda m, i, out: (out[0] + m.method.unused, out[1]))
-    counted = count_flops(model, 64)
+        finish = model.finish
+        model.finish = lambda *given: finish(*given) + model.method.unused
+    counted = count_flops(model, (64, 64))
     assert counted.training > counted.forward >= PATCHES + DEPTH * BLOCK or name in (
         "decoder_only",
         "linear_probe",

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from lpmoe_bench.model.decoders.decoder import Examined
 from lpmoe_bench.training.divergence import divergence_cause
 
 NAMES = ["a", "b", "c", "d"]
@@ -15,11 +16,15 @@ class Tiny(nn.Module):
     def __init__(self):
         super().__init__()
         self.first, self.scale = nn.Conv2d(3, 1, 1), nn.Parameter(torch.ones(()))
+        self.loss = mean_loss
         self.aux = torch.zeros(())
         self.register_buffer("mean", torch.zeros(2))
 
-    def forward(self, images):
-        return self.first(images) * self.scale, self.aux
+    def forward(self, images, targets, examine):
+        assert examine
+        logits = list((self.first(images) * self.scale).split(1))
+        losses = [self.loss(one, targets[k : k + 1]) for k, one in enumerate(logits)]
+        return Examined(logits, losses), self.aux
 
 
 def mean_loss(logits, mask):
@@ -29,9 +34,9 @@ def mean_loss(logits, mask):
 def cause(model=None, loss=mean_loss, images=None, chunk=4, backward=True):
     torch.manual_seed(0)
     images = torch.rand(4, 3, 2, 2) if images is None else images
-    return divergence_cause(
-        model or Tiny(), loss, images, torch.zeros(4, 1, 2, 2), NAMES, chunk, backward
-    )
+    model = model or Tiny()
+    model.loss = loss
+    return divergence_cause(model, images, torch.zeros(4, 1, 2, 2), NAMES, chunk, backward)
 
 
 @pytest.mark.parametrize("name", ["first.weight", "scale", "mean"])

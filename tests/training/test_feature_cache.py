@@ -74,7 +74,7 @@ def assert_close_result(one: Path, other: Path) -> None:
 def alone_as_in_a_batch(name: str) -> bool:
     """Whether this processor rounds the features of an image alike alone and among others."""
     weights = resolve_weights("vit_tiny_patch16_224", "random:3", Path())
-    method = get_method(name)(load_backbone(weights, 64))
+    method = get_method(name)(load_backbone(weights, (64, 64)))
     images = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     alone = torch.cat([pack(method.prefix(image[None])) for image in images])
     return torch.equal(alone, pack(method.prefix(images)))

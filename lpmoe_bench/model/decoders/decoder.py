@@ -1,15 +1,19 @@
-"""Decoder: what all decoders share: what they read and how they are built."""
+"""Head: what a kind of task trains and predicts with; Decoder: one that gives maps of logits."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.files import sha256_file
+from lpmoe_bench.model.losses import get_loss
 from lpmoe_bench.model.weights.checkpoint import check_checkpoint_path, read_checkpoint
 from method_zoo.method import Features, Method
 
@@ -27,19 +31,28 @@ class Inputs(NamedTuple):
         return cls(method.channels, method.strides, method.backbone.neck_channels)
 
 
-class Decoder(nn.Module):
-    """Features to logits, (B, classes, H, W), at a stride of its own choice.
+class Examined(NamedTuple):
+    """Of each image of a batch: what its loss is computed from, and the loss."""
+
+    outputs: list[Tensor]
+    losses: list[Tensor]
+
+
+class Head(nn.Module):
+    """What reads a method's features, is trained with targets and predicts; it sees no image.
 
     A subclass is built from (inputs, classes) and keyword options, and reads only what `reads`
-    names. In training it may give several outputs, one after the other along the batch; the loss
-    is their mean. What does not train, the decoder itself freezes; all of its tensors are saved,
-    so a trained one needs no other file.
+    names. What does not train, the head itself freezes; all of its tensors are saved, so a trained
+    one needs no other file.
     """
 
     title: ClassVar[str]
     reads: ClassVar[str]  # "maps" or "final", of Features
+    kinds: ClassVar[tuple[str, ...]]  # of tasks that it serves
+    losses: ClassVar[Mapping[str, str]] = {}  # by kind, where it has one of its own by default
     paper: ClassVar[str] = ""
     fidelity: ClassVar[str] = "made for this benchmark"
+    batch_statistics: ClassVar[bool] = False  # whether it normalises over the batch in training
     # Whose published weights `load_published` takes; empty where there are none.
     published: ClassVar[str] = ""
     # Beginnings of the names of frozen tensors that it keeps for the published file alone.
@@ -47,8 +60,34 @@ class Decoder(nn.Module):
     # The size of the published model's part that this decoder stands for, before any cut.
     published_parameters: int = 0
 
-    def forward(self, features: Features) -> Tensor:
+    def train_with(self, loss: str) -> None:
+        """Take the loss of a run, by its name; raises UsageError for one that it cannot have."""
         raise NotImplementedError
+
+    def loss(self, features: Features, targets: Any, size: Sequence[int]) -> Tensor:
+        """Return the loss of a batch, a scalar in single precision.
+
+        Args:
+            features: of the batch, without their auxiliary loss.
+            targets: of the batch, as the kind's reader gives them.
+            size: (h, w) of the images.
+        """
+        raise NotImplementedError
+
+    def predict(self, features: Features, size: Sequence[int]) -> Any:
+        """Return what the kind's outputs take, such as logits (B, K, h, w) at the images' size."""
+        raise NotImplementedError
+
+    def examine(self, features: Features, targets: Any, size: Sequence[int]) -> Examined:
+        """Return what `loss` rests on, image by image: to find the one that breaks it."""
+        outputs, losses = [], []
+        for k in range(len(features.final)):
+            one = features._replace(
+                maps=[m[k : k + 1] for m in features.maps], final=features.final[k : k + 1]
+            )
+            outputs.append(one.final)
+            losses.append(self.loss(one, targets[k : k + 1], size))
+        return Examined(outputs, losses)
 
     def load_published(self, state: dict[str, Tensor]) -> None:
         """Take the weights of a published decoder; raises UsageError where there are none."""
@@ -61,6 +100,44 @@ class Decoder(nn.Module):
             f"decoder {cls.title} always starts at random; leave --decoder-weights out, or use "
             f"--decoder sam"
         )
+
+
+class Decoder(Head):
+    """Features to logits, (B, classes, H, W), at a stride of its own choice.
+
+    In training it may give several outputs, one after the other along the batch; the loss is their
+    mean.
+    """
+
+    kinds = ("binary", "semantic")
+    criterion: Callable[[Tensor, Any], Tensor] | None = None
+
+    def train_with(self, loss: str) -> None:
+        self.criterion = get_loss(loss)
+
+    def forward(self, features: Features) -> Tensor:
+        raise NotImplementedError
+
+    def loss(self, features: Features, targets: Any, size: Sequence[int]) -> Tensor:
+        """Return the criterion of the logits, computed in single precision."""
+        assert self.criterion is not None, "train_with comes first"
+        logits = self.predict(features, size)
+        with torch.autocast(logits.device.type, enabled=False):
+            return self.criterion(logits, targets)
+
+    def examine(self, features: Features, targets: Any, size: Sequence[int]) -> Examined:
+        assert self.criterion is not None, "train_with comes first"
+        # Several outputs stand one after the other along the batch.
+        by_image = self.predict(features, size).unflatten(0, (-1, len(features.final)))
+        outputs = list(by_image.transpose(0, 1))
+        losses = [self.criterion(one, targets[k : k + 1]) for k, one in enumerate(outputs)]
+        return Examined(outputs, losses)
+
+    def predict(self, features: Features, size: Sequence[int]) -> Tensor:
+        """Return logits (B, K, h, w), resized bilinearly to the images' size."""
+        # Single precision from here: half has too few digits for the loss and for the threshold.
+        logits = self(features).float()
+        return F.interpolate(logits, tuple(size), mode="bilinear", align_corners=False)
 
 
 # What a decoder starts from: a published model's checkpoint, or random numbers.
@@ -81,7 +158,7 @@ class DecoderWeights:
     note: str = ""
 
 
-def resolve_decoder_weights(kind: type[Decoder], file: str | None) -> DecoderWeights:
+def resolve_decoder_weights(kind: type[Head], file: str | None) -> DecoderWeights:
     """Find and hash the file named by --decoder-weights, if one is, for a decoder of that class.
 
     Raises UsageError for a decoder without published weights or for another kind of file,
@@ -96,7 +173,7 @@ def resolve_decoder_weights(kind: type[Decoder], file: str | None) -> DecoderWei
     return DecoderWeights(path, sha256_file(path))
 
 
-def load_decoder_weights(decoder: Decoder, weights: DecoderWeights) -> None:
+def load_decoder_weights(decoder: Head, weights: DecoderWeights) -> None:
     """Put the weights into a decoder; raises DataError where the file holds others."""
     if weights.path is None:
         return

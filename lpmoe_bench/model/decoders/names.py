@@ -16,7 +16,7 @@ from method_zoo.plugins import find_plugin, load_plugin, plugin_names
 from method_zoo.source import SourceFacts, read_source
 
 if TYPE_CHECKING:
-    from lpmoe_bench.model.decoders.decoder import Decoder
+    from lpmoe_bench.model.decoders.decoder import Head
     from method_zoo.method import Method
 
 NO_DECODERS = ("decoder", "names")  # files of this package that are none
@@ -37,7 +37,7 @@ def _package() -> ModuleType:
     return sys.modules[__name__.rpartition(".")[0]]
 
 
-def get_decoder(name: str) -> type[Decoder]:
+def get_decoder(name: str) -> type[Head]:
     """Return the decoder class of that name.
 
     Args:
@@ -51,9 +51,9 @@ def get_decoder(name: str) -> type[Decoder]:
     plugin = find_plugin("decoders", name, own)
     if plugin is None and name not in own:  # before torch is imported for the base class
         raise ZooError.unknown("decoder", name, list_decoders())
-    from lpmoe_bench.model.decoders.decoder import Decoder
+    from lpmoe_bench.model.decoders.decoder import Head
 
-    return load_plugin(plugin, Decoder) if plugin else class_in(_package(), name, Decoder)
+    return load_plugin(plugin, Head) if plugin else class_in(_package(), name, Head)
 
 
 def decoder_facts(name: str) -> SourceFacts:
@@ -62,14 +62,14 @@ def decoder_facts(name: str) -> SourceFacts:
     Raises ZooError as `get_decoder` does.
     """
     if name in own_decoders():
-        return read_source(_package(), name, "Decoder")
+        return read_source(_package(), name, "Head")
     cls = get_decoder(name)
     return SourceFacts(signature_options(cls), vars_of(cls))
 
 
 def build_decoder(
     name: str, method: Method, classes: int, options: dict[str, Any] | None = None
-) -> Decoder:
+) -> Head:
     """Return a decoder for what a method gives, with weights drawn from torch's generator.
 
     Args:

@@ -365,13 +365,13 @@ def _arguments(weights: Weights) -> dict[str, Any]:
     return found
 
 
-def load_backbone(weights: Weights, size: int | None = None) -> Backbone:
+def load_backbone(weights: Weights, sides: tuple[int, int] | None = None) -> Backbone:
     """Build the frozen backbone from resolved weights; the global random state stays as it was.
 
     Args:
         weights: what `resolve_weights` returned.
-        size: side of the images in pixels, by default the model's own. It matters only to a model
-            of one fixed grid, whose tables are resized for it.
+        sides: of the images in pixels, (h, w), by default the model's own. They matter only to a
+            model of one fixed grid, whose tables are resized for it.
 
     Raises:
         DataError: The file does not hold this backbone.
@@ -380,7 +380,6 @@ def load_backbone(weights: Weights, size: int | None = None) -> Backbone:
     name, facts = weights.timm_name, weights.facts
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(weights.seed or 0)
-        sides = None if size is None else (size, size)
         backbone = create.create_backbone(
             name, None, facts.pos_antialias, sides, **_arguments(weights)
         )

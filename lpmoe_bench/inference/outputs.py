@@ -1,0 +1,84 @@
+"""Outputs: from a model's logits to what is written and scored, one class a kind of task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lpmoe_bench.data.pixels import Truth
+from lpmoe_bench.metrics.engine import prepare_mask, quick_score
+from lpmoe_bench.metrics.scorer import Scorer
+
+
+class MapOutputs:
+    """What kinds share whose models give maps of logits, (B, K, h, w).
+
+    A response is what is resized, and blended where windows overlap: (K, h, w) a image.
+    """
+
+    def respond(self, logits: Tensor) -> Tensor:
+        """Return responses, (B, K, h, w) in single precision."""
+        raise NotImplementedError
+
+    def settle(self, response: np.ndarray) -> np.ndarray:
+        """Return the prediction (h, w) of a response at an image's own size."""
+        raise NotImplementedError
+
+    def resized(self, response: Tensor, shape: Sequence[int]) -> np.ndarray:
+        """Return a response (K, h, w) at another size, bilinearly."""
+        sides = tuple(shape)
+        return F.interpolate(response[None], sides, mode="bilinear", align_corners=False)[0].numpy()
+
+    def truth(self, read: Any, protocol: Any) -> Any:
+        """Return what the reader has read as the scorer takes it."""
+        raise NotImplementedError
+
+    def scorer(self, protocol: Any, classes: Sequence[str]) -> Any:
+        """Return a scorer of a data set."""
+        raise NotImplementedError
+
+    def quick(self, metric: str, pred: np.ndarray, truth: Any, protocol: Any) -> float | None:
+        """Return a metric of one image whose mean is the data set's, None where there is none."""
+        return None
+
+
+class MaskOutputs(MapOutputs):
+    """Binary masks: probabilities, written as 8-bit maps."""
+
+    def respond(self, logits: Tensor) -> Tensor:
+        return torch.sigmoid(logits)
+
+    def settle(self, response: np.ndarray) -> np.ndarray:
+        return (response[0] * 255 + 0.5).astype(np.uint8)
+
+    def truth(self, read: Truth, protocol: Any) -> Any:
+        return prepare_mask(read.mask, protocol, read.ignored)
+
+    def scorer(self, protocol: Any, classes: Sequence[str]) -> Scorer:
+        return Scorer(protocol)
+
+    def quick(self, metric: str, pred: np.ndarray, truth: Any, protocol: Any) -> float | None:
+        return quick_score(metric, pred, truth, protocol)
+
+
+class LabelOutputs(MapOutputs):
+    """Maps of classes: the class of the largest logit, counted from 0."""
+
+    def respond(self, logits: Tensor) -> Tensor:
+        return logits
+
+    def settle(self, response: np.ndarray) -> np.ndarray:
+        return response.argmax(axis=0).astype(np.uint8)
+
+    def truth(self, read: Any, protocol: Any) -> np.ndarray:
+        return read.labels
+
+    def scorer(self, protocol: Any, classes: Sequence[str]) -> Any:
+        from lpmoe_bench.metrics.classes import ClassScorer
+
+        return ClassScorer(protocol, classes)
