@@ -23,7 +23,7 @@ def profile_command(
     method: options.MethodName = None,
     backbone: options.Backbone = None,
     decoder: options.DecoderName = None,
-    size: Annotated[int | None, typer.Option(help="Image side; else the backbone's own.")] = None,
+    size: Annotated[str | None, typer.Option(help="Image side; else the backbone's own.")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="rank=8, decoder.width=64, train.batch=2.")
     ] = None,
@@ -91,10 +91,12 @@ def _budgets(format: str, output: Path | None) -> None:
 def _table(found: dict[str, Any]) -> Table:
     from rich.table import Table
 
+    from lpmoe_bench.config.settings import sides_text
+
     own = ", ".join(f"{k}={v}" for k, v in found["options"].items())
     table = Table(
         title=f"{found['title']} on {found['backbone']}, decoder {found['decoder']}, "
-        f"{found['size']} px",
+        f"{sides_text(found['size'])} px",
         caption=own or "no options",
         show_header=False,
     )
@@ -241,7 +243,7 @@ def import_command(
         str | None, typer.Option(help="SAM checkpoint, for what the file does not hold of it.")
     ] = None,
     task: Annotated[str | None, typer.Option(help="What it was trained for; else cod.")] = None,
-    size: Annotated[int | None, typer.Option(help="Image side; else the authors' own.")] = None,
+    size: Annotated[str | None, typer.Option(help="Image side; else the authors' own.")] = None,
     label: Annotated[str | None, typer.Option(help="A few words of your own.")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="What the file does not tell: alpha=16.")

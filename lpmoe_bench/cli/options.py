@@ -431,7 +431,8 @@ class ModelChoice:
         str | None, typer.Option(help="SAM checkpoint: .pth.", show_default="random")
     ] = None
     size: Annotated[
-        int | None, typer.Option(help="Image side, a multiple of 32.", show_default="256")
+        str | None,
+        typer.Option(help="Image side, a multiple of 32; or 256x320.", show_default="256"),
     ] = None
     recipe: Annotated[
         str | None, typer.Option(help="A paper's own settings.", show_default="the task's")

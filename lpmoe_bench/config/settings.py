@@ -260,6 +260,19 @@ class RunConfig(_Section):
         """How many maps of logits the model gives: one, or one a class."""
         return max(1, len(self.classes))
 
+    @field_validator("size", mode="before")
+    @classmethod
+    def _read_size(cls, size: Any) -> Any:
+        if isinstance(size, str):
+            parts = [part.strip() for part in size.lower().split("x")]
+            sides = [int(p) if p.isascii() and p.isdigit() and len(p) < 10 else p for p in parts]
+        else:
+            sides = list(size) if isinstance(size, list | tuple) else [size]
+        if len(sides) not in (1, 2) or not all(type(s) is int and s < 10**9 for s in sides):
+            raise ValueError("give a side in pixels, or height x width such as 256x320")
+        # One way to write it, so that equal sizes are equal runs.
+        return sides[0] if len(set(sides)) == 1 else tuple(sides)
+
     @field_validator("backbone")
     @classmethod
     def _ours(cls, backbone: str) -> str:
@@ -325,7 +338,7 @@ def _explained(error: ValidationError) -> UsageError:
 
 # What a bare name of `--set` means before it is an option of the method. A seed has its own option:
 # VeRA's is of that name.
-PLAIN = ("size", "preprocessing", "protocol", "weights", "decoder_weights")
+PLAIN = ("size", "fit", "evaluate", "preprocessing", "protocol", "weights", "decoder_weights")
 
 
 def parse_sets(assignments: list[str]) -> dict[str, Any]:
