@@ -333,7 +333,8 @@ def _explained(error: ValidationError) -> UsageError:
         return UsageError.unknown("setting", name, known)
     got = repr(first["input"])
     got = got if len(got) <= LONGEST else f"{got[:LONGEST]}..."
-    return UsageError(f"setting {name} is {got}: {first['msg'].lower()}")
+    text = first["msg"].removeprefix("Value error, ")
+    return UsageError(f"setting {name} is {got}: {text[:1].lower()}{text[1:]}")
 
 
 # What a bare name of `--set` means before it is an option of the method. A seed has its own option:

@@ -145,7 +145,14 @@ def test_later_settings_are_hashed_off_their_default():
     changed = {"steps": 7, "patience": 7, "scale": (0.5, 2.0), "photometric": True}
     changed |= {"decode": "reduced", "limit_validation": 7}
     facts = {f"facts.{name}" for name in ("mean", "std", "patch", "grid", "pos_antialias")}
-    named = {"preprocessing", *(f"train.{name}" for name in changed)}
+    named = {
+        "preprocessing",
+        "fit",
+        "evaluate",
+        "kind",
+        "classes",
+        *(f"train.{name}" for name in changed),
+    }
     assert named | facts == set(settings.later_fields())
     for name, value in changed.items():
         assert roles[f"train.{name}"] == "recipe"
