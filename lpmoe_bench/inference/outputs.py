@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lpmoe_bench.data.pixels import Truth
+from lpmoe_bench.data.pixels import THRESHOLD, Truth
 from lpmoe_bench.metrics.engine import prepare_mask, quick_score
 from lpmoe_bench.metrics.scorer import Scorer
 
@@ -34,6 +34,10 @@ class MapOutputs:
         sides = tuple(shape)
         return F.interpolate(response[None], sides, mode="bilinear", align_corners=False)[0].numpy()
 
+    def threshold(self, protocol: Any) -> int:
+        """Return above which value, of 255, an undeclared pixel of a binary mask is object."""
+        return THRESHOLD
+
     def truth(self, read: Any, protocol: Any) -> Any:
         """Return what the reader has read as the scorer takes it."""
         raise NotImplementedError
@@ -55,6 +59,9 @@ class MaskOutputs(MapOutputs):
 
     def settle(self, response: np.ndarray) -> np.ndarray:
         return (response[0] * 255 + 0.5).astype(np.uint8)
+
+    def threshold(self, protocol: Any) -> int:
+        return protocol.mask_threshold
 
     def truth(self, read: Truth, protocol: Any) -> Any:
         return prepare_mask(read.mask, protocol, read.ignored)

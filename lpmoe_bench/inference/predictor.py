@@ -150,7 +150,7 @@ def validation_score(
     it, that of all of them."""
     rules, outputs = get_protocol(protocol), predictor.outputs
     values, scorer = [], outputs.scorer(rules, predictor.classes)
-    for name, pred, read in predictor.predictions(pairs, rules.mask_threshold):
+    for name, pred, read in predictor.predictions(pairs, outputs.threshold(rules)):
         truth = outputs.truth(read, rules)
         value = outputs.quick(metric, pred, truth, rules)
         if value is None:
@@ -170,7 +170,7 @@ def score_split(
     """Score every image of a split; `save_to` keeps the maps as PNG at mask size."""
     rules, outputs = get_protocol(protocol), predictor.outputs
     scorer = outputs.scorer(rules, predictor.classes)
-    found = predictor.predictions(split.pairs, rules.mask_threshold)
+    found = predictor.predictions(split.pairs, outputs.threshold(rules))
     for done, (name, pred, read) in enumerate(found, start=1):
         scorer.add(name, pred, outputs.truth(read, rules), dataset=split.label)
         if save_to is not None:
