@@ -262,7 +262,10 @@ class Record(_Section):
         for section in SECTIONS:
             if not isinstance(config.get(section), dict | None):
                 raise ValueError(f"{section} holds no settings by name")
-        values = [config.get("size"), *((train or {}).get(name) for name in PLAIN_SETTINGS)]
+        size = config.get("size")
+        if isinstance(size, list | tuple) and [type(side) for side in size] == [int, int]:
+            size = None  # height and width
+        values = [size, *((train or {}).get(name) for name in PLAIN_SETTINGS)]
         if any(isinstance(value, dict | list) for value in values):
             raise ValueError(f"size or one of train.{', train.'.join(PLAIN_SETTINGS)} is no value")
         return config
