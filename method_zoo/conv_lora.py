@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .lora import LoRALinear
 from .method import Backbone, Method, ZooError, at_least, one_of
+from .parts.low_rank import add_low, in_full_precision, linear_and_low
 
 GRADIENTS = ("official", "straight_through")
 
@@ -69,7 +70,11 @@ class ConvLoRALinear(LoRALinear):
         return self.forward_aux(x, prefix, grid)[0]
 
     def forward_aux(self, x: Tensor, prefix: int, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        a = F.linear(x, self.a)
+        whole = in_full_precision(self.base, x)
+        if whole:
+            y, a = linear_and_low(self.base, x, self.a)
+        else:
+            y, a = self.base(x), F.linear(x, self.a)
         maps = a[:, prefix:].transpose(1, 2).unflatten(2, grid)
         choice = self.gate(maps)
         convolved = self.experts(maps, choice.index)
@@ -77,7 +82,9 @@ class ConvLoRALinear(LoRALinear):
             convolved = convolved * (choice.share / choice.share.detach())[:, None, None, None]
         patches = a[:, prefix:] + convolved.flatten(2).transpose(1, 2)
         inner = torch.cat([a[:, :prefix], patches], dim=1)
-        return self.base(x) + F.linear(inner, self.b) * self.scale, choice.loss
+        if whole:
+            return add_low(y, inner, self.b * self.scale), choice.loss
+        return y + F.linear(inner, self.b) * self.scale, choice.loss
 
     def fold(self) -> nn.Module:
         raise ZooError("Conv-LoRA depends on its input and cannot be folded")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .lora import LoRALinear
 from .method import Backbone, Method, at_least, rewrite
+from .parts.low_rank import changed_linear, in_full_precision, well_scaled
 
 
 class DoRA(Method):
@@ -44,6 +45,8 @@ class DoRALinear(LoRALinear):
     def forward(self, x: Tensor, prefix: int = 0, grid: tuple[int, int] | None = None) -> Tensor:
         # The row of W' is g (W + s B A) / ||W + s B A||: the frozen row, scaled by the ratio below.
         ratio = self.length / self._changed().norm(dim=1)
+        if in_full_precision(self.base, x) and well_scaled(ratio, self.base.bias):
+            return changed_linear(self.base, x, self.a, self.b * self.scale, ratio)
         update = F.linear(F.linear(x, self.a), self.b) * self.scale
         # Written as a change of the frozen output, which at the start stays as it is to the bit.
         y = self.base(x)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .method import Backbone, Method, Wrapped, at_least, rate, rewrite
+from .parts.low_rank import add_low, changed_linear, in_full_precision, linear_and_low
 
 LAYERS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
 
@@ -65,14 +66,35 @@ class FacTLinear(Wrapped):
         self.shared, self.scale = shared, scale
         self.core = nn.Parameter(torch.empty(*pieces, rank, rank).uniform_(-bound, bound))
         self.dropout = nn.Dropout(dropout)
+        # One piece on a side and whole ones on the other, as of every layer but those of a SwiGLU.
+        self.thin = 1 in pieces and base.out_features % dim == 0
 
     def forward(self, x: Tensor, prefix: int = 0, grid: tuple[int, int] | None = None) -> Tensor:
+        if in_full_precision(self.base, x) and self.thin:
+            return self._thin(x)
         pieces = F.pad(x, (0, self.missing)).unflatten(-1, (self.core.shape[1], -1))
         # Sigma acts between U and V, on rank channels: the d x d update is never formed.
         h = torch.einsum("...kr,jksr->...js", F.linear(pieces, self.shared.u), self.core)
         update = F.linear(self.dropout(h), self.shared.v).flatten(-2)
         y = self.base(x)
         return y + self.scale * update[..., : y.shape[-1]]
+
+    def _thin(self, x: Tensor) -> Tensor:
+        """Compute the same with the cores as part of U, or of V where U reads one piece."""
+        (outputs, _, rank, _), base = self.core.shape, self.base
+        u, v = self.shared.u, self.shared.v * self.scale
+        dropping = self.training and self.dropout.p > 0
+        if outputs == 1:  # U' = [Sigma_1 U, Sigma_2 U, ...], (rank, inputs)
+            u = torch.einsum("ksr,rc->skc", self.core[0], u).flatten(1)
+        elif not dropping:  # V' = [V Sigma_1; V Sigma_2; ...], (outputs, rank)
+            v = torch.einsum("cs,jsr->jcr", v, self.core[:, 0]).flatten(0, 1)
+        u = u[:, : base.in_features]
+        if not dropping:
+            return changed_linear(base, x, u, v[: base.out_features])
+        y, h = linear_and_low(base, x, u)
+        if outputs > 1:
+            h = F.linear(h, self.core[:, 0].flatten(0, 1)).unflatten(-1, (outputs, rank))
+        return add_low(y, self.dropout(h.contiguous()), v)
 
     def fold(self) -> nn.Module:
         # Output a of piece j by input b of piece k.

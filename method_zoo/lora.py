@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .method import Backbone, Method, Wrapped, at_least, one_of, rewrite
+from .parts.low_rank import changed_linear, in_full_precision
 
 TARGETS = ("qkv", "qv")
 
@@ -58,6 +59,8 @@ class LoRALinear(Wrapped):
         self.scale = alpha / (math.sqrt(rank) if rooted else rank)
 
     def forward(self, x: Tensor, prefix: int = 0, grid: tuple[int, int] | None = None) -> Tensor:
+        if in_full_precision(self.base, x):
+            return changed_linear(self.base, x, self.a, self.b * self.scale)
         # Two thin products, A then B: the matrix B A, as large as W, is never formed.
         return self.base(x) + F.linear(F.linear(x, self.a), self.b) * self.scale
 
@@ -77,14 +80,19 @@ class QueryValueLinear(Wrapped):
         self.scale = alpha / (math.sqrt(rank) if rooted else rank)
 
     def forward(self, x: Tensor, prefix: int = 0, grid: tuple[int, int] | None = None) -> Tensor:
+        if in_full_precision(self.base, x):
+            return changed_linear(self.base, x, self.a, self._spread() * self.scale)
         # The fused output is [queries, keys, values]; the keys' part of the update is zero.
         query, value = map(F.linear, F.linear(x, self.a).chunk(2, dim=-1), self.b)
         update = torch.cat([query, torch.zeros_like(query), value], dim=-1)
         return self.base(x) + update * self.scale
 
+    def _spread(self) -> Tensor:
+        """Return both B as one, (3d, 2 rank): queries read the first A, values the second."""
+        (query, value), rank = self.b, self.b.shape[2]
+        keys = query.new_zeros(len(query), 2 * rank)
+        return torch.cat([F.pad(query, (0, rank)), keys, F.pad(value, (rank, 0))])
+
     def fold(self) -> nn.Module:
-        with torch.no_grad():
-            query, value = (b @ a for a, b in zip(self.a.chunk(2), self.b, strict=True))
-            update = torch.cat([query, torch.zeros_like(query), value])
-            rewrite(self.base, self.base.weight + self.scale * update)
+        rewrite(self.base, self.base.weight + self.scale * self._spread() @ self.a)
         return self.base

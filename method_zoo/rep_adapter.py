@@ -6,10 +6,10 @@ nothing then. B starts at zero: training starts at the frozen model.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .method import Backbone, Method, Wrapped, ZooError, at_least, rate, rewrite
+from .parts.low_rank import add_low, changed_linear, in_full_precision, linear_and_low
 
 
 class RepAdapter(Method):
@@ -69,14 +69,25 @@ class RepLinear(Wrapped):
         return self.scale * (up + self.bias)
 
     def forward(self, x: Tensor, prefix: int = 0, grid: tuple[int, int] | None = None) -> Tensor:
-        return self.base(x + self.adapter(x))
+        base, down = self.base, self.down
+        if not in_full_precision(base, x):
+            return base(x + self.adapter(x))
+        behind, shift = self._behind()
+        if not (self.training and self.dropout.p > 0):
+            return changed_linear(base, x, down.weight, behind, None, shift + behind @ down.bias)
+        y, h = linear_and_low(base, x, down.weight, shift)
+        return add_low(y, self.dropout(h.contiguous() + down.bias), behind)
+
+    def _behind(self) -> tuple[Tensor, Tensor]:
+        """Sort W (z + s (B h + b)) + c: return s W B, (outputs, width), and c + s W b."""
+        up, weight = torch.block_diag(*self.up), self.base.weight
+        shift = self.scale * (weight @ self.bias)
+        shift = shift if self.base.bias is None else self.base.bias + shift
+        # The short side as rows, which is several times as fast, as in `parts.low_rank`.
+        return self.scale * (up.t() @ weight.t()).t(), shift
 
     def fold(self) -> nn.Module:
-        base = self.base
-        # W (z + s (B (A z + a) + b)) + c, sorted into what multiplies z and what does not.
-        with torch.no_grad():
-            up = torch.block_diag(*self.up)
-            shift = self.scale * F.linear(up @ self.down.bias + self.bias, base.weight)
-            weight = base.weight + self.scale * base.weight @ up @ self.down.weight
-            rewrite(base, weight, shift if base.bias is None else base.bias + shift)
-        return base
+        behind, shift = self._behind()
+        weight = self.base.weight + behind @ self.down.weight
+        rewrite(self.base, weight, shift + behind @ self.down.bias)
+        return self.base

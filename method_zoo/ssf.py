@@ -7,9 +7,12 @@ and fc2, and after the final norm. g ~ N(1, 0.02), b ~ N(0, 0.02); both fold int
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from timm.layers import LayerNorm
 from torch import Tensor, nn
 
 from .method import Backbone, Method, Wrapped, rewrite
+from .parts.low_rank import changed_linear, in_full_precision, well_scaled
 
 LAYERS = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
 
@@ -46,13 +49,28 @@ class ScaleShift(Wrapped):
         self.shift = nn.Parameter(torch.empty(width).normal_(0, deviation))
 
     def forward(self, x: Tensor, prefix: int = 0, grid: tuple[int, int] | None = None) -> Tensor:
+        base = self.base
+        if type(base) in (nn.LayerNorm, LayerNorm):
+            # Multiplied into the norm's own scale and shift, which are as small as g and b.
+            weight, shift = self._folded()
+            return F.layer_norm(x, base.normalized_shape, weight, shift, base.eps)
+        if in_full_precision(base, x):
+            shift = self._shifted()
+            if well_scaled(self.scale, shift):
+                return changed_linear(base, x, rows=self.scale, bias=shift)
         # Channels come last, but for the convolution of the patch embedding: (B, C, H, W).
         shape = (-1, 1, 1) if isinstance(self.base, nn.Conv2d) else (-1,)
         return self.base(x) * self.scale.view(shape) + self.shift.view(shape)
 
+    def _folded(self) -> tuple[Tensor, Tensor]:
+        """Return weight and bias: (W x + c) g + b = (g W) x + (g c + b), channel by channel."""
+        weight = self.base.weight
+        return weight * self.scale.view(-1, *[1] * (weight.ndim - 1)), self._shifted()
+
+    def _shifted(self) -> Tensor:
+        bias = self.base.bias
+        return self.shift if bias is None else bias * self.scale + self.shift
+
     def fold(self) -> nn.Module:
-        # (W x + c) g + b = (g W) x + (g c + b), channel by channel.
-        weight, bias = self.base.weight, self.base.bias
-        shift = self.shift if bias is None else bias * self.scale + self.shift
-        rewrite(self.base, weight * self.scale.view(-1, *[1] * (weight.ndim - 1)), shift)
+        rewrite(self.base, *self._folded())
         return self.base

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .method import Backbone, Method, Wrapped, at_least, rewrite
+from .parts.low_rank import changed_linear, in_full_precision
 
 
 class VeRA(Method):
@@ -59,6 +60,10 @@ class VeRALinear(Wrapped):
         self.outer = nn.Parameter(torch.zeros(shared.b.shape[0]))
 
     def forward(self, x: Tensor, prefix: int = 0, grid: tuple[int, int] | None = None) -> Tensor:
+        if in_full_precision(self.base, x):
+            # Both vectors scale B, in its columns and its rows: A needs no gradient then.
+            b = self.outer[:, None] * self.shared.b * self.inner
+            return changed_linear(self.base, x, self.shared.a, b)
         # d scales the low-rank axis between A and B, b the outputs behind B.
         update = F.linear(F.linear(x, self.shared.a) * self.inner, self.shared.b)
         return self.base(x) + update * self.outer

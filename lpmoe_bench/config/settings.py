@@ -242,6 +242,12 @@ class RunConfig(_Section):
     preprocessing: Literal[1, 2] = _field(
         2, "recipe", "how images become tensors; 1: as up to version 0.2, in floats", absent=1
     )
+    arithmetic: Literal[1, 2] = _field(
+        2,
+        "recipe",
+        "order of a method's operations; old records have 1, whose results differ by rounding",
+        absent=1,
+    )
     seed: int = _field(0, "label", "stands beside the fingerprint", ge=0, lt=2**62)
     protocol: str = _field("cod", "protocol", "how scores are computed")
     label: str = _field("", "label", "a few words of the user's own")
@@ -296,6 +302,11 @@ def build_config(*layers: Mapping[str, Any]) -> RunConfig:
         config = RunConfig.model_validate(merged)
     except ValidationError as error:
         raise _explained(error) from None
+    if config.arithmetic == 1:
+        raise UsageError(
+            "setting arithmetic is 1, which only records of older versions have, for its code is "
+            "gone; leave it out: a new run has 2, whose results differ by rounding"
+        )
     for side in config.sides:
         if side % 32 or side < 32:
             near = max(32, round(side / 32) * 32)
@@ -339,7 +350,8 @@ def _explained(error: ValidationError) -> UsageError:
 
 # What a bare name of `--set` means before it is an option of the method. A seed has its own option:
 # VeRA's is of that name.
-PLAIN = ("size", "fit", "evaluate", "preprocessing", "protocol", "weights", "decoder_weights")
+PLAIN = ("size", "fit", "evaluate", "preprocessing", "arithmetic", "protocol", "weights")
+PLAIN += ("decoder_weights",)
 
 
 def parse_sets(assignments: list[str]) -> dict[str, Any]:

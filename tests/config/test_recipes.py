@@ -134,10 +134,25 @@ def test_new_runs_are_of_the_second_preprocessing_and_old_records_of_the_first()
     )
     # Absence is version 1: the hash of an old run is what it was before there was a second one.
     first, second = (
-        settings.fingerprint(settings.RunConfig(preprocessing=version), {}) for version in (1, 2)
+        settings.fingerprint(settings.RunConfig(preprocessing=version, arithmetic=1), {})
+        for version in (1, 2)
     )
     assert first != second
     assert first == settings.fingerprint(settings.stored_config({}), {})
+
+
+def test_new_runs_are_of_the_second_arithmetic_and_ask_for_no_other():
+    assert settings.stored_config({"method": "lora"}).arithmetic == 1
+    new = settings.build_config(settings.parse_sets(["arithmetic=2"]))
+    assert new == settings.build_config() == settings.RunConfig(arithmetic=2)
+    # Of old records the hash is what it was; a record of version 2 has another one.
+    first, second = (
+        settings.fingerprint(settings.RunConfig(preprocessing=1, arithmetic=version), {})
+        for version in (1, 2)
+    )
+    assert first == settings.fingerprint(settings.stored_config({}), {}) != second
+    with pytest.raises(UsageError, match="setting arithmetic is 1, which only records of older"):
+        settings.build_config(settings.parse_sets(["arithmetic=1"]))
 
 
 def test_later_settings_are_hashed_off_their_default():
@@ -147,6 +162,7 @@ def test_later_settings_are_hashed_off_their_default():
     facts = {f"facts.{name}" for name in ("mean", "std", "patch", "grid", "pos_antialias")}
     named = {
         "preprocessing",
+        "arithmetic",
         "fit",
         "evaluate",
         "kind",
