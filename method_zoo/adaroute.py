@@ -7,12 +7,14 @@ the experts of a center that many blocks share: A = sum_g p_g A_g, p = softmax(R
 Prefix tokens pass.
 """
 
+from functools import reduce
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .method import Backbone, Method, Tokens, ZooError, at_least, one_of
-from .parts.layers import convolve_each
+from .parts.layers import add_filtered, convolve_each, scaled_norm
 
 SIZES = (3, 5, 7)
 PLACEMENTS = ("block", "attention+mlp")
@@ -196,30 +198,41 @@ class DynamicAdapter(nn.Module):
     def forward(self, t: Tokens, center: Center) -> Tokens:
         """Tokens of any prefix and grid, to tokens; the prefix stays as it is."""
         x = t.patches
-        u = _add_filtered(self.before, x + self.gain * self.norm(x), t.grid)
+        u = x + scaled_norm(self.norm, x, self.gain)
+        if self.before is not None:
+            weight, bias = (self.before.get_parameter(name) for name in ("weight", "bias"))
+            u = add_filtered(u.mT.unflatten(2, t.grid), weight, bias).flatten(2).mT
         # A, B and the C_k of each image: p_g from the mean of u, then the sum over the experts.
         down, up, *filters = center(self.gates(u))
         z = u @ down.mT  # (B, N, r)
         # Without filters the authors' code adds z to itself, which is kept.
-        z = z + (self._cascade(z.mT.unflatten(2, t.grid), filters) if filters else z)
+        z = z + (self._cascade(z, t.grid, filters) if filters else z)
         z = F.gelu(z + self.inner(z))
-        o = _add_filtered(self.after, z @ up.mT, t.grid)
-        skip = x
-        if self.skip_scale is not None and self.skip_shift is not None:
-            skip = self.skip_scale * x + self.skip_shift
-        return t.with_patches(self.scale * o + self.shift + skip)
+        return t.with_patches(self._leave(z @ up.mT, x, t.grid))
 
-    def _cascade(self, z: Tensor, filters: list[Tensor]) -> Tensor:
-        """Filter the map, (B, r, H, W), at growing sizes and mix the results: (B, N, r)."""
-        found = [convolve_each(z, filters[0])]
+    def _leave(self, o: Tensor, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Return l (o + D' o) + l' + s x + s' with all that is constant in the filter."""
+        shift = self.shift if self.skip_shift is None else self.shift + self.skip_shift
+        if self.after is None:
+            o = torch.addcmul(shift, self.scale, o)
+        else:
+            weight, bias = (self.after.get_parameter(name) for name in ("weight", "bias"))
+            kernel, bias = self.scale[:, None, None, None] * weight, self.scale * bias + shift
+            o = add_filtered(o.mT.unflatten(2, grid), kernel, bias, self.scale).flatten(2).mT
+        return o + x if self.skip_scale is None else torch.addcmul(o, self.skip_scale, x)
+
+    def _cascade(self, z: Tensor, grid: tuple[int, int], filters: list[Tensor]) -> Tensor:
+        """Filter tokens, (B, N, r), on their grid at growing sizes and mix the results."""
+        # Place by place in memory, then image by image: no filter has to bring it into that order.
+        z = z.transpose(0, 1).contiguous().transpose(0, 1)
+        found = [_each_filtered(z, grid, filters[0])]
         for a, b, kernel in zip(self.keep, self.carry, filters[1:], strict=True):
-            found.append(convolve_each(a * z + b * found[-1], kernel))
-        # w_k = softmax(M sum_k y_k) says for each token how much each filter size counts.
-        maps = torch.stack(found, dim=1).flatten(3)  # (B, K, r, N)
+            found.append(_each_filtered(a * z + b * found[-1], grid, kernel))
         if self.mix is None:
-            return maps[:, 0].mT
-        share = self.mix(maps.sum(1).mT).softmax(-1)  # (B, N, K)
-        return (maps * share.mT[:, :, None]).sum(1).mT
+            return found[0]
+        # w_k = softmax(M sum_k y_k) says for each token how much each filter size counts.
+        shares = self.mix(reduce(torch.add, found)).softmax(-1).unbind(-1)  # K times (B, N)
+        return reduce(torch.add, (w[..., None] * y for w, y in zip(shares, found, strict=True)))
 
 
 def _filter(dim: int) -> nn.Conv2d:
@@ -228,6 +241,6 @@ def _filter(dim: int) -> nn.Conv2d:
     return conv
 
 
-def _add_filtered(conv: nn.Module | None, x: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Add to tokens, (B, N, C), what a filter of each channel makes of them on their grid."""
-    return x if conv is None else x + conv(x.mT.unflatten(2, grid)).flatten(2).mT
+def _each_filtered(x: Tensor, grid: tuple[int, int], kernels: Tensor) -> Tensor:
+    """Filter the tokens, (B, N, C), of each image with kernels of its own, (B, C, 1, k, k)."""
+    return convolve_each(x.mT.unflatten(2, grid), kernels).flatten(2).mT

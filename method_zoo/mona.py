@@ -7,10 +7,10 @@ Prefix tokens skip D3, D5 and D7.
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from .method import Backbone, Method, Tokens, at_least, rate
-from .parts.layers import zeroed
+from .parts.layers import add_filtered, scaled_norm, zeroed
 
 
 class Mona(Method):
@@ -68,10 +68,19 @@ class MonaAdapter(nn.Module):
 
     def forward(self, t: Tokens) -> Tokens:
         # g starts at 1e-6 and h at 1: at first the bottleneck reads the stream as it is.
-        z = self.norm(t.x) * self.gain_normed + t.x * self.gain_plain
+        z = torch.addcmul(scaled_norm(self.norm, t.x, self.gain_normed), t.x, self.gain_plain)
         h = t._replace(x=self.down(z))
-        grid = h.map()
-        filtered = torch.stack([conv(grid) for conv in self.filters]).mean(0) + grid
+        kernel, bias = self.merged_filters()
+        filtered = add_filtered(h.map(), kernel, bias)
         h = h.with_patches(filtered.flatten(2).transpose(1, 2)).x
         h = F.gelu(h + self.project(h))
         return t._replace(x=t.x + self.up(self.dropout(h)))
+
+    def merged_filters(self) -> tuple[Tensor, Tensor]:
+        """Return (D3 + D5 + D7) / 3 as one 7 x 7 kernel a channel, and its bias."""
+        weights, biases = (
+            [conv.get_parameter(name) for conv in self.filters] for name in ("weight", "bias")
+        )
+        sides = [(7 - weight.shape[-1]) // 2 for weight in weights]
+        padded = [F.pad(weight, [side] * 4) for weight, side in zip(weights, sides, strict=True)]
+        return torch.stack(padded).mean(0), torch.stack([*biases]).mean(0)

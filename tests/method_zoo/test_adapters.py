@@ -11,7 +11,7 @@ from reference_tensors import assert_reference, needs_reference, reference
 from method_zoo.convpass import Bypass
 from method_zoo.mona import MonaAdapter
 from method_zoo.options import get_method
-from method_zoo.parts.layers import Bottleneck
+from method_zoo.parts.layers import Bottleneck, add_filtered
 
 
 def test_bottleneck_by_hand():
@@ -89,6 +89,30 @@ def test_mona_by_hand():
     x = torch.tensor([[[3.0, 1.0], [3.0, 1.0]]])
     expected = torch.tensor([[[3 + 8.0, 1 - 8], [3 + 56.0, 1 - 56]]])
     torch.testing.assert_close(module(on_grid(x, 1, 1, 1)).x, expected, atol=1e-3, rtol=1e-4)
+
+
+def test_monas_three_filters_are_onemerged_filters():
+    torch.manual_seed(0)
+    module = MonaAdapter(4, 6, 0.0, zero_init_up=False).double()
+    z = torch.randn(2, 6, 5, 9, dtype=torch.float64)  # smaller than the largest filter
+    plain = z + torch.stack([conv(z) for conv in module.filters]).mean(0)
+    merged = add_filtered(z, *module.merged_filters())
+    torch.testing.assert_close(merged, plain, atol=1e-12, rtol=1e-12)
+    filters = list(module.filters.parameters())
+    weight = torch.randn_like(plain)
+    found, expected = (torch.autograd.grad((y * weight).sum(), filters) for y in (merged, plain))
+    torch.testing.assert_close(found, expected, atol=1e-10, rtol=1e-10)
+
+
+def test_in_half_precision_what_is_kept_does_not_swallow_a_small_filter():
+    torch.manual_seed(0)
+    z, share, bias = torch.ones(1, 4, 3, 3), torch.rand(4) + 1, torch.zeros(4)
+    kernel = torch.full((4, 1, 1, 1), 1e-4)
+    expected = z * (share + 1e-4)[:, None, None]
+    torch.testing.assert_close(add_filtered(z, kernel, bias, share), expected)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = add_filtered(z, kernel, bias, share)
+    torch.testing.assert_close(half, expected, atol=1e-6, rtol=1e-6)  # bfloat16 has steps of 8e-3
 
 
 @needs_reference
