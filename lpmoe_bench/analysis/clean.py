@@ -1,14 +1,14 @@
 """Scores of a record on its clean subset: the test images that training has not seen."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import product
 from typing import Any
 
-from lpmoe_bench.analysis.samples import COUNTS
 from lpmoe_bench.data.audit.groups import Audit
-from lpmoe_bench.metrics.facts import METRICS, OF_COUNTS
-from lpmoe_bench.metrics.formulas import Counts
+from lpmoe_bench.errors import DataError
+from lpmoe_bench.metrics.facts import METRICS
 from lpmoe_bench.metrics.protocols import PROTOCOLS
 from lpmoe_bench.records.model import Record
 from lpmoe_bench.records.store import ROWS, StoredRecord, read_rows
@@ -111,7 +111,7 @@ def _scores(
     rows = [row for row in found if row["dataset"] == test]
     kept = [row for row in rows if row["image"] not in removed]
     for metric, score in stored.record.scores[test].items():
-        whole, rest = _value(rows, metric), _value(kept, metric)
+        whole, rest = (_value(stored, own, metric) for own in (rows, kept))
         if score is None or whole is None or rest is None:
             continue
         if abs(whole - score) < TOLERANCE:
@@ -119,15 +119,20 @@ def _scores(
     return official, clean
 
 
-def _value(rows: Sequence[dict[str, Any]], metric: str) -> Any:
-    """Return a score of rows; None where they do not give it."""
+def _value(stored: StoredRecord, rows: Sequence[dict[str, Any]], metric: str) -> float | None:
+    """Return a score of a record's rows; None where they do not give it. Raises DataError."""
     values = [row[metric] for row in rows if row.get(metric) is not None]
     if values:
         return sum(values) / len(values)
-    counted = [row for row in rows if all(row.get(key) is not None for key in COUNTS)]
-    if metric not in OF_COUNTS or not counted:
+    rule = stored.record.row_score(metric)
+    if rule is None:
         return None
-    return OF_COUNTS[metric](Counts(*(sum(row[key] for row in counted) for key in COUNTS)))
+    try:
+        parts = rule.read([[row.get(name) for row in rows] for name in rule.columns])
+    except ValueError as error:
+        raise DataError(f"{stored.folder / ROWS} is no table of numbers ({error})") from None
+    again = rule.of_all(parts.of_image) if len(parts.of_image) else math.nan
+    return None if math.isnan(again) else again
 
 
 def clean_json(found: Sequence[Clean]) -> list[dict[str, Any]]:

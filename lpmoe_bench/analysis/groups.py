@@ -159,15 +159,15 @@ def read_groups(path: Path) -> dict[str, str]:
 
 
 def _of_registry(test: str, names: Sequence[str]) -> Grouping | None:
-    from lpmoe_bench.data.audit.groups import known_groups
+    from lpmoe_bench.data.audit.groups import varying_groups
 
     dataset = _dataset(test)
     if dataset is None or dataset.groups is None:
         return None
-    found, _ = known_groups(dataset, None, names)
+    found = varying_groups(dataset, None, names)
     if not found:
         return None
-    return Grouping(dataset.groups.what, {name: found.get(name, name) for name in names})
+    return Grouping(dataset.groups.unit, {name: found.get(name, name) for name in names})
 
 
 def _dataset(test: str) -> Dataset | None:
@@ -182,9 +182,13 @@ def _registry() -> Registry:
 
 
 def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
+    """Return a count with its word: 1 video, 13 stretches of 20 images of a video."""
+    if count != 1:
+        word, of, rest = what.partition(" of ")
+        what = f"{word}{'es' if word.endswith('ch') else 's'}{of}{rest}"
+    return f"{count} {what}"
 
 
 def _word(test: str) -> str:
     dataset = _dataset(test)
-    return dataset.groups.what if dataset and dataset.groups else "group"
+    return dataset.groups.unit if dataset and dataset.groups else "group"

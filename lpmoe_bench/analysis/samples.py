@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lpmoe_bench.errors import DataError
-from lpmoe_bench.metrics.facts import METRICS, OF_COUNTS
+from lpmoe_bench.metrics.row_scores import Parts, RowScore
 from lpmoe_bench.records.store import RECORD, ROWS, ImageRows, StoredRecord, image_rows
 
-COUNTS = ("tp", "fp", "fn", "tn")
 TOLERANCE = 1e-6  # between a score and the mean of its rows
 
 
@@ -21,8 +20,9 @@ class Samples(NamedTuple):
     """One metric on one test set: values, (seeds, units), whose row means are the scores.
 
     A unit is an image, or a group of images that vary together, such as a video. Metrics that only
-    a data set has come as jackknife pseudo-values of each unit where the rows carry pixel counts;
-    else `images` is empty and `values` has one column, the score. groups: the units where they are
+    a data set has come as jackknife pseudo-values of each unit where the rows tell them, see
+    `metrics.row_scores`; else, and where one unit alone tells of a class, `images` is empty and
+    `values` has one column, the score. groups: the units where they are
     no images; sizes: how many images each has.
     """
 
@@ -90,7 +90,9 @@ class SeedRows:
         Raises:
             DataError: a record lacks the metric, contradicts its rows, or has rows of other images.
         """
-        found = [self._of_seed(k, metric) for k in range(len(self.stored))]
+        # Of one protocol and of the same classes, so that one rule reads the rows of all.
+        rule = self.stored[0].record.row_score(metric)
+        found = [self._of_seed(k, metric, rule) for k in range(len(self.stored))]
         images = sorted(found[0])
         for one, values in zip(self.stored, found, strict=True):
             if values.keys() != found[0].keys():
@@ -106,23 +108,26 @@ class SeedRows:
                     f"same set"
                 )
         seeds = [one.record.seed or 0 for one in self.stored]
-        table = np.array([[own[image] for image in images] for own in found], dtype=np.float64)
+        rows = [[own[image] for image in images] for own in found]
         if images == [""]:
-            return Samples(seeds, [], table, [])
-        if table.ndim > 2:  # pixel counts
+            return Samples(seeds, [], np.array(rows, dtype=np.float64), [])
+        scores = [float(one.record.scores[self.test][metric] or 0.0) for one in self.stored]
+        if rule is not None:
             names, places = _units(images, groups or {})
-            scores = [one.record.scores[self.test][metric] for one in self.stored]
+            parts = [np.array(own) for own in rows]
             values = [
-                _pseudo_values(counts, metric, places, len(names), float(score or 0.0))
-                for counts, score in zip(table, scores, strict=True)
+                _pseudo_values(rule, own, places, len(names), score)
+                for own, score in zip(parts, scores, strict=True)
             ]
+            if not np.isfinite(values).all():  # without some unit there is no such score
+                return Samples(seeds, [], np.array(scores)[:, None], [])
             own = (names, _sizes(places)) if groups else ([], ())
             return Samples(seeds, images, np.array(values), *own)
-        by_image = Samples(seeds, images, table, [])
+        by_image = Samples(seeds, images, np.array(rows, dtype=np.float64), [])
         return by_image.grouped(groups) if groups else by_image
 
-    def _of_seed(self, place: int, metric: str) -> dict[str, Any]:
-        """Return {image: value}, or {image: pixel counts} of a ratio of those of all images, or
+    def _of_seed(self, place: int, metric: str, rule: RowScore | None) -> dict[str, Any]:
+        """Return {image: value}, or {image: its part} of a score that `rule` makes of rows, or
         {"": score} where no image has a share in the score."""
         folder, record = self.stored[place]
         score = record.scores.get(self.test, {}).get(metric)
@@ -133,21 +138,34 @@ class SeedRows:
             return {"": score}
         pairs = zip(rows.images, rows.numbers(metric), strict=True)
         if found := {name: value for name, value in pairs if value is not None}:
-            mean = math.fsum(found.values()) / len(found)
-            if abs(mean - score) > TOLERANCE * max(1.0, abs(score)):
-                raise DataError(
-                    f"{folder} contradicts itself: {metric} on {self.test} is {score:.6f} in "
-                    f"{RECORD} and {mean:.6f} in {ROWS}; restore both files, or run again"
-                )
+            self._check(place, metric, score, math.fsum(found.values()) / len(found))
             return found
-        fact = METRICS.get(metric)
-        if fact and not fact.per_image and metric in OF_COUNTS:
-            table = zip(*map(rows.numbers, COUNTS), strict=True)
-            pairs = zip(rows.images, table, strict=True)
-            counted = {name: row for name, row in pairs if None not in row}
-            if len(counted) > 1:
-                return counted
-        return {"": score}
+        if rule is None:
+            return {"": score}
+        parts = _read(rows, rule)
+        if len(parts.of_image) < 2:
+            return {"": score}
+        if rule.exact:
+            self._check(place, metric, score, rule.of_all(parts.of_image))
+        names = np.array(rows.images, object)[parts.counted].tolist()
+        return dict(zip(names, parts.of_image, strict=True))
+
+    def _check(self, place: int, metric: str, score: float, of_rows: float) -> None:
+        """Raise DataError where a record's score is another than its rows give."""
+        if not abs(of_rows - score) <= TOLERANCE * max(1.0, abs(score)):
+            raise DataError(
+                f"{self.stored[place].folder} contradicts itself: {metric} on {self.test} is "
+                f"{score:.6f} in {RECORD} and {of_rows:.6f} in {ROWS}; restore both files, or run "
+                f"again"
+            )
+
+
+def _read(rows: ImageRows, rule: RowScore) -> Parts:
+    """Return the parts of a test set's images; raises DataError for a cell that is none."""
+    try:
+        return rule.read([rows.texts(name) for name in rule.columns])
+    except ValueError as error:
+        raise DataError(f"{rows.path} is no table of numbers ({error})") from None
 
 
 def _units(images: Sequence[str], groups: Mapping[str, str]) -> tuple[list[str], np.ndarray]:
@@ -177,17 +195,11 @@ def _group_shares(values: np.ndarray, places: np.ndarray, units: int) -> np.ndar
 
 
 def _pseudo_values(
-    table: np.ndarray, metric: str, places: np.ndarray, units: int, score: float
+    rule: RowScore, parts: np.ndarray, places: np.ndarray, units: int, score: float
 ) -> np.ndarray:
-    """Return n * whole - (n - 1) * without unit i, for each i: shares of a ratio of counts."""
-    from lpmoe_bench.metrics.formulas import Counts
-
-    by_unit = np.zeros((units, len(COUNTS)))
-    np.add.at(by_unit, places, table)
-    total = by_unit.sum(axis=0)
-    whole = OF_COUNTS[metric](Counts(*total.tolist()))
-    without = OF_COUNTS[metric](Counts(*(total - by_unit).T))
-    shares = units * whole - (units - 1) * np.asarray(without)
+    """Return n * whole - (n - 1) * without unit i, for each i, shifted to have the score as mean:
+    shares of a score that is no mean over images."""
+    shares = units * rule.of_all(parts) - (units - 1) * rule.leave_out(parts, places, units)
     return shares + (score - float(np.mean(shares)))
 
 

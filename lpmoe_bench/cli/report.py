@@ -34,6 +34,10 @@ def report_command(
         Path | None,
         typer.Option("--pareto", help="Write this plot alone: a file .pdf, .svg, .png or .pgf."),
     ] = None,
+    confused: Annotated[
+        Path | None,
+        typer.Option("--confusion", help="Write which classes are taken for which alone: a file."),
+    ] = None,
     x: Annotated[
         str, typer.Option(help="Its cost: parameters, images_per_second, memory, or a cost column.")
     ] = ("parameters"),
@@ -51,7 +55,7 @@ def report_command(
     from lpmoe_bench.environment import default_cache
     from lpmoe_bench.files import write_atomically
     from lpmoe_bench.records.context import narrow, unsealed_text
-    from lpmoe_bench.report import contents, images, page, pareto, plots
+    from lpmoe_bench.report import confusion, contents, images, page, pareto, plots
 
     rules = judged.rules()
     settings, tasks, methods, tests = kept.parsed()
@@ -74,6 +78,9 @@ def report_command(
         for note in pareto.write_pareto(shown, x, scatter):
             out.terminal.note(note)
         return out.print({"output": str(scatter)}, scatter)
+    if confused is not None:
+        confusion.write_confusion(shown, confused)
+        return out.print({"output": str(confused)}, confused)
     named, written = images.parse_maps(maps or []), output / "index.html"
     source = None
     if not no_images:

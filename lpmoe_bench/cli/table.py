@@ -30,6 +30,9 @@ def table_command(
             autocompletion=options.complete_metrics,
         ),
     ] = None,
+    classes: Annotated[
+        bool, typer.Option("--classes", help="A column for each class of label maps: its IoU.")
+    ] = False,
     columns: Annotated[
         str,
         typer.Option(
@@ -83,14 +86,19 @@ def table_command(
     """Print a comparison table of records: Markdown, LaTeX, CSV or HTML."""
     from lpmoe_bench.analysis.groups import group_texts
     from lpmoe_bench.environment import no_collection
+    from lpmoe_bench.errors import UsageError
     from lpmoe_bench.files import write_atomically
     from lpmoe_bench.records.context import keep_only, narrow, unsealed_text
     from lpmoe_bench.records.store import default_roots, find_records
     from lpmoe_bench.tables.formats import format_table
     from lpmoe_bench.tables.latex import latex_notes
+    from lpmoe_bench.tables.parts import CLASSES
     from lpmoe_bench.tables.style import TableStyle, parse_rename, read_style
     from lpmoe_bench.tables.table import build_table, read_speeds
 
+    if classes and metrics:
+        raise UsageError("--classes and --metrics both choose the scores; give one of them")
+    wanted = [CLASSES] if classes else options.names(metrics)
     look = read_style(style) if style else TableStyle()
     look = look.changed(
         columns=columns,
@@ -123,7 +131,7 @@ def table_command(
             task=tasks[0] if len(tasks) == 1 else None,
             methods=methods or None,
             test_set=tests[0] if len(tests) == 1 else None,
-            metrics=options.names(metrics) or None,
+            metrics=wanted or None,
             sort=sort,
             across=across.split(",") if across else (),
             group=group,

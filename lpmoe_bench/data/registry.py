@@ -158,8 +158,10 @@ class Groups(_Model):
     table: a CSV in the set's folder with the columns of names and of groups. starts: the first
     number of each group, for names that are numbers up to `last`. folder: the group is the folder
     in the name. pattern: a regular expression that the beginning of a name fits, whose one group in
-    brackets is the group. The first of these that is there counts. alike: near duplicates of no
-    known group are taken for one. confirmed: as for counts.
+    brackets is the group. The first of these that is there counts. stretch: for statistics a group
+    is cut into stretches of so many images, in the order of their names, where few long videos
+    would leave nothing to vary; 0 for none. alike: near duplicates of no known group are taken for
+    one. confirmed: as for counts.
     """
 
     what: str
@@ -168,6 +170,7 @@ class Groups(_Model):
     last: int = 0
     folder: bool = False
     pattern: str = pydantic.Field("", max_length=MOST_GROUP_PATTERN)
+    stretch: int = pydantic.Field(0, ge=0)
     alike: bool = False
     confirmed: bool = False
 
@@ -191,7 +194,14 @@ class Groups(_Model):
             raise ValueError("give a table, starts, folder: true, a pattern, or alike: true")
         if self.starts != sorted(set(self.starts)) or (self.starts and self.last < self.starts[-1]):
             raise ValueError("starts must grow, and last be no smaller than the last of them")
+        if self.stretch and not (self.table or self.starts or self.folder or self.pattern):
+            raise ValueError("stretch cuts groups: give a table, starts, folder: true or a pattern")
         return self
+
+    @property
+    def unit(self) -> str:
+        """What varies in statistics: a group, or a stretch of one."""
+        return f"stretch of {self.stretch} images of a {self.what}" if self.stretch else self.what
 
 
 class Dataset(_Entry):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lpmoe_bench.data.audit.groups import known_groups
+from lpmoe_bench.data.audit.groups import varying_groups
 from lpmoe_bench.data.matching import shown
 from lpmoe_bench.data.pairs import Pair, check_root, find_pairs, read_names, split_pairs
 from lpmoe_bench.data.pixels import UNDECLARED, PixelRules
@@ -139,7 +139,7 @@ def open_split(
         remarks.insert(0, f"{len(pairs)} pairs counted, officially {official}{sure}")
     if split in dataset.local:
         remarks.insert(0, "a local split, comparable with no published table")
-    groups, _ = known_groups(dataset, place, [pair.name for pair in pairs])
+    groups = varying_groups(dataset, place, [pair.name for pair in pairs])
     like = Split(dataset.name, split, note="; ".join(remarks), groups=groups)
     return make_split(like, split, pairs, cache)
 

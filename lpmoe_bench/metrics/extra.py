@@ -13,7 +13,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from lpmoe_bench.errors import DataError, UsageError
-from lpmoe_bench.metrics.facts import METRICS, Metric
+from lpmoe_bench.metrics.facts import METRICS, Metric, MetricTable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -548,6 +548,6 @@ def needs_image(keys: Sequence[str]) -> bool:
     return any(EXTRA[key].needs_image for key in keys if key in EXTRA)
 
 
-def known_metrics() -> dict[str, Metric]:
+def known_metrics() -> MetricTable:
     """Return the facts of all metrics by key: those of protocols, then the extra ones."""
-    return {**METRICS, **EXTRA}
+    return MetricTable({**METRICS, **EXTRA})

@@ -36,12 +36,12 @@ class Margin(NamedTuple):
 class Metric:
     """Facts about a metric.
 
-    One of `of_pair`, `of_curves` and `of_counts` computes it.
+    One of `of_pair`, `of_curves`, `of_counts` and `of_classes` computes it.
 
     Attributes:
         key: its name in records and options.
         label: its name in tables.
-        latex: its name in LaTeX.
+        latex: its name in LaTeX; empty where the label will do.
         higher_is_better: which way is better.
         definition: one line.
         of_pair: from one map beside its mask (`engine.Measured`) and the protocol: a float, or a
@@ -53,6 +53,8 @@ class Metric:
         of_curves: where `of_pair` gives several curves, (n, 256): from their means over all images,
             and the protocol, the data set's value.
         of_counts: from the counts (`formulas.Counts`) of all images together.
+        of_classes: from the pixels of each class (`classes.ClassCounts`) of all images together;
+            of a metric of single classes, such as iou/sky, the values of all of them.
         own_margin: up to which difference two scores are called equal, where `margin` does not fit.
         own_limits: the least and the greatest value there can be, where `limits` does not fit.
     """
@@ -68,6 +70,7 @@ class Metric:
     decimals: int = 3
     of_curves: Callable[[Any, Any], float] | None = None
     of_counts: Callable[[Any], Any] | None = None
+    of_classes: Callable[[Any], Any] | None = None
     own_margin: Margin | None = None
     own_limits: tuple[float, float] | None = None
 
@@ -88,7 +91,8 @@ class Metric:
     @property
     def by_convention(self) -> bool:
         """Whether a protocol says what it counts where neither mask nor map has an object."""
-        return self.key.startswith(BY_CONVENTION) and not (self.of_counts or "class" in self.key)
+        pooled = self.of_counts or self.of_classes
+        return self.key.startswith(BY_CONVENTION) and not (pooled or "class" in self.key)
 
     @property
     def arrow(self) -> str:
@@ -176,6 +180,34 @@ def _f1_of_counts(curves: Any, _: Any) -> float:
     return float((2 * tp[called > 0] / called[called > 0]).max(initial=0.0))
 
 
+def _of_class(stem: str, name: str) -> Metric:
+    """A score of one class of label maps: "iou" or "acc" of the class of that name."""
+    what, label, ratio = _OF_CLASS[stem]
+    text = f"{what.format(f'class {name}')}, over the pixels of all images together"
+    # Without LaTeX of its own: tables write the label so that any name is safe in it.
+    return Metric(
+        *(f"{stem}/{name}", f"{label} {name}", "", True, text, None, False), of_classes=ratio
+    )
+
+
+def _over_classes(
+    key: str, label: str, latex: str, definition: str, ratio: Callable[[Any], Any]
+) -> Metric:
+    """A score of label maps over all classes."""
+    text = f"{definition}, over the pixels of all images together"
+    return Metric(key, label, latex, True, text, None, False, of_classes=ratio)
+
+
+_OF_CLASS: dict[str, tuple[str, str, Callable[[Any], Any]]] = {
+    "iou": (
+        "IoU of {}: right pixels among those that truth or map give it",
+        "IoU",
+        lambda c: c.iou,
+    ),
+    "acc": ("accuracy of {}: right pixels among those that are of it", "Acc", lambda c: c.acc),
+}
+CLASS_STEMS = tuple(_OF_CLASS)
+NAME = "NAME"  # stands for the name of a class
 _CLASSES = "of object and background, their mean"
 
 _ALL = (
@@ -313,13 +345,68 @@ _ALL = (
     _of_data_set(
         "dice_classes", "Dice 2 classes", True, f"Dice {_CLASSES}", lambda c: c.dice_classes
     ),
+    # Of label maps, from the confusion of all images together.
+    _over_classes(
+        "mean_iou",
+        "mIoU",
+        "mIoU",
+        "mean of the IoU of classes, absent ones as the protocol says",
+        lambda c: c.mean_iou,
+    ),
+    _over_classes(
+        "mean_acc",
+        "mAcc",
+        "mAcc",
+        "mean over the classes of the truth of the share of their pixels that is right",
+        lambda c: c.mean_acc,
+    ),
+    _over_classes("pixel_acc", "aAcc", "aAcc", "share of pixels that are right", lambda c: c.right),
+    _over_classes(
+        "fw_iou",
+        "FWIoU",
+        "FWIoU",
+        "IoU of classes, each by its share of the labelled pixels",
+        lambda c: c.fw_iou,
+    ),
+    _of_class("iou", NAME),
+    _of_class("acc", NAME),
 )
-METRICS = {metric.key: metric for metric in _ALL}
+
+
+class MetricTable(dict[str, Metric]):
+    """Facts of metrics by key; those of one class, such as iou/sky, come when they are asked for.
+
+    Walked over, it has iou/NAME and acc/NAME in their place.
+    """
+
+    def __missing__(self, key: str) -> Metric:
+        stem, _, name = key.partition("/")
+        if stem not in _OF_CLASS or not name:
+            raise KeyError(key)
+        return _of_class(stem, name)
+
+    def __contains__(self, key: object) -> bool:
+        return dict.__contains__(self, key) or (isinstance(key, str) and is_of_class(key))
+
+    def get(self, key: str, default: Any = None) -> Any:
+        try:
+            return self[key]
+        except KeyError:
+            return default
+
+
+def is_of_class(key: str) -> bool:
+    """Whether a key is that of a score of one class: iou/NAME or acc/NAME."""
+    stem, _, name = key.partition("/")
+    return stem in _OF_CLASS and bool(name)
+
+
+METRICS = MetricTable((metric.key, metric) for metric in _ALL)
 OF_COUNTS = {key: metric.of_counts for key, metric in METRICS.items() if metric.of_counts}
 _E = "e_mean e_max e_adaptive"
 _F = "f_mean f_max f_adaptive f_mean_pr weighted_f"
 _DICE = "dice dice_mean256 dice_max dice_dataset dice_classes dice_classes_dataset"
-_IOU = "iou iou_mean256 iou_dataset iou_from65 iou_classes iou_classes_dataset"
+_IOU = "iou iou_mean256 iou_dataset iou_from65 iou_classes iou_classes_dataset mean_iou iou/NAME"
 # What papers write, by the letters alone; `dice`, `iou` and `ber` as such are keys.
 _AMBIGUOUS = {
     **dict.fromkeys(("e", "em", "ephi", "emeasure"), _E),
@@ -334,7 +421,10 @@ _AMBIGUOUS = {
     **dict.fromkeys(("dice", "mdice", "meandice", "dsc"), _DICE),
     **dict.fromkeys(("iou", "miou", "meaniou", "jaccard", "jac"), _IOU),
     "ber": "ber ber_dataset",
-    **dict.fromkeys(("acc", "accuracy"), "accuracy accuracy_dataset"),
+    **dict.fromkeys(("acc", "accuracy"), "accuracy accuracy_dataset pixel_acc mean_acc acc/NAME"),
+    **dict.fromkeys(("macc", "meanaccuracy"), "mean_acc"),
+    **dict.fromkeys(("aacc", "pixelaccuracy", "pixacc"), "pixel_acc"),
+    **dict.fromkeys(("fwiou", "frequencyweightediou"), "fw_iou"),
 }
 
 

@@ -7,7 +7,7 @@ from typing import Any, get_args
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.extra import EXTRA, get_extra, known_metrics
 from lpmoe_bench.metrics.facts import METRICS, get_metric
-from lpmoe_bench.metrics.protocols import PROTOCOLS, EmptyMasks, Protocol, Resize, get_protocol
+from lpmoe_bench.metrics.protocols import PROTOCOLS, EmptyMasks, Protocol, Resize, map_protocol
 from lpmoe_bench.yaml_files import YamlError, read_yaml
 
 ENDINGS = (".yaml", ".yml")
@@ -26,10 +26,11 @@ FIELDS = (
 
 
 def open_protocol(name: str) -> Protocol:
-    """Return the shipped protocol of that name, or that of a YAML file; raises UsageError."""
+    """Return the shipped protocol of binary maps of that name, or that of a YAML file; raises
+    UsageError."""
     if name.lower().endswith(ENDINGS):
         return read_protocol(Path(name))
-    return get_protocol(name)
+    return map_protocol(name)
 
 
 def read_protocol(path: Path) -> Protocol:
@@ -59,7 +60,7 @@ def read_protocol(path: Path) -> Protocol:
             f"{path}: base is missing; name the protocol that this one departs from, such as "
             f"'base: cod'"
         )
-    base = get_protocol(rules.text("base", ""))
+    base = map_protocol(rules.text("base", ""))
     name = rules.text("name", path.stem)
     if not name.isprintable() or not 0 < len(name) <= LONGEST:
         raise UsageError(f"{path}: name must be printable text of at most {LONGEST} letters")

@@ -1,30 +1,25 @@
 """The protocols: what the papers of each task print, and exactly how it comes about."""
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
 
 from lpmoe_bench.errors import UsageError
+from lpmoe_bench.metrics.base import ScoringRules
+from lpmoe_bench.metrics.classes import CLASS_PROTOCOLS
 from lpmoe_bench.metrics.extra import Extra, get_extra, known_metrics
 from lpmoe_bench.metrics.facts import Metric, get_metric
 
 Resize = Literal["bilinear to mask", "bicubic to mask", "nearest to mask"]
 EmptyMasks = Literal["skip", "score", "zero", "one"]
-LATER = {"extra": ()}  # fields that came later: hashed only where they are not at their default
 
 # Protocol: a named, versioned, hashed set of rules that turns maps into scores.
 
 
 @dataclass(frozen=True)
-class Protocol:
-    """Everything that decides a score, besides the maps themselves.
+class Protocol(ScoringRules):
+    """Everything that decides a score of binary maps, besides the maps themselves."""
 
-    `metrics` are in print order, `headline` are those a table shows unasked, `primary` is the one
-    that selects and ranks. Whatever would move a number needs a new version, hence a new hash.
-    """
-
+    kind: ClassVar[str] = "binary"  # no field, which would be hashed
     name: str
     version: int
     title: str
@@ -43,37 +38,16 @@ class Protocol:
     metrics: tuple[str, ...]
     headline: tuple[str, ...]
     primary: str
-    percent: tuple[str, ...] = ()  # metrics that a table prints times 100, as the papers do
-    extra: tuple[str, ...] = ()  # keys of extra metrics, printed behind `metrics`
-
-    @property
-    def kind(self) -> str:
-        """The kind of task that it scores."""
-        return "binary"
-
-    @property
-    def rules(self) -> dict[str, Any]:
-        """All fields that decide a score, which are what is hashed."""
-        facts = asdict(self)
-        # Records hold fractions whatever a table prints, so percent decides no score either.
-        for field in ("title", "source", "headline", "percent"):
-            del facts[field]
-        return {k: v for k, v in facts.items() if k not in LATER or v != LATER[k]}
-
-    @cached_property
-    def hash(self) -> str:
-        """SHA-256, in hex, of the canonical JSON of all fields that decide a score."""
-        text = json.dumps(self.rules, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+    percent: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
 
     def counts_mask(self, foreground: int) -> bool:
         """Whether an image whose mask has that many object pixels counts."""
         return foreground > 0 or self.empty_masks != "skip"
 
-    @property
-    def label(self) -> str:
-        """The protocol as tables print it: name, version and the hash's first digits."""
-        return f"{self.name} v{self.version} ({self.hash[:8]})"
+    def explain(self) -> list[tuple[str, str]]:
+        """Return (field, sentences) that tell all of it, each of its metrics included."""
+        return _sentences(self)
 
 
 COD = Protocol(
@@ -243,11 +217,15 @@ _ALL = (
     *(COD, COD_MATLAB, SOD, DIS5K, POLYP_PRANET, SHADOW_SBU, SHADOW_PER_IMAGE, GLASS),
     *(SKIN_ISIC2017, SKIN_ISIC2018, CONV_LORA, MEDICAL, POOLED),
 )
-PROTOCOLS = {protocol.name: protocol for protocol in _ALL}
+MAP_PROTOCOLS = {protocol.name: protocol for protocol in _ALL}  # of binary maps
+PROTOCOLS: dict[str, ScoringRules] = {
+    **MAP_PROTOCOLS,
+    **{protocol.name: protocol for protocol in CLASS_PROTOCOLS},
+}
 
 
-def get_protocol(name: str) -> Protocol:
-    """Return the protocol of that name.
+def get_protocol(name: str) -> ScoringRules:
+    """Return the protocol of that name, of any kind of task.
 
     Args:
         name: one of `PROTOCOLS`.
@@ -258,6 +236,24 @@ def get_protocol(name: str) -> Protocol:
     if name not in PROTOCOLS:
         raise UsageError.unknown("protocol", name, PROTOCOLS)
     return PROTOCOLS[name]
+
+
+def map_protocol(name: str) -> Protocol:
+    """Return the protocol of binary maps of that name.
+
+    Args:
+        name: one of `MAP_PROTOCOLS`.
+
+    Raises:
+        UsageError: The name is unknown, or that of a protocol of another kind of task.
+    """
+    other = get_protocol(name)
+    if name not in MAP_PROTOCOLS:
+        raise UsageError(
+            f"protocol {name} is of {other.kind} tasks, and these are binary maps; choose one of "
+            f"{', '.join(MAP_PROTOCOLS)}"
+        )
+    return MAP_PROTOCOLS[name]
 
 
 # Modes: what counts where PySODMetrics is wrong, and where MATLAB's tools differ from it.
@@ -340,8 +336,12 @@ _EMPTY = {
 }
 
 
-def explain_protocol(protocol: Protocol) -> list[tuple[str, str]]:
+def explain_protocol(protocol: ScoringRules) -> list[tuple[str, str]]:
     """Return (field, sentences) that tell all of a protocol, each of its metrics included."""
+    return protocol.explain()
+
+
+def _sentences(protocol: Protocol) -> list[tuple[str, str]]:
     level = protocol.binary_threshold
     share = f"{level:g}" if level == 0.5 else f"{level * 255:g} of 255"
     named = {key: get_metric(key) for key in protocol.metrics}

@@ -4,98 +4,23 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.metrics import engine
-from lpmoe_bench.metrics.engine import Curves, PairScores
+from lpmoe_bench.metrics.base import MASK_FLAGS, ScoreResult
+from lpmoe_bench.metrics.engine import PairScores
 from lpmoe_bench.metrics.extra import EXTRA, extra_key
 from lpmoe_bench.metrics.facts import METRICS
-from lpmoe_bench.metrics.formulas import Counts, sum_counts
+from lpmoe_bench.metrics.formulas import sum_counts
 from lpmoe_bench.metrics.maps import PreparedMask
 from lpmoe_bench.metrics.protocols import Mode, Protocol, mode_of
 
-# What is unusual about an image, as a sentence for each flag of its row.
-
-
-FLAGS = {
-    "empty_mask": "its mask is empty",
-    "full_mask": "its mask is object throughout",
-    "constant_pred": (
-        "its map is constant: at an adaptive threshold a map of zeros is object throughout"
-    ),
-    "s_undefined": (
-        "its object's centroid lies on the last row or column: the S-measure leaves out the empty "
-        "quadrants, where PySODMetrics is NaN"
-    ),
-    "s_unstable": (
-        "a quadrant is constant in map and mask: it counts 1 in the S-measure, "
-        "where PySODMetrics rounds to 0"
-    ),
-    "single_pixel": (
-        "it has one pixel: its E-measure is divided by 1, where PySODMetrics divides by 2.2e-16"
-    ),
-    "ignored_pixels": (
-        "some pixels of its mask are ignored: counted scores leave them out, for S, E, weighted F "
-        "and distances they are background in mask and map"
-    ),
-}
 PLURAL = ("empty_mask", "full_mask", "constant_pred", "single_pixel")  # so named where counted
-
-
-@dataclass(frozen=True)
-class ScoreResult:
-    """Scores of one data set, and where they come from.
-
-    Attributes:
-        scores: {metric: value}, in the protocol's order, then the extra metrics. None for an extra
-            metric that no image has.
-        rows: one an image, sorted by name: dataset, image, every metric, foreground_share, flags
-            (joined by ;). They average to the scores, bit for bit. A metric is None for images that
-            the protocol leaves out, and where only a data set has it; beside those, rows carry tp,
-            fp, fn and tn.
-        counts: images, scored images, how many carry each flag, and for each extra metric how many
-            images have no value of it, as <metric>_undefined. Where masks are empty,
-            empty_false_alarms is how many of these have a map that calls some pixel object.
-        pixels: the counts at the binary threshold of all scored images together; their ber, dice
-            and iou are those of the data set, not of its images.
-        curves: means over the scored images, if asked for.
-    """
-
-    scores: dict[str, float | None]
-    rows: list[dict[str, Any]]
-    counts: dict[str, int]
-    pixels: Counts
-    curves: Curves | None = None
-
-    def with_groups(self, groups: Mapping[str, str]) -> ScoreResult:
-        """Return the scores with the group of each image in its row, and their number counted.
-
-        groups: {image: group} of images that vary together; none leaves all as it is.
-        """
-        if not groups:
-            return self
-        of = [groups.get(row["image"], "") for row in self.rows]
-        rows = [
-            {"dataset": row["dataset"], "image": row["image"], "group": group} | row
-            for row, group in zip(self.rows, of, strict=True)
-        ]
-        alone = of.count("")  # each is a group of its own
-        counts = self.counts | {"groups": len({*of} - {""}) + alone}
-        return replace(self, rows=rows, counts=counts)
-
-    @property
-    def warnings(self) -> list[str]:
-        """What is unusual, a sentence for each flag of each image, by name."""
-        return [
-            f"image {row['image']}: {FLAGS[flag]}"
-            for row in self.rows
-            for flag in filter(None, row["flags"].split(";"))
-        ]
 
 
 class Scorer:
@@ -266,7 +191,7 @@ def _mean(values: Sequence[float]) -> float:
 
 def _count(pairs: dict[str, PairScores], scored: dict[str, PairScores]) -> dict[str, int]:
     flags = Counter(flag for pair in pairs.values() for flag in pair.flags)
-    found = {f"{flag}s" if flag in PLURAL else flag: flags[flag] for flag in FLAGS}
+    found = {f"{flag}s" if flag in PLURAL else flag: flags[flag] for flag in MASK_FLAGS}
     if not found["ignored_pixels"]:  # said where there are some: most sets know no such thing
         del found["ignored_pixels"]
     counts = {"images": len(pairs), "scored": len(scored)} | found

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pydantic
 import pydantic_core
@@ -16,20 +16,26 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from lpmoe_bench.config.settings import SECTIONS
 from lpmoe_bench.console import CONTROLS, printable
 from lpmoe_bench.environment import Environment
-from lpmoe_bench.errors import DataError
+from lpmoe_bench.errors import DataError, UsageError
+from lpmoe_bench.metrics.classes import check_classes
 from lpmoe_bench.metrics.extra import known_metrics
+from lpmoe_bench.metrics.protocols import PROTOCOLS, ScoringRules
+
+if TYPE_CHECKING:
+    from lpmoe_bench.metrics.row_scores import RowScore
 
 # Version 1 had no digests of what lies beside it and no digest of itself, and is called unsealed.
 # It loads for ever: each later field is left out where a record knows nothing of it.
 SCHEMA_VERSION = 2
 UNSEALED = re.compile(r'"schema_version":\s*1\s*[,}]')  # true and 1.0 are no version
-LATER = ("maps", "imported", "plugins", "adapter_digest", "code", "seal")
+LATER = ("maps", "imported", "plugins", "adapter_digest", "code", "labels", "seal")
 PLAIN_SETTINGS = ("epochs", "steps", "batch", "limit_train", "loss")  # of train
 SLACK = 1e-6  # by which a score may leave its metric's limits: rounding
 
 
 Precision = Literal["uint8", "uint16", "float"]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Section(BaseModel):
@@ -198,6 +204,26 @@ class CodeFacts(_Section):
     modules: dict[str, str]
 
 
+class LabelFacts(_Section):
+    """The classes of a run on label maps.
+
+    classes: their names, in the order of their numbers. ignored: {test set: the share of its pixels
+    that have no class}, as far as it is known.
+    """
+
+    classes: list[str]
+    ignored: dict[str, Share] = {}
+
+    @pydantic.field_validator("classes")
+    @classmethod
+    def _are_names(cls, classes: list[str]) -> list[str]:
+        try:
+            check_classes(classes)
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+        return classes
+
+
 class Seal(_Section):
     """SHA-256, 64 hex digits, of what a record is made of.
 
@@ -218,8 +244,8 @@ class Record(_Section):
     the widest precision of maps that were scored from files, each in its own. imported: the
     author's checkpoint of a run that was not trained here; it has no seed. plugins: what was not
     this project's own code; no part of the fingerprint. adapter_sha256: of the adapter's file.
-    adapter_digest: of its tensors, whatever the file's header says. seal: what `store.write_record`
-    puts there.
+    adapter_digest: of its tensors, whatever the file's header says. labels: the classes of label
+    maps. seal: what `store.write_record` puts there.
     """
 
     schema_version: Literal[1, 2] = SCHEMA_VERSION
@@ -252,7 +278,20 @@ class Record(_Section):
     plugins: list[PluginRecord] = []
     adapter_digest: str | None = None
     code: CodeFacts | None = None
+    labels: LabelFacts | None = None
     seal: Seal | None = None
+
+    @property
+    def rules(self) -> ScoringRules | None:
+        """The protocol it was scored by; None for one that is not shipped, or another version."""
+        known = PROTOCOLS.get(self.protocol.name)
+        return known if known and known.hash == self.protocol.hash else None
+
+    def row_score(self, key: str) -> "RowScore | None":
+        """Return how its rows give a metric that is no mean of them, None where they do not."""
+        from lpmoe_bench.metrics.row_scores import row_score
+
+        return row_score(key, self.rules, self.labels.classes if self.labels else ())
 
     @pydantic.field_validator("config")
     @classmethod
@@ -412,15 +451,15 @@ def _checked(record: Record, source: Path) -> Record:
 
 def impossible(key: str, value: float) -> str:
     """Say why a metric cannot have this value; empty where it can, or where nobody knows it."""
-    if key not in LIMITS:  # of a newer program
+    if key not in METRICS:  # of a newer program
         return ""
-    low, high = LIMITS[key]
+    low, high = METRICS[key].limits
     if low - SLACK <= value <= high + SLACK:
         return ""
     return f"{key} is {value:g}, but lies between {low:g} and {high:g}"
 
 
-LIMITS = {key: metric.limits for key, metric in known_metrics().items()}
+METRICS = known_metrics()
 
 
 def record_folder(record: Record) -> Path:

@@ -29,7 +29,6 @@ from lpmoe_bench.records.store import (
     read_rows,
 )
 
-COUNTED = ("tp", "fp", "fn", "tn")  # pixels of an image, in rows where a score is made of them
 ROUNDING = 1e-9  # by which a score may differ from that of its rows
 PLURAL = ("empty_mask", "full_mask", "constant_pred", "single_pixel")  # flags as counts name them
 
@@ -135,40 +134,45 @@ def _of_test(
         for fault in filter(None, (impossible(key, one) for one in values)):
             yield f"a row of {test}: {fault}"
             break
-        again = _recomputed(key, values, rows)
+        try:
+            again, images = _recomputed(record, key, values, rows)
+        except ValueError as error:
+            yield f"a row of {test}: {error}"
+            break
         if again is None:
             if value is not None or values:
                 found.undetermined.append(f"{test} {key}")
             continue
         missing = counts.get(f"{key}_undefined", 0) if key in EXTRA else 0
-        scored = counts.get("scored", len(values)) - missing
-        if values and len(values) != scored:
-            yield f"{test} counts {scored} images with {key}, but {len(values)} rows have it"
-        elif value is None or abs(value - again) > ROUNDING:
+        scored = counts.get("scored", images) - missing
+        if images and images != scored:
+            yield f"{test} counts {scored} images with {key}, but {images} rows have it"
+        elif (value is None) != math.isnan(again) or abs((value or 0) - again) > ROUNDING:
             yield f"{test} {key} is {value}, but its rows give {again}"
         else:
             found.recomputed += 1
 
 
 def _recomputed(
-    key: str, values: Sequence[float], rows: Sequence[Mapping[str, Any]]
-) -> float | None:
-    """Return a data set's score as its rows give it, None where they do not determine it."""
-    if values:
-        return math.fsum(values) / len(values)
-    metric = METRICS.get(key)
-    if metric is None or metric.of_counts is None:
-        return None
-    counted = [row for row in rows if all(isinstance(row.get(name), float) for name in COUNTED)]
-    scored = [row for row in counted if any(isinstance(row.get(k), float) for k in METRICS)]
-    if not counted:
-        return None
-    from lpmoe_bench.metrics.formulas import Counts
+    record: Record, key: str, values: Sequence[float], rows: Sequence[Mapping[str, Any]]
+) -> tuple[float | None, int]:
+    """Return a data set's score as its rows give it, and of how many images, 0 for nobody knows.
 
+    The score is None where rows do not determine it, NaN where they say that there is none. Raises
+    ValueError for a cell that is none.
+    """
+    if values:
+        return math.fsum(values) / len(values), len(values)
+    rule = record.row_score(key)
+    if rule is None:
+        return None, 0
     # Images that the protocol leaves out have counts and no score.
-    chosen = scored or counted
-    sums = [int(sum(row[name] for row in chosen)) for name in COUNTED]
-    return float(metric.of_counts(Counts(*sums)))
+    scored = [row for row in rows if any(isinstance(row.get(k), float) for k in METRICS)]
+    for chosen in (scored, rows):
+        parts = rule.read([[row.get(name) for row in chosen] for name in rule.columns])
+        if count := len(parts.of_image):
+            return rule.of_all(parts.of_image), count if rule.exact else 0
+    return None, 0
 
 
 def _of_curve(folder: Path, record: Record) -> Iterator[str]:

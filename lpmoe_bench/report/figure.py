@@ -147,7 +147,7 @@ def gather_figure(request: FigureRequest) -> FigureData:
             f"page holds; choose some with --method"
         )
     of_records = stored[0].record.protocol.name if stored else test.protocol
-    rules = protocols.get_protocol(
+    rules = protocols.map_protocol(
         request.protocol or protocol or of_records or plan.DEFAULT_PROTOCOL
     )
     metric = views.image_metric(request.choice.metric or rules.primary)
@@ -219,7 +219,7 @@ def _of_records(data: FigureData, title: str, stored: Sequence[StoredRecord]) ->
         source = MapSource(title, kept[1] if kept else {}, one)
         same = one.record.protocol.hash == data.protocol.hash
         if labels and same and (one.folder / ROWS).exists():
-            values = images.read_values(one.folder, labels[0], data.metric)["value"]
+            values = images.read_values(one, labels[0], data.metric)["value"]
             source.values = values.dropna().to_dict()
         if kept:
             return source

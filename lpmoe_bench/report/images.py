@@ -65,7 +65,7 @@ def read_table_scores(table: ReportTable) -> TableScores | None:
     rows, seeds, shares, missing = [], [], [pd.Series(dtype=float)], []
     for row in table.best:
         try:
-            read = [read_values(one.folder, table.test, metric) for one in row.stored]
+            read = [read_values(one, table.test, metric) for one in row.stored]
         except BenchError as error:
             missing.append(f"{row.label}: {error}")
             continue
@@ -82,11 +82,22 @@ def read_table_scores(table: ReportTable) -> TableScores | None:
     return TableScores(metric, rows, means.sort_index(), seeds, known, missing)
 
 
-def read_values(folder: Path, test: str, metric: metric_facts.Metric) -> pd.DataFrame:
-    """Return `value` and foreground `share` of each image that a record has of a test set."""
-    read = image_rows(folder, test)
+def read_values(stored: StoredRecord, test: str, metric: metric_facts.Metric) -> pd.DataFrame:
+    """Return `value` and foreground `share` of each image that a record has of a test set.
+
+    Of a score that only a data set has, the value of the set of that image alone.
+    """
+    read = image_rows(stored.folder, test)
     if read is None:
-        raise DataError(f"{folder / ROWS} does not exist; the record has no such rows")
+        raise DataError(f"{stored.folder / ROWS} does not exist; the record has no such rows")
+    rule = stored.record.row_score(metric.key)
+    if rule is not None and metric.of_counts is None:
+        try:
+            parts = rule.read([read.texts(name) for name in rule.columns])
+        except ValueError as error:
+            raise DataError(f"{read.path} is no table of numbers ({error})") from None
+        names = np.array(read.images, object)[parts.counted]
+        return pd.DataFrame({"value": rule.of_each(parts.of_image), "share": np.nan}, index=names)
     wanted = (metric.key, *views.Counts._fields, "foreground_share")
     columns = {name: read.numbers(name) for name in wanted}
     rows = {
@@ -330,6 +341,8 @@ def dispute_facts(
         return facts
     if source is None:
         return facts | {"reason": "Pictures were left out on request (--no-images)."}
+    if table.stored[0].record.labels:
+        return facts | {"reason": "Label maps have no pictures here, their scores alone."}
     kept: list[KeptMaps] = []
     for place, row in enumerate(scores.rows):
         if found := find_maps(row.stored, table.test, list(disputed.index), source.maps):
@@ -343,7 +356,7 @@ def dispute_facts(
     except BenchError as error:
         return facts | {"reason": f"No pictures: {error}."}
     rules = table.group.context
-    protocol = protocols.PROTOCOLS.get(rules.protocol)
+    protocol = protocols.MAP_PROTOCOLS.get(rules.protocol)
     protocol = protocol if protocol and protocol.hash == rules.protocol_hash else None
     names = [name for name in disputed.index if name in test.masks]
     grids = [_grid(scores, name, disputed.loc[name], kept, test, protocol) for name in names]

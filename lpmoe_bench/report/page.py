@@ -19,6 +19,7 @@ from lpmoe_bench.metrics.protocols import PROTOCOLS
 from lpmoe_bench.records.context import Context, context_text, decoder_text
 from lpmoe_bench.records.model import Record, SplitFacts
 from lpmoe_bench.report import forest, images, pareto, plots, training, verdicts
+from lpmoe_bench.report.confusion import class_facts, is_class_column
 from lpmoe_bench.report.contents import ReportContents, ReportRow, ReportTable
 from lpmoe_bench.tables.parts import PARAMETERS, Column
 from lpmoe_bench.tables.rows import counted, varying
@@ -280,20 +281,39 @@ def _section(
     heads = [_head(table, column) for column in table.group.columns]
     own = table.group.columns.index(table.score)
     all_shown = len(table.rows) <= LONG
-    places = [n for n, head in enumerate(heads) if all_shown or n == own or not head[3]]
+    # Columns of single classes stand in a table of their own.
+    of_class = {n for n, column in enumerate(table.group.columns) if is_class_column(column)} - {
+        own
+    }
+    kept = [(n, head) for n, head in enumerate(heads) if n not in of_class]
+    places = [n for n, head in kept if all_shown or n == own or not head[3]]
     return {
         "table": table,
         "title": title,
         "rows": [(row, _cells(table, row, places, heads)) for row in table.rows],
-        "left_out": len(heads) - len(places),
+        "left_out": len(kept) - len(places),
         "heads": [("Method", "up", False), ("n", "down", True, False, "seeds")]
         + [heads[place] for place in places],
         "costs": list(_costs(table, planes)),
         "alike": [plane.label for plane in planes if len({p.x for p in plane.points}) == 1],
+        "classes": _classes(table, heads),
         "scores": scores,
         "sizes": _sizes(table, scores) if scores else None,
         "disputes": images.dispute_facts(table, scores, source, count),
     }
+
+
+def _classes(table: ReportTable, heads: Sequence[tuple[Any, ...]]) -> dict[str, Any] | None:
+    """Return the rows of the table of classes and the picture of their confusion, if any."""
+    facts = class_facts(table)
+    if facts is None:
+        return None
+    places = [place for place, _ in facts["columns"]]
+    shown = [(*head[:3], False) for head in heads]
+    rows = [(row, _cells(table, row, places, shown)) for row in table.rows]
+    named = [(name, "down", True, False, "IoU") for _, name in facts["columns"]]
+    seeds = ("n", "down", True, False, "seeds")
+    return facts | {"rows": rows, "heads": [("Method", "up", False), seeds, *named]}
 
 
 def _head(table: ReportTable, column: Column) -> tuple[str, str, bool, bool, str]:

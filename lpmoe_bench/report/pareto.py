@@ -32,7 +32,6 @@ SHORT = {  # of `--x`
     "memory": "peak_memory_bytes",
 }
 COUNTED = ("parameters", "flops", "state_bytes", "share_")  # the same on every machine
-FORMATS = (".svg", ".pdf", ".png", ".pgf")
 NAMED, LONGEST = 14, 34  # names in a plot; letters of a name
 
 
@@ -129,11 +128,7 @@ def write_pareto(contents: ReportContents, cost: str, path: Path) -> list[str]:
         UsageError: an unknown cost or ending, several tables, or a package or LaTeX is missing.
         DataError: no row has the cost.
     """
-    column, suffix = find_cost(cost), path.suffix.lower()
-    if suffix not in FORMATS:
-        raise UsageError(
-            f"--pareto {path} ends with none of {', '.join(FORMATS)}; name one of them"
-        )
+    column, suffix = find_cost(cost), plots.file_format("--pareto", path)
     plane = pareto_plane(contents.only_table("plot"), column)
     if not plane.points:
         raise DataError(f"no record of {plane.table.test} has both a score and {cost}")

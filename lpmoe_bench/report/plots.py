@@ -19,6 +19,7 @@ from lpmoe_bench.scoring.views import INSTALL
 
 SOFT = "#57606a"
 FRONT, BEATEN = "#0a5cad", "#6b7280"
+FORMATS = (".svg", ".pdf", ".png", ".pgf")
 STYLE = Path(__file__).parent / "plots.mplstyle"
 Element = ElementTree.Element
 # A hundredth of a pixel is enough, and matplotlib writes six digits of each number.
@@ -111,6 +112,15 @@ def shorten(text: str, most: int) -> str:
 
 
 # Figures as files.
+
+
+def file_format(option: str, path: Path) -> str:
+    """Return the ending of a file to write, such as .svg; raises UsageError for another one."""
+    if (suffix := path.suffix.lower()) not in FORMATS:
+        raise UsageError(
+            f"{option} {path} ends with none of {', '.join(FORMATS)}; name one of them"
+        )
+    return suffix
 
 
 def rendered(figure: Any, suffix: str, dpi: int = 300) -> bytes:

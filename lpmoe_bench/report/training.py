@@ -34,7 +34,7 @@ class TrainingCurves:
         rows = [row for having in self.curves.values() for row, _ in having]
         records = [record for row in rows for record in row.row.records]
         names = {record.config.get("train", {}).get("select") for record in records}
-        key = names.pop() if len(names) == 1 else None
+        key = names.pop() if len(names) == 1 else ""
         return METRICS[key].label if key in METRICS else "score"
 
 

@@ -20,7 +20,7 @@ from lpmoe_bench.environment import default_cache
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.metrics.extra import extra_key, needs_image
 from lpmoe_bench.metrics.protocol_files import open_protocol
-from lpmoe_bench.metrics.protocols import Protocol, get_protocol
+from lpmoe_bench.metrics.protocols import Protocol, map_protocol
 from lpmoe_bench.records.model import score_folder
 from lpmoe_bench.scoring import matching
 from lpmoe_bench.scoring.matching import MatchedMaps, match_maps, plain_name
@@ -333,7 +333,7 @@ def _rules(request: ScoreRequest) -> tuple[Task | None, Protocol, list[str]]:
         f"no --protocol and no --task: protocol {DEFAULT_PROTOCOL} counts; others give other "
         f"numbers (lpmoe-bench list protocols, --vary)"
     )
-    return None, get_protocol(DEFAULT_PROTOCOL), [note]
+    return None, map_protocol(DEFAULT_PROTOCOL), [note]
 
 
 def _set_names(request: ScoreRequest, masks: Path) -> list[str]:

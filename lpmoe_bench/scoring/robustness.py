@@ -14,7 +14,7 @@ from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.engine import PairScores, score_pair
 from lpmoe_bench.metrics.extra import known_metrics
 from lpmoe_bench.metrics.facts import get_metric
-from lpmoe_bench.metrics.protocols import PROTOCOLS, EmptyMasks, Protocol, Resize
+from lpmoe_bench.metrics.protocols import MAP_PROTOCOLS, EmptyMasks, Protocol, Resize
 from lpmoe_bench.metrics.scorer import ScoreResult
 from lpmoe_bench.scoring.work import Variant
 
@@ -56,7 +56,7 @@ def variants_of(protocol: Protocol) -> list[Variant]:
     else:
         stretch = changed("stretched", normalisation="minmax")
     return [
-        *(Variant(one) for name, one in PROTOCOLS.items() if name != protocol.name),
+        *(Variant(one) for name, one in MAP_PROTOCOLS.items() if name != protocol.name),
         Variant(stretch),
         *(
             Variant(changed(words, empty_masks=policy))

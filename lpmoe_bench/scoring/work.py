@@ -16,9 +16,10 @@ from lpmoe_bench.data.maps import full_scale, inspect_map
 from lpmoe_bench.data.pixels import UNDECLARED, PixelRules
 from lpmoe_bench.data.splits import UNUSUAL
 from lpmoe_bench.errors import DataError
+from lpmoe_bench.metrics.base import MASK_FLAGS
 from lpmoe_bench.metrics.maps import PreparedMask
 from lpmoe_bench.metrics.protocols import Protocol
-from lpmoe_bench.metrics.scorer import FLAGS, Scorer
+from lpmoe_bench.metrics.scorer import Scorer
 from lpmoe_bench.records.model import Precision
 
 RESIZE = {
@@ -128,10 +129,10 @@ def _sentence(names: Sequence[str], total: int, kind: str, text: str) -> str:
 def flag_sentences(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Say each flag of images' rows that no check of masks and maps has said, with their names."""
     said = []
-    for flag in (flag for flag in FLAGS if flag not in ("empty_mask", "constant_pred")):
+    for flag in (flag for flag in MASK_FLAGS if flag not in ("empty_mask", "constant_pred")):
         names = [row["image"] for row in rows if flag in row["flags"].split(";")]
         if names:
-            said.append(_sentence(names, len(rows), "images", f"are unusual: {FLAGS[flag]}"))
+            said.append(_sentence(names, len(rows), "images", f"are unusual: {MASK_FLAGS[flag]}"))
     return said
 
 

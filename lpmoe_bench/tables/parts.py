@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.extra import known_metrics
-from lpmoe_bench.metrics.facts import refuse_ambiguous
+from lpmoe_bench.metrics.facts import CLASS_STEMS, refuse_ambiguous
 from lpmoe_bench.metrics.protocols import PROTOCOLS
 from lpmoe_bench.records.context import Context
 from lpmoe_bench.records.model import Record
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 AGAINST = "_against"  # ends the key of a column of verdicts, behind that of its score
 PLAIN = TableStyle()
+CLASSES = "classes"  # of metrics: the IoU of each class
 
 
 def require(kind: str, names: Iterable[str], known: Iterable[str], metrics: bool = False) -> None:
@@ -126,7 +127,7 @@ def exact_columns(keys: Sequence[str], more: Sequence[str] = ()) -> list[str] | 
         return None
     known = {*(column.key for column in PARAMETERS), SEEDS, *COSTS, *more, *known_metrics()}
     for key in keys:
-        if key not in known:
+        if key not in known and key not in known_metrics():  # which has those of any class
             refuse_ambiguous(key)
             near = get_close_matches(key.casefold(), known_metrics())
             usual = known.difference(known_metrics()).union(near)
@@ -140,33 +141,56 @@ def metric_columns(
 ) -> list[Column]:
     """Return the columns of the wanted metrics: by default the protocol's headline, or `all`.
 
-    Raises UsageError for a metric that no record of this test set has.
+    Of `CLASSES` the score that ranks and one column a class, under the class's name; the headline
+    of what has none. Raises UsageError for a metric that no record of this test set has.
     """
     present = list(dict.fromkeys(key for record in records for key in record.scores[test]))
     if any(FALSE_ALARMS.value(record, test) is not None for record in records):
         present.append(FALSE_ALARMS.key)
-    headline, percent = _shown_by(records[0])
-    if wanted is None:
+    headline, in_percent = _shown_by(records[0])
+    of_class = [key for key in present if key.startswith(f"{CLASS_STEMS[0]}/")]
+    by_class = of_class and list(wanted or ()) == [CLASSES]
+    if by_class:
+        keys = [*(key for key in headline if key == _primary(records[0])), *of_class]
+    elif wanted is None or list(wanted) == [CLASSES]:
         keys = [key for key in headline if key in present] or present
     elif list(wanted) == ["all"]:
         keys = present
     else:
         keys = list(wanted)
     require(f"metric of {test}", keys, present, metrics=True)
-    columns = [_metric_column(key, key in percent, style.percent) for key in keys]
+    columns = [_metric_column(key, in_percent(key), style.percent) for key in keys]
+    if by_class:
+        columns = [_named_alone(column) if column.key in of_class else column for column in columns]
     if style.digits is not None:
         columns = [replace(column, decimals=style.digits) for column in columns]
     return columns
 
 
-def _shown_by(record: Record) -> tuple[Sequence[str], Sequence[str]]:
-    """Return the headline of a record's protocol, and its metrics in percent."""
+def _named_alone(column: Column) -> Column:
+    """Return the column of a class under the class's name alone, as tables of classes have it."""
+    name = column.key.partition("/")[2]
+    return replace(column, label=name, latex="")
+
+
+def names_class(column: Column) -> bool:
+    """Whether a column stands under the name of a class alone."""
+    return "/" in column.key and column.label == column.key.partition("/")[2]
+
+
+def _primary(record: Record) -> str:
+    protocol = PROTOCOLS.get(record.protocol.name)
+    return protocol.primary if protocol else ""
+
+
+def _shown_by(record: Record) -> tuple[Sequence[str], Callable[[str], bool]]:
+    """Return the headline of a record's protocol, and what says which metrics are in percent."""
     if protocol := PROTOCOLS.get(record.protocol.name):
-        return protocol.headline, protocol.percent
+        return protocol.headline, protocol.prints_percent
     own = record.config.get("protocol_columns")  # of a protocol of the user's
     lists = [own.get(key) if isinstance(own, dict) else [] for key in ("headline", "percent")]
     headline, percent = (one if isinstance(one, list) else [] for one in lists)
-    return headline, percent
+    return headline, percent.__contains__
 
 
 def _metric_column(key: str, percent: bool, asked: bool) -> Column:
@@ -183,7 +207,7 @@ def _metric_column(key: str, percent: bool, asked: bool) -> Column:
     label, latex, better = metric.label, metric.latex, metric.higher_is_better
     if percent or (asked and not metric.unit):
         digits = 2 if percent else max(0, metric.decimals - 2)
-        more = rf"{latex} (\%)"
+        more = latex and rf"{latex} (\%)"
         return Column(key, f"{label} (%)", digits, value, 100.0, better, True, more)
     return Column(key, label, metric.decimals, value, 1.0, better, True, latex)
 

@@ -59,7 +59,7 @@ class PublishedMetric(_Section):
     @model_validator(mode="after")
     def _known(self) -> Self:
         for name in self.protocols:
-            if self.metric not in (PROTOCOLS[name].metrics if name in PROTOCOLS else ()):
+            if name not in PROTOCOLS or not PROTOCOLS[name].has_metric(self.metric):
                 raise ValueError(f"no protocol '{name}' has a metric '{self.metric}'")
         return self
 

@@ -280,7 +280,8 @@ def footer(context: Context, rows: NamedRows, dropped: int, costs: bool, sd: boo
     first, test = first_run(records), context.test_set
     counts, facts = first.counts.get(test, {}), test_facts(first, test)
     if left_out := counts.get("images", 0) - counts.get("scored", counts.get("images", 0)):
-        yield f"{left_out} images with an empty mask are left out, as the protocol says."
+        which = "without a labelled pixel" if counts.get("all_void") else "with an empty mask"
+        yield f"{left_out} images {which} are left out, as the protocol says."
     if facts and facts.generated:
         yield ShortNote("Generated images: these numbers are comparable with no published ones.")
     if (opened := max(record.test_opened for record in records)) > 1:

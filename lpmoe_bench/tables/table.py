@@ -126,7 +126,7 @@ def build_table(
     Args:
         records: what the tables are made of.
         task, methods, test_set: which records; all by default.
-        metrics: keys, or `all`, instead of the protocol's headline.
+        metrics: keys, `all`, or `classes` for each class, instead of the protocol's headline.
         columns: costs to add, or `all`; exactly these columns where other columns are among them.
         sort: the column that orders rows, the best first; else their trainable parameters do.
         across: what may differ within a table: only `decoder`, which then stands in the row.
@@ -253,6 +253,9 @@ def _group(
         for column, cell in zip(columns, row.cells, strict=True)
         if column.is_score and not cell.values
     ]
+    if any(parts.names_class(column) for column in columns):
+        unit = " in percent" * any(c.scale != 1 for c in columns if parts.names_class(c))
+        below.append(parts.ShortNote(f"Under the name of a class stands its IoU{unit}."))
     marked = rows.mark_best(made, columns, test)
     words = caption(context, rows.first_run(records), {context.test_set: image_groups})
     words += rows.precision_words(named)

@@ -5,7 +5,7 @@ import pytest
 from sample_records import record
 
 from lpmoe_bench.analysis.comparison import compare_records
-from lpmoe_bench.analysis.groups import GroupSource, read_groups
+from lpmoe_bench.analysis.groups import Grouping, GroupSource, read_groups
 from lpmoe_bench.analysis.pairing import Rules, pair_up
 from lpmoe_bench.analysis.samples import SeedRows
 from lpmoe_bench.errors import DataError, UsageError
@@ -100,6 +100,14 @@ def test_the_registry_knows_sequences_by_names_alone(tmp_path):
     found = GroupSource().of(own)
     assert found is not None
     assert (found.text, found.of["080"], found.of["128"]) == ("3 sequences", "5", "7")
+
+
+def test_stretches_are_counted_in_their_own_words():
+    what = "stretch of 20 images of a video"
+    frames = {str(number): f"a stretch {number // 20}" for number in range(40)}
+    assert Grouping(what, frames).text == "2 stretches of 20 images of a video"
+    assert Grouping(what, {"1": "a"}).text == "1 stretch of 20 images of a video"
+    assert Grouping("sequence", FRAMES).text == "2 sequences"
 
 
 def test_few_groups_are_said_to_resolve_little(tmp_path):

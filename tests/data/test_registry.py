@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from drawn_files import fill
 
-from lpmoe_bench.data.audit.groups import known_groups
+from lpmoe_bench.data.audit.groups import known_groups, varying_groups
 from lpmoe_bench.data.library.verify import verify_set
 from lpmoe_bench.data.pairs import split_pairs
 from lpmoe_bench.data.registry import Groups, load_registry
@@ -390,6 +390,26 @@ def test_groups_told_by_names(tmp_path, rule, names, groups):
     found, source = known_groups(dataset, tmp_path, names)
     assert found == groups
     assert source.startswith("videos of 3 images by their")
+
+
+def test_long_videos_are_cut_into_stretches_for_statistics_alone(tmp_path):
+    rule = {"what": "video", "pattern": "(a|b)_", "stretch": 3}
+    groups = Groups.model_validate(rule)
+    dataset = load_registry().dataset("camo").model_copy(update={"groups": groups})
+    # In the order of their numbers, whatever the order of the list; x is of no video.
+    names = [f"a_{number}" for number in (10, 9, 8, 7, 11, 100, 1)] + ["b_2", "b_1", "x"]
+    assert varying_groups(dataset, None, names) == {
+        **{f"a_{number}": "a stretch 1" for number in (1, 7, 8)},
+        **{f"a_{number}": "a stretch 2" for number in (9, 10, 11)},
+        **{"a_100": "a stretch 3", "b_1": "b stretch 1", "b_2": "b stretch 1"},
+    }
+    # A leak between splits is one of the whole video.
+    assert {*known_groups(dataset, None, names)[0].values()} == {"a", "b"}
+    assert groups.unit == "stretch of 3 images of a video"
+    whole = dataset.model_copy(update={"groups": groups.model_copy(update={"stretch": 0})})
+    assert varying_groups(whole, None, names) == known_groups(whole, None, names)[0]
+    with pytest.raises(ValueError, match="stretch cuts groups: give a table"):
+        Groups.model_validate({"what": "video", "alike": True, "stretch": 3})
 
 
 def test_frames_of_a_case_of_sun_seg_are_one_group(tmp_path):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.metrics.engine import Measured, prepare_mask, score_pair
 from lpmoe_bench.metrics.maps import PreparedMask
-from lpmoe_bench.metrics.protocols import PROTOCOLS, get_protocol
+from lpmoe_bench.metrics.protocols import MAP_PROTOCOLS, get_protocol
 from lpmoe_bench.metrics.scorer import Scorer
 from lpmoe_bench.model.losses import LOSSES, get_loss
 
@@ -66,7 +66,7 @@ def test_counted_scores_are_those_of_the_rest_and_others_of_a_blank(normalisatio
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.sampled_from(sorted(PROTOCOLS)))
+@given(st.integers(0, 2**32 - 1), st.sampled_from(sorted(MAP_PROTOCOLS)))
 def test_what_ignored_pixels_hold_moves_no_counted_score(seed, protocol):
     """Only through the map's least and greatest value, which normalisation sees everywhere."""
     pred, mask, ignored = drawn(seed)
@@ -83,7 +83,7 @@ def test_what_ignored_pixels_hold_moves_no_counted_score(seed, protocol):
 
 def test_none_ignored_is_bit_for_bit_as_without():
     pred, mask, _ = drawn()
-    for rules in PROTOCOLS.values():
+    for rules in MAP_PROTOCOLS.values():
         plain = score_pair(pred, mask, rules)
         nothing = score_pair(pred, prepare_mask(mask, rules, None), rules)
         assert plain.values.keys() == nothing.values.keys()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from drawn_maps import Notes, draw_folders, draw_map, out, save, score_folders
 
-from lpmoe_bench.metrics.protocols import PROTOCOLS, get_protocol
+from lpmoe_bench.metrics.protocols import MAP_PROTOCOLS, get_protocol
 from lpmoe_bench.scoring import scoring
 from lpmoe_bench.scoring.plan import ScoreRequest, plan_scores
 from lpmoe_bench.scoring.robustness import compare_variants, turn_sentences, variants_of
@@ -66,7 +66,7 @@ def test_each_rule_is_an_axis(two_methods):
     ways = {way for line in lines for way in line.protocols}
     assert {"cod (not stretched)", "cod (with empty masks)"} <= ways
     assert {"cod (resized bicubic)", "cod (resized nearest)"} <= ways
-    assert ways >= PROTOCOLS.keys()
+    assert ways >= MAP_PROTOCOLS.keys()
     dice = [line for line in lines if line.metric == "dice"]
     unstretched = next(line for line in dice if "cod (not stretched)" in line.protocols)
     assert unstretched.values["Small"] == 0

@@ -8,7 +8,7 @@ import pytest
 from adversarial import draw_pairs
 
 from lpmoe_bench.errors import UsageError
-from lpmoe_bench.metrics.protocols import PROTOCOLS, get_protocol
+from lpmoe_bench.metrics.protocols import MAP_PROTOCOLS, get_protocol
 from lpmoe_bench.metrics.scorer import Scorer
 from lpmoe_bench.scoring.robustness import COUNTS, verify_scores
 from lpmoe_bench.scoring.views import Views, error_picture, worst_images, write_curves, write_worst
@@ -139,9 +139,9 @@ def test_errors_are_blue_where_missed_and_orange_where_invented():
     assert shown[4][2] == round(255 * (1 - 128 / 255))
 
 
-@pytest.mark.parametrize("name", PROTOCOLS)
+@pytest.mark.parametrize("name", MAP_PROTOCOLS)
 def test_pysodmetrics_agrees_under_every_protocol(name):
-    protocol = PROTOCOLS[name]
+    protocol = MAP_PROTOCOLS[name]
     result = score(protocol).result()
     seen = []
     found = verify_scores(

@@ -2,6 +2,7 @@
 
 import re
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -141,6 +142,33 @@ def known_groups(
         return found, f"{rule.what}s of {len(found)} images by their names{sure}"
     missing = f"{rule.table[0]} is not there, so no {rule.what} is known" if rule.table else ""
     return {}, missing or f"no {rule.what} is known"
+
+
+def varying_groups(dataset: Dataset, place: Path | None, names: Iterable[str]) -> dict[str, str]:
+    """Return {image: group} of the images of a test set that vary together, as far as it is known.
+
+    It is what statistics take for one draw: a known group, or a stretch of it where the set's
+    entry cuts groups. Args and errors as of `known_groups`.
+    """
+    names = list(names)
+    found, _ = known_groups(dataset, place, names)
+    length = dataset.groups.stretch if dataset.groups else 0
+    if not length:
+        return found
+    seen: Counter[str] = Counter()
+    cut: dict[str, str] = {}
+    for name in sorted(found, key=_in_order):
+        group = found[name]
+        cut[name] = f"{group} stretch {1 + seen[group] // length}"
+        seen[group] += 1
+    return {name: cut[name] for name in names if name in cut}
+
+
+def _in_order(name: str) -> list[tuple[int, str]]:
+    """Sort frame9 before frame10."""
+    return [
+        (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)
+    ]
 
 
 def _by_number(rule: Groups, name: str) -> str:
