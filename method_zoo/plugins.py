@@ -3,7 +3,7 @@
 A plug-in is an entry point of an installed package, in one of `GROUPS`, or stands in a file that
 the environment variable LPMOE_BENCH_PLUGINS names. A file gives its one method, and its one
 decoder, the name of the file; METHODS, DECODERS and LOSSES in it give names of their own, such as
-`LOSSES = {"focal": focal_loss}`.
+`LOSSES = {"hausdorff": hausdorff_loss}`.
 
 What is here never takes the name of something that exists. One that is broken costs itself alone:
 its fault is a sentence, said by whoever asks for it by name.

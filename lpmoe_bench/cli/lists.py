@@ -19,7 +19,7 @@ from lpmoe_bench.metrics import protocols
 from lpmoe_bench.metrics.extra import known_metrics
 from lpmoe_bench.metrics.facts import refuse_ambiguous
 from lpmoe_bench.model import decoders
-from lpmoe_bench.model.decoders.names import get_decoder, list_decoders, own_decoders
+from lpmoe_bench.model.decoders.names import decoder_facts, get_decoder, list_decoders, own_decoders
 from method_zoo.options import signature_options, taken_names, zoo_methods
 from method_zoo.plugins import SINGULAR, Plugin, find_plugin, find_plugins, read_docstring
 
@@ -120,10 +120,7 @@ def listing(kind: str, registry: Registry, roots: list[Path] | None) -> list[tup
         "datasets": lambda: [(d.name, d.title) for d in registry.datasets.values()],
         "protocols": lambda: [(p.name, p.title) for p in protocols.PROTOCOLS.values()],
         "backbones": lambda: list(options.BACKBONES.items()),
-        "decoders": lambda: [
-            *_first_lines(decoders, own_decoders()),
-            *_plugin_lines("decoders", own_decoders()),
-        ],
+        "decoders": lambda: [*_decoder_lines(), *_plugin_lines("decoders", own_decoders())],
         "recipes": lambda: [(name, one.title) for name, one in recipes.load_recipes().items()],
         "published": lambda: [
             (one.name, f"{one.title} ({one.level})") for one in load_published().tables.values()
@@ -236,6 +233,13 @@ def _first_lines(package: ModuleType, names: list[str]) -> list[tuple[str, str]]
     return [(name, _docstring(package, name).splitlines()[0]) for name in names]
 
 
+def _decoder_lines() -> list[tuple[str, str]]:
+    """Return our own decoders with the kinds of task that they serve."""
+    lines = _first_lines(decoders, own_decoders())
+    served = [", ".join(decoder_facts(name).attributes["kinds"]) for name, _ in lines]
+    return [(name, f"{line} ({kinds})") for (name, line), kinds in zip(lines, served, strict=True)]
+
+
 def _plugin_lines(kind: str, own: list[str]) -> list[tuple[str, str]]:
     found = [one for one in find_plugins(kind, own) if not one.trouble]
     lines = [(one, read_docstring(one).partition("\n")[0] or one.place) for one in found]
@@ -294,11 +298,14 @@ def _describe_method(name: str) -> list[tuple[str, str]]:
 def _describe_decoder(name: str) -> list[tuple[str, str]]:
     cls = get_decoder(name)
     start = f"--decoder-weights of {cls.published}, else random" if cls.published else "random"
+    losses = [f"{loss} for {kind} tasks" for kind, loss in cls.losses.items()]
     return [
         ("decoder", name),
         ("about", _about(find_plugin("decoders", name, own_decoders()), decoders, name)),
         ("title", cls.title),
         ("fidelity", cls.fidelity),
+        ("serves", f"{', '.join(cls.kinds)} tasks"),
+        *([("own loss", ", ".join(losses))] if losses else []),
         ("reads", READS[cls.reads]),
         ("options", _options(cls)),
         *_own_docstring(cls),

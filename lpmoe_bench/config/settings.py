@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
@@ -31,12 +31,31 @@ STATISTICS = {
     "inception": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
 }
+
+
+class LossFacts(NamedTuple):
+    """A loss in a few words, and the kinds of task that it serves."""
+
+    about: str
+    kinds: tuple[str, ...] = ("binary",)
+
+
+_EITHER = ("binary", "semantic")
+MATCHING = "matching"  # the loss of decoders that have queries, which they compute themselves
 # Losses by name; lpmoe_bench.model.losses has their formulas.
 LOSSES = {
-    "structure": "weighted BCE + weighted IoU of PraNet, as released code computes it",
-    "structure_intended": "the same with the pixel weights that its formula means",
-    "bce_dice": "binary cross-entropy + Dice",
-    "balanced_bce": "binary cross-entropy, classes weighted by their shares of the pixels",
+    "structure": LossFacts("weighted BCE + weighted IoU of PraNet, as released code computes it"),
+    "structure_intended": LossFacts("the same with the pixel weights that its formula means"),
+    "bce_dice": LossFacts("binary cross-entropy + Dice"),
+    "balanced_bce": LossFacts("binary cross-entropy, classes weighted by their shares of pixels"),
+    "focal": LossFacts("cross-entropy that looks away from what is right already", _EITHER),
+    "lovasz": LossFacts(
+        "IoU itself, continued convexly: hinge for masks, softmax for classes", _EITHER
+    ),
+    "tversky": LossFacts("overlap of regions in which what is missed weighs more", _EITHER),
+    "cross_entropy": LossFacts("cross-entropy over the classes", ("semantic",)),
+    "ce_dice": LossFacts("cross-entropy + Dice of the classes in the image", ("semantic",)),
+    MATCHING: LossFacts("each class has a query of its own, as in Mask2Former", ("semantic",)),
 }
 # Roles of a field. recipe, protocol: it changes the result or the score, so the fingerprint hashes
 # it. runtime, label: it does not, so records that differ in it alone are of one kind.
@@ -72,13 +91,37 @@ def _field(
 def known_losses() -> dict[str, str]:
     """Return what each loss is by its name, those of plug-ins last."""
     found = [one for one in find_plugins("losses", LOSSES) if not one.trouble]
-    return LOSSES | {one.name: f"a plug-in, of {one.origin}" for one in found}
+    own = {name: f"{one.about} ({', '.join(one.kinds)})" for name, one in LOSSES.items()}
+    return own | {one.name: f"a plug-in, of {one.origin}" for one in found}
 
 
-def check_loss(name: str) -> None:
-    """Raise UsageError for a loss that is not known, ZooError for a plug-in that cannot be used."""
-    if find_plugin("losses", name, LOSSES) is None and name not in LOSSES:
+def check_loss(name: str, kind: str = "") -> None:
+    """Refuse a loss that is not known, or that serves other kinds of task.
+
+    Args:
+        name: of the loss.
+        kind: of the task; empty where any will do. Of a plug-in this is not known without its
+            import: `get_loss` asks it.
+
+    Raises:
+        UsageError: The loss is unknown, or of other kinds.
+        ZooError: A plug-in that cannot be used.
+    """
+    if find_plugin("losses", name, LOSSES) is not None:
+        return
+    if name not in LOSSES:
         raise UsageError.unknown("loss", name, known_losses())
+    if kind and kind not in LOSSES[name].kinds:
+        raise other_kind(name, LOSSES[name].kinds, kind)
+
+
+def other_kind(name: str, kinds: Sequence[str], kind: str) -> UsageError:
+    """Return the error that a loss serves other kinds of task than this one."""
+    fitting = ", ".join(own for own, facts in LOSSES.items() if kind in facts.kinds)
+    return UsageError(
+        f"loss {name} is for {' and '.join(kinds)} tasks, but this task is {kind}; "
+        f"use one of {fitting}, or leave train.loss out"
+    )
 
 
 class _Section(BaseModel):
@@ -124,6 +167,12 @@ class TrainConfig(_Section):
     limit_validation: int | None = _field(
         None, "recipe", "validate on this many images, seeded", later=True, ge=1
     )
+    class_weights: tuple[float, ...] | None = _field(
+        None,
+        "recipe",
+        "weight of each class in cross_entropy, ce_dice and focal, in the order of the classes",
+        later=True,
+    )
     carve: bool = _field(
         False, "runtime", "carve validation from train also where the set has a split for it"
     )
@@ -140,6 +189,13 @@ class TrainConfig(_Section):
         if scale is not None and not 0 < scale[0] <= scale[1]:
             raise ValueError("give two positive factors, the smaller first, such as [0.5, 2]")
         return scale
+
+    @field_validator("class_weights")
+    @classmethod
+    def _positive(cls, weights: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if weights is not None and not (weights and all(weight > 0 for weight in weights)):
+            raise ValueError("give a positive number for each class, such as [1, 1, 10]")
+        return weights
 
 
 class RuntimeConfig(_Section):

@@ -18,13 +18,14 @@ import method_zoo
 from lpmoe_bench.cli.app import app
 from lpmoe_bench.cli.doctor import Finding, changed_files, examine
 from lpmoe_bench.cli.options import RENAMED
-from lpmoe_bench.config.settings import LOSSES, RunConfig, setting_fields
+from lpmoe_bench.config.settings import LOSSES, MATCHING, RunConfig, setting_fields
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.data.library.add import add_set
 from lpmoe_bench.data.registry import load_registry
 from lpmoe_bench.errors import BenchError, UsageError
 from lpmoe_bench.model import decoders
 from lpmoe_bench.model.decoders.names import get_decoder, list_decoders
+from lpmoe_bench.model.label_losses import LABEL_LOSSES
 from lpmoe_bench.model.losses import LOSSES as FORMULAS
 from method_zoo.options import signature_options
 from method_zoo.source import read_source
@@ -142,7 +143,9 @@ def test_sources_say_what_classes_say():
         found, cls = read_source(decoders, name, "Decoder"), get_decoder(name)
         assert found.options == signature_options(cls), name
         assert found.attributes["title"] == cls.title
-    assert LOSSES.keys() == FORMULAS.keys()
+    for kind, formulas in (("binary", FORMULAS), ("semantic", LABEL_LOSSES)):
+        named = {name for name, facts in LOSSES.items() if kind in facts.kinds}
+        assert named - {MATCHING} == formulas.keys()
 
 
 def test_defaults_in_help_are_those_of_the_settings():

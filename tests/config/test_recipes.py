@@ -158,7 +158,7 @@ def test_new_runs_are_of_the_second_arithmetic_and_ask_for_no_other():
 def test_later_settings_are_hashed_off_their_default():
     roles, plain = settings.fields_by_role(), settings.fingerprint(settings.RunConfig(), {})
     changed = {"steps": 7, "patience": 7, "scale": (0.5, 2.0), "photometric": True}
-    changed |= {"decode": "reduced", "limit_validation": 7}
+    changed |= {"decode": "reduced", "limit_validation": 7, "class_weights": (1.0, 2.0)}
     facts = {f"facts.{name}" for name in ("mean", "std", "patch", "grid", "pos_antialias")}
     named = {
         "preprocessing",

@@ -84,6 +84,7 @@ def _other_value(name: str, role: str):
         "train.patience": 3,
         "train.scale": [0.5, 2.0],
         "train.decode": "reduced",
+        "train.class_weights": [1.0, 2.0],
         "preprocessing": 1,
         "arithmetic": 1,
         "fit": "letterbox",

@@ -23,6 +23,7 @@ from method_zoo.options import get_method, signature_options
 pytestmark = pytest.mark.parametrize("name", list_decoders())
 
 
+RUNNING = ("running_mean", "running_var", "num_batches_tracked")  # of norms over the batch
 SMALL = {"queries": 12, "layers": 3}  # of the decoders that have such options
 
 
@@ -30,6 +31,8 @@ def segmenter(name: str, classes: int = 1, seed: int = 0) -> Segmenter:
     """A decoder on a plain frozen backbone, or on lpmoe where it needs a pyramid; in eval mode."""
     known = signature_options(get_decoder(name))
     options = {k: v for k, v in SMALL.items() if k in known}
+    if int(known.get("width", 0)) > 64:  # wider ones would take seconds
+        options["width"] = 64
     torch.manual_seed(seed)
     method = get_method("decoder_only")(tiny_backbone())
     try:
@@ -65,7 +68,7 @@ def test_it_describes_itself(name: str):
     assert named["fidelity"] == decoder.fidelity
     assert {"about", "reads", "options", "starts from"} <= named.keys()
     line = dict(listing("decoders", load_registry(), None))[name]
-    assert named["about"].startswith(line)
+    assert named["about"].startswith(line.rpartition(" (")[0])
 
 
 @pytest.mark.parametrize("classes", [1, 3])
@@ -96,14 +99,15 @@ def test_what_trains_learns_and_what_is_frozen_stays(name: str, classes: int):
     with torch.no_grad():
         for key, parameter in trained(decoder).items():
             parameter.add_(0.5 * other[key] + 0.01 * torch.randn_like(parameter))
-    logits = decoder(given)
+    logits = decoder.train().predict(given, (64, 96))  # in training all of its outputs speak
     (logits * torch.randn(logits.shape)).sum().backward()
     idle = [k for k, p in trained(decoder).items() if p.grad is None or not p.grad.any()]
     assert not idle
     AdamW(decoder.parameters(), lr=0.1, weight_decay=0.5).step()
     names = trained(decoder)
     for key, tensor in decoder.state_dict().items():
-        assert torch.equal(tensor, before[key]) == (key not in names), key
+        if not key.endswith(RUNNING):
+            assert torch.equal(tensor, before[key]) == (key not in names), key
 
 
 @pytest.mark.parametrize("classes", [1, 3])

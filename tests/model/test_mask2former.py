@@ -16,6 +16,7 @@ from lpmoe_bench.model.decoders.mask2former import (
 )
 from lpmoe_bench.model.decoders.names import get_decoder
 from lpmoe_bench.model.losses import get_loss
+from lpmoe_bench.model.matching import matching_loss, truth_of_labels
 from method_zoo.errors import ZooError
 from method_zoo.method import Features
 from method_zoo.parts.deformable import places
@@ -80,6 +81,46 @@ def test_in_training_every_layer_is_supervised():
     torch.testing.assert_close(loss(each, masks), torch.stack(alone).mean())
 
 
+def test_on_a_plain_vit_it_makes_its_own_pyramid():
+    torch.manual_seed(0)
+    decoder = Mask2Former(Inputs([48] * 4, [16] * 4, 48), 1, queries=5, layers=2).eval()
+    maps = [torch.randn(2, 48, 4, 6) for _ in range(4)]
+    assert decoder(Features(maps, maps[0], torch.zeros(()))).shape == (2, 1, 16, 24)
+    with torch.device("meta"):  # all else is as if the method had given maps of this width
+        native = mask2former(256, queries=5, layers=2)
+    assert size(decoder) == size(decoder.pyramid) + size(native)
+
+
+def test_several_classes_are_matched_in_every_layer():
+    decoder = mask2former(64, classes=2, queries=5, layers=3, points=200).train()
+    maps = [torch.randn(2, 16, 64 // s, 64 // s) for s in STRIDES]
+    features = Features(maps, maps[0], torch.zeros(()))
+    target = torch.zeros(2, 64, 64, dtype=torch.int64)
+    target[0, :30] = 1
+    decoder.train_with("matching", "semantic")
+    torch.manual_seed(3)
+    loss = decoder.loss(features, target, (64, 64))
+    labels, masks = decoder.queries_of(features)
+    assert len(labels) == (1 + 3) * 2  # the start and every layer
+    torch.manual_seed(3)
+    truth = truth_of_labels(target)
+    each = [
+        matching_loss(label, mask, truth, 200)
+        for label, mask in zip(labels.split(2), masks.split(2), strict=True)
+    ]
+    torch.testing.assert_close(loss, torch.stack(each).sum())
+    # With another loss the logits of each are trained, and the loss is their mean.
+    decoder.train_with("ce_dice", "semantic")
+    mean = get_loss("ce_dice", "semantic")(decoder.predict(features, (64, 64)), target)
+    torch.testing.assert_close(decoder.loss(features, target, (64, 64)), mean)
+    with pytest.raises(UsageError, match="class_weights are not for loss matching"):
+        decoder.train_with("matching", "semantic", [1, 2])
+    with pytest.raises(UsageError, match="is for semantic tasks, but this task is binary"):
+        decoder.train_with("matching", "binary")
+    with pytest.raises(UsageError, match="matching tells classes apart, but this task has one"):
+        mask2former(64, classes=1).train_with("matching", "semantic")
+
+
 def test_queries_look_only_where_their_mask_was():
     masks = torch.tensor([[[[1.0, -1.0], [2.0, -3.0]], [[-1.0, -1.0], [-2.0, -0.1]]]])
     blocked = closed(masks.requires_grad_(), (2, 2))
@@ -142,8 +183,10 @@ def test_deformable_attention_starts_as_the_mean_of_a_star():
 
 
 def test_other_pyramids_and_options_are_refused():
-    with pytest.raises(UsageError, match=r"gives 16, 16, 16, 16; use lpmoe, or another"):
-        Mask2Former(Inputs([48] * 4, [16] * 4, 48), 1)
+    with pytest.raises(UsageError, match=r"gives 8, 16, 32, 64; use another decoder such as fpn"):
+        Mask2Former(Inputs([48] * 4, [8, 16, 32, 64], 48), 1)
+    with pytest.raises(UsageError, match="option points of decoder Mask2Former is for tasks of"):
+        mask2former(64, points=99)
     with pytest.raises(UsageError, match="multiple of 32"):
         mask2former(64, width=48)
     with pytest.raises(UsageError, match="queries is 0"):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from reference_tensors import assert_reference, needs_reference, reference
 from safetensors.torch import load_file, save_file
 from segment_anything.modeling import MaskDecoder, PromptEncoder, TwoWayTransformer
 from tiny_runs import call, folders, only_run
@@ -13,8 +14,10 @@ from torch import Tensor
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.model.costs import count_parameters
 from lpmoe_bench.model.decoders.decoder import Inputs, load_decoder_weights, resolve_decoder_weights
+from lpmoe_bench.model.decoders.matched import class_scores
 from lpmoe_bench.model.decoders.names import get_decoder
-from lpmoe_bench.model.decoders.sam import SamDecoder
+from lpmoe_bench.model.decoders.sam import NORM_EPS, WEIGHTS, SamDecoder, _set_eps, decode_tokens
+from lpmoe_bench.model.matching import matching_loss, truth_of_labels
 from lpmoe_bench.model.segmenter import Segmenter, load_trained
 from lpmoe_bench.model.weights.checkpoint import read_checkpoint
 from lpmoe_bench.records.store import read_record
@@ -46,9 +49,9 @@ def checkpoint() -> dict[str, Tensor]:
     return state | {f"mask_decoder.{k}": v for k, v in decoder.state_dict().items()}
 
 
-def sam(channels: int = 256, classes: int = 1, seed: int = 0) -> SamDecoder:
+def sam(channels: int = 256, classes: int = 1, seed: int = 0, **options) -> SamDecoder:
     torch.manual_seed(seed)
-    return SamDecoder(Inputs([channels], [16], channels), classes).eval()
+    return SamDecoder(Inputs([channels], [16], channels), classes, **options).eval()
 
 
 def features(channels: int = 256) -> Features:
@@ -67,12 +70,14 @@ def test_counts_on_sam_huge():
     assert round(100 * (counts["share_of_published"] or 0), 2) == 0.55
 
 
-@pytest.mark.parametrize(("channels", "classes"), [(256, 1), (48, 1), (256, 3)])
+@pytest.mark.parametrize(("channels", "classes"), [(256, 1), (48, 1), (256, 3), (256, 12)])
 def test_counts_of_other_widths_and_classes(channels: int, classes: int):
     decoder = sam(channels, classes)
     trained = sum(p.numel() for p in decoder.parameters() if p.requires_grad)
     projection = 0 if channels == 256 else 256 * channels + 256
-    assert trained == 3_505_536 + projection + (classes - 1) * (256 + 139_808)
+    of_classes = 256 * 9 + 257 * (classes + 1) if classes > 1 else 0  # ten tokens, a class layer
+    assert trained == 3_505_536 + projection + of_classes
+    assert trained == {12: 3_511_181}.get(classes, trained)
     assert decoder.published_parameters == FULL + PROMPTS
     frozen = {n for n, p in decoder.named_parameters() if not p.requires_grad}
     parts = ("prompt_encoder.", "mask_decoder.iou_prediction_head.")
@@ -113,14 +118,105 @@ def test_places_stay_exact_in_half_precision():
     assert torch.equal(*seen)
 
 
-def test_every_class_starts_from_the_single_mask():
+def test_every_token_starts_from_the_single_mask():
     one, three = sam(), sam(classes=3, seed=1)
     for decoder in (one, three):
         decoder.load_published(checkpoint())
     tokens = three.mask_decoder.mask_tokens.weight
-    assert torch.equal(tokens, one.mask_decoder.mask_tokens.weight.expand(3, -1))
-    logits = three(features())
-    torch.testing.assert_close(logits, logits[:, :1].expand(-1, 3, -1, -1))
+    assert torch.equal(tokens, one.mask_decoder.mask_tokens.weight.expand(10, -1))
+    _, masks = three.queries_of(features())
+    torch.testing.assert_close(masks, masks[:, :1].expand(-1, 10, -1, -1))
+
+
+def autogluon() -> tuple[MaskDecoder, torch.nn.Linear, dict[str, Tensor]]:
+    """The published module of tests' reference: its weights under Meta's names, and all tensors."""
+    tensors, state = reference("autogluon_multiclass_sam_head")
+    transformer = TwoWayTransformer(depth=2, embedding_dim=32, num_heads=2, mlp_dim=64)
+    decoder = MaskDecoder(transformer_dim=32, transformer=transformer)
+    decoder.mask_tokens = torch.nn.Embedding(10, 32)
+    decoder.output_hypernetworks_mlps = decoder.output_hypernetworks_mlps[:1]
+    label, renamed = torch.nn.Linear(32, 6), {}
+    for name, tensor in state.items():
+        mlp = "output_hypernetworks" in name
+        for theirs, meta in MLP_NAMES if mlp else NAMES:
+            name = name.replace(theirs, meta)
+        renamed[name] = tensor
+    prefix = "output_classifier_mlps."
+    own = {k.removeprefix(prefix): renamed.pop(k) for k in list(renamed) if k.startswith(prefix)}
+    label.load_state_dict(own)
+    found = decoder.load_state_dict(renamed, strict=False)
+    assert not found.unexpected_keys
+    assert all("iou_prediction_head" in name for name in found.missing_keys)
+    _set_eps(decoder, NORM_EPS)
+    return decoder.eval(), label, tensors
+
+
+MLP_NAMES = ((".layers.0.", ".layers.1."), ("proj_in", "layers.0"), ("proj_out", "layers.2"))
+NAMES = (
+    ("layer_norm", "norm"),
+    ("upscale_conv1", "output_upscaling.0"),
+    ("upscale_norm", "output_upscaling.1"),
+    ("upscale_conv2", "output_upscaling.3"),
+)
+
+
+@needs_reference
+def test_several_classes_equal_autogluons_head():
+    decoder, label, tensors = autogluon()
+    given = (tensors[k] for k in ("image_embeddings", "image_positional", "dense_prompt"))
+    with torch.no_grad():
+        tokens, masks = decode_tokens(decoder, *given)
+        labels = label(tokens)
+    assert_reference(masks, tensors["mask_logits"])
+    assert_reference(labels, tensors["class_logits"])
+    large = torch.nn.functional.interpolate(masks, (48, 48), mode="bilinear")
+    assert_reference(class_scores(labels, large), tensors["semantic_at_2x"])
+
+
+@needs_reference
+def test_the_loss_is_autogluons_as_it_is_really_applied():
+    tensors, _ = reference("autogluon_multiclass_sam_head")
+    truth = truth_of_labels(tensors["labels"].long())
+    masks = torch.nn.functional.interpolate(tensors["mask_logits"], (48, 48), mode="bilinear")
+    parts = [tensors[f"loss_seed0/loss_{k}"] for k in ("cross_entropy", "mask", "dice")]
+    released, intended = WEIGHTS["released"], WEIGHTS["intended"]
+    for weights in (released, intended):
+        torch.manual_seed(0)
+        loss = matching_loss(tensors["class_logits"], masks, truth, weights=weights)
+        expected = sum(w * part for w, part in zip(weights, parts, strict=True))
+        torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)
+    assert released == (1, 1, 1)
+
+
+def test_several_classes_through_the_decoder():
+    decoder, given = sam(classes=3, tokens=4, points=100), features()
+    size = (16 * GRID[0], 16 * GRID[1])
+    labels, masks = decoder.queries_of(given)
+    assert labels.shape == (2, 4, 4)
+    assert masks.shape == (2, 4, 4 * GRID[0], 4 * GRID[1])
+    # Scores are of masks at the images' size, and the loss looks at these there.
+    large = torch.nn.functional.interpolate(masks, size, mode="bilinear")
+    scores = torch.einsum("bqk,bqhw->bkhw", labels.softmax(-1)[..., :3], large.sigmoid())
+    torch.testing.assert_close(decoder.predict(given, size).exp(), scores, atol=1e-5, rtol=1e-5)
+    target = torch.randint(3, (2, *size), generator=torch.Generator().manual_seed(1))
+    decoder.train_with("matching", "semantic")
+    torch.manual_seed(4)
+    loss = decoder.loss(given, target, size)
+    torch.manual_seed(4)
+    expected = matching_loss(labels, large, truth_of_labels(target), 100, WEIGHTS["released"])
+    torch.testing.assert_close(loss, expected)
+    eps = {m.eps for m in decoder.mask_decoder.transformer.modules() if hasattr(m, "eps")}
+    assert eps == {1e-6}
+
+
+def test_options_of_classes_are_refused_for_one_mask():
+    for name, value in (("tokens", 4), ("weights", "intended"), ("points", 100)):
+        with pytest.raises(UsageError, match=f"option {name} .* is for tasks of several classes"):
+            sam(**{name: value})
+    with pytest.raises(UsageError, match="weights is 'half'; allowed are released, intended"):
+        sam(classes=3, weights="half")
+    with pytest.raises(UsageError, match="tokens is 0 and points 12544; both must be 1 or more"):
+        sam(classes=3, tokens=0)
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors", "-module.ckpt"])
@@ -225,7 +321,7 @@ def test_the_digest_is_hashed_and_the_path_is_not(data: Path, tmp_path: Path):
             "no file of weights that is read here",
         ),
         (["--decoder-weights", "none.pth"], 2, "FPN always starts at random"),
-        (["--decoder", "mask2former"], 2, "reads maps at strides 4, 8, 16, 32"),
+        (["--decoder", "sam", "--set", "decoder.tokens=3"], 2, "is for tasks of several classes"),
         (["--decoder", "sam", "--set", "decoder.width=8"], 2, "unknown option of decoder SAM"),
     ],
 )

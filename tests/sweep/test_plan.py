@@ -114,7 +114,7 @@ def test_the_id_follows_settings_but_not_how_it_is_run(datasets, tmp_path):
         (["--runs", "results/records"], "published records"),
         (["--method", "bitfit,lora", "--set", "lora.rank=0"], "lora cannot be built: rank is 0"),
         (["--backbone", "swin_tiny_patch4_window7_224"], "SwinTransformer is not a plain timm"),
-        (["--decoder", "mask2former"], "lora cannot be built: decoder mask2former reads maps"),
+        (["--decoder", "mask2former"], "lora cannot be built: decoder width is 8"),
     ],
 )
 @pytest.mark.parametrize("dry", [(), ("--dry-run",)], ids=["real", "dry"])

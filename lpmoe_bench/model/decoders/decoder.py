@@ -17,6 +17,8 @@ from lpmoe_bench.model.losses import get_loss
 from lpmoe_bench.model.weights.checkpoint import check_checkpoint_path, read_checkpoint
 from method_zoo.method import Features, Method
 
+NORMALISES = "normalises over the batch"
+
 
 class Inputs(NamedTuple):
     """What a method will give: channels and strides of `Features.maps`, channels of `.final`."""
@@ -53,6 +55,8 @@ class Head(nn.Module):
     paper: ClassVar[str] = ""
     fidelity: ClassVar[str] = "made for this benchmark"
     batch_statistics: ClassVar[bool] = False  # whether it normalises over the batch in training
+    # Options that came when records existed, with the value that these mean: not hashed at that.
+    later_options: ClassVar[Mapping[str, object]] = {}
     # Whose published weights `load_published` takes; empty where there are none.
     published: ClassVar[str] = ""
     # Beginnings of the names of frozen tensors that it keeps for the published file alone.
@@ -60,8 +64,31 @@ class Head(nn.Module):
     # The size of the published model's part that this decoder stands for, before any cut.
     published_parameters: int = 0
 
-    def train_with(self, loss: str) -> None:
-        """Take the loss of a run, by its name; raises UsageError for one that it cannot have."""
+    @classmethod
+    def depends_on_batch(cls, loss: str, options: Mapping[str, Any]) -> str:
+        """Say why the loss of an image depends on the others of its batch; empty where it does not.
+
+        Such a head takes no micro-batches: they would be another training.
+
+        Args:
+            loss: its name.
+            options: of the head; what is left out is as by default.
+        """
+        return NORMALISES if cls.batch_statistics else ""
+
+    def train_with(
+        self, loss: str, kind: str = "binary", class_weights: Sequence[float] | None = None
+    ) -> None:
+        """Take the loss of a run.
+
+        Args:
+            loss: its name.
+            kind: of the task.
+            class_weights: how much each class weighs; None where all weigh the same.
+
+        Raises:
+            UsageError: A loss that this head or this kind of task cannot have.
+        """
         raise NotImplementedError
 
     def loss(self, features: Features, targets: Any, size: Sequence[int]) -> Tensor:
@@ -112,8 +139,10 @@ class Decoder(Head):
     kinds = ("binary", "semantic")
     criterion: Callable[[Tensor, Any], Tensor] | None = None
 
-    def train_with(self, loss: str) -> None:
-        self.criterion = get_loss(loss)
+    def train_with(
+        self, loss: str, kind: str = "binary", class_weights: Sequence[float] | None = None
+    ) -> None:
+        self.criterion = get_loss(loss, kind, class_weights)
 
     def forward(self, features: Features) -> Tensor:
         raise NotImplementedError

@@ -2,7 +2,7 @@
 
 Cheng et al., CVPR 2022, arXiv 2112.01527. With labels p, a softmax over the classes and
 "nothing", and masks m, a sigmoid, the score of a class is S_c = sum over queries q of
-p(q, c) m(q).
+p(q, c) m(q). Tasks of several classes are trained by matching queries to classes, as in the paper.
 
 The pixel decoder turns four maps into three refined ones and a mask feature at stride 4, with the
 multi-scale deformable attention of Deformable DETR, arXiv 2010.04159.
@@ -15,24 +15,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lpmoe_bench.errors import UsageError
-from lpmoe_bench.model.decoders.decoder import Decoder, Inputs
+from lpmoe_bench.model.decoders.decoder import Inputs
+from lpmoe_bench.model.decoders.matched import SMALLEST, MatchedDecoder, class_scores
+from lpmoe_bench.model.decoders.pyramid import SimplePyramid
 from method_zoo.method import Features
 from method_zoo.parts import deformable
 from method_zoo.parts.deformable import TokenPlaces, full_precision, precise
 
-STRIDES = [4, 8, 16, 32]
-SMALLEST = 1e-6  # added to a score before its logarithm
 
-
-class Mask2Former(Decoder):
-    """Reads maps at strides 4, 8, 16 and 32, which lpmoe has; logits come at stride 4.
+class Mask2Former(MatchedDecoder):
+    """Reads maps at strides 4, 8, 16 and 32, which lpmoe has, or makes them of a plain ViT's;
+    logits come at stride 4.
 
     width: a multiple of 32. queries: how many. layers: of the queries, which read one level each.
+    points: at which the matching loss compares masks.
     Where there is one class, its background is a second one, as in the paper, and the logit is
     log(S_object / S_background); its sigmoid is the object's share of both. Else log S_c.
-    In training there are logits of the start and of every layer, all supervised alike as in the
-    paper. Departs from the paper: each logit is trained with the task's own loss, where the paper
-    matches queries to classes for cross-entropy, BCE and Dice; all parameters share one rate.
+    In training there are outputs of the start and of every layer, all supervised alike as in the
+    paper. Departs from the paper where there is one class: each logit is trained with the task's
+    own loss; and all parameters share one rate.
     """
 
     title = "Mask2Former"
@@ -40,38 +41,40 @@ class Mask2Former(Decoder):
     paper = "arXiv 2112.01527"
     fidelity = (
         "written from a specification of Controllable-LPMoE's code, with its parameter count; the "
-        "ten outputs are supervised as there, but with the task's loss and without matching"
+        "ten outputs are supervised as there, of masks with the task's loss and without matching, "
+        "of classes by matching as in the paper"
     )
+    later_options = {"points": 12_544}
 
     def __init__(
-        self, inputs: Inputs, classes: int, width: int = 64, queries: int = 100, layers: int = 9
+        self,
+        inputs: Inputs,
+        classes: int,
+        width: int = 64,
+        queries: int = 100,
+        layers: int = 9,
+        points: int = 12_544,
     ):
         super().__init__()
-        if inputs.strides != STRIDES:
-            raise UsageError(
-                f"decoder mask2former reads maps at strides {_words(STRIDES)}, but this method "
-                f"gives {_words(inputs.strides)}; use lpmoe, or another decoder such as fpn"
-            )
         if width < GROUPS or width % GROUPS:
             raise UsageError(f"decoder width is {width}; it must be a multiple of {GROUPS}")
-        if queries < 1 or layers < 1:
-            raise UsageError(f"queries is {queries} and layers {layers}; both must be 1 or more")
-        self.classes = classes
-        self.pixels = PixelDecoder(inputs.channels, width)
+        if min(queries, layers, points) < 1:
+            raise UsageError(
+                f"queries is {queries}, layers {layers} and points {points}; all must be 1 or more"
+            )
+        self.refuse_for_one(classes, points=points)
+        self.classes, self.points = classes, points
+        self.pyramid = SimplePyramid(inputs, width, "mask2former")
+        self.pixels = PixelDecoder(self.pyramid.channels, width)
         self.queries = QueryDecoder(width, queries, layers, labels=max(classes, 2) + 1)
 
+    def queries_of(self, features: Features) -> tuple[Tensor, Tensor]:
+        return self.queries(*self.pixels(self.pyramid(features.maps)))
+
     def forward(self, features: Features) -> Tensor:
-        labels, masks = self.queries(*self.pixels(features.maps))
-        shares = precise(labels).softmax(-1)[..., :-1]  # less "nothing", the last
-        with full_precision(masks):
-            scores = torch.einsum("bqc,bqhw->bchw", shares, precise(masks).sigmoid())
         # One class: the log odds of object against background, whose sigmoid is the object's share.
-        logs = torch.log(scores + SMALLEST)
+        logs = torch.log(class_scores(*self.queries_of(features)) + SMALLEST)
         return logs[:, 1:] - logs[:, :1] if self.classes == 1 else logs
-
-
-def _words(numbers: list[int]) -> str:
-    return ", ".join(map(str, numbers))
 
 
 GROUPS = 32  # of all group norms
