@@ -92,7 +92,11 @@ def score(
     from lpmoe_bench.metrics.protocol_files import open_protocol
     from lpmoe_bench.metrics.scorer import Scorer
 
-    rules, extra, declared = open_protocol(protocol), _texts(extra), pixel_rules(pixels or {})
+    rules, extra, declared = (
+        open_protocol(protocol),
+        _texts(extra),
+        pixel_rules(pixels or {}, Path()),
+    )
     kind, other = _kind(pred), _kind(gt)
     if kind != other:
         raise UsageError(f"pred is {kind} and gt is {other}; give two arrays, files or folders")
@@ -235,7 +239,8 @@ def run(
         folders: your own four folders or patterns: train images, train masks, test images, test
             masks; with two more, images and masks to validate on.
         pixels: what the values of their files mean, as an entry of a data set says it, such as
-            {"object": 1, "ignore": 255}.
+            {"object": 1, "ignore": 255}, or {"labels": {"classes": ["sky", "road"]}} of a task of
+            classes.
         force: train again; the old files are kept under other names.
         accept: return a finished run also where other code of its method, decoder or loss made it.
         offline: fetch nothing.
@@ -262,7 +267,7 @@ def run(
     file = read_config_file(Path(config)) if isinstance(config, str | os.PathLike) else config
     if not isinstance(file or {}, Mapping):
         raise UsageError(f"config is {config!r}; give settings by name, or a YAML file of them")
-    rules = pixel_rules(pixels or {})
+    rules = pixel_rules(pixels or {}, Path())
     if rules.facts and not folders:
         raise UsageError("pixels are declared of your own folders, but folders names none")
     if folders is not None and len(folders) not in (4, 6):
@@ -350,7 +355,7 @@ def evaluate(
         test_images=Path(images) if images else None,
         test_masks=Path(masks) if masks else None,
         name=name,
-        rules=pixel_rules(pixels or {}),
+        rules=pixel_rules(pixels or {}, Path()),
         protocol=protocol,
         data_root=Path(root) if root else None,
         datasets=_own_lists(datasets),
@@ -438,7 +443,7 @@ def predict(
             given.append((None, array))
     tile = str(tile)
     window_of(tile, (32, 32))  # a wrong word is said before anything is loaded
-    rules = image_rules(read_record(_folder(run)), pixel_rules(pixels or {}))
+    rules = image_rules(read_record(_folder(run)), pixel_rules(pixels or {}, Path()))
     check_deep((file for file, _ in given if file), rules)
     predictor, config = load_predictor(_folder(run), default_cache(), is_offline(offline))
     window = window_of(tile, config.sides)

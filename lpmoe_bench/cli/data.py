@@ -213,6 +213,13 @@ def data_import_command(
     task: Annotated[
         str, typer.Option("--task", "-t", help="Protocol, loss and selection are this task's.")
     ] = "cod",
+    classes: Annotated[
+        Path | None, typer.Option(help="Label maps: FILE of their classes, a name a line.")
+    ] = None,
+    ignore: Annotated[
+        str | None, typer.Option(help="... values that count for nothing, such as 255.")
+    ] = None,
+    first: Annotated[int | None, typer.Option(help="... value of the first class.")] = None,
     split: Annotated[
         float, typer.Option(help="Share to test on where the set has no test part.")
     ] = 0.2,
@@ -228,6 +235,7 @@ def data_import_command(
     from lpmoe_bench.data.library.importing import import_set, set_name
 
     name = set_name(name, source)
+    labels = {"classes": classes, "ignore": ignore, "first": first}
     made = import_set(
         source,
         options.registry(datasets).task(task),
@@ -238,6 +246,7 @@ def data_import_command(
         share=split,
         skip=skip_broken,
         root=data_root,
+        labels={k: v for k, v in labels.items() if v is not None},
     )
     out.print(made.as_json(), made.text)
 

@@ -471,6 +471,16 @@ class PixelOptions:
     category: Annotated[
         str | None, typer.Option(help="What is object in own COCO and labelme files: cat,dog.")
     ] = None
+    classes: Annotated[
+        Path | None,
+        typer.Option(help="Own label maps: FILE of their classes, a name (and #rrggbb) a line."),
+    ] = None
+    void: Annotated[
+        str | None, typer.Option("--ignore", help="... values that count for nothing, such as 255.")
+    ] = None
+    first: Annotated[
+        int | None, typer.Option(help="... value of the first class.", show_default="0")
+    ] = None
 
     def rules(self, own: bool = True) -> PixelRules:
         """Return what is declared; raises UsageError, also where there are no own files."""
@@ -478,7 +488,16 @@ class PixelOptions:
 
         given = asdict(self)
         given["object"], given["ignore"] = given.pop("mask_object"), given.pop("mask_ignore")
-        rules = pixel_rules(given)
+        labels = {"classes": given.pop("classes"), "ignore": given.pop("void")}
+        labels = {
+            k: v for k, v in (labels | {"first": given.pop("first")}).items() if v is not None
+        }
+        if labels and "classes" not in labels:
+            raise UsageError(
+                f"--{next(iter(labels))} is of label maps; name their classes with --classes FILE, "
+                f"or write --mask-ignore where masks are binary"
+            )
+        rules = pixel_rules(given | {"labels": labels})
         if rules.facts and not own:
             raise UsageError(
                 f"{', '.join(rules.facts)} is declared of your own folders, but none is named; an "

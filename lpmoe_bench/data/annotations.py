@@ -86,11 +86,13 @@ class Annotations:
 @dataclass(frozen=True, slots=True, eq=False)
 class MaskParts:
     """A mask that is not one image file: several whose union it is, a variable of a MATLAB file, or
-    what one file says of this image among others (annotation)."""
+    what one file says of this image among others (annotation). layers: each file is a class of its
+    own, and later ones lie on top."""
 
     files: tuple[Path, ...]
     variable: str = ""
     annotation: Annotation | None = None
+    layers: bool = False
 
     def __str__(self) -> str:
         more = len(self.files) - 1
@@ -110,7 +112,7 @@ class MaskParts:
     @property
     def kind(self) -> str:
         """What is read of the files, beside their bytes."""
-        return self.variable or ("coco" if self.annotation else "")
+        return self.variable or ("coco" if self.annotation else "layers" if self.layers else "")
 
 
 Mask = Path | MaskParts
@@ -127,8 +129,9 @@ def mask_checksum(mask: Mask) -> str:
         return sha256_file(mask)
     if mask.annotation is not None:
         return mask.annotation.checksum
+    checksums = [sha256_file(file) for file in mask.files]
     # Sorted: a union does not depend on the order in which a folder lists its files.
-    parts = [mask.variable, *sorted(sha256_file(file) for file in mask.files)]
+    parts = [mask.variable, *(checksums if mask.layers else sorted(checksums))]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -337,6 +340,37 @@ def read_array(path: Path, variable: str = "", categories: Collection[str] = ())
     """
     if path.suffix.lower() == ".json":
         return read_labelme(path).mask(categories).astype(np.uint8) * 255
+    array = _plane(path, variable)
+    if array.dtype == bool:
+        return array.astype(np.uint8) * 255
+    low, high = array.min(), array.max()
+    if not _is_integral(array):
+        if not (low >= 0 and high <= 1):  # false for NaN as well
+            raise DataError(
+                f"mask {path} holds numbers with fractions from {low} to {high}; save whole "
+                f"numbers, or shares between 0 and 1"
+            )
+        return (array * 255 + 0.5).astype(np.uint8)
+    return _whole_numbers(path, array)
+
+
+def read_indices(path: Path, variable: str = "") -> np.ndarray:
+    """Return the whole numbers that a file holds as an array, uint8 or uint16 (h, w): truth values
+    are 0 and 1.
+
+    variable: of a MATLAB file that holds several. Raises DataError for other arrays.
+    """
+    array = _plane(path, variable)
+    if not _is_integral(array):
+        raise DataError(
+            f"label map {path} holds numbers with fractions from {array.min()} to {array.max()}; "
+            f"save the values of its classes as whole numbers"
+        )
+    return _whole_numbers(path, array)
+
+
+def _plane(path: Path, variable: str) -> np.ndarray:
+    """Return the one table of numbers (h, w) of a file."""
     array = _table(path, variable)
     if array.ndim == 3 and 1 in (array.shape[0], array.shape[2]):
         array = array.squeeze(0 if array.shape[0] == 1 else 2)
@@ -346,16 +380,15 @@ def read_array(path: Path, variable: str = "", categories: Collection[str] = ())
             f"numbers, (height, width)"
         )
     _check_size(path, *array.shape)
-    if array.dtype == bool:
-        return array.astype(np.uint8) * 255
+    return array
+
+
+def _is_integral(array: np.ndarray) -> bool:
+    return array.dtype.kind != "f" or np.array_equal(array, np.trunc(array))
+
+
+def _whole_numbers(path: Path, array: np.ndarray) -> np.ndarray:
     low, high = array.min(), array.max()
-    if array.dtype.kind == "f" and not np.array_equal(array, np.trunc(array)):
-        if not (low >= 0 and high <= 1):  # false for NaN as well
-            raise DataError(
-                f"mask {path} holds numbers with fractions from {low} to {high}; save whole "
-                f"numbers, or shares between 0 and 1"
-            )
-        return (array * 255 + 0.5).astype(np.uint8)
     if low < 0 or high > 65535:
         raise DataError(f"mask {path} holds values from {low} to {high}; 0 to 65535 are read")
     return array.astype(np.uint8 if high <= 255 else np.uint16)

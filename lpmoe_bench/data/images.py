@@ -264,6 +264,11 @@ def read_truth(
         DataError: a file cannot be read; nobody can tell what is object; or EXIF turns one of
             image and mask alone, and it is not declared that this is meant.
     """
+    if rules.labels is not None:
+        raise DataError(
+            f"{mask} is a map of {len(rules.labels.classes)} classes, and a binary mask is wanted "
+            f"here; use a task of binary masks"
+        )
     if not isinstance(mask, MaskParts):
         truth = _of_file(mask, threshold, rules, image, look)
     elif mask.annotation is not None:
@@ -275,7 +280,7 @@ def read_truth(
             mask,
         )
     if rules.resize_masks and image is not None:
-        return _resized(truth, _size_of(image))
+        return _resized(truth, image_size(image))
     return truth
 
 
@@ -289,30 +294,43 @@ def _of_file(
 ) -> Truth:
     if path.suffix.lower() in ANNOTATIONS:
         header, pixels = Header(), read_array(path, variable, rules.category)
+        pixels = turn(pixels, _orientation(path, header, pixels, rules, image))
     else:
-        data = read_file(path)
-        header = checked_header(path, data)
-        if header.palette and rule.wants_indices(rules):
-            pixels = _indices(path, data)
-        else:
-            pixels = decode(path, data, cv2.IMREAD_UNCHANGED)
-            if header.kind == "tiff" and header.orientation > 1:
-                # OpenCV has turned it, and whether it should be is to be told first.
-                pixels = turn(pixels, INVERSE[header.orientation])
-    pixels = turn(pixels, _orientation(path, header, pixels, rules, image))
+        header, pixels = mask_pixels(path, rules, image, rule.wants_indices(rules))
     truth = rule.tell_object(path, pixels, header, rules, threshold)
     return replace(truth, levels=rule.levels_of(pixels)) if look else truth
 
 
+def mask_pixels(
+    path: Path, rules: PixelRules, image: Path | None, indices: bool
+) -> tuple[Header, np.ndarray]:
+    """Return the header and the upright pixels of an image file that is a mask or a label map.
+
+    Args:
+        path: of the file.
+        rules: what is declared of its values.
+        image: the file of its image, where that is known: its rotation counts.
+        indices: return the values of a file with a palette, and not their colours.
+
+    Raises:
+        DataError: the file cannot be read, or EXIF turns one of image and mask alone, and it is not
+            declared that this is meant.
+    """
+    data = read_file(path)
+    header = checked_header(path, data)
+    if header.palette and indices:
+        pixels = _indices(path, data)
+    else:
+        pixels = decode(path, data, cv2.IMREAD_UNCHANGED)
+        if header.kind == "tiff" and header.orientation > 1:
+            # OpenCV has turned it, and whether it should be is to be told first.
+            pixels = turn(pixels, INVERSE[header.orientation])
+    return header, turn(pixels, _orientation(path, header, pixels, rules, image))
+
+
 def _union(parts: Sequence[Truth], mask: MaskParts) -> Truth:
     """Return what several files of one image say: object where any of them says so."""
-    shapes = [part.mask.shape for part in parts]
-    for file, shape in zip(mask.files, shapes, strict=True):
-        if shape != shapes[0]:
-            raise DataError(
-                f"{file} is {shape[1]} x {shape[0]} pixels but {mask.files[0]}, another mask of "
-                f"the same image, is {shapes[0][1]} x {shapes[0][0]}"
-            )
+    check_same_size(mask.files, [part.mask.shape for part in parts])
     union = np.maximum.reduce([part.mask for part in parts])
     flags = dict.fromkeys(flag for part in parts for flag in part.flags)
     if union.any():
@@ -322,6 +340,16 @@ def _union(parts: Sequence[Truth], mask: MaskParts) -> Truth:
     ignored = np.logical_or.reduce(blank) & (union == 0) if blank else None
     levels = tuple(sorted({level for part in parts for level in part.levels}))
     return Truth(union, ignored, tuple(flags), levels)
+
+
+def check_same_size(files: Sequence[Path], shapes: Sequence[tuple[int, ...]]) -> None:
+    """Raise DataError where the masks of one image, (h, w), differ in size."""
+    for file, shape in zip(files, shapes, strict=True):
+        if shape != shapes[0]:
+            raise DataError(
+                f"{file} is {shape[1]} x {shape[0]} pixels but {files[0]}, another mask of "
+                f"the same image, is {shapes[0][1]} x {shapes[0][0]}"
+            )
 
 
 INVERSE = {orientation: orientation for orientation in range(1, 9)} | {6: 8, 8: 6}
@@ -361,7 +389,7 @@ def _head(path: Path) -> bytes:
         raise DataError(f"{path} cannot be read ({error.strerror})") from None
 
 
-def _size_of(image: Path) -> tuple[int, int]:
+def image_size(image: Path) -> tuple[int, int]:
     """Return width and height of an image as it is seen."""
     header = read_header(_head(image))
     size = (header.width, header.height)
@@ -376,11 +404,14 @@ def _resized(truth: Truth, size: tuple[int, int]) -> Truth:
     if truth.mask.shape[::-1] == size:
         return truth
     parts = [truth.mask] + ([] if truth.ignored is None else [truth.ignored.view(np.uint8)])
-    # The exact variant samples pixel centres, so that a mirrored mask gives a mirrored result.
-    mask, *ignored = (
-        cv2.resize(part, size, interpolation=cv2.INTER_NEAREST_EXACT) for part in parts
-    )
+    mask, *ignored = (to_nearest(part, size) for part in parts)
     return replace(truth, mask=mask, ignored=ignored[0].view(np.bool_) if ignored else None)
+
+
+def to_nearest(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize uint8 (h, w) to (width, height), each pixel to the nearest one of before."""
+    # The exact variant samples pixel centres, so that a mirrored mask gives a mirrored result.
+    return cv2.resize(pixels, size, interpolation=cv2.INTER_NEAREST_EXACT)
 
 
 def _indices(path: Path, data: bytes) -> np.ndarray:

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from lpmoe_bench.data.annotations import Mask, MaskParts, is_coco, read_coco
+from lpmoe_bench.data.annotations import Mask, MaskParts, is_coco, mask_files, read_coco
 from lpmoe_bench.data.images import read_image, read_truth
 from lpmoe_bench.data.matching import (
     MASK_SUFFIXES,
@@ -115,6 +115,38 @@ def find_pairs(
             f"{_proposal(image_names, masks_by_name, images, masks)}"
         )
     return pairs
+
+
+def find_layers(
+    images: Path,
+    masks: Sequence[Path],
+    only: Sequence[str] | None = None,
+    spare_masks: bool = False,
+    left_out: list[str] | None = None,
+    said: list[str] | None = None,
+    variable: str = "",
+    rules: PixelRules = UNDECLARED,
+) -> list[Pair]:
+    """Match images with masks of one place, or of several whose files are layers of one map.
+
+    Args:
+        images: where they are.
+        masks: where they are; several for layers, of which each image has all.
+        only, spare_masks, left_out, said, variable, rules: as in `find_pairs`.
+
+    Raises:
+        DataError: as `find_pairs`; also where an image lacks one of its layers.
+    """
+    how = (left_out, said, variable, rules)
+    pairs = find_pairs(images, masks[0], only, spare_masks, *how)
+    if len(masks) == 1:
+        return pairs
+    parts = {pair.name: [*mask_files(pair.mask)] for pair in pairs}
+    for place in masks[1:]:
+        for pair in find_pairs(images, place, list(parts), False, *how):
+            parts[pair.name] += mask_files(pair.mask)
+    whole = [pair for pair in pairs if len(parts[pair.name]) >= len(masks)]  # others: left_out
+    return [replace(p, mask=MaskParts(tuple(parts[p.name]), variable, layers=True)) for p in whole]
 
 
 def find_masks(place: Path) -> dict[str, Mask]:
@@ -358,7 +390,11 @@ def wanted(dataset: Dataset) -> str:
         for layout in dataset.layouts
         for parts in layout.values()
     ]
-    plain = [f"{dataset.images} + {dataset.masks}"] if dataset.splits or not layouts else []
+    plain = (
+        [" + ".join((dataset.images, *dataset.mask_places))]
+        if dataset.splits or not layouts
+        else []
+    )
     return shown(dict.fromkeys([*layouts, *plain]), "; ")
 
 
@@ -371,23 +407,26 @@ def split_pairs(dataset: Dataset, place: Path, split: str) -> list[Pair] | None:
     """
     # What `data add` made comes first: it was verified, whatever else lies in the folder. Its masks
     # were converted as the entry says, as are those of a plain layout beside others.
-    own, rules = place / split, dataset.pixels
-    converted = rules if rules.ignore else replace(rules, object="")
+    own, rules = place / split, dataset.pixels_at(place)
+    converted = rules if rules.ignore or rules.labels else replace(rules, object="")
+    # Label maps were copied as they are, with the variable that holds them.
+    variable = dataset.variable if rules.labels else ""
+    of_split = [own / folder for folder in dataset.layers or ("masks",)]
     if (own / SOURCE).is_file():
-        return find_pairs(own / "images", own / "masks", rules=converted)
+        return find_layers(own / "images", of_split, rules=converted, variable=variable)
     for layout in dataset.layouts:
         if split in layout and _is_whole(layout, split, place):
             pairs = _without(dataset, place, split, layout)
             return [replace(pair, rules=rules) for pair in pairs] if rules.facts else pairs
-    images, masks = place / dataset.images, place / dataset.masks
+    images, masks = place / dataset.images, [place / name for name in dataset.mask_places]
     by_split = any((place / name / "images").is_dir() for name in dataset.split_names)
     if split in dataset.splits and (holds_any(images, SUFFIXES) or not by_split):
         only = _listed(dataset, place, split)
         rules = converted if dataset.layouts else rules
-        return find_pairs(images, masks, only, variable=dataset.variable, rules=rules)
+        return find_layers(images, masks, only, variable=dataset.variable, rules=rules)
     if not (own / "images").is_dir():
         return None
-    return find_pairs(own / "images", own / "masks", rules=rules)
+    return find_layers(own / "images", of_split, rules=rules, variable=variable)
 
 
 def _listed(dataset: Dataset, place: Path, split: str) -> list[str] | None:
@@ -446,8 +485,8 @@ def layout_pairs(
         else:
             # One folder of masks for several splits: the rest of them is no error then.
             spare = sum(other[-1] == part[-1] for rest in layout.values() for other in rest) > 1
-            images, masks = (place / item for item in part)
-            pairs += find_pairs(
+            images, *masks = (place / item for item in part)
+            pairs += find_layers(
                 images, masks, spare_masks=spare, left_out=left_out, variable=variable
             )
     _refuse_doubles([pair.name for pair in pairs], str(place))

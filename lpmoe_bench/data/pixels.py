@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from lpmoe_bench.data.headers import ALPHA, Header
+from lpmoe_bench.data.label_rules import LabelRules, label_rules
 from lpmoe_bench.errors import DataError, UsageError
 
 # What an entry of datasets.yaml, or flags beside a user's own folders, declare.
@@ -38,7 +39,8 @@ class PixelRules:
     an image are red, green and blue, from 1; one is grey. range: the values that are black and
     white. resize_masks: a mask of another size is stretched to its image. exif: which of image and
     mask the rotation noted in the image turns, `image` or `both`. category: names of what is object
-    in COCO and labelme files; all of it by default.
+    in COCO and labelme files; all of it by default. labels: what the classes of label maps are,
+    where masks are such.
     """
 
     object: str | tuple[int, ...] = ""
@@ -48,12 +50,15 @@ class PixelRules:
     resize_masks: bool = False
     exif: str = ""
     category: tuple[str, ...] = ()
+    labels: LabelRules | None = None
 
     @property
     def facts(self) -> dict[str, Any]:
         """What is declared, as an entry would say it."""
         usual = PixelRules()
-        found = {k: v for k, v in asdict(self).items() if v != getattr(usual, k)}
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        found = {k: v for k, v in given.items() if v != getattr(usual, k)}
+        found |= {"labels": self.labels.facts} if self.labels else {}
         return {k: list(v) if isinstance(v, tuple) else v for k, v in found.items()}
 
     @property
@@ -61,12 +66,13 @@ class PixelRules:
         """A text that differs where files would be read differently; empty where none would."""
         # Declared, `above 128` only ends a doubt: what is read is what it was.
         facts = {k: v for k, v in self.facts.items() if v != ABOVE}
+        facts |= {"labels": self.labels.key} if self.labels else {}
         return ", ".join(f"{k}: {v}" for k, v in sorted(facts.items()))
 
     @property
     def note(self) -> str:
         """What a reader of scores should know; empty for nothing."""
-        if not self.ignore:
+        if not self.ignore or self.labels:
             return ""
         values = " and ".join(map(str, self.ignore))
         return (
@@ -78,18 +84,19 @@ class PixelRules:
 UNDECLARED = PixelRules()
 
 
-def pixel_rules(values: Mapping[str, Any]) -> PixelRules:
+def pixel_rules(values: Mapping[str, Any], *places: Path) -> PixelRules:
     """Check what somebody declared; raises UsageError in one sentence.
 
     Args:
         values: by the names of PixelRules, as YAML or a command line give them: a number may stand
             for a list of one, a text may hold numbers with commas.
+        places: folders in which a list of classes is looked for; see `label_rules`.
     """
     known = [field.name for field in fields(PixelRules)]
     for name in values:
         if name not in known:
             raise UsageError.unknown("pixel rule", name, known)
-    given = {k: v for k, v in values.items() if v not in (None, "", (), [])}
+    given = {k: v for k, v in values.items() if v not in (None, "", (), [], {})}
     found: dict[str, Any] = {}
     if "object" in given:
         found["object"] = _object(given["object"])
@@ -108,12 +115,28 @@ def pixel_rules(values: Mapping[str, Any]) -> PixelRules:
         raise UsageError(f"exif is {given['exif']!r}; it is image or both")
     found["exif"] = given.get("exif", "")
     found["category"] = _names("category", given.get("category", ()))
+    if "labels" in given:
+        found["labels"] = _labels(given["labels"], *places)
     rules = PixelRules(**found)
     if isinstance(rules.object, tuple) and set(rules.object) & set(rules.ignore):
         raise UsageError(f"object and ignore both name {rules.object}; a pixel is one of the two")
     if rules.ignore and rules.object and (rules.object == "alpha" or "#" in rules.object):
         raise UsageError(f"ignore is a value of grey masks; it does not go with {rules.object}")
+    of_masks = [name for name in ("object", "ignore", "category") if getattr(rules, name)]
+    if rules.labels and rules.labels.format != "layers" and of_masks:
+        raise UsageError(
+            f"{of_masks[0]} is of binary masks, but labels are declared; write what it means into "
+            f"labels, such as `labels: {{classes: [...], ignore: [255]}}`"
+        )
     return rules
+
+
+def _labels(value: Any, *places: Path) -> LabelRules:
+    if isinstance(value, LabelRules):
+        return value
+    if not isinstance(value, Mapping):
+        raise UsageError(f"labels is {value!r}; it holds format, classes and ignore by name")
+    return label_rules(value, *places)
 
 
 def _object(value: Any) -> str | tuple[int, ...]:

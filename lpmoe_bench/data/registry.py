@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
+from lpmoe_bench.config.kinds import KINDS, get_kind
 from lpmoe_bench.config.settings import check_loss
 from lpmoe_bench.data.pixels import PixelRules, pixel_rules
 from lpmoe_bench.errors import UsageError
@@ -67,14 +68,15 @@ def _as_parts(value: Any) -> Any:
 
 def _of_known_kind(part: list[str]) -> list[str]:
     tables = [item.endswith(".csv") for item in part]
-    if tables not in ([False, False], [True]):
+    if tables != [True] and (any(tables) or len(part) < 2):
         raise ValueError(
             f"{part!r} is no part of a split; give two places [images, masks] or one table.csv"
         )
     return part
 
 
-# [images, masks], folders or patterns such as folder/*_suffix.ext; or [table.csv]
+# [images, masks], folders or patterns such as folder/*_suffix.ext, with a place for each layer of
+# labels; or [table.csv]
 Part = Annotated[list[Inside], pydantic.AfterValidator(_of_known_kind)]
 Parts = Annotated[list[Part], pydantic.BeforeValidator(_as_parts), pydantic.Field(min_length=1)]
 SplitName = Name
@@ -101,20 +103,46 @@ class StandIn(_Model):
 class Task(_Entry):
     """What a task trains and tests on, and how. train, test: `data set/split` references.
 
-    stand_in: other sets for where those of `train` are not found. loss, select: names of a loss
-    and of the score that picks the best epoch. embedded: the set drawn in code that is used where
-    no real one is found; empty for none.
+    kind: of its truth, binary masks or the classes of semantic label maps. stand_in: other sets for
+    where those of `train` are not found. loss, select: names of a loss and of the score that picks
+    the best epoch; these and the protocol may be left out where the kind has its own. embedded: the
+    set drawn in code that is used where no real one is found; empty for none, and a task may have
+    nothing else.
     """
 
+    kind: str = "binary"
     protocol: str
     loss: str
     select: str
-    kind: str = "binary"
-    train: list[str] = pydantic.Field(min_length=1)
-    test: list[str] = pydantic.Field(min_length=1)
+    train: list[str]
+    test: list[str]
     stand_in: StandIn = StandIn()
     embedded: str = ""
     recipe: dict[str, Any] = {}
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _of_kind(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        kind = KINDS.get(str(values.get("kind", "binary")))
+        if kind is not None and kind.classed:
+            own = {"protocol": kind.protocol, "loss": kind.loss, "select": kind.select}
+            values = own | {k: v for k, v in values.items() if k not in own or v}
+        if values.get("embedded") and not (values.get("train") or values.get("test")):
+            values = values | {"train": [], "test": []}
+        return values
+
+    @pydantic.model_validator(mode="after")
+    def _is_whole(self) -> Task:
+        try:
+            get_kind(self.kind)
+        except UsageError as error:
+            raise ValueError(f"key 'kind': {error}") from None
+        lacking = [key for key in ("train", "test") if not getattr(self, key)]
+        if len(lacking) == 1 or (lacking and not self.embedded):
+            raise ValueError(f"key '{lacking[0]}' names no set; {EXAMPLES[lacking[0]]}")
+        return self
 
     @property
     def references(self) -> list[str]:
@@ -213,9 +241,10 @@ class Dataset(_Entry):
     pairs a split, seen in a source if `confirmed` (for all or for those it lists). local: splits
     that are not official ones. leave_out: lists of names that a layout's split goes without.
     object, ignore, bands, range, resize_masks, exif, category: what its files mean, see
-    `PixelRules`; `object` speaks of masks as they are downloaded, in the
-    layouts or, where there are none, in the plain one. by_hand: the file to download where there is
-    no direct archive. checksums: of a split's content, as `data verify` prints it.
+    `PixelRules`; `object` speaks of masks as they are downloaded, in the layouts or, where there
+    are none, in the plain one. labels: the classes of label maps, see `label_rules`; a list of
+    classes lies in the set's folder or beside a user's own file. by_hand: the file to download
+    where there is no direct archive. checksums: of a split's content, as `data verify` prints it.
     groups: images that belong together by nature.
     """
 
@@ -236,6 +265,7 @@ class Dataset(_Entry):
     resize_masks: bool = False
     exif: str = ""
     category: str | list[str] = []
+    labels: dict[str, Any] | None = None
     variable: str = ""
     page: str = ""
     archives: list[Archive] = []
@@ -264,15 +294,44 @@ class Dataset(_Entry):
     @pydantic.model_validator(mode="after")
     def _has_pixel_rules(self) -> Dataset:
         try:
-            assert self.pixels is not None
+            self.pixels_at()
         except UsageError as error:
             raise ValueError(str(error)) from None
+        listed = (self.labels or {}).get("classes")
+        for place in [*([listed] if isinstance(listed, str) else []), *self.layers]:
+            _like(INSIDE, "name a place inside the set's folder, such as classes.txt")(place)
+        count = len(self.mask_places)
+        for part in (p for layout in self.layouts for parts in layout.values() for p in parts):
+            if len(part) != 1 + count and (len(part) > 1 or self.layers):
+                places = f"a place of images and {count} of layers" if self.layers else ""
+                raise ValueError(
+                    f"{part!r} is no part of a split; give "
+                    f"{places or 'two places [images, masks] or one table.csv'}"
+                )
         return self
 
     @property
+    def layers(self) -> tuple[str, ...]:
+        """The folders of its masks where each is a class; none where one folder has them all."""
+        return self.pixels.labels.folders if self.pixels.labels else ()
+
+    @property
+    def mask_places(self) -> tuple[str, ...]:
+        """Where masks lie in the plain layout, several where they are layers."""
+        return self.layers or (self.masks,)
+
+    @property
     def pixels(self) -> PixelRules:
-        """What is declared of the values of its files."""
-        return pixel_rules({rule.name: getattr(self, rule.name) for rule in fields(PixelRules)})
+        """What is declared of the values of its files; a list of classes in a file is not read."""
+        return self.pixels_at()
+
+    def pixels_at(self, *places: Path) -> PixelRules:
+        """Return what is declared, with the classes that a file in one of these folders lists.
+
+        Raises UsageError for a list that is none, DataError where it is missing.
+        """
+        declared = {rule.name: getattr(self, rule.name) for rule in fields(PixelRules)}
+        return pixel_rules(declared, *places, *([self.base] if self.base and places else []))
 
     @property
     def split_names(self) -> list[str]:
@@ -366,13 +425,14 @@ def _check_references(registry: Registry) -> None:
         kind = "data set" if isinstance(item, Dataset) else "task"
         try:
             if isinstance(item, Dataset):
-                registry.task(item.task)
+                _check_labels(registry.task(item.task), [item])
                 listed = item.confirmed if isinstance(item.confirmed, list) else []
                 named = (*item.counts, *item.local, *item.checksums, *listed)
                 references = [f"{item.name}/{split}" for split in named]
             else:
                 references = item.references
                 _check_names(item)
+                _check_labels(item, [registry.split(reference)[0] for reference in references])
             for reference in references:
                 registry.split(reference)
         except UsageError as error:
@@ -381,9 +441,53 @@ def _check_references(registry: Registry) -> None:
 
 def _check_names(task: Task) -> None:
     """Raise UsageError where a task names a loss, score or protocol that is not there."""
-    check_loss(task.loss)
-    get_protocol(task.protocol)
-    get_metric(task.select)
+    kind = get_kind(task.kind)  # whose own names need no check
+    named = (
+        (check_loss, task.loss, kind.loss),
+        (get_protocol, task.protocol, kind.protocol),
+        (get_metric, task.select, kind.select),
+    )
+    for check, name, own in named:
+        if name != own:
+            check(name)
+
+
+def _check_labels(task: Task, datasets: Sequence[Dataset]) -> None:
+    """Raise UsageError where the sets of a task have other labels than it or than each other."""
+    for dataset in datasets:
+        if get_kind(task.kind).classed and dataset.labels is None:
+            raise UsageError(
+                f"task {task.name} is {task.kind}, but data set {dataset.name} has no labels; "
+                f"declare `labels: {{classes: [...]}}` in its entry, or name another set"
+            )
+        if dataset.labels is not None and not get_kind(task.kind).classed:
+            raise UsageError(
+                f"data set {dataset.name} has labels of classes, but task {task.name} is "
+                f"{task.kind}; write `kind: semantic` into the task, or name another set"
+            )
+    check_same_classes(task.name, {one.name: one.pixels for one in datasets})
+
+
+def check_same_classes(task: str, rules: Mapping[str, PixelRules]) -> None:
+    """Raise UsageError where sets of one task have other classes, or in another order.
+
+    Args:
+        task: its name.
+        rules: what is declared of the files of each set, by name; a list that was not read counts
+            as none.
+    """
+    lists = {name: one.labels.classes for name, one in rules.items() if one.labels}
+    lists = {name: classes for name, classes in lists.items() if classes}
+    for name, classes in lists.items():
+        first, wanted = next(iter(lists.items()))
+        if classes != wanted:
+            odd = [item for item in classes if item not in wanted]
+            odd = odd or [item for item in wanted if item not in classes]
+            text = f"such as {odd[0]}" if odd else "in another order"
+            raise UsageError(
+                f"task {task} has sets of different classes: {len(classes)} of {name} and "
+                f"{len(wanted)} of {first}, {text}; give both one list, or each a task of its own"
+            )
 
 
 def _merge(path: Path, base: Path | None, registry: Registry) -> None:
@@ -460,14 +564,18 @@ def _sentence(error: pydantic.ValidationError) -> str:
     key = ".".join(str(part) for part in first["loc"])
     name = str(first["loc"][-1]) if first["loc"] else ""
     if first["type"] == "missing":
-        known = f"; one of {', '.join(PROTOCOLS)}" if name == "protocol" else ""
-        example = f"; add a line such as `{EXAMPLES[name]}`" if name in EXAMPLES else ""
-        return f"key '{key}' is missing{example}{known}"
+        return _missing(key, name)
     text = first["msg"].removeprefix("Value error, ")
     text = text[:1].lower() + text[1:]
     if first["type"] != "value_error" and isinstance(first["input"], str | int | float | bool):
         text += f", and not {first['input']!r}"
     return f"key '{key}': {text}" if key else text
+
+
+def _missing(key: str, name: str) -> str:
+    known = f"; one of {', '.join(PROTOCOLS)}" if name == "protocol" else ""
+    example = f"; add a line such as `{EXAMPLES[name]}`" if name in EXAMPLES else ""
+    return f"key '{key}' is missing{example}{known}"
 
 
 def _read(path: Path) -> Mapping[str, Any]:

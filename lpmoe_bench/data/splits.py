@@ -19,7 +19,8 @@ import cv2
 from lpmoe_bench.console import OnProgress
 from lpmoe_bench.data.annotations import MaskParts, mask_checksum, mask_files
 from lpmoe_bench.data.decoding import decoder_words
-from lpmoe_bench.data.images import inspect_image, read_image, read_mask, read_truth
+from lpmoe_bench.data.images import ImageValues, inspect_image, read_image, read_mask, read_truth
+from lpmoe_bench.data.labels import UnknownLabelsError, count_classes, read_labels
 from lpmoe_bench.data.matching import shown
 from lpmoe_bench.data.pairs import Pair, check_sizes
 from lpmoe_bench.data.pixels import UNDECLARED, PixelRules, check_range
@@ -42,7 +43,8 @@ class PairValues(NamedTuple):
     """What the values of a pair are. kind: of the image's, such as uint16; low, high: the least and
     the greatest; told: whether a tag or a rule says what is black and white. levels: the mask's
     values, of more than 16 the first and the last alone; many: whether there are more. share: of
-    the mask that is object."""
+    the mask that is object. counts: of a label map, the pixels of each class and last of none;
+    unknown: its values that are neither a class nor ignored."""
 
     kind: str
     low: float
@@ -51,6 +53,8 @@ class PairValues(NamedTuple):
     levels: tuple[int, ...]
     many: bool
     share: float
+    counts: tuple[int, ...] = ()
+    unknown: tuple[str, ...] = ()
 
 
 class Facts(NamedTuple):
@@ -125,7 +129,7 @@ class Manifest:
         _, content, shape, flags, seen = row
         if flags is None or seen is None:
             return Facts(content)
-        values: list[Any] = [*seen[:4], tuple(seen[4]), *seen[5:]]
+        values: list[Any] = [*seen[:4], tuple(seen[4]), *seen[5:7], *map(tuple, seen[7:])]
         known = PairValues(*values)
         return Facts(content, shape and tuple(shape), tuple(flags), known)
 
@@ -187,8 +191,16 @@ def _load(file: Path) -> dict[str, list[Any]]:
 def _is_sound(row: Any) -> TypeGuard[list[Any]]:
     """Whether a row has the form of [stamp, *Facts]: anybody may have written into the file."""
     match row:
-        case [str(), str(content), None | [_, _], None | [*_], None | [_, _, _, _, [*_], _, _]]:
-            return CONTENT.fullmatch(content) is not None
+        case [str(), str(content), None | [_, _], None | [*_], seen]:
+            return CONTENT.fullmatch(content) is not None and _are_values(seen)
+    return False
+
+
+def _are_values(seen: Any) -> bool:
+    """Whether this has the form of PairValues; its last two came later, and none is as good."""
+    match seen:
+        case None | [_, _, _, _, [*_], _, _] | [_, _, _, _, [*_], _, _, [*_], [*_]]:
+            return True
     return False
 
 
@@ -200,6 +212,7 @@ UNUSUAL = {  # what check_pairs says about flags of inspect_mask
     "two colours": "are painted in two colours; the lighter one counts as object",
     "ignored pixels": "have ignored pixels, which count for nothing",
     "empty": "are empty",
+    "void": "have no labelled pixel, and teach and tell nothing",
 }
 
 
@@ -237,6 +250,11 @@ class Split:
             "generated": self.generated,
             "pixels": self.rules.facts,
         }
+
+
+def classes_of(split: Split) -> tuple[str, ...]:
+    """Return the classes of a split's label maps, in order; none of binary masks."""
+    return split.rules.labels.classes if split.rules.labels else ()
 
 
 def make_split(like: Split, name: str, pairs: Sequence[Pair], cache: Path | None = None) -> Split:
@@ -298,7 +316,8 @@ def check_pairs(
         report: is told (pairs checked, all pairs).
         cache: as in make_split: pairs found sound before are not decoded again while their files
             are the same.
-        varied: refuse masks that are all empty, or all full.
+        varied: refuse masks that are all empty, or all full, and label maps of fewer than two
+            classes in all.
 
     Returns:
         One note for each unusual kind of mask, and what decoders said of files.
@@ -323,6 +342,8 @@ def check_pairs(
             f"{shown(broken, '; ')}"
         )
     check_range(deep_values(read), split.label)
+    if classes_of(split):
+        return [*_class_notes(split, read, varied), *_notes(split, unusual, said)]
     shares = {facts.seen.share for _, facts in read if facts.seen}
     if varied and shares in ({0.0}, {1.0}):
         state = "empty" if 0.0 in shares else "object throughout"
@@ -330,6 +351,10 @@ def check_pairs(
             f"all {len(split.pairs)} masks of {split.label} are {state}: nothing can be learnt or "
             f"told from them; are they masks, and is what counts as object declared?"
         )
+    return _notes(split, unusual, said)
+
+
+def _notes(split: Split, unusual: Mapping[str, list[str]], said: list[str]) -> list[str]:
     notes = [
         f"{len(names)} of {len(split.pairs)} masks of {split.label} {UNUSUAL[flag]} "
         f"(such as {names[0]})"
@@ -337,6 +362,33 @@ def check_pairs(
         if names
     ]
     return notes + ([f"decoders say: {shown(said, '; ')}"] if said else [])
+
+
+def _class_notes(split: Split, read: Sequence[tuple[Pair, Facts]], varied: bool) -> list[str]:
+    """Say which classes no map has; raises DataError for fewer than two, where that is asked."""
+    totals = class_totals(facts.seen for _, facts in read if facts.seen)
+    classes = classes_of(split)
+    there = [name for name, pixels in zip(classes, totals, strict=False) if pixels]
+    if varied and len(there) < 2:
+        what = f"are {there[0]} throughout" if there else "have no labelled pixel"
+        labels = split.rules.labels
+        ignored = ", ".join(map(str, labels.ignore if labels else ())) or "nothing"
+        raise DataError(
+            f"all {len(split.pairs)} label maps of {split.label} (such as {read[0][0].mask}) "
+            f"{what}: nothing can be learnt or told from them; ignored is {ignored}: correct "
+            f"`ignore`, `first` or `classes`"
+        )
+    absent = [name for name in classes if name not in there]
+    if not absent:
+        return []
+    return [
+        f"{len(absent)} of {len(classes)} classes are in no image of {split.label}: {shown(absent)}"
+    ]
+
+
+def class_totals(seen: Iterable[PairValues]) -> list[int]:
+    """Return the pixels of each class in all label maps together, and last those of none."""
+    return [sum(column) for column in zip(*(one.counts for one in seen if one.counts), strict=True)]
 
 
 def deep_values(read: Iterable[tuple[Pair, Facts]]) -> dict[str, int]:
@@ -424,6 +476,8 @@ def inspect_pair(
     shape, image, truth = (0, 0), None, None
     with _noted_in(problems):
         shape, image = inspect_image(pair.image, pair.rules)
+    if pair.rules.labels is not None:
+        return problems, shape, *_inspect_labels(pair, shape, image, problems)
     with _noted_in(problems):
         truth = read_truth(pair.mask, rules=pair.rules, image=pair.image, look=True)
     with _noted_in(problems):
@@ -435,6 +489,30 @@ def inspect_pair(
     levels = (truth.levels[0], truth.levels[-1]) if many else truth.levels
     share = cv2.countNonZero(truth.mask) / truth.mask.size
     return problems, shape, truth.flags, PairValues(*image, levels, many, share)
+
+
+def _inspect_labels(
+    pair: Pair, shape: tuple[int, int], image: ImageValues | None, problems: list[str]
+) -> tuple[tuple[str, ...], PairValues | None]:
+    """Return the flags of a label map and what its values are; what is wrong joins problems."""
+    found, unknown = None, ()
+    with _noted_in(problems):
+        try:
+            found = read_labels(pair)
+        except UnknownLabelsError as error:
+            unknown = error.values
+            raise
+    with _noted_in(problems):
+        if image is not None and found is not None:
+            check_sizes(pair, shape, found.labels.shape)
+    if image is None or (found is None and not unknown):
+        return (), None
+    if found is None:
+        return (), PairValues(*image, (), False, 0.0, (), unknown)
+    assert pair.rules.labels is not None
+    counts = count_classes(found.labels, len(pair.rules.labels.classes))
+    share = 1 - counts[-1] / found.labels.size
+    return found.flags, PairValues(*image, (), False, share, counts)
 
 
 @contextmanager
@@ -456,7 +534,9 @@ def _hash_files(pair: Pair) -> str:
 
 def _hash_pixels(pair: Pair) -> str:
     """Hash decoded pixels, of scenes that each machine draws itself: PNG encoders differ."""
-    arrays = (read_image(pair.image), read_mask(pair.mask))
+    labelled = pair.rules.labels is not None
+    truth = read_labels(pair).labels if labelled else read_mask(pair.mask)
+    arrays = (read_image(pair.image), truth)
     parts = (hashlib.sha256(str(a.shape).encode() + a.tobytes()) for a in arrays)
     return "\0".join(part.hexdigest() for part in parts)
 

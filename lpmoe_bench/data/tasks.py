@@ -4,11 +4,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lpmoe_bench.config.kinds import get_kind
 from lpmoe_bench.data.audit.groups import varying_groups
 from lpmoe_bench.data.matching import shown
-from lpmoe_bench.data.pairs import Pair, check_root, find_pairs, read_names, split_pairs
+from lpmoe_bench.data.pairs import (
+    Pair,
+    check_root,
+    find_layers,
+    find_pairs,
+    read_names,
+    split_pairs,
+)
 from lpmoe_bench.data.pixels import UNDECLARED, PixelRules
-from lpmoe_bench.data.registry import Dataset, Registry, Task
+from lpmoe_bench.data.registry import Dataset, Registry, Task, check_same_classes
 from lpmoe_bench.data.splits import MANIFESTS, OnProgress, Split, make_split, sound_pairs
 from lpmoe_bench.errors import DataError, UsageError
 
@@ -76,16 +84,34 @@ def resolve(
     training sets are not there, a missing test set left out with a note; where neither is, or
     `embedded` asks for it, the task's set drawn in code. generated_root keeps it, and what was read
     of files. `report` is told (scenes drawn, all scenes). Raises DataError when root does not exist
-    or a set is broken, UsageError for contradicting requests.
+    or a set is broken, UsageError for contradicting requests and for sets of different classes.
     """
+    found = _resolve(task, registry, root, folders, embedded, generated_root, report)
+    splits = [found.train, *([found.validation] if found.validation else []), *found.tests]
+    check_same_classes(task.name, {split.label: split.rules for split in splits})
+    return found
+
+
+def _resolve(
+    task: Task,
+    registry: Registry,
+    root: Path | None,
+    folders: Folders | None,
+    embedded: bool,
+    generated_root: Path,
+    report: OnProgress | None,
+) -> TaskData:
     cache = generated_root / MANIFESTS
     if folders is not None and embedded:
         raise UsageError("your own folders and the embedded set were both asked for; drop one")
     if folders is not None:
+        _check_declared(task, folders.rules)
         return _own(folders, generated_root)
     if embedded:
         return _drawn(task, "the embedded set was asked for", generated_root, report)
     check_root(root)
+    if not task.references:
+        return _drawn(task, f"task {task.name} has no photographs", generated_root, report)
     where = "not in the data folder" if root else "not found (LPMOE_BENCH_DATA is not set)"
     own_sets = ", ".join(task.train)
     stand_in = (
@@ -113,6 +139,21 @@ def resolve(
     why = f"{', '.join([*task.train, *task.stand_in.train])} is {where}"
     drawn = _drawn(task, why, generated_root, report)
     return TaskData(drawn.train, [*drawn.tests, *tests], [*drawn.notes, *_remarks(tests)])
+
+
+def _check_declared(task: Task, rules: PixelRules) -> None:
+    """Raise UsageError for own label maps without classes, and for classes of binary masks."""
+    if get_kind(task.kind).classed and rules.labels is None:
+        raise UsageError(
+            f"task {task.name} is {task.kind}: say which classes your label maps have, with "
+            f"--classes FILE, one name a line in the order of their values, and --ignore 255 for "
+            f"values that count for nothing"
+        )
+    if rules.labels is not None and not get_kind(task.kind).classed:
+        raise UsageError(
+            f"--classes lists classes of label maps, but task {task.name} is {task.kind}; choose "
+            f"--task semantic, or leave it out"
+        )
 
 
 def _not_there(task: Task, references: list[str], where: str) -> DataError:
@@ -188,7 +229,9 @@ def _own_pairs(
         return []
     said: list[str] = []
     left_out: list[str] | None = [] if skip else None
-    pairs = find_pairs(images, masks, left_out=left_out, said=said, rules=rules)
+    layers = rules.labels.folders if rules.labels else ()
+    places = [masks / name for name in layers] or [masks]
+    pairs = find_layers(images, places, left_out=left_out, said=said, rules=rules)
     notes += [f"{OWN}/{name}: {text}" for text in said]
     if left_out is not None:
         pairs, broken = sound_pairs(Split(OWN, name, tuple(pairs)), cache)
@@ -245,18 +288,18 @@ def _drawn(task: Task, why: str, place: Path, report: OnProgress | None) -> Task
         raise DataError(
             f"{why}, and task {task.name} has no embedded set; get {', '.join(task.train)}"
         )
-    from lpmoe_bench.data.scenes.generate import ensure_generated
+    from lpmoe_bench.data.scenes.generate import ensure_generated, generated_rules
 
     folder = ensure_generated(task.embedded, place, report)
     about = "scenes drawn in code, no photographs"
     like = Split(task.embedded, "", note=about, generated=True)
-    images, masks = folder / "images", folder / "masks"
+    images, masks, rules = folder / "images", folder / "masks", generated_rules(folder)
     try:
         train, test = (
             make_split(
                 like,
                 split,
-                find_pairs(images, masks, read_names(folder / f"{split}.txt")),
+                find_pairs(images, masks, read_names(folder / f"{split}.txt"), rules=rules),
                 place / MANIFESTS,
             )
             for split in ("train", "test")

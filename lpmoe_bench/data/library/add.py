@@ -92,6 +92,8 @@ def with_layout(
         facts |= {"layouts": [{split: [[images, masks]]}], "splits": {}, "local": []}
         facts |= {"checksums": {}, "confirmed": False}
         facts["counts"] = {k: v for k, v in dataset.counts.items() if k == split}
+    if object_ and dataset.labels is not None:
+        raise UsageError(f"{dataset.name} has labels of classes, to which --object says nothing")
     if object_ and dataset.ignore:
         raise UsageError(f"{dataset.name} has ignored pixels; write `object` into its entry")
     if object_:
@@ -153,8 +155,11 @@ def add_sources(
             if not replace:
                 refuse_present(dataset, root, [name for name in splits if name not in begun])
             with _named_after(sources, tree, own):
+                rules = dataset.pixels_at(*_list_places(dataset, tree), added.place)
                 built = {
-                    name: build_split(dataset, name, pairs, drafts / name, own, terminal, skip)
+                    name: build_split(
+                        dataset, name, pairs, drafts / name, own, terminal, skip, rules
+                    )
                     for name, pairs in splits.items()
                 }
             origin = []
@@ -180,6 +185,7 @@ def add_sources(
                 if replace or name not in there:
                     added.aside += _install(drafts / name, added.place / name)
             _bring_table(dataset, tree, added.place)
+            _bring_classes(dataset, tree, added.place)
             sync_folder(added.place)
             (added.place / BEGUN).unlink()
             official = [name for name in dataset.split_names if name not in dataset.local]
@@ -200,6 +206,25 @@ def _bring_table(dataset: Dataset, tree: Path, place: Path) -> None:
     if len(found) == 1 and not (place / name).exists():
         (place / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(found[0], place / name)
+
+
+def _list_places(dataset: Dataset, tree: Path) -> list[Path]:
+    """Return the folders below which the list of a set's classes lies in a tree."""
+    listed = (dataset.labels or {}).get("classes")
+    if not isinstance(listed, str):
+        return []
+    depth = len(PurePath(listed).parts)
+    return [found.parents[depth - 1] for found in sorted(tree.rglob(listed))]
+
+
+def _bring_classes(dataset: Dataset, tree: Path, place: Path) -> None:
+    """Copy the list of a set's classes, without which its label maps mean nothing."""
+    for folder in _list_places(dataset, tree)[:1]:
+        assert dataset.labels is not None
+        target = place / dataset.labels["classes"]
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / dataset.labels["classes"], target)
 
 
 BEGUN = ".adding.json"  # in a set's folder, while its splits move into place
@@ -303,9 +328,11 @@ def build_split(
     own: bool,
     terminal: Terminal,
     skip: bool,
+    rules: PixelRules,
 ) -> tuple[Verified, list[str]]:
     """Build place/images and place/masks from pairs, which are moved if they are our `own`.
 
+    rules: what is declared of the set's files, with its classes.
     Returns what was verified, and a sentence for each pair that was left out. Raises DataError when
     pairs are broken and `skip` does not leave them out, or none is left.
     """
@@ -313,7 +340,7 @@ def build_split(
         copied, broken = [], {}
         for done, pair in enumerate(pairs, start=1):
             try:
-                copied.append(_copy(pair, place, dataset.pixels, own))
+                copied.append(_copy(pair, place, rules, own))
             except DataError as error:
                 broken[pair.name] = str(error)
             bar.update(done, len(pairs))
@@ -350,6 +377,8 @@ def _copy(pair: Pair, place: Path, rules: PixelRules, own: bool) -> Pair:
     mask = place / "masks" / f"{pair.name}{pair.mask.suffix}"
     for folder in (image.parent, mask.parent):
         folder.mkdir(parents=True, exist_ok=True)
+    if rules.labels is not None:
+        return _copy_labels(pair, place, image, rules, own)
     plain = isinstance(pair.mask, Path) and pair.mask.suffix.lower() in SUFFIXES
     if rules.ignore and not plain:
         raise DataError(f"{pair.mask} has ignored pixels; save it as one PNG file first")
@@ -362,6 +391,27 @@ def _copy(pair: Pair, place: Path, rules: PixelRules, own: bool) -> Pair:
         mask.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
     _bring(pair.image, image, own)
     return Pair(pair.name, image, mask, rules if rules.ignore else changed(rules, object=""))
+
+
+def _copy_labels(pair: Pair, place: Path, image: Path, rules: PixelRules, own: bool) -> Pair:
+    """Put a label map, or each of its layers, as it is under the pair's name."""
+    assert rules.labels is not None
+    files = mask_files(pair.mask)
+    folders = rules.labels.folders or ("masks",)
+    if len(files) != len(folders) or (isinstance(pair.mask, MaskParts) and pair.mask.annotation):
+        raise DataError(f"{pair.mask} is no label map of {len(folders)} files; see its entry")
+    copied = [
+        place / folder / f"{pair.name}{file.suffix}"
+        for folder, file in zip(folders, files, strict=True)
+    ]
+    for file, target in zip(files, copied, strict=True):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _bring(file, target, own)
+    _bring(pair.image, image, own)
+    mask: Mask = copied[0]
+    if isinstance(pair.mask, MaskParts):
+        mask = changed(pair.mask, files=tuple(copied))
+    return Pair(pair.name, image, mask, rules)
 
 
 def _bring(source: Path, target: Path, own: bool) -> None:

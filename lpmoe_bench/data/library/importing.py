@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from lpmoe_bench.config.kinds import get_kind
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.data.annotations import ANNOTATIONS, is_coco
 from lpmoe_bench.data.audit.group_split import FEW_FOLDERS, OneGroupError, group_split
@@ -20,6 +21,7 @@ from lpmoe_bench.data.library.archives import is_archive, unpack
 from lpmoe_bench.data.library.recognise import IMAGES, MASKS
 from lpmoe_bench.data.matching import MASK_SUFFIXES, SUFFIXES, common_rule, named_files, shown
 from lpmoe_bench.data.pairs import Pair, find_pairs, unpaired_name
+from lpmoe_bench.data.pixels import UNDECLARED, PixelRules, pixel_rules
 from lpmoe_bench.data.registry import NAME, Task
 from lpmoe_bench.data.splits import MANIFESTS, Split, check_pairs, sound_pairs
 from lpmoe_bench.errors import DataError, UsageError
@@ -86,6 +88,7 @@ def import_set(
     share: float = 0.2,
     skip: bool = False,
     root: Path | None = None,
+    labels: Mapping[str, Any] | None = None,
 ) -> Imported:
     """Recognise a data set in a folder or archive, and write an entry and a task of it.
 
@@ -102,9 +105,12 @@ def import_set(
         share: of the images that is set aside for testing.
         skip: leave out pairs that are broken.
         root: the data folder, for archives.
+        labels: what its label maps mean, where the task is of classes; by default the classes that
+            a `classes.txt` in it lists.
 
     Raises:
-        UsageError: for a name that is none, or a file that is there already.
+        UsageError: for a name that is none, a file that is there already, and labels that are
+            missing or no such task's.
         DataError: where nothing is recognised, pairs are broken, or an archive has no data folder.
     """
     if not source.exists():
@@ -113,12 +119,14 @@ def import_set(
     if file.exists():
         raise UsageError(f"{file} exists already; name another file with -o, or move it away")
     folder = source if source.is_dir() else _unpacked(source, root, name, terminal)
+    rules = _label_maps(folder, like, labels)
     ways, notes = recognise_ways(folder)
     pairs: dict[str, list[Pair]] = {}
     gone: dict[str, list[str]] = {}
     for split, way in ways.items():
         left_out: list[str] | None = [] if skip else None
-        found = find_pairs(folder / way.images, folder / way.masks, left_out=left_out)
+        places = folder / way.images, folder / way.masks
+        found = find_pairs(*places, left_out=left_out, rules=rules)
         named = Split(name, split, tuple(found))
         if left_out is None:
             with terminal.bar(f"checking {split}", len(found)) as bar:
@@ -138,6 +146,8 @@ def import_set(
         "task": name,
         "folder": str(folder.resolve()),
     }
+    if rules.labels is not None:
+        entry["labels"] = rules.labels.facts
     lists: dict[str, list[Pair]] = {}
     if "train" not in pairs or "test" not in pairs:
         try:
@@ -165,9 +175,10 @@ def import_set(
     content: dict[str, Any] = {"datasets": {name: entry}}
     if "train" in counts:
         task: dict[str, Any] = {"title": f"{name}, of data import"}
-        task |= {"protocol": like.protocol, "loss": like.loss}
+        given = {"protocol": like.protocol, "loss": like.loss, "select": like.select}
+        given |= {"kind": like.kind} if rules.labels else {}
         tests = [split for split in counts if not split.startswith(("train", "val"))]
-        task |= {"select": like.select, "train": [f"{name}/train"]}
+        task |= {k: v for k, v in given.items() if v} | {"train": [f"{name}/train"]}
         content = {
             "tasks": {name: task | {"test": [f"{name}/{split}" for split in tests]}}
         } | content
@@ -180,6 +191,21 @@ def import_set(
         write_atomically(file.parent / listed, "\n".join(gone[split]) + "\n")
     write_atomically(file, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     return Imported(name, folder, file, ways, counts, notes)
+
+
+def _label_maps(folder: Path, like: Task, labels: Mapping[str, Any] | None) -> PixelRules:
+    """Return what the label maps of a folder mean, for a task of classes."""
+    if not get_kind(like.kind).classed:
+        if labels:
+            raise UsageError(f"--classes is of label maps, but task {like.name} is {like.kind}")
+        return UNDECLARED
+    listed = folder / "classes.txt"
+    if not labels and not listed.is_file():
+        raise UsageError(
+            f"task {like.name} is {like.kind}, and {folder} holds no classes.txt; name the list "
+            f"with --classes FILE, one name a line in the order of their values"
+        )
+    return pixel_rules({"labels": {"classes": listed} | dict(labels or {})})
 
 
 def set_name(name: str, source: Path) -> str:

@@ -124,6 +124,16 @@ def overview(states: list[SetState]) -> list[tuple[str, str]]:
     return lines
 
 
+def _labels(dataset: Dataset) -> str:
+    """Say what the classes of its label maps are; empty for binary masks."""
+    rules = dataset.pixels.labels
+    if rules is None:
+        return ""
+    if not rules.classes:
+        return f"classes of the list {(dataset.labels or {})['classes']} in its folder"
+    return f"{len(rules.classes)} classes by {rules.format}: {', '.join(rules.classes)}"
+
+
 def details(state: SetState, root: Path | None) -> list[tuple[str, str]]:
     """Return (field, text) with all that a user may want to know about one set."""
     dataset = state.dataset
@@ -131,6 +141,7 @@ def details(state: SetState, root: Path | None) -> list[tuple[str, str]]:
     lines = [
         ("data set", f"{dataset.name}: {dataset.title}"),
         ("task", dataset.task),
+        ("labels", _labels(dataset)),
         ("folder", where),
     ]
     for split in state.splits:

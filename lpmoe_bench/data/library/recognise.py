@@ -33,7 +33,7 @@ def recognise(
         if pairs is not None:
             found[split] = pairs
     # A layout that is known is sure; a folder that merely looks like one is taken where none is.
-    found = found or _obvious(dataset, folders, left_out)
+    found = found or ({} if dataset.layers else _obvious(dataset, folders, left_out))
     if not found:
         there = [str(folder.relative_to(tree)) for folder in folders[1:]]
         raise DataError(
@@ -85,8 +85,9 @@ def _find(
 
 def _layouts(dataset: Dataset, split: str) -> Iterable[Layout]:
     yield from (layout for layout in dataset.layouts if split in layout)
-    yield {split: [[f"{split}/images", f"{split}/masks"]]}
-    plain = [dataset.images, dataset.masks]
+    folders = dataset.layers or ("masks",)
+    yield {split: [[f"{split}/images", *(f"{split}/{folder}" for folder in folders)]]}
+    plain = [dataset.images, *dataset.mask_places]
     if dataset.splits.get(split, "") is None and not any(map(os.path.isabs, plain)):
         yield {split: [plain]}
 

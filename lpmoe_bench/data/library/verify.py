@@ -12,6 +12,7 @@ import numpy as np
 
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.data.images import grid, overlay, read_image
+from lpmoe_bench.data.labels import class_colours, legend, overlay_labels, paint_labels, read_labels
 from lpmoe_bench.data.pairs import (
     Pair,
     UnpairedError,
@@ -30,6 +31,7 @@ from lpmoe_bench.data.splits import (
     Split,
     checked,
     checksum_of,
+    class_totals,
     deep_values,
     digest_of,
 )
@@ -42,7 +44,24 @@ MASKS = {  # flags of inspect_mask in a report
     "two colours": "in two colours (the lighter is object)",
     "ignored pixels": "with ignored pixels",
     "empty": "empty",
+    "void": "without a labelled pixel",
 }
+
+
+@dataclass(frozen=True)
+class ClassShare:
+    """How much of a split's label maps is a class: part of the labelled pixels, and images."""
+
+    name: str
+    share: float
+    images: int
+
+    @property
+    def text(self) -> str:
+        # Two digits that say something: rare classes are what one looks for.
+        part = f"{self.share:.1%}" if self.share >= 0.01 else f"{100 * self.share:.2g}%"
+        where = f"in {self.images} images" if self.images else "in no image"
+        return f"{self.name}: {part} of labelled pixels, {where}"
 
 
 @dataclass(frozen=True)
@@ -52,8 +71,9 @@ class Verified:
     problems make a run fail or its scores wrong; remarks do not. repairs: commands or steps, one
     for each kind of problem that can be repaired. sizes: the smallest and largest image, w x h.
     values: of images and masks, and how much of a mask is object. masks: how many of each unusual
-    kind. checksum: of the content, whatever its names and dates;
-    digest: the one that records carry, with the names.
+    kind. classes, void: of label maps, each class and the part of pixels that is none; unknown:
+    {value that is neither a class nor ignored: in how many files}. checksum: of the content,
+    whatever its names and dates; digest: the one that records carry, with the names.
     """
 
     label: str
@@ -64,6 +84,9 @@ class Verified:
     sizes: tuple[str, str] | None = None
     values: dict[str, str] = field(default_factory=dict)
     masks: dict[str, int] = field(default_factory=dict)
+    classes: list[ClassShare] = field(default_factory=list)
+    void: float | None = None
+    unknown: dict[str, int] = field(default_factory=dict)
     checksum: str = ""
     digest: str = ""
     problems: list[str] = field(default_factory=list)
@@ -144,6 +167,7 @@ def judge_pairs(
         len(read),
         sizes=(small, large) if shapes else None,
         values=_values([facts.seen for _, facts in read if facts.seen]),
+        **_classes([facts.seen for _, facts in read if facts.seen], read),
         masks={text: flags[flag] for flag, text in MASKS.items() if flags[flag]},
         # Broken files have no content that could be named: a checksum of the rest would mislead.
         checksum="" if broken else checksum_of(read),
@@ -156,7 +180,9 @@ def judge_pairs(
         found.problems.append(str(error))
     if broken:
         found.repairs.append(_again(dataset))
-    if any("only values above" in problem or "colours" in problem for problem in found.problems):
+    if dataset.labels is not None:
+        found.repairs.extend(_repairs_of_labels(found))
+    elif any("only values above" in problem or "colours" in problem for problem in found.problems):
         found.repairs.append(
             f"lpmoe-bench data add {dataset.name} {shlex.quote(found.place)} --object nonzero "
             f"--replace  (everything but 0 becomes object, saved as 255)"
@@ -176,6 +202,37 @@ def judge_pairs(
     return found
 
 
+def _classes(seen: Sequence[PairValues], read: list[tuple[Pair, Facts]]) -> dict[str, Any]:
+    """Say of label maps how much each class is, what is void and which values are unknown."""
+    rules = read[0][0].rules.labels if read else None
+    if rules is None:
+        return {}
+    unknown = Counter(value for one in seen for value in one.unknown)
+    *totals, void = class_totals(seen) or [0] * (len(rules.classes) + 1)
+    images = [sum(column) for column in zip(*([n > 0 for n in s.counts] for s in seen if s.counts),
+                                            strict=True)]  # fmt: skip
+    labelled = max(1, sum(totals))
+    shares = [
+        ClassShare(name, total / labelled, count)
+        for name, total, count in zip(
+            rules.classes, totals, (images or [0] * (len(totals) + 1))[:-1], strict=True
+        )
+    ]
+    return {"classes": shares, "void": void / max(1, sum(totals) + void), "unknown": dict(unknown)}
+
+
+def _repairs_of_labels(found: Verified) -> list[str]:
+    """Say what to write for values that are no class."""
+    if not found.unknown:
+        return []
+    most = max(found.unknown, key=lambda value: found.unknown[value])
+    shown_value = f'"{most}"' if most.startswith("#") else most
+    return [
+        f"name the class of {shown(found.unknown)} in `classes` of its entry, or write `ignore: "
+        f"[{shown_value}]` into its labels for what counts for nothing"
+    ]
+
+
 def _values(seen: Sequence[PairValues]) -> dict[str, str]:
     """Say which values images and masks hold, each kind with how many."""
     images: dict[str, list[PairValues]] = {}
@@ -186,6 +243,8 @@ def _values(seen: Sequence[PairValues]) -> dict[str, str]:
         f"{max(one.high for one in of_kind):g}"
         for kind, of_kind in sorted(images.items())
     ]
+    if any(one.counts or one.unknown for one in seen):
+        return {"images": "; ".join(texts)}
     levels = sorted({level for one in seen for level in one.levels})
     many = len(levels) > MOST_LEVELS or any(one.many for one in seen)
     masks = f"{levels[0]} to {levels[-1]}" if many else ", ".join(map(str, levels)) or "colours"
@@ -239,18 +298,31 @@ def write_sheet(
     rows, failed = [], []
     for pair in pairs[::step][:count]:
         try:
-            image, truth = read_image(pair.image, pair.rules), pair_truth(pair)
-            check_sizes(pair, image.shape, truth.mask.shape)
+            rows.append(_shown_pair(pair))
         except DataError as error:
             failed.append(str(error))
-            continue
-        mask = truth.mask if truth.ignored is None else np.where(truth.ignored, 96, truth.mask)
-        rows.append([image, mask.astype(np.uint8), overlay(image, truth.mask)])
     if not rows:
         raise DataError(f"no pair of {dataset.name} can be shown: {failed[0]}")
-    pixels = grid(["image", "mask (grey: ignored)", "object"], rows)
+    rules = pairs[0].rules.labels
+    titles = ["mask (grey: ignored)", "object"] if rules is None else ["classes", "over the image"]
+    pixels = grid(["image", *titles], rows)
+    if rules is not None:
+        pixels = np.vstack([pixels, legend(rules.classes, class_colours(rules), pixels.shape[1])])
     write_atomically(file, cv2.imencode(file.suffix, pixels[..., ::-1])[1].tobytes())
     return failed
+
+
+def _shown_pair(pair: Pair) -> list[np.ndarray]:
+    """Return image, mask and overlay of a pair; raises DataError where it cannot be read."""
+    image = read_image(pair.image, pair.rules)
+    if pair.rules.labels is not None:
+        labels, colours = read_labels(pair).labels, class_colours(pair.rules.labels)
+        check_sizes(pair, image.shape, labels.shape)
+        return [image, paint_labels(labels, colours), overlay_labels(image, labels, colours)]
+    truth = pair_truth(pair)
+    check_sizes(pair, image.shape, truth.mask.shape)
+    mask = truth.mask if truth.ignored is None else np.where(truth.ignored, 96, truth.mask)
+    return [image, mask.astype(np.uint8), overlay(image, truth.mask)]
 
 
 # A verification as text for people, as JSON and as Markdown.
@@ -273,6 +345,7 @@ def verification_text(found: Sequence[Verified]) -> str:
             "pairs": one.pairs,
             **_sizes_and_masks(one),
             "values": "; ".join(f"{name} {text}" for name, text in one.values.items()),
+            **_labels_text(one),
             "content": one.checksum,
             "digest": one.digest,
         }
@@ -301,7 +374,29 @@ def verification_markdown(found: Sequence[Verified]) -> str:
     for one in found:
         said = [f"- {field}: {text}" for field, text in _remarks(one) if field != "remark"]
         lines += ["", f"{one.label}:", "", *said] if said else []
+    for one in (one for one in found if one.classes):
+        lines += ["", f"Classes of {one.label}, {_void_text(one)}:", ""]
+        lines += ["| class | of labelled pixels | images |", "|---|---|---|"]
+        lines += [
+            f"| {c.name.replace('|', '/')} | {c.share:.3%} | {c.images} |" for c in one.classes
+        ]
     return "\n".join(lines) + "\n"
+
+
+def _labels_text(one: Verified) -> dict[str, str]:
+    """Return what is said of label maps: void, unknown values, classes a line each."""
+    if not one.classes:
+        return {}
+    unknown = [f"{value} in {count} files" for value, count in one.unknown.items()]
+    return {
+        "labels": f"{len(one.classes)} classes, {_void_text(one)}",
+        "unknown": shown(unknown),
+        **{f"class {number}": share.text for number, share in enumerate(one.classes)},
+    }
+
+
+def _void_text(one: Verified) -> str:
+    return f"{one.void or 0:.2%} of pixels void"
 
 
 def _sizes_and_masks(one: Verified) -> dict[str, str]:

@@ -20,7 +20,9 @@ class EmbeddedSet:
     folder's name, raised when a change moves a pixel. about: one sentence for people. shapes: the
     sizes (h, w) that a scene may have, longer side 352. shares: allowed part of the image that is
     object. draw(draw, shape) returns an image uint8 (h, w, 3) in RGB and a mask bool (h, w);
-    draw_empty the same without any object, where the task knows such images.
+    draw_empty the same without any object, where the task knows such images. classes: of a set of
+    label maps, whose `draw` returns labels uint8 (h, w) in place of a mask; all but the first count
+    as object in `shares`.
     """
 
     task: str
@@ -31,6 +33,7 @@ class EmbeddedSet:
     shares: tuple[float, float]
     draw: Callable[[Draw, Shape], tuple[Array, Array]]
     draw_empty: Callable[[Draw, Shape], tuple[Array, Array]] | None = None
+    classes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -45,7 +48,8 @@ class EmbeddedSet:
         size: int = LONGER_SIDE,
         empty: float = 0.0,
     ) -> tuple[Array, Array]:
-        """Draw one scene: image uint8 (h, w, 3) in RGB and mask uint8 (h, w) of 0 and 255.
+        """Draw one scene: image uint8 (h, w, 3) in RGB and mask uint8 (h, w) of 0 and 255, or of
+        the indices of classes.
 
         Without a shape (h, w), the sides vary and the longer one is `size` pixels. `empty` is the
         part of all scenes that shows no object; the other scenes do not change with it. Raises
@@ -65,6 +69,6 @@ class EmbeddedSet:
                 height, width = draw.pick(self.shapes)
                 sides = (round(height * size / LONGER_SIDE), round(width * size / LONGER_SIDE))
             image, mask = (bare or self.draw)(draw, sides)
-            if bare or self.shares[0] <= mask.mean() <= self.shares[1]:
-                return image, mask.astype("uint8") * 255
+            if bare or self.shares[0] <= (mask > 0).mean() <= self.shares[1]:
+                return image, mask.astype("uint8") * (1 if self.classes else 255)
         raise AssertionError(f"{key}: no mask within {self.shares} at {sides}")

@@ -15,16 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 
 from lpmoe_bench.console import OnProgress
-from lpmoe_bench.data.scenes import cod, glass, leaf, polyp, road, shadow, skin, sod
+from lpmoe_bench.data.labels import class_colours, palette_png
+from lpmoe_bench.data.pixels import UNDECLARED, PixelRules, pixel_rules
+from lpmoe_bench.data.scenes import cod, glass, leaf, polyp, road, semantic, shadow, skin, sod
 from lpmoe_bench.data.scenes.drawing import Shape
 from lpmoe_bench.data.scenes.embedded import EmbeddedSet
 from lpmoe_bench.errors import DataError, ResourceError, UsageError
 from lpmoe_bench.files import sha256_file, sync_folder, write_failure
 
 COUNTS = {"train": 160, "test": 64}
-TASKS = (cod, sod, polyp, skin, shadow, glass, leaf, road)
+TASKS = (cod, sod, polyp, skin, shadow, glass, leaf, road, semantic)
 SETS = {each.SET.name: each.SET for each in TASKS}
 
 
@@ -50,6 +53,13 @@ def ensure_generated(
     amounts = "" if counts == COUNTS else "-" + "-".join(f"{k}{n}" for k, n in counts.items())
     folder = root / f"{name}-{SETS[name].version}-s{seed}{sides}{amounts}"
     return draw_folder(folder, SETS[name], counts, report, shape=shape, seed=seed)
+
+
+def generated_rules(folder: Path) -> PixelRules:
+    """Return what the masks of a drawn folder mean: their classes where it lists some."""
+    if not (folder / CLASS_LIST).is_file():
+        return UNDECLARED
+    return pixel_rules({"labels": {"format": "index", "classes": CLASS_LIST}}, folder)
 
 
 TEST_PART = 2 / 7  # as in the embedded sets: 64 of 224
@@ -104,6 +114,7 @@ def generate_folder(
 
 DAY_SECONDS = 86400
 CHECKSUMS = "SHA256SUMS"  # as `sha256sum -c` reads it
+CLASS_LIST = "classes.txt"  # of a set of label maps, a name a line
 
 
 def draw_folder(
@@ -111,7 +122,8 @@ def draw_folder(
 ) -> Path:
     """Return a folder of scenes, drawing it first where it is not there.
 
-    Layout: images/, masks/, one list a split, SOURCE.txt, SHA256SUMS. how: the seed, and what else
+    Layout: images/, masks/, one list a split, SOURCE.txt, SHA256SUMS, and classes.txt beside label
+    maps, which have palettes. how: the seed, and what else
     a scene may be given: shape, size, empty. `report` is told (scenes drawn, all scenes). Raises
     ResourceError when it cannot be written, DataError for scenes that were changed.
     """
@@ -167,13 +179,14 @@ def _write(
     """Draw all scenes of all splits into a folder, several at a time."""
     (folder / "images").mkdir()
     (folder / "masks").mkdir()
+    colours = class_colours(len(drawn.classes))
 
     def one(job: tuple[str, int]) -> None:
         split, index = job
         image, mask = drawn.scene(index, split, **how)
-        for kind, pixels in (("images", image[..., ::-1]), ("masks", mask)):
-            data = cv2.imencode(".png", pixels)[1].tobytes()
-            (folder / kind / f"{split}_{index:04d}.png").write_bytes(data)
+        (folder / "images" / f"{split}_{index:04d}.png").write_bytes(_png(image[..., ::-1]))
+        data = palette_png(mask, colours) if colours else _png(mask)
+        (folder / "masks" / f"{split}_{index:04d}.png").write_bytes(data)
 
     jobs = [(split, index) for split, count in counts.items() for index in range(count)]
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
@@ -183,6 +196,10 @@ def _write(
         names = "".join(f"{split}_{index:04d}\n" for index in range(count))
         (folder / f"{split}.txt").write_text(names, encoding="utf-8")
     files = sorted(path for kind in ("images", "masks") for path in (folder / kind).iterdir())
+    if drawn.classes:
+        listed = folder / CLASS_LIST
+        listed.write_text("".join(f"{name}\n" for name in drawn.classes), encoding="utf-8")
+        files.append(listed)
     sums = "".join(f"{sha256_file(path)}  {path.relative_to(folder)}\n" for path in files)
     (folder / CHECKSUMS).write_text(sums, encoding="utf-8")
     (folder / "SOURCE.txt").write_text(
@@ -191,3 +208,7 @@ def _write(
         "itself.\n",
         encoding="utf-8",
     )
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    return cv2.imencode(".png", pixels)[1].tobytes()

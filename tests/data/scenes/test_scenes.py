@@ -32,6 +32,7 @@ PINNED = {
     "generated_glass": ("62ac6f168d7e6145", "80be353158ba399d", "380d3d8e1c78dd45"),
     "generated_leaf": ("d6c9e953f8534424", "b0f8856433819294", "36505007da56849e"),
     "generated_road": ("87786cf9886485c1", "cb75cbdf07dc9925", "eb013142ca759236"),
+    "generated_semantic": ("ce7607ad8a8c8b61", "f7e1e0cb8e33c838", "be51b3070ff117c4"),
 }
 # Mean IoU that the better of both priors may reach: a little above what was measured.
 LIMITS = {
@@ -46,6 +47,8 @@ LIMITS = {
 }
 
 every_set = pytest.mark.parametrize("name", generate.SETS)
+binary = [name for name, each in generate.SETS.items() if not each.classes]
+every_binary_set = pytest.mark.parametrize("name", binary)
 
 
 def draw(name, key, shape=SMALL, **options):
@@ -113,7 +116,7 @@ def test_size_is_the_longer_side(name):
     assert any(abs(ratio - h / w) < 0.02 for h, w in generate.SETS[name].shapes)
 
 
-@every_set
+@every_binary_set
 def test_masks_are_binary_and_of_a_sensible_share(name, scenes):
     low, high = generate.SETS[name].shares
     masks = np.stack(scenes(name)[1])
@@ -123,7 +126,7 @@ def test_masks_are_binary_and_of_a_sensible_share(name, scenes):
     assert shares.max() > 1.5 * shares.min()  # not one size
 
 
-@every_set
+@every_binary_set
 def test_cheap_priors_fail(name, scenes):
     images, masks = scenes(name)
     threshold, ellipse = (
@@ -132,6 +135,26 @@ def test_cheap_priors_fail(name, scenes):
     )
     print(f"{name}: best colour threshold {threshold:.3f}, best centred ellipse {ellipse:.3f}")
     assert max(threshold, ellipse) < LIMITS[name]
+
+
+def test_every_class_is_drawn_and_one_is_rare(scenes):
+    name = "generated_semantic"
+    labels = np.stack(scenes(name)[1])
+    shares = np.bincount(labels.ravel(), minlength=6) / labels.size
+    assert len(shares) == len(generate.SETS[name].classes) == 6
+    assert 0 < shares[5] < 0.01 < shares[:5].min()  # the balloon
+    assert 0.2 < (labels == 5).any((1, 2)).mean() < 0.9
+
+
+def test_a_colour_tells_no_class(scenes):
+    """The best class for each of 64 colours finds far less than every pixel."""
+    images, labels = (np.stack(part) for part in scenes("generated_semantic"))
+    colours = (images // 64 @ np.array([16, 4, 1])).ravel()
+    counts = np.zeros((64, 6), int)
+    np.add.at(counts, (colours, labels.ravel()), 1)
+    right = counts.argmax(1)[colours] == labels.ravel()
+    found = [right[labels.ravel() == k].mean() for k in range(6)]
+    assert np.mean(found) < 0.5, found
 
 
 def test_the_priors_find_what_colour_or_place_gives_away(scenes):
