@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from lpmoe_bench.errors import DataError, UsageError
+from lpmoe_bench.metrics.classes import VOID
 
-VOID = 255  # of a map of labels, where a pixel counts for nothing
 MOST_CLASSES = 254  # indices of 0 to 253: with VOID and one for what is unknown, a byte is full
 FORMATS = ("index", "colour", "layers")
 COLOUR = re.compile(r"#[0-9a-f]{6}")

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lpmoe_bench.data.label_rules import VOID
+from lpmoe_bench.data.labels import Labels, read_labels
 from lpmoe_bench.data.pairs import Pair, pair_truth
 from lpmoe_bench.data.pixels import THRESHOLD, Truth
 
@@ -92,17 +94,15 @@ class MaskReader(MapReader):
 class LabelReader(MapReader):
     """Maps of classes: int64 (h, w), counted from 0, 255 where a pixel is void."""
 
-    outside = blank = 255  # void
+    outside = blank = VOID
 
-    def read(self, pair: Pair, threshold: int = THRESHOLD) -> Any:
-        from lpmoe_bench.data.labels import read_labels
-
+    def read(self, pair: Pair, threshold: int = THRESHOLD) -> Labels:
         return read_labels(pair)
 
-    def shape(self, truth: Any) -> tuple[int, ...]:
+    def shape(self, truth: Labels) -> tuple[int, ...]:
         return truth.labels.shape
 
-    def target(self, truth: Any, sides: Sides) -> Tensor:
+    def target(self, truth: Labels, sides: Sides) -> Tensor:
         return torch.from_numpy(_nearest(truth.labels, sides)).long()
 
 

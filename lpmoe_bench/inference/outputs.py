@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lpmoe_bench.data.images import overlay
+from lpmoe_bench.data.labels import Labels, class_colours, legend, overlay_labels, palette_png
 from lpmoe_bench.data.pixels import THRESHOLD, Truth
+from lpmoe_bench.errors import UsageError
+from lpmoe_bench.metrics.classes import ClassScorer
 from lpmoe_bench.metrics.engine import prepare_mask, quick_score
 from lpmoe_bench.metrics.scorer import Scorer
 
@@ -33,6 +38,21 @@ class MapOutputs:
         """Return a response (K, h, w) at another size, bilinearly."""
         sides = tuple(shape)
         return F.interpolate(response[None], sides, mode="bilinear", align_corners=False)[0].numpy()
+
+    def cut(self, pred: np.ndarray, threshold: float) -> np.ndarray:
+        """Return a prediction cut at a probability; raises UsageError where there is none."""
+        raise UsageError(
+            "--threshold cuts the map of a binary task, and this run tells classes apart; leave it "
+            "out"
+        )
+
+    def encoded(self, pred: np.ndarray, classes: Sequence[str]) -> bytes:
+        """Return a prediction as the bytes of a PNG."""
+        return cv2.imencode(".png", pred)[1].tobytes()
+
+    def drawn(self, image: np.ndarray, pred: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+        """Return an RGB image (h, w, 3), uint8, with a prediction over it."""
+        raise NotImplementedError
 
     def threshold(self, protocol: Any) -> int:
         """Return above which value, of 255, an undeclared pixel of a binary mask is object."""
@@ -60,6 +80,12 @@ class MaskOutputs(MapOutputs):
     def settle(self, response: np.ndarray) -> np.ndarray:
         return (response[0] * 255 + 0.5).astype(np.uint8)
 
+    def cut(self, pred: np.ndarray, threshold: float) -> np.ndarray:
+        return (pred > threshold * 255).astype(np.uint8) * 255
+
+    def drawn(self, image: np.ndarray, pred: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+        return overlay(image, pred)
+
     def threshold(self, protocol: Any) -> int:
         return protocol.mask_threshold
 
@@ -82,10 +108,16 @@ class LabelOutputs(MapOutputs):
     def settle(self, response: np.ndarray) -> np.ndarray:
         return response.argmax(axis=0).astype(np.uint8)
 
-    def truth(self, read: Any, protocol: Any) -> np.ndarray:
+    def encoded(self, pred: np.ndarray, classes: Sequence[str]) -> bytes:
+        return palette_png(pred, class_colours(len(classes)))
+
+    def drawn(self, image: np.ndarray, pred: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+        colours = class_colours(len(classes))
+        picture = overlay_labels(image, pred, colours)
+        return np.vstack([picture, legend(classes, colours, picture.shape[1], void=False)])
+
+    def truth(self, read: Labels, protocol: Any) -> np.ndarray:
         return read.labels
 
-    def scorer(self, protocol: Any, classes: Sequence[str]) -> Any:
-        from lpmoe_bench.metrics.classes import ClassScorer
-
+    def scorer(self, protocol: Any, classes: Sequence[str]) -> ClassScorer:
         return ClassScorer(protocol, classes)

@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from lpmoe_bench.config.settings import sides_text
 from lpmoe_bench.console import Bar, Terminal
-from lpmoe_bench.data.images import check_deep, overlay
+from lpmoe_bench.data.images import check_deep
 from lpmoe_bench.data.loader import load_image
 from lpmoe_bench.data.matching import SUFFIXES
 from lpmoe_bench.data.pixels import UNDECLARED, PixelRules, pixel_rules
@@ -126,7 +126,7 @@ def predict_images(
     nobody knows the range.
     """
     check_deep((source.file for source in sources), rules)
-    written: list[Written] = []
+    outputs, written = predictor.outputs, list[Written]()
     failed: list[str] = []
     cut: list[str] = []
     with terminal.bar("predicting", len(sources)) as bar:
@@ -142,17 +142,17 @@ def predict_images(
             if window and any(a > b for a, b in zip(image.shape, window, strict=False)):
                 cut.append(source.name.name)
             about = partial(_tell, bar, done, len(sources), source.name.name)
-            pred = predictor.outputs.settle(response_map(predictor, image, window, about))
+            pred = outputs.settle(response_map(predictor, image, window, about))
             if threshold is not None:
-                pred = (pred > threshold * 255).astype(np.uint8) * 255
+                pred = outputs.cut(pred, threshold)
             # JPEG for the overlay, which is looked at and never scored.
             suffix = ".png" if max(pred.shape) > JPEG_SIDE else ".jpg"
             stem = output / source.name
             map_file = stem.with_name(f"{stem.name}.png")
             overlay_file = stem.with_name(f"{stem.name}_overlay{suffix}")
-            write_picture(map_file, pred)
+            write_atomically(map_file, outputs.encoded(pred, predictor.classes))
             seen = image if image.dtype == np.uint8 else (image * 255 + 0.5).astype(np.uint8)
-            write_picture(overlay_file, overlay(seen, pred))
+            write_picture(overlay_file, outputs.drawn(seen, pred, predictor.classes))
             written.append(Written(source.file, map_file, overlay_file))
         bar.update(len(sources), len(sources))
     if cut and window:

@@ -12,7 +12,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -174,7 +173,7 @@ def score_split(
     for done, (name, pred, read) in enumerate(found, start=1):
         scorer.add(name, pred, outputs.truth(read, rules), dataset=split.label)
         if save_to is not None:
-            write_atomically(save_to / f"{name}.png", cv2.imencode(".png", pred)[1].tobytes())
+            write_atomically(save_to / f"{name}.png", outputs.encoded(pred, predictor.classes))
         report(done, len(split.pairs))
     return scorer.result().with_groups(split.groups)
 

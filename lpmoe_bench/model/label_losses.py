@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-VOID = 255  # the label of a pixel that counts for nothing
+from lpmoe_bench.data.label_rules import VOID
+
 FOCUS = 2.0  # gamma of the focal loss
 MISSED, SPURIOUS = 0.7, 0.3  # beta and alpha of the Tversky index
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from lpmoe_bench.model.label_losses import VOID
+from lpmoe_bench.data.label_rules import VOID
 from method_zoo.parts.deformable import full_precision, precise
 
 NOTHING = 0.1  # weight of "nothing" in the cross-entropy

@@ -14,7 +14,7 @@ from lpmoe_bench.console import Terminal
 from lpmoe_bench.data.loader import PairDataset, Prefixes, carve_validation, subset
 from lpmoe_bench.data.pairs import Pair
 from lpmoe_bench.data.registry import Registry, Task, load_registry
-from lpmoe_bench.data.splits import MANIFESTS, Split, check_pairs, make_split, stamp_of
+from lpmoe_bench.data.splits import MANIFESTS, Split, check_pairs, classes_of, make_split, stamp_of
 from lpmoe_bench.data.tasks import OWN, TaskData, resolve
 from lpmoe_bench.errors import DataError, ResourceError, UsageError
 from lpmoe_bench.metrics.protocols import get_protocol
@@ -258,11 +258,6 @@ def _classes(config: RunConfig, data: TaskData) -> tuple[str, ...]:
             f"{', '.join(found) or 'none'}; leave classes out: the data set has them"
         )
     return found
-
-
-def classes_of(split: Split) -> tuple[str, ...]:
-    labels = getattr(split.pairs[0].rules, "labels", None)
-    return labels.classes if labels else ()
 
 
 def _divided(data: TaskData, config: RunConfig, cache: Path) -> tuple[Sequence[Pair], Split | None]:

@@ -116,6 +116,7 @@ def make_record(facts: RunFacts) -> records.Record:
         test_opened=facts.opened,
         notes=_notes(facts),
         plugins=used_plugins(config),
+        labels=records.LabelFacts(classes=list(config.classes)) if config.classes else None,
     )
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.model.costs import count_parameters
 from lpmoe_bench.model.decoders.decoder import Inputs, load_decoder_weights, resolve_decoder_weights
-from lpmoe_bench.model.decoders.matched import class_scores
+from lpmoe_bench.model.decoders.matched import query_scores
 from lpmoe_bench.model.decoders.names import get_decoder
 from lpmoe_bench.model.decoders.sam import NORM_EPS, WEIGHTS, SamDecoder, _set_eps, decode_tokens
 from lpmoe_bench.model.matching import matching_loss, truth_of_labels
@@ -170,7 +170,7 @@ def test_several_classes_equal_autogluons_head():
     assert_reference(masks, tensors["mask_logits"])
     assert_reference(labels, tensors["class_logits"])
     large = torch.nn.functional.interpolate(masks, (48, 48), mode="bilinear")
-    assert_reference(class_scores(labels, large), tensors["semantic_at_2x"])
+    assert_reference(query_scores(labels, large), tensors["semantic_at_2x"])
 
 
 @needs_reference

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.model.decoders.decoder import Inputs
-from lpmoe_bench.model.decoders.matched import SMALLEST, MatchedDecoder, class_scores
+from lpmoe_bench.model.decoders.matched import SMALLEST, MatchedDecoder, query_scores
 from lpmoe_bench.model.decoders.pyramid import SimplePyramid
 from method_zoo.method import Features
 from method_zoo.parts import deformable
@@ -73,7 +73,7 @@ class Mask2Former(MatchedDecoder):
 
     def forward(self, features: Features) -> Tensor:
         # One class: the log odds of object against background, whose sigmoid is the object's share.
-        logs = torch.log(class_scores(*self.queries_of(features)) + SMALLEST)
+        logs = torch.log(query_scores(*self.queries_of(features)) + SMALLEST)
         return logs[:, 1:] - logs[:, :1] if self.classes == 1 else logs
 
 

@@ -16,7 +16,7 @@ from method_zoo.parts.deformable import full_precision, precise
 SMALLEST = 1e-6  # added to a score before its logarithm
 
 
-def class_scores(labels: Tensor, masks: Tensor) -> Tensor:
+def query_scores(labels: Tensor, masks: Tensor) -> Tensor:
     """Return S_c = sum over queries q of p(q, c) m(q), (B, K, H, W), in single precision.
 
     Args:

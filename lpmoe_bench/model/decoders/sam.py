@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.model.decoders.decoder import Inputs
-from lpmoe_bench.model.decoders.matched import SMALLEST, MatchedDecoder, class_scores
+from lpmoe_bench.model.decoders.matched import SMALLEST, MatchedDecoder, query_scores
 from lpmoe_bench.model.matching import PartWeights
 from method_zoo.method import Features
 from method_zoo.parts.deformable import full_precision
@@ -98,7 +98,7 @@ class SamDecoder(MatchedDecoder):
 
     def forward(self, features: Features) -> Tensor:
         if self.classes > 1:
-            return torch.log(class_scores(*self.queries_of(features)) + SMALLEST)
+            return torch.log(query_scores(*self.queries_of(features)) + SMALLEST)
         masks, _ = self.mask_decoder.predict_masks(
             image_embeddings=(x := self.project(features.final)),
             image_pe=self._places(x),
@@ -111,7 +111,7 @@ class SamDecoder(MatchedDecoder):
         """Return logits at the images' size, of several classes log S_c."""
         if self.classes == 1:
             return super().predict(features, size)
-        return torch.log(class_scores(*self.matched(features, size)) + SMALLEST)
+        return torch.log(query_scores(*self.matched(features, size)) + SMALLEST)
 
     def matched(self, features: Features, size: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return labels, and masks at the images' size: the loss looks at these there."""
