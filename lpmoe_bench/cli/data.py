@@ -259,7 +259,7 @@ def data_generate_command(
         Path | None, typer.Option("--output", "-o", help="New folder; generated_TASK by default.")
     ] = None,
     count: Annotated[int, typer.Option(help="Scenes, two of seven for the test list.")] = 224,
-    size: Annotated[int, typer.Option(help="Longer side in pixels.")] = 352,
+    side: Annotated[int, typer.Option(help="Longer side in pixels.")] = 352,
     seed: Annotated[int, typer.Option(help="Seed.")] = 0,
     empty: Annotated[float, typer.Option(help="Part of the scenes without any object.")] = 0.0,
     out: options.Output,
@@ -269,7 +269,7 @@ def data_generate_command(
 
     folder = output or Path(f"generated_{task}")
     with out.terminal.bar("drawing scenes", count) as bar:
-        made = generate_folder(task, folder, count, size, seed, empty, bar.update)
+        made = generate_folder(task, folder, count, side, seed, empty, bar.update)
     out.print({"output": str(made)}, made)
 
 

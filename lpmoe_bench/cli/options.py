@@ -60,6 +60,7 @@ RENAMED = {
     "add": {"--split": "--as-split"},
     "compare": {"--root": "--records"},
     "evaluate": {"--data": "--test-set"},
+    "generate": {"--size": "--side"},
     "picture": {"--images": "--count"},
     "report": {"--images": "--count"},
     "score": {"--set": "--test-set"},

@@ -30,8 +30,8 @@ def table_command(
             autocompletion=options.complete_metrics,
         ),
     ] = None,
-    classes: Annotated[
-        bool, typer.Option("--classes", help="A column for each class of label maps: its IoU.")
+    by_class: Annotated[
+        bool, typer.Option("--by-class", help="A column for each class of label maps: its IoU.")
     ] = False,
     columns: Annotated[
         str,
@@ -96,9 +96,9 @@ def table_command(
     from lpmoe_bench.tables.style import TableStyle, parse_rename, read_style
     from lpmoe_bench.tables.table import build_table, read_speeds
 
-    if classes and metrics:
-        raise UsageError("--classes and --metrics both choose the scores; give one of them")
-    wanted = [CLASSES] if classes else options.names(metrics)
+    if by_class and metrics:
+        raise UsageError("--by-class and --metrics both choose the scores; give one of them")
+    wanted = [CLASSES] if by_class else options.names(metrics)
     look = read_style(style) if style else TableStyle()
     look = look.changed(
         columns=columns,

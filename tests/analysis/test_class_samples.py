@@ -148,7 +148,7 @@ def test_tables_have_the_headline_and_a_column_a_class(stored, tmp_path):
     shown = call("table", root)
     assert "| mIoU (%) ↑ | mAcc (%) ↑ | aAcc (%) ↑ |" in shown
     assert "| **69.41 ± 0.97** | **89.10 ± 1.44** | **89.16 ± 0.58** |" in shown
-    shown = call("table", root, "--classes", "--against", "lora")
+    shown = call("table", root, "--by-class", "--against", "lora")
     assert "| mIoU (%) ↑ | vs LoRA | sky ↑ | road ↑ | car ↑ | sign pole ↑ |" in shown
     assert "| **83.01 ± 0.79** | **82.52 ± 1.04** |" in shown
     assert "worse (-14.66)" in shown
@@ -156,7 +156,7 @@ def test_tables_have_the_headline_and_a_column_a_class(stored, tmp_path):
     shown = call("table", root, "--metrics", "iou/car,acc/car", "-f", "latex")
     assert "& IoU car (\\%) $\\uparrow$ & Acc car (\\%) $\\uparrow$ " in shown
     assert "choose the scores; give one" in call(
-        *("table", root, "--classes", "--metrics", "mean_iou"), code=2
+        *("table", root, "--by-class", "--metrics", "mean_iou"), code=2
     )
     assert "unknown metric of streets/test 'iou/cart'; did you mean 'iou/car'" in call(
         *("table", root, "--metrics", "iou/cart"), code=2
@@ -169,7 +169,7 @@ def test_tables_of_two_kinds_stand_apart(stored, tmp_path):
     store_classes(tmp_path, "lora")
     binary(tmp_path, "lora")
     for more in ((), ("--group", "all")):
-        shown = call("table", tmp_path, *more, "--classes")
+        shown = call("table", tmp_path, *more, "--by-class")
         assert {"| sky ↑ |", "| S ↑ |"} <= {f"| {x.strip()} |" for x in shown.split("|")}
     assert "**streets: streets/test**" in shown
 
