@@ -216,7 +216,7 @@ def test_dry_run_tells_machines_what_would_run(data, tmp_path):
     plan = json.loads(done.stdout)
     assert plan["images"] == {"train": 22, "validation": 2, "tests": {"own/test": 6}}
     assert plan["config"]["options"] == {"rank": 8, "alpha": 8.0}
-    assert not plan["finished"]
+    assert (plan["finished"], plan["foretold"]) == (False, "")
     assert not list(tmp_path.iterdir())
 
 
