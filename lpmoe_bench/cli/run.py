@@ -132,13 +132,13 @@ def _own_folders(
 
 def _show_plan(request: RunRequest, out: options.Output, force: bool, accept: bool) -> None:
     """Resolve everything, build the model on shapes, and say what would run."""
-    from lpmoe_bench.model.segmenter import check_buildable
+    from lpmoe_bench.model.segmenter import check_memory
     from lpmoe_bench.training.plan import make_plan
     from lpmoe_bench.training.run import announce, foretell
 
     # On shapes alone: memory and weights are not needed to know whether the parts fit.
     plan = make_plan(request, out.terminal)
-    check_buildable(plan.config)
+    check_memory(plan.config)
     announce(plan, out.terminal)
     if foretold := foretell(plan, force, accept):
         out.terminal.note(foretold)

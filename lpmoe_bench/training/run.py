@@ -40,6 +40,7 @@ from lpmoe_bench.model.segmenter import (
     Segmenter,
     blueprint,
     build_segmenter,
+    check_memory,
     shape_key,
 )
 from lpmoe_bench.model.weights.resolve import Weights
@@ -382,6 +383,7 @@ def execute(
 
 def _execute(plan: Plan, terminal: Terminal) -> records.Record:
     config = plan.config
+    check_memory(config)
     fabric = make_fabric(plan)
     # Random draws are seeded inside, so a resumed run builds the very model it had.
     segmenter = build_segmenter(config, plan.weights, plan.decoder_weights)

@@ -234,6 +234,25 @@ def test_dry_run_refuses_a_model_that_cannot_be_built(data, tmp_path, more, sent
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]], ids=["real", "dry"])
+@pytest.mark.parametrize(
+    ("setting", "code", "sentence"),
+    [
+        ("rank=100000000000", 6, "lora (rank 100000000000, alpha 8.0) with decoder fpn (width 8)"),
+        ("rank=100000000000", 6, " GiB for its weights and their training, and this machine has"),
+        ("decoder.width=100000000000", 2, "is larger than any memory; choose smaller options"),
+    ],
+)
+def test_a_model_larger_than_memory_is_refused_before_it_is_built(
+    data, tmp_path, monkeypatch, setting, code, sentence, dry
+):
+    # Calling it would be a TypeError: to ask for so much memory may end the program.
+    monkeypatch.setattr("lpmoe_bench.training.run.build_segmenter", None)
+    done = call(arguments(data, tmp_path, "--set", setting, *dry))
+    assert done.code == code, done.stderr
+    assert sentence in done.stderr.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     "take", [lambda: torch.empty(10**15), lambda: np.empty(10**15)], ids=["torch", "numpy"]
 )

@@ -20,6 +20,7 @@ from method_zoo.method import Features
 from method_zoo.parts import deformable
 from method_zoo.parts.deformable import TokenPlaces, full_precision, precise
 
+MOST_LAYERS = 100
 STRIDES = [4, 8, 16, 32]
 SMALLEST = 1e-6  # added to a score before its logarithm
 
@@ -54,8 +55,11 @@ class Mask2Former(Decoder):
             )
         if width < GROUPS or width % GROUPS:
             raise UsageError(f"decoder width is {width}; it must be a multiple of {GROUPS}")
-        if queries < 1 or layers < 1:
-            raise UsageError(f"queries is {queries} and layers {layers}; both must be 1 or more")
+        if queries < 1 or not 1 <= layers <= MOST_LAYERS:
+            raise UsageError(
+                f"queries is {queries} and layers {layers}; queries must be 1 or more, layers 1 to "
+                f"{MOST_LAYERS}"
+            )
         self.classes = classes
         self.pixels = PixelDecoder(inputs.channels, width)
         self.queries = QueryDecoder(width, queries, layers, labels=max(classes, 2) + 1)
