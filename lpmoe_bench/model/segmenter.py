@@ -25,6 +25,7 @@ from lpmoe_bench.records.provenance import changed_code
 from lpmoe_bench.records.store import ADAPTER_FILE, read_record
 from method_zoo import Backbone, Features, Method, ZooError, get_method
 from method_zoo.backbones.backbone import SIDE_MULTIPLE
+from method_zoo.method import check_features, is_of_others
 
 DECODER_PREFIX = "decoder."
 
@@ -56,6 +57,8 @@ class Segmenter(nn.Module):
 
         examine: return (`Examined`, the method's auxiliary loss) instead of their sum.
         """
+        if is_of_others(type(self.method)):
+            check_features(self.method, features, size)
         if targets is None:
             return self.decoder.predict(features, size)
         if examine:

@@ -88,11 +88,8 @@ def check_shapes(build: Build, image: Tensor) -> None:
         got = [tuple(m.shape) for m in features.maps]
         expect(got == expected, f"maps are {got}; channels and strides say {expected}")
         grid = (height // build.frozen.stride, width // build.frozen.stride)
-        final = tuple(features.final.shape)
-        expect(
-            (final[0], *final[2:]) == (batch, *grid),
-            f"final is {final}; it must be ({batch}, C, {grid[0]}, {grid[1]})",
-        )
+        final, wanted = tuple(features.final.shape), (batch, build.frozen.neck_channels, *grid)
+        expect(final == wanted, f"final is {final}; it must be {wanted}")
         aux = features.aux
         scalar = aux.shape == () and aux.dtype is torch.float32
         expect(scalar, f"aux is {tuple(aux.shape)} {aux.dtype}; it must be a float32 scalar")
