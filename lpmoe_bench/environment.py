@@ -4,6 +4,7 @@ import gc
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -108,6 +109,13 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):  # not on Windows, nor on macOS
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def memory_bytes() -> int:
+    """Return the bytes of memory that this machine has; no end of them where it does not tell."""
+    if not hasattr(os, "sysconf"):  # on Windows
+        return sys.maxsize
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def processor_name() -> str:

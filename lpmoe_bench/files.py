@@ -4,9 +4,12 @@ import errno
 import hashlib
 import os
 import re
+import shutil
 import stat
 import tempfile
-from contextlib import ExitStack, suppress
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from lpmoe_bench.errors import ResourceError
@@ -133,6 +136,49 @@ def _take_lock(path: Path, seconds: float) -> ExitStack | None:
     held = ExitStack()
     held.callback(lock.release)
     return held
+
+
+# A folder to build in beside its place, which a killed program leaves and a later one removes.
+
+OWNER = ".owner"  # locked for as long as the program that builds lives, however it ends
+YOUNG_SECONDS = 60.0  # between making a folder and locking it
+
+
+@contextmanager
+def staging(root: Path, kind: str, name: str) -> Iterator[Path]:
+    """Make a hidden folder below root, and remove it in the end; `root` is made too.
+
+    Folders of this kind that nobody works in any more are removed first.
+
+    Args:
+        root: the folder of what is built.
+        kind: a word in the folder's name, such as "adding".
+        name: what is built.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    clear_staging(root, kind)
+    folder = Path(tempfile.mkdtemp(prefix=f".{kind}-{name}-", dir=root))
+    try:
+        (folder / OWNER).touch()
+        lock = None
+        with suppress(ResourceError):  # some network disks know no locks
+            lock = hold_lock(folder / OWNER)
+        with lock or nullcontext():
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def clear_staging(root: Path, kind: str) -> None:
+    """Remove the folders of `staging` that killed programs have left below root."""
+    # The lock of a live owner tells a folder that is in use from one that was left; one without a
+    # lock file yet may be of a process that has just made it.
+    for left in root.glob(f".{kind}-*-*"):
+        owner = left / OWNER
+        with suppress(OSError):
+            young = not owner.exists() and time.time() - left.stat().st_mtime <= YOUNG_SECONDS
+            if left.is_dir() and not left.is_symlink() and not young and not is_locked(owner):
+                shutil.rmtree(left, ignore_errors=True)
 
 
 # Cells of CSV. A spreadsheet takes a text that begins like a formula for one and may run it, so an

@@ -17,6 +17,7 @@ from .lora import LoRALinear
 from .method import Backbone, Method, ZooError, at_least, one_of
 from .parts.low_rank import add_low, in_full_precision, linear_and_low
 
+MOST_EXPERTS = 64  # the last would enlarge a map as many times
 GRADIENTS = ("official", "straight_through")
 
 
@@ -49,7 +50,8 @@ class ConvLoRA(Method):
     ):
         super().__init__(backbone)
         at_least("rank", rank, 1)
-        at_least("experts", experts, 1)
+        if not 1 <= experts <= MOST_EXPERTS:  # built one by one, before anybody can count them
+            raise ZooError(f"experts is {experts}; it must be 1 to {MOST_EXPERTS}")
         one_of("gate_gradient", gate_gradient, GRADIENTS)
         through = gate_gradient == "straight_through"
         self.wrap(

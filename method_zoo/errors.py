@@ -16,6 +16,19 @@ class ZooError(ValueError):
         return cls(unknown(kind, name, known))
 
 
+class WrongOutputError(TypeError):
+    """What a method or a decoder gave is not what it has to give: a fault of its own code.
+
+    Args:
+        owner: its class.
+        sentence: what it gave and what it has to give, to stand behind a name.
+    """
+
+    def __init__(self, owner: type, sentence: str):
+        super().__init__(f"{owner.__name__} {sentence}")
+        self.owner, self.sentence = owner, sentence
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """Return the sentence for a name that is not among the known ones.
 

@@ -1,6 +1,8 @@
 """Method: what every fine-tuning method shares: the default loop, wrap, unfreeze, state, merge."""
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -9,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .backbones.backbone import Backbone, Tokens
 from .backbones.linear import Wrapped, rewrite
-from .errors import ZooError, at_least, one_of, rate
+from .errors import WrongOutputError, ZooError, at_least, one_of, rate
 
 # All that a method is written with, so that it needs one import beside torch.
 __all__ = ["Backbone", "Features", "Method", "Prefix", "Tokens", "Wrapped", "ZooError"]
@@ -55,6 +57,84 @@ class Prefix(NamedTuple):
     taps: list[Tokens]
 
 
+# What methods of others give, checked where code of ours takes it: there a wrong shape would fail
+# far from the fault, or not at all.
+
+
+def is_of_others(cls: type) -> bool:
+    """Whether a class is neither of this package nor of the benchmark's."""
+    return cls.__module__.partition(".")[0] not in (__package__, "lpmoe_bench")
+
+
+def check_tokens(owner: type, i: int, t: object, before: Tokens) -> None:
+    """Raise WrongOutputError where block i of a method's class returned no tokens that add up.
+
+    Args:
+        owner: the class.
+        i: index of the block.
+        t: what the block returned.
+        before: the tokens that entered it.
+    """
+    if not isinstance(t, Tokens):
+        raise WrongOutputError(owner, f"returns {_kind(t)} from block {i}; it must be Tokens")
+    (batch, _, channels), (height, width) = before.x.shape, t.grid
+    expected = (batch, t.prefix + height * width, channels)
+    if not isinstance(t.x, Tensor) or tuple(t.x.shape) != expected:
+        raise WrongOutputError(
+            owner,
+            f"returns {_kind(t.x)} as the tokens of block {i}; prefix {t.prefix} and grid "
+            f"{height} x {width} make them {expected}",
+        )
+
+
+def check_features(method: Method, features: object, shape: Sequence[int]) -> None:
+    """Raise WrongOutputError where a method gave no features of the shapes that it says.
+
+    Args:
+        method: built, with its channels and strides.
+        features: what its forward pass returned.
+        shape: height and width of the image in pixels.
+    """
+    owner, (height, width) = type(method), shape
+    check_features_kind(owner, features)
+    assert isinstance(features, Features)
+    batch, stride = len(features.final), method.backbone.stride
+    wanted = list(zip(method.channels, method.strides, strict=True))
+    expected = [(batch, c, height // s, width // s) for c, s in wanted]
+    if (got := [tuple(m.shape) for m in features.maps]) != expected:
+        raise WrongOutputError(owner, f"gives maps {got}; its channels and strides say {expected}")
+    final = (batch, method.backbone.neck_channels, height // stride, width // stride)
+    if tuple(features.final.shape) != final:
+        raise WrongOutputError(
+            owner, f"gives a final map {tuple(features.final.shape)}; it must be {final}"
+        )
+
+
+def check_features_kind(owner: type, features: object) -> None:
+    """Raise WrongOutputError where these are no Features of tensors."""
+    if not isinstance(features, Features):
+        raise WrongOutputError(
+            owner, f"returns {_kind(features)}; it must return Features(maps, final, aux)"
+        )
+    maps = features.maps
+    if not isinstance(maps, list) or not all(isinstance(m, Tensor) and m.ndim == 4 for m in maps):
+        raise WrongOutputError(
+            owner, f"gives maps that are {_kind(maps)}; they must be a list of (B, C, H, W)"
+        )
+    for name, dims, words in (("final", 4, "(B, C, H, W)"), ("aux", 0, "a scalar")):
+        value = getattr(features, name)
+        if not isinstance(value, Tensor) or value.ndim != dims:
+            raise WrongOutputError(owner, f"gives {_kind(value)} as {name}; it must be {words}")
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor {tuple(value.shape)}"
+    if isinstance(value, list | tuple):
+        return f"{type(value).__name__} of {len(value)} ({', '.join(map(_kind, value[:4]))})"
+    return type(value).__name__
+
+
 class Method(nn.Module):
     """One way to adapt a frozen backbone. Subclasses take keyword options with paper defaults.
 
@@ -97,6 +177,7 @@ class Method(nn.Module):
         # What the backbone came with: of that, only what trains belongs into the adapter file.
         self._original = {name for name, _ in _tensors(self)}
         self._merged = False
+        self._checked = is_of_others(type(self))
 
     # The loop -------------------------------------------------------------------------------
 
@@ -165,7 +246,10 @@ class Method(nn.Module):
         t, taps = start.tokens, list(start.taps)
         ends = {group[-1] for group in self.backbone.groups}
         for i in blocks:
-            t = self.step(i, t)
+            left = self.step(i, t)
+            if self._checked:
+                check_tokens(type(self), i, left, t)
+            t = left
             if i in ends:
                 taps.append(t)
         return Prefix(t, taps)

@@ -26,7 +26,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from .errors import ZooError
+from .errors import WrongOutputError, ZooError
 from .source import class_line
 
 GROUPS = {
@@ -459,6 +459,13 @@ def explain_fault(error: BaseException) -> str | None:
     Args:
         error: as it was caught.
     """
+    if isinstance(error, WrongOutputError):  # told where the output was taken, after its code
+        for plugin, (found, _) in _LOADED.items():
+            if found is error.owner:
+                return (
+                    f"{SINGULAR[plugin.kind]} '{plugin.name}' of {plugin.origin} {error.sentence}"
+                )
+        return None
     places = {plugin: [str(path) for path in plugin_sources(plugin)] for plugin in _LOADED}
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         for plugin, paths in places.items():

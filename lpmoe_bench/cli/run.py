@@ -91,7 +91,7 @@ def run_and_print(
     first = os.environ.get("LOCAL_RANK", "0") == "0"  # one process of several speaks
     out = out if first else replace(out, quiet=True)
     if dry_run:
-        return _show_plan(request, out)
+        return _show_plan(request, out, force, accept)
     from lpmoe_bench.training.run import run_request
 
     folder, record = run_request(request, out.terminal, force, accept)
@@ -130,18 +130,20 @@ def _own_folders(
     )
 
 
-def _show_plan(request: RunRequest, out: options.Output) -> None:
+def _show_plan(request: RunRequest, out: options.Output, force: bool, accept: bool) -> None:
     """Resolve everything, build the model on shapes, and say what would run."""
-    from lpmoe_bench.model.segmenter import check_buildable
+    from lpmoe_bench.model.segmenter import check_memory
     from lpmoe_bench.training.plan import make_plan
-    from lpmoe_bench.training.run import announce
+    from lpmoe_bench.training.run import announce, foretell
 
     # On shapes alone: memory and weights are not needed to know whether the parts fit.
     plan = make_plan(request, out.terminal)
-    check_buildable(plan.config)
+    check_memory(plan.config)
     announce(plan, out.terminal)
+    if foretold := foretell(plan, force, accept):
+        out.terminal.note(foretold)
     if out.json:
-        out.print(_planned(plan), "")
+        out.print(_planned(plan) | {"foretold": foretold}, "")
 
 
 def _planned(plan: Plan) -> dict[str, Any]:

@@ -3,10 +3,9 @@
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -14,7 +13,8 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from lpmoe_bench.config.settings import RunConfig, stored_config
-from lpmoe_bench.errors import DataError
+from lpmoe_bench.environment import memory_bytes
+from lpmoe_bench.errors import DataError, ResourceError, UsageError
 from lpmoe_bench.files import read_regular
 from lpmoe_bench.model.decoders.decoder import DecoderWeights, Head, load_decoder_weights
 from lpmoe_bench.model.decoders.names import build_decoder
@@ -25,6 +25,7 @@ from lpmoe_bench.records.provenance import changed_code
 from lpmoe_bench.records.store import ADAPTER_FILE, read_record
 from method_zoo import Backbone, Features, Method, ZooError, get_method
 from method_zoo.backbones.backbone import SIDE_MULTIPLE
+from method_zoo.method import check_features, is_of_others
 
 DECODER_PREFIX = "decoder."
 
@@ -56,6 +57,8 @@ class Segmenter(nn.Module):
 
         examine: return (`Examined`, the method's auxiliary loss) instead of their sum.
         """
+        if is_of_others(type(self.method)):
+            check_features(self.method, features, size)
         if targets is None:
             return self.decoder.predict(features, size)
         if examine:
@@ -137,16 +140,61 @@ def shape_key(config: RunConfig) -> tuple[object, ...]:
     )
 
 
-_buildable: set[tuple[object, ...]] = set()
+class _Sizes(NamedTuple):
+    """Bytes of a model's tensors, and of those that train; 0 where shapes alone do not tell."""
+
+    all: int = 0
+    trained: int = 0
+
+
+_sizes: dict[tuple[object, ...], _Sizes] = {}
 
 
 def check_buildable(config: RunConfig) -> None:
     """Raise what a run would raise when it builds its model, as far as shapes alone can tell."""
     key = shape_key(config)
-    if key not in _buildable:  # else it was checked in this process, such as for another seed
-        with suppress(NotImplementedError):  # a method that needs values cannot be built here
-            blueprint(config)
-        _buildable.add(key)
+    if key in _sizes:  # it was checked in this process, such as for another seed
+        return
+    try:
+        model = blueprint(config)
+    except NotImplementedError:  # a method that needs values cannot be built here
+        _sizes[key] = _Sizes()
+        return
+    except RuntimeError as error:
+        if "overflow" not in str(error):  # how torch words a tensor of more bytes than it can count
+            raise
+        raise UsageError(f"{_named(config)} is larger than any memory; {SMALLER}") from None
+    trained = sum(p.nbytes for p in model.parameters() if p.requires_grad)
+    _sizes[key] = _Sizes(sum(t.nbytes for t in model.state_dict().values()), trained)
+
+
+SMALLER = "choose smaller options, of the method or of the decoder"
+KEPT_TO_TRAIN = 3  # of the size of what trains, beside it: its gradient and two moments of AdamW
+
+
+def check_memory(config: RunConfig) -> None:
+    """Raise ResourceError for a model that cannot fit into this machine, before it is built.
+
+    Raises what `check_buildable` does, too.
+    """
+    check_buildable(config)
+    sizes, there = _sizes[shape_key(config)], memory_bytes()
+    # Wherever it computes, it is built on the CPU.
+    kept = KEPT_TO_TRAIN * sizes.trained if config.runtime.device == "cpu" else 0
+    if sizes.all + kept > there:
+        raise ResourceError(
+            f"{_named(config)} takes {(sizes.all + kept) / 2**30:,.0f} GiB for its weights"
+            f"{' and their training' if kept else ''}, and this machine has "
+            f"{there / 2**30:,.0f} GiB of memory; {SMALLER}"
+        )
+
+
+def _named(config: RunConfig) -> str:
+    def words(name: str, options: Mapping[str, object]) -> str:
+        return f"{name} ({', '.join(f'{k} {v}' for k, v in options.items())})" if options else name
+
+    method, decoder = words(config.method, config.options), config.decoder
+    return f"{method} with decoder {words(decoder, config.decoder_options)} on {config.backbone}"
 
 
 def blueprint_backbone(name: str) -> Backbone:

@@ -34,7 +34,9 @@ SLACK = 1e-6  # by which a score may leave its metric's limits: rounding
 
 
 Precision = Literal["uint8", "uint16", "float"]
-Count = Annotated[int, Field(ge=0, lt=2**63)]
+# Strict: of JSON only numbers, so that neither "0.9" nor true is read as one.
+Count = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
+Number = Annotated[float, Field(strict=True)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -121,18 +123,18 @@ class Parameters(_Section):
     trainable: Count
     frozen: Count
     total: Count
-    share_of_backbone: float
-    share_of_total: float
+    share_of_backbone: Number
+    share_of_total: Number
     published: Count | None = None
-    share_of_published: float | None = None
+    share_of_published: Number | None = None
 
 
 class Costs(_Section):
     """What a run cost. FLOPs are those of one image; training: forward and backward."""
 
-    train_images_per_second: float | None = None
-    inference_images_per_second: float | None = None
-    train_seconds: float | None = None
+    train_images_per_second: Number | None = None
+    inference_images_per_second: Number | None = None
+    train_seconds: Number | None = None
     peak_memory_bytes: Count | None = None
     state_bytes: Count | None = None
     forward_flops: Count | None = None
@@ -147,9 +149,9 @@ class Training(BaseModel):
     epochs: Count | None = None
     steps: Count | None = None
     batch: Count | None = None
-    lr: float | None = None
+    lr: Number | None = None
     best_step: Count | None = None
-    best_validation: float | None = None
+    best_validation: Number | None = None
 
 
 class SplitFacts(_Section):
@@ -262,7 +264,7 @@ class Record(_Section):
     backbone: BackboneFacts | None = None
     task: str
     protocol: ProtocolFacts
-    scores: dict[str, dict[str, float | None]]
+    scores: dict[str, dict[str, Number | None]]
     counts: dict[str, dict[str, Count]] = {}
     parameters: Parameters | None = None
     costs: Costs = Costs()
@@ -270,7 +272,7 @@ class Record(_Section):
     environment: Environment
     data: DataFacts = DataFacts()
     adapter_sha256: str | None = None
-    test_opened: int = Field(1, ge=0)
+    test_opened: Count = 1
     notes: list[str] = []
     superseded_by: str | None = None
     maps: Precision | None = None

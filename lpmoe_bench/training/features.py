@@ -8,7 +8,6 @@ Without a cache features are computed in batches, which may move the last bits o
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import time
 from collections.abc import Mapping
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.data.loader import image_tensor, load_image
 from lpmoe_bench.data.pairs import Pair
+from lpmoe_bench.environment import memory_bytes
 from lpmoe_bench.errors import DataError, ResourceError, UsageError
 from lpmoe_bench.files import sha256_file
 from lpmoe_bench.model.segmenter import Segmenter, blueprint
@@ -179,7 +179,7 @@ def _free_memory() -> int:
                 return int(line.split()[1]) * 1024
     except OSError:
         pass
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return memory_bytes()
 
 
 FOLDER = "features"  # of the cache

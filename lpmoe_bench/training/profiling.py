@@ -15,7 +15,13 @@ from lpmoe_bench.config.settings import RunConfig, build_config, sides_text
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.errors import ResourceError, UsageError
 from lpmoe_bench.model import costs
-from lpmoe_bench.model.segmenter import blueprint, build_segmenter, native_size
+from lpmoe_bench.model.segmenter import (
+    blueprint,
+    build_segmenter,
+    check_buildable,
+    check_memory,
+    native_size,
+)
 from lpmoe_bench.model.weights.resolve import RANDOM, resolve_weights
 from lpmoe_bench.training.plan import complete_config
 from lpmoe_bench.training.request import preset_layer
@@ -36,6 +42,7 @@ def profile_method(
     for settings that do not fit, ResourceError where the model does not fit into memory.
     """
     config = profile_config(*layers)
+    check_buildable(config)
     model = blueprint(config)
     flops = costs.count_flops(model, config.sides)
     skipped = _reason(config, flops, measured)
@@ -82,6 +89,7 @@ def _reason(config: RunConfig, flops: costs.Flops, measured: bool | None) -> str
 
 def _measure(config: RunConfig, terminal: Terminal) -> dict[str, Any]:
     """Measure in a process of its own, whose peak memory is that of this model."""
+    check_memory(config)
     terminal.say(f"measuring {config.method} at batch {config.train.batch}, random weights")
     asked = {"config": config.model_dump(), "repeats": REPEATS, "seconds": SECONDS}
     done = subprocess.run(

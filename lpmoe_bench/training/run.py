@@ -20,6 +20,7 @@ from lpmoe_bench.data.loader import Prefixes
 from lpmoe_bench.data.splits import Split
 from lpmoe_bench.environment import Environment, collect_environment
 from lpmoe_bench.errors import (
+    BenchError,
     DataError,
     InterruptedRun,
     ResourceError,
@@ -39,6 +40,7 @@ from lpmoe_bench.model.segmenter import (
     Segmenter,
     blueprint,
     build_segmenter,
+    check_memory,
     shape_key,
 )
 from lpmoe_bench.model.weights.resolve import Weights
@@ -261,6 +263,22 @@ def run_request(
         raise InterruptedRun("interrupted; the same command goes on where it was") from None
 
 
+def foretell(plan: Plan, force: bool = False, accept: bool = False) -> str:
+    """Say what `run_request` would do with the finished run of a plan; empty where there is none.
+
+    force, accept: as `run_request` takes them.
+    """
+    if not (plan.folder / store.RECORD).exists():
+        return ""
+    if force:
+        return f"{plan.folder} is finished; --force runs it again and keeps the old files"
+    try:
+        _finished(plan, accept)
+    except BenchError as error:
+        return f"the run would end at once with exit code {error.exit_code}: {error}"
+    return f"{plan.folder} is finished; it would be shown (--force runs it again)"
+
+
 def announce(plan: Plan, terminal: Terminal) -> None:
     """Say what will run, on what, and everything a reader of the numbers should know."""
     config, train, validation = plan.config, plan.config.train, plan.validation
@@ -366,6 +384,7 @@ def execute(
 
 def _execute(plan: Plan, terminal: Terminal) -> records.Record:
     config = plan.config
+    check_memory(config)
     fabric = make_fabric(plan)
     # Random draws are seeded inside, so a resumed run builds the very model it had.
     segmenter = build_segmenter(config, plan.weights, plan.decoder_weights)

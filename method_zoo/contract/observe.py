@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..backbones.backbone import Backbone
-from ..method import Features, Method
+from ..method import Features, Method, check_features_kind
 
 
 class BrokenPromise(AssertionError):
@@ -44,7 +44,9 @@ def forward(method: Method, image: Tensor, seed: int = 0) -> Features:
     """Forward with the global generator at a known state, which stays as it was outside."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return method(image)
+        features = method(image)
+    check_features_kind(type(method), features)
+    return features
 
 
 def outputs(method: Method, image: Tensor, seed: int = 0) -> list[Tensor]:

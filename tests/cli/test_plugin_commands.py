@@ -5,7 +5,7 @@ import re
 
 import pytest
 import yaml
-from others import GAIN, MIX, write_file
+from others import GAIN, MIX, write_file, write_wrong
 from sample_records import record
 from tiny_runs import call, folders, only_run
 
@@ -35,7 +35,7 @@ def gain(tmp_path):
 
 def test_lists_and_describe_know_a_plug_in(gain):
     done = call(["list", "methods", "--plugin", str(gain)])
-    assert done.stdout.splitlines()[-1].endswith("An example. (plug-in, of gain.py)")
+    assert done.stdout.splitlines()[-1].endswith("arXiv number. (plug-in, of gain.py)")
     told = dict(json.loads(call(["describe", "gain", "--plugin", str(gain), "--json"]).stdout))
     assert told["title"] == "Gain"
     assert told["options"] == "share=False"
@@ -70,6 +70,59 @@ def test_contract_prints_check_by_check(gain, tmp_path):
     assert done.code == BrokenContractError.exit_code
     assert "BROKEN  identity_at_init" in done.stdout
     assert "1 of 2 checks of 'loud' are broken: identity_at_init" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("tokens", "returns a tensor (4, 16, 192) as the tokens of block 11; prefix 1 and grid"),
+        ("small", "gives maps [(4, 192, 3, 4), "),
+        ("final", "gives a final map (4, 191, 4, 4); it must be (4, 192, 4, 4)"),
+    ],
+)
+def test_a_run_of_a_plug_in_that_gives_wrong_shapes_names_it(data, tmp_path, name, sentence):
+    words = ["run", "--method", name, *folders(data), *QUICK, "--runs", str(tmp_path)]
+    done = call([*words, "--plugin", str(write_wrong(tmp_path, name))])
+    assert done.code == 2
+    assert f"error: method '{name}' of {name}.py {sentence}" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("tokens", "returns a tensor (2, 24, 48) as the tokens of block 3; prefix 1 and grid 4 x"),
+        ("plain", "returns a tensor (2, 25, 48) from block 0; it must be Tokens"),
+        ("nothing", "returns NoneType; it must return Features(maps, final, aux)"),
+        ("pair", "returns tuple of 2 (list of 4 (a tensor (2, 48, 4, 6), "),
+        ("maps", "maps are [(2, 48, 4, 6), (2, 48, 4, 6), (2, 48, 4, 6)]; channels and strides"),
+        ("final", "final is (2, 47, 4, 6); it must be (2, 48, 4, 6)"),
+        ("aux", "gives a tensor (1,) as aux; it must be a scalar"),
+    ],
+)
+def test_contract_says_what_of_a_plug_in_has_a_wrong_shape(tmp_path, name, sentence):
+    plugin = ["--plugin", str(write_wrong(tmp_path, name))]
+    done = call(["contract", name, *plugin, "--check", "shapes"])
+    assert done.code == BrokenContractError.exit_code
+    assert done.stdout.startswith("BROKEN  shapes")
+    assert sentence in done.stdout
+
+
+def test_what_a_plug_in_decoder_gives_in_a_wrong_shape_is_its_fault(data, tmp_path):
+    flat = write_file(tmp_path, "mix", MIX.replace(".mean(dim=0))", ".mean(dim=0)).mean(1)"))
+    words = ["run", "--method", "lora", "--decoder", "mix", *folders(data), *QUICK]
+    done = call([*words, "--runs", str(tmp_path), "--plugin", str(flat)])
+    assert done.code == 2
+    assert (
+        "decoder 'mix' of mix.py gives logits (4, 4, 4); they must be (4, 1, H, W)" in done.stderr
+    )
+
+
+def test_a_wrong_shape_of_our_own_keeps_its_traceback():
+    from lpmoe_bench.cli.app import as_expected
+    from method_zoo import get_method
+    from method_zoo.errors import WrongOutputError
+
+    assert as_expected(WrongOutputError(get_method("lora"), "gives nothing")) is None
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def test_a_file_names_its_method_and_is_not_imported_for_it(tmp_path):
     assert str(path) not in [getattr(one, "__file__", "") for one in sys.modules.values()]
     assert method_facts("gain").options == {"share": False}
     method = get_method("gain")(tiny_backbone(), share=True)
-    assert method.gain.shape == (1, 48)
+    assert method.scale.shape == (1, 48)
     assert sys.modules[type(method).__module__].__file__ == str(path)
     assert not (tmp_path / "__pycache__").exists()
 
@@ -218,7 +218,7 @@ def test_a_fault_in_a_plug_in_names_its_own_line(tmp_path):
     with pytest.raises(ZeroDivisionError) as caught:
         get_method("faulty")(tiny_backbone())
     sentence = explain_fault(caught.value)
-    assert "method 'faulty' of faulty.py failed in __init__, line 16 of faulty.py" in sentence
+    assert "method 'faulty' of faulty.py failed in __init__, line 22 of faulty.py" in sentence
     assert "ZeroDivisionError: division by zero" in sentence
     assert explain_fault(ValueError("ours")) is None
 

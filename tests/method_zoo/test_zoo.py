@@ -149,6 +149,7 @@ WRONG = [
     ("adaroute", {"kernels": 4}, "kernels is 4; it must be 0 to 3"),
     ("adaroute", {"experts": -1}, "experts is -1; it must be at least 0"),
     ("conv_lora", {"experts": 0}, "experts is 0"),
+    ("conv_lora", {"experts": 10**11}, "experts is 100000000000; it must be 1 to 64"),
     ("conv_lora", {"gate_gradient": "none"}, "gate_gradient is 'none'"),
     ("lora", {"targets": "q"}, "targets is 'q'; choose qkv or qv"),
     ("lpmoe", {"heads": 5}, "heads is 5; it must divide the backbone's width 48"),

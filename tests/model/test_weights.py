@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import tiny_backbone
 from huggingface_hub.errors import EntryNotFoundError
 from safetensors.torch import load_file, save_file
 from tiny_weights import DEPTH, GRID, TIMM, WIDTH, Hostile, drop, save_tiny, tiny_onnx, tiny_tensors
@@ -23,8 +24,10 @@ from lpmoe_bench.environment import default_cache
 from lpmoe_bench.errors import DataError, ResourceError, UsageError
 from lpmoe_bench.model.weights import default_backbone, fitting
 from lpmoe_bench.model.weights import hub as hub_module
-from lpmoe_bench.model.weights.checkpoint import read_checkpoint
+from lpmoe_bench.model.weights.checkpoint import Checkpoint, read_checkpoint
 from lpmoe_bench.model.weights.default_backbone import dinov2_state
+from lpmoe_bench.model.weights.fitting import state_for, table_side, timm_state
+from lpmoe_bench.model.weights.layouts import find_model
 from lpmoe_bench.model.weights.resolve import load_backbone, resolve_weights
 from method_zoo.backbones.create import check_backbone_name, create_backbone
 from method_zoo.errors import ZooError
@@ -89,6 +92,13 @@ def test_norm_behind_the_pooling_becomes_the_norm(tmp_path):
         ({"blocks.99.norm1.weight": torch.zeros(192)}, "", "1 unknown .*blocks.99"),
         ({"norm.weight": torch.zeros(7)}, "", "1 of another shape .*norm.weight"),
         ({"encoder": torch.zeros(2)}, "", "timm cannot read"),
+        (
+            {"pos_embed": torch.zeros(1, 198, 192)},
+            "",
+            "that leaves 197 places, which are no square",
+        ),
+        ({"pos_embed": torch.zeros(1, 1, 192)}, "", "that leaves 0 places, which are no square"),
+        ({"pos_embed": torch.zeros(197, 192)}, "", "is 197 x 192; this backbone has 1 x 197 x 192"),
         ({"visual.class_embedding": torch.zeros(2)}, "", "CLIP under OpenAI's names"),
     ],
 )
@@ -97,6 +107,39 @@ def test_foreign_local_file(tmp_path, extra, gone, sentence):
     with pytest.raises(DataError, match=sentence) as caught:
         load_backbone(resolve_weights(TIMM, str(path), tmp_path))
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 3, 100])
+def test_a_table_of_relative_positions_of_no_square_window_is_named(rows):
+    state = {"blocks.0.attn.relative_position_bias_table": torch.zeros(rows, 3)}
+    with pytest.raises(
+        DataError, match=rf"relative_position_bias_table' has {rows} rows; a square"
+    ):
+        timm_state(state, tiny_backbone("beit").vit, "beit_base_patch16_224")
+
+
+def test_an_empty_position_table_of_sam_is_a_table_of_another_shape():
+    backbone = tiny_backbone("sam")
+    checkpoint = Checkpoint(backbone.state() | {"pos_embed": torch.zeros(1, 0, 0, 48)})
+    found = find_model(checkpoint)
+    assert found is not None
+    assert table_side(found, backbone) is None
+    with pytest.raises(DataError, match=r"1 of another shape \['pos_embed'\]"):
+        state_for(found, checkpoint, backbone, "samvit_base_patch16")
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "older"])
+def test_a_checkpoint_that_is_cut_off_is_told_in_words_of_ours(tmp_path, zipped):
+    path = tmp_path / "w.pth"
+    torch.save({"a": torch.zeros(99)}, path, _use_new_zipfile_serialization=zipped)
+    data = path.read_bytes()
+    for size in (10, 100, 300, len(data) // 2, len(data) - 1):
+        path.write_bytes(data[:size])
+        with pytest.raises(DataError) as caught:
+            read_checkpoint(path)
+        zip_ = f"a zip archive that is cut off after {size} bytes"
+        why = zip_ if zipped else "cut off, or its pickle holds less than it says"
+        assert str(caught.value) == f"{path} is damaged: {why}; fetch it again"
 
 
 @pytest.mark.parametrize("name", ["w.npz", "w.h5", "w.onnx", "w.msgpack", "w"])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sample_records import content, record
 from test_verify_records import resealed, sealed
 
-from lpmoe_bench.errors import BenchError
+from lpmoe_bench.errors import BenchError, DataError
 from lpmoe_bench.records.frame import load_records
 from lpmoe_bench.records.store import find_records, read_record
 from lpmoe_bench.records.verify import verify_record
@@ -150,6 +150,27 @@ def test_an_edit_of_an_unsealed_record_is_read_or_refused(tmp_path, seed):
         known = record().scores["CAMO"].keys()
         wrong = [v for s in one.scores.values() for k, v in s.items() if k in known and v]
         assert all(-1e-6 <= value <= 2 + 1e-6 for value in wrong), values
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("value", ["0.75", True, False, "", [0.75]])
+@pytest.mark.parametrize("place", ["scores.CAMO.s_measure", "costs.peak_memory_bytes", "seed"])
+def test_what_is_no_number_is_none_though_it_reads_as_one(tmp_path, version, value, place):
+    def change(found):
+        *parents, leaf = place.split(".")
+        for key in parents:
+            found = found[key]
+        found[leaf] = value
+
+    if version == 1:
+        found = content()
+        change(found)
+        written(tmp_path / "x", {"run.json": json.dumps(found).encode()})
+    else:
+        sealed(tmp_path / "x")
+        resealed(tmp_path / "x", change)
+    with pytest.raises(DataError, match=f"is no valid record: {place}: "):
+        read_record(tmp_path / "x")
 
 
 @slow

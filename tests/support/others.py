@@ -1,28 +1,11 @@
 """Plug-ins of others as tests need them: texts of files, and a package that seems installed."""
 
 from pathlib import Path
+from string import Template
 
-GAIN = '''"""Gain: a scale for each channel. An example."""
-import torch
-from torch import nn
+from lpmoe_bench.model.template import METHOD
 
-from method_zoo import Backbone, Method, Tokens
-
-
-class Gain(Method):
-    """share: one gain for all blocks."""
-
-    title = "Gain"
-    fidelity = "an example"
-
-    def __init__(self, backbone: Backbone, share: bool = False):
-        super().__init__(backbone)
-        self.gain = nn.Parameter(torch.ones(1 if share else backbone.depth, backbone.dim))
-
-    def block(self, i: int, t: Tokens) -> Tokens:
-        gain = self.gain[min(i, len(self.gain) - 1)]
-        return self.backbone.block(i, t._replace(x=t.x * gain))
-'''
+GAIN = Template(METHOD).substitute(cls="Gain")  # what `new method` writes: a sound one
 MIX = '''"""Mix: a decoder and a loss in one file."""
 import torch
 from torch import nn
@@ -72,3 +55,51 @@ def install(site: Path, name: str, entry_points: str, **modules: str) -> Path:
     (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n")
     (about / "entry_points.txt").write_text(entry_points)
     return site
+
+
+# What a method gives that is not what it has to give: {name: what stands in its class}.
+WRONG = {
+    "tokens": """
+    def block(self, i, t):
+        t = self.backbone.block(i, t)
+        return t._replace(x=t.x[:, 1:] * self.scale[i]) if i == self.backbone.depth - 1 else t
+""",
+    "plain": """
+    def block(self, i, t):
+        return self.backbone.block(i, t).x
+""",
+    "nothing": """
+    def forward(self, image):
+        super().forward(image)
+""",
+    "pair": """
+    def forward(self, image):
+        features = super().forward(image)
+        return features.maps, features.final
+""",
+    "maps": """
+    def forward(self, image):
+        features = super().forward(image)
+        return features._replace(maps=features.maps[:3])
+""",
+    "small": """
+    def forward(self, image):
+        features = super().forward(image)
+        return features._replace(maps=[m[:, :, 1:] for m in features.maps])
+""",
+    "final": """
+    def forward(self, image):
+        features = super().forward(image)
+        return features._replace(final=features.final[:, 1:])
+""",
+    "aux": """
+    def forward(self, image):
+        features = super().forward(image)
+        return features._replace(aux=features.aux[None])
+""",
+}
+
+
+def write_wrong(folder: Path, name: str) -> Path:
+    """Write a method that is sound but for what it gives."""
+    return write_file(folder, name, GAIN.partition("    def block")[0] + WRONG[name].lstrip("\n"))

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import time
 from pathlib import Path
 from unittest import mock
 
@@ -122,21 +121,6 @@ def test_an_interrupted_run_resumes_and_ends_bit_equal(data, tmp_path, cached, w
     assert "interrupted after step 7 of 12" in stopped.stderr
     assert call(asked).code == 0
     assert_same_result(cached[0], only_run(tmp_path / "runs"))
-
-
-@pytest.mark.faults
-def test_a_kill_while_features_are_computed_loses_none(data, tmp_path, place, cached):
-    process = start(arguments(data, tmp_path / "runs", "--method", "partial", *DISK))
-    while len(kept(place)) < 3:
-        assert process.poll() is None
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    before = {path: path.read_bytes() for path in kept(place)}
-    resumed = finish(data, tmp_path / "runs", "partial", *DISK)
-    assert computed(resumed) == computed(cached[0]) - len(before)
-    assert all(path.read_bytes() == data for path, data in before.items())
-    assert_same_result(cached[0], resumed)
 
 
 def test_damaged_features_are_computed_again(data, tmp_path, place, cached):

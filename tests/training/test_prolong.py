@@ -85,6 +85,16 @@ def test_a_finished_run_of_other_code_is_returned_only_if_accepted(data, finishe
     assert done.code == 2
     assert "method_zoo.lora changed" in done.stderr
     assert "--force runs it again" in done.stderr
+    refusal = done.stderr.splitlines()[-1].removeprefix("error: ")
+    for words, foretold in (
+        ([], f"the run would end at once with exit code 2: {refusal}"),
+        (["--accept"], f"{folder} is finished; it would be shown (--force runs it again)"),
+        (["--force"], f"{folder} is finished; --force runs it again and keeps the old files"),
+    ):
+        dry = call(arguments(data, tmp_path, "--dry-run", "--json", *words))
+        assert dry.code == 0
+        assert json.loads(dry.stdout)["foretold"] == foretold
+        assert f"note: {foretold}" in dry.stderr
     done = call(arguments(data, tmp_path, "--accept", "--json"))
     assert done.code == 0
     assert json.loads(done.stdout)["fingerprint"] == written.fingerprint

@@ -216,7 +216,7 @@ def test_dry_run_tells_machines_what_would_run(data, tmp_path):
     plan = json.loads(done.stdout)
     assert plan["images"] == {"train": 22, "validation": 2, "tests": {"own/test": 6}}
     assert plan["config"]["options"] == {"rank": 8, "alpha": 8.0}
-    assert not plan["finished"]
+    assert (plan["finished"], plan["foretold"]) == (False, "")
     assert not list(tmp_path.iterdir())
 
 
@@ -232,6 +232,25 @@ def test_dry_run_refuses_a_model_that_cannot_be_built(data, tmp_path, more, sent
     assert done.code == 2
     assert sentence in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]], ids=["real", "dry"])
+@pytest.mark.parametrize(
+    ("setting", "code", "sentence"),
+    [
+        ("rank=100000000000", 6, "lora (rank 100000000000, alpha 8.0) with decoder fpn (width 8)"),
+        ("rank=100000000000", 6, " GiB for its weights and their training, and this machine has"),
+        ("decoder.width=100000000000", 2, "is larger than any memory; choose smaller options"),
+    ],
+)
+def test_a_model_larger_than_memory_is_refused_before_it_is_built(
+    data, tmp_path, monkeypatch, setting, code, sentence, dry
+):
+    # Calling it would be a TypeError: to ask for so much memory may end the program.
+    monkeypatch.setattr("lpmoe_bench.training.run.build_segmenter", None)
+    done = call(arguments(data, tmp_path, "--set", setting, *dry))
+    assert done.code == code, done.stderr
+    assert sentence in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,8 @@ import itertools
 import json
 import os
 import shutil
-import tempfile
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from dataclasses import replace as changed
 from pathlib import Path, PurePath
@@ -32,14 +30,9 @@ from lpmoe_bench.data.pixels import ABOVE, PixelRules, pixel_rules
 from lpmoe_bench.data.registry import Dataset
 from lpmoe_bench.data.splits import Facts, Split, checked
 from lpmoe_bench.errors import BenchError, DataError, ResourceError, UsageError
-from lpmoe_bench.files import (
-    hold_lock,
-    is_locked,
-    sha256_file,
-    sync_folder,
-    write_atomically,
-    write_failure,
-)
+from lpmoe_bench.files import sha256_file, staging, sync_folder, write_atomically, write_failure
+
+ADDING = "adding"  # in the names of folders that sets are built in
 
 
 class SplitSource(NamedTuple):
@@ -145,7 +138,7 @@ def add_sources(
 ) -> Added:
     """Do what add_set does with several archives that make up one set, or with one folder."""
     try:
-        with staging(root, dataset.name) as folder:
+        with staging(root, ADDING, dataset.name) as folder:
             tree, own = _tree(sources, folder, terminal), not sources[0].path.is_dir()
             unpaired: dict[str, list[str]] | None = {} if skip else None
             with _named_after(sources, tree, own):
@@ -438,36 +431,3 @@ def _converted(mask: Mask, rules: PixelRules) -> np.ndarray | None:
             if pixels.ndim == 2 or (pixels[..., :3] == pixels[..., :1]).all():
                 return None
     return read_truth(mask, rules=changed(rules, exif="image" if rules.exif else "")).mask
-
-
-# A folder to build in beside its place, which a killed program leaves and the next one removes.
-
-OWNER = ".owner"  # locked for as long as the program that builds lives, however it ends
-YOUNG_SECONDS = 60.0  # between making a folder and locking it
-
-
-@contextmanager
-def staging(root: Path, name: str) -> Iterator[Path]:
-    """Make a hidden folder below root, and remove it in the end; `root` is made too.
-
-    Folders of this name's kind that nobody works in any more are removed first.
-    """
-    root.mkdir(parents=True, exist_ok=True)
-    # A kill leaves its folder behind. The lock of a live owner tells it from those that are in use;
-    # one without a lock file yet may be of a process that has just made it.
-    for left in root.glob(".adding-*-*"):
-        owner = left / OWNER
-        with suppress(OSError):
-            young = not owner.exists() and time.time() - left.stat().st_mtime <= YOUNG_SECONDS
-            if left.is_dir() and not left.is_symlink() and not young and not is_locked(owner):
-                shutil.rmtree(left, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".adding-{name}-", dir=root))
-    try:
-        (folder / OWNER).touch()
-        lock = None
-        with suppress(ResourceError):  # some network disks know no locks
-            lock = hold_lock(folder / OWNER)
-        with lock or nullcontext():
-            yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -16,7 +16,7 @@ from lpmoe_bench.config.kinds import get_kind
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.data.annotations import ANNOTATIONS, is_coco
 from lpmoe_bench.data.audit.group_split import FEW_FOLDERS, OneGroupError, group_split
-from lpmoe_bench.data.library.add import staging
+from lpmoe_bench.data.library.add import ADDING
 from lpmoe_bench.data.library.archives import is_archive, unpack
 from lpmoe_bench.data.library.recognise import IMAGES, MASKS
 from lpmoe_bench.data.matching import MASK_SUFFIXES, SUFFIXES, common_rule, named_files, shown
@@ -25,7 +25,7 @@ from lpmoe_bench.data.pixels import UNDECLARED, PixelRules, pixel_rules
 from lpmoe_bench.data.registry import NAME, Task
 from lpmoe_bench.data.splits import MANIFESTS, Split, check_pairs, sound_pairs
 from lpmoe_bench.errors import DataError, UsageError
-from lpmoe_bench.files import write_atomically
+from lpmoe_bench.files import staging, write_atomically
 
 # Words that tell a mask from its image, at the end of a name or as the name of a folder.
 WORDS = "mask masks lesion segmentation seg gt groundtruth anno annotation label labels manual1"
@@ -247,7 +247,7 @@ def _unpacked(source: Path, root: Path | None, name: str, terminal: Terminal) ->
     place = root / name
     if place.exists():
         raise DataError(f"{place} is there already; give another --name, or import that folder")
-    with staging(root, name) as folder:
+    with staging(root, ADDING, name) as folder:
         target = folder / "tree"
         target.mkdir()
         with terminal.bar(f"unpacking {source.name}", 1) as bar:

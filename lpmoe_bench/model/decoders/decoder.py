@@ -15,7 +15,8 @@ from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.files import sha256_file
 from lpmoe_bench.model.losses import get_loss
 from lpmoe_bench.model.weights.checkpoint import check_checkpoint_path, read_checkpoint
-from method_zoo.method import Features, Method
+from method_zoo.errors import WrongOutputError
+from method_zoo.method import Features, Method, is_of_others
 
 NORMALISES = "normalises over the batch"
 
@@ -138,6 +139,7 @@ class Decoder(Head):
 
     kinds = ("binary", "semantic")
     criterion: Callable[[Tensor, Any], Tensor] | None = None
+    classes: int = 1  # how many maps of logits it was built for
 
     def train_with(
         self, loss: str, kind: str = "binary", class_weights: Sequence[float] | None = None
@@ -164,9 +166,21 @@ class Decoder(Head):
 
     def predict(self, features: Features, size: Sequence[int]) -> Tensor:
         """Return logits (B, K, h, w), resized bilinearly to the images' size."""
+        logits = self(features)
+        if is_of_others(type(self)):
+            self._check(logits, len(features.final))
         # Single precision from here: half has too few digits for the loss and for the threshold.
-        logits = self(features).float()
-        return F.interpolate(logits, tuple(size), mode="bilinear", align_corners=False)
+        return F.interpolate(logits.float(), tuple(size), mode="bilinear", align_corners=False)
+
+    def _check(self, logits: object, batch: int) -> None:
+        """Raise WrongOutputError where these are no logits of a batch."""
+        if isinstance(logits, Tensor) and logits.ndim == 4 and len(logits):
+            count, classes = logits.shape[:2]
+            if classes == self.classes and count % batch == 0:  # several outputs in training
+                return
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        sentence = f"gives logits {got}; they must be ({batch}, {self.classes}, H, W)"
+        raise WrongOutputError(type(self), sentence)
 
 
 # What a decoder starts from: a published model's checkpoint, or random numbers.

@@ -22,6 +22,7 @@ from method_zoo.method import Features
 from method_zoo.parts import deformable
 from method_zoo.parts.deformable import TokenPlaces, full_precision, precise
 
+MOST_LAYERS = 100
 
 class Mask2Former(MatchedDecoder):
     """Reads maps at strides 4, 8, 16 and 32, which lpmoe has, or makes them of a plain ViT's;
@@ -58,9 +59,10 @@ class Mask2Former(MatchedDecoder):
         super().__init__()
         if width < GROUPS or width % GROUPS:
             raise UsageError(f"decoder width is {width}; it must be a multiple of {GROUPS}")
-        if min(queries, layers, points) < 1:
+        if min(queries, points) < 1 or not 1 <= layers <= MOST_LAYERS:
             raise UsageError(
-                f"queries is {queries}, layers {layers} and points {points}; all must be 1 or more"
+                f"queries is {queries}, points {points} and layers {layers}; the first two must be "
+                f"1 or more, layers 1 to {MOST_LAYERS}"
             )
         self.refuse_for_one(classes, points=points)
         self.classes, self.points = classes, points

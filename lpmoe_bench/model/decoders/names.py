@@ -85,4 +85,6 @@ def build_decoder(
     decoder: Any = get_decoder(name)
     from lpmoe_bench.model.decoders.decoder import Inputs
 
-    return decoder(Inputs.of(method), classes, **(options or {}))
+    built = decoder(Inputs.of(method), classes, **(options or {}))
+    built.classes = classes
+    return built

@@ -5,6 +5,7 @@ import json
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -176,13 +177,25 @@ def _read_pickled(path: Path) -> object:
             "save its tensors alone to a .safetensors file"
         ) from None
     except Exception as error:  # bytes from outside: a reader of pickles can fail in any way
-        reason = str(error).partition("\n")[0] or type(error).__name__
         if "torchscript" in str(error).lower():
             raise DataError(
                 f"{path} is a TorchScript archive, a program with weights, so it was not read; "
                 f"save its state_dict() instead"
             ) from None
-        raise DataError(f"{path} is damaged ({reason}); fetch it again") from None
+        raise DataError(f"{path} {_unreadable(path)}; fetch it again") from None
+
+
+def _unreadable(path: Path) -> str:
+    """Say what a file is that torch cannot read, by its first bytes and by its end."""
+    with path.open("rb") as file:
+        start = file.read(4)
+    if start.startswith(b"PK"):  # as torch writes since version 1.6: a zip archive
+        if zipfile.is_zipfile(path):
+            return "is damaged, or a zip archive that torch.save has not written"
+        return f"is damaged: a zip archive that is cut off after {path.stat().st_size} bytes"
+    if start.startswith(b"\x80"):
+        return "is damaged: cut off, or its pickle holds less than it says"
+    return "is damaged, or no file of weights: it does not begin as torch.save begins one"
 
 
 def _descend(content: Mapping, path: Path) -> tuple[Mapping, list[str]]:

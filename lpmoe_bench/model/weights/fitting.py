@@ -21,6 +21,7 @@ from method_zoo.backbones.create import OTHERS
 from method_zoo.backbones.uniperceiver import NAME as UNI_PERCEIVER
 
 # Parts behind or beside the tokens, which a backbone has none of.
+CLASS_ROWS = 3  # of BEiT's relative positions: class to patch, patch to class, class to class
 HEADS = ("head.", "head_dist.", "fc_norm.", "attn_pool.")
 
 
@@ -35,13 +36,14 @@ class Taken:
 def table_side(found: FoundModel, backbone: Backbone) -> int | None:
     """Return the side of the file's position table in patches, None where there is none.
 
-    Raises DataError for a table that is no square.
+    None, too, for a table that is no square.
     """
     table = found.tensors.get("pos_embed")
     if table is None or backbone.vit.pos_embed is None or table.ndim != backbone.vit.pos_embed.ndim:
         return None
     if table.ndim == 4:
-        return table.shape[1] if table.shape[1] == table.shape[2] else None
+        side = table.shape[1]
+        return side if side and side == table.shape[2] else None
     vit = backbone.vit
     prefix = (
         0 if vit.no_embed_class or "register_tokens" in found.tensors else vit.num_prefix_tokens
@@ -107,6 +109,8 @@ def _sam_state(
     for key, table in list(state.items()):
         target = own.get(key)
         if target is None or target.shape == table.shape or target.shape[-1] != table.shape[-1]:
+            continue
+        if not table.numel():  # nothing to resize: its shape is refused with the others
             continue
         if key == "pos_embed" and table.ndim == 4:
             grid = list(target.shape[1:3])
@@ -180,6 +184,8 @@ def timm_state(state: dict[str, Tensor], vit: nn.Module, timm_name: str) -> dict
                 warnings.filterwarnings("ignore", message, UserWarning)
             state = module.checkpoint_filter_fn(state, vit)
     except Exception as error:  # a foreign file fails inside timm in any way it likes
+        if odd := _odd_table(state, vit):
+            raise DataError(odd) from None
         raise DataError(f"timm cannot read these weights as {timm_name} ({error!r})") from error
     own = vit.state_dict().keys()
     # Models that pool by the mean keep their final norm behind the pooling.
@@ -187,6 +193,37 @@ def timm_state(state: dict[str, Tensor], vit: nn.Module, timm_name: str) -> dict
         if f"norm.{leaf}" in own and f"norm.{leaf}" not in state and f"fc_norm.{leaf}" in state:
             state[f"norm.{leaf}"] = state[f"fc_norm.{leaf}"]
     return {name: t for name, t in state.items() if name in own or not name.startswith(HEADS)}
+
+
+def _odd_table(state: Mapping[str, Tensor], vit: nn.Module) -> str:
+    """Say which position table could not be resized, and why; empty where none is the reason."""
+    own = getattr(vit, "pos_embed", None)
+    table = state.get("pos_embed")
+    if table is not None and isinstance(own, Tensor) and table.shape != own.shape:
+        shape = " x ".join(map(str, table.shape)) or "a scalar"
+        if table.ndim != own.ndim or table.shape[-1] != own.shape[-1]:
+            here = " x ".join(map(str, own.shape))
+            return f"its position table is {shape}; this backbone has {here}"
+        prefix = (
+            0 if getattr(vit, "no_embed_class", False) else getattr(vit, "num_prefix_tokens", 1)
+        )
+        count = table.shape[1] - prefix
+        if count < 1 or isqrt(count) ** 2 != count:
+            return (
+                f"its position table is {shape}: without {prefix} prefix tokens that leaves "
+                f"{count} places, which are no square grid"
+            )
+    for name, bias in state.items():
+        if not name.endswith("relative_position_bias_table"):
+            continue
+        count = len(bias) - CLASS_ROWS
+        side = isqrt(max(count, 0))
+        if bias.ndim != 2 or not side % 2 or side**2 != count:
+            return (
+                f"its table '{name}' has {len(bias)} rows; a square window of k x k patches has "
+                f"(2 k - 1) squared and {CLASS_ROWS} for the class token"
+            )
+    return ""
 
 
 def check_numbers(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:

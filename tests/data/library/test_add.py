@@ -16,9 +16,10 @@ from scipy.io import savemat
 from lpmoe_bench.data.audit.groups import known_groups
 from lpmoe_bench.data.images import read_mask
 from lpmoe_bench.data.library import add
-from lpmoe_bench.data.library.add import add_set, staging, with_layout
+from lpmoe_bench.data.library.add import ADDING, add_set, with_layout
 from lpmoe_bench.data.tasks import open_split
 from lpmoe_bench.errors import DataError
+from lpmoe_bench.files import staging
 
 
 @pytest.fixture
@@ -139,8 +140,8 @@ def test_what_a_killed_program_left_is_removed_by_the_next(tmp_path, pranet):
     root = tmp_path / "root"
     code = (
         "import sys, time; from pathlib import Path\n"
-        "from lpmoe_bench.data.library.add import staging\n"
-        "with staging(Path(sys.argv[1]), 'gdd') as folder:\n"
+        "from lpmoe_bench.files import staging\n"
+        "with staging(Path(sys.argv[1]), 'adding', 'gdd') as folder:\n"
         "    (folder / 'half.png').write_bytes(b'half')\n"
         "    print(folder, flush=True); time.sleep(600)\n"
     )
@@ -198,7 +199,7 @@ def test_a_folder_that_is_not_locked_yet_is_left_alone(tmp_path):
     for folder in (new, old):
         folder.mkdir()
     os.utime(old, (0, 0))
-    with staging(tmp_path, "gdd") as folder:
+    with staging(tmp_path, ADDING, "gdd") as folder:
         assert new.is_dir()
         assert not old.exists()
     assert not folder.exists()
