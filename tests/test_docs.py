@@ -93,7 +93,7 @@ def test_what_the_pages_take_from_docstrings_exists():
 def test_the_reference_is_whole():
     settings = reference.settings()
     assert all(f"| `{name}` | " in settings for name in setting_fields())
-    assert "| `size` | `256` | at least 32 | recipe | " in settings
+    assert "| `size` | `256` |  | recipe | " in settings
     protocols = reference.protocols()
     assert all(
         f"\n## {one.name}\n" in protocols and one.hash in protocols for one in PROTOCOLS.values()

@@ -441,15 +441,9 @@ def _check_references(registry: Registry) -> None:
 
 def _check_names(task: Task) -> None:
     """Raise UsageError where a task names a loss, score or protocol that is not there."""
-    kind = get_kind(task.kind)  # whose own names need no check
-    named = (
-        (check_loss, task.loss, kind.loss),
-        (get_protocol, task.protocol, kind.protocol),
-        (get_metric, task.select, kind.select),
-    )
-    for check, name, own in named:
-        if name != own:
-            check(name)
+    check_loss(task.loss, task.kind)
+    get_protocol(task.protocol)
+    get_metric(task.select)
 
 
 def _check_labels(task: Task, datasets: Sequence[Dataset]) -> None:

@@ -92,8 +92,8 @@ class ClassProtocol(ScoringRules):
             ("scale", scale if self.percent else "Scores are fractions."),
             (
                 "tables",
-                f"A table shows {', '.join(labels)}, with --by-class each class; methods are ranked "
-                f"by {get_metric(self.primary).label}.",
+                f"A table shows {', '.join(labels)}, with --by-class each class; methods are "
+                f"ranked by {get_metric(self.primary).label}.",
             ),
             ("hash", f"{self.hash}; a change of any rule is a new version with another hash."),
             ("metrics", ""),

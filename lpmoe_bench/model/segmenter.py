@@ -110,7 +110,7 @@ def build_segmenter(
         # Again: the decoder's draws do not depend on how many the method has made.
         torch.manual_seed(config.seed)
         decoder = build_decoder(config.decoder, method, config.outputs, config.decoder_options)
-    decoder.train_with(config.train.loss)
+    decoder.train_with(config.train.loss, config.kind, config.train.class_weights)
     load_decoder_weights(decoder, decoder_weights or DecoderWeights())
     method.checkpointing = config.runtime.checkpointing
     return Segmenter(method, decoder)
@@ -129,7 +129,7 @@ def blueprint(config: RunConfig) -> Segmenter:
 def shape_key(config: RunConfig) -> tuple[object, ...]:
     """Return what the blueprint of a configuration depends on: equal keys, equal shapes."""
     parts = [config.options, config.decoder, config.decoder_options, config.runtime.checkpointing]
-    parts.append(config.train.loss)
+    parts += [config.train.loss, config.kind, config.train.class_weights]
     return (
         get_method(config.method),
         config.backbone,

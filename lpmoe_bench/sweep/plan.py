@@ -312,6 +312,8 @@ def _asked_device(request: RunRequest) -> str:
 
 
 def _cell(plan: Plan, device: str, seed: int) -> SweepCell:
+    from lpmoe_bench.training.plan import bound_to_batch
+
     config = plan.config.model_copy(update={"seed": seed})
     settings = config.model_dump(mode="json")
     settings["runtime"]["device"] = device
@@ -328,7 +330,7 @@ def _cell(plan: Plan, device: str, seed: int) -> SweepCell:
         fingerprint=plan.fingerprint,
         folder=folder,
         settings=settings,
-        batch_statistics=plan.method.batch_statistics,
+        batch_statistics=bool(bound_to_batch(config, plan.method)),
         train_images=train.steps * train.batch if train.steps else in_epochs,
         test_images=sum(len(split.pairs) for split in plan.tests),
     )

@@ -18,7 +18,7 @@ from lpmoe_bench.data.splits import MANIFESTS, Split, check_pairs, classes_of, m
 from lpmoe_bench.data.tasks import OWN, TaskData, resolve
 from lpmoe_bench.errors import DataError, ResourceError, UsageError
 from lpmoe_bench.metrics.protocols import get_protocol
-from lpmoe_bench.model.decoders.decoder import DecoderWeights, Head, resolve_decoder_weights
+from lpmoe_bench.model.decoders.decoder import NORMALISES, DecoderWeights, resolve_decoder_weights
 from lpmoe_bench.model.decoders.names import get_decoder
 from lpmoe_bench.model.weights.resolve import Weights, resolve_weights
 from lpmoe_bench.records.model import run_folder
@@ -34,7 +34,7 @@ def complete_config(config: RunConfig, method: type[Method]) -> RunConfig:
     of_decoder = SourceFacts(signature_options(decoder), vars_of(decoder))
     config = check_settings(config, vars_of(method), options, of_decoder)
     precision, device = config.train.precision, _device(config.runtime)
-    _check_batch_statistics(config, method, decoder, device)
+    _check_batch(config, method, device)
     if precision == "auto":
         bf16 = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         precision = "bf16-mixed" if bf16 else "32-true"
@@ -57,20 +57,26 @@ def _device(runtime: RuntimeConfig) -> str:
     return device
 
 
-def _check_batch_statistics(
-    config: RunConfig, method: type[Method], decoder: type[Head], device: str
-) -> None:
-    """Refuse what would change the statistics of a batch behind the fingerprint's back."""
-    title = next((one.title for one in (method, decoder) if one.batch_statistics), "")
-    if not title:
-        return
-    if config.train.batch < 2:
-        raise UsageError(f"{title} normalises over the batch; train.batch must be 2 or more")
-    if config.runtime.micro_batch or (config.runtime.devices > 1 and device == "cpu"):
-        raise UsageError(
-            f"{title} normalises over the batch, which micro-batches and several CPU "
-            f"processes divide; use --set runtime.checkpointing=true to save memory"
-        )
+def bound_to_batch(config: RunConfig, method: type[Method]) -> dict[str, str]:
+    """Return why a batch must stay whole, by the title of the method or decoder that wants it."""
+    decoder = get_decoder(config.decoder)
+    reasons = {
+        method.title: NORMALISES if method.batch_statistics else "",
+        decoder.title: decoder.depends_on_batch(config.train.loss, config.decoder_options),
+    }
+    return {title: reason for title, reason in reasons.items() if reason}
+
+
+def _check_batch(config: RunConfig, method: type[Method], device: str) -> None:
+    """Refuse what would change what a batch gives behind the fingerprint's back."""
+    for title, reason in bound_to_batch(config, method).items():
+        if reason == NORMALISES and config.train.batch < 2:
+            raise UsageError(f"{title} {reason}; train.batch must be 2 or more")
+        if config.runtime.micro_batch or (config.runtime.devices > 1 and device == "cpu"):
+            raise UsageError(
+                f"{title} {reason}, which micro-batches and several CPU processes divide; "
+                f"use --set runtime.checkpointing=true to save memory"
+            )
 
 
 class Sources(NamedTuple):
@@ -256,6 +262,17 @@ def _classes(config: RunConfig, data: TaskData) -> tuple[str, ...]:
         raise UsageError(
             f"classes is {', '.join(config.classes)}, but {data.train.label} has "
             f"{', '.join(found) or 'none'}; leave classes out: the data set has them"
+        )
+    weights = config.train.class_weights
+    if weights is not None and len(weights) != len(found):
+        raise UsageError(
+            f"train.class_weights has {len(weights)} numbers, and {data.train.label} has "
+            f"{len(found)} classes: {', '.join(found)}; give one for each, in this order"
+        )
+    if len(found) == 1:
+        raise UsageError(
+            f"{data.train.label} has one class, {found[0]}; name the background too, or use a "
+            f"binary task"
         )
     return found
 

@@ -113,21 +113,26 @@ def check_settings(
 
     options: of the method, with their defaults. Raises UsageError and ZooError.
     """
-    check_loss(config.train.loss)
+    check_loss(config.train.loss, config.kind)
     _check_kind(config, decoder)
     _check_selection(config)
     _check_features(config)
     found = check_values(dict(options), method["title"], config.options)
     # An option that came later is not hashed at the value that older records mean.
-    later = method["later_options"]
-    own = {k: v for k, v in found.items() if k not in later or later[k] != v}
+    own = _without(found, method["later_options"])
     of_decoder = check_values(
         dict(decoder.options),
         f"decoder {decoder.attributes.get('title', config.decoder)}",
         config.decoder_options,
     )
+    of_decoder = _without(of_decoder, decoder.attributes.get("later_options", {}))
     name = method_name(config.method)
     return config.model_copy(update={"method": name, "options": own, "decoder_options": of_decoder})
+
+
+def _without(options: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options less those that came later and have the value that older records mean."""
+    return {k: v for k, v in options.items() if k not in later or later[k] != v}
 
 
 def _check_kind(config: RunConfig, decoder: SourceFacts) -> None:

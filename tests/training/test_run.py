@@ -88,9 +88,9 @@ def test_micro_batches_workers_and_checkpointing_change_no_fingerprint(
 ):
     at_once, forward = [], Segmenter.forward
 
-    def counted(segmenter, images):
+    def counted(segmenter, images, *more):
         at_once.append(len(images))
-        return forward(segmenter, images)
+        return forward(segmenter, images, *more)
 
     monkeypatch.setattr(Segmenter, "forward", counted)
     more = ["runtime.micro_batch=2", "runtime.workers=1", "runtime.checkpointing=true"]
@@ -224,7 +224,7 @@ def test_dry_run_tells_machines_what_would_run(data, tmp_path):
     ("more", "sentence"),
     [
         (("--set", "rank=0"), "rank is 0; it must be at least 1"),
-        (("--decoder", "mask2former"), "this method gives 16, 16, 16, 16; use lpmoe"),
+        (("--decoder", "mask2former"), "decoder width is 8; it must be a multiple of 32"),
     ],
 )
 def test_dry_run_refuses_a_model_that_cannot_be_built(data, tmp_path, more, sentence):

@@ -24,6 +24,7 @@ from method_zoo.parts.deformable import TokenPlaces, full_precision, precise
 
 MOST_LAYERS = 100
 
+
 class Mask2Former(MatchedDecoder):
     """Reads maps at strides 4, 8, 16 and 32, which lpmoe has, or makes them of a plain ViT's;
     logits come at stride 4.
