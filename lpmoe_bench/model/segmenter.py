@@ -14,7 +14,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from lpmoe_bench.config.settings import RunConfig, stored_config
-from lpmoe_bench.errors import DataError
+from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.files import read_regular
 from lpmoe_bench.model.decoders.decoder import DecoderWeights, Head, load_decoder_weights
 from lpmoe_bench.model.decoders.names import build_decoder
@@ -110,6 +110,12 @@ def build_segmenter(
     decoder.train_with(config.train.loss)
     load_decoder_weights(decoder, decoder_weights or DecoderWeights())
     method.checkpointing = config.runtime.checkpointing
+    if (part := config.runtime.recompute) is not None and part not in method.recomputable:
+        raise UsageError(
+            f"runtime.recompute is {part!r}, but {config.method} has no {part}: leave it out, or "
+            f"use runtime.checkpointing=true"
+        )
+    method.recompute = config.runtime.recompute
     return Segmenter(method, decoder)
 
 
@@ -126,7 +132,7 @@ def blueprint(config: RunConfig) -> Segmenter:
 def shape_key(config: RunConfig) -> tuple[object, ...]:
     """Return what the blueprint of a configuration depends on: equal keys, equal shapes."""
     parts = [config.options, config.decoder, config.decoder_options, config.runtime.checkpointing]
-    parts.append(config.train.loss)
+    parts += [config.train.loss, config.runtime.recompute]
     return (
         get_method(config.method),
         config.backbone,
