@@ -6,8 +6,9 @@ cosines, levels read one by one and stacked, channel attention that pools five t
 full maps, and a pyramid of whole maps. Both have the same weights; outputs and gradients are
 checked equal in double precision first. "adapter" is prior, injectors, extractors and pyramid with
 frozen blocks that do nothing, "prior" the prior extractor alone, up to its tokens. "recomputed" is
-ours with `runtime.checkpointing`. Batch 1, in turns on one thread; ratios are medians over rounds.
-Peak is the most that the tensors of a step held at a time, beyond inputs and weights.
+ours with `runtime.checkpointing`, "remade" with `runtime.recompute=interactions`. Batch 1, in turns
+on one thread; ratios are medians over rounds. Peak is the most that the tensors of a step held at a
+time, beyond inputs and weights.
 
     python benchmarks/lpmoe_adapter.py [--json] [--widths 384,1024] [--size 512] [--rounds 3]
 """
@@ -314,8 +315,8 @@ def losses(ours: LPMoE, literal: Literal, image: Tensor) -> dict[str, dict[str, 
     def square(maps: list[Tensor]) -> Tensor:
         return torch.stack([m.square().mean() for m in maps]).sum()
 
-    def whole(checkpointing: bool) -> Tensor:
-        ours.checkpointing = checkpointing
+    def whole(checkpointing: bool = False, recompute: str | None = None) -> Tensor:
+        ours.checkpointing, ours.recompute = checkpointing, recompute
         return square(ours(image).maps)
 
     def whole_literal() -> Tensor:
@@ -337,8 +338,9 @@ def losses(ours: LPMoE, literal: Literal, image: Tensor) -> dict[str, dict[str, 
         "prior": {"literal": prior_literal, "ours": prior},
         "adapter": {
             "literal": whole_literal,
-            "ours": lambda: whole(False),
-            "recomputed": lambda: whole(True),
+            "ours": whole,
+            "recomputed": lambda: whole(checkpointing=True),
+            "remade": lambda: whole(recompute="interactions"),
         },
     }
 

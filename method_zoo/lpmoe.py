@@ -9,7 +9,7 @@ enhancement. The decoder reads a pyramid of priors and raw tokens at strides 4, 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,9 +17,10 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 
 from .backbones.beit import Beit
-from .method import Backbone, Features, Method, rate
+from .method import Backbone, Call, Features, Method, Remaking, call, rate
 from .parts.deformable import CosineDeformableAttention, Grids, TokenPlaces, places
-from .parts.layers import PriorExtractor, start_as_timm
+from .parts.layers import PriorExtractor, as_tokens, start_as_timm
+from .parts.pyramid import Pyramid
 
 STRIDES = [4, 8, 16, 32]
 NORM_EPS = 1e-5
@@ -46,6 +47,7 @@ class LPMoE(Method):
     # Its maps are its own. What stays as it was while gamma is 0 is the token stream, and `final`.
     identity_at_init = False
     batch_statistics = True
+    recomputable = ("interactions",)
     unmergeable = "its priors come from the image itself, beside the backbone"
     preset = {"lr": 1e-3}
 
@@ -97,24 +99,31 @@ class LPMoE(Method):
     def forward(self, image: Tensor) -> Features:
         """Image in [0, 1], (B, 3, h, w), to maps of dim / 4 channels at strides 4, 8, 16, 32."""
         t, taps = self.backbone.embed(image), []
-        p1, *levels = self.prior(self.backbone.normalise(image))
-        layout = Layout.of(t.grid, image)
-        # p1, at stride 4, goes to the pyramid alone: it has 16 times the places that the ViT has.
+        # The map at stride 4 goes to the pyramid alone, which is also what projects it: it has 16
+        # times the places that the ViT has.
+        u1, *levels = self.prior(self.backbone.normalise(image), projected=False)
+        project, layout = self.prior.project, Layout.of(t.grid, image)
         prior = torch.cat(
-            [m.flatten(2).transpose(1, 2) + e for m, e in zip(levels, self.level, strict=True)], 1
+            [as_tokens(u, project) + e for u, e in zip(levels, self.level, strict=True)], 1
         )
         for group, inject, extract in zip(
             self.backbone.groups, self.inject, self.extract, strict=True
         ):
-            x = self.recomputed(inject, t.patches, prior, layout)  # prior -> ViT
+            x = self.interact(inject, t.patches, prior, layout)  # prior -> ViT
             t = t.with_patches(x)
             for i in group:
                 t = self.step(i, t)
             for extractor in extract:  # type: ignore[attr-defined]
-                prior = self.recomputed(extractor, prior, t.patches, layout)  # ViT -> prior
+                prior = self.interact(extractor, prior, t.patches, layout)  # ViT -> prior
             taps.append(t.map())
-        maps = self.pyramid(p1, _as_maps(prior, layout), taps)
+        maps = self.pyramid(u1, _as_maps(prior, layout), taps, project)
         return Features(maps, self.backbone.neck(self.backbone.norm(t)), t.aux)
+
+    def interact(self, part: nn.Module, *inputs: Any) -> Tensor:
+        """Run an injector or an extractor, with what is recomputed in the backward pass."""
+        if self.recompute == "interactions" and not self.checkpointing and torch.is_grad_enabled():
+            return Remaking().during(part, *inputs)
+        return self.recomputed(part, *inputs)
 
 
 def _norm_eps(backbone: Backbone) -> float:
@@ -162,7 +171,7 @@ class ScaleEnhancement(nn.Module):
         self.gate = nn.Linear(hidden, 2)
         self.expand = nn.Linear(hidden, dim)
 
-    def forward(self, x: Tensor, grids: Grids) -> Tensor:
+    def forward(self, x: Tensor, grids: Grids, remake: Call = call) -> Tensor:
         """Return the residual update, (B, T, C); the tokens of the grids follow one another."""
         parts = self.reduce(x).split([height * width for height, width in grids], dim=1)
         # Tokens seen as channels-last maps: they go in and come out without being transposed.
@@ -176,7 +185,7 @@ class ScaleEnhancement(nn.Module):
         scaled = [
             (m * f).permute(0, 2, 3, 1).flatten(1, 2) for m, f in zip(maps, factors, strict=True)
         ]
-        return self.expand(F.gelu(torch.cat(scaled, dim=1)))
+        return self.expand(remake(F.gelu, torch.cat(scaled, dim=1)))
 
     def channel_factor(self, mean: Tensor, peak: Tensor) -> Tensor:
         """Return the one factor each channel of each map is multiplied with, (B, L, C).
@@ -221,10 +230,10 @@ class Injector(nn.Module):
         self.attention = CosineDeformableAttention(dim, levels=3, **attention)
         self.gamma = nn.Parameter(torch.full((dim,), gamma))
 
-    def forward(self, x: Tensor, prior: Tensor, layout: Layout) -> Tensor:
+    def forward(self, x: Tensor, prior: Tensor, layout: Layout, remake: Call = call) -> Tensor:
         """x: (B, N, C) patch tokens. prior: (B, T, C). Returns the new patch tokens."""
-        query, features = self.norm_tokens(x), self.norm_prior(prior)
-        update = self.attention(query, features, layout.tokens.points, layout.prior)
+        query, features = remake(self.norm_tokens, x), remake(self.norm_prior, prior)
+        update = self.attention(query, features, layout.tokens.points, layout.prior, remake)
         return x + self.gamma * update
 
 
@@ -240,40 +249,10 @@ class Extractor(nn.Module):
         self.enhance = ScaleEnhancement(dim, dim // 4)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, prior: Tensor, x: Tensor, layout: Layout) -> Tensor:
+    def forward(self, prior: Tensor, x: Tensor, layout: Layout, remake: Call = call) -> Tensor:
         """prior: (B, T, C). x: (B, N, C) patch tokens. Returns the new prior tokens."""
-        query, features = self.norm_prior(prior), self.norm_tokens(x)
-        prior = prior + self.attention(query, features, layout.prior.points, layout.tokens)
-        return prior + self.drop_path(self.enhance(self.norm_enhance(prior), layout.prior.grids))
-
-
-# The feature pyramid of Controllable-LPMoE: prior maps plus resized ViT maps at strides 4 to 32.
-#
-# c1 = p1 + up(c2); c_k <- c_k + resize(v_k); f_k = R(BN_k(c_k)) with one shared 1 x 1 convolution
-# R.
-
-
-class Pyramid(nn.Module):
-    """Four maps of dim / 4 channels (spec, section 4)."""
-
-    def __init__(self, dim: int):
-        super().__init__()
-        self.up = nn.ConvTranspose2d(dim, dim, 2, stride=2)
-        self.norms = nn.ModuleList(nn.BatchNorm2d(dim) for _ in range(4))
-        self.reduce = nn.Conv2d(dim, dim // 4, 1, bias=False)
-
-    def forward(self, p1: Tensor, priors: list[Tensor], taps: list[Tensor]) -> list[Tensor]:
-        """Return maps at strides 4, 8, 16, 32.
-
-        p1: (B, C, 4H, 4W). priors: strides 8, 16, 32. taps: four ViT maps, (B, C, H, W).
-        """
-        c1 = self.up(priors[0]).add_(p1)  # before the ViT's map is added to priors[0]
-        maps = []
-        for c, tap, norm in zip([c1, *priors], taps, self.norms, strict=True):
-            size = c.shape[-2:]
-            if tap.shape[-2:] != size:
-                tap = F.interpolate(tap, size, mode="bilinear", align_corners=False)
-            # c1 is the largest map by far and nobody else's: add in place, but never into bfloat16.
-            c = c.add_(tap) if c is c1 and c.dtype == tap.dtype else c + tap
-            maps.append(self.reduce(norm(c)))
-        return maps
+        query, features = remake(self.norm_prior, prior), remake(self.norm_tokens, x)
+        here, there = layout.prior.points, layout.tokens
+        prior = prior + self.attention(query, features, here, there, remake)
+        normed = remake(self.norm_enhance, prior)
+        return prior + self.drop_path(self.enhance(normed, layout.prior.grids, remake))

@@ -157,6 +157,7 @@ class Method(nn.Module):
     unmergeable: ClassVar[str] = "it depends on its input"  # why, where it is not mergeable
     find_unused_parameters: ClassVar[bool] = False
     batch_statistics: ClassVar[bool] = False  # its BatchNorm sees how a batch is divided
+    recomputable: ClassVar[tuple[str, ...]] = ()  # what `recompute` may name
     decoder: ClassVar[str] = "fpn"
     preset: ClassVar[dict[str, float]] = {"lr": 1e-3}
     # Options that came when records existed, with the value that those records mean.
@@ -170,6 +171,7 @@ class Method(nn.Module):
             raise ZooError(f"{self.title} inserts prompts, which this backbone does not accept")
         self.backbone = backbone
         self.checkpointing = False
+        self.recompute: str | None = None  # one of `recomputable`, where less than all is wanted
         self.frozen_blocks = 0  # leading blocks whose outputs never change
         self.channels = [backbone.dim] * len(backbone.groups)
         self.strides = [backbone.stride] * len(backbone.groups)
@@ -357,3 +359,68 @@ def _tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
     for name, tensor in module.state_dict(keep_vars=True).items():
         found.setdefault(id(tensor), (name, tensor))
     return list(found.values())
+
+
+# Intermediate tensors that are made again in the backward pass instead of being kept.
+#
+# Checkpointing runs a whole part again, its products of matrices included. Here what costs one pass
+# over a tensor, such as a norm, is left out of the graph by itself: its inputs are there anyway.
+
+Call = Callable[..., Tensor]  # of a part and its inputs
+
+
+def call(part: Callable[..., Tensor], *inputs: Any) -> Tensor:
+    """Call a part and keep what it returns, as autograd does."""
+    return part(*inputs)
+
+
+class Remaking:
+    """Calls parts whose outputs are not kept for the backward pass.
+
+    Within `during`, use it as a function: `y = remaking(part, x)` is `part(x)`. An operation that
+    would keep y keeps how it was made. Parts must be deterministic and move no statistics.
+    """
+
+    def __init__(self) -> None:
+        # Outputs stay alive until the end of `during`: no other tensor can have their address.
+        self._made: dict[int, tuple[Tensor, Callable[[], Tensor]]] = {}
+
+    def __call__(self, part: Callable[..., Tensor], *inputs: Any) -> Tensor:
+        out = part(*inputs)
+        if not out.requires_grad:
+            return out
+        kept = [x.detach() if isinstance(x, Tensor) else x for x in inputs]
+        device = out.device.type
+        enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+
+        def again() -> Tensor:
+            with torch.no_grad(), torch.autocast(device, dtype, enabled=enabled):
+                return part(*kept)
+
+        self._made[out.data_ptr()] = out.detach(), again
+        return out
+
+    def during(self, part: Callable[..., Tensor], *inputs: Any) -> Tensor:
+        """Call `part(*inputs, self)` and return what it returns."""
+        try:
+            with torch.autograd.graph.saved_tensors_hooks(self._pack, _unpack):
+                return part(*inputs, self)
+        finally:
+            self._made.clear()
+
+    def _pack(self, tensor: Tensor) -> Tensor | Callable[[], Tensor]:
+        out, again = self._made.get(tensor.data_ptr(), (None, None))
+        if out is None or again is None or not _same(out, tensor):
+            return tensor
+        shape = tensor.shape  # a linear layer keeps its input as a matrix
+        return lambda: again().view(shape)
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Say whether both are all of the same memory, each in the order of its axes."""
+    alike = (one.numel(), one.dtype) == (other.numel(), other.dtype)
+    return alike and one.is_contiguous() and other.is_contiguous()
+
+
+def _unpack(kept: Tensor | Callable[[], Tensor]) -> Tensor:
+    return kept if isinstance(kept, Tensor) else kept()

@@ -208,6 +208,9 @@ class RuntimeConfig(_Section):
     )
     micro_batch: int | None = _field(None, "runtime", "images at once on a device", ge=1)
     checkpointing: bool = _field(False, "runtime", "recompute blocks in the backward pass")
+    recompute: Literal["interactions"] | None = _field(
+        None, "runtime", "keep less of these parts of a method, such as lpmoe, going backward"
+    )
     save_seconds: float = _field(60, "runtime", "at most this long between saved states", ge=0)
     save_predictions: bool = _field(False, "runtime", "keep the predicted maps as 8-bit PNG")
     cache_features: Literal["memory", "disk"] | None = _field(

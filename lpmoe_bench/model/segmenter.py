@@ -113,6 +113,12 @@ def build_segmenter(
     decoder.train_with(config.train.loss, config.kind, config.train.class_weights)
     load_decoder_weights(decoder, decoder_weights or DecoderWeights())
     method.checkpointing = config.runtime.checkpointing
+    if (part := config.runtime.recompute) is not None and part not in method.recomputable:
+        raise UsageError(
+            f"runtime.recompute is {part!r}, but {config.method} has no {part}: leave it out, or "
+            f"use runtime.checkpointing=true"
+        )
+    method.recompute = config.runtime.recompute
     return Segmenter(method, decoder)
 
 
@@ -130,6 +136,7 @@ def shape_key(config: RunConfig) -> tuple[object, ...]:
     """Return what the blueprint of a configuration depends on: equal keys, equal shapes."""
     parts = [config.options, config.decoder, config.decoder_options, config.runtime.checkpointing]
     parts += [config.train.loss, config.kind, config.train.class_weights]
+    parts.append(config.runtime.recompute)
     return (
         get_method(config.method),
         config.backbone,

@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Callable
-from functools import reduce
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.grad import conv2d_weight
 
 from ..errors import ZooError
 
@@ -141,7 +143,55 @@ def _scaled(conv: nn.Conv2d, scale: Tensor, x: Tensor) -> Tensor:
     """Run conv(x) * scale with the scale multiplied into the small kernel instead of the map."""
     weight = conv.weight * scale.view(-1, 1, 1, 1)
     bias = None if conv.bias is None else conv.bias * scale.flatten()
-    return F.conv2d(x, weight, bias, padding=conv.padding, groups=conv.groups)  # type: ignore[arg-type]
+    return convolve_channels(x, weight, bias)
+
+
+LARGE_MAP = 2**18  # numbers from which on the gradient of a kernel is worth several calls
+
+
+def convolve_channels(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Run one odd square kernel a channel, (C, 1, k, k), on maps (B, C, H, W); zeros around."""
+    large = weight.shape[2] > 3 and x.numel() >= LARGE_MAP
+    if large and x.device.type == "cpu" and _is_plain(x, weight):
+        return _Depthwise.apply(x, weight, bias)
+    return F.conv2d(x, weight, bias, padding=weight.shape[2] // 2, groups=len(weight))
+
+
+def _is_plain(x: Tensor, weight: Tensor) -> bool:
+    same = x.dtype == weight.dtype and not torch.is_autocast_enabled("cpu")
+    return same and not torch.compiler.is_compiling()
+
+
+class _Depthwise(torch.autograd.Function):
+    """The gradient of a large kernel, 3 x 3 of its taps at a time: for those oneDNN has a kernel
+    that takes a thirtieth of the time of all taps of 7 x 7."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias):  # type: ignore[override]
+        ctx.save_for_backward(x, weight)
+        ctx.has_bias = bias is not None
+        return F.conv2d(x, weight, bias, padding=weight.shape[2] // 2, groups=len(weight))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):  # type: ignore[override]
+        x, weight = ctx.saved_tensors
+        channels, size = len(weight), weight.shape[2]
+        pad, (height, width) = size // 2, x.shape[2:]
+        gradient = gradient.contiguous(memory_format=torch.channels_last)
+        of_x = F.conv2d(gradient, weight.flip(2, 3), padding=pad, groups=channels)
+        framed = F.pad(x, (pad, pad, pad, pad))
+        # Starts that cover all taps, the last of which may overlap: 0, 3, 4 of seven.
+        starts = sorted({*range(0, size - 2, 3), size - 3})
+        of_weight = torch.empty_like(weight)
+        for row in starts:
+            for column in starts:
+                part = framed[:, :, row : row + height + 2, column : column + width + 2]
+                part = part.contiguous(memory_format=torch.channels_last)
+                block = conv2d_weight(part, (channels, 1, 3, 3), gradient, groups=channels)
+                of_weight[:, :, row : row + 3, column : column + 3] = block
+        of_bias = gradient.permute(0, 2, 3, 1).flatten(0, 2).sum(0) if ctx.has_bias else None
+        return of_x, of_weight, of_bias
 
 
 # The mixture of four heterogeneous convolution experts of Controllable-LPMoE, gated per image.
@@ -161,7 +211,17 @@ class Unit(nn.Module):
         self.norms = nn.ModuleList(nn.BatchNorm2d(channels) for _ in range(norms))
 
     def forward(self, x: Tensor, scale: int = 0) -> Tensor:
-        return self.norms[scale % len(self.norms)](self.conv(x)).relu_()
+        return self.norms[scale % len(self.norms)](convolve(self.conv, x)).relu_()
+
+
+def convolve(conv: Any, x: Tensor) -> Tensor:
+    """Run a convolution on a channels-last map in the form that is fastest for its kernel."""
+    if isinstance(conv, nn.Conv2d) and conv.kernel_size == (1, 1):
+        y = F.linear(x.permute(0, 2, 3, 1), conv.weight.flatten(1), conv.bias)
+        return y.permute(0, 3, 1, 2)
+    if isinstance(conv, nn.Conv2d) and conv.groups > 1:
+        return convolve_channels(x, conv.weight, conv.bias)
+    return conv(x)
 
 
 class Chain(nn.ModuleList):
@@ -233,14 +293,41 @@ class Mixture(nn.Module):
 
     def weigh(self, u: Tensor) -> Tensor:
         """Return the weight of each expert for each image, (B, 4)."""
-        return self.gate(u.mean((2, 3))).softmax(-1)
+        # As rows: the gradient of a mean over maps would come back channels first.
+        return self.gate(u.permute(0, 2, 3, 1).flatten(1, 2).mean(1)).softmax(-1)
 
     def forward(self, u: Tensor, scale: int = 0) -> Tensor:
-        weights = self.weigh(u)[:, :, None, None, None].unbind(1)
-        parts = (
-            weight * expert(u, scale) for weight, expert in zip(weights, self.experts, strict=True)
-        )
-        return reduce(torch.add, parts)
+        return _Weighted.apply(self.weigh(u), *(expert(u, scale) for expert in self.experts))
+
+
+class _Weighted(torch.autograd.Function):
+    """The sum of maps (B, C, H, W), each by a weight of each image, (B, number of maps).
+
+    By itself the product keeps every map twice and makes a map for the gradient of each number.
+    """
+
+    @staticmethod
+    def forward(ctx, weights, *maps):  # type: ignore[override]
+        ctx.save_for_backward(weights, *maps)
+        first, *rest = weights.to(maps[0].dtype)[:, :, None, None, None].unbind(1)
+        total = maps[0] * first
+        for weight, other in zip(rest, maps[1:], strict=True):
+            total.addcmul_(other, weight)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):  # type: ignore[override]
+        weights, *maps = ctx.saved_tensors
+        own = weights.to(gradient.dtype)[:, :, None, None, None].unbind(1)
+        row = _in_a_row(gradient)[:, None]
+        products = [(row @ _in_a_row(m)[..., None]).flatten() for m in maps]
+        of_weights = torch.stack(products, dim=1).to(weights.dtype)
+        return of_weights, *(gradient * weight for weight in own)
+
+
+def _in_a_row(x: Tensor) -> Tensor:
+    return x.permute(0, 2, 3, 1).flatten(1)  # (B, H * W * C), a view of a channels-last map
 
 
 # The dynamic mixed local-prior extractor of Controllable-LPMoE: an image to four prior maps.
@@ -271,8 +358,11 @@ class PriorExtractor(nn.Module):
         self.mixture = Mixture(width, SCALES if norm == "per_scale" else 1)
         self.project = nn.Conv2d(width, dim, 1)
 
-    def forward(self, image: Tensor) -> list[Tensor]:
-        """Normalised image, (B, 3, h, w), to maps (B, C, ., .) at strides 4, 8, 16, 32."""
+    def forward(self, image: Tensor, projected: bool = True) -> list[Tensor]:
+        """Normalised image, (B, 3, h, w), to maps (B, C, ., .) at strides 4, 8, 16, 32.
+
+        projected: False leaves the maps at the extractor's own width, for who projects them.
+        """
         # Channels last throughout: the maps become tokens, and meet tokens, without a copy.
         image = image.contiguous(memory_format=torch.channels_last)
         u = F.max_pool2d(self.stem(image), 3, stride=2, padding=1)
@@ -281,5 +371,13 @@ class PriorExtractor(nn.Module):
             if scale > 0:
                 u = self.downs[scale - 1](u)
             u = u + self.mixture(u, scale)
-            maps.append(self.project(u))
-        return maps
+            maps.append(u)
+        if not projected:
+            return maps
+        return [as_tokens(u, self.project).mT.unflatten(2, u.shape[-2:]) for u in maps]
+
+
+def as_tokens(u: Tensor, project: nn.Conv2d) -> Tensor:
+    """Run a 1 x 1 convolution on a map (B, C, H, W), channels first, to tokens (B, H * W, D)."""
+    # Few channels become many: it is the small map that is transposed.
+    return F.linear(u.flatten(2).transpose(1, 2), project.weight.flatten(1), project.bias)
