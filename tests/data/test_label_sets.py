@@ -245,7 +245,7 @@ def test_camvid_as_segnet_keeps_it(tmp_path):
     split = open_split(*load_registry().split("camvid/test"), tmp_path)
     assert split is not None
     assert set(np.unique(read_labels(split.pairs[0]).labels)) == {0, 10, VOID}
-    assert split.groups == {"0001TP_1": "0001TP"}
+    assert split.groups == {"0001TP_1": "0001TP stretch 1"}
 
 
 def test_leaf3_in_layers_and_in_colours(tmp_path):
