@@ -84,7 +84,7 @@ def evaluation_record(
         notes=list(notes),
         imported=run.imported,
         plugins=plugins_here(run)[0],
-        labels=run.labels,
+        labels=model.label_facts(predictor.classes, {split.label: result.counts}),
     )
 
 

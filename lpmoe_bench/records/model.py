@@ -226,6 +226,24 @@ class LabelFacts(_Section):
         return classes
 
 
+def label_facts(
+    classes: Sequence[str], counts: Mapping[str, Mapping[str, int]]
+) -> LabelFacts | None:
+    """Return the classes of a run and the share of its test sets' pixels without one.
+
+    Args:
+        classes: their names; None is returned where there are none.
+        counts: of each test set, as a scorer of label maps gives them.
+    """
+    if not classes:
+        return None
+    pixels = {
+        test: (found.get("void_pixels", 0), found["pixels"]) for test, found in counts.items()
+    }
+    ignored = {test: void / every for test, (void, every) in pixels.items()}
+    return LabelFacts(classes=list(classes), ignored=ignored)
+
+
 class Seal(_Section):
     """SHA-256, 64 hex digits, of what a record is made of.
 

@@ -86,6 +86,7 @@ def make_record(facts: RunFacts) -> records.Record:
     # Names of weights files alone: where they lie is nobody's business, their digests are kept.
     paths = {"weights": config.weights, "decoder_weights": config.decoder_weights}
     names = {field: Path(path).name if path else None for field, path in paths.items()}
+    counts = {k: r.counts for k, r in zip(labels, facts.results, strict=True)}
     return records.Record(
         kind="run",
         id=plan.id,
@@ -102,7 +103,7 @@ def make_record(facts: RunFacts) -> records.Record:
             name=protocol.name, version=protocol.version, hash=protocol.hash
         ),
         scores={k: dict(r.scores) for k, r in zip(labels, facts.results, strict=True)},
-        counts={k: r.counts for k, r in zip(labels, facts.results, strict=True)},
+        counts=counts,
         parameters=records.Parameters.model_validate(costs.count_parameters(facts.segmenter)),
         costs=_costs(facts),
         training=_training(facts),
@@ -118,7 +119,7 @@ def make_record(facts: RunFacts) -> records.Record:
         test_opened=facts.opened,
         notes=_notes(facts),
         plugins=used_plugins(config),
-        labels=records.LabelFacts(classes=list(config.classes)) if config.classes else None,
+        labels=records.label_facts(config.classes, counts),
     )
 
 
