@@ -1,0 +1,174 @@
+"""Runs on label maps: record, resume to the bit, sizes, prediction, and what is refused."""
+
+import json
+import signal
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_runs import assert_same_result, call, call_until, folders, only_run
+
+from lpmoe_bench.records.store import read_record, read_rows
+
+NAMES = ["ground", "disc", "box"]
+QUICK = [
+    *("--task", "semantic", "--method", "lora", "--ignore", "255"),
+    *("--backbone", "vit_tiny_patch16_224", "--weights", "random:3", "--size", "64x96"),
+    *("--set", "train.batch=4", "--set", "train.epochs=2"),
+]
+HEADS = {
+    "fpn": ["--set", "decoder.width=8"],
+    "mask2former": [
+        *("--decoder", "mask2former", "--set", "decoder.width=32", "--set", "decoder.queries=6"),
+        *("--set", "decoder.layers=1", "--set", "decoder.points=64"),
+    ],
+}
+
+
+def draw(folder: Path, count: int, seed: int) -> None:
+    """Write images with a disc and a box of their own colours, and maps with a void rim."""
+    (folder / "images").mkdir(parents=True)
+    (folder / "masks").mkdir()
+    random = np.random.default_rng(seed)
+    for k in range(count):
+        labels = np.zeros((60, 80), np.uint8)
+        x, y = int(random.integers(15, 30)), int(random.integers(15, 45))
+        cv2.circle(labels, (x, y), 10, 1, -1)
+        cv2.rectangle(labels, (45, y - 10), (70, y + 10), 2, -1)
+        image = random.integers(0, 100, (60, 80, 3)).astype(np.uint8)
+        image[labels == 1, 0] += 120
+        image[labels == 2, 2] += 120
+        labels[:2] = 255
+        cv2.imwrite(str(folder / "images" / f"{k:03}.png"), image)
+        cv2.imwrite(str(folder / "masks" / f"{k:03}.png"), labels)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("labels")
+    draw(root / "train", 12, 0)
+    draw(root / "test", 4, 1)
+    (root / "classes.txt").write_text("\n".join(NAMES))
+    return root
+
+
+def asked(data: Path, runs: Path, head: str, *more: str) -> list[str]:
+    named = ["--classes", str(data / "classes.txt"), *folders(data), "--runs", str(runs)]
+    return ["run", *QUICK, *named, *HEADS[head], *more]
+
+
+@pytest.fixture(scope="module", params=list(HEADS))
+def finished(request, data, tmp_path_factory):
+    runs = tmp_path_factory.mktemp(request.param)
+    done = call(asked(data, runs, request.param, "--set", "runtime.save_predictions=true"))
+    assert done.code == 0, done.stderr
+    return request.param, only_run(runs)
+
+
+def test_the_record_tells_classes_scores_and_void(data, finished):
+    head, folder = finished
+    record = read_record(folder)
+    assert record.config["kind"] == "semantic"
+    assert record.config["classes"] == NAMES
+    assert record.config["train"]["loss"] == {"fpn": "ce_dice", "mask2former": "matching"}[head]
+    assert record.labels is not None
+    assert record.labels.classes == NAMES
+    assert record.labels.ignored == {"own/test": pytest.approx(2 / 60)}
+    scores = record.scores["own/test"]
+    ious = [scores[f"iou/{name}"] for name in NAMES]
+    assert scores["mean_iou"] == pytest.approx(np.mean(ious))
+    # From the saved maps alone, as anybody would count them.
+    confusion = np.zeros((3, 3))
+    for path in sorted((data / "test/masks").glob("*.png")):
+        labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        pred = np.asarray(Image.open(folder / "predictions/own-test" / path.name))
+        counted = labels != 255
+        np.add.at(confusion, (labels[counted], pred[counted]), 1)
+    right = np.diag(confusion)
+    expected = right / (confusion.sum(0) + confusion.sum(1) - right)
+    assert ious == pytest.approx(expected.tolist())
+    assert scores["pixel_acc"] == pytest.approx(right.sum() / confusion.sum())
+    rows = read_rows(folder / "per_image.csv")
+    assert len(rows) == 4
+    assert all(row["confusion"] for row in rows)
+
+
+def test_verify_makes_its_scores_again(finished):
+    done = call(["verify", str(finished[1])])
+    assert done.code == 0
+    assert "10 scores recomputed from rows" in done.stdout
+
+
+@pytest.mark.faults
+def test_an_interrupted_run_ends_bit_equal(data, finished, tmp_path):
+    head, folder = finished
+    wanted = asked(data, tmp_path, head, "--set", "runtime.save_predictions=true")
+    done = call_until(wanted, 3, lambda: signal.raise_signal(signal.SIGTERM))
+    assert done.code == 130
+    assert "interrupted after step 3 of 6" in done.stderr
+    assert call(wanted).code == 0
+    assert_same_result(folder, only_run(tmp_path))
+
+
+def test_it_predicts_palette_maps_and_overlays(data, finished, tmp_path):
+    _, folder = finished
+    image = data / "test/images/000.png"
+    done = call(["predict", str(folder), str(image), "--output", str(tmp_path), "--json"])
+    assert done.code == 0, done.stderr
+    (written,) = json.loads(done.stdout)["written"]
+    with Image.open(written["map"]) as drawn:
+        assert drawn.mode == "P"
+        saved = np.asarray(Image.open(folder / "predictions/own-test/000.png"))
+        assert np.array_equal(np.asarray(drawn), saved)
+    assert cv2.imread(written["overlay"]).shape[1] == 80
+    done = call(
+        ["predict", str(folder), str(image), "--output", str(tmp_path), "--threshold", ".5"]
+    )
+    assert done.code == 2
+    assert "this run tells classes apart" in done.stderr
+
+
+def test_letterbox_windows_and_cached_features(data, tmp_path):
+    more = ["--set", "fit=letterbox", "--set", "train.epochs=1", "--set", "train.scale=[0.5,2]"]
+    done = call(asked(data, tmp_path / "a", "fpn", *more))
+    assert done.code == 0, done.stderr
+    # Windows of 32 x 64 pixels over images of 60 x 80.
+    more = ["--set", "evaluate=windows", "--size", "32x64", "--set", "train.epochs=1"]
+    done = call(asked(data, tmp_path / "b", "fpn", *more))
+    assert done.code == 0, done.stderr
+    more = ["--method", "decoder_only", "--set", "runtime.cache_features=memory"]
+    cached = call(asked(data, tmp_path / "c", "fpn", *more))
+    plain = call(asked(data, tmp_path / "d", "fpn", *more[:2]))
+    assert (cached.code, plain.code) == (0, 0)
+    one, other = (
+        read_record(only_run(tmp_path / name)).scores["own/test"]["mean_iou"] for name in "cd"
+    )
+    assert one == pytest.approx(other, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (["--set", "train.loss=structure"], "structure"),
+        (["--set", "protocol=cod"], "protocol cod scores binary tasks"),
+        (["--set", "train.select=s_measure"], "which protocol classes does not have"),
+        (["--set", "train.class_weights=[1,2]"], "has 2 numbers, and own/train has 3 classes"),
+        (["--set", "runtime.cache_features=memory", "--set", "evaluate=windows"], "whole images"),
+        (["--task", "cod"], "label maps"),
+    ],
+)
+def test_what_does_not_go_together_is_told_before_training(data, tmp_path, more, sentence):
+    done = call(asked(data, tmp_path, "fpn", *more))
+    assert done.code == 2, done.stderr
+    assert sentence in done.stderr
+    assert not list(tmp_path.rglob("resume.safetensors"))
+
+
+def test_a_value_outside_the_classes_is_told_before_training(data, tmp_path):
+    (tmp_path / "two.txt").write_text("ground\ndisc\n")
+    done = call(asked(data, tmp_path, "fpn", "--classes", str(tmp_path / "two.txt")))
+    assert done.code == 3, done.stderr
+    assert "2" in done.stderr
+    assert "masks" in done.stderr
