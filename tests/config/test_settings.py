@@ -78,6 +78,7 @@ def _other_value(name: str, role: str):
         "runtime.workers": 3,
         "runtime.micro_batch": 2,
         "runtime.cache_features": "disk",
+        "runtime.recompute": "interactions",
         "runtime.cache_gib": 2.0,
         "size": 512,
         "train.steps": 7,

@@ -179,7 +179,7 @@ def test_what_is_not_a_number_proves_nothing():
 
 
 def test_proof_images_are_the_same_every_time():
-    one, other = merge.proof_images(64), merge.proof_images(64)
+    one, other = merge.proof_images((64, 64)), merge.proof_images((64, 64))
     assert [tuple(image.shape) for image in one] == [(1, 3, 64, 64)] * 4
     assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
     assert all(0 <= image.min() < image.max() <= 1 for image in one)
