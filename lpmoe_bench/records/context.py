@@ -150,11 +150,16 @@ def _is_own(key: str) -> bool:
 _later_fields = cache(later_fields)
 
 
+def _as_stored(value: Any) -> Any:
+    # A record that was read holds lists, one that was just made what the settings hold.
+    return list(value) if isinstance(value, tuple) else value
+
+
 def own_settings(record: Record) -> dict[str, Any]:
     """Return the recipe settings that may differ within a table, less the method's options."""
     own = {key: value for key, value in flat(record.config).items() if _is_own(key)}
     for key, usual in _later_fields().items():  # which older records do not have
-        if key in own and own[key] == usual:
+        if key in own and _as_stored(own[key]) == _as_stored(usual):
             del own[key]
     train, validation = record.data.train, record.data.validation
     if train and validation and validation.label != f"{train.label}-validation":
