@@ -110,7 +110,8 @@ def check_loss(name: str, kind: str = "") -> None:
     if find_plugin("losses", name, LOSSES) is not None:
         return
     if name not in LOSSES:
-        raise UsageError.unknown("loss", name, known_losses())
+        fitting = [own for own in known_losses() if own not in LOSSES or kind in LOSSES[own].kinds]
+        raise UsageError.unknown("loss", name, fitting if kind else known_losses())
     if kind and kind not in LOSSES[name].kinds:
         raise other_kind(name, LOSSES[name].kinds, kind)
 

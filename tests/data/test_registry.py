@@ -322,7 +322,7 @@ TASK = "title: T, protocol: cod, loss: structure, select: iou"
         ("tasks: {t: {title: T, loss: structure, select: iou, train: [camo/train]}}",
          "key 'protocol' is missing; add a line such as `protocol: cod`; one of cod, cod_matlab"),
         (f"tasks: {{t: {{{TASK.replace('structure', 'dice')}, train: [camo/train], "
-         "test: [camo/test]}}", "unknown loss 'dice'; did you mean 'ce_dice' or 'bce_dice'"),
+         "test: [camo/test]}}", "unknown loss 'dice'; did you mean 'bce_dice'"),
         (f"tasks: {{t: {{{TASK.replace('protocol: cod', 'protocol: codd')}, train: [camo/train], "
          "test: [camo/test]}}", "unknown protocol 'codd'; did you mean 'cod'"),
         (f"tasks: {{t: {{{TASK.replace('iou', 'iouu')}, train: [camo/train], test: [camo/test]}}}}",
