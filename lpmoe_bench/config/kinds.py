@@ -16,8 +16,8 @@ class Kind:
     """What sets one kind of task apart; nothing else in the program asks for the kind's name.
 
     loss, select, protocol: those of a task whose entry names none. reader, outputs: see the base
-    classes in `lpmoe_bench.data.readers` and `lpmoe_bench.inference.outputs`. classed: whether its
-    data sets name classes.
+    classes in `lpmoe_bench.data.readers` and `lpmoe_bench.inference.outputs`. job: a job as in
+    `lpmoe_bench.scoring.work`, of anybody's maps. classed: whether its data sets name classes.
     """
 
     name: str
@@ -27,22 +27,28 @@ class Kind:
     protocol: str
     reader_at: str
     outputs_at: str
+    job_at: str
     classed: bool = True
 
     @property
     def reader(self) -> Any:
         """Return the reader: from a pair's label file to what a model is trained on."""
-        return _found(self.reader_at)
+        return _found(self.reader_at)()
 
     @property
     def outputs(self) -> Any:
         """Return the outputs: from a model's logits to what is written and scored."""
-        return _found(self.outputs_at)
+        return _found(self.outputs_at)()
+
+    @property
+    def job(self) -> Any:
+        """Return the class of jobs that score maps of a folder."""
+        return _found(self.job_at)
 
 
 def _found(place: str) -> Any:
     module, _, name = place.partition(":")
-    return getattr(import_module(module), name)()
+    return getattr(import_module(module), name)
 
 
 _ALL = (
@@ -54,6 +60,7 @@ _ALL = (
         protocol="cod",
         reader_at="lpmoe_bench.data.readers:MaskReader",
         outputs_at="lpmoe_bench.inference.outputs:MaskOutputs",
+        job_at="lpmoe_bench.scoring.work:MaskJob",
         classed=False,
     ),
     Kind(
@@ -64,6 +71,7 @@ _ALL = (
         protocol="classes",
         reader_at="lpmoe_bench.data.readers:LabelReader",
         outputs_at="lpmoe_bench.inference.outputs:LabelOutputs",
+        job_at="lpmoe_bench.scoring.label_maps:LabelJob",
     ),
 )
 KINDS = {kind.name: kind for kind in _ALL}

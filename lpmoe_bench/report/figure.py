@@ -20,7 +20,7 @@ from lpmoe_bench.files import write_atomically
 from lpmoe_bench.metrics import engine, facts, protocols
 from lpmoe_bench.records.store import ADAPTER_FILE, ROWS, Found, StoredRecord
 from lpmoe_bench.report import contents, images, plots
-from lpmoe_bench.scoring import plan, views
+from lpmoe_bench.scoring import views
 from lpmoe_bench.tables.rows import row_labels
 from method_zoo.errors import unknown
 
@@ -147,9 +147,7 @@ def gather_figure(request: FigureRequest) -> FigureData:
             f"page holds; choose some with --method"
         )
     of_records = stored[0].record.protocol.name if stored else test.protocol
-    rules = protocols.map_protocol(
-        request.protocol or protocol or of_records or plan.DEFAULT_PROTOCOL
-    )
+    rules = protocols.map_protocol(request.protocol or protocol or of_records or "cod")
     metric = views.image_metric(request.choice.metric or rules.primary)
     data = FigureData(test, metric, rules, request.load)
     found = {title: _of_records(data, title, own) for title, own in rows.items()}
