@@ -17,7 +17,8 @@ class Kind:
 
     loss, select, protocol: those of a task whose entry names none. reader, outputs: see the base
     classes in `lpmoe_bench.data.readers` and `lpmoe_bench.inference.outputs`. job: a job as in
-    `lpmoe_bench.scoring.work`, of anybody's maps. classed: whether its data sets name classes.
+    `lpmoe_bench.scoring.work`, of anybody's maps. pictures: see `lpmoe_bench.report.pictures`.
+    classed: whether its data sets name classes.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Kind:
     reader_at: str
     outputs_at: str
     job_at: str
+    pictures_at: str
     classed: bool = True
 
     @property
@@ -45,6 +47,11 @@ class Kind:
         """Return the class of jobs that score maps of a folder."""
         return _found(self.job_at)
 
+    @property
+    def pictures(self) -> Any:
+        """Return the class of pictures of a test set and its maps."""
+        return _found(self.pictures_at)
+
 
 def _found(place: str) -> Any:
     module, _, name = place.partition(":")
@@ -61,6 +68,7 @@ _ALL = (
         reader_at="lpmoe_bench.data.readers:MaskReader",
         outputs_at="lpmoe_bench.inference.outputs:MaskOutputs",
         job_at="lpmoe_bench.scoring.work:MaskJob",
+        pictures_at="lpmoe_bench.report.pictures:MaskPictures",
         classed=False,
     ),
     Kind(
@@ -72,9 +80,15 @@ _ALL = (
         reader_at="lpmoe_bench.data.readers:LabelReader",
         outputs_at="lpmoe_bench.inference.outputs:LabelOutputs",
         job_at="lpmoe_bench.scoring.label_maps:LabelJob",
+        pictures_at="lpmoe_bench.report.pictures:LabelPictures",
     ),
 )
 KINDS = {kind.name: kind for kind in _ALL}
+
+
+def kind_of_files(classed: bool) -> Kind:
+    """Return the first kind of task whose data sets name classes, or do not."""
+    return next(kind for kind in _ALL if kind.classed == classed)
 
 
 def get_kind(name: str) -> Kind:

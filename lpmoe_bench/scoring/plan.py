@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lpmoe_bench.config.kinds import KINDS, Kind, get_kind
+from lpmoe_bench.config.kinds import Kind, get_kind, kind_of_files
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.data.images import read_image
 from lpmoe_bench.data.maps import MAP_SUFFIXES, inspect_map
@@ -269,6 +269,7 @@ class ScorePlan:
     places: list[Path]
     notes: list[str]
     by_folder: bool = False
+    how: MapsRead = AS_THEY_ARE
     job: type[ScoringJob] = MaskJob
 
     @property
@@ -335,7 +336,9 @@ def plan_scores(request: ScoreRequest, terminal: Terminal) -> ScorePlan:
     if by_folder and job.scores_alone:
         by_folder = False
         notes.append("classes have no means of sub-folders: all pixels are counted together")
-    return ScorePlan(name, protocol, extra, sets, folders, prints, places, notes, by_folder, job)
+    return ScorePlan(
+        name, protocol, extra, sets, folders, prints, places, notes, by_folder, request.how, job
+    )
 
 
 def _said_of_sets(request: ScoreRequest, sets: Sequence[TestSet], frames: bool) -> list[str]:
@@ -357,7 +360,7 @@ def _rules(request: ScoreRequest) -> tuple[Task | None, ScoringRules, list[str]]
         task = load_registry(request.datasets).task(request.task)
     elif request.gt is None:
         raise UsageError("maps are scored against masks: name their folder with --gt, or a --task")
-    kind = get_kind(task.kind) if task else next(k for k in KINDS.values() if k.classed == own)
+    kind = get_kind(task.kind) if task else kind_of_files(own)
     if task and request.gt is not None and kind.classed != own:
         _refuse_own(task, kind)
     if request.protocol is not None or task is not None:

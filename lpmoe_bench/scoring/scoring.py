@@ -204,6 +204,8 @@ def write_scored(
     config: dict[str, Any] = {"task": plan.task, "protocol": plan.protocol.name}
     if plan.extra:  # without, as before there were any: the record has the same bytes
         config["extra"] = list(plan.extra)
+    if plan.how.values:  # without which the maps cannot be read again
+        config["map_values"] = plan.how.values
     rules = plan.protocol
     if rules.name not in PROTOCOLS:  # whose rules stand nowhere else
         shown = {"headline": list(rules.headline), "percent": list(rules.percent)}
