@@ -53,20 +53,24 @@ def score(
     extra: str | Sequence[str] = (),
     images: np.ndarray | Path | str | None = None,
     pixels: Mapping[str, Any] | None = None,
+    classes: Sequence[str] | Path | str | None = None,
 ) -> dict[str, float | None] | ScoreResult:
-    """Score maps against masks, as `lpmoe-bench score` does.
+    """Score maps against masks, or label maps against label maps, as `lpmoe-bench score` does.
 
     Args:
         pred: one map, as array (h, w), uint8 on 0 to 255, uint16 on 0 to 65535 or float in [0, 1],
             each scored in its own precision; or its file; or a folder of maps.
         gt: the mask, as array (h, w), bool, uint8 on 0 to 255 or float in [0, 1]; its file; or a
-            folder of masks. It is of the same kind as `pred`.
+            folder of masks. It is of the same kind as `pred`. Of label maps, both hold the numbers
+            of classes, and `gt` 255 where a pixel has none.
         protocol: how maps become scores; `lpmoe-bench list protocols` names them. Or the path of a
             YAML file, a protocol of your own.
         extra: further metrics, such as "hd95".
         images: the RGB image (h, w, 3), its file or their folder, for metrics that look at it.
         pixels: what the values of files mean, as an entry of a data set says it, such as
-            {"object": 1, "ignore": 255}.
+            {"object": 1, "ignore": 255}, or {"labels": {"classes": [...], "first": 1}}.
+        classes: names of the classes of label maps, in the order of their numbers, or a file that
+            lists them; with a protocol of classes, such as "classes".
 
     Returns:
         For one pair its scores, {metric: value in [0, 1], None where there is none}. For folders an
@@ -86,22 +90,33 @@ def score(
         >>> mask[2:6, 2:6] = True
         >>> score(mask, mask)["mae"]
         0.0
+        >>> score(mask + 0, mask + 0, "classes", classes=["ground", "leaf"])["mean_iou"]
+        1.0
     """
     from lpmoe_bench.data.pixels import pixel_rules
     from lpmoe_bench.metrics.engine import prepare_mask
     from lpmoe_bench.metrics.protocol_files import open_protocol
+    from lpmoe_bench.metrics.protocols import Protocol
     from lpmoe_bench.metrics.scorer import Scorer
 
-    rules, extra, declared = (
-        open_protocol(protocol),
-        _texts(extra),
-        pixel_rules(pixels or {}, Path()),
-    )
+    given = dict(pixels or {})
+    if classes is not None:
+        if "labels" in given:
+            raise UsageError("classes are given twice, in pixels too; leave one of the two out")
+        given["labels"] = {"classes": classes, "ignore": 255}
+    rules, extra, declared = open_protocol(protocol), _texts(extra), pixel_rules(given, Path())
     kind, other = _kind(pred), _kind(gt)
     if kind != other:
         raise UsageError(f"pred is {kind} and gt is {other}; give two arrays, files or folders")
     if kind == "a folder":
         return _score_folder(Path(str(pred)), Path(str(gt)), protocol, extra, images, declared)
+    if not isinstance(rules, Protocol):
+        return _score_labels(pred, gt, kind == "a file", rules, extra, declared)
+    if declared.labels:
+        raise UsageError(
+            f"classes are of label maps, and protocol {rules.name} scores binary maps; choose "
+            f"another, such as protocol='classes'"
+        )
     if kind == "a file":
         from lpmoe_bench.data.images import read_truth
         from lpmoe_bench.data.maps import inspect_map
@@ -124,6 +139,35 @@ def score(
             )
     scorer = Scorer(rules, extra=extra)
     scorer.add("given", levels, mask, image=_image(images, declared))
+    return scorer.result().scores
+
+
+def _score_labels(
+    pred: Any, gt: Any, files: bool, protocol: Any, extra: Sequence[str], declared: PixelRules
+) -> dict[str, float | None]:
+    """Score one label map, an array (h, w) of whole numbers or a file."""
+    import numpy as np
+
+    from lpmoe_bench.config.kinds import get_kind
+    from lpmoe_bench.scoring import label_maps
+    from lpmoe_bench.scoring.work import AS_THEY_ARE, Item, Part, Variant
+
+    job_class = get_kind(protocol.kind).job
+    job_class.check(protocol, declared, extra, AS_THEY_ARE)
+    job = job_class("given", (Variant(protocol),), rules=declared)
+    if files:
+        part = Part.empty(job, 1)
+        item = Item("given", Path(str(gt)), (Path(str(pred)),))
+        job.score(item, item.maps[0], job.truth(item, part), None, part, 0)
+        return part.scorers[0][0].result().scores
+    if {*declared.facts["labels"]} - {"format", "classes", "ignore"}:
+        raise UsageError(
+            "pixels declare values of files, but gt is an array; give numbers of classes from 0"
+        )
+    truth, labels = np.asarray(gt), np.asarray(pred)
+    label_maps.check_map_size("pred", labels.shape, truth.shape)
+    (scorer,) = job.scorers()
+    scorer.add("given", labels, truth, "given")
     return scorer.result().scores
 
 

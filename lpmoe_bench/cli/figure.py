@@ -42,6 +42,7 @@ def figure_command(
         list[Path] | None,
         typer.Option("--output", "-o", help="File: .pdf, .png, .svg.", show_default="figure.pdf"),
     ] = None,
+    pixels: options.PixelOptions,
     places: options.DataOptions,
     out: options.Output,
     offline: options.Offline = False,
@@ -96,6 +97,7 @@ def figure_command(
             gt,
             places.embedded,
             protocol,
+            pixels.rules(own=gt is not None),
         )
     )
     outputs = output or [Path("figure.pdf")]
@@ -125,6 +127,7 @@ def picture_command(
         rows="even",
         count=count,
         output=[output],
+        pixels=options.PixelOptions(),
         places=replace(data, embedded=True),
         out=out,
         offline=offline,

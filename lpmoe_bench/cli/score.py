@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 GroupBy = Literal["folder", "set"]
+MapValues = Literal["index", "set"]
 FOLDERS_SHOWN = 20
 
 
@@ -81,6 +82,13 @@ def score_command(
         list[str] | None, typer.Option(help="Extra metrics, with commas, such as hd95.")
     ] = None,
     jobs: Annotated[int | None, typer.Option(help="Processes; as cores allow.", min=1)] = None,
+    map_values: Annotated[
+        MapValues | None,
+        typer.Option(help="Label maps: classes from 0 (index), or the values of the truth (set)."),
+    ] = None,
+    resize_maps: Annotated[
+        bool, typer.Option("--resize-maps", help="Label maps of another size: take nearest pixels.")
+    ] = False,
     pixels: options.PixelOptions,
     data: options.DataOptions,
     runs: options.Runs = Path("runs"),
@@ -89,6 +97,7 @@ def score_command(
 ) -> None:
     """Score maps that any program made; writes a record for each folder."""
     from lpmoe_bench.scoring.plan import ScoreRequest
+    from lpmoe_bench.scoring.work import MapsRead
 
     request = ScoreRequest(
         folders=folders,
@@ -104,6 +113,8 @@ def score_command(
         force=force,
         jobs=jobs,
         extra=[key for text in extra or () for key in text.split(",") if key],
+        how=MapsRead(map_values or "", resize_maps),
+        besides=[f"--{option}" for option, value in vars(extras).items() if value],
         **vars(matching),
         **vars(data),
     )

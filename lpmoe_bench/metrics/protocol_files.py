@@ -5,9 +5,17 @@ from pathlib import Path
 from typing import Any, get_args
 
 from lpmoe_bench.errors import UsageError
+from lpmoe_bench.metrics.base import ScoringRules
 from lpmoe_bench.metrics.extra import EXTRA, get_extra, known_metrics
 from lpmoe_bench.metrics.facts import METRICS, get_metric
-from lpmoe_bench.metrics.protocols import PROTOCOLS, EmptyMasks, Protocol, Resize, map_protocol
+from lpmoe_bench.metrics.protocols import (
+    PROTOCOLS,
+    EmptyMasks,
+    Protocol,
+    Resize,
+    get_protocol,
+    map_protocol,
+)
 from lpmoe_bench.yaml_files import YamlError, read_yaml
 
 ENDINGS = (".yaml", ".yml")
@@ -25,12 +33,12 @@ FIELDS = (
 )
 
 
-def open_protocol(name: str) -> Protocol:
-    """Return the shipped protocol of binary maps of that name, or that of a YAML file; raises
-    UsageError."""
+def open_protocol(name: str) -> ScoringRules:
+    """Return the shipped protocol of that name, of any kind of task, or that of a YAML file, of
+    binary maps; raises UsageError."""
     if name.lower().endswith(ENDINGS):
         return read_protocol(Path(name))
-    return map_protocol(name)
+    return get_protocol(name)
 
 
 def read_protocol(path: Path) -> Protocol:

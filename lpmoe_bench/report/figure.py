@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from lpmoe_bench.config.kinds import kind_of_files
 from lpmoe_bench.data import tasks
-from lpmoe_bench.data.images import overlay
-from lpmoe_bench.data.maps import seen_in_8_bits
+from lpmoe_bench.data.pixels import UNDECLARED, PixelRules
 from lpmoe_bench.data.test_sets import TestSet, find_files, folder_set, task_sets
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.files import write_atomically
-from lpmoe_bench.metrics import engine, facts, protocols
+from lpmoe_bench.metrics import facts, protocols
 from lpmoe_bench.records.store import ADAPTER_FILE, ROWS, Found, StoredRecord
-from lpmoe_bench.report import contents, images, plots
-from lpmoe_bench.scoring import plan, views
+from lpmoe_bench.report import contents, images, pictures, plots
+from lpmoe_bench.scoring import views
 from lpmoe_bench.tables.rows import row_labels
 from method_zoo.errors import unknown
 
@@ -46,8 +46,8 @@ class FigureRequest:
 
     found: records and runs, by which maps are found or predicted. folders: of maps, by the name of
     their method. load: the model of a run's folder, for runs whose maps are not kept. choice: which
-    records, by which score, and which test set. images, masks: a user's own folders. embedded: the
-    set drawn in code of the task.
+    records, by which score, and which test set. images, masks: a user's own folders, whose pixels
+    mean what `rules` says. embedded: the set drawn in code of the task.
     """
 
     source: images.SetSource
@@ -59,6 +59,7 @@ class FigureRequest:
     masks: Path | None = None
     embedded: bool = False
     protocol: str | None = None
+    rules: PixelRules = UNDECLARED
 
 
 @dataclass
@@ -89,21 +90,22 @@ class FigureData:
 
     test: TestSet
     metric: facts.Metric
-    protocol: protocols.Protocol
+    pictures: pictures.MapPictures
     load: Callable[[Path], Predictor]
     sources: list[MapSource] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def score(self, pred: np.ndarray, mask: np.ndarray) -> float:
-        """Return the score of a map."""
-        return engine.quick_score(self.metric.key, pred, mask, self.protocol)
+    def score(self, pred: np.ndarray, truth: np.ndarray) -> float:
+        """Return the score of a map; NaN where it has none."""
+        value = self.pictures.score(self.metric, pred, truth)
+        return float("nan") if value is None else value
 
     def map(
-        self, source: MapSource, name: str, image: np.ndarray | None, mask: np.ndarray
+        self, source: MapSource, name: str, image: np.ndarray | None, truth: np.ndarray
     ) -> np.ndarray:
-        """Return a method's map at the size of the mask, from its file or from the run's model."""
+        """Return a method's map at the size of the truth, from its file or from the run's model."""
         if name in source.files:
-            return images.read_map(source.files[name], mask)
+            return self.pictures.read_map(source.files[name], truth, source.stored)
         from lpmoe_bench.inference.predictor import response_map
 
         if image is None or source.stored is None:
@@ -128,7 +130,7 @@ def gather_figure(request: FigureRequest) -> FigureData:
     if request.masks is None and request.images is not None:
         raise UsageError("--images names a folder of images; name that of their masks with --gt")
     if request.masks is not None:
-        test = folder_set(request.masks, request.images, request.source.cache)
+        test = folder_set(request.masks, request.images, request.source.cache, request.rules)
     elif request.embedded:
         test = _drawn(request)
     elif stored:
@@ -147,11 +149,11 @@ def gather_figure(request: FigureRequest) -> FigureData:
             f"page holds; choose some with --method"
         )
     of_records = stored[0].record.protocol.name if stored else test.protocol
-    rules = protocols.map_protocol(
-        request.protocol or protocol or of_records or plan.DEFAULT_PROTOCOL
-    )
+    usual = kind_of_files(test.rules.labels is not None).protocol
+    rules = protocols.get_protocol(request.protocol or protocol or of_records or usual)
     metric = views.image_metric(request.choice.metric or rules.primary)
-    data = FigureData(test, metric, rules, request.load)
+    shown_as = pictures.pictures_of(test, rules.kind, rules)
+    data = FigureData(test, metric, shown_as, request.load)
     found = {title: _of_records(data, title, own) for title, own in rows.items()}
     data.sources += [one for one in found.values() if one]
     data.sources += [_of_folder(data, *named) for named in request.folders.items()]
@@ -217,7 +219,7 @@ def _of_records(data: FigureData, title: str, stored: Sequence[StoredRecord]) ->
         labels = [facts.label for facts in one.record.data.tests if facts.digest == digest]
         kept = images.find_maps([one], labels[0], data.test.masks, {}) if labels else None
         source = MapSource(title, kept[1] if kept else {}, one)
-        same = one.record.protocol.hash == data.protocol.hash
+        same = one.record.protocol.hash == data.pictures.protocol.hash
         if labels and same and (one.folder / ROWS).exists():
             values = images.read_values(one, labels[0], data.metric)["value"]
             source.values = values.dropna().to_dict()
@@ -308,11 +310,14 @@ def draw_figure(
     names = _choose(data, rows, count)
     if unused := [name for name in look.crops if name and name not in names]:
         data.notes.append(f"--crop of {', '.join(unused)} is of no row that is shown")
-    lines = [_line(data, name, look) for name in names]
-    titles = ["mask", *(source.title for source in data.sources)]
+    if look.crop_object and not data.pictures.has_object:
+        raise UsageError("--crop object is of binary masks; write X,Y,WIDTH,HEIGHT for label maps")
+    present: set[int] = set()
+    lines = [_line(data, name, look, present) for name in names]
+    titles = [data.pictures.truth_title, *(source.title for source in data.sources)]
     titles = ["image"] * (len(lines[0][0]) > len(titles)) + titles
     with plots.plot_style():
-        figure = _lay_out(titles, lines, look)
+        figure = _lay_out(titles, lines, look, data.pictures.swatches(present, look.show))
         for path in outputs:
             write_atomically(path, plots.rendered(figure, path.suffix.lower()))
     return names
@@ -340,8 +345,8 @@ def _choose(data: FigureData, rows: str, count: int) -> list[str]:
     for source in sources:
         # Maps that no record scored are scored now; the values of a record are taken as they are.
         for name in names if names[0] not in source.values else []:
-            image, mask = images.read_image_and_mask(data.test, name, data.protocol.mask_threshold)
-            source.values[name] = data.score(data.map(source, name, image, mask), mask)
+            image, truth = data.pictures.read(name)
+            source.values[name] = data.score(data.map(source, name, image, truth), truth)
     values = pd.DataFrame([one.values for one in sources], columns=names).T.dropna()
     order = values.mean(axis=1) * (1 if data.metric.higher_is_better else -1)
     if rows == "disagreement" and len(sources) > 1:
@@ -350,25 +355,28 @@ def _choose(data: FigureData, rows: str, count: int) -> list[str]:
     return list(order.sort_values(kind="stable").index[:count])
 
 
-def _line(data: FigureData, name: str, look: FigureLook) -> Line:
-    image, mask = images.read_image_and_mask(data.test, name, data.protocol.mask_threshold)
-    part = _part(name, mask, look)
-    ground = np.full((*mask.shape, 3), 255, np.uint8) if image is None else image
-    cells = [[one[part]] for one in (image, mask) if one is not None]
+def _line(data: FigureData, name: str, look: FigureLook, present: set[int]) -> Line:
+    """Return the pictures of an image, and add the values of its truth and maps to `present`."""
+    shows = data.pictures
+    image, truth = shows.read(name)
+    part = _part(name, truth, look)
+    present.update(np.unique(truth[part]).tolist())
+    ground = np.full((*truth.shape, 3), 255, np.uint8) if image is None else image
+    cells = [[one[part]] for one in (image, shows.shown(truth)) if one is not None]
     words = [""] * len(cells)
     for source in data.sources:
-        pred = data.map(source, name, image, mask)
-        value, known = data.score(pred, mask), source.values.get(name)
+        pred = data.map(source, name, image, truth)
+        present.update(np.unique(pred[part]).tolist())
+        value, known = data.score(pred, truth), source.values.get(name)
         if known is not None and source.stored and abs(known - value) > images.ALIKE:
             data.notes.append(
                 f"the map of {source.title} for {name} is not the one that was scored: "
                 f"{data.metric.label} {value:.3f}, the record has {known:.3f}"
             )
-        score = f"{data.metric.label} {value:.{data.metric.decimals}f}"
+        score = f"{shows.label(data.metric)} {value:.{data.metric.decimals}f}"
         words.append(score if look.scores else "")
-        seen = seen_in_8_bits(pred)
-        shown = {"maps": seen, "errors": views.error_picture(seen, mask)}
-        shown["overlays"] = overlay(ground, seen)
+        shown = {"maps": shows.shown(pred), "errors": shows.errors(pred, truth)}
+        shown["overlays"] = shows.over(ground, pred)
         cells.append([shown[kind][part] for kind in look.show])
     return cells, words
 
@@ -391,15 +399,24 @@ def _part(name: str, mask: np.ndarray, look: FigureLook) -> tuple[slice, slice]:
     return part
 
 
-def _lay_out(titles: Sequence[str], lines: Sequence[Line], look: FigureLook) -> Any:
-    """Return a figure: a column a title, rows as high as their images want."""
+def _lay_out(
+    titles: Sequence[str],
+    lines: Sequence[Line],
+    look: FigureLook,
+    swatches: Mapping[str, pictures.Colour],
+) -> Any:
+    """Return a figure: a column a title, rows as high as their images want, and the colours."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
     each, cell = len(look.show), (look.width - GAP * (len(titles) - 1)) / len(titles)
     heights = [cell * cells[0][0].shape[0] / cells[0][0].shape[1] for cells, _ in lines]
-    below, legend = SCORE * look.scores, LEGEND * ("errors" in look.show)
+    below = SCORE * look.scores
+    # As many columns as the longest name leaves room for, at a letter's width of 0.06 inches.
+    longest = 0.35 + 0.06 * max(map(len, swatches), default=0)
+    columns = max(1, min(len(swatches), int(look.width / longest)))
+    legend = LEGEND * (lined := -(-len(swatches) // columns)) - 0.06 * max(0, lined - 1)
     total = TITLE + sum((height + GAP) * each + below for height in heights) + legend
     figure = Figure(figsize=(look.width, total))
     FigureCanvasAgg(figure)
@@ -426,8 +443,10 @@ def _lay_out(titles: Sequence[str], lines: Sequence[Line], look: FigureLook) -> 
             figure.text(x, 1 - (bottom + 0.11) / total, words, fontsize=6.5, **middle)
         top = bottom + GAP + below
     if legend:
-        colours = {"false negative": views.MISSED, "false positive": views.INVENTED}
-        patches = [Patch(color=tuple(c / 255), label=text) for text, c in colours.items()]
-        place = {"loc": "lower center", "bbox_to_anchor": (0.5, -0.02 / total), "ncols": 2}
+        patches = [
+            Patch(color=(red / 255, green / 255, blue / 255), label=text)
+            for text, (red, green, blue) in swatches.items()
+        ]
+        place = {"loc": "lower center", "bbox_to_anchor": (0.5, -0.02 / total), "ncols": columns}
         figure.legend(handles=patches, **place, labelcolor=plots.SOFT, handlelength=1)
     return figure

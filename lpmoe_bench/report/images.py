@@ -10,18 +10,19 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from lpmoe_bench.data import maps, pairs, registry, tasks
-from lpmoe_bench.data.pixels import THRESHOLD, pixel_rules
+from lpmoe_bench.config.kinds import kind_of_files
+from lpmoe_bench.data import maps, registry, tasks
+from lpmoe_bench.data.pixels import pixel_rules
 from lpmoe_bench.data.splits import MANIFESTS
 from lpmoe_bench.data.test_sets import TestSet, find_files, folder_set
 from lpmoe_bench.errors import BenchError, DataError, UsageError
-from lpmoe_bench.metrics import engine, protocols
 from lpmoe_bench.metrics import facts as metric_facts
+from lpmoe_bench.metrics import protocols
 from lpmoe_bench.records import context, model
 from lpmoe_bench.records.store import ROWS, StoredRecord, image_rows, recall_places
-from lpmoe_bench.report import plots
+from lpmoe_bench.report import pictures, plots
 from lpmoe_bench.report.contents import ReportRow, ReportTable
-from lpmoe_bench.scoring import plan, views, work
+from lpmoe_bench.scoring import plan, views
 
 KEPT = "predictions"  # folder of a run that keeps its maps, one folder a test set
 EDGES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 1.0)  # of the bins: shares of the image
@@ -295,30 +296,12 @@ def _open(
         return TestSet.of(split) if split else None
     found = None
     remembered = (recall_places(one.folder, facts.label) for one in stored)
-    for pictures, masks, _ in dict.fromkeys(remembered):
+    for photos, masks, _ in dict.fromkeys(remembered):
         if masks is not None:  # somebody's own folders, which may hold other images by now
-            found = folder_set(masks, pictures, source.cache, pixel_rules(facts.pixels))
+            found = folder_set(masks, photos, source.cache, pixel_rules(facts.pixels))
             if found.split.digest == facts.digest:
                 break
     return found
-
-
-def read_image_and_mask(
-    test: TestSet, name: str, threshold: int
-) -> tuple[np.ndarray | None, np.ndarray]:
-    """Return an image, RGB uint8 (h, w, 3), and its mask (h, w) of 0 and 255.
-
-    The image is None where a set has masks alone. Raises DataError for what cannot be read.
-    """
-    if name in test.images:
-        pair = pairs.Pair(name, test.images[name], test.masks[name], test.rules)
-        return pairs.read_pair(pair, threshold)
-    return None, test.truth(name, threshold).mask
-
-
-def read_map(path: Path, mask: np.ndarray) -> np.ndarray:
-    """Return a map (h, w) in its own precision, at the size of its mask; raises DataError."""
-    return work.fit(maps.inspect_map(path)[0], (mask.shape[0], mask.shape[1]))
 
 
 # The images that methods disagree on most: as pictures where they can be had, else as a list.
@@ -341,8 +324,6 @@ def dispute_facts(
         return facts
     if source is None:
         return facts | {"reason": "Pictures were left out on request (--no-images)."}
-    if table.stored[0].record.labels:
-        return facts | {"reason": "Label maps have no pictures here, their scores alone."}
     kept: list[KeptMaps] = []
     for place, row in enumerate(scores.rows):
         if found := find_maps(row.stored, table.test, list(disputed.index), source.maps):
@@ -356,10 +337,15 @@ def dispute_facts(
     except BenchError as error:
         return facts | {"reason": f"No pictures: {error}."}
     rules = table.group.context
-    protocol = protocols.MAP_PROTOCOLS.get(rules.protocol)
+    protocol = protocols.PROTOCOLS.get(rules.protocol)
+    kind = protocol.kind if protocol else kind_of_files(bool(test.rules.labels)).name
     protocol = protocol if protocol and protocol.hash == rules.protocol_hash else None
+    try:
+        shown = pictures.pictures_of(test, kind, protocol)
+    except BenchError as error:
+        return facts | {"reason": f"No pictures: {error}."}
     names = [name for name in disputed.index if name in test.masks]
-    grids = [_grid(scores, name, disputed.loc[name], kept, test, protocol) for name in names]
+    grids = [_grid(scores, name, disputed.loc[name], kept, shown) for name in names]
     told = context.test_facts(table.stored[0].record, table.test)
     drawn = told is not None and told.generated  # scenes drawn in code are nobody's
     return facts | {"grids": grids, "embedded": bool(grids) and not drawn}
@@ -370,20 +356,19 @@ def _grid(
     name: str,
     values: pd.Series,
     kept: Sequence[KeptMaps],
-    test: TestSet,
-    protocol: protocols.Protocol | None,
+    shown: pictures.MapPictures,
 ) -> dict[str, Any]:
-    """Return image, mask, and map above errors of the rows that have a map, the best first."""
+    """Return image, truth, and map above errors of the rows that have a map, the best first."""
     share = f", foreground {100 * scores.shares[name]:.1f} %" if name in scores.shares else ""
     words = f"spread {scores.shown(values.max() - values.min())}{share}"
     try:
-        threshold = protocol.mask_threshold if protocol else THRESHOLD
-        image, mask = read_image_and_mask(test, name, threshold)
+        image, truth = shown.read(name)
     except BenchError as error:
         return {"image": name, "words": words, "cells": [], "error": str(error)}
-    shown = [] if image is None else [("image", embedded_picture(image, f"image {name}"))]
-    shown += [("mask", embedded_picture(mask, f"mask of {name}"))]
-    cells = [{"title": title, "pictures": [picture]} for title, picture in shown]
+    first = [] if image is None else [("image", embedded_picture(image, f"image {name}"))]
+    title = shown.truth_title
+    first += [(title, embedded_picture(shown.shown(truth), f"{title} of {name}"))]
+    cells = [{"title": title, "pictures": [picture]} for title, picture in first]
     ranked = sorted(
         (one for one in kept if name in one[2]),
         key=lambda one: values[one[0]],
@@ -391,36 +376,33 @@ def _grid(
     )
     # As many as a line shows: the best, the worst and some between.
     places = np.linspace(0, len(ranked) - 1, min(len(ranked), MOST_METHODS)).round().astype(int)
-    cells += [_map_cell(scores, ranked[place], mask, name, protocol) for place in places]
+    cells += [_map_cell(scores, ranked[place], truth, name, shown) for place in places]
     return {"image": name, "words": words, "cells": cells, "error": ""}
 
 
 def _map_cell(
-    scores: TableScores,
-    kept: KeptMaps,
-    mask: np.ndarray,
-    name: str,
-    protocol: protocols.Protocol | None,
+    scores: TableScores, kept: KeptMaps, truth: np.ndarray, name: str, shown: pictures.MapPictures
 ) -> dict[str, Any]:
     place, stored, files = kept
     row = scores.rows[place]
     cell = {"title": row.label, "name": row.name, "pictures": []}
     try:
-        pred = read_map(files[name], mask)
+        pred = shown.read_map(files[name], truth, stored)
     except BenchError as error:
         return cell | {"words": str(error)}
     cell["pictures"] = [
-        embedded_picture(seen := maps.seen_in_8_bits(pred), f"map of {row.label}"),
-        embedded_picture(views.error_picture(seen, mask), f"errors of {row.label}"),
+        embedded_picture(shown.shown(pred), f"map of {row.label}"),
+        embedded_picture(shown.errors(pred, truth), f"errors of {row.label}"),
     ]
     value = scores.seeds[place][row.stored.index(stored)].get(name)
     said = [] if value is None else [f"{scores.metric.label} {scores.shown(value)}"]
     said += [f"seed {stored.record.seed}"] if len(row.stored) > 1 else []
-    words, key = ", ".join(said), scores.metric.key
-    if value is not None and protocol and key in metric_facts.METRICS and scores.metric.per_image:
-        found = engine.quick_score(key, pred, mask, protocol)
-        if abs(found - value) > ALIKE:  # such as a map made from windows
-            words += f"; not the map that was scored, this one has {scores.shown(found)}"
+    words = ", ".join(said)
+    found = None if value is None else shown.score(scores.metric, pred, truth)
+    if (
+        value is not None and found is not None and abs(found - value) > ALIKE
+    ):  # such as a map made from windows
+        words += f"; not the map that was scored, this one has {scores.shown(found)}"
     return cell | {"words": words}
 
 

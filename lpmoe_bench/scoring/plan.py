@@ -6,25 +6,27 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from lpmoe_bench.config.kinds import Kind, get_kind, kind_of_files
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.data.images import read_image
 from lpmoe_bench.data.maps import MAP_SUFFIXES, inspect_map
 from lpmoe_bench.data.matching import shown
 from lpmoe_bench.data.pixels import UNDECLARED, PixelRules
-from lpmoe_bench.data.registry import Task, load_registry
+from lpmoe_bench.data.registry import Task, check_same_classes, load_registry
 from lpmoe_bench.data.test_sets import TestSet, files_digest, find_files, folder_set, task_sets
 from lpmoe_bench.environment import default_cache
 from lpmoe_bench.errors import DataError, UsageError
+from lpmoe_bench.metrics.base import ScoringRules
 from lpmoe_bench.metrics.extra import extra_key, needs_image
 from lpmoe_bench.metrics.protocol_files import open_protocol
-from lpmoe_bench.metrics.protocols import Protocol, map_protocol
 from lpmoe_bench.records.model import score_folder
 from lpmoe_bench.scoring import matching
 from lpmoe_bench.scoring.matching import MatchedMaps, match_maps, plain_name
-from lpmoe_bench.scoring.work import RESIZE, fit
+from lpmoe_bench.scoring.work import AS_THEY_ARE, RESIZE, MapsRead, MaskJob, ScoringJob, fit
 
 # Folders of maps: what each is called, and which of its files are maps of which test set.
 
@@ -41,7 +43,13 @@ class MapFolder:
     matches: Mapping[str, MatchedMaps]
     notes: tuple[str, ...] = ()
 
-    def fingerprint(self, sets: Sequence[TestSet], protocol: Protocol, extra: Sequence[str]) -> str:
+    def fingerprint(
+        self,
+        sets: Sequence[TestSet],
+        protocol: ScoringRules,
+        extra: Sequence[str],
+        values: str = "",
+    ) -> str:
         """Return 64 hex digits of what decides the scores: maps, masks and how they are scored."""
         # No paths and no names of methods: the same maps in another folder are the same scores.
         facts = {
@@ -50,6 +58,7 @@ class MapFolder:
             "protocol": protocol.hash,
             "extra": sorted(extra),
         }
+        facts |= {"values": values} if values else {}  # what those of label maps mean
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
@@ -197,7 +206,6 @@ def _gaps(found: MatchedMaps, test: TestSet, folder: Path, allow_missing: bool) 
 
 # The request, and the plan made of it.
 
-DEFAULT_PROTOCOL = "cod"
 # Names of test sets that the registry lacks, of which none is the name of a video.
 KNOWN_SETS = (
     *("ECSSD", "PASCAL", "PASCAL-S", "PASCALS", "DUTS", "DUTS-TE", "DUT-OMRON", "DUTOMRON"),
@@ -215,7 +223,8 @@ class ScoreRequest:
     pattern, prefix, suffix: how files of maps are named after their masks. group_by: "folder" for
     one test set that is also averaged by sub-folder, "set" for a test set in each sub-folder of
     `gt`, None for what these look like. jobs: processes, by default as many as pay. again: score
-    maps that have a record as well, because something else is made of them, such as curves.
+    maps that have a record as well, because something else is made of them, such as curves. how:
+    label maps are read. besides: what is made besides scores, as options call it.
     """
 
     folders: Sequence[Path]
@@ -241,16 +250,18 @@ class ScoreRequest:
     extra: Sequence[str] = ()
     curves: bool = False
     again: bool = False
+    how: MapsRead = AS_THEY_ARE
+    besides: Sequence[str] = ()
 
 
 @dataclass
 class ScorePlan:
     """A request resolved: what is scored against what. For each folder, in order, the fingerprint
     of its scores and the place of its record. notes: what a user should know. by_folder: whether
-    scores are averaged by sub-folder as well."""
+    scores are averaged by sub-folder as well. job: the class of jobs that do it."""
 
     task: str
-    protocol: Protocol
+    protocol: Any
     extra: tuple[str, ...]
     sets: list[TestSet]
     folders: list[MapFolder]
@@ -258,6 +269,14 @@ class ScorePlan:
     places: list[Path]
     notes: list[str]
     by_folder: bool = False
+    how: MapsRead = AS_THEY_ARE
+    job: type[ScoringJob] = MaskJob
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes of label maps; none of binary ones."""
+        labels = self.sets[0].rules.labels
+        return labels.classes if labels else ()
 
     def load(self, folder: MapFolder, label: str) -> Callable[[str], tuple[np.ndarray, np.ndarray]]:
         """Return what reads an image's map and mask from their files as they are scored, (h, w)."""
@@ -285,10 +304,19 @@ def plan_scores(request: ScoreRequest, terminal: Terminal) -> ScorePlan:
         raise UsageError(f"--runs {request.runs} holds published records; choose another folder")
     titles = titles_of(request.folders, request.names)
     task, protocol, notes = _rules(request)
+    job = get_kind(protocol.kind).job
+    if job.scores_alone and request.besides:
+        raise UsageError(
+            f"{request.besides[0]} is of binary maps, and protocol {protocol.name} scores label "
+            f"maps, of which there are scores alone; leave it out"
+        )
     extra = (*protocol.extra, *(extra_key(key) for key in request.extra))
     extra = tuple(key for key in dict.fromkeys(extra) if key not in protocol.metrics)
     pattern = matching.pattern_of(request.pattern, request.prefix, request.suffix)
     sets, absent = _sets(request, task, terminal)
+    for test in sets:
+        job.check(protocol, test.rules, extra, request.how)
+    check_same_classes(task.name if task else OWN_TASK, {test.label: test.rules for test in sets})
     if needs_image(extra) and not all(s.images for s in sets):
         raise UsageError("an extra metric looks at images; name their folder with --images")
     folders = [
@@ -298,14 +326,19 @@ def plan_scores(request: ScoreRequest, terminal: Terminal) -> ScorePlan:
     used = {label for folder in folders for label in folder.matches}
     sets = [test for test in sets if test.label in used]
     name = task.name if task else OWN_TASK
-    prints = [folder.fingerprint(sets, protocol, extra) for folder in folders]
+    prints = [folder.fingerprint(sets, protocol, extra, request.how.values) for folder in folders]
     named = zip(titles, prints, strict=True)
     places = [request.runs / score_folder(name, title, print_) for title, print_ in named]
     frames = request.gt is not None and any(matching.are_frames(test.masks) for test in sets)
     notes += _said_of_sets(request, sets, frames)
     notes += [note for folder in folders for note in folder.notes]
     by_folder = request.group_by == "folder" or (request.group_by is None and frames)
-    return ScorePlan(name, protocol, extra, sets, folders, prints, places, notes, by_folder)
+    if by_folder and job.scores_alone:
+        by_folder = False
+        notes.append("classes have no means of sub-folders: all pixels are counted together")
+    return ScorePlan(
+        name, protocol, extra, sets, folders, prints, places, notes, by_folder, request.how, job
+    )
 
 
 def _said_of_sets(request: ScoreRequest, sets: Sequence[TestSet], frames: bool) -> list[str]:
@@ -315,25 +348,49 @@ def _said_of_sets(request: ScoreRequest, sets: Sequence[TestSet], frames: bool) 
     if len(sets) > 1:
         labels = ", ".join(test.label for test in sets)
         return [f"{len(sets)} sub-folders are a test set each ({labels}); --group-by folder pools"]
-    if frames:
+    if frames and not request.rules.labels:
         return ["sub-folders hold frames of videos: one test set, with the mean of each video too"]
     return []
 
 
-def _rules(request: ScoreRequest) -> tuple[Task | None, Protocol, list[str]]:
+def _rules(request: ScoreRequest) -> tuple[Task | None, ScoringRules, list[str]]:
     """Return the task, if any, and the protocol: the one named, or the task's, or a default."""
-    task = None
+    task, own = None, request.rules.labels is not None
     if request.task is not None:
         task = load_registry(request.datasets).task(request.task)
     elif request.gt is None:
         raise UsageError("maps are scored against masks: name their folder with --gt, or a --task")
+    kind = get_kind(task.kind) if task else kind_of_files(own)
+    if task and request.gt is not None and kind.classed != own:
+        _refuse_own(task, kind)
     if request.protocol is not None or task is not None:
-        return task, open_protocol(request.protocol or (task.protocol if task else "")), []
+        protocol = open_protocol(request.protocol or (task.protocol if task else ""))
+        # Without classes and without a task, the protocol says of which kind the maps are.
+        if protocol.kind != kind.name and (task or own):
+            what = f"task {task.name} is {kind.name}" if task else "--classes tells of label maps"
+            raise UsageError(
+                f"protocol {protocol.name} scores {protocol.kind} tasks, and {what}; choose "
+                f"another, such as {kind.protocol}"
+            )
+        return task, protocol, []
     note = (
-        f"no --protocol and no --task: protocol {DEFAULT_PROTOCOL} counts; others give other "
-        f"numbers (lpmoe-bench list protocols, --vary)"
+        f"no --protocol and no --task: protocol {kind.protocol} counts; others give other "
+        f"numbers (lpmoe-bench list protocols{', --vary' * (not own)})"
     )
-    return None, map_protocol(DEFAULT_PROTOCOL), [note]
+    return None, open_protocol(kind.protocol), [note]
+
+
+def _refuse_own(task: Task, kind: Kind) -> None:
+    """Raise UsageError for own files of another kind than the task's."""
+    if kind.classed:
+        raise UsageError(
+            f"task {task.name} is {kind.name}: say which classes the label maps of --gt have, with "
+            f"--classes FILE and --ignore 255"
+        )
+    raise UsageError(
+        f"--classes lists classes of label maps, but task {task.name} is {kind.name}; leave one of "
+        f"the two out"
+    )
 
 
 def _set_names(request: ScoreRequest, masks: Path) -> list[str]:

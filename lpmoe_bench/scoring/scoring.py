@@ -26,7 +26,7 @@ from lpmoe_bench.errors import DataError, InterruptedRun, ResourceError, UsageEr
 from lpmoe_bench.files import hold_lock, write_failure
 from lpmoe_bench.metrics.extra import needs_image
 from lpmoe_bench.metrics.protocols import PROTOCOLS
-from lpmoe_bench.metrics.scorer import Scorer, ScoreResult
+from lpmoe_bench.metrics.scorer import ScoreResult
 from lpmoe_bench.records import model, store
 from lpmoe_bench.scoring import work
 from lpmoe_bench.scoring.plan import MapFolder, ScorePlan, ScoreRequest
@@ -204,6 +204,8 @@ def write_scored(
     config: dict[str, Any] = {"task": plan.task, "protocol": plan.protocol.name}
     if plan.extra:  # without, as before there were any: the record has the same bytes
         config["extra"] = list(plan.extra)
+    if plan.how.values:  # without which the maps cannot be read again
+        config["map_values"] = plan.how.values
     rules = plan.protocol
     if rules.name not in PROTOCOLS:  # whose rules stand nowhere else
         shown = {"headline": list(rules.headline), "percent": list(rules.percent)}
@@ -221,6 +223,7 @@ def write_scored(
         counts={one.facts.label: one.counts for one in scored},
         environment=environment,
         maps=work.precision_of([check for one in scored for check in one.checks]),
+        labels=model.label_facts(plan.classes, {o.facts.label: o.counts for o in scored}),
         test_opened=1,
         data=model.DataFacts(tests=[one.facts for one in scored]),
         notes=[
@@ -334,9 +337,8 @@ def score_set(
     folders = [folder for folder in chosen if test.label in folder.matches]
     if not folders:
         return []
-    job = work.ScoringJob(
-        test.label, (work.Variant(plan.protocol), *variants), plan.extra, request.curves, test.rules
-    )
+    every = (work.Variant(plan.protocol), *variants)
+    job = plan.job(test.label, every, plan.extra, request.curves, test.rules, request.how)
     items = _items(plan, test, folders)
     with terminal.bar(f"scoring {test.label}", len(items)) as bar:
         part = score_all(job, items, len(folders), request.jobs, bar.update)
@@ -345,7 +347,7 @@ def score_set(
             f"{len(part.problems)} files of {test.label} and its maps cannot be scored: "
             f"{shown(_grouped(part.problems), '; ')}"
         )
-    of_masks = work.mask_sentences(part.mask_flags, len(items))
+    of_masks = job.of_truth(part.mask_flags, len(items))
     for note in of_masks:
         terminal.note(f"{test.label}: {note}")
     scored = []
@@ -353,16 +355,12 @@ def score_set(
     exact = not any(mask.suffix.lower().startswith(".jp") for mask in test.masks.values())
     for folder, scorers, checks in zip(folders, part.scorers, part.checks, strict=True):
         count = len(folder.matches[test.label].files)
-        work.refuse_zero_one(checks, count, plan.protocol, folder.title)
-        notes = work.sentences(checks, count, plan.protocol)
-        binary, grey = checks.get("two values", ()), part.mask_flags.get("grey levels", ())
-        if exact and len(binary) == count and set(binary) <= set(grey):
-            notes.append("every mask is grey and every map binary: are the two folders swapped?")
+        notes = job.of_maps(folder.title, checks, count, part.mask_flags, exact)
         for note in notes:
             terminal.note(f"{folder.title}, {test.label}: {note}")
         first, *others = scorers
         results = [first.result().with_groups(test.split.groups), *map(_result, others)]
-        flagged = work.flag_sentences(results[0].rows)
+        flagged = job.of_result(results[0])
         for note in flagged:
             terminal.note(f"{folder.title}, {test.label}: {note}")
         notes += flagged
@@ -388,7 +386,7 @@ def _items(plan: ScorePlan, test: TestSet, folders: Sequence[MapFolder]) -> list
     ]
 
 
-def _result(scorer: Scorer) -> ScoreResult | None:
+def _result(scorer: Any) -> ScoreResult | None:
     """Return a variant's result, None where all masks are empty and the variant leaves them out."""
     try:
         return scorer.result()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import cv2
 import numpy as np
@@ -15,11 +16,11 @@ from lpmoe_bench.data.images import read_image, read_truth
 from lpmoe_bench.data.maps import full_scale, inspect_map
 from lpmoe_bench.data.pixels import UNDECLARED, PixelRules
 from lpmoe_bench.data.splits import UNUSUAL
-from lpmoe_bench.errors import DataError
+from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.metrics.base import MASK_FLAGS
 from lpmoe_bench.metrics.maps import PreparedMask
 from lpmoe_bench.metrics.protocols import Protocol
-from lpmoe_bench.metrics.scorer import Scorer
+from lpmoe_bench.metrics.scorer import Scorer, ScoreResult
 from lpmoe_bench.records.model import Precision
 
 RESIZE = {
@@ -95,7 +96,7 @@ def precision_of(found: Iterable[str]) -> Precision:
 
 def sentences(found: Found, total: int, protocol: Protocol) -> list[str]:
     """Say each check that maps of a folder did not pass, with how many and the first names."""
-    said = []
+    told = []
     for check, names in found.items():
         text = CHECKS[check][1]
         if check in ("narrow", "0 and 1", "faint"):
@@ -112,28 +113,24 @@ def sentences(found: Found, total: int, protocol: Protocol) -> list[str]:
             text += ": they look inverted, object must be bright"
         if check == "mask" and len(names) == total:
             text += ": is this a folder of masks?"
-        said.append(_sentence(names, total, "maps", text))
-    return said
+        told.append(said(names, total, "maps", text))
+    return told
 
 
-def mask_sentences(found: Found, total: int) -> list[str]:
-    """Say what is unusual about the masks, in the words of `check_pairs`."""
-    return [_sentence(found[flag], total, "masks", UNUSUAL[flag]) for flag in found]
-
-
-def _sentence(names: Sequence[str], total: int, kind: str, text: str) -> str:
+def said(names: Sequence[str], total: int, kind: str, text: str) -> str:
+    """Say of how many of all masks, maps or images something is true, with the first names."""
     first = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
     return f"{len(names)} of {total} {kind} {text} ({first})"
 
 
 def flag_sentences(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Say each flag of images' rows that no check of masks and maps has said, with their names."""
-    said = []
+    told = []
     for flag in (flag for flag in MASK_FLAGS if flag not in ("empty_mask", "constant_pred")):
         names = [row["image"] for row in rows if flag in row["flags"].split(";")]
         if names:
-            said.append(_sentence(names, len(rows), "images", f"are unusual: {MASK_FLAGS[flag]}"))
-    return said
+            told.append(said(names, len(rows), "images", f"are unusual: {MASK_FLAGS[flag]}"))
+    return told
 
 
 def refuse_zero_one(found: Found, total: int, protocol: Protocol, title: str) -> None:
@@ -149,9 +146,9 @@ def refuse_zero_one(found: Found, total: int, protocol: Protocol, title: str) ->
 
 
 class Variant(NamedTuple):
-    """A way to score: by a protocol."""
+    """A way to score: by a protocol, of the job's kind of maps."""
 
-    protocol: Protocol
+    protocol: Any
 
     @property
     def interpolation(self) -> int:
@@ -172,24 +169,146 @@ class Item(NamedTuple):
     pictured: Path | None = None
 
 
-class ScoringJob(NamedTuple):
-    """What to score of every item: the first variant is what counts, with `extra` metrics and,
-    if asked for, curves. dataset: the label of the test set. rules: what is declared of its files.
+@dataclass(frozen=True)
+class MapsRead:
+    """How label maps of a folder are read, where that is to be declared.
+
+    values: `index` where classes count from 0, `set` where a map has the values or colours of the
+    set's truth. resize: maps of another size than their truth's are resized to it.
     """
 
+    values: str = ""
+    resize: bool = False
+
+
+AS_THEY_ARE = MapsRead()
+
+
+@dataclass(frozen=True)
+class ScoringJob(ABC):
+    """What to score of every item: each kind of task has its own.
+
+    The first variant is what counts, with `extra` metrics and, if asked for, curves. dataset: the
+    label of the test set. rules: what is declared of its files. how: of the maps. scores_alone:
+    whether nothing else is made of such maps, no curves and no pictures of the worst.
+    """
+
+    scores_alone: ClassVar[bool] = False
     dataset: str
     variants: tuple[Variant, ...]
     extra: tuple[str, ...] = ()
     curves: bool = False
     rules: PixelRules = UNDECLARED
+    how: MapsRead = AS_THEY_ARE
+
+    @classmethod
+    @abstractmethod
+    def check(cls, protocol: Any, rules: PixelRules, extra: Sequence[str], how: MapsRead) -> None:
+        """Raise UsageError for what this kind of maps cannot be asked for."""
+
+    @abstractmethod
+    def scorers(self) -> list[Any]:
+        """Return an empty scorer for each variant."""
+
+    @abstractmethod
+    def truth(self, item: Item, part: Part) -> Any:
+        """Return what an item's label file says, and tell a part what is unusual about it."""
+
+    @abstractmethod
+    def score(self, item: Item, path: Path, truth: Any, image: Any, part: Part, at: int) -> None:
+        """Score the map of the folder `at`; raises DataError."""
+
+    @abstractmethod
+    def of_truth(self, flags: Found, total: int) -> list[str]:
+        """Say what is unusual about the truth of a test set of `total` images."""
+
+    @abstractmethod
+    def of_maps(
+        self, title: str, checks: Found, total: int, flags: Found, exact: bool
+    ) -> list[str]:
+        """Say what is unusual about the maps of a folder.
+
+        flags: of the truth. exact: whether its files keep values exactly. Raises DataError where
+        the maps cannot be meant.
+        """
+
+    @abstractmethod
+    def of_result(self, result: ScoreResult) -> list[str]:
+        """Say what the scores of a folder tell that nothing before has said."""
+
+
+class MaskJob(ScoringJob):
+    """Maps of binary masks."""
+
+    @classmethod
+    def check(cls, protocol: Any, rules: PixelRules, extra: Sequence[str], how: MapsRead) -> None:
+        if how.values or how.resize:
+            option = "--map-values" if how.values else "--resize-maps"
+            raise UsageError(
+                f"{option} is of label maps, and protocol {protocol.name} scores binary maps, "
+                f"which are resized as it says; leave it out"
+            )
 
     def scorers(self) -> list[Scorer]:
-        """Return an empty scorer for each variant."""
         first, *others = (variant.protocol for variant in self.variants)
         return [
             Scorer(first, extra=self.extra, curves=self.curves),
             *(Scorer(protocol) for protocol in others),
         ]
+
+    def truth(self, item: Item, part: Part) -> dict[int, PreparedMask]:
+        """Return the mask by threshold; most jobs have one."""
+        masks: dict[int, PreparedMask] = {}
+        for threshold in dict.fromkeys(
+            variant.protocol.mask_threshold for variant in self.variants
+        ):
+            truth = read_truth(item.mask, threshold, self.rules, item.pictured)
+            if not masks:  # what is unusual is told of the protocol that counts
+                join_found(part.mask_flags, {flag: [item.name] for flag in truth.flags})
+            masks[threshold] = PreparedMask(truth.mask, threshold, truth.ignored)
+        return masks
+
+    def score(
+        self,
+        item: Item,
+        path: Path,
+        truth: dict[int, PreparedMask],
+        image: np.ndarray | None,
+        part: Part,
+        at: int,
+    ) -> None:
+        read, checks = inspect_map(path)
+        counting = self.variants[0]
+        first = truth[counting.protocol.mask_threshold]
+        fitted = {
+            how: fit(read, first.shape, how) for how in {v.interpolation for v in self.variants}
+        }
+        for variant, scorer in zip(self.variants, part.scorers[at], strict=True):
+            mask = truth[variant.protocol.mask_threshold]
+            picture = image if scorer.extra else None
+            scorer.add(item.name, fitted[variant.interpolation], mask, self.dataset, picture)
+        resized = ["resized"] if read.shape != first.shape else []
+        if resized and read.shape == first.shape[::-1]:
+            resized.append("transposed")
+        checks = (*checks, *resized, *look_at(fitted[counting.interpolation], first))
+        join_found(part.checks[at], {check: [item.name] for check in checks})
+
+    def of_truth(self, flags: Found, total: int) -> list[str]:
+        return [said(flags[flag], total, "masks", UNUSUAL[flag]) for flag in flags]
+
+    def of_maps(
+        self, title: str, checks: Found, total: int, flags: Found, exact: bool
+    ) -> list[str]:
+        protocol = self.variants[0].protocol
+        refuse_zero_one(checks, total, protocol, title)
+        notes = sentences(checks, total, protocol)
+        binary, grey = checks.get("two values", ()), flags.get("grey levels", ())
+        if exact and len(binary) == total and set(binary) <= set(grey):
+            notes.append("every mask is grey and every map binary: are the two folders swapped?")
+        return notes
+
+    def of_result(self, result: ScoreResult) -> list[str]:
+        return flag_sentences(result.rows)
 
 
 @dataclass
@@ -197,7 +316,7 @@ class Part:
     """What some items came to. scorers: [folder][variant]. checks: a folder's {check: names}.
     mask_flags: {flag: names}. problems: a sentence for each file that cannot be scored."""
 
-    scorers: list[list[Scorer]]
+    scorers: list[list[Any]]
     checks: list[dict[str, list[str]]]
     mask_flags: dict[str, list[str]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -212,8 +331,8 @@ class Part:
             for mine, its in zip(ours, theirs, strict=True):
                 mine.merge(its)
         for ours, theirs in zip(self.checks, other.checks, strict=True):
-            _join(ours, theirs)
-        _join(self.mask_flags, other.mask_flags)
+            join_found(ours, theirs)
+        join_found(self.mask_flags, other.mask_flags)
         self.problems += other.problems
 
     def in_order(self) -> Part:
@@ -226,7 +345,8 @@ class Part:
         return Part(self.scorers, checks, flags, sorted(self.problems))
 
 
-def _join(ours: dict[str, list[str]], theirs: dict[str, list[str]]) -> None:
+def join_found(ours: dict[str, list[str]], theirs: Mapping[str, Sequence[str]]) -> None:
+    """Add names by check to those that are there."""
     for key, names in theirs.items():
         ours.setdefault(key, []).extend(names)
 
@@ -236,7 +356,7 @@ def score_items(job: ScoringJob, items: Iterable[Item], folders: int) -> Part:
     part = Part.empty(job, folders)
     for item in items:
         try:
-            masks = _masks(job, item, part)
+            truth = job.truth(item, part)
             image = read_image(item.image, job.rules) if item.image else None
         except DataError as error:
             part.problems.append(str(error))
@@ -244,45 +364,10 @@ def score_items(job: ScoringJob, items: Iterable[Item], folders: int) -> Part:
         for index, path in enumerate(item.maps):
             if path is not None:
                 try:
-                    _score(job, item.name, path, masks, image, part, index)
+                    job.score(item, path, truth, image, part, index)
                 except DataError as error:
                     part.problems.append(str(error))
     return part
-
-
-def _masks(job: ScoringJob, item: Item, part: Part) -> dict[int, PreparedMask]:
-    """Return the mask by threshold; most jobs have one."""
-    masks: dict[int, PreparedMask] = {}
-    for threshold in dict.fromkeys(variant.protocol.mask_threshold for variant in job.variants):
-        truth = read_truth(item.mask, threshold, job.rules, item.pictured)
-        if not masks:  # what is unusual is told of the protocol that counts
-            _join(part.mask_flags, {flag: [item.name] for flag in truth.flags})
-        masks[threshold] = PreparedMask(truth.mask, threshold, truth.ignored)
-    return masks
-
-
-def _score(
-    job: ScoringJob,
-    name: str,
-    path: Path,
-    masks: dict[int, PreparedMask],
-    image: np.ndarray | None,
-    part: Part,
-    index: int,
-) -> None:
-    read, checks = inspect_map(path)
-    counting = job.variants[0]
-    first = masks[counting.protocol.mask_threshold]
-    fitted = {how: fit(read, first.shape, how) for how in {v.interpolation for v in job.variants}}
-    for variant, scorer in zip(job.variants, part.scorers[index], strict=True):
-        mask = masks[variant.protocol.mask_threshold]
-        picture = image if scorer.extra else None
-        scorer.add(name, fitted[variant.interpolation], mask, job.dataset, picture)
-    resized = ["resized"] if read.shape != first.shape else []
-    if resized and read.shape == first.shape[::-1]:
-        resized.append("transposed")
-    checks = (*checks, *resized, *look_at(fitted[counting.interpolation], first))
-    _join(part.checks[index], {check: [name] for check in checks})
 
 
 def fit(pred: np.ndarray, shape: tuple[int, int], how: int = cv2.INTER_LINEAR) -> np.ndarray:

@@ -15,12 +15,12 @@ from tiny_runs import is_alive
 from lpmoe_bench.errors import InterruptedRun, ResourceError
 from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.scoring.scoring import CHUNK, score_all
-from lpmoe_bench.scoring.work import Item, ScoringJob, Variant
+from lpmoe_bench.scoring.work import Item, MaskJob, Variant
 
 pytestmark = pytest.mark.faults
 
 COUNT = 8 * CHUNK + 3  # more than two processes are given at once: six tasks
-JOB = ScoringJob("set", (Variant(get_protocol("cod")),), curves=True)
+JOB = MaskJob("set", (Variant(get_protocol("cod")),), curves=True)
 
 
 @pytest.fixture(scope="module")
@@ -112,11 +112,11 @@ def wait(done, total):
 if __name__ == "__main__":
     from lpmoe_bench.metrics.protocols import get_protocol
     from lpmoe_bench.scoring.scoring import score_all
-    from lpmoe_bench.scoring.work import Item, ScoringJob, Variant
+    from lpmoe_bench.scoring.work import Item, MaskJob, Variant
 
     masks = sorted(Path(sys.argv[1], "masks").iterdir())
     items = [Item(path.stem, path, (Path(sys.argv[1], "A", path.name),)) for path in masks]
-    score_all(ScoringJob("set", (Variant(get_protocol("cod")),)), items, 1, 2, wait)
+    score_all(MaskJob("set", (Variant(get_protocol("cod")),)), items, 1, 2, wait)
 """
 
 
