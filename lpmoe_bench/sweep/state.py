@@ -17,8 +17,8 @@ from lpmoe_bench.sweep.plan import (
     SWEEPS,
     Attempt,
     SweepCell,
-    file_names,
     last_log,
+    names_in,
     read_attempts,
     tried_cells,
 )
@@ -177,7 +177,7 @@ class Listed(NamedTuple):
 
     @classmethod
     def of(cls, runs: Path, folder: Path) -> Self:
-        return cls(tried_cells(folder), file_names(runs / SWEEPS / CLAIMS))
+        return cls(tried_cells(folder), names_in(runs / SWEEPS / CLAIMS))
 
 
 def cell_states(
