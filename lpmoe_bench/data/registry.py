@@ -413,9 +413,9 @@ def load_registry(extra: Path | Sequence[Path] | None = None) -> Registry:
     packaged = package / "datasets.yaml"  # in a checkout it lies beside the package
     packaged = packaged if packaged.exists() else package.parent / packaged.name
     own = [extra] if isinstance(extra, Path) else list(extra or ())
-    key = tuple((str(path.absolute()), *_dates(path)) for path in (packaged, *own))
+    key = tuple((str(path.absolute()), _dates(path)) for path in (packaged, *own))
     # What was written within the last seconds may be written again without another date.
-    settled = all(time.time_ns() - max(one[3:], default=0) > SETTLED_NANOSECONDS for one in key)
+    settled = all(time.time_ns() - max(dates[2:]) > SETTLED_NANOSECONDS for _, dates in key)
     if key in _loaded and settled:
         return _loaded[key]
     registry = _load(packaged, own)

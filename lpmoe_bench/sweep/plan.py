@@ -201,10 +201,10 @@ def now() -> str:
 
 def tried_cells(folder: Path) -> set[str]:
     """Return the names of the cells that have an attempt, ended or not."""
-    return names_in(folder / ATTEMPTS)
+    return folder_listing(folder / ATTEMPTS)
 
 
-def names_in(folder: Path) -> set[str]:
+def folder_listing(folder: Path) -> set[str]:
     """Return what a folder holds; nothing where it is not there."""
     try:
         return set(os.listdir(folder))

@@ -18,7 +18,7 @@ from lpmoe_bench.sweep.plan import (
     Attempt,
     SweepCell,
     last_log,
-    names_in,
+    folder_listing,
     read_attempts,
     tried_cells,
 )
@@ -177,7 +177,7 @@ class Listed(NamedTuple):
 
     @classmethod
     def of(cls, runs: Path, folder: Path) -> Self:
-        return cls(tried_cells(folder), names_in(runs / SWEEPS / CLAIMS))
+        return cls(tried_cells(folder), folder_listing(runs / SWEEPS / CLAIMS))
 
 
 def cell_states(

@@ -33,7 +33,7 @@ from lpmoe_bench.files import write_atomically
 from lpmoe_bench.inference.predictor import Predictor, new_predictor, score_split, validation_score
 from lpmoe_bench.metrics.facts import get_metric
 from lpmoe_bench.metrics.protocols import get_protocol
-from lpmoe_bench.metrics.scorer import Scorer, ScoreResult
+from lpmoe_bench.metrics.scorer import ScoreResult
 from lpmoe_bench.model import costs
 from lpmoe_bench.model.decoders.decoder import DecoderWeights
 from lpmoe_bench.model.plugins import changed_plugins, used_plugins
@@ -250,7 +250,8 @@ def prepare_parts(plan: Plan) -> None:
         pixels = np.arange(32 * 32, dtype=np.uint16).astype(np.uint8).reshape(32, 32)
         mask = np.zeros((32, 32), np.uint8)
         mask[8:20, 8:20] = 255
-        Scorer(get_protocol(config.protocol)).add("pair", pixels, mask)
+        scorer = get_kind(config.kind).outputs.scorer(get_protocol(config.protocol), ())
+        scorer.add("pair", pixels, mask)
 
 
 def _is_for(plan: Plan, weights: Weights, sides: tuple[int, int]) -> bool:
