@@ -17,8 +17,8 @@ from lpmoe_bench.sweep.plan import (
     SWEEPS,
     Attempt,
     SweepCell,
-    last_log,
     folder_listing,
+    last_log,
     read_attempts,
     tried_cells,
 )
