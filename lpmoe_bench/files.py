@@ -128,7 +128,7 @@ def _take_lock(path: Path, seconds: float) -> ExitStack | None:
     lock = FileLock(path, thread_local=False)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=seconds, poll_interval=0.01)
+        lock.acquire(timeout=seconds, poll_interval=0.01, blocking=seconds > 0)
     except Timeout:
         return None
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -410,9 +411,37 @@ def load_registry(extra: Path | Sequence[Path] | None = None) -> Registry:
     """
     package = Path(__file__).parents[1]
     packaged = package / "datasets.yaml"  # in a checkout it lies beside the package
+    packaged = packaged if packaged.exists() else package.parent / packaged.name
+    own = [extra] if isinstance(extra, Path) else list(extra or ())
+    key = tuple((str(path.absolute()), _dates(path)) for path in (packaged, *own))
+    # What was written within the last seconds may be written again without another date.
+    settled = all(time.time_ns() - max(dates[2:]) > SETTLED_NANOSECONDS for _, dates in key)
+    if key in _loaded and settled:
+        return _loaded[key]
+    registry = _load(packaged, own)
+    if settled:
+        _loaded.clear()  # one is enough: a process reads the same files again and again
+        _loaded[key] = registry
+    return registry
+
+
+_loaded: dict[tuple, Registry] = {}
+SETTLED_NANOSECONDS = 2_000_000_000
+
+
+def _dates(path: Path) -> tuple[int, ...]:
+    """Return size, inode and dates of a file, zeros of one that is not there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return (0, 0, 0, 0)
+    return (found.st_size, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def _load(packaged: Path, own: Sequence[Path]) -> Registry:
     registry = Registry({}, {})
-    _merge(packaged if packaged.exists() else package.parent / packaged.name, None, registry)
-    for path in [extra] if isinstance(extra, Path) else extra or ():
+    _merge(packaged, None, registry)
+    for path in own:
         _merge(path, path.resolve().parent, registry)
     # Only now: a user's own sets may name tasks of the package, and its own tasks their sets.
     _check_references(registry)

@@ -89,7 +89,10 @@ def under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def build_segmenter(
-    config: RunConfig, weights: Weights, decoder_weights: DecoderWeights | None = None
+    config: RunConfig,
+    weights: Weights,
+    decoder_weights: DecoderWeights | None = None,
+    backbone: Backbone | None = None,
 ) -> Segmenter:
     """Build an untrained segmenter; the decoder starts alike whatever the method draws.
 
@@ -97,13 +100,15 @@ def build_segmenter(
         config: the settings of the run.
         weights: of the backbone, as `resolve_weights` found them.
         decoder_weights: without them the decoder is random: what is loaded next replaces all of it.
+        backbone: what `load_backbone` built of these weights; the segmenter changes it.
 
     Raises:
         UsageError: Method, decoder and options do not go together.
         ZooError: The backbone or an option is unknown or unsupported.
         DataError: A file does not hold these weights.
     """
-    backbone = load_backbone(weights, config.sides)
+    if backbone is None:
+        backbone = load_backbone(weights, config.sides)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         method = get_method(config.method)(backbone, **config.options)  # type: ignore[call-arg]

@@ -12,15 +12,16 @@ from lpmoe_bench.environment import collect_environment
 from lpmoe_bench.errors import FailedCellsError, InterruptedRun, UsageError
 from lpmoe_bench.files import hold_lock
 from lpmoe_bench.records.provenance import changed_code, is_other_code
-from lpmoe_bench.records.store import set_aside
+from lpmoe_bench.records.store import folders_of_records, set_aside
 from lpmoe_bench.sweep import plan, runner
 from lpmoe_bench.sweep.local import PROGRAM, LocalEngine, devices_of, last_line, shares, tail
 from lpmoe_bench.sweep.state import (
     DETERMINISTIC,
     MOST_ATTEMPTS,
     CellState,
+    Journal,
     Published,
-    cell_state,
+    cell_states,
     published,
 )
 from lpmoe_bench.sweep.warm import WarmProcess, can_adopt, prepare_cells
@@ -195,8 +196,8 @@ def cell_counts(runs: Path, elsewhere: Iterable[Path] = ()) -> tuple[int, int, l
     known = published(elsewhere)
     states: dict[tuple[str, int], CellState] = {}
     for folder, sweep in plan.read_sweeps(runs):
-        for cell in sweep.cells:
-            states[cell.fingerprint, cell.seed] = cell_state(runs, folder, cell, known)
+        for state in cell_states(runs, folder, sweep.cells, known):
+            states[state.cell.fingerprint, state.cell.seed] = state
     found = list(states.values())
     failed = [runner.name_of(one.cell) for one in found if one.state == "failed"]
     return len(found), sum(one.state == "done" for one in found), failed
@@ -260,17 +261,19 @@ def run_planned(
 ) -> None:
     """Run what is left of a planned sweep, on the engine that is asked for or given."""
     folder = plan.write_sweep(runs, sweep)
+    journal = Journal(folder)  # before anything is read: of what is finished later it tells
     states = _states(runs, folder, sweep, elsewhere)
     if how.rerun_changed:
-        elsewhere = _reopen(runs, folder, [s for s in states if _is_changed(s)], elsewhere)
-        states = _states(runs, folder, sweep, elsewhere)
+        changed = [state for state in states if _is_changed(state)]
+        elsewhere = _reopen(runs, folder, changed, elsewhere)
+        states = _anew(runs, folder, states, changed, elsewhere)
     if how.retry:
         # Attempts stay on disk as evidence; one that says "reset" makes those before it not count.
         reset = plan.Attempt(ended=plan.now(), outcome="reset")
-        for state in states:
-            if state.attempts and state.state != "done":
-                plan.write_attempt(folder, state.cell, reset)
-        states = _states(runs, folder, sweep, elsewhere)
+        tried = [state for state in states if state.attempts and state.state != "done"]
+        for state in tried:
+            plan.write_attempt(folder, state.cell, reset)
+        states = _anew(runs, folder, states, tried, elsewhere)
     _announce(sweep, folder, states, terminal)
     done, failed = (len(in_state(states, kind)) for kind in ("done", "failed"))
     to_do = [state.cell for state in in_state(states, "running", "partial", "waiting")]
@@ -281,11 +284,13 @@ def run_planned(
             progress = runner.SweepProgress(
                 terminal, bar, len(states), done, failed, estimates, engine.jobs
             )
-            run = runner.SweepRun(sweep, folder, runs, engine, progress, stopped, offline)
+            run = runner.SweepRun(sweep, folder, runs, engine, progress, stopped, journal, offline)
             run.to_do.extend(to_do)
             runner.run_cells(run)
         # Read off the disk again: other processes may have finished cells meanwhile.
-        states = _states(runs, folder, sweep, elsewhere)
+        seen = {s.cell.name for s in states if s.done_in == runs / s.cell.folder}
+        finished = () if as_json else run.finished | seen
+        states = cell_states(runs, folder, sweep.cells, elsewhere, finished)
     _finish(sweep, folder, states, as_json, terminal)
 
 
@@ -311,7 +316,20 @@ def _reopen(
 
 
 def _states(runs: Path, folder: Path, sweep: plan.Sweep, elsewhere: Published) -> list[CellState]:
-    return [cell_state(runs, folder, cell, elsewhere) for cell in sweep.cells]
+    return cell_states(runs, folder, sweep.cells, elsewhere)
+
+
+def _anew(
+    runs: Path,
+    folder: Path,
+    states: Sequence[CellState],
+    touched: Sequence[CellState],
+    elsewhere: Published,
+) -> list[CellState]:
+    """Return how cells stand after some of them were touched; the others are not read again."""
+    found = cell_states(runs, folder, [state.cell for state in touched], elsewhere)
+    by_name = {state.cell.name: state for state in found}
+    return [by_name.get(state.cell.name, state) for state in states]
 
 
 def _estimates(
@@ -320,7 +338,12 @@ def _estimates(
     """Estimate the cells that are left, by all records that are known."""
     records = [one.record for one in elsewhere.values()]
     if runs.is_dir():
-        records += [one.record for one in published([runs]).values()]
+        own = [one for one in states if one.done_in == runs / one.cell.folder]
+        read = {one.done_in: one.record for one in own if one.record is not None}
+        others = [folder for folder in folders_of_records(runs) if folder not in read]
+        of_runs = {(r.fingerprint, r.seed or 0): r for r in read.values()}
+        of_runs |= {key: one.record for key, one in published(others).items()}
+        records += of_runs.values()
     left = [state.cell for state in in_state(states, "running", "partial", "waiting")]
     return runner.estimate_cells(left, records)
 

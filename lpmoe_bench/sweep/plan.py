@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from lpmoe_bench.config.settings import SET_SECTIONS, RunConfig, parse_sets
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.environment import collect_environment
 from lpmoe_bench.errors import DataError, ResourceError, UsageError
-from lpmoe_bench.files import write_atomically, write_failure
+from lpmoe_bench.files import hold_lock, write_atomically, write_failure
 from lpmoe_bench.records.model import run_folder
 from lpmoe_bench.training.request import RunRequest, refuse_early
 from method_zoo.errors import ZooError
@@ -114,6 +115,8 @@ def sweep_id(cells: list[SweepCell], places: DataPlaces) -> str:
 # The folder of a sweep: its plan, the settings of each cell, a file for every attempt.
 
 SWEEPS, PLAN = "sweeps", "plan.json"
+ATTEMPTS = "attempts"
+PLANNING, PLANNING_SECONDS = ".planning", 0.2  # the lock of who writes it, and how often to look
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -129,11 +132,19 @@ def settings_file(folder: Path, cell: SweepCell) -> Path:
 def write_sweep(runs: Path, sweep: Sweep) -> Path:
     """Write a sweep's plan where it is not there yet, and return its folder; plan.json is last."""
     folder = sweep_folder(runs, sweep)
-    if not (folder / PLAN).exists():
-        # The plan is last: a sweep that is killed here has none, and is planned again.
-        for cell in sweep.cells:
-            write_atomically(settings_file(folder, cell), settings_text(cell))
-        write_atomically(folder / PLAN, sweep.model_dump_json(indent=1) + "\n")
+    while not (folder / PLAN).exists():
+        # Of many workers that start at once, one writes and the others wait for it.
+        lock = hold_lock(folder / PLANNING)
+        if lock is None:
+            time.sleep(PLANNING_SECONDS)
+            continue
+        with lock:
+            if (folder / PLAN).exists():
+                break
+            # The plan is last: a sweep that is killed here has none, and is planned again.
+            for cell in sweep.cells:
+                write_atomically(settings_file(folder, cell), settings_text(cell))
+            write_atomically(folder / PLAN, sweep.model_dump_json(indent=1) + "\n")
     return folder
 
 
@@ -188,8 +199,21 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+def tried_cells(folder: Path) -> set[str]:
+    """Return the names of the cells that have an attempt, ended or not."""
+    return folder_listing(folder / ATTEMPTS)
+
+
+def folder_listing(folder: Path) -> set[str]:
+    """Return what a folder holds; nothing where it is not there."""
+    try:
+        return set(os.listdir(folder))
+    except OSError:
+        return set()
+
+
 def _attempts(folder: Path, cell: SweepCell) -> Path:
-    return folder / "attempts" / cell.name
+    return folder / ATTEMPTS / cell.name
 
 
 def _read(path: Path, model: type[Model]) -> Model:

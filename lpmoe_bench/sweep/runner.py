@@ -1,5 +1,6 @@
 """The loop of a sweep: which cell is next, what became of it, whether it is tried again."""
 
+import random
 import socket
 import time
 from collections import Counter, deque
@@ -14,9 +15,19 @@ from lpmoe_bench.console import Bar, Terminal
 from lpmoe_bench.errors import InterruptedRun
 from lpmoe_bench.files import is_locked
 from lpmoe_bench.records.model import Record
+from lpmoe_bench.records.store import RECORD
 from lpmoe_bench.sweep import local, plan
 from lpmoe_bench.sweep.local import CellJob, Ended, outcome_of
-from lpmoe_bench.sweep.state import DETERMINISTIC, MOST_ATTEMPTS, Claims, is_given_up, own_record
+from lpmoe_bench.sweep.state import (
+    CLAIMED,
+    DETERMINISTIC,
+    FINISHED,
+    MOST_ATTEMPTS,
+    Claims,
+    Journal,
+    is_given_up,
+    own_record,
+)
 
 # How long cells will take, by the records of runs that are finished.
 
@@ -265,7 +276,10 @@ class Engine(Protocol):
 
 @dataclass
 class SweepRun:
-    """A sweep at work: what is still to do, what runs, and when cells of others are looked at."""
+    """A sweep at work: what is still to do, what runs, and when cells of others are looked at.
+
+    finished: names of cells whose records were seen here, or by another worker that wrote so.
+    """
 
     sweep: plan.Sweep
     folder: Path
@@ -273,7 +287,9 @@ class SweepRun:
     engine: Engine
     progress: SweepProgress
     stopped: Callable[[], bool]
+    journal: Journal
     offline: bool = False
+    finished: set[str] = field(default_factory=set)
     to_do: deque[plan.SweepCell] = field(default_factory=deque)
     running: dict[str, plan.SweepCell] = field(default_factory=dict)
     not_before: dict[str, float] = field(default_factory=dict)
@@ -308,22 +324,47 @@ def run_cells(run: SweepRun) -> None:
 
 def _next(run: SweepRun, claims: Claims) -> plan.SweepCell | None:
     """Claim the next cell that nobody works on; what others have settled meanwhile is dropped."""
+    lost = 0
     for _ in range(len(run.to_do)):
+        _hear(run)
         cell = run.to_do.popleft()
+        # One look at the folder, no lock and no record: all workers come by all cells.
+        if cell.name in run.finished and (run.runs / cell.folder / RECORD).exists():
+            run.progress.elsewhere(cell, True)
+            continue
         # First claim, then look: between the two nobody else can start or finish the cell.
-        if time.monotonic() < run.not_before.get(cell.name, 0) or not claims.take(cell):
+        if time.monotonic() < run.not_before.get(cell.name, 0):
+            run.to_do.append(cell)
+            continue
+        if not claims.take(cell):
             _later(run, cell)
+            # Workers that are all free at once go for the same cells: the more of them there seem
+            # to be, the further this one goes out of their way.
+            lost += 1
+            run.to_do.rotate(-random.randrange(min(2**lost, len(run.to_do))))
             continue
         done = own_record(run.runs, cell) is not None
         if done or is_given_up(_failures(run, cell)):
             claims.release(cell, done)
+            run.finished.update([cell.name] * done)
             run.progress.elsewhere(cell, done)
         elif is_locked(run.runs / cell.folder / ".lock"):  # a run by hand, or one just ending
             claims.release(cell)
             _later(run, cell)
         else:
+            run.journal.tell(CLAIMED, cell)
             return cell
     return None
+
+
+def _hear(run: SweepRun) -> None:
+    """Learn what other workers have claimed and finished."""
+    now = time.monotonic()
+    for what, name in run.journal.news():
+        if what == FINISHED:
+            run.finished.add(name)
+        elif what == CLAIMED:  # whether it still has it, its lock tells later
+            run.not_before[name] = now + AGAIN_SECONDS
 
 
 def _failures(run: SweepRun, cell: plan.SweepCell) -> list[plan.Attempt]:
@@ -381,6 +422,9 @@ def _settle(
     # Written before the claim is given back: who takes the cell next counts this attempt too.
     plan.write_attempt(run.folder, cell, attempt, job.log.stem)
     claims.release(cell, outcome == "finished")
+    if outcome == "finished":
+        run.finished.add(cell.name)
+        run.journal.tell(FINISHED, cell)
     failures = _failures(run, cell)
     run.progress.ended(cell, attempt, len(failures), job.log)
     if outcome == "out of memory":  # at once, with less: it has not lost its place in the queue

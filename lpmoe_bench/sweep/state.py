@@ -1,17 +1,27 @@
 """How a cell stands, read off what is on disk: its run's folder, its attempts, its locks."""
 
+import os
+import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Set
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, Self
 
 from lpmoe_bench.errors import DataError, DivergedError, UsageError
 from lpmoe_bench.files import hold_lock, is_locked
 from lpmoe_bench.records.model import Record
 from lpmoe_bench.records.store import RECORD, StoredRecord, check_files, find_records, read_record
-from lpmoe_bench.sweep.plan import SWEEPS, Attempt, SweepCell, last_log, read_attempts
+from lpmoe_bench.sweep.plan import (
+    SWEEPS,
+    Attempt,
+    SweepCell,
+    folder_listing,
+    last_log,
+    read_attempts,
+    tried_cells,
+)
 
 # Who runs which cell now: locks that the system takes back from a process that dies.
 
@@ -46,6 +56,50 @@ class Claims:
                 # record there, as he looks for it only then.
                 with suppress(OSError):
                     claim_file(self.runs, cell).unlink()
+
+
+JOURNAL = "journal"
+CLAIMED, FINISHED = "claimed", "finished"
+
+
+class Journal:
+    """What the workers of a sweep do since this one started: a line for a claim, and for an end.
+
+    It only saves looking: of a cell whose line is lost the disk tells all. Without it each worker
+    would try the lock of each cell that another one runs, and read the record of each finished one.
+    """
+
+    def __init__(self, folder: Path):
+        self.path, self.rest = folder / JOURNAL, b""
+        self.own = secrets.token_hex(8)  # a worker's own lines are no news to it
+        # What earlier workers wrote says nothing: a cell may have been opened again since.
+        self.place = self.path.stat().st_size if self.path.exists() else 0
+
+    def tell(self, what: str, cell: SweepCell) -> None:
+        """Let others know that a cell is claimed, or that its record is there."""
+        with suppress(OSError):  # a full disk tells so elsewhere
+            handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            try:
+                os.write(
+                    handle, f"{what} {self.own} {cell.name}\n".encode()
+                )  # at once: lines never mix
+            finally:
+                os.close(handle)
+
+    def news(self) -> list[tuple[str, str]]:
+        """Return (what, name of the cell) of what was told since this was asked last."""
+        try:
+            if os.stat(self.path).st_size <= self.place:
+                return []
+            with open(self.path, "rb") as file:
+                file.seek(self.place)
+                data = file.read()
+        except OSError:
+            return []
+        self.place += len(data)
+        *lines, self.rest = (self.rest + data).split(b"\n")
+        words = [line.decode(errors="replace").split(" ", 2) for line in lines]
+        return [(w[0], w[2]) for w in words if len(w) == 3 and w[1] != self.own]
 
 
 def is_running(runs: Path, cell: SweepCell) -> bool:
@@ -115,9 +169,44 @@ def published(roots: Iterable[Path]) -> Published:
     return {(one.record.fingerprint, one.record.seed or 0): one for one in runs}
 
 
-def cell_state(runs: Path, folder: Path, cell: SweepCell, elsewhere: Published) -> CellState:
-    """Return how a cell of the sweep in `folder` stands."""
-    attempts = read_attempts(folder, cell)
+class Listed(NamedTuple):
+    """Cells with attempts, and claims, by the names of their files: what is worth a look."""
+
+    tried: Set[str]
+    claims: Set[str]
+
+    @classmethod
+    def of(cls, runs: Path, folder: Path) -> Self:
+        return cls(tried_cells(folder), folder_listing(runs / SWEEPS / CLAIMS))
+
+
+def cell_states(
+    runs: Path,
+    folder: Path,
+    cells: Iterable[SweepCell],
+    elsewhere: Published,
+    finished: Container[str] = (),
+) -> list[CellState]:
+    """Return how cells of the sweep in `folder` stand.
+
+    finished: names of those whose records were seen already. They are not read again, neither are
+    their attempts.
+    """
+    listed = Listed.of(runs, folder)
+    return [
+        CellState(cell, "done", [], None, runs / cell.folder)
+        if cell.name in finished and (runs / cell.folder / RECORD).exists()
+        else cell_state(runs, folder, cell, elsewhere, listed)
+        for cell in cells
+    ]
+
+
+def cell_state(
+    runs: Path, folder: Path, cell: SweepCell, elsewhere: Published, listed: Listed | None = None
+) -> CellState:
+    """Return how a cell of the sweep in `folder` stands; `listed` saves looking for what is not."""
+    is_tried = listed is None or cell.name in listed.tried
+    attempts = read_attempts(folder, cell) if is_tried else []
     record = own_record(runs, cell)
     # Finished comes first: what a later process did to the folder's locks does not matter then.
     if record is not None:
@@ -125,6 +214,10 @@ def cell_state(runs: Path, folder: Path, cell: SweepCell, elsewhere: Published) 
     other = elsewhere.get((cell.fingerprint, cell.seed))
     if other is not None:
         return CellState(cell, "done", attempts, other.record, other.folder)
+    if not is_tried and not (runs / cell.folder).exists():  # untouched, but for a claim
+        claimed = listed is not None and claim_file(runs, cell).name in listed.claims
+        running = claimed and is_locked(claim_file(runs, cell))
+        return CellState(cell, "running" if running else "waiting", attempts)
     log = last_log(folder, cell)
     if is_running(runs, cell):
         return CellState(cell, "running", attempts, log=log)

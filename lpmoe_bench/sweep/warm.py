@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -29,9 +30,10 @@ from lpmoe_bench.sweep.local import ANSWER_SECONDS, end_with
 from lpmoe_bench.sweep.plan import SweepCell, settings_file
 
 SET_CHILD_SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of Linux
-# What a run imports where it first needs it; the last is imported by the first optimiser.
+# What a run imports where it first needs it; torch._dynamo is imported by the first optimiser.
 LATE_IMPORTS = ("lpmoe_bench.training.run", "lpmoe_bench.metrics.kernels", "lightning_fabric")
-LATE_IMPORTS += ("torch._dynamo",)
+LATE_IMPORTS += ("torch._dynamo", "scipy.linalg")  # numba's, with OpenBLAS threads of its own
+ENDING_SECONDS = 2.0  # for threads that have nothing left to do
 
 
 class WarmProcess:
@@ -184,20 +186,34 @@ def _prepare(about: Mapping[str, Any]) -> bool:
             importlib.import_module(name)
         before = _threads()
     collect_environment("")  # the commit, likewise
-    for cell in about["prepare"]:
-        _prepare_cell(cell)
     # Threads of GNU OpenMP are not there in a forked process, which would wait for them for ever.
-    # Those of a parallel region stay, so that none was entered where no thread was added.
+    # They belong to the thread that entered a parallel region and end with it: what may enter one,
+    # such as the drawing of weights, is done in a thread of its own.
+    worker = threading.Thread(target=_prepare_cells, args=(about["prepare"],))
+    worker.start()
+    worker.join()
+    _wait_for_threads(before)
     gc.freeze()  # forked processes share this memory as long as nobody writes to it
     return _threads() <= before
 
 
+def _prepare_cells(cells: Sequence[Mapping[str, Any]]) -> None:
+    for cell in cells:
+        _prepare_cell(cell)
+
+
+def _wait_for_threads(most: int) -> None:
+    """Wait a moment for threads that are ending."""
+    until = time.monotonic() + ENDING_SECONDS
+    while _threads() > most and time.monotonic() < until:
+        time.sleep(0.01)
+
+
 def _prepare_cell(cell: Mapping[str, Any]) -> None:
     from lpmoe_bench.config.settings import read_config_file
-    from lpmoe_bench.records.provenance import code_facts
     from lpmoe_bench.training.plan import prepare_run
     from lpmoe_bench.training.request import RunRequest
-    from lpmoe_bench.training.run import flops_of
+    from lpmoe_bench.training.run import prepare_parts
 
     request = RunRequest(
         flags={},
@@ -209,10 +225,7 @@ def _prepare_cell(cell: Mapping[str, Any]) -> None:
         offline=cell["offline"],
     )
     with suppress(Exception):  # whatever it is, the cell meets it too and says so in its own log
-        config = prepare_run(request, Terminal(quiet=True)).config
-        flops_of(config)
-        # Of the code that is imported here, whatever its files are when a cell starts.
-        code_facts(config.method, config.decoder)
+        prepare_parts(prepare_run(request, Terminal(quiet=True)))
 
 
 def _threads() -> int:

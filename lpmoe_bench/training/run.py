@@ -11,9 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from safetensors.torch import save
 
+from lpmoe_bench.config.kinds import get_kind
 from lpmoe_bench.config.settings import RunConfig, sides_text
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.data.loader import Prefixes
@@ -43,7 +45,7 @@ from lpmoe_bench.model.segmenter import (
     check_memory,
     shape_key,
 )
-from lpmoe_bench.model.weights.resolve import Weights
+from lpmoe_bench.model.weights.resolve import Weights, load_backbone
 from lpmoe_bench.records import model as records
 from lpmoe_bench.records import store
 from lpmoe_bench.records.provenance import changed_code, code_facts
@@ -53,6 +55,7 @@ from lpmoe_bench.training.loop import Progress, TrainingRun, train
 from lpmoe_bench.training.plan import Plan, make_plan
 from lpmoe_bench.training.prolong import Start, starting_point
 from lpmoe_bench.training.request import RunRequest
+from method_zoo import Backbone
 from method_zoo.method import Method
 
 if TYPE_CHECKING:  # it takes seconds to import, which a plan or a refusal need not wait for
@@ -226,6 +229,44 @@ def flops_of(config: RunConfig) -> costs.Flops | None:
     return _counted[key]
 
 
+# What a process builds for those that it forks, each of which takes it once.
+_backbones: list[tuple[Weights, tuple[int, int], Backbone]] = []
+
+
+def prepare_parts(plan: Plan) -> None:
+    """Build what a run of this plan needs and no setting of training changes.
+
+    That is its backbone, the operations that it takes, the size of its model, the digest of its
+    code (that is imported here, whatever its files are later) and the kernels of its scores.
+    """
+    config = plan.config
+    flops_of(config)
+    check_memory(config)
+    code_facts(config.method, config.decoder)
+    if not any(_is_for(plan, *known[:2]) for known in _backbones):
+        sides = config.sides
+        _backbones.append((plan.weights, sides, load_backbone(plan.weights, sides)))
+    if not get_kind(config.kind).classed:
+        pixels = np.arange(32 * 32, dtype=np.uint16).astype(np.uint8).reshape(32, 32)
+        mask = np.zeros((32, 32), np.uint8)
+        mask[8:20, 8:20] = 255
+        scorer = get_kind(config.kind).outputs.scorer(get_protocol(config.protocol), ())
+        scorer.add("pair", pixels, mask)
+
+
+def _is_for(plan: Plan, weights: Weights, sides: tuple[int, int]) -> bool:
+    return (weights, sides) == (plan.weights, plan.config.sides)
+
+
+def _take_backbone(plan: Plan) -> Backbone | None:
+    """Return the backbone that was built for such a plan, None where none is left."""
+    # Methods change it, so that nobody else may have it.
+    for place, known in enumerate(_backbones):
+        if _is_for(plan, *known[:2]):
+            return _backbones.pop(place)[2]
+    return None
+
+
 def _training(facts: RunFacts) -> records.Training:
     config, progress = facts.plan.config.train, facts.progress
     return records.Training(
@@ -388,7 +429,7 @@ def _execute(plan: Plan, terminal: Terminal) -> records.Record:
     check_memory(config)
     fabric = make_fabric(plan)
     # Random draws are seeded inside, so a resumed run builds the very model it had.
-    segmenter = build_segmenter(config, plan.weights, plan.decoder_weights)
+    segmenter = build_segmenter(config, plan.weights, plan.decoder_weights, _take_backbone(plan))
     if config.runtime.devices > 1 and config.runtime.device == "cuda":
         torch.nn.SyncBatchNorm.convert_sync_batchnorm(segmenter)  # in place
     cache = features.open_features(plan, segmenter, fabric, terminal)
