@@ -32,7 +32,7 @@ ADAPTER_FILE = "adapter.safetensors"
 STATE_FILE = "resume.safetensors"  # of a run that is not finished
 KEPT_STATE = "last.safetensors"  # of a finished run that more epochs can go on from
 SAID_EACH = 3  # of one fault; more of them are said together
-TEXT_COLUMNS = ("dataset", "image", "group", "confusion", "flags")
+TEXT_COLUMNS = (*("dataset", "image", "group", "confusion", "boxes", "masks", "panoptic", "flags"),)
 
 
 class StoredRecord(NamedTuple):
