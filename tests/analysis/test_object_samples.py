@@ -14,7 +14,7 @@ from lpmoe_bench.cli.app import app
 from lpmoe_bench.errors import BenchError
 from lpmoe_bench.metrics.objects import COCO_BOXES, COCO_MASKS, DSB2018
 from lpmoe_bench.metrics.panoptic import COCO_PANOPTIC
-from lpmoe_bench.records.store import read_rows, write_record
+from lpmoe_bench.records.store import image_rows, read_rows, write_record
 from lpmoe_bench.records.verify import verify_record
 
 ALL = [COCO_BOXES, COCO_MASKS, DSB2018, COCO_PANOPTIC]
@@ -100,6 +100,21 @@ def test_rows_that_are_edited_are_found(tmp_path):
         ):
             write_record(tmp_path / "edited", one.record, [rows[0] | change, *rows[1:]])
             assert re.search(words, "; ".join(verify_record(tmp_path / "edited").faults))
+
+
+def test_a_row_of_thousands_of_detections_is_read(tmp_path):
+    one = store_objects(tmp_path, protocol=COCO_MASKS)
+    rows = read_rows(one.folder / "per_image.csv")
+    many = "0:1/1/0/0:" + " ".join(f"0.{n:05}=a8b8b451594bcc90" for n in range(1, 9000))
+    assert len(many) > 200_000
+    # A comma in a name has the file read by the csv module.
+    rows = [rows[0] | {"image": "a, b", "masks": many}, *rows[1:]]
+    write_record(tmp_path / "long", one.record, rows)
+    assert read_rows(tmp_path / "long" / "per_image.csv")[0]["masks"] == many
+    found = image_rows(tmp_path / "long", TEST)
+    assert found is not None
+    assert found.texts("masks")[0] == many
+    assert not any("table of numbers" in fault for fault in verify_record(tmp_path / "long").faults)
 
 
 def test_methods_are_compared_over_seeds_and_images(stored):
