@@ -1,14 +1,12 @@
 """Scores of objects: by hand, and equal to pycocotools on drawn and on real images."""
 
 import json
-import os
 import pickle
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
-from drawn_objects import Truth, coco_scores, draw_images, scorer_of
+from drawn_objects import Truth, coco_scores, draw_images, real_file, scorer_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_np
@@ -521,7 +519,7 @@ def disturbed(truth, classes, rng):
 @pytest.mark.parametrize("name", SETS)
 def test_disturbed_truth_of_real_sets_gets_the_scores_of_pycocotools(name):
     protocol, images = SETS[name]
-    truths, classes = read_set(Path(os.environ["LPMOE_BENCH_DATA"], name), images)
+    truths, classes = read_set(real_file(name), images)
     rng = np.random.default_rng(0)
     pairs = [(disturbed(truth, classes, rng), truth) for truth in truths]
     ours = result(pairs, protocol, classes).scores

@@ -1,13 +1,11 @@
 """Panoptic quality: by hand, and equal to a plain loop on drawn and on real images."""
 
 import json
-import os
 import pickle
-from pathlib import Path
 
 import numpy as np
 import pytest
-from drawn_objects import Truth
+from drawn_objects import Truth, real_file
 from panoptic_loop import panoptic_loop, panoptic_means
 
 from lpmoe_bench.errors import DataError, UsageError
@@ -338,7 +336,7 @@ def read_panoptic(folder, images):
 @pytest.mark.data
 @pytest.mark.parametrize("crowds", [False, True])
 def test_disturbed_truth_of_real_images_gets_the_scores_of_the_loop(crowds):
-    folder = Path(os.environ["LPMOE_BENCH_DATA"], "coco_mini")
+    folder = real_file("coco_mini/panoptic_val.json").parent
     truths, classes, things = read_panoptic(folder, 12)
     rng, drawn = np.random.default_rng(0), []
     for true, kinds, own_crowds in truths:

@@ -2,10 +2,13 @@
 
 import contextlib
 import io
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 
 from lpmoe_bench.metrics.objects import Detections, ObjectProtocol, ObjectScorer
 
@@ -20,6 +23,14 @@ class Truth(NamedTuple):
     masks: Any
     shape: tuple[int, int]
     labels: Any = None
+
+
+def real_file(name: str) -> Path:
+    """A file of the real sets; skips the test where they are not."""
+    path = Path(os.environ.get("LPMOE_BENCH_DATA", "."), name)
+    if not path.is_file():
+        pytest.skip(f"LPMOE_BENCH_DATA names no folder with {name}")
+    return path
 
 
 Pair = tuple[Detections, Truth]
