@@ -17,6 +17,7 @@ import numpy as np
 from lpmoe_bench.data.arrays import read_arrays
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.files import sha256_file
+from lpmoe_bench.metrics.runs import pixels_of_runs, runs_of_pixels, unpack_runs
 
 ARRAYS = (".npy", ".mat")
 ANNOTATIONS = (".json", *ARRAYS)  # what a mask may be beside an image file
@@ -193,7 +194,7 @@ def _coco_shape(one: Mapping[str, Any], label: str, size: Sequence[int]) -> Shap
     if [int(side) for side in outline["size"]] != list(size):
         raise ValueError(f"runs of size {outline['size']} in an image of {list(size)}")
     counts = outline["counts"]
-    runs = np.asarray(_unpacked(counts) if isinstance(counts, str) else counts, np.int64)
+    runs = np.asarray(unpack_runs(counts) if isinstance(counts, str) else counts, np.int64)
     if runs.ndim != 1 or (runs < 0).any() or int(runs.sum()) != size[0] * size[1]:
         raise ValueError("runs that do not add up to the pixels of the image")
     return Shape(runs=runs, **about)
@@ -204,28 +205,6 @@ def _polygon(flat: Any) -> np.ndarray:
     if len(points) < 3 or not (np.abs(points) < FARTHEST).all():  # false for NaN as well
         raise ValueError(f"an outline of {len(points)} corners, or of corners far outside")
     return points
-
-
-def _unpacked(text: str) -> list[int]:
-    """Return the run lengths of COCO's compressed text.
-
-    Each character has five bits of a number, the lowest first, and one that says that more follow;
-    from the fourth on, a number is the difference to the one before the last.
-    """
-    runs: list[int] = []
-    value = shift = 0
-    for letter in text:
-        bits = ord(letter) - 48
-        if not 0 <= bits < 64 or shift > 60:
-            raise ValueError("runs with a character that is none of COCO's")
-        value |= (bits & 31) << shift
-        shift += 5
-        if bits & 32:
-            continue
-        value -= (bits & 16 and 1) << shift  # the last bit is the sign
-        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-        value = shift = 0
-    return runs
 
 
 def read_labelme(path: Path) -> Annotation:
@@ -270,22 +249,14 @@ def _labelme_shape(path: Path, one: Mapping[str, Any], height: int, width: int) 
         whole = np.zeros((height, width), bool)
         part = whole[top : top + pixels.shape[0], left : left + pixels.shape[1]]
         part |= pixels[: part.shape[0], : part.shape[1]] > 0
-        return Shape(label, runs=_runs(whole))
+        return Shape(label, runs=runs_of_pixels(whole))
     raise DataError(f"{path} holds a shape '{kind}', which has no area; draw it as a polygon")
-
-
-def _runs(mask: np.ndarray) -> np.ndarray:
-    """Return the lengths of runs of background and object in turn, column by column."""
-    flat = np.concatenate([[False], mask.T.ravel(), [not mask.size or not mask.T.flat[-1]]])
-    ends = np.flatnonzero(flat[1:] != flat[:-1])
-    return np.diff(ends, prepend=0)
 
 
 def draw(shape: Shape, height: int, width: int) -> np.ndarray:
     """Return the pixels of an object, bool (height, width), as COCO's own tools count them."""
     if shape.runs is not None:
-        values = np.arange(len(shape.runs)) % 2 == 1
-        return np.repeat(values, shape.runs).reshape(width, height).T
+        return pixels_of_runs(shape.runs, height, width)
     union = np.zeros((height, width), bool)
     for polygon in shape.polygons:
         union |= _filled(polygon, height, width)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from lpmoe_bench.metrics.facts import METRICS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,6 +35,7 @@ class ScoringRules:
         primary: the metric that selects and ranks.
         percent: metrics that a table prints times 100, as the papers do.
         extra: keys of extra metrics, printed behind `metrics`.
+        of_class: the scores that each class has, such as "iou" for iou/NAME.
         later: fields that came later, hashed only where they are not at their default.
     """
 
@@ -47,6 +50,7 @@ class ScoringRules:
     primary: str
     percent: tuple[str, ...]
     extra: tuple[str, ...]
+    of_class: tuple[str, ...]
 
     @property
     def rules(self) -> dict[str, Any]:
@@ -66,13 +70,25 @@ class ScoringRules:
         """The protocol as tables print it: name, version and the hash's first digits."""
         return f"{self.name} v{self.version} ({self.hash[:8]})"
 
+    def class_keys(self, classes: Sequence[str]) -> tuple[str, ...]:
+        """Return the keys of the scores of single classes: all of one score, then of the next."""
+        return tuple(f"{stem}/{name}" for stem in self.of_class for name in classes)
+
     def has_metric(self, key: str) -> bool:
         """Whether a data set scored by it can have this metric."""
-        return key in self.metrics
+        stem, slash, _ = key.partition("/")
+        return key in self.metrics or bool(slash and stem in self.of_class)
 
     def prints_percent(self, key: str) -> bool:
-        """Whether a table prints this metric times 100."""
-        return key in self.percent
+        """Whether a table prints this metric times 100; those of classes as their mean."""
+        return key in self.percent or (bool(self.percent) and "/" in key and self.has_metric(key))
+
+    def tell_metrics(self) -> list[tuple[str, str]]:
+        """Return (key, sentence) of each of its metrics, those of a class NAME last."""
+        shown = [*self.metrics, *self.class_keys(["NAME"])]
+        percent = {key: " (%)" * self.prints_percent(key) for key in shown}
+        told = [(key, METRICS[key]) for key in shown]
+        return [(f"  {k}", f"{m.label}{percent[k]}: {m.definition}.") for k, m in told]
 
     def explain(self) -> list[tuple[str, str]]:
         """Return (field, sentences) that tell all of it, each of its metrics included."""
@@ -104,6 +120,10 @@ MASK_FLAGS = {
     ),
 }
 LABEL_FLAGS = {"all_void": "none of its pixels has a class: it tells nothing about any"}
+OBJECT_FLAGS = {
+    "no_objects": "it has no object: whatever is found in it is a false alarm",
+    "detections_cut": "it has more detections of a class than the protocol counts: the best count",
+}
 
 
 @dataclass(frozen=True)
@@ -117,7 +137,7 @@ class ScoreResult:
         rows: one an image, sorted by name: dataset, image, every metric, foreground_share, flags
             (joined by ;). They average to the scores, bit for bit. A metric is None for images that
             the protocol leaves out, and where only a data set has it; beside those, rows carry what
-            the data set's score is made of: tp, fp, fn and tn, or `confusion`.
+            the data set's score is made of: tp, fp, fn and tn; `confusion`; boxes, masks; panoptic.
         counts: images, scored images, how many carry each flag, and for each extra metric how many
             images have no value of it, as <metric>_undefined. Where masks are empty,
             empty_false_alarms is how many of these have a map that calls some pixel object. Of
@@ -155,7 +175,7 @@ class ScoreResult:
     @property
     def warnings(self) -> list[str]:
         """What is unusual, a sentence for each flag of each image, by name."""
-        said = MASK_FLAGS | LABEL_FLAGS
+        said = MASK_FLAGS | LABEL_FLAGS | OBJECT_FLAGS
         return [
             f"image {row['image']}: {said[flag]}"
             for row in self.rows

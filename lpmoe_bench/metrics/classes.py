@@ -52,27 +52,9 @@ class ClassProtocol(ScoringRules):
     percent: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
 
-    def class_keys(self, classes: Sequence[str]) -> tuple[str, ...]:
-        """Return the keys of the scores of single classes: all IoU, then all accuracies."""
-        return tuple(f"{stem}/{name}" for stem in self.of_class for name in classes)
-
-    def has_metric(self, key: str) -> bool:
-        """Whether a data set scored by it can have this metric."""
-        stem, slash, _ = key.partition("/")
-        return key in self.metrics or bool(slash and stem in self.of_class)
-
-    def prints_percent(self, key: str) -> bool:
-        """Whether a table prints this metric times 100; those of classes as their mean."""
-        return key in self.percent or (bool(self.percent) and "/" in key and self.has_metric(key))
-
-    def _told(self, key: str) -> str:
-        percent = " (%)" * self.prints_percent(key)
-        return f"{METRICS[key].label}{percent}: {METRICS[key].definition}."
-
     def explain(self) -> list[tuple[str, str]]:
         """Return (field, sentences) that tell all of it, each of its metrics included."""
         labels = [get_metric(key).label for key in self.headline]
-        shown = [*self.metrics, *self.class_keys(["NAME"])]
         scale = "Records hold fractions; a table prints percent."
         return [
             ("protocol", f"{self.label}: {self.title}"),
@@ -97,7 +79,7 @@ class ClassProtocol(ScoringRules):
             ),
             ("hash", f"{self.hash}; a change of any rule is a new version with another hash."),
             ("metrics", ""),
-            *((f"  {key}", self._told(key)) for key in shown),
+            *self.tell_metrics(),
         ]
 
 

@@ -32,11 +32,24 @@ class Margin(NamedTuple):
         return f"{100 * self.value:g} %" if self.relative else f"{self.value:g}"
 
 
+class Precision(NamedTuple):
+    """Which average precision: of the overlap of boxes or masks, of which objects, at which IoU.
+
+    column: of per_image.csv. area: 0 for all objects, 1 to 3 for small, medium and large ones.
+    iou: the place of one overlap among .50, .55 to .95; None for the mean of all ten.
+    """
+
+    column: str
+    area: int = 0
+    iou: int | None = None
+
+
 @dataclass(frozen=True)
 class Metric:
     """Facts about a metric.
 
-    One of `of_pair`, `of_curves`, `of_counts` and `of_classes` computes it.
+    One of `of_pair`, `of_curves`, `of_counts`, `of_classes`, `of_objects` and `of_segments` says
+    how it comes about; one that rests on a single image's objects alone has none of them.
 
     Attributes:
         key: its name in records and options.
@@ -55,6 +68,9 @@ class Metric:
         of_counts: from the counts (`formulas.Counts`) of all images together.
         of_classes: from the pixels of each class (`classes.ClassCounts`) of all images together;
             of a metric of single classes, such as iou/sky, the values of all of them.
+        of_objects: which average precision it is.
+        of_segments: from the segments of each class (`panoptic.SegmentCounts`) of all images
+            together; of a metric of single classes the values of all of them.
         own_margin: up to which difference two scores are called equal, where `margin` does not fit.
         own_limits: the least and the greatest value there can be, where `limits` does not fit.
     """
@@ -71,6 +87,8 @@ class Metric:
     of_curves: Callable[[Any, Any], float] | None = None
     of_counts: Callable[[Any], Any] | None = None
     of_classes: Callable[[Any], Any] | None = None
+    of_objects: Precision | None = None
+    of_segments: Callable[[Any], Any] | None = None
     own_margin: Margin | None = None
     own_limits: tuple[float, float] | None = None
 
@@ -181,13 +199,11 @@ def _f1_of_counts(curves: Any, _: Any) -> float:
 
 
 def _of_class(stem: str, name: str) -> Metric:
-    """A score of one class of label maps: "iou" or "acc" of the class of that name."""
-    what, label, ratio = _OF_CLASS[stem]
-    text = f"{what.format(f'class {name}')}, over the pixels of all images together"
+    """A score of one class, such as "iou" or "pq" of the class of that name."""
+    what, label, source = _OF_CLASS[stem]
+    text = what.format(f"class {name}")
     # Without LaTeX of its own: tables write the label so that any name is safe in it.
-    return Metric(
-        *(f"{stem}/{name}", f"{label} {name}", "", True, text, None, False), of_classes=ratio
-    )
+    return Metric(f"{stem}/{name}", f"{label} {name}", "", True, text, None, False, **source)
 
 
 def _over_classes(
@@ -198,13 +214,86 @@ def _over_classes(
     return Metric(key, label, latex, True, text, None, False, of_classes=ratio)
 
 
-_OF_CLASS: dict[str, tuple[str, str, Callable[[Any], Any]]] = {
+def _average_precision(part: str) -> tuple[Metric, ...]:
+    """COCO's average precisions of boxes or of masks: over ten overlaps, at two, by area."""
+    before, letter = {"boxes": ("box", "b"), "masks": ("mask", "m")}[part]
+    of_all = f"of {part}, mean over classes"
+
+    def one(end: str, short: str, text: str, area: int = 0, iou: int | None = None) -> Metric:
+        latex = rf"AP$^{{\mathrm{{{letter}}}}}" + (f"_{{{short}}}$" if short else "$")
+        key, label = f"{before}_ap{end}", f"AP{short} {before}"
+        which = Precision(part, area, iou)
+        return Metric(key, label, latex, True, text, per_image=False, of_objects=which)
+
+    ten = f"average precision {of_all}, mean over the overlaps .50, .55 to .95"
+    return (
+        one("", "", ten),
+        one("50", "50", f"average precision {of_all}, at an overlap of .50", iou=0),
+        one("75", "75", f"average precision {of_all}, at an overlap of .75", iou=5),
+        one("_small", "s", f"{ten}, of objects of up to 32 x 32 pixels", 1),
+        one("_medium", "m", f"{ten}, of objects of 32 x 32 to 96 x 96 pixels", 2),
+        one("_large", "l", f"{ten}, of objects of at least 96 x 96 pixels", 3),
+    )
+
+
+def _panoptic(which: str, letter: str, place: int | None) -> tuple[Metric, ...]:
+    """Panoptic quality and its two factors: of all classes, of things or of stuff."""
+    of = f" of {which}" if which else ""
+    what = f"mean over the classes{of} that truth or maps have"
+    names = (
+        ("pq", "PQ", "panoptic quality: IoU of matched segments / (tp + fp / 2 + fn / 2)"),
+        ("sq", "SQ", "segmentation quality: mean IoU of matched segments"),
+        ("rq", "RQ", "recognition quality: tp / (tp + fp / 2 + fn / 2), of segments"),
+    )
+    end = f"_{which}" if which else ""
+
+    def ratio(stem: str) -> Callable[[Any], Any]:
+        return lambda segments: segments.mean(stem, place)
+
+    return tuple(
+        Metric(
+            *(f"{stem}{end}", f"{label}{letter}"),
+            rf"{label}$^{{\mathrm{{{letter}}}}}$" if letter else label,
+            *(True, f"{text}, {what}"),
+            per_image=False,
+            of_segments=ratio(stem),
+        )
+        for stem, label, text in names
+    )
+
+
+def _dsb(key: str, label: str, where: str) -> Metric:
+    text = f"tp / (tp + fp + fn) of the objects of an image, {where}; mean over images"
+    return Metric(key, label, label, True, text)
+
+
+_POOLED = ", over the pixels of all images together"
+_OF_CLASS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "iou": (
-        "IoU of {}: right pixels among those that truth or map give it",
+        "IoU of {}: right pixels among those that truth or map give it" + _POOLED,
         "IoU",
-        lambda c: c.iou,
+        {"of_classes": lambda c: c.iou},
     ),
-    "acc": ("accuracy of {}: right pixels among those that are of it", "Acc", lambda c: c.acc),
+    "acc": (
+        "accuracy of {}: right pixels among those that are of it" + _POOLED,
+        "Acc",
+        {"of_classes": lambda c: c.acc},
+    ),
+    "box_ap": (
+        "average precision of the boxes of {}, mean over the overlaps .50, .55 to .95",
+        "AP box",
+        {"of_objects": Precision("boxes")},
+    ),
+    "mask_ap": (
+        "average precision of the masks of {}, mean over the overlaps .50, .55 to .95",
+        "AP mask",
+        {"of_objects": Precision("masks")},
+    ),
+    "pq": (
+        "panoptic quality of {}: IoU of matched segments / (tp + fp / 2 + fn / 2)",
+        "PQ",
+        {"of_segments": lambda s: s.pq},
+    ),
 }
 CLASS_STEMS = tuple(_OF_CLASS)
 NAME = "NAME"  # stands for the name of a class
@@ -368,15 +457,25 @@ _ALL = (
         "IoU of classes, each by its share of the labelled pixels",
         lambda c: c.fw_iou,
     ),
-    _of_class("iou", NAME),
-    _of_class("acc", NAME),
+    # Of objects, from the hits of the detections of all images.
+    *_average_precision("boxes"),
+    *_average_precision("masks"),
+    # Of segments, from the counts of all images.
+    *_panoptic("", "", None),
+    *_panoptic("things", "th", 0),
+    *_panoptic("stuff", "st", 1),
+    # Of the objects of single images.
+    _dsb("dsb_score", "DSB", "mean over the overlaps .50, .55 to .95"),
+    _dsb("dsb_50", "DSB50", "at an overlap above .50"),
+    _dsb("dsb_75", "DSB75", "at an overlap above .75"),
+    *(_of_class(stem, NAME) for stem in _OF_CLASS),
 )
 
 
 class MetricTable(dict[str, Metric]):
     """Facts of metrics by key; those of one class, such as iou/sky, come when they are asked for.
 
-    Walked over, it has iou/NAME and acc/NAME in their place.
+    Walked over, it has iou/NAME and the like in their place.
     """
 
     def __missing__(self, key: str) -> Metric:
@@ -396,7 +495,7 @@ class MetricTable(dict[str, Metric]):
 
 
 def is_of_class(key: str) -> bool:
-    """Whether a key is that of a score of one class: iou/NAME or acc/NAME."""
+    """Whether a key is that of a score of one class, such as iou/NAME or pq/NAME."""
     stem, _, name = key.partition("/")
     return stem in _OF_CLASS and bool(name)
 
@@ -424,6 +523,18 @@ _AMBIGUOUS = {
     **dict.fromkeys(("acc", "accuracy"), "accuracy accuracy_dataset pixel_acc mean_acc acc/NAME"),
     **dict.fromkeys(("macc", "meanaccuracy"), "mean_acc"),
     **dict.fromkeys(("aacc", "pixelaccuracy", "pixacc"), "pixel_acc"),
+    # Of objects; `ap` as such is an extra metric of binary maps.
+    **dict.fromkeys(("map", "meanap"), "box_ap mask_ap box_ap50 mask_ap50 ap"),
+    **dict.fromkeys(("ap50", "map50"), "box_ap50 mask_ap50"),
+    **dict.fromkeys(("ap75", "map75"), "box_ap75 mask_ap75"),
+    **dict.fromkeys(("apb", "apbox", "apbb"), "box_ap"),
+    **dict.fromkeys(("apmask", "apsegm"), "mask_ap"),
+    "apm": "mask_ap box_ap_medium mask_ap_medium",
+    "aps": "box_ap_small mask_ap_small",
+    "apl": "box_ap_large mask_ap_large",
+    **dict.fromkeys(("pq", "panopticquality"), "pq"),
+    "pqth": "pq_things",
+    "pqst": "pq_stuff",
     **dict.fromkeys(("fwiou", "frequencyweightediou"), "fw_iou"),
 }
 

@@ -8,6 +8,8 @@ from lpmoe_bench.metrics.base import ScoringRules
 from lpmoe_bench.metrics.classes import CLASS_PROTOCOLS
 from lpmoe_bench.metrics.extra import Extra, get_extra, known_metrics
 from lpmoe_bench.metrics.facts import Metric, get_metric
+from lpmoe_bench.metrics.objects import OBJECT_PROTOCOLS
+from lpmoe_bench.metrics.panoptic import PANOPTIC_PROTOCOLS
 
 Resize = Literal["bilinear to mask", "bicubic to mask", "nearest to mask"]
 EmptyMasks = Literal["skip", "score", "zero", "one"]
@@ -20,6 +22,7 @@ class Protocol(ScoringRules):
     """Everything that decides a score of binary maps, besides the maps themselves."""
 
     kind: ClassVar[str] = "binary"  # no field, which would be hashed
+    of_class: ClassVar[tuple[str, ...]] = ()
     name: str
     version: int
     title: str
@@ -220,7 +223,10 @@ _ALL = (
 MAP_PROTOCOLS = {protocol.name: protocol for protocol in _ALL}  # of binary maps
 PROTOCOLS: dict[str, ScoringRules] = {
     **MAP_PROTOCOLS,
-    **{protocol.name: protocol for protocol in CLASS_PROTOCOLS},
+    **{
+        protocol.name: protocol
+        for protocol in (*CLASS_PROTOCOLS, *OBJECT_PROTOCOLS, *PANOPTIC_PROTOCOLS)
+    },
 }
 
 

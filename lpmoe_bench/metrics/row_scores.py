@@ -20,8 +20,11 @@ from lpmoe_bench.metrics.classes import (
     class_sums,
     read_confusions,
 )
-from lpmoe_bench.metrics.facts import METRICS, OF_COUNTS
+from lpmoe_bench.metrics.facts import METRICS, OF_COUNTS, Precision
 from lpmoe_bench.metrics.formulas import Counts
+from lpmoe_bench.metrics.hits import mean_precision, mean_precision_without, read_hits
+from lpmoe_bench.metrics.objects import ObjectProtocol
+from lpmoe_bench.metrics.panoptic import SEGMENTS, PanopticProtocol, SegmentCounts, read_segments
 from lpmoe_bench.metrics.protocols import ScoringRules
 
 Cell = str | float | None
@@ -92,6 +95,33 @@ class SumScore(RowScore):
         return values if self.tells is None else np.where(self.tells(rest), values, np.nan)
 
 
+@dataclass(frozen=True, kw_only=True)
+class HitScore(RowScore):
+    """An average precision of detections, all images of which are ranked together.
+
+    which: which one. classes: how many there are. place: of the class; None for their mean.
+    """
+
+    which: Precision
+    classes: int
+    place: int | None
+
+    @classmethod
+    def of(cls, which: Precision, classes: int, place: int | None) -> "HitScore":
+        def read(columns: Sequence[Sequence[Cell]]) -> Parts:
+            return _hit_parts(tuple(str(cell or "") for cell in columns[0]), classes)
+
+        def score(parts: np.ndarray, weights: np.ndarray) -> float:
+            return mean_precision(parts.tolist(), classes, which, place, weights)
+
+        own = {"which": which, "classes": classes, "place": place}
+        return cls(columns=(which.column,), read=read, score=score, **own)
+
+    def leave_out(self, parts: np.ndarray, places: np.ndarray, units: int) -> np.ndarray:
+        which, place = self.which, self.place
+        return mean_precision_without(parts.tolist(), self.classes, which, place, places, units)
+
+
 def row_score(
     key: str, protocol: ScoringRules | None = None, classes: Sequence[str] = ()
 ) -> RowScore | None:
@@ -107,12 +137,18 @@ def row_score(
         return None
     if key in OF_COUNTS:
         return _of_counts(OF_COUNTS[key])
-    if metric.of_classes is None or not classes or not isinstance(protocol, ClassProtocol):
-        return None
     name = key.partition("/")[2]
-    if name and name not in classes:
+    if not classes or (name and name not in classes):
         return None
-    return _of_confusion(metric.of_classes, protocol, classes, name)
+    if metric.of_classes and isinstance(protocol, ClassProtocol):
+        return _of_confusion(metric.of_classes, protocol, classes, name)
+    place = classes.index(name) if name else None
+    if metric.of_objects and isinstance(protocol, ObjectProtocol):
+        known = metric.of_objects.column in protocol.parts
+        return HitScore.of(metric.of_objects, len(classes), place) if known else None
+    if metric.of_segments and isinstance(protocol, PanopticProtocol):
+        return _of_segments(metric.of_segments, len(classes), place)
+    return None
 
 
 def _of_counts(ratio: Callable[[Any], Any]) -> SumScore:
@@ -165,6 +201,50 @@ def _of_confusion(
 
     return SumScore(
         columns=(CONFUSION,),
+        read=read,
+        score=score,
+        of_sums=of_sums,
+        tells=None if place is None else tells,
+    )
+
+
+@lru_cache(maxsize=24)  # boxes and masks of the seeds of two rows
+def _hit_parts(texts: tuple[str, ...], classes: int) -> Parts:
+    counted = np.array([bool(text) for text in texts], bool)
+    found = np.empty(int(counted.sum()), object)  # one an image
+    found[:] = [read_hits(text, classes) for text in texts if text]
+    found.flags.writeable = False  # shared by all who ask
+    return Parts(counted, found)
+
+
+@lru_cache(maxsize=12)
+def _segment_parts(texts: tuple[str, ...], classes: int) -> Parts:
+    counted = np.array([bool(text) for text in texts], bool)
+    found = [read_segments(text, classes) for text in texts if text]
+    sums = np.array(found).reshape(len(found), 2, 4, classes)
+    sums.flags.writeable = False
+    return Parts(counted, sums)
+
+
+def _of_segments(ratio: Callable[[Any], Any], classes: int, place: int | None) -> SumScore:
+    """The score of panoptic maps: segments of each class that are matched, false, missed."""
+
+    def read(columns: Sequence[Sequence[Cell]]) -> Parts:
+        return _segment_parts(tuple(str(cell or "") for cell in columns[0]), classes)
+
+    def of_sums(sums: np.ndarray) -> Any:
+        values = ratio(SegmentCounts(sums))
+        return values if place is None else values[..., place]
+
+    def tells(sums: np.ndarray) -> np.ndarray:
+        tp, missed = (sums[..., k, place].sum(axis=-1) for k in (1, 3))
+        return tp + missed > 0  # images without the class say nothing of how it is found
+
+    def score(parts: np.ndarray, weights: np.ndarray) -> float:
+        return float(of_sums(np.tensordot(weights, parts, 1)))
+
+    return SumScore(
+        columns=(SEGMENTS,),
         read=read,
         score=score,
         of_sums=of_sums,

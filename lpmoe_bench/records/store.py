@@ -32,7 +32,8 @@ ADAPTER_FILE = "adapter.safetensors"
 STATE_FILE = "resume.safetensors"  # of a run that is not finished
 KEPT_STATE = "last.safetensors"  # of a finished run that more epochs can go on from
 SAID_EACH = 3  # of one fault; more of them are said together
-TEXT_COLUMNS = ("dataset", "image", "group", "confusion", "flags")
+TEXT_COLUMNS = (*("dataset", "image", "group", "confusion", "boxes", "masks", "panoptic", "flags"),)
+LONGEST_CELL = 1 << 26  # letters
 
 
 class StoredRecord(NamedTuple):
@@ -144,10 +145,16 @@ def read_record(folder: Path) -> Record:
         raise DataError(f"{path} is not valid JSON: damaged, or no record") from None
 
 
+def _csv_file(text: str) -> io.StringIO:
+    """Return text for the csv module, which by itself refuses cells of thousands of detections."""
+    csv.field_size_limit(LONGEST_CELL)
+    return io.StringIO(text, newline="")
+
+
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """Read per_image.csv or curve.csv: numbers as float, blank cells as None, names as text."""
     try:
-        file = io.StringIO(read_regular(path).decode("utf-8"), newline="")
+        file = _csv_file(read_regular(path).decode("utf-8"))
         return [
             {k: cell_text(v) if k in TEXT_COLUMNS else _number(v) for k, v in row.items()}
             for row in csv.DictReader(file)
@@ -206,7 +213,7 @@ def _lines_by_test(
     text = read_regular(path).decode("utf-8")
     # A quoted cell may hold commas and line breaks.
     if '"' in text or "\r" in text:
-        rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
+        rows = [row for row in csv.reader(_csv_file(text)) if row]
     else:  # what is written here, for which a split is twice as fast
         rows = [line.split(",") for line in text.split("\n") if line]
     head, *lines = rows or [[]]

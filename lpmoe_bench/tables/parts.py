@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 AGAINST = "_against"  # ends the key of a column of verdicts, behind that of its score
 PLAIN = TableStyle()
-CLASSES = "classes"  # of metrics: the IoU of each class
+CLASSES = "classes"  # of metrics: the IoU of each class, or what its protocol has first
 
 
 def require(kind: str, names: Iterable[str], known: Iterable[str], metrics: bool = False) -> None:
@@ -148,7 +148,7 @@ def metric_columns(
     if any(FALSE_ALARMS.value(record, test) is not None for record in records):
         present.append(FALSE_ALARMS.key)
     headline, in_percent = _shown_by(records[0])
-    of_class = [key for key in present if key.startswith(f"{CLASS_STEMS[0]}/")]
+    of_class = [key for key in present if key.startswith(f"{_class_stem(records[0])}/")]
     by_class = of_class and list(wanted or ()) == [CLASSES]
     if by_class:
         keys = [*(key for key in headline if key == _primary(records[0])), *of_class]
@@ -178,9 +178,21 @@ def names_class(column: Column) -> bool:
     return "/" in column.key and column.label == column.key.partition("/")[2]
 
 
+def class_score(column: Column) -> str:
+    """Return the label of the score that stands under the name of a class, such as IoU."""
+    name = column.key.partition("/")[2]
+    return known_metrics()[column.key].label.removesuffix(f" {name}")
+
+
 def _primary(record: Record) -> str:
     protocol = PROTOCOLS.get(record.protocol.name)
     return protocol.primary if protocol else ""
+
+
+def _class_stem(record: Record) -> str:
+    """Return which score of a class stands in tables of classes: the first of the protocol's."""
+    protocol = PROTOCOLS.get(record.protocol.name)
+    return (*(protocol.of_class if protocol else ()), CLASS_STEMS[0])[0]
 
 
 def _shown_by(record: Record) -> tuple[Sequence[str], Callable[[str], bool]]:

@@ -253,9 +253,10 @@ def _group(
         for column, cell in zip(columns, row.cells, strict=True)
         if column.is_score and not cell.values
     ]
-    if any(parts.names_class(column) for column in columns):
-        unit = " in percent" * any(c.scale != 1 for c in columns if parts.names_class(c))
-        below.append(parts.ShortNote(f"Under the name of a class stands its IoU{unit}."))
+    if own := [column for column in columns if parts.names_class(column)]:
+        unit = " in percent" * any(column.scale != 1 for column in own)
+        score = parts.class_score(own[0])
+        below.append(parts.ShortNote(f"Under the name of a class stands its {score}{unit}."))
     marked = rows.mark_best(made, columns, test)
     words = caption(context, rows.first_run(records), {context.test_set: image_groups})
     words += rows.precision_words(named)

@@ -389,6 +389,11 @@ HASHES = {
     "pooled": "7e88372a",
     "classes": "b7971425",
     "trans10k": "d64e271e",
+    "coco_boxes": "60f7981f",
+    "coco_masks": "2526e687",
+    "cells": "fbcf8e96",
+    "dsb2018": "9718a492",
+    "coco_panoptic": "187eeca0",
 }
 
 
