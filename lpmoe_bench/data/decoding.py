@@ -64,13 +64,15 @@ def checked_header(path: Path, data: bytes) -> Header:
     return header
 
 
-def decode(path: Path, data: bytes, flags: int) -> np.ndarray:
+def decode(path: Path, data: bytes, flags: int, checked: bool = False) -> np.ndarray:
     """Return the pixels of a file's bytes as cv2 reads them; raises DataError naming the file.
 
+    checked: whether `checked_header` has seen these bytes already.
     What the decoder says goes to standard error behind the file's name, once a file. A JPEG with a
     hole of zeros that the decoder complains about is damaged.
     """
-    checked_header(path, data)
+    if not checked:
+        checked_header(path, data)
     if photo_kind(data):
         return read_photo(path, data, MOST_PIXELS)
     holes = data.startswith(JPEG) and ZEROS in data

@@ -132,7 +132,8 @@ def _load(path: Path, rules: PixelRules, tags: bool = True, side: int | None = N
         flags = cv2.IMREAD_COLOR if side is None else _reduced(header, side)
         # The decoder puts red first itself, at no cost; turning it around later takes a fifth more.
         return _Loaded(
-            decode(path, data, flags - cv2.IMREAD_COLOR_BGR + cv2.IMREAD_COLOR_RGB), limits
+            decode(path, data, flags - cv2.IMREAD_COLOR_BGR + cv2.IMREAD_COLOR_RGB, checked=True),
+            limits,
         )
     # Decoded twice where needed: as it is, to see values that 8 bits would hide, then as OpenCV
     # shows it, which applies EXIF and converts palettes.
@@ -321,7 +322,7 @@ def mask_pixels(
     if header.palette and indices:
         pixels = _indices(path, data)
     else:
-        pixels = decode(path, data, cv2.IMREAD_UNCHANGED)
+        pixels = decode(path, data, cv2.IMREAD_UNCHANGED, checked=True)
         if header.kind == "tiff" and header.orientation > 1:
             # OpenCV has turned it, and whether it should be is to be told first.
             pixels = turn(pixels, INVERSE[header.orientation])

@@ -43,7 +43,8 @@ def inspect_map(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
     elif data.startswith(PGM):
         pixels = _grey_map(path, data)
     else:
-        header, pixels = checked_header(path, data), decode(path, data, cv2.IMREAD_UNCHANGED)
+        header = checked_header(path, data)
+        pixels = decode(path, data, cv2.IMREAD_UNCHANGED, checked=True)
         if header.kind != "tiff":  # which OpenCV has turned already
             pixels = turn(pixels, header.orientation)
     if pixels.dtype == np.uint16:

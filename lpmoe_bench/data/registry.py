@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -321,7 +322,7 @@ class Dataset(_Entry):
         """Where masks lie in the plain layout, several where they are layers."""
         return self.layers or (self.masks,)
 
-    @property
+    @cached_property
     def pixels(self) -> PixelRules:
         """What is declared of the values of its files; a list of classes in a file is not read."""
         return self.pixels_at()

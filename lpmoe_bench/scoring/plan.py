@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -397,6 +398,9 @@ def _set_names(request: ScoreRequest, masks: Path) -> list[str]:
     """Return the sub-folders of the masks that are test sets, "" for the folder as one set."""
     if request.group_by == "folder" or not masks.is_dir():
         return [""]
+    with os.scandir(masks) as entries:  # the known sets are read only where there are sub-folders
+        if request.group_by != "set" and not any(entry.is_dir() for entry in entries):
+            return [""]
     known = [*load_registry(request.datasets).datasets, *KNOWN_SETS]
     if request.group_by == "set":
         known += [place.name for place in masks.iterdir() if place.is_dir()]
