@@ -125,10 +125,10 @@ def _resolve(
             tests, absent = _open_all(about.test, registry, root, cache)
             if not tests:
                 raise _not_there(task, absent, where)
-            train = _joined(found, cache)
+            train = _joined(found, task, cache)
             left_out = [f"{label} is {where} and is left out" for label in absent]
             remarks = _remarks([train, *tests])
-            validation = _validation(about.train, registry, root, cache)
+            validation = _validation(about.train, task, registry, root, cache)
             return TaskData(train, tests, [*notes, *left_out, *remarks], validation)
         half = half or (missing if found else [])
     # Half of a training list is refused: a smaller one, or scenes in its place without a word,
@@ -244,7 +244,7 @@ def _own_pairs(
 
 
 def _validation(
-    references: Sequence[str], registry: Registry, root: Path | None, cache: Path
+    references: Sequence[str], task: Task, registry: Registry, root: Path | None, cache: Path
 ) -> Split | None:
     """Return the validation splits that belong to training splits as one, None where one has none
     or is not there."""
@@ -256,7 +256,7 @@ def _validation(
         if own is None:
             return None
         found.append(own)
-    return _joined(found, cache)
+    return _joined(found, task, cache)
 
 
 def _open_all(
@@ -271,10 +271,15 @@ def _remarks(splits: list[Split]) -> list[str]:
     return [f"{split.label}: {split.note}" for split in splits if split.note]
 
 
-def _joined(splits: list[Split], cache: Path) -> Split:
-    """Return several training splits as one; names get their data set in front."""
+def _joined(splits: list[Split], task: Task, cache: Path) -> Split:
+    """Return several training splits as one; names get their data set in front.
+
+    Raises UsageError for sets of different classes.
+    """
     if len(splits) == 1:
         return splits[0]
+    # Before they are one, which speaks for all with the classes of its first set alone.
+    check_same_classes(task.name, {split.label: split.rules for split in splits})
     # Two sets may have an image of one name each.
     pairs = [replace(p, name=f"{s.dataset}-{p.name}") for s in splits for p in s.pairs]
     dataset = "+".join(dict.fromkeys(split.dataset for split in splits))

@@ -139,6 +139,30 @@ def test_entries_that_do_not_go_together(tmp_path, text, sentence):
     assert str(caught.value).count("\n") == 0
 
 
+@pytest.mark.parametrize(
+    ("listed", "sentence"),
+    [("sky\ncar\nroad\n", "3 of b/train and 3 of a/train, in another order"),
+     ("sky\nroad\nbus\n", "3 of b/train and 3 of a/train, such as bus")],
+)  # fmt: skip
+def test_training_sets_that_become_one_list_have_one_order_of_classes(tmp_path, listed, sentence):
+    for name in "ab":
+        fill(tmp_path / "data" / name, splits=("train", "val", "test"))
+    entry = (
+        "title: T, task: mine, labels: {classes: classes.txt}, "
+        "splits: {train: train.txt, val: val.txt, test: test.txt}"
+    )
+    path = own(
+        tmp_path,
+        f"tasks: {{mine: {{{TASK}, train: [a/train, b/train], test: [a/test]}}}}\n"
+        f"datasets: {{a: {{{entry}}}, b: {{{entry}}}}}\n",
+    )
+    data = found(tmp_path, tmp_path / "data", path)
+    assert (len(data.train.pairs), classes_of(data.train)) == (6, ("sky", "road", "car"))
+    (tmp_path / "data/b/classes.txt").write_text(listed)
+    with pytest.raises(UsageError, match=sentence):
+        found(tmp_path, tmp_path / "data", path)
+
+
 def test_lists_of_classes_that_differ_on_disk(tmp_path, root):
     fill(root / "other")
     (root / "other/classes.txt").write_text("sky\ncar\nroad\n")
