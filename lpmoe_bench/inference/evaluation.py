@@ -10,7 +10,13 @@ from lpmoe_bench.console import Terminal
 from lpmoe_bench.data.matching import shown
 from lpmoe_bench.data.pixels import UNDECLARED, PixelRules
 from lpmoe_bench.data.registry import Registry, load_registry
-from lpmoe_bench.data.splits import MANIFESTS, Split, check_pairs, image_checksums
+from lpmoe_bench.data.splits import (
+    MANIFESTS,
+    Split,
+    check_pairs,
+    classes_of,
+    image_checksums,
+)
 from lpmoe_bench.data.tasks import open_split
 from lpmoe_bench.data.test_sets import TestSet, named_sets, own_set
 from lpmoe_bench.environment import collect_environment, default_cache
@@ -85,6 +91,36 @@ def evaluation_record(
         imported=run.imported,
         plugins=plugins_here(run)[0],
         labels=model.label_facts(predictor.classes, {split.label: result.counts}),
+    )
+
+
+# Sets that a run cannot be scored on: of other classes, or those that it was trained on.
+
+
+def refuse_other_classes(record: model.Record, split: Split) -> None:
+    """Raise UsageError where the labels of a split are not what a run tells apart.
+
+    Numbers of classes are all that maps and labels have in common: with another list, or another
+    order, they would be compared without a word.
+    """
+    wanted, found = tuple(record.config.get("classes", ())), classes_of(split)
+    if found == wanted:
+        return
+    if not found:
+        raise UsageError(
+            f"{split.label} has masks of one object, but this run tells {len(wanted)} classes "
+            f"apart; name a set with its classes, or say --classes FILE of your own label maps"
+        )
+    if not wanted:
+        raise UsageError(
+            f"{split.label} has label maps of {len(found)} classes, but this run gives a mask of "
+            f"one object; name a set of masks"
+        )
+    odd = [name for name in found if name not in wanted] or [n for n in wanted if n not in found]
+    raise UsageError(
+        f"{split.label} has {len(found)} classes and this run {len(wanted)}, "
+        f"{f'such as {odd[0]}' if odd else 'in another order'}; name a set with the classes "
+        f"{shown(wanted)}, in this order"
     )
 
 
@@ -281,6 +317,7 @@ def _untrained(
         notes = [f"{split.label}: {split.note}"] if split.note else []
         shared, overlap = [], ""
         try:
+            refuse_other_classes(run, split)
             refuse_training_set(run, split)
             if trained:
                 images = image_checksums(split, request.cache / MANIFESTS)

@@ -130,6 +130,27 @@ def test_it_predicts_palette_maps_and_overlays(data, finished, tmp_path):
     assert "this run tells classes apart" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("listed", "sentence"),
+    [
+        (["ground", "box", "disc"], "3 classes and this run 3, in another order"),
+        (["ground", "disc"], "2 classes and this run 3, such as box"),
+        (["ground", "disc", "box", "ball"], "4 classes and this run 3, such as ball"),
+        (None, "masks of one object, but this run tells 3 classes apart"),
+    ],
+)
+def test_it_is_scored_on_sets_of_its_classes_alone(data, finished, tmp_path, listed, sentence):
+    classes = tmp_path / "classes.txt"
+    classes.write_text("\n".join(listed or NAMES))
+    draw(tmp_path, 2, 5)
+    known = ["evaluate", str(finished[1]), "--test-images", str(tmp_path / "images")]
+    known += ["--test-masks", str(tmp_path / "masks"), "--runs", str(tmp_path / "runs")]
+    told = ["--classes", str(classes), "--ignore", "255"] if listed else []
+    refused = call([*known, *told])
+    assert refused.code == 2 and sentence in refused.stderr, refused.stderr
+    assert not (tmp_path / "runs").exists()
+
+
 def test_letterbox_windows_and_cached_features(data, tmp_path):
     more = ["--set", "fit=letterbox", "--set", "train.epochs=1", "--set", "train.scale=[0.5,2]"]
     done = call(asked(data, tmp_path / "a", "fpn", *more))
