@@ -430,30 +430,33 @@ class Prediction:
 
     Attributes:
         image: its file, None for an array.
-        probability: float32 (h, w) in [0, 1], at image size.
+        probability: float32 in [0, 1], at image size: (h, w), of object; or of a task of classes
+            (K, h, w), of each, which sum to one.
+        labels: uint8 (h, w), the class of each pixel, counted from 0; None of a binary task.
     """
 
     image: Path | None
     probability: np.ndarray
+    labels: np.ndarray | None = None
 
 
 def predict(
     run: Run,
     images: Any,
     *,
-    tile: str | int = "never",
+    tile: str | int | None = None,
     offline: bool = False,
     pixels: Mapping[str, Any] | None = None,
 ) -> list[Prediction]:
     """Return the probability maps that a trained run gives images of any size.
 
-    `lpmoe-bench predict` writes the same maps, rounded to 8 bits, as files.
+    `lpmoe-bench predict` writes the same maps as files: rounded to 8 bits, or those of classes.
 
     Args:
         run: what `run` returned, or the folder of a finished run.
         images: a file, a folder, an RGB array uint8 (h, w, 3), or a list of these.
-        tile: never, as maps are scored; auto cuts images beyond twice the training size into
-            windows; always; or a number of pixels.
+        tile: by default as the run's maps are scored; never; auto cuts images beyond twice the
+            training size into windows; always; or a number of pixels.
         offline: fetch nothing.
         pixels: bands and range of image files, by default those of the run's training images.
 
@@ -485,16 +488,17 @@ def predict(
                     f"an image is {array.dtype} {array.shape}; give RGB uint8 (height, width, 3)"
                 )
             given.append((None, array))
-    tile = str(tile)
-    window_of(tile, (32, 32))  # a wrong word is said before anything is loaded
+    if tile is not None:
+        window_of(str(tile), (32, 32))  # a wrong word is said before anything is loaded
     rules = image_rules(read_record(_folder(run)), pixel_rules(pixels or {}, Path()))
     check_deep((file for file, _ in given if file), rules)
     predictor, config = load_predictor(_folder(run), default_cache(), is_offline(offline))
-    window = window_of(tile, config.sides)
+    window = predictor.window if tile is None else window_of(str(tile), config.sides)
 
     def predicted(file: Path | None, array: Any) -> Prediction:
         image = load_image(file, rules, predictor.version) if file else array
-        return Prediction(file, response_map(predictor, image, window)[0])
+        response = response_map(predictor, image, window)
+        return Prediction(file, *predictor.outputs.told(response))
 
     return [predicted(file, array) for file, array in given]
 
@@ -507,10 +511,11 @@ def load_model(run: Run, offline: bool = False) -> nn.Module:
         offline: fetch nothing.
 
     Returns:
-        A module in eval mode on the CPU. It takes RGB images, float (B, 3, h, w) in [0, 1], resizes
-        them to the training size where they are of another (bilinearly with antialiasing, where
-        `predict` resizes the 8-bit image), and returns probabilities (B, 1, h, w) at their size.
-        Gradients flow through it.
+        A module in eval mode on the CPU. It takes RGB images, float (B, 3, h, w) in [0, 1], fits
+        them to the training size as in training where they are of another (bilinearly with
+        antialiasing, where `predict` resizes the 8-bit image), and returns probabilities
+        (B, 1, h, w) at their size, or of a task of classes logits (B, K, h, w). Gradients flow
+        through it. It sees images as a whole, also where the run is scored in windows.
 
     Raises:
         DataError: the run's adapter is missing, damaged or of other weights.
@@ -520,7 +525,8 @@ def load_model(run: Run, offline: bool = False) -> nn.Module:
     from lpmoe_bench.model.segmenter import load_trained
 
     segmenter, config = load_trained(_folder(run), default_cache(), is_offline(offline))
-    return ProbabilityModel(segmenter, config.sides, get_kind(config.kind).outputs).eval()
+    outputs = get_kind(config.kind).outputs
+    return ProbabilityModel(segmenter, config.sides, outputs, config.fit).eval()
 
 
 def compare(

@@ -19,14 +19,14 @@ def predict_command(
     images: Annotated[list[Path], typer.Argument(help="Image files or folders.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder.")] = Path("predictions"),
     tile: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="never|auto|always|PIXELS",
-            help="Cut images into windows: never, as maps are scored; auto, those beyond twice the "
-            "training size, into windows of that; always, windows of the training size; or of "
-            "your own.",
+            help="Cut images into windows: never; auto, those beyond twice the training size, into "
+            "windows of that; always, windows of the training size; or of your own. By default as "
+            "the run's maps are scored: never, unless it has evaluate=windows.",
         ),
-    ] = "never",
+    ] = None,
     bands: Annotated[
         str | None, typer.Option(help="Bands that are red, green, blue; else as in training.")
     ] = None,
@@ -54,10 +54,11 @@ def predict_command(
         out.terminal.note(f"images are read as those of training, {rules.key}")
     # Found before a model is loaded: a wrong path should cost no seconds.
     sources = find_images(images, output)
-    window_of(tile, (32, 32))  # a wrong word is said before anything is loaded
+    if tile is not None:
+        window_of(tile, (32, 32))  # a wrong word is said before anything is loaded
     cache = options.cache_folder()
     predictor, config = load_predictor(run, cache, offline, out.terminal.note)
-    window = window_of(tile, config.sides)
+    window = predictor.window if tile is None else window_of(tile, config.sides)
     try:
         written, failed = predict_images(
             predictor, sources, output, window, threshold, out.terminal, rules

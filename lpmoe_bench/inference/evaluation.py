@@ -10,13 +10,7 @@ from lpmoe_bench.console import Terminal
 from lpmoe_bench.data.matching import shown
 from lpmoe_bench.data.pixels import UNDECLARED, PixelRules
 from lpmoe_bench.data.registry import Registry, load_registry
-from lpmoe_bench.data.splits import (
-    MANIFESTS,
-    Split,
-    check_pairs,
-    classes_of,
-    image_checksums,
-)
+from lpmoe_bench.data.splits import MANIFESTS, Split, check_pairs, classes_of, image_checksums
 from lpmoe_bench.data.tasks import open_split
 from lpmoe_bench.data.test_sets import TestSet, named_sets, own_set
 from lpmoe_bench.environment import collect_environment, default_cache

@@ -34,6 +34,11 @@ class MapOutputs:
         """Return the prediction (h, w) of a response at an image's own size."""
         raise NotImplementedError
 
+    def told(self, response: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return what a user is given of a response: probabilities, float32, and the class of each
+        pixel, (h, w) uint8, None where there are no classes."""
+        raise NotImplementedError
+
     def resized(self, response: Tensor, shape: Sequence[int]) -> np.ndarray:
         """Return a response (K, h, w) at another size, bilinearly."""
         sides = tuple(shape)
@@ -80,6 +85,9 @@ class MaskOutputs(MapOutputs):
     def settle(self, response: np.ndarray) -> np.ndarray:
         return (response[0] * 255 + 0.5).astype(np.uint8)
 
+    def told(self, response: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        return response[0], None
+
     def cut(self, pred: np.ndarray, threshold: float) -> np.ndarray:
         return (pred > threshold * 255).astype(np.uint8) * 255
 
@@ -107,6 +115,9 @@ class LabelOutputs(MapOutputs):
 
     def settle(self, response: np.ndarray) -> np.ndarray:
         return response.argmax(axis=0).astype(np.uint8)
+
+    def told(self, response: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        return torch.from_numpy(response).softmax(0).numpy(), self.settle(response)
 
     def encoded(self, pred: np.ndarray, classes: Sequence[str]) -> bytes:
         return palette_png(pred, class_colours(len(classes)))

@@ -155,12 +155,12 @@ def predict_images(
             write_picture(overlay_file, outputs.drawn(seen, pred, predictor.classes))
             written.append(Written(source.file, map_file, overlay_file))
         bar.update(len(sources), len(sources))
-    if cut and window:
+    if cut and window and window != predictor.window:
         terminal.note(
             f"{len(cut)} of {len(sources)} images were seen in windows of {sides_text(window)} "
             f"pixels (such as "
             f"{cut[0]}), which find small objects and break large ones; maps that are scored are "
-            f"of whole images, as without --tile"
+            f"made as without --tile"
         )
     return written, failed
 

@@ -123,20 +123,26 @@ class Predictor:
 class ProbabilityModel(nn.Module):
     """A segmenter as one module: images in [0, 1], (B, 3, h, w), to responses (B, K, h, w).
 
-    Of a binary task these are probabilities, of one with classes logits.
+    Of a binary task these are probabilities, of one with classes logits. fit: see image_tensor.
     """
 
-    def __init__(self, segmenter: nn.Module, sides: Sides, outputs: MapOutputs):
+    def __init__(self, segmenter: nn.Module, sides: Sides, outputs: MapOutputs, fit: str = SQUASH):
         super().__init__()
         self.segmenter = segmenter
         self.sides = sides
         self.outputs = outputs
+        self.fit = fit
 
     def forward(self, image: Tensor) -> Tensor:
         shape = tuple(image.shape[-2:])
-        if shape != self.sides:
-            image = F.interpolate(image, self.sides, mode="bilinear", antialias=True)
-        probability = self.outputs.respond(self.segmenter(image))
+        high, wide = inner = fitted(shape, self.sides, self.fit)
+        if shape != inner:
+            image = F.interpolate(image, inner, mode="bilinear", antialias=True)
+        if inner != self.sides:
+            canvas = image.mean((2, 3), keepdim=True).repeat(1, 1, *self.sides)
+            canvas[..., :high, :wide] = image
+            image = canvas
+        probability = self.outputs.respond(self.segmenter(image))[..., :high, :wide]
         if tuple(probability.shape[-2:]) == shape:
             return probability
         return F.interpolate(probability, shape, mode="bilinear", align_corners=False)

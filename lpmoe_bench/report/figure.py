@@ -115,7 +115,9 @@ class FigureData:
         if source.predictor is None:
             source.predictor = self.load(source.stored.folder)
             self.notes.append(f"maps of {source.title} were predicted now by the trained run")
-        return source.predictor.outputs.settle(response_map(source.predictor, image))
+        return source.predictor.outputs.settle(
+            response_map(source.predictor, image, source.predictor.window)
+        )
 
 
 def gather_figure(request: FigureRequest) -> FigureData:

@@ -7,9 +7,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tiny_runs import assert_same_result, call, call_until, folders, only_run
 
+import lpmoe_bench
 from lpmoe_bench.records.store import read_record, read_rows
 
 NAMES = ["ground", "disc", "box"]
@@ -147,18 +149,46 @@ def test_it_is_scored_on_sets_of_its_classes_alone(data, finished, tmp_path, lis
     known += ["--test-masks", str(tmp_path / "masks"), "--runs", str(tmp_path / "runs")]
     told = ["--classes", str(classes), "--ignore", "255"] if listed else []
     refused = call([*known, *told])
-    assert refused.code == 2 and sentence in refused.stderr, refused.stderr
+    assert refused.code == 2, refused.stderr
+    assert sentence in refused.stderr
     assert not (tmp_path / "runs").exists()
+
+
+KEPT = ["--set", "runtime.save_predictions=true"]
+
+
+def assert_predicts_what_was_scored(data: Path, run: Path, out: Path, whole: bool = True) -> None:
+    """Hold `predict`, its API and, where images are seen whole, the module against kept maps."""
+    done = call(["predict", str(run), str(data / "test/images"), "-o", str(out), "--quiet"])
+    assert done.code == 0, done.stderr
+    found = lpmoe_bench.predict(run, data / "test/images", offline=True)
+    model = lpmoe_bench.load_model(run, offline=True)
+    for prediction in found:
+        assert prediction.image is not None
+        name = f"{prediction.image.stem}.png"
+        kept = np.asarray(Image.open(run / "predictions/own-test" / name))
+        assert np.array_equal(np.asarray(Image.open(out / name)), kept)
+        assert np.array_equal(prediction.labels, kept)  # type: ignore[arg-type]
+        assert prediction.probability.shape == (len(NAMES), *kept.shape)
+        assert np.array_equal(prediction.probability.argmax(0), kept)
+        assert np.allclose(prediction.probability.sum(0), 1, atol=1e-5)
+        if whole:  # up to the rounding of resized 8-bit values
+            image = np.asarray(Image.open(prediction.image)).transpose(2, 0, 1)
+            with torch.no_grad():
+                logits = model(torch.from_numpy(image.copy())[None].float() / 255)
+            assert (logits[0].argmax(0).numpy() == kept).mean() > 0.98
 
 
 def test_letterbox_windows_and_cached_features(data, tmp_path):
     more = ["--set", "fit=letterbox", "--set", "train.epochs=1", "--set", "train.scale=[0.5,2]"]
-    done = call(asked(data, tmp_path / "a", "fpn", *more))
+    done = call(asked(data, tmp_path / "a", "fpn", *more, *KEPT))
     assert done.code == 0, done.stderr
+    assert_predicts_what_was_scored(data, only_run(tmp_path / "a"), tmp_path / "maps")
     # Windows of 32 x 64 pixels over images of 60 x 80.
     more = ["--set", "evaluate=windows", "--size", "32x64", "--set", "train.epochs=1"]
-    done = call(asked(data, tmp_path / "b", "fpn", *more))
+    done = call(asked(data, tmp_path / "b", "fpn", *more, *KEPT))
     assert done.code == 0, done.stderr
+    assert_predicts_what_was_scored(data, only_run(tmp_path / "b"), tmp_path / "maps", False)
     more = ["--method", "decoder_only", "--set", "runtime.cache_features=memory"]
     cached = call(asked(data, tmp_path / "c", "fpn", *more))
     plain = call(asked(data, tmp_path / "d", "fpn", *more[:2]))
