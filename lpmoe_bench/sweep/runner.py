@@ -50,14 +50,14 @@ def estimate_cells(
     compute metrics is not in a record and not in the estimate. Each record is looked at once.
     """
     same: dict[tuple[str, str], list[Record]] = {}
-    like: dict[tuple[str, Any, Any], list[tuple[float, float]]] = {}
+    like: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
     for record in records:
         if record.kind != "run":
             continue
         method, costs = record.method.name, record.costs
         same.setdefault((method, record.fingerprint), []).append(record)
         if costs.train_images_per_second:
-            key = (method, record.config.get("backbone"), record.config.get("size"))
+            key = _work(method, record.config)
             # Seconds an image, which may be averaged over runs; images a second may not.
             inference = costs.inference_images_per_second or inf
             paces = (1 / costs.train_images_per_second, 1 / inference)
@@ -68,13 +68,20 @@ def estimate_cells(
         runs = same.get((cell.method, cell.fingerprint), ())
         if known := [s for record in runs if (s := _seconds(cell, record)) is not None]:
             return Estimate(fmean(known), SAME)
-        key = (cell.method, cell.settings.get("backbone"), cell.settings.get("size"))
+        key = _work(cell.method, cell.settings)
         if key not in pace:
             return Estimate(None, UNKNOWN)
         train, test = pace[key]
         return Estimate(cell.train_images * train + cell.test_images * test, LIKE)
 
     return {cell.name: estimate(cell) for cell in cells}
+
+
+def _work(method: str, settings: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Return what the seconds of an image depend on most; a size may be two sides, a list."""
+    size = settings.get("size")
+    size = list(size) if isinstance(size, list | tuple) else size
+    return (method, str(settings.get("backbone")), str(size))
 
 
 def _seconds(cell: plan.SweepCell, record: Record) -> float | None:

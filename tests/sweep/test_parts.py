@@ -112,6 +112,13 @@ def test_an_estimate_is_of_the_same_settings_else_of_the_methods_speed():
     assert estimate(cell, [like]) == (400 / 10 + 100 / 20, "same method")
     same = record(fingerprint=cell.fingerprint, costs=costs | {"train_seconds": 70.0})
     assert estimate(cell, [like, same]) == (70.0 + 5.0, "same settings")
+    wide = [
+        record(fingerprint="a" * 64, costs=costs, config=like.config | {"size": size})
+        for size in ([64, 96], 64)
+    ]
+    cell.settings["size"] = [64, 96]  # as JSON has height and width
+    assert estimate(cell, wide[:1]) == (400 / 10 + 100 / 20, "same method")
+    assert estimate(cell, wide[1:]).seconds is None
     words = total_words({"a": estimate(cell, [same]), "b": estimate(fake_cell(), [])}, 1)
     assert words == "about 1 min for 1 cells (1 by records of the same settings); 1 cells unknown"
     found = [duration(s) for s in (5, 90, 3599, 7380)]
