@@ -73,7 +73,9 @@ def label_rules(values: Mapping[str, Any], *places: Path) -> LabelRules:
     Args:
         values: by the names of LabelRules, as YAML or a command line give them. `classes` may be a
             list of names, a mapping of names to values or colours, a list of them for several, or
-            a file that lists a name a line, with its colour or without.
+            a file that lists a name a line, with its colour or without. Without `format`, colours
+            are those of the maps, unless `first` or a number in `ignore` says that these hold
+            values: then they are those of pictures.
         places: folders in which that file is looked for; without any it is not read. A Path is
             read where it is.
 
@@ -91,7 +93,8 @@ def label_rules(values: Mapping[str, Any], *places: Path) -> LabelRules:
     folders = tuple(str(item) for item in _listed(given.get("folders", ())))
     names, found = _classes(given["classes"], places)
     found = found or [_values(item) for item in _listed(given.get("values", ()))]
-    form = given.get("format") or _likely_format(folders, found)
+    counted = _counted(given)
+    form = given.get("format") or _likely_format(folders, () if counted else found)
     if form not in FORMATS:
         raise UsageError.unknown("format of labels", str(form), FORMATS)
     colours = _colours(given.get("colours", ()), names)
@@ -112,6 +115,12 @@ def label_rules(values: Mapping[str, Any], *places: Path) -> LabelRules:
     )
     _check(rules, read=bool(places) or not isinstance(given["classes"], str))
     return rules
+
+
+def _counted(given: Mapping[str, Any]) -> bool:
+    """Whether `first`, or a number that is ignored, says that classes are values, not colours."""
+    ignored = _values(given.get("ignore", ()))
+    return "first" in given or any(isinstance(value, int) for value in ignored)
 
 
 def _likely_format(folders: Sequence[str], found: Sequence[tuple[Value, ...]]) -> str:

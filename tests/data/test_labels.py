@@ -369,6 +369,9 @@ def test_a_list_of_classes(tmp_path):
     assert with_colours.values == (("#000000",), ("#ff0000",))
     shown = label_rules({"classes": "classes.txt", "format": "index"}, tmp_path)
     assert (shown.values, shown.colours) == ((), ("#000000", "#ff0000"))
+    for told in ({"ignore": "255"}, {"first": 0}):  # values: the maps are not in colours
+        assert label_rules({"classes": path} | told).format == "index"
+    assert label_rules({"classes": path, "ignore": "#ffffff"}).format == "colour"
 
 
 @pytest.mark.parametrize(
