@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from lpmoe_bench.config.kinds import get_kind
 from lpmoe_bench.config.settings import sides_text
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.data.matching import shown
@@ -252,7 +253,7 @@ def plan_jobs(request: EvaluationRequest, terminal: Terminal) -> list[Evaluation
     run = store.read_record(request.run)
     if run.kind != "run":
         raise UsageError(f"{request.run} holds a record of kind {run.kind}; name a trained run")
-    protocol = get_protocol(request.protocol or run.protocol.name).name
+    protocol = _protocol_for(run, request.protocol)
     root, registry = _root(request, run), load_registry(request.datasets)
     own = request.test_images is not None or request.test_masks is not None
     if not own and not request.sets:
@@ -276,6 +277,18 @@ def plan_jobs(request: EvaluationRequest, terminal: Terminal) -> list[Evaluation
     if not jobs:
         raise UsageError("no set is left that this run was not trained on; name another one")
     return jobs
+
+
+def _protocol_for(run: model.Record, asked: str | None) -> str:
+    """Return the name of the protocol, the run's own where none is asked for."""
+    rules = get_protocol(asked or run.protocol.name)
+    kind = get_kind(run.config.get("kind", "binary"))  # old records have no word of it
+    if rules.kind != kind.name:
+        raise UsageError(
+            f"protocol {rules.name} scores {rules.kind} tasks, and this run is of a {kind.name} "
+            f"one; choose another, such as {kind.protocol}, or leave it out"
+        )
+    return rules.name
 
 
 def _root(request: EvaluationRequest, run: model.Record) -> Path:

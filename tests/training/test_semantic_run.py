@@ -151,6 +151,9 @@ def test_it_is_scored_on_sets_of_its_classes_alone(data, finished, tmp_path, lis
     refused = call([*known, *told])
     assert refused.code == 2, refused.stderr
     assert sentence in refused.stderr
+    other = call([*known, "--classes", str(data / "classes.txt"), "--protocol", "cod"])
+    assert other.code == 2
+    assert "protocol cod scores binary tasks, and this run is of a semantic one" in other.stderr
     assert not (tmp_path / "runs").exists()
 
 
