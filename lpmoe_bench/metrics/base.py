@@ -7,8 +7,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from lpmoe_bench.errors import DataError
 from lpmoe_bench.metrics.facts import METRICS
 
 if TYPE_CHECKING:
@@ -181,3 +182,45 @@ class ScoreResult:
             for row in self.rows
             for flag in filter(None, row["flags"].split(";"))
         ]
+
+
+class SetScorer:
+    """What scorers have in common that score a set as a whole, from what they keep of its images.
+
+    Args:
+        protocol: the rules.
+        classes: their names, in the order of their numbers.
+    """
+
+    def __init__(self, protocol: Any, classes: Sequence[str]):
+        self.protocol, self.classes = protocol, tuple(classes)
+        self.dataset = ""
+        self._images: dict[str, Any] = {}  # of an image: what its row is made of
+        self._counts: dict[str, tuple[int, ...]] = {}  # of an image: what the set's counts sum
+
+    @property
+    def _settings(self) -> tuple[Any, ...]:
+        return self.protocol, self.classes
+
+    def _check_new(self, name: str, dataset: str) -> None:
+        """Raise DataError for an image that was scored before."""
+        if name in self._images:
+            raise DataError(f"image {name} was scored twice; names in a data set must differ")
+        assert not self._images or dataset == self.dataset, "one scorer scores one data set"
+
+    def merge(self, other: Self) -> None:
+        """Take over the images of another scorer of the same data set and the same settings.
+
+        Args:
+            other: the scorer, which stays as it is.
+
+        Raises:
+            DataError: Both have scored an image, which is named.
+        """
+        assert self._settings == other._settings, "they must agree"
+        if twice := sorted(self._images.keys() & other._images.keys()):
+            raise DataError(f"image {twice[0]} was scored twice; names in a data set must differ")
+        assert not (self._images and other._images) or self.dataset == other.dataset
+        self.dataset = self.dataset or other.dataset
+        self._images |= other._images
+        self._counts |= other._counts

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from lpmoe_bench.errors import DataError, UsageError
-from lpmoe_bench.metrics.base import LABEL_FLAGS, ScoreResult, ScoringRules
+from lpmoe_bench.metrics.base import LABEL_FLAGS, ScoreResult, ScoringRules, SetScorer
 from lpmoe_bench.metrics.facts import METRICS, get_metric
 
 if TYPE_CHECKING:
@@ -297,7 +297,7 @@ def class_sums(images: np.ndarray, entries: np.ndarray, count: int, classes: int
 # ClassScorer: scores of a data set.
 
 
-class ClassScorer:
+class ClassScorer(SetScorer):
     """Collects the label maps of one data set, in any order; the result does not depend on it.
 
     Nor does it depend on how the images are divided among several scorers that are merged at the
@@ -312,11 +312,8 @@ class ClassScorer:
     """
 
     def __init__(self, protocol: ClassProtocol, classes: Sequence[str]):
-        self.protocol, self.classes = protocol, tuple(classes)
+        super().__init__(protocol, classes)
         check_classes(self.classes)
-        self.dataset = ""
-        self._entries: dict[str, np.ndarray] = {}
-        self._pixels: dict[str, tuple[int, int]] = {}  # of an image: all, and void ones
 
     def add(self, name: str, pred: np.ndarray, labels: np.ndarray, dataset: str = "") -> None:
         """Count one image.
@@ -333,9 +330,7 @@ class ClassScorer:
         """
         import numpy as np
 
-        if name in self._entries:
-            raise DataError(f"image {name} was scored twice; names in a data set must differ")
-        assert not self._entries or dataset == self.dataset, "one scorer scores one data set"
+        self._check_new(name, dataset)
         pred, labels = _bytes(pred, "map", name), _bytes(labels, "truth", name)
         if pred.shape != labels.shape or pred.ndim != 2 or not pred.size:
             raise DataError(
@@ -350,8 +345,8 @@ class ClassScorer:
             found[VOID] = 0
         truth, called = np.nonzero(found[:, :count])
         entries = np.stack([truth, called, found[truth, called]], axis=1)
-        self.dataset, self._entries[name] = dataset, entries
-        self._pixels[name] = labels.size, void
+        self.dataset, self._images[name] = dataset, entries
+        self._counts[name] = labels.size, void
 
     def _refuse(self, name: str, what: str, found: np.ndarray, void: bool) -> None:
         """Raise DataError for a value that is none of the classes."""
@@ -363,23 +358,6 @@ class ClassScorer:
                 f"{len(self.classes)} classes are 0 to {last}{more}"
             )
 
-    def merge(self, other: ClassScorer) -> None:
-        """Take over the images of another scorer of the same data set and the same settings.
-
-        Args:
-            other: the scorer, which stays as it is.
-
-        Raises:
-            DataError: Both have scored an image, which is named.
-        """
-        assert (self.protocol, self.classes) == (other.protocol, other.classes), "they must agree"
-        if twice := sorted(self._entries.keys() & other._entries.keys()):
-            raise DataError(f"image {twice[0]} was scored twice; names in a data set must differ")
-        assert not (self._entries and other._entries) or self.dataset == other.dataset
-        self.dataset = self.dataset or other.dataset
-        self._entries |= other._entries
-        self._pixels |= other._pixels
-
     def result(self) -> ScoreResult:
         """Return the scores of all images so far.
 
@@ -388,19 +366,19 @@ class ClassScorer:
         """
         import numpy as np
 
-        names, classes = sorted(self._entries), len(self.classes)
-        entries = np.concatenate([self._entries[name] for name in names] or [np.zeros((0, 3), int)])
+        names, classes = sorted(self._images), len(self.classes)
+        entries = np.concatenate([self._images[name] for name in names] or [np.zeros((0, 3), int)])
         if not (entries[:, 0] != VOID).any():
             found = "no image was scored"
             if names:
                 found = f"no pixel of its {len(names)} images has a class, all are {VOID}"
             raise DataError(f"{self.dataset or 'the data set'} has no score: {found}")
-        flags = {name: "all_void" * (total == void) for name, (total, void) in self._pixels.items()}
+        flags = {name: "all_void" * (total == void) for name, (total, void) in self._counts.items()}
         rows = [
             {
                 **{"dataset": self.dataset, "image": name},
                 **dict.fromkeys(self.protocol.metrics),
-                **{CONFUSION: confusion_text(self._entries[name]), "flags": flags[name]},
+                **{CONFUSION: confusion_text(self._images[name]), "flags": flags[name]},
             }
             for name in names
         ]
@@ -408,12 +386,12 @@ class ClassScorer:
         return ScoreResult(
             class_scores(sums, self.protocol, self.classes),
             rows,
-            self._counts(rows),
+            self._summed(rows),
             confusion=confusion_matrix(entries, classes),
         )
 
-    def _counts(self, rows: Sequence[dict[str, Any]]) -> dict[str, int]:
-        pixels, void = (sum(column) for column in zip(*self._pixels.values(), strict=True))
+    def _summed(self, rows: Sequence[dict[str, Any]]) -> dict[str, int]:
+        pixels, void = (sum(column) for column in zip(*self._counts.values(), strict=True))
         counts = {"images": len(rows), "scored": sum(bool(row[CONFUSION]) for row in rows)}
         counts |= {flag: sum(row["flags"] == flag for row in rows) for flag in LABEL_FLAGS}
         counts |= {"pixels": pixels, "void_pixels": void}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from lpmoe_bench.errors import DataError
-from lpmoe_bench.metrics.base import OBJECT_FLAGS, ScoreResult, ScoringRules
+from lpmoe_bench.metrics.base import OBJECT_FLAGS, ScoreResult, ScoringRules, SetScorer
 from lpmoe_bench.metrics.classes import check_classes
 from lpmoe_bench.metrics.facts import METRICS, get_metric
 
@@ -240,7 +240,7 @@ OBJECT_PROTOCOLS = (COCO_BOXES, COCO_MASKS, CELLS, DSB2018)
 # ObjectScorer: scores of a data set.
 
 
-class ObjectScorer:
+class ObjectScorer(SetScorer):
     """Collects the detections of one data set, image by image, in any order.
 
     The result depends neither on that order nor on how the images are divided among several scorers
@@ -256,11 +256,8 @@ class ObjectScorer:
     """
 
     def __init__(self, protocol: ObjectProtocol, classes: Sequence[str]):
-        self.protocol, self.classes = protocol, tuple(classes)
+        super().__init__(protocol, classes)
         check_classes(self.classes)
-        self.dataset = ""
-        self._cells: dict[str, dict[str, Any]] = {}  # of an image: what its row says
-        self._counts: dict[str, tuple[int, int, int]] = {}  # objects, crowds, detections
 
     def add(self, name: str, pred: Detections, truth: TrueObjects, dataset: str = "") -> None:
         """Score one image.
@@ -277,9 +274,7 @@ class ObjectScorer:
         """
         import numpy as np
 
-        if name in self._cells:
-            raise DataError(f"image {name} was scored twice; names in a data set must differ")
-        assert not self._cells or dataset == self.dataset, "one scorer scores one data set"
+        self._check_new(name, dataset)
         found, wanted = self._checked(name, pred, truth)
         kept = np.flatnonzero(found.scores >= self.protocol.least_score)
         kinds = found.classes[kept] if self.protocol.of_class else np.zeros(len(kept), int)
@@ -290,7 +285,7 @@ class ObjectScorer:
             cells |= _cells_of(part, self.protocol, found, wanted, kept)
         cells["flags"] = ";".join(flag for flag in OBJECT_FLAGS if flags[flag])
         crowds = int(wanted.crowd.sum())
-        self.dataset, self._cells[name] = dataset, cells
+        self.dataset, self._images[name] = dataset, cells
         self._counts[name] = len(wanted.crowd) - crowds, crowds, len(found.scores)
 
     def _checked(self, name: str, pred: Detections, truth: TrueObjects) -> tuple[_Image, _Image]:
@@ -342,23 +337,6 @@ class ObjectScorer:
             raise ValueError(f"{len(given)} masks of {count} objects")
         return [to_runs(mask, *shape) for mask in given]
 
-    def merge(self, other: ObjectScorer) -> None:
-        """Take over the images of another scorer of the same data set and the same settings.
-
-        Args:
-            other: the scorer, which stays as it is.
-
-        Raises:
-            DataError: Both have scored an image, which is named.
-        """
-        assert (self.protocol, self.classes) == (other.protocol, other.classes), "they must agree"
-        if twice := sorted(self._cells.keys() & other._cells.keys()):
-            raise DataError(f"image {twice[0]} was scored twice; names in a data set must differ")
-        assert not (self._cells and other._cells) or self.dataset == other.dataset
-        self.dataset = self.dataset or other.dataset
-        self._cells |= other._cells
-        self._counts |= other._counts
-
     def result(self) -> ScoreResult:
         """Return the scores of all images so far.
 
@@ -370,11 +348,11 @@ class ObjectScorer:
         )
         if not objects:
             said = "no image was scored"
-            if self._cells:
-                said = f"none of its {len(self._cells)} images has an object, crowds apart"
+            if self._images:
+                said = f"none of its {len(self._images)} images has an object, crowds apart"
             raise DataError(f"{self.dataset or 'the data set'} has no score: {said}")
-        names = sorted(self._cells)
-        rows = [{"dataset": self.dataset, "image": name} | self._cells[name] for name in names]
+        names = sorted(self._images)
+        rows = [{"dataset": self.dataset, "image": name} | self._images[name] for name in names]
         scores = object_scores(rows, self.protocol, self.classes)
         counts = {"images": len(rows), "scored": len(rows), "objects": objects, "crowds": crowds}
         counts["detections"] = found

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
 from lpmoe_bench.errors import DataError, UsageError
-from lpmoe_bench.metrics.base import LABEL_FLAGS, ScoreResult, ScoringRules
+from lpmoe_bench.metrics.base import LABEL_FLAGS, ScoreResult, ScoringRules, SetScorer
 from lpmoe_bench.metrics.classes import VOID, check_classes
 from lpmoe_bench.metrics.facts import METRICS, get_metric
 
@@ -283,7 +283,7 @@ def read_segments(text: str, classes: int) -> np.ndarray:
 # PanopticScorer: scores of a data set.
 
 
-class PanopticScorer:
+class PanopticScorer(SetScorer):
     """Collects the panoptic maps of one data set, image by image, in any order.
 
     The result depends neither on that order nor on how the images are divided among several scorers
@@ -300,15 +300,16 @@ class PanopticScorer:
     """
 
     def __init__(self, protocol: PanopticProtocol, classes: Sequence[str], things: Collection[str]):
-        self.protocol, self.classes = protocol, tuple(classes)
+        super().__init__(protocol, classes)
         check_classes(self.classes)
         for name in sorted(things):
             if name not in self.classes:
                 raise UsageError.unknown("class of things", name, self.classes)
         self.things = frozenset(self.classes.index(name) for name in things)
-        self.dataset = ""
-        self._texts: dict[str, str] = {}
-        self._counts: dict[str, tuple[int, int, int, int, int]] = {}
+
+    @property
+    def _settings(self) -> tuple[Any, ...]:
+        return *super()._settings, self.things
 
     def add(self, name: str, pred: Panoptic, truth: TrueSegments, dataset: str = "") -> None:
         """Count one image.
@@ -325,9 +326,7 @@ class PanopticScorer:
         """
         import numpy as np
 
-        if name in self._texts:
-            raise DataError(f"image {name} was scored twice; names in a data set must differ")
-        assert not self._texts or dataset == self.dataset, "one scorer scores one data set"
+        self._check_new(name, dataset)
         try:
             found, found_classes = self._found(pred, tuple(truth.shape))
         except ValueError as error:
@@ -338,7 +337,7 @@ class PanopticScorer:
             raise DataError(f"image {name} cannot be scored: its truth has {error}") from None
         counts = count_segments(ids, classes, crowd, found, found_classes, len(self.classes))
         crowds = int(crowd.sum())
-        self.dataset, self._texts[name] = dataset, segments_text(counts, self.things)
+        self.dataset, self._images[name] = dataset, segments_text(counts, self.things)
         self._counts[name] = (
             *(len(crowd) - crowds, crowds, len(found_classes)),
             *(ids.size, int(np.count_nonzero(ids == 0))),
@@ -406,24 +405,6 @@ class PanopticScorer:
             raise ValueError(f"class {odd[0]}; the {last + 1} classes are 0 to {last}")
         return found.astype(np.int64)
 
-    def merge(self, other: PanopticScorer) -> None:
-        """Take over the images of another scorer of the same data set and the same settings.
-
-        Args:
-            other: the scorer, which stays as it is.
-
-        Raises:
-            DataError: Both have scored an image, which is named.
-        """
-        own, its = ((one.protocol, one.classes, one.things) for one in (self, other))
-        assert own == its, "they must agree"
-        if twice := sorted(self._texts.keys() & other._texts.keys()):
-            raise DataError(f"image {twice[0]} was scored twice; names in a data set must differ")
-        assert not (self._texts and other._texts) or self.dataset == other.dataset
-        self.dataset = self.dataset or other.dataset
-        self._texts |= other._texts
-        self._counts |= other._counts
-
     def result(self) -> ScoreResult:
         """Return the scores of all images so far.
 
@@ -432,7 +413,7 @@ class PanopticScorer:
         """
         import numpy as np
 
-        names = sorted(self._texts)
+        names = sorted(self._images)
         segments, crowds, found, pixels, void = (
             sum(own) for own in zip((0,) * 5, *self._counts.values(), strict=True)
         )
@@ -445,7 +426,7 @@ class PanopticScorer:
             {
                 **{"dataset": self.dataset, "image": name},
                 **dict.fromkeys(self.protocol.metrics),
-                **{SEGMENTS: self._texts[name], "flags": self._flag(name)},
+                **{SEGMENTS: self._images[name], "flags": self._flag(name)},
             }
             for name in names
         ]
@@ -454,7 +435,7 @@ class PanopticScorer:
         counts |= {flag: sum(row["flags"] == flag for row in rows) for flag in LABEL_FLAGS}
         counts |= {"pixels": pixels, "void_pixels": void}
         optional = (*LABEL_FLAGS, "crowds", "void_pixels")  # said where there are some
-        parts = [read_segments(self._texts[name], len(self.classes)) for name in names]
+        parts = [read_segments(self._images[name], len(self.classes)) for name in names]
         return ScoreResult(
             segment_scores(SegmentCounts(np.sum(parts, axis=0)), self.protocol, self.classes),
             rows,
