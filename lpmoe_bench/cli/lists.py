@@ -24,6 +24,7 @@ from method_zoo.options import signature_options, taken_names, zoo_methods
 from method_zoo.plugins import SINGULAR, Plugin, find_plugin, find_plugins, read_docstring
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
     from pydantic.fields import FieldInfo
 
     from lpmoe_bench.data.registry import Registry
@@ -354,16 +355,19 @@ def _own_docstring(cls: type) -> list[tuple[str, str]]:
     return [("", inspect.cleandoc(own))] if own else []
 
 
-def _fields(kind: str, item: object) -> list[tuple[str, str]]:
-    values = {k: v for k, v in vars(item).items() if not k.startswith("_")}
+def _fields(kind: str, item: BaseModel) -> list[tuple[str, str]]:
+    """Return what an entry of the registry says, less what it leaves as by default."""
+    values = item.model_dump(exclude_defaults=True, exclude={"base"})
     name = str(values.pop("name", ""))
-    shown = [(k.replace("_", " "), _plain(v)) for k, v in values.items() if v not in ("", None)]
-    return [(kind, name), *shown]
+    return [(kind, name), *((k.replace("_", " "), _plain(v)) for k, v in values.items())]
 
 
 def _plain(value: object) -> str:
-    if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
+    if value is True:
+        return "yes"
     if isinstance(value, dict):
-        return ", ".join(f"{k}: {v}" for k, v in value.items())
+        return "; ".join(f"{k}: {_plain(v)}" for k, v in value.items())
+    if isinstance(value, list | tuple):
+        inner = "; " if any(isinstance(one, dict | list | tuple) for one in value) else ", "
+        return inner.join(map(_plain, value))
     return str(value)
