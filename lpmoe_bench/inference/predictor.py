@@ -20,17 +20,19 @@ from torch import Tensor, nn
 from lpmoe_bench.config.kinds import KINDS, Kind, get_kind
 from lpmoe_bench.config.settings import RunConfig
 from lpmoe_bench.console import OnProgress
+from lpmoe_bench.data.label_rules import LabelRules, class_colours
 from lpmoe_bench.data.loader import SQUASH, VERSION, Prefixes, eval_items, fitted, image_tensor
 from lpmoe_bench.data.pairs import Pair
-from lpmoe_bench.data.pixels import THRESHOLD
+from lpmoe_bench.data.pixels import THRESHOLD, pixel_rules
 from lpmoe_bench.data.readers import Sides
 from lpmoe_bench.data.splits import Split
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.files import write_atomically
-from lpmoe_bench.inference.outputs import MapOutputs
+from lpmoe_bench.inference.outputs import MapOutputs, Shown
 from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.metrics.scorer import ScoreResult
 from lpmoe_bench.model.segmenter import load_trained
+from lpmoe_bench.records.store import read_record
 
 if TYPE_CHECKING:  # it takes seconds to import, which a plan or a refusal need not wait for
     from lightning_fabric import Fabric
@@ -45,7 +47,7 @@ class Predictor:
     model: the segmenter, or with `prefixes` what takes them in the place of images. version, fit:
     of the preprocessing that it was trained with. window: the part of an image, (h, w) in pixels,
     that it sees at once when it scores; None for all of it. kind: of the task; classes: their
-    names, where it has some.
+    names, where it has some. labels: what its training set declares of them, colours among it.
     """
 
     model: nn.Module
@@ -58,6 +60,7 @@ class Predictor:
     window: Sides | None = None
     kind: Kind = BINARY
     classes: tuple[str, ...] = ()
+    labels: LabelRules | None = None
     images: int = 0
     seconds: float = 0.0
 
@@ -81,6 +84,13 @@ class Predictor:
     @cached_property
     def outputs(self) -> MapOutputs:
         return self.kind.outputs
+
+    @cached_property
+    def shown(self) -> Shown:
+        """The colour of each class: the one declared, or the one of its index."""
+        declared = self.labels if self.labels and self.labels.classes == self.classes else None
+        colours = class_colours(declared or len(self.classes))
+        return dict(zip(self.classes, colours, strict=True))
 
     def predictions(
         self, pairs: Sequence[Pair], threshold: int = THRESHOLD
@@ -179,7 +189,7 @@ def score_split(
     for done, (name, pred, read) in enumerate(found, start=1):
         scorer.add(name, pred, outputs.truth(read, rules), dataset=split.label)
         if save_to is not None:
-            write_atomically(save_to / f"{name}.png", outputs.encoded(pred, predictor.classes))
+            write_atomically(save_to / f"{name}.png", outputs.encoded(pred, predictor.shown))
         report(done, len(split.pairs))
     return scorer.result().with_groups(split.groups)
 
@@ -202,14 +212,22 @@ def load_predictor(
         devices=1,
         precision=config.train.precision if alike else "32-true",  # type: ignore[arg-type]
     )
-    model = segmenter.to(fabric.device)
-    return new_predictor(config, model, fabric), config
+    model, trained = segmenter.to(fabric.device), read_record(folder).data.train
+    labels = pixel_rules(trained.pixels).labels if trained else None
+    return new_predictor(config, model, fabric, labels=labels), config
 
 
 def new_predictor(
-    config: RunConfig, model: nn.Module, fabric: Fabric, prefixes: Prefixes | None = None
+    config: RunConfig,
+    model: nn.Module,
+    fabric: Fabric,
+    prefixes: Prefixes | None = None,
+    labels: LabelRules | None = None,
 ) -> Predictor:
-    """Return what predicts with a model of these settings."""
+    """Return what predicts with a model of these settings.
+
+    labels: what the set that it was trained on declares of its classes.
+    """
     return Predictor(
         model,
         fabric,
@@ -220,6 +238,7 @@ def new_predictor(
         window=config.sides if config.evaluate == "windows" else None,
         kind=get_kind(config.kind),
         classes=config.classes,
+        labels=labels,
     )
 
 

@@ -15,6 +15,7 @@ import lpmoe_bench
 from lpmoe_bench.records.store import read_record, read_rows
 
 NAMES = ["ground", "disc", "box"]
+COLOURS = ["#203040", "#ff8000", "#00c0ff"]  # of pictures: --ignore says that maps hold values
 QUICK = [
     *("--task", "semantic", "--method", "lora", "--ignore", "255"),
     *("--backbone", "vit_tiny_patch16_224", "--weights", "random:3", "--size", "64x96"),
@@ -52,7 +53,8 @@ def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("labels")
     draw(root / "train", 12, 0)
     draw(root / "test", 4, 1)
-    (root / "classes.txt").write_text("\n".join(NAMES))
+    listed = (f"{name} {colour}\n" for name, colour in zip(NAMES, COLOURS, strict=True))
+    (root / "classes.txt").write_text("".join(listed))
     return root
 
 
@@ -122,8 +124,10 @@ def test_it_predicts_palette_maps_and_overlays(data, finished, tmp_path):
     (written,) = json.loads(done.stdout)["written"]
     with Image.open(written["map"]) as drawn:
         assert drawn.mode == "P"
-        saved = np.asarray(Image.open(folder / "predictions/own-test/000.png"))
-        assert np.array_equal(np.asarray(drawn), saved)
+        kept = Image.open(folder / "predictions/own-test/000.png")
+        assert np.array_equal(np.asarray(drawn), np.asarray(kept))
+        for picture in (drawn, kept):  # in the colours that are declared
+            assert bytes(picture.getpalette()[:9]).hex("#", 3) == "".join(COLOURS)[1:]
     assert cv2.imread(written["overlay"]).shape[1] == 80
     done = call(
         ["predict", str(folder), str(image), "--output", str(tmp_path), "--threshold", ".5"]
