@@ -1,6 +1,8 @@
 """Runs on label maps: record, resume to the bit, sizes, prediction, and what is refused."""
 
+import csv
 import json
+import shutil
 import signal
 from pathlib import Path
 
@@ -212,6 +214,11 @@ def test_letterbox_windows_and_cached_features(data, tmp_path):
         (["--set", "train.loss=structure"], "structure"),
         (["--set", "protocol=cod"], "protocol cod scores binary tasks"),
         (["--set", "train.select=s_measure"], "which protocol classes does not have"),
+        (["--set", "train.select=iou/dics"], "unknown class 'dics'; did you mean 'disc'?"),
+        (
+            ["--set", "train.select=acc/disc", "--set", "protocol=trans10k"],
+            "mean_iou, pixel_acc, iou/NAME, or",
+        ),
         (["--set", "train.class_weights=[1,2]"], "has 2 numbers, and own/train has 3 classes"),
         (["--set", "runtime.cache_features=memory", "--set", "evaluate=windows"], "whole images"),
         (["--task", "cod"], "label maps"),
@@ -222,6 +229,27 @@ def test_what_does_not_go_together_is_told_before_training(data, tmp_path, more,
     assert done.code == 2, done.stderr
     assert sentence in done.stderr
     assert not list(tmp_path.rglob("resume.safetensors"))
+
+
+def test_the_score_of_a_class_picks_the_best_epoch(data, tmp_path):
+    more = ["--set", "train.select=iou/disc"]
+    done = call(asked(data, tmp_path / "runs", "fpn", *more))
+    assert done.code == 0, done.stderr
+    with open(only_run(tmp_path / "runs") / "curve.csv") as file:
+        told = [float(row["validation"]) for row in csv.DictReader(file) if row["validation"]]
+    training = read_record(only_run(tmp_path / "runs")).training
+    assert training is not None
+    assert training.best_validation == pytest.approx(max(told))
+    # No image of the validation has the class, though every training image has it.
+    for kind in ("images", "masks"):
+        shutil.copytree(data / "train" / kind, tmp_path / kind)
+    for path in (tmp_path / "masks").glob("*.png"):
+        labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        cv2.imwrite(str(path), np.where(labels == 1, 0, labels))
+    more += ["--val-images", str(tmp_path / "images"), "--val-masks", str(tmp_path / "masks")]
+    done = call(asked(data, tmp_path / "runs", "fpn", *more))
+    assert done.code == 2, done.stderr
+    assert "none of the 12 images of own/val has class disc, so that it could" in done.stderr
 
 
 def test_a_value_outside_the_classes_is_told_before_training(data, tmp_path):
