@@ -134,16 +134,40 @@ class ProbabilityModel(nn.Module):
     """A segmenter as one module: images in [0, 1], (B, 3, h, w), to responses (B, K, h, w).
 
     Of a binary task these are probabilities, of one with classes logits. fit: see image_tensor.
+    window: the part of an image, (h, w) in pixels, that the segmenter sees at once; None for all.
     """
 
-    def __init__(self, segmenter: nn.Module, sides: Sides, outputs: MapOutputs, fit: str = SQUASH):
+    def __init__(
+        self,
+        segmenter: nn.Module,
+        sides: Sides,
+        outputs: MapOutputs,
+        fit: str = SQUASH,
+        window: Sides | None = None,
+    ):
         super().__init__()
         self.segmenter = segmenter
         self.sides = sides
         self.outputs = outputs
         self.fit = fit
+        self.window = window
 
     def forward(self, image: Tensor) -> Tensor:
+        height, width = image.shape[-2:]
+        places = _places((height, width), self.window)
+        if len(places) == 1:
+            return self._seen(image)
+        total = image.new_zeros(())
+        for down, across in places:
+            part = self._seen(image[(..., *_part(down, across))])
+            if not total.ndim:  # now the number of classes is known
+                total = part.new_zeros((*part.shape[:2], height, width))
+            rows, columns = (torch.from_numpy(one.weights).to(part) for one in (down, across))
+            total[(..., *_part(down, across))] += part * rows[:, None] * columns
+        return total
+
+    def _seen(self, image: Tensor) -> Tensor:
+        """Return responses to images, or parts of them, that are fitted to the sides as a whole."""
         shape = tuple(image.shape[-2:])
         high, wide = inner = fitted(shape, self.sides, self.fit)
         if shape != inner:
@@ -217,6 +241,11 @@ def load_predictor(
     return new_predictor(config, model, fabric, labels=labels), config
 
 
+def scored_window(config: RunConfig) -> Sides | None:
+    """Return the part of an image that a run of these settings sees at once when it is scored."""
+    return config.sides if config.evaluate == "windows" else None
+
+
 def new_predictor(
     config: RunConfig,
     model: nn.Module,
@@ -235,7 +264,7 @@ def new_predictor(
         prefixes=prefixes,
         version=config.preprocessing,
         fit=config.fit,
-        window=config.sides if config.evaluate == "windows" else None,
+        window=scored_window(config),
         kind=get_kind(config.kind),
         classes=config.classes,
         labels=labels,
@@ -315,8 +344,7 @@ def response_map(
     `report` is told (windows seen, all windows).
     """
     height, width = image.shape[:2]
-    down, across = window or (None, None)
-    places = list(itertools.product(windows(height, down), windows(width, across)))
+    places = _places((height, width), window)
     total: np.ndarray | None = None
     done = 0
     for batch in _batches(places, predictor.batch):
@@ -332,6 +360,12 @@ def response_map(
             report(done, len(places))
     assert total is not None
     return total
+
+
+def _places(shape: Sides, window: Sides | None) -> list[tuple[Window, Window]]:
+    """Return the windows, down and across, of an image of a shape (h, w)."""
+    down, across = window or (None, None)
+    return list(itertools.product(windows(shape[0], down), windows(shape[1], across)))
 
 
 def _part(down: Window, across: Window) -> tuple[slice, slice]:
