@@ -70,6 +70,10 @@ class MapReader:
         """Put targets of one size together."""
         return torch.stack(list(targets))
 
+    def of_noise(self, noise: Tensor, classes: int) -> Tensor:
+        """Return targets (B, ..., h, w) of noise (B, h, w) in [0, 1), to time a training with."""
+        raise NotImplementedError
+
 
 class MaskReader(MapReader):
     """Binary masks: float32 (1, h, w) of 0 and 1, and -1 where a pixel is ignored."""
@@ -90,6 +94,9 @@ class MaskReader(MapReader):
             mask[torch.from_numpy(ignored > 0)[None]] = IGNORED
         return mask
 
+    def of_noise(self, noise: Tensor, classes: int) -> Tensor:
+        return (noise[:, None] > 0.5).float()
+
 
 class LabelReader(MapReader):
     """Maps of classes: int64 (h, w), counted from 0, 255 where a pixel is void."""
@@ -104,6 +111,9 @@ class LabelReader(MapReader):
 
     def target(self, truth: Labels, sides: Sides) -> Tensor:
         return torch.from_numpy(_nearest(truth.labels, sides)).long()
+
+    def of_noise(self, noise: Tensor, classes: int) -> Tensor:
+        return (noise * classes).long()
 
 
 def _nearest(values: np.ndarray, sides: Sides) -> np.ndarray:

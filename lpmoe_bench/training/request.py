@@ -60,10 +60,14 @@ def layers_of(request: RunRequest, registry: Registry) -> Asked:
     recipe = _pick("recipe", asked)
     task = registry.task(_pick("task", asked))
     layers = (*recipe_layers(recipe, task.name, asked), *asked)
-    # A task's own loss and selection are the weakest of all, its recipe wins over them.
+    return Asked(task, _pick("method", layers), recipe, settings_of(task), layers)
+
+
+def settings_of(task: Task) -> dict[str, Any]:
+    """Return the settings that a task brings along."""
+    # Its own loss and selection are the weakest of all, its recipe wins over them.
     train = {"loss": task.loss, "select": task.select} | task.recipe.get("train", {})
-    weakest = {"kind": task.kind, "protocol": task.protocol} | task.recipe | {"train": train}
-    return Asked(task, _pick("method", layers), recipe, weakest, layers)
+    return {"kind": task.kind, "protocol": task.protocol} | task.recipe | {"train": train}
 
 
 def refuse_early(request: RunRequest) -> RunConfig:
