@@ -128,7 +128,9 @@ def subset(pairs: Sequence[Pair], count: int | None, seed: int) -> list[Pair]:
     when there are no more. Raises UsageError for a count below 1."""
     if count is not None and count < 1:
         raise UsageError(f"limit_train is {count}; it must be at least 1")
-    return _by_name(_ranked(pairs, "subset", seed)[:count])
+    if count is not None and count < len(pairs):
+        pairs = _ranked(pairs, "subset", seed)[:count]
+    return _by_name(pairs)
 
 
 def _ranked(pairs: Sequence[Pair], purpose: str, seed: int) -> list[Pair]:
