@@ -109,7 +109,7 @@ class Manifest:
         with no_collection():
             # Stamped before anything is read: a file that changes meanwhile has another stamp the
             # next time, and what was read of it is not believed then.
-            stamps = [_stamp(one) if self.file is not None else "" for one in pairs]
+            stamps = [stamp_of(one) if self.file is not None else "" for one in pairs]
             known = [self._known(one.name, now) for one, now in zip(pairs, stamps, strict=True)]
         is_known = [facts is not None and ready(facts) for facts in known]
         rows = list(zip(pairs, stamps, known, is_known, strict=True))
@@ -160,8 +160,8 @@ class Manifest:
 _Reader = Callable[[list[tuple[Pair, Facts | None]]], Iterator[Facts]]
 
 
-def _stamp(pair: Pair) -> str:
-    """Size, inode and dates of all files; empty when one cannot be asked."""
+def stamp_of(pair: Pair) -> str:
+    """Return size, inode and dates of all files; empty when one cannot be asked."""
     try:
         one, others = os.stat(pair.image), [os.stat(file) for file in mask_files(pair.mask)]
     except OSError:
@@ -185,7 +185,7 @@ class Stamps:
 
     def __init__(self, pairs: Sequence[Pair]):
         self.pairs = pairs
-        self.stamps = array("q", (hash(_stamp(pair)) for pair in pairs))
+        self.stamps = array("q", (hash(stamp_of(pair)) for pair in pairs))
         parents = (file.parent for p in pairs for file in (p.image, *mask_files(p.mask)))
         self.folders = {folder: _changed(folder) for folder in set(parents)}
 
@@ -195,7 +195,7 @@ class Stamps:
         if len(places) > MOST_STAMPED:
             places = random.SystemRandom().sample(places, MOST_STAMPED)
         return all(_changed(folder) == then for folder, then in self.folders.items()) and all(
-            hash(_stamp(self.pairs[k])) == self.stamps[k] for k in places
+            hash(stamp_of(self.pairs[k])) == self.stamps[k] for k in places
         )
 
 

@@ -11,7 +11,7 @@ from lpmoe_bench.config.kinds import get_kind
 from lpmoe_bench.config.recipes import recipe_notes
 from lpmoe_bench.config.settings import RunConfig, RuntimeConfig, fingerprint
 from lpmoe_bench.console import Terminal
-from lpmoe_bench.data.loader import PairDataset, Prefixes, carve_validation, subset
+from lpmoe_bench.data.loader import Keep, PairDataset, Prefixes, carve_validation, subset
 from lpmoe_bench.data.pairs import Pair
 from lpmoe_bench.data.registry import Registry, Task, load_registry
 from lpmoe_bench.data.splits import MANIFESTS, Split, Stamps, check_pairs, classes_of, make_split
@@ -131,8 +131,13 @@ class Plan:
     def id(self) -> str:
         return "/".join(self.folder.parts[-4:])
 
-    def training_set(self, prefixes: Prefixes | None = None) -> PairDataset:
-        """Return the items of training, with prefixes in the place of images where given."""
+    def training_set(
+        self, prefixes: Prefixes | None = None, keep: Keep | None = None
+    ) -> PairDataset:
+        """Return the items of training, with prefixes in the place of images where given.
+
+        keep: see `PairDataset`.
+        """
         config, train = self.config, self.config.train
         return PairDataset(
             self.train_pairs,
@@ -146,6 +151,7 @@ class Plan:
             train.decode == "reduced",
             config.fit,
             get_kind(config.kind).reader,
+            keep,
         )
 
 
