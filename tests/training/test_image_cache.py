@@ -57,7 +57,7 @@ def test_what_is_kept_is_what_is_made(tmp_path, monkeypatch, kind, deep, more):
     first = kept[keys[0]]
     monkeypatch.setattr(PairDataset, "_make", lambda *given: pytest.fail("it was decoded again"))
     for (image, target), (own, its) in zip(
-        expected, [first, *map(kept.__getitem__, keys[1:])], strict=False
+        expected, [first, *map(kept.__getitem__, keys[1:])], strict=True
     ):
         assert torch.equal(image, own)
         assert torch.equal(target, its)
