@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from difflib import SequenceMatcher
 from pathlib import Path
@@ -25,6 +26,25 @@ def shown(items: Iterable[str], separator: str = ", ") -> str:
     items = list(items)
     more = f"{separator}and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
     return separator.join(items[:SHOWN]) + more
+
+
+EACH = 3  # problems of one kind; more of them are said together
+
+
+def grouped(problems: Sequence[str]) -> list[str]:
+    """Say once what more than three files have; a sentence begins with the path of its file."""
+    kinds: dict[str, list[str]] = defaultdict(list)
+    for problem in problems:
+        found = re.match(r".+?\.\w+ (.+)", problem, re.DOTALL)
+        kinds[found[1] if found else problem].append(problem)
+    said: list[str] = []
+    for kind, alike in kinds.items():
+        first = alike[:EACH]
+        if len(alike) > len(first):
+            names = ", ".join(problem.removesuffix(f" {kind}") for problem in first)
+            first = [f"{len(alike)} of them, such as {names}: each {kind}"]
+        said += first
+    return said
 
 
 def same_name(name: str) -> str:

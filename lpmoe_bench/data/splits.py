@@ -9,6 +9,7 @@ import random
 import re
 import time
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -22,8 +23,8 @@ from lpmoe_bench.console import OnProgress
 from lpmoe_bench.data.annotations import MaskParts, mask_checksum, mask_files
 from lpmoe_bench.data.decoding import decoder_words
 from lpmoe_bench.data.images import ImageValues, inspect_image, read_image, read_mask, read_truth
-from lpmoe_bench.data.labels import UnknownLabelsError, count_classes, read_labels
-from lpmoe_bench.data.matching import shown
+from lpmoe_bench.data.labels import UnknownLabelsError, count_classes, read_labels, told_unknown
+from lpmoe_bench.data.matching import grouped, shown
 from lpmoe_bench.data.pairs import Pair, check_sizes
 from lpmoe_bench.data.pixels import UNDECLARED, PixelRules, check_range
 from lpmoe_bench.environment import no_collection
@@ -361,16 +362,20 @@ def check_pairs(
     said: list[str] = []
     unusual: dict[str, list[str]] = {flag: [] for flag in UNUSUAL}
     read: list[tuple[Pair, Facts]] = []
+    unknown: list[tuple[str, Pair, tuple[str, ...]]] = []  # of label maps: sentence, values
     for done, (pair, facts) in enumerate(checked(split, broken, cache, said=said), start=1):
+        if facts.seen and facts.seen.unknown:
+            unknown.append((broken.pop(), pair, facts.seen.unknown))
         for flag in facts.flags or ():
             unusual[flag].append(pair.name)
         read.append((pair, facts))
         if report is not None:
             report(done, len(split.pairs))
-    if broken:
+    if broken or unknown:
+        told = [*_told_unknown(unknown), *grouped(broken)]
         raise DataError(
-            f"{len(broken)} problems in the {len(split.pairs)} pairs of {split.label}: "
-            f"{shown(broken, '; ')}"
+            f"{len(broken) + len(unknown)} problems in the {len(split.pairs)} pairs of "
+            f"{split.label}: {shown(told, '; ')}"
         )
     check_range(deep_values(read), split.label)
     if classes_of(split):
@@ -383,6 +388,18 @@ def check_pairs(
             f"told from them; are they masks, and is what counts as object declared?"
         )
     return _notes(split, unusual, said)
+
+
+def _told_unknown(found: Sequence[tuple[str, Pair, tuple[str, ...]]]) -> list[str]:
+    """Say once which values of label maps are no classes; found: of each its own sentence, too."""
+    if len(found) < 2:
+        return [sentence for sentence, _, _ in found]
+    counts = Counter(value for _, _, values in found for value in values)
+    values = [value for value, _ in counts.most_common()]
+    first = found[0][1]
+    assert first.rules.labels is not None
+    held, mend = told_unknown(values, first.rules.labels)
+    return [f"{len(found)} label maps, such as {first.mask}, hold the {held}; {mend}"]
 
 
 def _notes(split: Split, unusual: Mapping[str, list[str]], said: list[str]) -> list[str]:

@@ -186,13 +186,15 @@ class LabelPictures(MapPictures):
 
     def swatches(self, present: Iterable[int], show: Sequence[str]) -> Mapping[str, Colour]:
         found: dict[str, Colour] = {}
-        for value in sorted(set(present)):
+        present = set(present)
+        for value in sorted(present):
             if value == VOID:
                 found["void"] = VOID_COLOUR
             else:
                 found[self.classes[value]] = self.colours[value]
         if "errors" in show:
-            found |= {"wrong class": _colour(views.INVENTED), "void, in errors": GREY}
+            found |= {"wrong class": _colour(views.INVENTED)}
+            found |= {"void, in errors": GREY} if VOID in present else {}
         return found
 
 

@@ -14,9 +14,19 @@ from lpmoe_bench.console import Terminal
 from lpmoe_bench.data.loader import Keep, PairDataset, Prefixes, carve_validation, subset
 from lpmoe_bench.data.pairs import Pair
 from lpmoe_bench.data.registry import Registry, Task, load_registry
-from lpmoe_bench.data.splits import MANIFESTS, Split, Stamps, check_pairs, classes_of, make_split
+from lpmoe_bench.data.splits import (
+    MANIFESTS,
+    Split,
+    Stamps,
+    check_pairs,
+    checked,
+    class_totals,
+    classes_of,
+    make_split,
+)
 from lpmoe_bench.data.tasks import OWN, TaskData, resolve
 from lpmoe_bench.errors import DataError, ResourceError, UsageError
+from lpmoe_bench.metrics.facts import is_of_class
 from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.model.decoders.decoder import NORMALISES, DecoderWeights, resolve_decoder_weights
 from lpmoe_bench.model.decoders.names import get_decoder
@@ -185,6 +195,8 @@ def make_plan(
     facts = {"facts": weights.differing, "classes": _classes(config, data)}
     config = config.model_copy(update=facts)
     divided = _divided(sources, config, request.cache / MANIFESTS)
+    if divided.validation is not None:
+        _check_validation(config, divided.validation, request.cache / MANIFESTS)
     limit = config.train.limit_train
     few = limit is not None and limit > divided.rest
     above = [f"train.limit_train is {limit}, but there are {divided.rest} images: all are taken"]
@@ -337,6 +349,26 @@ def _carved(data: TaskData, config: RunConfig, cache: Path) -> tuple[Sequence[Pa
         rest, pairs = carve_validation(data.train.pairs, train.validation, seed)
         like, name = data.train, f"{data.train.name}-validation"
     return rest, make_split(like, name, subset(pairs, train.limit_validation, seed), cache)
+
+
+def _check_validation(config: RunConfig, validation: Split, cache: Path) -> None:
+    """Raise UsageError where validation images cannot tell the score that picks the best epoch."""
+    classes, select = config.classes, config.train.select
+    of_class = select.partition("/")[2] if is_of_class(select) else ""
+    if of_class and of_class not in classes:
+        error = UsageError.unknown("class", of_class, classes)
+        raise UsageError(f"train.select is {select}: {error}")
+    seen = (facts.seen for _, facts in checked(validation, [], cache) if classes)
+    totals = class_totals(one for one in seen if one)
+    there = {name for name, pixels in zip(classes, totals, strict=False) if pixels}
+    if not totals or (of_class in there if of_class else there):
+        return
+    lacking = f"has class {of_class}" if of_class else "has a labelled pixel"
+    raise UsageError(
+        f"train.select is {select}, but none of the {len(validation.pairs)} images of "
+        f"{validation.label} {lacking}, so that it could pick nothing; choose another score, a "
+        f"larger train.validation, or train.select=last with train.validation=0"
+    )
 
 
 def _digests(config: RunConfig, sources: Sources) -> dict[str, Any]:

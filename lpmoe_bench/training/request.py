@@ -162,10 +162,11 @@ def _check_selection(config: RunConfig) -> None:
                 f"train.select is {train.select}, which only a whole data set has; "
                 f"choose one that an image has, such as {rules.primary}"
             )
-        if get_kind(config.kind).classed and train.select not in rules.metrics:
+        if get_kind(config.kind).classed and not rules.has_metric(train.select):
+            known = [*rules.metrics, *rules.class_keys(["NAME"])]  # NAME: of a class
             raise UsageError(
                 f"train.select is {train.select}, which protocol {rules.name} does not have; "
-                f"choose one of {', '.join(rules.metrics)}, or last"
+                f"choose one of {', '.join(known)}, or last"
             )
     if train.select == LAST and train.validation:
         raise UsageError(

@@ -508,7 +508,7 @@ def make_predictor(
     plan: Plan, model: torch.nn.Module, fabric: Fabric, prefixes: Prefixes | None = None
 ) -> Predictor:
     """Return what predicts for a run, with no more images at once than training has."""
-    predictor = new_predictor(plan.config, model, fabric, prefixes)
+    predictor = new_predictor(plan.config, model, fabric, prefixes, plan.train.rules.labels)
     predictor.batch = min(plan.config.runtime.micro_batch or predictor.batch, predictor.batch)
     return predictor
 

@@ -159,6 +159,11 @@ def test_many_problems_are_cut_in_text_and_whole_in_json(root):
     for name in names:
         (root / f"mine/images/{name}.jpg").write_bytes(b"")
     found = one(root)
+    assert "14 of them, such as " in verify.verification_text([found])
+    assert len(verify.verification_json([found])["splits"][0]["problems"]) == 14
+    for place, name in enumerate(names):  # each has a fault of its own
+        write(root / f"mine/images/{name}.jpg", np.zeros((20, 31 + place, 3), np.uint8))
+    found = one(root)
     assert "and 4 more" in verify.verification_text([found])
     assert len(verify.verification_json([found])["splits"][0]["problems"]) == 14
 
