@@ -24,11 +24,12 @@ class MapReader:
     """What masks and maps of labels share: a value a pixel, in a tensor whose last axes are (h, w).
 
     outside: the value of what lies beyond the image, where it was padded. blank: of what an
-    enlarged or shrunk view leaves free.
+    enlarged or shrunk view leaves free. like: an empty tensor of a target's type and axes.
     """
 
     outside: float
     blank: float
+    like: Tensor
 
     def read(self, pair: Pair, threshold: int = THRESHOLD) -> Any:
         """Return what the label file of a pair says, at its own size; raises DataError.
@@ -80,6 +81,7 @@ class MaskReader(MapReader):
 
     outside = IGNORED
     blank = 0.0  # no object
+    like = torch.empty(1, 0, 0)
 
     def read(self, pair: Pair, threshold: int = THRESHOLD) -> Truth:
         return pair_truth(pair, threshold)
@@ -102,6 +104,7 @@ class LabelReader(MapReader):
     """Maps of classes: int64 (h, w), counted from 0, 255 where a pixel is void."""
 
     outside = blank = VOID
+    like = torch.empty(0, 0, dtype=torch.int64)
 
     def read(self, pair: Pair, threshold: int = THRESHOLD) -> Labels:
         return read_labels(pair)

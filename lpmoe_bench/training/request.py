@@ -208,6 +208,11 @@ def _check_features(config: RunConfig) -> None:
         raise UsageError(
             "runtime.cache_features decodes each image once, in full; leave train.decode out"
         )
+    if runtime.cache_features and runtime.cache_images:
+        raise UsageError(
+            "runtime.cache_images keeps images, and runtime.cache_features what stands in their "
+            "place; leave one or the other out"
+        )
     if runtime.cache_features == "memory" and runtime.devices > 1:
         raise UsageError(
             f"runtime.cache_features is memory, of which {runtime.devices} processes would each "
