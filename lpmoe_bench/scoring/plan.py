@@ -14,7 +14,7 @@ import numpy as np
 from lpmoe_bench.config.kinds import Kind, get_kind, kind_of_files
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.data.images import read_image
-from lpmoe_bench.data.maps import MAP_SUFFIXES, inspect_map
+from lpmoe_bench.data.maps import MAP_SUFFIXES
 from lpmoe_bench.data.matching import shown
 from lpmoe_bench.data.pixels import UNDECLARED, PixelRules
 from lpmoe_bench.data.registry import Task, check_same_classes, load_registry
@@ -27,7 +27,7 @@ from lpmoe_bench.metrics.protocol_files import open_protocol
 from lpmoe_bench.records.model import score_folder
 from lpmoe_bench.scoring import matching
 from lpmoe_bench.scoring.matching import MatchedMaps, match_maps, plain_name
-from lpmoe_bench.scoring.work import AS_THEY_ARE, RESIZE, MapsRead, MaskJob, ScoringJob, fit
+from lpmoe_bench.scoring.work import AS_THEY_ARE, MapsRead, MaskJob, ScoringJob
 
 # Folders of maps: what each is called, and which of its files are maps of which test set.
 
@@ -281,19 +281,17 @@ class ScorePlan:
 
     def load(self, folder: MapFolder, label: str) -> Callable[[str], tuple[np.ndarray, np.ndarray]]:
         """Return what reads an image's map and mask from their files as they are scored, (h, w)."""
-        test = self._test_set(label)
-
-        def read(name: str) -> tuple[np.ndarray, np.ndarray]:
-            mask = test.truth(name, self.protocol.mask_threshold).mask
-            pred = inspect_map(folder.matches[label].files[name])[0]
-            return fit(pred, (mask.shape[0], mask.shape[1]), RESIZE[self.protocol.resize]), mask
-
-        return read
+        test, files = self._test_set(label), folder.matches[label].files
+        return lambda name: self.job.read(test, name, files[name], self.protocol, self.how)
 
     def load_image(self, label: str, name: str) -> np.ndarray | None:
         """Return an image, RGB uint8 (h, w, 3), None where it is not known."""
         test = self._test_set(label)
         return read_image(test.images[name], test.rules) if name in test.images else None
+
+    def rules_of(self, label: str) -> PixelRules:
+        """Return what is declared of the files of a test set."""
+        return self._test_set(label).rules
 
     def _test_set(self, label: str) -> TestSet:
         return next(test for test in self.sets if test.label == label)
@@ -306,11 +304,12 @@ def plan_scores(request: ScoreRequest, terminal: Terminal) -> ScorePlan:
     titles = titles_of(request.folders, request.names)
     task, protocol, notes = _rules(request)
     job = get_kind(protocol.kind).job
-    if job.scores_alone and request.besides:
-        raise UsageError(
-            f"{request.besides[0]} is of binary maps, and protocol {protocol.name} scores label "
-            f"maps, of which there are scores alone; leave it out"
-        )
+    for option in request.besides:
+        if option in job.refused:
+            raise UsageError(
+                f"{option} makes nothing of what protocol {protocol.name} scores: "
+                f"{job.refused[option]}; leave it out"
+            )
     extra = (*protocol.extra, *(extra_key(key) for key in request.extra))
     extra = tuple(key for key in dict.fromkeys(extra) if key not in protocol.metrics)
     pattern = matching.pattern_of(request.pattern, request.prefix, request.suffix)
@@ -334,9 +333,6 @@ def plan_scores(request: ScoreRequest, terminal: Terminal) -> ScorePlan:
     notes += _said_of_sets(request, sets, frames)
     notes += [note for folder in folders for note in folder.notes]
     by_folder = request.group_by == "folder" or (request.group_by is None and frames)
-    if by_folder and job.scores_alone:
-        by_folder = False
-        notes.append("classes have no means of sub-folders: all pixels are counted together")
     return ScorePlan(
         name, protocol, extra, sets, folders, prints, places, notes, by_folder, request.how, job
     )
@@ -349,7 +345,7 @@ def _said_of_sets(request: ScoreRequest, sets: Sequence[TestSet], frames: bool) 
     if len(sets) > 1:
         labels = ", ".join(test.label for test in sets)
         return [f"{len(sets)} sub-folders are a test set each ({labels}); --group-by folder pools"]
-    if frames and not request.rules.labels:
+    if frames:
         return ["sub-folders hold frames of videos: one test set, with the mean of each video too"]
     return []
 
@@ -376,7 +372,7 @@ def _rules(request: ScoreRequest) -> tuple[Task | None, ScoringRules, list[str]]
         return task, protocol, []
     note = (
         f"no --protocol and no --task: protocol {kind.protocol} counts; others give other "
-        f"numbers (lpmoe-bench list protocols{', --vary' * (not own)})"
+        f"numbers (lpmoe-bench list protocols, --vary)"
     )
     return None, open_protocol(kind.protocol), [note]
 

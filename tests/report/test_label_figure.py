@@ -15,7 +15,8 @@ from lpmoe_bench.data.pixels import PixelRules
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.facts import get_metric
 from lpmoe_bench.metrics.protocols import get_protocol
-from lpmoe_bench.report.pictures import GREY, LabelPictures, pictures_of
+from lpmoe_bench.report.pictures import LabelPictures, pictures_of
+from lpmoe_bench.scoring.label_maps import GREY
 
 NAMES = ["sky", "road", "car"]
 TRUTH = np.array([[0, 0, 1, 1], [0, 2, 1, 255]], np.uint8)
