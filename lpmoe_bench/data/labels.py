@@ -148,7 +148,8 @@ def _of_indices(path: Path, pixels: np.ndarray, declared: LabelRules) -> np.ndar
         if not (pixels == pixels[..., :1]).all():
             raise DataError(
                 f"label map {path} is in colours, but labels are declared by values; declare "
-                f"`format: colour` with the colour of each class, such as background: '#000000'"
+                f"`format: colour` with the colour of each class, such as background: '#000000', "
+                f"or write it behind each name in --classes FILE beside your own folders"
             )
         pixels = np.ascontiguousarray(pixels[..., 0])
     table = _table(declared)
@@ -217,9 +218,16 @@ def told_unknown(values: Sequence[str], declared: LabelRules) -> tuple[str, str]
     left = "are" if len(declared.ignore) > 1 else "is"
     ignored = f", and {shown_few(declared.ignore)} {left} ignored" if declared.ignore else ""
     shown = f'"{values[0]}"' if declared.format == "colour" else values[0]
+    greys = all(value[1:3] == value[3:5] == value[5:] for value in values)
+    taken = (
+        "; where maps hold values, and colours are those of pictures, say `first: 0` (--first 0)"
+    )
     return (
         f"{what} {shown_few(values)}, which {verb} none of the {count} classes ({span}{ignored})",
-        f"correct `classes` or `first`, or write `ignore: [{shown}]` for what counts for nothing",
+        f"correct `classes` or `first`, or write `ignore: [{shown}]` (--ignore {values[0]} beside "
+        f"your own folders) for what counts for nothing"
+        + taken
+        * (declared.format == "colour" and greys),
     )
 
 

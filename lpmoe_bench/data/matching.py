@@ -32,17 +32,24 @@ EACH = 3  # problems of one kind; more of them are said together
 
 
 def grouped(problems: Sequence[str]) -> list[str]:
-    """Say once what more than three files have; a sentence begins with the path of its file."""
+    """Say once what more than three files have; a sentence begins with the path of its file.
+
+    Sentences that differ in numbers and other files alone, such as sizes, are of one kind, too.
+    """
     kinds: dict[str, list[str]] = defaultdict(list)
     for problem in problems:
-        found = re.match(r".+?\.\w+ (.+)", problem, re.DOTALL)
-        kinds[found[1] if found else problem].append(problem)
+        kinds[re.sub(r"\S+\.\w+|\d+", "", problem)].append(problem)
     said: list[str] = []
-    for kind, alike in kinds.items():
+    for alike in kinds.values():
         first = alike[:EACH]
         if len(alike) > len(first):
-            names = ", ".join(problem.removesuffix(f" {kind}") for problem in first)
-            first = [f"{len(alike)} of them, such as {names}: each {kind}"]
+            found = re.match(r".+?\.\w+ (.+)", first[0], re.DOTALL)
+            kind = f" {found[1]}" if found else first[0]
+            if found and all(problem.endswith(kind) for problem in alike):
+                names = ", ".join(problem.removesuffix(kind) for problem in first)
+                first = [f"{len(alike)} of them, such as {names}: each{kind}"]
+            else:
+                first = [f"{len(alike)} of this kind, the first: {first[0]}"]
         said += first
     return said
 

@@ -9,7 +9,6 @@ import random
 import re
 import time
 from array import array
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -394,8 +393,7 @@ def _told_unknown(found: Sequence[tuple[str, Pair, tuple[str, ...]]]) -> list[st
     """Say once which values of label maps are no classes; found: of each its own sentence, too."""
     if len(found) < 2:
         return [sentence for sentence, _, _ in found]
-    counts = Counter(value for _, _, values in found for value in values)
-    values = [value for value, _ in counts.most_common()]
+    values = sorted({v for _, _, own in found for v in own}, key=lambda v: (len(v), v))
     first = found[0][1]
     assert first.rules.labels is not None
     held, mend = told_unknown(values, first.rules.labels)
