@@ -155,6 +155,12 @@ def vfm_adapter(d: int, depth: int, m: int = 32, inner: int = 8, queries: int = 
     return depth * 2 * (bottleneck(d, m) + meta) + 2 * hyper + queries * 64
 
 
+def lorand(d: int, a: int = 4, k: int = 8, f: int = 2, kernels: int = 2) -> int:
+    """Two thin factors each way, a times; square kernels; two biases."""
+    n = d // f
+    return 2 * a * k * (d + n) + kernels * a * k**2 + d + n
+
+
 COUNTS: dict[str, Callable[[Backbone], int]] = {
     "adaroute": adaroute,
     "adapter": lambda b: b.depth * 2 * bottleneck(b.dim, 2),
@@ -172,6 +178,7 @@ COUNTS: dict[str, Callable[[Backbone], int]] = {
         b.depth * (4 * b.dim + 2 * inner_norm(b)) + (2 * b.dim if has_norm(b) else 4 * 256)
     ),
     "lora": lambda b: b.depth * 8 * (b.dim + 3 * b.dim),
+    "lorand": lambda b: b.depth * 2 * lorand(b.dim),
     "lpmoe": lambda b: lpmoe(b.dim, b.heads),
     "lst": lambda b: lst(b, 8),
     "mona": lambda b: b.depth * 2 * mona(b.dim, 64),
@@ -205,6 +212,8 @@ VARIANTS: list[Variant] = [
     ("conv_lora", {"gate_gradient": "straight_through"}, lambda b: conv_lora(b, 3, 8)),
     ("conv_lora", {"rank": 2, "experts": 1}, lambda b: conv_lora(b, 2, 1)),
     ("late_lora", {"blocks": 4, "rank": 1}, lambda b: b.depth * 4 * b.dim),
+    ("lorand", {"shared_kernel": True, "branches": 2, "kernel": 3, "factor": 4},
+     lambda b: b.depth * 2 * lorand(b.dim, 2, 3, 4, kernels=1)),
     ("mona", {"zero_init_up": True, "bottleneck": 5}, lambda b: b.depth * 2 * mona(b.dim, 5)),
     ("partial", {"blocks": 3}, lambda b: 3 * block(b, -1) + last_norm(b)),
     ("rep_adapter", {"groups": 4}, lambda b: b.depth * 2 * (b.dim * 10 + 8 + b.dim)),
