@@ -161,6 +161,13 @@ def lorand(d: int, a: int = 4, k: int = 8, f: int = 2, kernels: int = 2) -> int:
     return 2 * a * k * (d + n) + kernels * a * k**2 + d + n
 
 
+def rein(b: Backbone, m: int = 100, r: int = 16, q: int = 0) -> int:
+    """Tokens in two factors, two layers that all blocks share, a scale; two layers to queries."""
+    d = b.dim
+    tokens = b.depth * (r * (m + d) if r else m * d)
+    return tokens + 2 * (d**2 + d) + 1 + (d * q + q + 3 * q**2 + q if q else 0)
+
+
 COUNTS: dict[str, Callable[[Backbone], int]] = {
     "adaroute": adaroute,
     "adapter": lambda b: b.depth * 2 * bottleneck(b.dim, 2),
@@ -183,6 +190,7 @@ COUNTS: dict[str, Callable[[Backbone], int]] = {
     "lst": lambda b: lst(b, 8),
     "mona": lambda b: b.depth * 2 * mona(b.dim, 64),
     "partial": lambda b: block(b, -1) + last_norm(b),
+    "rein": rein,
     "rep_adapter": lambda b: b.depth * 2 * (b.dim * 8 + 8 + b.dim * 8 // 2 + b.dim),
     "sam_adapter": lambda b: sam_adapter(b, 16),
     "scratch": lambda b: sum(p.numel() for p in b.parameters()),
@@ -216,6 +224,8 @@ VARIANTS: list[Variant] = [
      lambda b: b.depth * 2 * lorand(b.dim, 2, 3, 4, kernels=1)),
     ("mona", {"zero_init_up": True, "bottleneck": 5}, lambda b: b.depth * 2 * mona(b.dim, 5)),
     ("partial", {"blocks": 3}, lambda b: 3 * block(b, -1) + last_norm(b)),
+    ("rein", {"rank": 0, "tokens": 7}, lambda b: rein(b, 7, 0)),
+    ("rein", {"queries": 32, "zero_init": True}, lambda b: rein(b, q=32) - 1),
     ("rep_adapter", {"groups": 4}, lambda b: b.depth * 2 * (b.dim * 10 + 8 + b.dim)),
     ("sam_adapter", {"layout": "grid", "scale": 8}, lambda b: sam_adapter(b, 8)),
     ("sigma", {"scale_weights": "token", "placement": "attention+mlp", "bottleneck": 4},
