@@ -168,6 +168,12 @@ def rein(b: Backbone, m: int = 100, r: int = 16, q: int = 0) -> int:
     return tokens + 2 * (d**2 + d) + 1 + (d * q + q + 3 * q**2 + q if q else 0)
 
 
+def snell(b: Backbone, r: int = 32, scalars: int = 0) -> int:
+    """r numbers for each input and output: of q, k and v apart, of proj, of both MLP layers."""
+    layers = [(b.dim, b.dim)] * 4 + [(b.dim, first(b)), (inner(b), b.dim)]
+    return b.depth * sum(r * (p + q) + scalars for p, q in layers)
+
+
 COUNTS: dict[str, Callable[[Backbone], int]] = {
     "adaroute": adaroute,
     "adapter": lambda b: b.depth * 2 * bottleneck(b.dim, 2),
@@ -195,6 +201,7 @@ COUNTS: dict[str, Callable[[Backbone], int]] = {
     "sam_adapter": lambda b: sam_adapter(b, 16),
     "scratch": lambda b: sum(p.numel() for p in b.parameters()),
     "sigma": lambda b: b.depth * sigma(b.dim, max(8, b.dim * 3 // 32 // 8 * 8)),
+    "snell": snell,
     "ssf": ssf,
     "vera": lambda b: b.depth * (256 + 3 * b.dim),
     "vfm_adapter": lambda b: vfm_adapter(b.dim, b.depth),
@@ -232,6 +239,8 @@ VARIANTS: list[Variant] = [
      lambda b: 2 * b.depth * sigma(b.dim, 4)),
     ("sigma", {"scale_weights": "static", "modulation": "none"},
      lambda b: b.depth * sigma(b.dim, 8, static=True, film=False)),
+    ("snell", {"quantile": 0.0, "rank": 2}, lambda b: snell(b, 2)),
+    ("snell", {"sparsifier": "soft", "snella": True, "rank": 4}, lambda b: snell(b, 4, 3)),
     ("ssf", {"exact_init": True}, lambda b: (b.depth * 22 + 4) * b.dim),
     ("lora", {"rank": 2, "alpha": 4.0}, lambda b: b.depth * 2 * (b.dim + 3 * b.dim)),
     ("lora", {"rank": 2, "targets": "qv"}, lambda b: b.depth * 2 * 2 * (b.dim + b.dim)),
