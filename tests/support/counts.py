@@ -161,6 +161,12 @@ def lorand(d: int, a: int = 4, k: int = 8, f: int = 2, kernels: int = 2) -> int:
     return 2 * a * k * (d + n) + kernels * a * k**2 + d + n
 
 
+def earth_adapter(b: Backbone, d: int = 32, mixing: int = 3) -> int:
+    """An expert a block; two more with a router where they are mixed; a scale a block."""
+    expert = bottleneck(b.dim, d)
+    return b.depth * (expert + 1) + mixing * (2 * expert + 3 * b.dim + 3)
+
+
 def rein(b: Backbone, m: int = 100, r: int = 16, q: int = 0) -> int:
     """Tokens in two factors, two layers that all blocks share, a scale; two layers to queries."""
     d = b.dim
@@ -183,6 +189,7 @@ COUNTS: dict[str, Callable[[Backbone], int]] = {
     "convpass": lambda b: b.depth * 2 * (bottleneck(b.dim, 8) + 9 * 8**2 + 8),
     "decoder_only": lambda b: 0,
     "dora": lambda b: b.depth * (8 * (b.dim + 3 * b.dim) + 3 * b.dim),
+    "earth_adapter": earth_adapter,
     "fact": lambda b: fact(b, 16),
     "full": lambda b: sum(p.numel() for p in b.parameters()),
     "late_lora": lambda b: b.depth // 2 * 8 * (b.dim + 3 * b.dim),
@@ -226,6 +233,8 @@ VARIANTS: list[Variant] = [
      lambda b: b.depth * (27 * b.dim + 8 * 9) + 3 * (16 * b.dim + 8 * 9)),
     ("conv_lora", {"gate_gradient": "straight_through"}, lambda b: conv_lora(b, 3, 8)),
     ("conv_lora", {"rank": 2, "experts": 1}, lambda b: conv_lora(b, 2, 1)),
+    ("earth_adapter", {"at": "first", "cutoff": 0.6, "bottleneck": 4},
+     lambda b: earth_adapter(b, 4)),
     ("late_lora", {"blocks": 4, "rank": 1}, lambda b: b.depth * 4 * b.dim),
     ("lorand", {"shared_kernel": True, "branches": 2, "kernel": 3, "factor": 4},
      lambda b: b.depth * 2 * lorand(b.dim, 2, 3, 4, kernels=1)),
