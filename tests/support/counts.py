@@ -161,6 +161,11 @@ def lorand(d: int, a: int = 4, k: int = 8, f: int = 2, kernels: int = 2) -> int:
     return 2 * a * k * (d + n) + kernels * a * k**2 + d + n
 
 
+def colin(d: int, n: int = 100, k: int = 28) -> int:
+    """Two factors each way, four vectors, two biases, a filter with bias and a share a channel."""
+    return 2 * k * (d + n) + 4 * k + n + d + 10 * n + n
+
+
 def earth_adapter(b: Backbone, d: int = 32, mixing: int = 3) -> int:
     """An expert a block; two more with a router where they are mixed; a scale a block."""
     expert = bottleneck(b.dim, d)
@@ -185,6 +190,7 @@ COUNTS: dict[str, Callable[[Backbone], int]] = {
     "adapter": lambda b: b.depth * 2 * bottleneck(b.dim, 2),
     "adaptformer": lambda b: b.depth * bottleneck(b.dim, 64),
     "bitfit": bitfit,
+    "colin": lambda b: b.depth * 2 * colin(b.dim),
     "conv_lora": lambda b: conv_lora(b, 3, 8),
     "convpass": lambda b: b.depth * 2 * (bottleneck(b.dim, 8) + 9 * 8**2 + 8),
     "decoder_only": lambda b: 0,
@@ -231,6 +237,7 @@ VARIANTS: list[Variant] = [
     # One size, three experts, no router: a single filter, nothing to mix.
     ("adaroute", {"kernels": 1, "experts": 3, "router": 0, "bottleneck": 8, "zero_init": True},
      lambda b: b.depth * (27 * b.dim + 8 * 9) + 3 * (16 * b.dim + 8 * 9)),
+    ("colin", {"bottleneck": 9, "kernel": 5}, lambda b: b.depth * 2 * colin(b.dim, 9, 5)),
     ("conv_lora", {"gate_gradient": "straight_through"}, lambda b: conv_lora(b, 3, 8)),
     ("conv_lora", {"rank": 2, "experts": 1}, lambda b: conv_lora(b, 2, 1)),
     ("earth_adapter", {"at": "first", "cutoff": 0.6, "bottleneck": 4},
