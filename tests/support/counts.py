@@ -185,6 +185,32 @@ def snell(b: Backbone, r: int = 32, scalars: int = 0) -> int:
     return b.depth * sum(r * (p + q) + scalars for p, q in layers)
 
 
+def deformable(b: Backbone, levels: int) -> int:
+    """Offsets, weights, values and the way out of a deformable attention of four points."""
+    small = b.dim <= 384
+    d, h, inner = b.dim, (6 if small else b.heads), (b.dim if small else b.dim // 2)
+    return 3 * h * levels * 4 * (d + 1) + (d + 1) * inner + (inner + 1) * d
+
+
+def grid_feed_forward(d: int) -> int:
+    """Linear to a quarter, a filter with bias, linear; the norm before it."""
+    return 2 * d + d * d // 4 + d // 4 + 10 * d // 4 + d * d // 4 + d
+
+
+def prior_and_pyramid(d: int, c: int = 64) -> int:
+    """Stem and ways down with norms, four projections; levels; the way up and four norms."""
+    convolutions = [(3, c), (c, c), (c, c), (c, 2 * c), (2 * c, 4 * c), (4 * c, 4 * c)]
+    stem = sum(9 * a * b + 2 * b for a, b in convolutions)
+    return stem + 11 * c * d + 4 * d + 3 * d + (4 * d**2 + d) + 8 * d
+
+
+def vit_adapter(b: Backbone) -> int:
+    """Four injectors with two norms and gamma, six extractors with two norms and a layer."""
+    injector = deformable(b, 3) + 5 * b.dim
+    extractor = deformable(b, 1) + 4 * b.dim + grid_feed_forward(b.dim)
+    return prior_and_pyramid(b.dim) + 4 * injector + 6 * extractor
+
+
 COUNTS: dict[str, Callable[[Backbone], int]] = {
     "adaroute": adaroute,
     "adapter": lambda b: b.depth * 2 * bottleneck(b.dim, 2),
@@ -218,6 +244,7 @@ COUNTS: dict[str, Callable[[Backbone], int]] = {
     "ssf": ssf,
     "vera": lambda b: b.depth * (256 + 3 * b.dim),
     "vfm_adapter": lambda b: vfm_adapter(b.dim, b.depth),
+    "vit_adapter": vit_adapter,
     "vpt": lambda b: b.depth * 12 * b.dim,
 }
 
@@ -264,6 +291,7 @@ VARIANTS: list[Variant] = [
      lambda b: vfm_adapter(b.dim, b.depth, 4, queries=3)),
     ("vfm_adapter", {"bottleneck": 4, "inner": 2, "queries": 0},
      lambda b: vfm_adapter(b.dim, b.depth, 4, inner=2, queries=0)),
+    ("vit_adapter", {"gamma": 1e-6, "heads": 6, "ratio": 1.0}, vit_adapter),
     ("vpt", {"deep": False}, lambda b: 12 * b.dim),
     ("vpt", {"prompts": 3}, lambda b: b.depth * 3 * b.dim),
     ("lpmoe", {"cosine": "mean", "renormalise": True}, lambda b: lpmoe(b.dim, b.heads)),
