@@ -211,6 +211,15 @@ def vit_adapter(b: Backbone) -> int:
     return prior_and_pyramid(b.dim) + 4 * injector + 6 * extractor
 
 
+def vit_comer(b: Backbone, hidden: int) -> int:
+    """Four mixtures, four ways into the ViT, eight back of which four have one more layer."""
+    d, feed = b.dim, grid_feed_forward(b.dim)
+    mixture = 2 * d * hidden + hidden + d + 3 * (hidden // 2) * (10 + 26) + 3 * 2 * hidden
+    into_vit = deformable(b, 3) + 5 * d + feed
+    back = deformable(b, 3) + 8 * d + feed
+    return prior_and_pyramid(d) + 4 * (mixture + into_vit) + 8 * back + 4 * feed
+
+
 COUNTS: dict[str, Callable[[Backbone], int]] = {
     "adaroute": adaroute,
     "adapter": lambda b: b.depth * 2 * bottleneck(b.dim, 2),
@@ -245,6 +254,7 @@ COUNTS: dict[str, Callable[[Backbone], int]] = {
     "vera": lambda b: b.depth * (256 + 3 * b.dim),
     "vfm_adapter": lambda b: vfm_adapter(b.dim, b.depth),
     "vit_adapter": vit_adapter,
+    "vit_comer": lambda b: vit_comer(b, 6 * b.dim),
     "vpt": lambda b: b.depth * 12 * b.dim,
 }
 
@@ -292,6 +302,7 @@ VARIANTS: list[Variant] = [
     ("vfm_adapter", {"bottleneck": 4, "inner": 2, "queries": 0},
      lambda b: vfm_adapter(b.dim, b.depth, 4, inner=2, queries=0)),
     ("vit_adapter", {"gamma": 1e-6, "heads": 6, "ratio": 1.0}, vit_adapter),
+    ("vit_comer", {"hidden": 0.5}, lambda b: vit_comer(b, b.dim // 2)),
     ("vpt", {"deep": False}, lambda b: 12 * b.dim),
     ("vpt", {"prompts": 3}, lambda b: b.depth * 3 * b.dim),
     ("lpmoe", {"cosine": "mean", "renormalise": True}, lambda b: lpmoe(b.dim, b.heads)),
