@@ -220,6 +220,13 @@ def vit_comer(b: Backbone, hidden: int) -> int:
     return prior_and_pyramid(d) + 4 * (mixture + into_vit) + 8 * back + 4 * feed
 
 
+def vit_split(b: Backbone, k: int = 4, t: int = 3) -> int:
+    """Copies of the last blocks; two heads: 1 x 1, offsets of nine taps, 3 x 3 without bias."""
+    convolution = 9 * b.dim * 18 + 18 + 9 * b.dim**2
+    heads = (k + 2) * b.dim**2 + 2 * b.dim + 2 * convolution
+    return sum(block(b, b.depth - 1 - j) for j in range(t)) + heads
+
+
 COUNTS: dict[str, Callable[[Backbone], int]] = {
     "adaroute": adaroute,
     "adapter": lambda b: b.depth * 2 * bottleneck(b.dim, 2),
@@ -255,6 +262,7 @@ COUNTS: dict[str, Callable[[Backbone], int]] = {
     "vfm_adapter": lambda b: vfm_adapter(b.dim, b.depth),
     "vit_adapter": vit_adapter,
     "vit_comer": lambda b: vit_comer(b, 6 * b.dim),
+    "vit_split": vit_split,
     "vpt": lambda b: b.depth * 12 * b.dim,
 }
 
@@ -303,6 +311,7 @@ VARIANTS: list[Variant] = [
      lambda b: vfm_adapter(b.dim, b.depth, 4, inner=2, queries=0)),
     ("vit_adapter", {"gamma": 1e-6, "heads": 6, "ratio": 1.0}, vit_adapter),
     ("vit_comer", {"hidden": 0.5}, lambda b: vit_comer(b, b.dim // 2)),
+    ("vit_split", {"taps": 2, "copies": 4, "start": 0}, lambda b: vit_split(b, 2, 4)),
     ("vpt", {"deep": False}, lambda b: 12 * b.dim),
     ("vpt", {"prompts": 3}, lambda b: b.depth * 3 * b.dim),
     ("lpmoe", {"cosine": "mean", "renormalise": True}, lambda b: lpmoe(b.dim, b.heads)),
