@@ -1,4 +1,4 @@
-"""CoLin: adapters of low rank with a regularised start. Yin et al., 2026, arXiv 2602.10513.
+"""CoLin: 1% > 100%: Complex Linear Projection Optimization. Yin et al., 2026, arXiv 2602.10513.
 
 x <- x + P2 GELU(m), u = P1 x, m = sigmoid(a) D u + (1 - sigmoid(a)) u, behind the attention and
 behind the MLP; D a 3 x 3 filter a channel on the grid, a one number a channel, 0 at the start.

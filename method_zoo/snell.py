@@ -25,8 +25,9 @@ COEFFICIENT = 0.1
 class SNELL(Method):
     """rank: numbers that stand for an input or an output, even. quantile: t, the share of D that is
     left out; 0 takes D as it is. sparsifier: "released", D |D|, or "soft" as in the paper. snella:
-    alpha, beta and gamma beside D, 1, 0 and 1 at the start. dropout: of what D reads, but for proj,
-    and drop_path: of its update an image, while training."""
+    alpha, beta and gamma beside D, 1, 0 and 1 at the start. dropout: of what D reads, but not of
+    proj, while training. drop_path: how often its update is left out of an image, while training.
+    """
 
     title = "SNELL"
     paper = "arXiv 2411.01800"

@@ -30,11 +30,12 @@ STRIDES = [4, 8, 16, 32]
 
 
 class ViTAdapter(Method):
-    """heads, ratio: of the deformable attention, and the width of its values as a share of the
-    backbone's; 0 takes the published settings, 6 and 1 up to a width of 384, above it the
-    backbone's own heads and a half. points: reads per head and level. width: channels of the
-    prior's stem. gamma: initial gate of the injectors. drop_path: rate in the extractors; the
-    authors take that of their backbone's last block, 0.1 for ViT-T to 0.4 for ViT-L."""
+    """heads: of the deformable attention; 0 takes the published ones, 6 up to a width of 384 and
+    the backbone's own above. ratio: width of its values as a share of the backbone's; 0 takes the
+    published one, 1 up to a width of 384 and a half above. points: reads per head and level.
+    width: channels of the prior's stem. gamma: initial gate of the injectors. drop_path: rate in
+    the extractors; the authors take that of their backbone's last block, 0.1 for ViT-T to 0.4 for
+    ViT-L."""
 
     title = "ViT-Adapter (frozen)"
     paper = "arXiv 2205.08534"

@@ -36,12 +36,12 @@ EXTRA = 4  # steps back to c after the last stage
 
 
 class ViTCoMer(Method):
-    """heads, ratio: of the deformable attention, and the width of its values as a share of the
-    backbone's; 0 takes the published settings, 6 and 1 up to a width of 384, above it the
-    backbone's own heads and a half. points: reads per head and level. width: channels of the
-    prior's stem. hidden: channels of M as a multiple of the backbone's; 0 takes the published
-    ones, 6 up to a width of 192, 1.5 up to 384, 1 above. gamma: initial gate of what enters the
-    ViT. drop_path: rate in all F."""
+    """heads: of the deformable attention; 0 takes the published ones, 6 up to a width of 384 and
+    the backbone's own above. ratio: width of its values as a share of the backbone's; 0 takes the
+    published one, 1 up to a width of 384 and a half above. points: reads per head and level.
+    width: channels of the prior's stem. hidden: channels of M as a multiple of the backbone's; 0
+    takes the published ones, 6 up to a width of 192, 1.5 up to 384, 1 above. gamma: initial gate of
+    what enters the ViT. drop_path: rate in all F."""
 
     title = "ViT-CoMer (frozen)"
     paper = "arXiv 2403.07392"
