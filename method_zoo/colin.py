@@ -21,7 +21,8 @@ ORTHOGONAL_WEIGHT = 0.5  # of the loss, a branch
 
 
 class CoLin(Method):
-    """bottleneck: channels between P1 and P2. kernel: k, the rank of both."""
+    """bottleneck: channels between P1 and P2. kernel: k, the rank of both; in a block that is
+    narrower, its width."""
 
     title = "CoLin"
     paper = "arXiv 2602.10513"
@@ -33,26 +34,25 @@ class CoLin(Method):
         "pass by the filter"
     )
     identity_at_init = False
+    needs_attention = True
     unmergeable = "its filter sees neighbouring tokens, and GELU bends what it adds"
     preset = {"lr": 1e-4}
 
     def __init__(self, backbone: Backbone, bottleneck: int = 100, kernel: int = 28):
         super().__init__(backbone)
         at_least("bottleneck", bottleneck, 1)
-        most = min(backbone.dim, bottleneck)
-        if not 1 <= kernel <= most:
-            raise ZooError(
-                f"kernel is {kernel}; it must be 1 to {most}, the smaller of bottleneck and width"
-            )
+        if not 1 <= kernel <= bottleneck:
+            raise ZooError(f"kernel is {kernel}; it must be 1 to the bottleneck, {bottleneck}")
         self.after_attention, self.after_mlp = (
             nn.ModuleList(
-                OrthogonalAdapter(backbone.dim, bottleneck, kernel) for _ in range(backbone.depth)
+                OrthogonalAdapter(dim, bottleneck, min(kernel, dim)) for dim in backbone.dims
             )
             for _ in range(2)
         )
 
     def block(self, i: int, t: Tokens) -> Tokens:
-        t = self.after_attention[i](t.add(self.backbone.attention(i, t)))
+        t = self.backbone.shortcut(i, t).add(self.backbone.attention(i, t))
+        t = self.after_attention[i](t)
         return self.after_mlp[i](t.add(self.backbone.mlp(i, t)))
 
 

@@ -32,6 +32,7 @@ class EarthAdapter(Method):
         "by default, is not here"
     )
     identity_at_init = False
+    needs_one_width = True
     without_gradient = {
         "experts.1.down.weight": "a grid whose sides times cutoff are below 2 has no low frequency"
     }

@@ -28,6 +28,7 @@ class LoRand(Method):
         "LayerScale, of all tokens"
     )
     identity_at_init = False
+    needs_attention = True
     unmergeable = "its bottleneck bends what the branches return, which no weight of theirs can"
     preset = {"lr": 1e-4}
 
@@ -42,21 +43,19 @@ class LoRand(Method):
         super().__init__(backbone)
         for option, value in {"branches": branches, "kernel": kernel, "factor": factor}.items():
             at_least(option, value, 1)
-        if factor > backbone.dim:
-            raise ZooError(f"factor is {factor}; it must be at most the width {backbone.dim}")
+        if factor > min(backbone.dims):
+            raise ZooError(f"factor is {factor}; it must be at most the width {min(backbone.dims)}")
         self.after_attention, self.after_mlp = (
             nn.ModuleList(
-                LowRankAdapter(
-                    backbone.dim, backbone.dim // factor, branches, kernel, shared_kernel
-                )
-                for _ in range(backbone.depth)
+                LowRankAdapter(dim, dim // factor, branches, kernel, shared_kernel)
+                for dim in backbone.dims
             )
             for _ in range(2)
         )
 
     def block(self, i: int, t: Tokens) -> Tokens:
         o = self.backbone.attention(i, t)
-        t = t.add(o._replace(x=self.after_attention[i](o.x)))
+        t = self.backbone.shortcut(i, t).add(o._replace(x=self.after_attention[i](o.x)))
         o = self.backbone.mlp(i, t)
         return t.add(o._replace(x=self.after_mlp[i](o.x)))
 

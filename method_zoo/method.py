@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .backbones.backbone import Backbone, Tokens
+from .backbones.backbone import Backbone, Tokens, in_words
 from .backbones.linear import Wrapped, rewrite
 from .errors import WrongOutputError, ZooError, at_least, one_of, rate
 
@@ -69,18 +69,19 @@ def is_of_others(cls: type) -> bool:
     return cls.__module__.partition(".")[0] not in (__package__, "lpmoe_bench")
 
 
-def check_tokens(owner: type, i: int, t: object, before: Tokens) -> None:
+def check_tokens(owner: type, i: int, t: object, batch: int, channels: int) -> None:
     """Raise WrongOutputError where block i of a method's class returned no tokens that add up.
 
     Args:
         owner: the class.
         i: index of the block.
         t: what the block returned.
-        before: the tokens that entered it.
+        batch: how many images entered it.
+        channels: width of the block.
     """
     if not isinstance(t, Tokens):
         raise WrongOutputError(owner, f"returns {_kind(t)} from block {i}; it must be Tokens")
-    (batch, _, channels), (height, width) = before.x.shape, t.grid
+    height, width = t.grid
     expected = (batch, t.prefix + height * width, channels)
     if not isinstance(t.x, Tensor) or tuple(t.x.shape) != expected:
         raise WrongOutputError(
@@ -101,7 +102,7 @@ def check_features(method: Method, features: object, shape: Sequence[int]) -> No
     owner, (height, width) = type(method), shape
     check_features_kind(owner, features)
     assert isinstance(features, Features)
-    batch, stride = len(features.final), method.backbone.stride
+    batch, stride = len(features.final), method.backbone.strides[-1]
     wanted = list(zip(method.channels, method.strides, strict=True))
     expected = [(batch, c, height // s, width // s) for c, s in wanted]
     if (got := [tuple(m.shape) for m in features.maps]) != expected:
@@ -156,6 +157,8 @@ class Method(nn.Module):
     fidelity: ClassVar[str] = "faithful to the paper's equations"
     identity_at_init: ClassVar[bool] = True
     needs_prompts: ClassVar[bool] = False
+    needs_one_width: ClassVar[bool] = False  # has modules of one width, or a loop without `merge`
+    needs_attention: ClassVar[bool] = False  # works at the attention or MLP branch of a block
     mergeable: ClassVar[bool] = False
     unmergeable: ClassVar[str] = "it depends on its input"  # why, where it is not mergeable
     find_unused_parameters: ClassVar[bool] = False
@@ -172,12 +175,23 @@ class Method(nn.Module):
         super().__init__()
         if self.needs_prompts and not backbone.accepts_prompts:
             raise ZooError(f"{self.title} inserts prompts, which this backbone does not accept")
+        if self.needs_attention and not backbone.has_attention:
+            raise ZooError(
+                f"{self.title} works at the attention of a block, which this backbone has none of; "
+                f"use a vision transformer or Swin"
+            )
+        if self.needs_one_width and len(backbone.widths) > 1:
+            raise ZooError(
+                f"{self.title} has modules of one width for all blocks, and the stages of this "
+                f"backbone are {in_words(backbone.widths)} wide; use a plain vision transformer "
+                f"such as vit_small_patch16_224"
+            )
         self.backbone = backbone
         self.checkpointing = False
         self.recompute: str | None = None  # one of `recomputable`, where less than all is wanted
         self.frozen_blocks = 0  # leading blocks whose outputs never change
-        self.channels = [backbone.dim] * len(backbone.groups)
-        self.strides = [backbone.stride] * len(backbone.groups)
+        self.channels = [backbone.dims[group[-1]] for group in backbone.groups]
+        self.strides = list(backbone.strides)
         self.query_shape: tuple[int, int] | None = None  # (m, Q) of `Features.queries`, if any
         self.backbone_size = sum(p.numel() for p in backbone.parameters())
         # What the backbone came with: of that, only what trains belongs into the adapter file.
@@ -250,12 +264,17 @@ class Method(nn.Module):
 
     def _walk(self, start: Prefix, blocks: range) -> Prefix:
         t, taps = start.tokens, list(start.taps)
-        ends = {group[-1] for group in self.backbone.groups}
+        groups, strides = self.backbone.groups, self.backbone.strides
+        ends = {group[-1] for group in groups}
+        # Where a stage begins; groups of one stride have nothing between them.
+        begins = {groups[g][0]: g for g in range(1, len(groups)) if strides[g] != strides[g - 1]}
         for i in blocks:
-            left = self.step(i, t)
+            if i in begins:
+                t = self.recomputed(self.backbone.merge, begins[i], t)
+            batch = len(t.x)
+            t = self.step(i, t)
             if self._checked:
-                check_tokens(type(self), i, left, t)
-            t = left
+                check_tokens(type(self), i, t, batch, self.backbone.dims[i])
             if i in ends:
                 taps.append(t)
         return Prefix(t, taps)

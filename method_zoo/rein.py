@@ -32,6 +32,7 @@ class Rein(Method):
         "counts patches of 16 pixels whatever the backbone's"
     )
     identity_at_init = False
+    needs_one_width = True
     unmergeable = "it attends from every patch to its tokens behind the blocks"
     preset = {"lr": 1e-4}
 

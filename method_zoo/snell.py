@@ -1,11 +1,11 @@
 """SNELL: Expanding Sparse Tuning for Low Memory Usage. Shen et al., NeurIPS 2024, arXiv 2411.01800.
 
-y = W x + c + S(D)^T x on queries, keys, values, proj, fc1 and fc2, a D each.
-D_ij = 0.1 (|U_0i - V_0j| - |U_1i - V_1j|), distances of the rank / 2 numbers that stand for input i
-from those for output j: the update is not of low rank. S keeps what is larger than the quantile t
-of |D|: D |D| there and 0 elsewhere, or D (|D| - tau); no gradient enters the factor. Drawn at
-random, but small: it starts near the frozen model. SNELLA (arXiv 2510.24037) takes D + alpha
-softmax(D / gamma) + beta in the place of D.
+y = W x + c + S(D)^T x on queries, keys, values, proj, fc1 and fc2, of which ConvNeXt has the last
+two; a D each. D_ij = 0.1 (|U_0i - V_0j| - |U_1i - V_1j|), distances of the rank / 2 numbers that
+stand for input i from those for output j: the update is not of low rank. S keeps what is larger
+than the quantile t of |D|: D |D| there and 0 elsewhere, or D (|D| - tau); no gradient enters the
+factor. Drawn at random, but small: it starts near the frozen model. SNELLA (arXiv 2510.24037) takes
+D + alpha softmax(D / gamma) + beta in the place of D.
 """
 
 import torch
@@ -61,7 +61,9 @@ class SNELL(Method):
             rate(option, value)
         rate("drop_path", drop_path)
         form = {"quantile": quantile, "soft": sparsifier == "soft", "snella": snella}
-        for ending in LAYERS:
+        names = [name for name, _ in backbone.vit.named_modules()]
+        there = [e for e in LAYERS if any(name.endswith(e) for name in names)]
+        for ending in there or LAYERS:
             pieces, dropped = (3 if ending == "attn.qkv" else 1), dropout * (ending != "attn.proj")
             self.wrap(
                 lambda name, ending=ending: name.endswith(ending),

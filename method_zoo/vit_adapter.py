@@ -48,6 +48,7 @@ class ViTAdapter(Method):
     )
     # Its maps are its own. What stays as it was while gamma is 0 is the token stream, and `final`.
     identity_at_init = False
+    needs_one_width = True
     batch_statistics = True
     unmergeable = "its prior comes from the image itself, beside the backbone"
     preset = {"lr": 1e-3}

@@ -53,6 +53,7 @@ class ViTCoMer(Method):
         "part, and has no stochastic depth"
     )
     identity_at_init = False
+    needs_one_width = True
     batch_statistics = True
     unmergeable = "its prior comes from the image itself, beside the backbone"
     preset = {"lr": 1e-3}

@@ -33,6 +33,7 @@ class ViTSplit(Method):
         "tenth of it"
     )
     identity_at_init = False
+    needs_one_width = True
     unmergeable = "two heads run beside the backbone, which they leave as it is"
     preset = {"lr": 3e-4}
 

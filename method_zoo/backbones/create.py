@@ -8,6 +8,7 @@ from timm.models import model_entrypoint
 from timm.models.beit import Beit as TimmBeit
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.eva import Eva as TimmEva
+from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer_sam import VisionTransformerSAM
 from torch import Tensor, nn
 
@@ -17,6 +18,7 @@ from .beit import Beit
 from .deit import Distilled
 from .eva import Eva
 from .sam import META_SAM, Sam, meta_encoder
+from .swin import Swin
 from .uniperceiver import NAME as UNI_PERCEIVER
 from .uniperceiver import POS_ANTIALIAS, uni_perceiver
 
@@ -26,7 +28,9 @@ FAMILIES: dict[type[nn.Module], type[Backbone]] = {
     TimmEva: Eva,
     TimmBeit: Beit,
     VisionTransformerDistilled: Distilled,
+    SwinTransformer: Swin,
 }
+SWINS = (SwinTransformer.__module__,)
 OTHERS = (*META_SAM, UNI_PERCEIVER)  # names that timm does not have
 
 
@@ -108,6 +112,8 @@ def _timm_model(name: str, size: tuple[int, int] | None, kwargs: dict) -> nn.Mod
     if module == TimmBeit.__module__ and size is not None:
         patch = kwargs.get("patch_size", STRIDE)  # every BEiT of timm has patches of 16 pixels
         kwargs = {"img_size": tuple(side // STRIDE * patch for side in size)} | kwargs
+    if module in SWINS:  # windows stay as they are on any grid, as the authors have it
+        kwargs = {"always_partition": True, "strict_img_size": False} | kwargs
     # The class of distilled DeiT cannot be built without pooling; nothing here pools.
     pool = "token" if "distilled" in name else ""
     try:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..backbones.backbone import Backbone
+from ..backbones.backbone import STRIDE, Backbone
 from ..backbones.create import create_backbone
 from ..errors import ZooError
 from ..method import Method
@@ -38,7 +38,10 @@ WINDOWS = {
     "sam": ("samvit_base_patch16", SIZE | SAM | {"img_size": 64}),
     "sam_meta": ("sam_vit_b", SIZE | SAM | {"img_size": 64}),
 }
-FAMILIES = WHOLE | WINDOWS
+# Widths 24 to 192; windows of 3, which divide the grids of some images only.
+STAGES = {"embed_dim": 24, "depths": (2, 2, 2, 2), "num_heads": (2, 2, 4, 4)}
+STAGED = {"swin": ("swin_tiny_patch4_window7_224", STAGES | {"window_size": 3, "img_size": 64})}
+FAMILIES = WHOLE | WINDOWS | STAGED
 
 
 def shake(module: torch.nn.Module) -> torch.nn.Module:
@@ -71,8 +74,8 @@ def tiny_backbone(family: str = "plain") -> Backbone:
 
 def tiny_image(backbone: Backbone) -> Tensor:
     """Return two images that suit the backbone, not square where it allows that: (2, 3, h, w)."""
-    height, width = backbone.fixed_grid or (4, 6)
-    size = (2, 3, height * backbone.stride, width * backbone.stride)
+    height, width = backbone.fixed_grid or (4, 6)  # seen at stride 16
+    size = (2, 3, height * STRIDE, width * STRIDE)
     return torch.rand(size, generator=torch.Generator().manual_seed(0))
 
 

@@ -60,7 +60,8 @@ def plain_outputs(backbone: Backbone, image: Tensor) -> list[Tensor]:
     """The same of a backbone without any method, by a loop of its own."""
     with torch.no_grad():
         t, maps = backbone.embed(image), []
-        for group in backbone.groups:
+        for g, group in enumerate(backbone.groups):
+            t = backbone.merge(g, t) if g else t
             for i in group:
                 t = backbone.block(i, t)
             maps.append(backbone.norm(t).map())

@@ -1,6 +1,7 @@
 """Trainable parameters of each method with default options, derived by hand from its equations."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 from method_zoo.backbones.backbone import Backbone
 
@@ -265,6 +266,61 @@ COUNTS: dict[str, Callable[[Backbone], int]] = {
     "vit_split": vit_split,
     "vpt": lambda b: b.depth * 12 * b.dim,
 }
+
+# On hierarchical backbones, where the width d is that of a block: of the methods that go there.
+
+
+def merged(b: Backbone) -> list[tuple[int, int]]:
+    """Widths before and behind each merge."""
+    ends = [b.dims[group[-1]] for group in b.groups]
+    return list(pairwise(ends))
+
+
+def outer_biases(b: Backbone) -> int:
+    """Of the patches and their norm, of the norms in merges of four places, of the last norm."""
+    return 2 * b.dims[0] + sum(4 * d for d, _ in merged(b)) + b.dims[-1]
+
+
+def swin_block(b: Backbone, i: int) -> int:
+    """Block i: qkv, proj, the MLP, two norms, a table of pairs of places."""
+    d, attn = b.dims[i], b.vit.blocks[i].attn
+    return 12 * d**2 + 13 * d + (2 * attn.window_size[0] - 1) ** 2 * attn.num_heads
+
+
+def adaroute_in_stages(b: Backbone, r: int, each: int) -> int:
+    """A center and a norm a stage; `each` modules a block."""
+    total = 0
+    for group in b.groups:
+        d, g = b.dims[group[-1]], len(group)
+        total += each * g * adaroute_module(d, r, g) + adaroute_center(d, r, g) + 2 * d
+    return total
+
+
+ANY: dict[str, Callable[[Backbone], int]] = {
+    "decoder_only": lambda b: 0,
+    "full": lambda b: sum(p.numel() for p in b.parameters()),
+    "linear_probe": lambda b: 0,
+    "scratch": lambda b: sum(p.numel() for p in b.parameters()),
+}
+SWIN: dict[str, Callable[[Backbone], int]] = ANY | {
+    "adaroute": lambda b: adaroute_in_stages(b, 32, 2),
+    "bitfit": lambda b: 11 * sum(b.dims) + outer_biases(b),
+    "colin": lambda b: sum(2 * colin(d, k=min(28, d)) for d in b.dims),
+    "conv_lora": lambda b: sum(4 * d * 3 + 2 * 3 * 8 + 8 * (9 * 3**2 + 3) for d in b.dims),
+    "dora": lambda b: sum(8 * 4 * d + 3 * d for d in b.dims),
+    "late_lora": lambda b: sum(8 * 4 * d for d in b.dims[b.depth // 2 :]),
+    "ln_tune": lambda b: 4 * sum(b.dims) + 2 * (outer_biases(b) - b.dims[0]),
+    "lora": lambda b: sum(8 * 4 * d for d in b.dims),
+    "lorand": lambda b: sum(2 * lorand(d) for d in b.dims),
+    "partial": lambda b: swin_block(b, b.depth - 1) + 2 * b.dims[-1],
+    "rep_adapter": lambda b: sum(2 * (8 * d + 8 + 4 * d + d) for d in b.dims),
+    "snell": lambda b: sum(32 * 18 * d for d in b.dims),
+    "ssf": lambda b: (
+        22 * sum(b.dims) + 4 * b.dims[0] + sum(2 * (4 * d + e) for d, e in merged(b))
+        + 2 * b.dims[-1]
+    ),
+}  # fmt: skip
+IN_STAGES = {"swin": SWIN}
 
 # The same for options that are not the default: method, options, formula.
 Variant = tuple[str, dict[str, object], Callable[[Backbone], int]]
