@@ -81,7 +81,7 @@ class ViTSplit(Method):
         """Run block i with the weights of its copy."""
         # The backbone's own arithmetic, whatever its family: only the numbers are others.
         own = self.task[i - self.first].named_parameters()
-        weights = {f"backbone.vit.blocks.{i}.{name}": p for name, p in own}
+        weights: dict[str, Tensor] = {f"backbone.vit.blocks.{i}.{name}": p for name, p in own}
         return functional_call(_BlockCall(self.backbone), weights, (i, t))
 
 
