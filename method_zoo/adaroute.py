@@ -111,7 +111,7 @@ class AdaRoute(Method):
             for used in (placement == "attention+mlp", True)
         )
         # Behind each stage, where the backbone's own norm is for the last alone.
-        eps = backbone.vit.norm.eps if staged else 0.0
+        eps = next(m.eps for m in backbone.vit.modules() if isinstance(m, nn.LayerNorm))
         norms = [nn.LayerNorm(dim, eps) for dim in self.channels] if staged else []
         self.stage_norms = nn.ModuleList(norms)
 

@@ -428,7 +428,8 @@ def _plain(vit: nn.Module) -> VisionTransformer:
     if type(vit) is not VisionTransformer or not isinstance(vit.patch_embed, PatchEmbed):
         raise ZooError(
             f"{type(vit).__name__} is not a plain timm VisionTransformer; "
-            f"use a vit_*, deit_*, DINO, EVA, BEiT, SAM or swin_* model of timm"
+            f"use a vit_*, deit_*, DINO, EVA, BEiT, SAM, swin_*, convnext_* or sam2_hiera_* "
+            f"model of timm"
         )
     check_plain_blocks(vit)
     return vit

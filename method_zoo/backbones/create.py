@@ -6,19 +6,25 @@ from difflib import get_close_matches
 import timm
 from timm.models import model_entrypoint
 from timm.models.beit import Beit as TimmBeit
+from timm.models.convnext import ConvNeXt as TimmConvNeXt
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.eva import Eva as TimmEva
+from timm.models.hieradet_sam2 import HieraDet
 from timm.models.swin_transformer import SwinTransformer
+from timm.models.swin_transformer_v2 import SwinTransformerV2
 from timm.models.vision_transformer_sam import VisionTransformerSAM
 from torch import Tensor, nn
 
 from ..errors import ZooError
 from .backbone import STRIDE, Backbone
 from .beit import Beit
+from .convnext import ConvNeXt
 from .deit import Distilled
 from .eva import Eva
+from .hiera import Hiera
 from .sam import META_SAM, Sam, meta_encoder
 from .swin import Swin
+from .swin_v2 import SwinV2
 from .uniperceiver import NAME as UNI_PERCEIVER
 from .uniperceiver import POS_ANTIALIAS, uni_perceiver
 
@@ -29,8 +35,11 @@ FAMILIES: dict[type[nn.Module], type[Backbone]] = {
     TimmBeit: Beit,
     VisionTransformerDistilled: Distilled,
     SwinTransformer: Swin,
+    SwinTransformerV2: SwinV2,
+    TimmConvNeXt: ConvNeXt,
+    HieraDet: Hiera,
 }
-SWINS = (SwinTransformer.__module__,)
+SWINS = (SwinTransformer.__module__, SwinTransformerV2.__module__)
 OTHERS = (*META_SAM, UNI_PERCEIVER)  # names that timm does not have
 
 

@@ -39,8 +39,18 @@ WINDOWS = {
     "sam_meta": ("sam_vit_b", SIZE | SAM | {"img_size": 64}),
 }
 # Widths 24 to 192; windows of 3, which divide the grids of some images only.
-STAGES = {"embed_dim": 24, "depths": (2, 2, 2, 2), "num_heads": (2, 2, 4, 4)}
-STAGED = {"swin": ("swin_tiny_patch4_window7_224", STAGES | {"window_size": 3, "img_size": 64})}
+STAGES = {"embed_dim": 24, "depths": (2, 1, 2, 1), "num_heads": (2, 2, 4, 4)}
+SWIN = STAGES | {"window_size": 3, "img_size": 64}
+CONVNEXT = {"dims": (24, 48, 96, 192), "depths": (2, 1, 2, 1)}
+# Block 4 attends over the whole grid, the others in windows of 4, 2, 4, 2.
+HIERA = {"embed_dim": 24, "num_heads": 1, "stages": (2, 1, 2, 1), "window_spec": (4, 2, 4, 2)}
+STAGED = {
+    "swin": ("swin_tiny_patch4_window7_224", SWIN),
+    "swin_v2": ("swinv2_tiny_window8_256", SWIN),
+    "convnext": ("convnext_tiny", CONVNEXT),
+    "convnext_v2": ("convnextv2_tiny", CONVNEXT),
+    "hiera": ("sam2_hiera_tiny", HIERA | {"global_att_blocks": (4,)}),
+}
 FAMILIES = WHOLE | WINDOWS | STAGED
 
 

@@ -320,7 +320,80 @@ SWIN: dict[str, Callable[[Backbone], int]] = ANY | {
         + 2 * b.dims[-1]
     ),
 }  # fmt: skip
-IN_STAGES = {"swin": SWIN}
+
+
+def swin_v2_block(b: Backbone, i: int) -> int:
+    """As of Swin without biases of keys; a scale a head, a network from offsets to heads."""
+    d, h = b.dims[i], b.vit.blocks[i].attn.num_heads
+    return 12 * d**2 + 12 * d + h + 3 * 512 + 512 * h
+
+
+SWIN_V2 = SWIN | {
+    # The network of places has a bias too; norms of merges stand behind their layer.
+    "bitfit": lambda b: (
+        10 * sum(b.dims) + 512 * b.depth + 2 * b.dims[0] + sum(e for _, e in merged(b)) + b.dims[-1]
+    ),
+    "ln_tune": lambda b: (
+        4 * sum(b.dims) + 2 * (b.dims[0] + sum(e for _, e in merged(b)) + b.dims[-1])
+    ),
+    "partial": lambda b: swin_v2_block(b, b.depth - 1) + 2 * b.dims[-1],
+    "ssf": lambda b: (
+        22 * sum(b.dims) + 4 * b.dims[0] + sum(4 * e for _, e in merged(b)) + 2 * b.dims[-1]
+    ),
+}
+
+
+def convnext(response: bool) -> dict[str, Callable[[Backbone], int]]:
+    """Blocks of a 7 x 7 convolution, a norm, an MLP and a scale, or in its place v2's norm of the
+    response, whose scale and shift are as wide as the MLP."""
+    extra = 4 * response
+    return ANY | {
+        "adaroute": lambda b: adaroute_in_stages(b, 32, 1),
+        "bitfit": lambda b: (
+            (7 + extra) * sum(b.dims) + 2 * b.dims[0] + sum(d + e for d, e in merged(b))
+            + b.dims[-1]
+        ),
+        "ln_tune": lambda b: 2 * (
+            sum(b.dims) + b.dims[0] + sum(d for d, _ in merged(b)) + b.dims[-1]
+        ),
+        "partial": lambda b: (
+            8 * b.dims[-1] ** 2 + (57 + (2 * extra or 1)) * b.dims[-1] + 2 * b.dims[-1]
+        ),
+        "rep_adapter": lambda b: sum(8 * d + 8 + 4 * d + d for d in b.dims),
+        "ssf": lambda b: (
+            14 * sum(b.dims) + 4 * b.dims[0] + sum(2 * d + 2 * e for d, e in merged(b))
+            + 2 * b.dims[-1]
+        ),
+    }  # fmt: skip
+
+
+def around(b: Backbone) -> list[tuple[int, int]]:
+    """Widths that enter and leave each block of Hiera."""
+    return list(zip([b.dims[0], *b.dims[:-1]], b.dims, strict=True))
+
+
+HIERA = ANY | {
+    "adaroute": lambda b: adaroute_in_stages(b, 32, 2),
+    # A block that widens has one more layer, of its shortcut.
+    "bitfit": lambda b: b.dims[0] + sum(c + 10 * d + d * (c < d) for c, d in around(b)),
+    "conv_lora": lambda b: sum(
+        (c + 3 * d) * 3 + 2 * 3 * 8 + 8 * (9 * 3**2 + 3) for c, d in around(b)
+    ),
+    "dora": lambda b: sum(8 * (c + 3 * d) + 3 * d for c, d in around(b)),
+    "late_lora": lambda b: sum(8 * (c + 3 * d) for c, d in around(b)[b.depth // 2 :]),
+    "ln_tune": lambda b: sum(2 * c + 2 * d for c, d in around(b)),
+    "lora": lambda b: sum(8 * (c + 3 * d) for c, d in around(b)),
+    "partial": lambda b: 12 * b.dims[-1] ** 2 + 13 * b.dims[-1],
+    "rep_adapter": lambda b: sum(13 * (c + d) + 16 for c, d in around(b)),
+    "ssf": lambda b: 2 * b.dims[0] + sum(2 * c + 20 * d for c, d in around(b)),
+}
+IN_STAGES = {
+    "swin": SWIN,
+    "swin_v2": SWIN_V2,
+    "convnext": convnext(False),
+    "convnext_v2": convnext(True),
+    "hiera": HIERA,
+}
 
 # The same for options that are not the default: method, options, formula.
 Variant = tuple[str, dict[str, object], Callable[[Backbone], int]]
