@@ -38,11 +38,14 @@ class Features(NamedTuple):
         maps: one map after each group of blocks, (B, C_k, H_k, W_k), shallow to deep.
         final: neck(norm(last tokens)), (B, C, H, W).
         aux: scalar, added to the loss with weight 1.
+        queries: what a decoder of queries starts from, (m, Q), the same for every image; None of
+            most methods, and for decoders that have their own.
     """
 
     maps: list[Tensor]
     final: Tensor
     aux: Tensor
+    queries: Tensor | None = None
 
 
 class Prefix(NamedTuple):
@@ -189,6 +192,7 @@ class Method(nn.Module):
         self.frozen_blocks = 0  # leading blocks whose outputs never change
         self.channels = [backbone.dims[group[-1]] for group in backbone.groups]
         self.strides = list(backbone.strides)
+        self.query_shape: tuple[int, int] | None = None  # (m, Q) of `Features.queries`, if any
         self.backbone_size = sum(p.numel() for p in backbone.parameters())
         # What the backbone came with: of that, only what trains belongs into the adapter file.
         self._original = {name for name, _ in _tensors(self)}

@@ -69,16 +69,48 @@ def count(name: str, backbone: str) -> int:
     return count_trainable({"method": name, "backbone": COUNTED_ON[backbone]})
 
 
+# What a method does to a backbone, in the order of the list.
+STEPS = {
+    "leaves it alone": "trains nothing of it",
+    "trains weights of it": "unfreezes",
+    "changes layers": "wraps",
+    "works between or within blocks": "overrides one block",
+    "runs beside it": "writes the loop over the blocks",
+}
+
+
+@cache
+def step(name: str) -> str:
+    """What a method does to its backbone, told from its class and from what it has built."""
+    import torch
+
+    import method_zoo
+    from method_zoo.backbones.linear import Wrapped
+    from method_zoo.method import Method
+
+    cls = method_zoo.get_method(name)
+    own = {part for part in ("block", "prefix", "forward") if part in vars(cls)}
+    if "block" in own:
+        return "works between or within blocks"
+    if own:
+        return "runs beside it"
+    with torch.device("meta"):
+        method: Method = cls(method_zoo.create_backbone(COUNTED_ON["ViT-S"]))
+    if any(isinstance(module, Wrapped) for module in method.modules()):
+        return "changes layers"
+    return "trains weights of it" if method.trainable() else "leaves it alone"
+
+
 def method_list() -> str:
     import method_zoo
 
     rows = []
-    for name in methods():
+    for name in sorted(methods(), key=lambda name: (list(STEPS).index(step(name)), name)):
         cls = method_zoo.get_method(name)
         counts = [f"{count(name, backbone):,}" for backbone in COUNTED_ON]
-        rows.append([f"[{name}]({name}.md)", cls.title, cls.paper, *counts,
+        rows.append([step(name), f"[{name}]({name}.md)", cls.title, cls.paper, *counts,
                      "yes" if cls.mergeable else "no"])  # fmt: skip
-    head = ("method", "title", "paper", *COUNTED_ON, "can be merged")
+    head = ("the backbone: it", "method", "title", "paper", *COUNTED_ON, "can be merged")
     return table(head, rows)
 
 

@@ -72,6 +72,8 @@ def loss_of(features: Features) -> Tensor:
     """A scalar that weighs every element of the maps differently, so that nothing cancels."""
     generator = torch.Generator().manual_seed(0)
     maps = [*features.maps, features.final]
+    if features.queries is not None:
+        maps.append(features.queries)
     terms = [(m * torch.randn(m.shape, generator=generator)).mean() for m in maps]
     return torch.stack(terms).sum() + features.aux
 
