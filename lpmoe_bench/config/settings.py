@@ -61,7 +61,8 @@ LOSSES = {
         ("semantic", "instance", "panoptic"),
     ),
     OWN: LossFacts(
-        "what a detector is defined with, such as Faster R-CNN", ("detection", "instance")
+        "what a detector is defined with, such as Faster R-CNN",
+        ("detection", "instance", "panoptic"),
     ),
 }
 # Roles of a field. recipe, protocol: it changes the result or the score, so the fingerprint hashes
