@@ -42,6 +42,7 @@ class LossFacts(NamedTuple):
 
 _EITHER = ("binary", "semantic")
 MATCHING = "matching"  # the loss of decoders that have queries, which they compute themselves
+OWN = "own"  # the loss of detectors, which they compute themselves
 # Losses by name; lpmoe_bench.model.losses has their formulas.
 LOSSES = {
     "structure": LossFacts("weighted BCE + weighted IoU of PraNet, as released code computes it"),
@@ -55,7 +56,11 @@ LOSSES = {
     "tversky": LossFacts("overlap of regions in which what is missed weighs more", _EITHER),
     "cross_entropy": LossFacts("cross-entropy over the classes", ("semantic",)),
     "ce_dice": LossFacts("cross-entropy + Dice of the classes in the image", ("semantic",)),
-    MATCHING: LossFacts("each class has a query of its own, as in Mask2Former", ("semantic",)),
+    MATCHING: LossFacts(
+        "each class or object has a query of its own, as in Mask2Former",
+        ("semantic", "instance", "panoptic"),
+    ),
+    OWN: LossFacts("what the detector of its paper is trained with", ("instance", "detection")),
 }
 # Roles of a field. recipe, protocol: it changes the result or the score, so the fingerprint hashes
 # it. runtime, label: it does not, so records that differ in it alone are of one kind.
@@ -299,6 +304,9 @@ class RunConfig(_Section):
     classes: tuple[str, ...] = _field(
         (), "recipe", "names of the classes, in order; the data set has them", later=True
     )
+    things: tuple[str, ...] = _field(
+        (), "recipe", "classes told apart by object, others are stuff; the set has them", later=True
+    )
     preprocessing: Literal[1, 2] = _field(
         2, "recipe", "how images become tensors; 1: as up to version 0.2, in floats", absent=1
     )
@@ -323,7 +331,7 @@ class RunConfig(_Section):
 
     @property
     def outputs(self) -> int:
-        """How many maps of logits the model gives: one, or one a class."""
+        """How many classes the model tells apart, maps of logits as a rule; one of binary masks."""
         return max(1, len(self.classes))
 
     @field_validator("size", mode="before")
