@@ -42,7 +42,7 @@ class LossFacts(NamedTuple):
 
 _EITHER = ("binary", "semantic")
 MATCHING = "matching"  # the loss of decoders that have queries, which they compute themselves
-OWN = "own"  # the loss of detectors, which they compute themselves
+OWN = "own"  # the loss that a detector is defined with, which it computes itself
 # Losses by name; lpmoe_bench.model.losses has their formulas.
 LOSSES = {
     "structure": LossFacts("weighted BCE + weighted IoU of PraNet, as released code computes it"),
@@ -56,11 +56,10 @@ LOSSES = {
     "tversky": LossFacts("overlap of regions in which what is missed weighs more", _EITHER),
     "cross_entropy": LossFacts("cross-entropy over the classes", ("semantic",)),
     "ce_dice": LossFacts("cross-entropy + Dice of the classes in the image", ("semantic",)),
-    MATCHING: LossFacts(
-        "each class or object has a query of its own, as in Mask2Former",
-        ("semantic", "instance", "panoptic"),
+    MATCHING: LossFacts("each class has a query of its own, as in Mask2Former", ("semantic",)),
+    OWN: LossFacts(
+        "what a detector is defined with, such as Faster R-CNN", ("detection", "instance")
     ),
-    OWN: LossFacts("what the detector of its paper is trained with", ("instance", "detection")),
 }
 # Roles of a field. recipe, protocol: it changes the result or the score, so the fingerprint hashes
 # it. runtime, label: it does not, so records that differ in it alone are of one kind.

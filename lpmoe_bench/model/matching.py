@@ -114,12 +114,16 @@ def _loss(
     surprise = F.cross_entropy(labels.transpose(1, 2), target, reduction="none")
     loss = weights.label * (surprise * taught).sum() / taught.sum().clamp(min=NOTHING)
     entropy, dice = _mask_losses(parts, points)
-    count = _over_processes(sum(len(true.classes) for true in truth), masks)
+    count = mean_over_processes(sum(len(true.classes) for true in truth), masks)
     return loss + (weights.mask * entropy + weights.dice * dice) / count
 
 
-def _over_processes(count: int, like: Tensor) -> Tensor:
-    """Return the mean number of masks of the processes that train together, at least 1."""
+def mean_over_processes(count: int, like: Tensor) -> Tensor:
+    """Return the mean of a count over the processes that train together, at least 1.
+
+    A loss whose sum is divided by it has the gradient of one process with all of their images.
+    like: a tensor of the device.
+    """
     total = torch.as_tensor(float(count), device=like.device)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.all_reduce(total)

@@ -1,0 +1,285 @@
+"""What every head of objects promises: its loss, gradients, strange images, batches, learning."""
+
+import copy
+from collections.abc import Sequence
+
+import pytest
+import torch
+from conftest import shake, tiny_backbone
+from drawn_targets import CHANNELS, SIDE, STRIDES, drawn_targets, shown, target_of, truth_of
+from torch import Tensor, nn
+from torch.optim import AdamW
+
+from lpmoe_bench.cli.lists import description, listing
+from lpmoe_bench.config.settings import LOSSES
+from lpmoe_bench.data.registry import load_registry
+from lpmoe_bench.data.targets import Target
+from lpmoe_bench.errors import UsageError
+from lpmoe_bench.inference.objects import settle_objects
+from lpmoe_bench.metrics.objects import COCO_BOXES, COCO_MASKS, ObjectScorer
+from lpmoe_bench.model.costs import count_flops
+from lpmoe_bench.model.decoders.decoder import Head, Inputs
+from lpmoe_bench.model.decoders.names import build_decoder, get_decoder, list_decoders
+from lpmoe_bench.model.segmenter import Segmenter
+from method_zoo.errors import ZooError
+from method_zoo.method import Features
+from method_zoo.options import get_method, signature_options
+
+KINDS = ("detection", "instance")
+HEADS = [(name, k) for name in list_decoders() for k in get_decoder(name).kinds if k in KINDS]
+every = pytest.mark.parametrize(("name", "kind"), HEADS)
+SMALL = {"hidden": 32, "regions": 32, "anchor": 4}  # of the heads that have such options
+
+
+def head(name: str, kind: str, classes: int = 2, seed: int = 0, **options) -> Head:
+    """A small head on strides 4 to 32 that is trained with its own loss; in training mode."""
+    cls = get_decoder(name)
+    known = signature_options(cls)
+    torch.manual_seed(seed)
+    given = {k: v for k, v in SMALL.items() if k in known} | {"width": 32} | options
+    built = cls(Inputs([CHANNELS] * 4, list(STRIDES), CHANNELS), classes, **given)  # type: ignore[call-arg]
+    built.train_with(built.losses[kind], kind)
+    return built.train()
+
+
+def loss_of(built: Head, given: Features, targets: list[Target], seed: int = 7) -> Tensor:
+    torch.manual_seed(seed)  # of what is sampled
+    return built.loss(given, targets, targets[0].size)
+
+
+def part_of(given: Features, k: int) -> Features:
+    maps = [m[k : k + 1] for m in given.maps]
+    return given._replace(maps=maps, final=given.final[k : k + 1])
+
+
+def teach(built: Head, given: Features, targets: list[Target], steps: int, lr=2e-3) -> list[float]:
+    optimizer = AdamW(built.parameters(), lr=lr)
+    losses = []
+    for step in range(steps):
+        optimizer.zero_grad()
+        loss = loss_of(built, given, targets, seed=step)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(built.parameters(), 10.0)
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+@every
+def test_it_describes_itself(name: str, kind: str):
+    cls = get_decoder(name)
+    named = dict(description(name, load_registry()))
+    assert (named["title"], named["fidelity"]) == (cls.title, cls.fidelity)
+    assert kind in named["serves"]
+    assert kind in dict(listing("decoders", load_registry(), None))[name]
+    assert kind in LOSSES[cls.losses[kind]].kinds
+    known = signature_options(cls)
+    assert all(known[key] == value for key, value in cls.later_options.items())
+
+
+@every
+def test_the_loss_falls_and_everything_that_trains_gets_a_gradient(name: str, kind: str):
+    targets = drawn_targets(2)
+    built, given = head(name, kind), shown(targets)
+    losses = teach(built, given, targets, 6)
+    assert losses[-1] < 0.9 * losses[0]
+    value = loss_of(built, given, targets)
+    value.backward()
+    assert (value.shape, value.dtype) == ((), torch.float32)
+    assert not [k for k, p in built.named_parameters() if p.grad is None or not p.grad.any()]
+
+
+@every
+def test_gradients_reach_every_tensor_of_a_method_with_a_pyramid(name: str, kind: str):
+    torch.manual_seed(0)
+    method = get_method("lpmoe")(tiny_backbone())
+    shake(method)  # what starts at zero hides others
+    built = build_decoder(name, method, 2, {"width": 32} | small(name))
+    built.train_with(built.losses[kind], kind)
+    model = Segmenter(method, built)
+    method.eval()  # stochastic depth may drop the one path to a tensor
+    model(torch.rand(2, 3, SIDE, SIDE), drawn_targets(2)).backward()
+    assert not [k for k, p in method.trainable().items() if p.grad is None or not p.grad.any()]
+
+
+def small(name: str) -> dict[str, int]:
+    return {k: v for k, v in SMALL.items() if k in signature_options(get_decoder(name))}
+
+
+@every
+@pytest.mark.parametrize("what", ["empty", "crowds", "pixel", "no width", "one empty", "400"])
+def test_strange_images_give_a_number_and_finite_gradients(name: str, kind: str, what: str):
+    targets = drawn_targets(2)
+    given = shown(targets)
+    none = torch.zeros(2, dtype=torch.bool)
+    if what == "empty":
+        targets = [target.only(none) for target in targets]
+    elif what == "crowds":
+        targets = [target._replace(crowd=~none) for target in targets]
+    elif what == "pixel":
+        mask = torch.zeros(1, SIDE, SIDE, dtype=torch.bool)
+        mask[0, 9, 9] = True
+        targets = [target_of(mask, [1]), targets[1]]
+    elif what == "no width":
+        boxes = targets[0].boxes.clone()
+        boxes[0, 2] = boxes[0, 0]
+        targets = [targets[0]._replace(boxes=boxes), targets[1]]
+    elif what == "one empty":
+        targets = [targets[0], targets[1].only(none)]
+    else:
+        cells = torch.zeros(400, SIDE, SIDE, dtype=torch.bool)
+        for k in range(400):
+            top, left = 3 * (k // 20), 3 * (k % 20)
+            cells[k, top : top + 3, left : left + 3] = True
+        targets = [target_of(cells, [k % 2 for k in range(400)]), targets[1]]
+    built = head(name, kind)
+    value = loss_of(built, given, targets)
+    value.backward()
+    assert bool(value.isfinite())
+    grads = [p.grad for p in built.parameters()]
+    assert all(g is not None and bool(g.isfinite().all()) for g in grads)
+    built.eval()
+    with torch.no_grad():
+        found = built.predict(given, (SIDE, SIDE))
+    assert all(bool(one.boxes.isfinite().all() and one.scores.isfinite().all()) for one in found)
+
+
+@every
+def test_equal_draws_give_equal_losses(name: str, kind: str):
+    targets = drawn_targets(2)
+    given = shown(targets)
+    one, other = head(name, kind), head(name, kind)
+    assert torch.equal(loss_of(one, given, targets), loss_of(other, given, targets))
+    assert not torch.equal(loss_of(one, given, targets), loss_of(one, given, targets[::-1]))
+    # What it was trained with leaves no trace beside the weights: a resumed run goes on alike.
+    loss_of(one, shown(drawn_targets(2, 96)), drawn_targets(2, 96))
+    assert torch.equal(loss_of(one, given, targets), loss_of(other, given, targets))
+
+
+@every
+def test_a_batch_is_kept_whole_and_says_why(name: str, kind: str):
+    targets = drawn_targets(2)
+    targets[1] = targets[1].only(torch.tensor([True, False]))
+    built, given = head(name, kind), shown(targets)
+    assert built.depends_on_batch(built.losses[kind], {}).startswith("divides by how many")
+    examined = built.examine(given, targets, (SIDE, SIDE))
+    assert len(examined.losses) == len(examined.outputs) == 2
+    assert all(one.shape == () for one in examined.losses)
+
+
+@every
+def test_half_precision_is_close(name: str, kind: str):
+    targets = drawn_targets(2)
+    built, given = head(name, kind), shown(targets)
+    teach(built, given, targets, 3)
+    exact = loss_of(built, given, targets)
+    with torch.autocast("cpu", torch.bfloat16):
+        value = loss_of(built, given, targets)
+        built.eval()
+        with torch.no_grad():
+            found = built.predict(given, (SIDE, SIDE))
+    value.backward()
+    assert value.dtype is torch.float32
+    assert value.item() == pytest.approx(exact.item(), rel=0.1)
+    assert all(p.dtype is torch.float32 for p in built.parameters())
+    assert {one.boxes.dtype for one in found} == {one.scores.dtype for one in found}
+    assert found[0].boxes.dtype is torch.float32
+
+
+class Given(nn.Module):
+    """In the place of a method: maps of these strides."""
+
+    def __init__(self, strides: Sequence[int]):
+        super().__init__()
+        self.strides = strides
+
+    def forward(self, image: Tensor) -> Features:
+        h, w = image.shape[-2:]
+        maps = [image.new_zeros(1, CHANNELS, h // s, w // s) for s in self.strides]
+        return Features(maps, maps[-1], image.new_zeros(()))
+
+
+@every
+@pytest.mark.parametrize("strides", [list(STRIDES), [16] * 4])
+def test_it_can_be_counted_without_weights(name: str, kind: str, strides: list[int]):
+    with torch.device("meta"):
+        built = get_decoder(name)(Inputs([CHANNELS] * 4, strides, CHANNELS), 5, **small(name))
+        model = Segmenter(Given(strides), built)
+    counted = count_flops(model, (64, 96))
+    assert 2 * counted.forward < counted.training < 3 * counted.forward
+
+
+@every
+def test_other_strides_are_refused(name: str, kind: str):
+    with pytest.raises(UsageError, match="gives 8, 16, 32, 64; use another"):
+        get_decoder(name)(Inputs([24] * 4, [8, 16, 32, 64], 24), 3)  # type: ignore[call-arg]
+
+
+@every
+def test_other_losses_and_weights_of_classes_are_refused(name: str, kind: str):
+    built = head(name, kind)
+    with pytest.raises(UsageError, match="loss cross_entropy is for semantic tasks"):
+        built.train_with("cross_entropy", kind)
+    with pytest.raises(UsageError, match="class_weights are not for loss"):
+        built.train_with(built.losses[kind], kind, [1.0, 2.0])
+
+
+@every
+def test_a_prediction_depends_on_its_own_image_and_the_state_alone(name: str, kind: str):
+    targets = drawn_targets(2)
+    built, given = head(name, kind), shown(targets)
+    teach(built, given, targets, 4)
+    other = head(name, kind, seed=3)
+    other.load_state_dict(copy.deepcopy(built.state_dict()))
+    built.eval(), other.eval()
+    with torch.no_grad():
+        both, again = built.predict(given, (SIDE, SIDE)), other.predict(given, (SIDE, SIDE))
+        alone = [built.predict(part_of(given, k), (SIDE, SIDE))[0] for k in range(2)]
+    for one, same, single in zip(both, again, alone, strict=True):
+        assert torch.equal(one.scores, same.scores)
+        assert torch.equal(one.boxes, same.boxes)
+        torch.testing.assert_close(single.scores, one.scores, atol=1e-4, rtol=1e-3)
+        assert one.scores.tolist() == sorted(one.scores.tolist(), reverse=True)
+
+
+def scored(built: Head, given: Features, targets: list[Target], kind: str) -> dict:
+    """Scores of what is found, of images twice as high and three times as wide as the canvas."""
+    built.eval()
+    with torch.no_grad():
+        found = built.predict(given, targets[0].size)
+    protocol = COCO_BOXES if kind == "detection" else COCO_MASKS
+    scorer = ObjectScorer(protocol, ["disc", "box"])
+    for number, (one, target) in enumerate(zip(found, targets, strict=True)):
+        large = target_of(
+            target.masks.repeat_interleave(2, 1).repeat_interleave(3, 2), target.classes.tolist()
+        )
+        pred = settle_objects(one, target.size, target.size, large.size, 100)
+        scorer.add(f"i{number}", pred, truth_of(large), "drawn")
+    built.train()
+    return scorer.result().scores
+
+
+@pytest.mark.slow
+@every
+def test_four_images_are_learnt_by_heart(name: str, kind: str):
+    targets = drawn_targets(4)
+    built, given = head(name, kind), shown(targets)
+    for _ in range(12):
+        teach(built, given, targets, 25, lr=3e-3)
+        scores = scored(built, given, targets, kind)
+        enough = scores["box_ap50"] > 0.99
+        if kind == "instance":
+            enough = enough and scores["mask_ap50"] > 0.99 and scores["mask_ap"] > 0.7
+        if enough:
+            break
+    assert scores["box_ap50"] > 0.99, scores
+    if kind == "instance":
+        assert scores["mask_ap50"] > 0.99, scores
+        assert scores["mask_ap"] > 0.7, scores
+
+
+@every
+def test_options_that_are_none_are_refused(name: str, kind: str):
+    for option in ("width", "detections"):
+        with pytest.raises((UsageError, ZooError), match=rf"{option} (is )?0"):
+            head(name, kind, **{option: 0})
