@@ -56,7 +56,10 @@ LOSSES = {
     "tversky": LossFacts("overlap of regions in which what is missed weighs more", _EITHER),
     "cross_entropy": LossFacts("cross-entropy over the classes", ("semantic",)),
     "ce_dice": LossFacts("cross-entropy + Dice of the classes in the image", ("semantic",)),
-    MATCHING: LossFacts("each class has a query of its own, as in Mask2Former", ("semantic",)),
+    MATCHING: LossFacts(
+        "each class or object has a query of its own, as in Mask2Former",
+        ("semantic", "instance", "panoptic"),
+    ),
     OWN: LossFacts(
         "what a detector is defined with, such as Faster R-CNN", ("detection", "instance")
     ),
