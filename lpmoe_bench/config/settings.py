@@ -309,6 +309,9 @@ class RunConfig(_Section):
     classes: tuple[str, ...] = _field(
         (), "recipe", "names of the classes, in order; the data set has them", later=True
     )
+    things: tuple[str, ...] = _field(
+        (), "recipe", "classes told apart by object, others are stuff; the set has them", later=True
+    )
     preprocessing: Literal[1, 2] = _field(
         2, "recipe", "how images become tensors; 1: as up to version 0.2, in floats", absent=1
     )
@@ -333,7 +336,7 @@ class RunConfig(_Section):
 
     @property
     def outputs(self) -> int:
-        """How many maps of logits the model gives: one, or one a class."""
+        """How many classes the model tells apart, maps of logits as a rule; one of binary masks."""
         return max(1, len(self.classes))
 
     @field_validator("size", mode="before")

@@ -14,7 +14,15 @@ from lpmoe_bench.console import Terminal
 from lpmoe_bench.data.loader import PairDataset, Prefixes, carve_validation, subset
 from lpmoe_bench.data.pairs import Pair
 from lpmoe_bench.data.registry import Registry, Task, load_registry
-from lpmoe_bench.data.splits import MANIFESTS, Split, check_pairs, classes_of, make_split, stamp_of
+from lpmoe_bench.data.splits import (
+    MANIFESTS,
+    Split,
+    check_pairs,
+    classes_of,
+    make_split,
+    stamp_of,
+    things_of,
+)
 from lpmoe_bench.data.tasks import OWN, TaskData, resolve
 from lpmoe_bench.errors import DataError, ResourceError, UsageError
 from lpmoe_bench.metrics.protocols import get_protocol
@@ -159,7 +167,8 @@ def make_plan(
     weights, decoder_weights, data = known[key]
     # What a file tells of its weights is as if it had been asked for, and what the name implies as
     # if it had not: so equal runs have equal fingerprints.
-    facts = {"facts": weights.differing, "classes": _classes(config, data)}
+    classes, things = _classes(config, data), things_of(data.train)
+    facts = {"facts": weights.differing, "classes": classes, "things": things}
     config = config.model_copy(update=facts)
     # Validation first: a smaller limit_train leaves it as it is.
     rest, validation = _divided(data, config, request.cache / MANIFESTS)
@@ -269,7 +278,7 @@ def _classes(config: RunConfig, data: TaskData) -> tuple[str, ...]:
             f"train.class_weights has {len(weights)} numbers, and {data.train.label} has "
             f"{len(found)} classes: {', '.join(found)}; give one for each, in this order"
         )
-    if len(found) == 1:
+    if 0 < len(found) < get_kind(config.kind).least_classes:
         raise UsageError(
             f"{data.train.label} has one class, {found[0]}; name the background too, or use a "
             f"binary task"
@@ -341,4 +350,5 @@ def _sources(
         with terminal.bar(f"checking {split.label}", len(split.pairs)) as bar:
             for note in check_pairs(split, bar.update, request.cache / MANIFESTS, varied=True):
                 terminal.note(note)
+            get_kind(config.kind).reader.check(split.label, split.pairs)
     return Sources(weights, decoder_weights, data)
