@@ -139,23 +139,25 @@ def _loss(
         parts.append((masks[index, query], true.masks[mask], true.counted))
     taught = taught * torch.where(target == nothing, NOTHING, 1.0)
     surprise = F.cross_entropy(labels.transpose(1, 2), target, reduction="none")
-    loss = weights.label * (surprise * taught).sum() / taught.sum().clamp(min=NOTHING)
+    taught_over = mean_over_processes(taught.sum(), masks, least=NOTHING)
+    loss = weights.label * (surprise * taught).sum() / taught_over
     entropy, dice = _mask_losses(parts, points)
     count = mean_over_processes(sum(len(true.classes) for true in truth), masks)
     return loss + (weights.mask * entropy + weights.dice * dice) / count
 
 
-def mean_over_processes(count: int, like: Tensor) -> Tensor:
-    """Return the mean of a count over the processes that train together, at least 1.
+def mean_over_processes(count: int | Tensor, like: Tensor, least: float = 1) -> Tensor:
+    """Return the mean of a count over the processes that train together, or `least` if it is less.
 
     A loss whose sum is divided by it has the gradient of one process with all of their images.
     like: a tensor of the device.
     """
-    total = torch.as_tensor(float(count), device=like.device)
+    own = count.detach().clone() if isinstance(count, Tensor) else float(count)
+    total = torch.as_tensor(own, device=like.device)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.all_reduce(total)
         total = total / torch.distributed.get_world_size()
-    return total.clamp(min=1)
+    return total.clamp(min=least)
 
 
 @torch.no_grad()

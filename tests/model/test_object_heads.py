@@ -19,6 +19,7 @@ from lpmoe_bench.errors import UsageError
 from lpmoe_bench.inference.objects import settle_objects, settle_panoptic
 from lpmoe_bench.metrics.objects import COCO_BOXES, COCO_MASKS, ObjectScorer
 from lpmoe_bench.metrics.panoptic import COCO_PANOPTIC, PanopticScorer
+from lpmoe_bench.model import matching
 from lpmoe_bench.model.costs import count_flops
 from lpmoe_bench.model.decoders.decoder import Head, Inputs
 from lpmoe_bench.model.decoders.names import build_decoder, get_decoder, list_decoders
@@ -181,6 +182,41 @@ def test_a_batch_is_kept_whole_and_says_why(name: str, kind: str):
     examined = built.examine(given, targets, (SIDE, SIDE))
     assert len(examined.losses) == len(examined.outputs) == 2
     assert all(one.shape == () for one in examined.losses)
+
+
+@every
+def test_processes_add_up_to_the_whole_batch(name: str, kind: str, monkeypatch):
+    targets = drawn(kind)
+    targets[1] = targets[1].only(torch.tensor([True, False]))  # not as many in both
+    built, given = head(name, kind), shown(targets)
+    sample_everything(built, monkeypatch)
+    whole = loss_of(built, given, targets)
+    seen: list[list[Tensor]] = []
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda own: seen[-1].append(own.clone()))
+    for k in range(2):
+        seen.append([])
+        loss_of(built, part_of(given, k), targets[k : k + 1])
+    parts = []
+    for k in range(2):
+        sums = (one + other for one, other in zip(*seen, strict=True))
+        monkeypatch.setattr(torch.distributed, "all_reduce", lambda own, it=sums: own.copy_(next(it)))
+        parts.append(loss_of(built, part_of(given, k), targets[k : k + 1]))
+    torch.testing.assert_close(sum(parts) / 2, whole, rtol=1e-4, atol=1e-4)
+
+
+def sample_everything(built: Head, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave nothing to chance: all anchors and regions, and the same points everywhere."""
+    for module in built.modules():
+        if (sampler := getattr(module, "fg_bg_sampler", None)) is not None:
+            sampler.batch_size_per_image, sampler.positive_fraction = 10_000, 0.5
+
+    def places(count: int, points: int, counted: Tensor | None, like: Tensor) -> Tensor:
+        generator = torch.Generator().manual_seed(points)
+        return torch.rand(1, points, 2, generator=generator).expand(count, -1, -1)
+
+    monkeypatch.setattr(matching, "_places", places)
 
 
 @every
