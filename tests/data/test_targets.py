@@ -16,7 +16,8 @@ def _target() -> Target:
 def test_crowds_slivers_and_empty_masks_are_not_trained() -> None:
     kept = _target().trained()
     assert kept.classes.tolist() == [0]
-    assert kept.masks is not None and kept.masks.shape == (1, 8, 8)
+    assert kept.masks is not None
+    assert kept.masks.shape == (1, 8, 8)
 
 
 def test_boxes_alone_need_no_masks() -> None:
@@ -31,5 +32,6 @@ def test_a_target_without_objects_stays_one() -> None:
 def test_all_tensors_move() -> None:
     moved = _target()._replace(labels=torch.zeros(8, 8, dtype=torch.long)).to("meta")
     found = [value for value in moved if isinstance(value, torch.Tensor)]
-    assert len(found) == 5 and all(value.is_meta for value in found)
+    assert len(found) == 5
+    assert all(value.is_meta for value in found)
     assert moved.size == (8, 8)
