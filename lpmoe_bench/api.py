@@ -18,7 +18,7 @@ from lpmoe_bench.console import Terminal
 from lpmoe_bench.environment import default_cache, is_offline
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.records.frame import load_records
-from lpmoe_bench.records.store import Found, StoredRecord, find_records, read_record
+from lpmoe_bench.records.store import FoundRecords, StoredRecord, find_records, read_record
 from method_zoo.errors import ZooError
 
 if TYPE_CHECKING:
@@ -534,7 +534,7 @@ def compare(
     a: str | Path | StoredRecord | Sequence[StoredRecord],
     b: str | Path | StoredRecord | Sequence[StoredRecord],
     *roots: str | Path,
-    records: Found | None = None,
+    records: FoundRecords | None = None,
     metrics: str | Sequence[str] = (),
     margin: float | str | Sequence[str] | None = None,
     groups: str | Path | None = None,
@@ -601,7 +601,7 @@ def check(
     candidate: str | Path | Sequence[str | Path] | None = None,
     baseline: str | Path | Baseline = "results/baseline.json",
     *,
-    records: Found | None = None,
+    records: FoundRecords | None = None,
     **policy: float | None,
 ) -> Outcome:
     """Judge candidate records against a pinned baseline, as the gate in CI does.

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from lpmoe_bench.analysis.pairing import Rules
     from lpmoe_bench.data.pixels import PixelRules
     from lpmoe_bench.data.registry import Registry
-    from lpmoe_bench.records.store import Found
+    from lpmoe_bench.records.store import FoundRecords
 
 # What `list backbones` shows and shells complete; any timm ViT works by its own name.
 BACKBONES = {
@@ -386,11 +386,11 @@ class RecordFilter:
         list[str] | None, typer.Option(help="Only records of this setting: train.limit_train=150.")
     ] = None
 
-    def find(self, roots: Sequence[Path] | None) -> Found:
+    def find(self, roots: Sequence[Path] | None) -> FoundRecords:
         """Return those of the records under these folders, or the usual ones, that are left."""
         return self.narrow(readable_records(roots))
 
-    def narrow(self, found: Found) -> Found:
+    def narrow(self, found: FoundRecords) -> FoundRecords:
         """Return the records that are left; raises UsageError where a filter fits none."""
         from lpmoe_bench.records.context import narrow
 
@@ -404,7 +404,7 @@ class RecordFilter:
         return settings, names(self.task), names(self.method), names(self.test_set)
 
 
-def readable_records(roots: Sequence[Path] | None) -> Found:
+def readable_records(roots: Sequence[Path] | None) -> FoundRecords:
     """Find records; raises DataError where there are some and none of them can be read."""
     from lpmoe_bench.records.store import find_records
 

@@ -18,7 +18,10 @@ class Kind:
     loss, select, protocol: those of a task whose entry names none. reader, outputs: see the base
     classes in `lpmoe_bench.data.readers` and `lpmoe_bench.inference.outputs`. job: a job as in
     `lpmoe_bench.scoring.work`, of anybody's maps. pictures: see `lpmoe_bench.report.pictures`.
-    classed: whether its data sets name classes.
+    formats: of the labels of its data sets, none where masks are binary. decoder: of its tasks
+    where nothing else is asked for; empty for that of the method. least_classes: that a data set
+    needs. blends: whether a prediction has a value for each pixel, so that those of overlapping
+    windows can be blended.
     """
 
     name: str
@@ -28,9 +31,17 @@ class Kind:
     protocol: str
     reader_at: str
     outputs_at: str
-    job_at: str
-    pictures_at: str
-    classed: bool = True
+    job_at: str = ""
+    pictures_at: str = ""
+    formats: tuple[str, ...] = ()
+    decoder: str = ""
+    least_classes: int = 2
+    blends: bool = True
+
+    @property
+    def classed(self) -> bool:
+        """Whether its data sets name classes."""
+        return bool(self.formats)
 
     @property
     def reader(self) -> Any:
@@ -44,12 +55,19 @@ class Kind:
 
     @property
     def job(self) -> Any:
-        """Return the class of jobs that score maps of a folder."""
+        """Return the class of jobs that score maps of a folder; raises UsageError without one."""
+        if not self.job_at:
+            raise UsageError(
+                f"files of {self.name} predictions are not scored; score a run, see "
+                f"lpmoe-bench evaluate"
+            )
         return _found(self.job_at)
 
     @property
     def pictures(self) -> Any:
-        """Return the class of pictures of a test set and its maps."""
+        """Return the class of pictures of a test set and its maps; UsageError where none is."""
+        if not self.pictures_at:
+            raise UsageError(f"predictions of {self.name} tasks are not drawn")
         return _found(self.pictures_at)
 
 
@@ -69,7 +87,6 @@ _ALL = (
         outputs_at="lpmoe_bench.inference.outputs:MaskOutputs",
         job_at="lpmoe_bench.scoring.work:MaskJob",
         pictures_at="lpmoe_bench.report.pictures:MaskPictures",
-        classed=False,
     ),
     Kind(
         name="semantic",
@@ -81,14 +98,54 @@ _ALL = (
         outputs_at="lpmoe_bench.inference.outputs:LabelOutputs",
         job_at="lpmoe_bench.scoring.label_maps:LabelJob",
         pictures_at="lpmoe_bench.report.pictures:LabelPictures",
+        formats=("index", "colour", "layers"),
+    ),
+    Kind(
+        name="instance",
+        title="a mask, a class and a score for each object",
+        loss="own",
+        select="mask_ap",
+        protocol="coco_masks",
+        reader_at="lpmoe_bench.data.object_readers:InstanceReader",
+        outputs_at="lpmoe_bench.inference.object_outputs:InstanceOutputs",
+        formats=("coco", "yolo", "instances"),
+        decoder="mask_rcnn",
+        least_classes=1,
+        blends=False,
+    ),
+    Kind(
+        name="detection",
+        title="a box, a class and a score for each object",
+        loss="own",
+        select="box_ap",
+        protocol="coco_boxes",
+        reader_at="lpmoe_bench.data.object_readers:BoxReader",
+        outputs_at="lpmoe_bench.inference.object_outputs:BoxOutputs",
+        formats=("coco", "voc", "yolo", "instances"),
+        decoder="faster_rcnn",
+        least_classes=1,
+        blends=False,
+    ),
+    Kind(
+        name="panoptic",
+        title="a segment and a class for each pixel, things told apart",
+        loss="matching",
+        select="pq",
+        protocol="coco_panoptic",
+        reader_at="lpmoe_bench.data.object_readers:PanopticReader",
+        outputs_at="lpmoe_bench.inference.object_outputs:PanopticOutputs",
+        formats=("coco_panoptic",),
+        decoder="mask2former",
+        least_classes=1,
+        blends=False,
     ),
 )
 KINDS = {kind.name: kind for kind in _ALL}
 
 
-def kind_of_files(classed: bool) -> Kind:
-    """Return the first kind of task whose data sets name classes, or do not."""
-    return next(kind for kind in _ALL if kind.classed == classed)
+def kind_of_files(form: str = "") -> Kind:
+    """Return the first kind of task whose data sets have labels of a format; of none binary."""
+    return next(kind for kind in _ALL if (form in kind.formats if form else not kind.classed))
 
 
 def get_kind(name: str) -> Kind:

@@ -42,6 +42,7 @@ class LossFacts(NamedTuple):
 
 _EITHER = ("binary", "semantic")
 MATCHING = "matching"  # the loss of decoders that have queries, which they compute themselves
+OWN = "own"  # the loss that a detector is defined with, which it computes itself
 # Losses by name; lpmoe_bench.model.losses has their formulas.
 LOSSES = {
     "structure": LossFacts("weighted BCE + weighted IoU of PraNet, as released code computes it"),
@@ -55,7 +56,14 @@ LOSSES = {
     "tversky": LossFacts("overlap of regions in which what is missed weighs more", _EITHER),
     "cross_entropy": LossFacts("cross-entropy over the classes", ("semantic",)),
     "ce_dice": LossFacts("cross-entropy + Dice of the classes in the image", ("semantic",)),
-    MATCHING: LossFacts("each class has a query of its own, as in Mask2Former", ("semantic",)),
+    MATCHING: LossFacts(
+        "each class or object has a query of its own, as in Mask2Former",
+        ("semantic", "instance", "panoptic"),
+    ),
+    OWN: LossFacts(
+        "what a detector is defined with, such as Faster R-CNN",
+        ("detection", "instance", "panoptic"),
+    ),
 }
 # Roles of a field. recipe, protocol: it changes the result or the score, so the fingerprint hashes
 # it. runtime, label: it does not, so records that differ in it alone are of one kind.
@@ -119,8 +127,10 @@ def check_loss(name: str, kind: str = "") -> None:
 def other_kind(name: str, kinds: Sequence[str], kind: str) -> UsageError:
     """Return the error that a loss serves other kinds of task than this one."""
     fitting = ", ".join(own for own, facts in LOSSES.items() if kind in facts.kinds)
+    *others, last = kinds
+    own = f"{', '.join(others)} and {last}" if others else last
     return UsageError(
-        f"loss {name} is for {' and '.join(kinds)} tasks, but this task is {kind}; "
+        f"loss {name} is for {own} tasks, but this task is {kind}; "
         f"use one of {fitting}, or leave train.loss out"
     )
 
@@ -302,6 +312,9 @@ class RunConfig(_Section):
     classes: tuple[str, ...] = _field(
         (), "recipe", "names of the classes, in order; the data set has them", later=True
     )
+    things: tuple[str, ...] = _field(
+        (), "recipe", "classes told apart by object, others are stuff; the set has them", later=True
+    )
     preprocessing: Literal[1, 2] = _field(
         2, "recipe", "how images become tensors; 1: as up to version 0.2, in floats", absent=1
     )
@@ -326,7 +339,7 @@ class RunConfig(_Section):
 
     @property
     def outputs(self) -> int:
-        """How many maps of logits the model gives: one, or one a class."""
+        """How many classes the model tells apart, maps of logits as a rule; one of binary masks."""
         return max(1, len(self.classes))
 
     @field_validator("size", mode="before")

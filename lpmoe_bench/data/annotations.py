@@ -7,9 +7,9 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -84,16 +84,24 @@ class Annotations:
         return {name: number for number, name in enumerate(names)}
 
 
+class OfOneImage(Protocol):
+    """What a file says of one image among others, with a checksum of this alone."""
+
+    @property
+    def checksum(self) -> str: ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class MaskParts:
     """A mask that is not one image file: several whose union it is, a variable of a MATLAB file, or
-    what one file says of this image among others (annotation). layers: each file is a class of its
-    own, and later ones lie on top."""
+    what one file says of this image among others (annotation; objects, where each object counts).
+    layers: each file is a class of its own, and later ones lie on top."""
 
     files: tuple[Path, ...]
     variable: str = ""
     annotation: Annotation | None = None
     layers: bool = False
+    objects: OfOneImage | None = None
 
     def __str__(self) -> str:
         more = len(self.files) - 1
@@ -113,6 +121,8 @@ class MaskParts:
     @property
     def kind(self) -> str:
         """What is read of the files, beside their bytes."""
+        if self.objects is not None:
+            return "objects"
         return self.variable or ("coco" if self.annotation else "layers" if self.layers else "")
 
 
@@ -130,6 +140,10 @@ def mask_checksum(mask: Mask) -> str:
         return sha256_file(mask)
     if mask.annotation is not None:
         return mask.annotation.checksum
+    if mask.objects is not None:
+        # The first file speaks of other images too; whatever follows is of this one alone.
+        parts = [mask.objects.checksum, *map(sha256_file, mask.files[1:])]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
     checksums = [sha256_file(file) for file in mask.files]
     # Sorted: a union does not depend on the order in which a folder lists its files.
     parts = [mask.variable, *(checksums if mask.layers else sorted(checksums))]
@@ -145,14 +159,14 @@ def read_coco(path: Path) -> Annotations:
     Source: the data format of https://cocodataset.org/#format-data. Raises DataError for a file
     that is none, or names images or categories that it does not hold.
     """
-    content = _json(path)
+    content = read_json(path)
     try:
         categories = {int(one["id"]): str(one["name"]) for one in content.get("categories", [])}
         shapes: dict[Any, list[Shape]] = defaultdict(list)
         sizes: dict[Any, tuple[str, int, int]] = {}
         for one in content["images"]:
             size = (int(one["height"]), int(one["width"]))
-            _check_size(path, *size)
+            check_size(path, *size)
             sizes[one["id"]] = (str(one["file_name"]), *size)
         for one in content["annotations"]:
             if one["image_id"] not in sizes:
@@ -179,25 +193,33 @@ def read_coco(path: Path) -> Annotations:
 
 def is_coco(path: Path) -> bool:
     """Whether a JSON file is of COCO's form; raises DataError where it is no JSON."""
-    content = _json(path)
+    content = read_json(path)
     return isinstance(content.get("images"), list) and "annotations" in content
 
 
 def _coco_shape(one: Mapping[str, Any], label: str, size: Sequence[int]) -> Shape:
-    box, outline = one.get("bbox"), one["segmentation"]
+    box = one.get("bbox")
     about: dict[str, Any] = {"label": label, "crowd": bool(one.get("iscrowd", 0))}
     if box:
         left, top, width, height = map(float, box)
         about["box"] = (left, top, width, height)
+    return replace(read_outline(one["segmentation"], size), **about)
+
+
+def read_outline(outline: Any, size: Sequence[int]) -> Shape:
+    """Return the shape that COCO's "segmentation" of an object is, in an image of (h, w) `size`.
+
+    Raises ValueError, KeyError or TypeError where it is none.
+    """
     if isinstance(outline, list):
-        return Shape(polygons=tuple(_polygon(flat) for flat in outline), **about)
+        return Shape("", polygons=tuple(_polygon(flat) for flat in outline))
     if [int(side) for side in outline["size"]] != list(size):
         raise ValueError(f"runs of size {outline['size']} in an image of {list(size)}")
     counts = outline["counts"]
     runs = np.asarray(unpack_runs(counts) if isinstance(counts, str) else counts, np.int64)
     if runs.ndim != 1 or (runs < 0).any() or int(runs.sum()) != size[0] * size[1]:
         raise ValueError("runs that do not add up to the pixels of the image")
-    return Shape(runs=runs, **about)
+    return Shape("", runs=runs)
 
 
 def _polygon(flat: Any) -> np.ndarray:
@@ -213,10 +235,10 @@ def read_labelme(path: Path) -> Annotation:
     Source: the files that https://github.com/wkentaro/labelme writes. Raises DataError for other
     files, and for lines and points, which have no area.
     """
-    content = _json(path)
+    content = read_json(path)
     try:
         height, width = int(content["imageHeight"]), int(content["imageWidth"])
-        _check_size(path, height, width)
+        check_size(path, height, width)
         shapes = [_labelme_shape(path, one, height, width) for one in content["shapes"]]
     except MALFORMED as error:
         raise DataError(
@@ -350,7 +372,7 @@ def _plane(path: Path, variable: str) -> np.ndarray:
             f"mask {path} holds {array.dtype} values of shape {array.shape}; a mask is a table of "
             f"numbers, (height, width)"
         )
-    _check_size(path, *array.shape)
+    check_size(path, *array.shape)
     return array
 
 
@@ -388,7 +410,8 @@ def _bytes(path: Path) -> bytes:
         raise DataError(f"{path} cannot be read ({error.strerror})") from None
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the content of a JSON file of annotations; raises DataError where it has none."""
     try:
         content = json.loads(_bytes(path))
     except (ValueError, RecursionError) as error:
@@ -398,7 +421,8 @@ def _json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _check_size(path: Path, height: int, width: int) -> None:
+def check_size(path: Path, height: int, width: int) -> None:
+    """Raise DataError for an image of no pixels, or of so many that they must be a mistake."""
     if height < 1 or width < 1 or height * width > MOST_PIXELS:
         raise DataError(
             f"{path} speaks of an image of {width} x {height} pixels; up to {MOST_PIXELS} in all "

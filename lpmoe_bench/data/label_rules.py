@@ -14,6 +14,8 @@ from lpmoe_bench.metrics.classes import VOID
 
 MOST_CLASSES = 254  # indices of 0 to 253: with VOID and one for what is unknown, a byte is full
 FORMATS = ("index", "colour", "layers")
+LISTING = ("coco", "coco_panoptic")  # formats of objects whose files list their classes
+OBJECTS = (*LISTING, "voc", "yolo", "instances")
 COLOUR = re.compile(r"#[0-9a-f]{6}")
 NAMED_COLOUR = re.compile(r"(.*\S)\s+(#[0-9a-fA-F]{6})")  # a line of a list of classes
 NUMBERED = re.compile(r"\d+\s*[:;=.)\t]")  # 0: sky
@@ -25,14 +27,17 @@ Value = int | str  # of a pixel: a number, or a colour as #rrggbb
 
 @dataclass(frozen=True, slots=True)
 class LabelRules:
-    """What the pixels of a data set's label maps mean.
+    """What the pixels of a data set's label maps mean, or what its files of objects are.
 
     format: `index`, where a value of the file is a class; `colour`, where a colour is; or `layers`:
     a folder of binary masks for each class but the first, which is where no mask has its object;
-    later folders lie on top. classes: names in order, without any as long as the file that lists
-    them was not read. ignore: values or colours that count for nothing. first: the value of the
-    first class. values: for each class those of the file that mean it, where they do not count up
-    from `first`. colours: `#rrggbb` that pictures show. folders: of layers.
+    later folders lie on top. Of objects: `coco`, `coco_panoptic`, `voc`, `yolo`, or `instances`:
+    maps of one number an object. classes: names in order, without any as long as the file that
+    lists them was not read. ignore: values or colours that count for nothing. first: the value of
+    the first class. values: for each class those of the file that mean it, where they do not count
+    up from `first`. colours: `#rrggbb` that pictures show. folders: of layers. divisor: of an
+    instance map, whose values divided by it are classes. things: names of the classes whose
+    objects are told apart, where others are stuff.
     """
 
     format: str
@@ -42,6 +47,13 @@ class LabelRules:
     values: tuple[tuple[Value, ...], ...] = ()
     colours: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
+    divisor: int = 0
+    things: tuple[str, ...] = ()
+
+    @property
+    def objects(self) -> bool:
+        """Whether they are of objects, and not of pixels."""
+        return self.format in OBJECTS
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -89,15 +101,15 @@ def label_rules(values: Mapping[str, Any], *places: Path) -> LabelRules:
         if name not in known:
             raise UsageError.unknown("label rule", str(name), known)
     given = {k: v for k, v in values.items() if v not in (None, "", (), [], {})}
-    if "classes" not in given:
+    if "classes" not in given and given.get("format") not in LISTING:
         raise UsageError("labels have no classes; write `classes: [background, leaf]` or a file")
     folders = tuple(str(item) for item in _listed(given.get("folders", ())))
-    names, found = _classes(given["classes"], places)
+    names, found = _classes(given.get("classes", ()), places)
     found = found or [_values(item) for item in _listed(given.get("values", ()))]
     counted = _counted(given)
     form = given.get("format") or _likely_format(folders, () if counted else found)
-    if form not in FORMATS:
-        raise UsageError.unknown("format of labels", str(form), FORMATS)
+    if form not in (*FORMATS, *OBJECTS):
+        raise UsageError.unknown("format of labels", str(form), (*FORMATS, *OBJECTS))
     colours = _colours(given.get("colours", ()), names)
     if form != "colour" and found and all(map(_is_colour, found)):
         # A list of classes says how they are shown; the files hold other values.
@@ -113,9 +125,25 @@ def label_rules(values: Mapping[str, Any], *places: Path) -> LabelRules:
         values=tuple(found),
         colours=colours,
         folders=folders,
+        divisor=_divisor(given.get("divisor", 0)),
+        things=_things(given.get("things", ()), names),
     )
-    _check(rules, read=bool(places) or not isinstance(given["classes"], str))
+    _check(rules, read=bool(places) or not isinstance(given.get("classes"), str))
     return rules
+
+
+def _divisor(value: Any) -> int:
+    if not _is_whole(value):
+        raise UsageError(f"divisor is {value!r}; it is a whole number such as 1000")
+    return value
+
+
+def _things(value: Any, names: Sequence[str]) -> tuple[str, ...]:
+    found = tuple(str(name) for name in _listed(value))
+    for name in found:
+        if names and name not in names:
+            raise UsageError.unknown("class of things", name, names)
+    return found
 
 
 def _counted(given: Mapping[str, Any]) -> bool:
@@ -270,6 +298,9 @@ def _check(rules: LabelRules, read: bool) -> None:
         raise UsageError(
             f"{both[0]} is both class {whose} and ignored; a value is one of the two{hint}"
         )
+    if rules.objects:
+        _check_objects(rules)
+        return
     wrong = [
         v for v in (*used, *rules.ignore) if isinstance(v, str) is not (rules.format == "colour")
     ]
@@ -278,10 +309,25 @@ def _check(rules: LabelRules, read: bool) -> None:
         raise UsageError(f"labels of format {rules.format} have {kind}, and not {wrong[0]!r}")
 
 
+def _check_objects(rules: LabelRules) -> None:
+    """Raise UsageError for what labels of objects do not have."""
+    if (rules.divisor or rules.values or rules.ignore) and rules.format != "instances":
+        what = "divisor" if rules.divisor else "ignore" if rules.ignore else "values of classes"
+        raise UsageError(f"{what} is of labels of format instances, and not of {rules.format}")
+    if rules.ignore and not rules.divisor:
+        raise UsageError("ignore lists classes of an instance map, which has none without divisor")
+    if rules.format == "instances" and len(rules.classes) > 1 and not rules.divisor:
+        raise UsageError(
+            "an instance map of several classes needs a divisor, such as `divisor: 1000` where "
+            "26003 is object 3 of class 26"
+        )
+
+
 def _check_counts(rules: LabelRules) -> None:
     count = len(rules.classes)
-    if not 2 <= count <= MOST_CLASSES:
-        raise UsageError(f"labels have {count} classes; 2 to {MOST_CLASSES} are read")
+    least = 0 if rules.format in LISTING else 1 if rules.objects else 2
+    if not least <= count <= MOST_CLASSES:
+        raise UsageError(f"labels have {count} classes; {least or 1} to {MOST_CLASSES} are read")
     if rules.format == "layers":
         if len(rules.folders) != count - 1:
             raise UsageError(

@@ -11,6 +11,7 @@ import numpy as np
 
 from lpmoe_bench.data.annotations import Mask, MaskParts, is_coco, mask_files, read_coco
 from lpmoe_bench.data.images import read_image, read_truth
+from lpmoe_bench.data.label_rules import LISTING
 from lpmoe_bench.data.matching import (
     MASK_SUFFIXES,
     SUFFIXES,
@@ -22,6 +23,7 @@ from lpmoe_bench.data.matching import (
     same_name,
     shown,
 )
+from lpmoe_bench.data.object_files import read_object_files
 from lpmoe_bench.data.pixels import THRESHOLD, UNDECLARED, PixelRules, Truth, declare
 from lpmoe_bench.data.registry import Dataset, Layout
 from lpmoe_bench.environment import no_collection
@@ -147,6 +149,39 @@ def find_layers(
             parts[pair.name] += mask_files(pair.mask)
     whole = [pair for pair in pairs if len(parts[pair.name]) >= len(masks)]  # others: left_out
     return [replace(p, mask=MaskParts(tuple(parts[p.name]), variable, layers=True)) for p in whole]
+
+
+def find_objects(
+    images: Path, places: Sequence[Path], rules: PixelRules, only: Sequence[str] | None = None
+) -> list[Pair]:
+    """Match images with the labels of their objects, sorted by name.
+
+    Args:
+        images: where they are.
+        places: of the labels: a file of all, a folder of one for each image, or a file and the
+            folder of its maps; see `read_object_files`.
+        rules: what is declared; pairs have the classes that the files list.
+        only: match only these names, and all of them must be there.
+
+    Raises:
+        DataError: as `find_pairs` and `read_object_files`; also for images without a label.
+    """
+    assert rules.labels is not None
+    if rules.labels.format == "instances":
+        return find_pairs(images, places[0], only, rules=rules)
+    files = _single(named_files(images, SUFFIXES), images, SUFFIXES)
+    found = read_object_files(places, files, rules.labels)
+    rules = replace(rules, labels=found.rules)
+    whole = rules.labels is not None and rules.labels.format in LISTING  # which lists its images
+    names = found.masks if whole else files
+    if only is not None:
+        names = [same_name(name) for name in only]
+    if lacking := sorted(name for name in names if name not in found.masks or name not in files):
+        raise DataError(
+            f"{len(lacking)} of {len(names)} images have no label in {places[0]}, or are not in "
+            f"{images}: {shown(lacking)}"
+        )
+    return [Pair(name, files[name], found.masks[name], rules) for name in sorted(names)]
 
 
 def find_masks(place: Path) -> dict[str, Mask]:
@@ -392,9 +427,10 @@ def wanted(dataset: Dataset) -> str:
     ]
     plain = (
         [" + ".join((dataset.images, *dataset.mask_places))]
-        if dataset.splits or not layouts
+        if dataset.splits or not (layouts or dataset.label_files)
         else []
     )
+    plain += [" + ".join((dataset.images, *files)) for files in dataset.label_files.values()]
     return shown(dict.fromkeys([*layouts, *plain]), "; ")
 
 
@@ -408,6 +444,8 @@ def split_pairs(dataset: Dataset, place: Path, split: str) -> list[Pair] | None:
     # What `data add` made comes first: it was verified, whatever else lies in the folder. Its masks
     # were converted as the entry says, as are those of a plain layout beside others.
     own, rules = place / split, dataset.pixels_at(place)
+    if rules.labels is not None and rules.labels.objects:
+        return _object_split(dataset, place, split, rules)
     converted = rules if rules.ignore or rules.labels else replace(rules, object="")
     # Label maps were copied as they are, with the variable that holds them.
     variable = dataset.variable if rules.labels else ""
@@ -427,6 +465,26 @@ def split_pairs(dataset: Dataset, place: Path, split: str) -> list[Pair] | None:
     if not (own / "images").is_dir():
         return None
     return find_layers(own / "images", of_split, rules=rules, variable=variable)
+
+
+def _object_split(
+    dataset: Dataset, place: Path, split: str, rules: PixelRules
+) -> list[Pair] | None:
+    """Return the pairs of a split whose labels are of objects, None where it is not there."""
+    images = place / dataset.images
+    for layout in dataset.layouts:
+        if split in layout and _is_whole(layout, split, place):
+            parts = ([place / item for item in part] for part in layout[split])
+            pairs = [pair for one, *labels in parts for pair in find_objects(one, labels, rules)]
+            _refuse_doubles([pair.name for pair in pairs], str(place))
+            return sorted(pairs, key=lambda pair: pair.name)
+    files = [place / one for one in dataset.label_files.get(split, ())]
+    if files and all(one.exists() for one in files):
+        return find_objects(images, files, rules)
+    if split in dataset.splits and holds_any(images, SUFFIXES):
+        only = _listed(dataset, place, split)
+        return find_objects(images, [place / dataset.masks], rules, only)
+    return None
 
 
 def _listed(dataset: Dataset, place: Path, split: str) -> list[str] | None:

@@ -54,6 +54,11 @@ class PixelRules:
     labels: LabelRules | None = None
 
     @property
+    def form(self) -> str:
+        """The format of labels; empty for binary masks."""
+        return self.labels.format if self.labels else ""
+
+    @property
     def facts(self) -> dict[str, Any]:
         """What is declared, as an entry would say it."""
         usual = PixelRules()

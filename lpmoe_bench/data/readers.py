@@ -38,6 +38,10 @@ class MapReader:
         """
         raise NotImplementedError
 
+    def check(self, label: str, pairs: Sequence[Pair]) -> None:
+        """Raise DataError where the labels of a split, known by a label, lack what is trained."""
+        return
+
     def shape(self, truth: Any) -> tuple[int, ...]:
         """Return (h, w) of what was read."""
         raise NotImplementedError

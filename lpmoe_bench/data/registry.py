@@ -105,11 +105,11 @@ class StandIn(_Model):
 class Task(_Entry):
     """What a task trains and tests on, and how. train, test: `data set/split` references.
 
-    kind: of its truth, binary masks or the classes of semantic label maps. stand_in: other sets for
-    where those of `train` are not found. loss, select: names of a loss and of the score that picks
-    the best epoch; these and the protocol may be left out where the kind has its own. embedded: the
-    set drawn in code that is used where no real one is found; empty for none, and a task may have
-    nothing else.
+    kind: of its truth, such as binary masks, classes of label maps, or objects; see KINDS.
+    stand_in: other sets for where those of `train` are not found. loss, select: names of a loss and
+    of the score that picks the best epoch; these and the protocol may be left out where the kind
+    has its own. embedded: the set drawn in code that is used where no real one is found; empty for
+    none, and a task may have nothing else.
     """
 
     kind: str = "binary"
@@ -244,8 +244,9 @@ class Dataset(_Entry):
     that are not official ones. leave_out: lists of names that a layout's split goes without.
     object, ignore, bands, range, resize_masks, exif, category: what its files mean, see
     `PixelRules`; `object` speaks of masks as they are downloaded, in the layouts or, where there
-    are none, in the plain one. labels: the classes of label maps, see `label_rules`; a list of
-    classes lies in the set's folder or beside a user's own file. by_hand: the file to download
+    are none, in the plain one. labels: the classes of label maps, or of objects, see `label_rules`;
+    a list of classes lies in the set's folder or beside a user's own file; `files` are those of
+    each split, where one holds the labels of all its images. by_hand: the file to download
     where there is no direct archive. checksums: of a split's content, as `data verify` prints it.
     groups: images that belong together by nature.
     """
@@ -283,15 +284,10 @@ class Dataset(_Entry):
     def _defaults(cls, values: Any) -> Any:
         if isinstance(values, dict):
             values = {"folder": values.get("name"), **values}
-            if "splits" not in values and not values.get("layouts"):
+            files = isinstance(values.get("labels"), dict) and values["labels"].get("files")
+            if "splits" not in values and not values.get("layouts") and not files:
                 values["splits"] = {"all": None}
         return values
-
-    @pydantic.model_validator(mode="after")
-    def _has_splits(self) -> Dataset:
-        if not self.split_names:
-            raise ValueError("splits or layouts must name at least one split")
-        return self
 
     @pydantic.model_validator(mode="after")
     def _has_pixel_rules(self) -> Dataset:
@@ -303,13 +299,23 @@ class Dataset(_Entry):
         for place in [*([listed] if isinstance(listed, str) else []), *self.layers]:
             _like(INSIDE, "name a place inside the set's folder, such as classes.txt")(place)
         count = len(self.mask_places)
+        if self.pixels.labels and self.pixels.labels.format == "coco_panoptic":
+            count = 2  # a file and the folder of its maps
         for part in (p for layout in self.layouts for parts in layout.values() for p in parts):
-            if len(part) != 1 + count and (len(part) > 1 or self.layers):
-                places = f"a place of images and {count} of layers" if self.layers else ""
+            alone = bool(self.layers) or count > 1  # a table will not do
+            if len(part) != 1 + count and (len(part) > 1 or alone):
+                of = "layers" if self.layers else "labels"
+                places = f"a place of images and {count} of {of}" if alone else ""
                 raise ValueError(
                     f"{part!r} is no part of a split; give "
                     f"{places or 'two places [images, masks] or one table.csv'}"
                 )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _has_splits(self) -> Dataset:
+        if not self.split_names:
+            raise ValueError("splits or layouts must name at least one split")
         return self
 
     @property
@@ -323,6 +329,26 @@ class Dataset(_Entry):
         return self.layers or (self.masks,)
 
     @cached_property
+    def label_files(self) -> dict[str, tuple[str, ...]]:
+        """The files of labels of each split of the plain layout, where one file holds them all;
+        raises ValueError for what are none."""
+        files = (self.labels or {}).get("files") or {}
+        if not isinstance(files, Mapping):
+            raise ValueError(f"files is {files!r}; it names a file for each split")
+        found = {
+            str(split): tuple([one] if isinstance(one, str) else one)
+            for split, one in files.items()
+        }
+        check = _like(INSIDE, "name a file inside the set's folder, such as instances_train.json")
+        for one in (one for listed in found.values() for one in listed):
+            check(one)
+        wanted = 2 if self.pixels.form == "coco_panoptic" else 1
+        if any(len(listed) != wanted for listed in found.values()):
+            what = "[file.json, folder of its maps]" if wanted == 2 else "one file"
+            raise ValueError(f"files of labels of format {self.pixels.form} are {what} a split")
+        return found
+
+    @cached_property
     def pixels(self) -> PixelRules:
         """What is declared of the values of its files; a list of classes in a file is not read."""
         return self.pixels_at()
@@ -333,12 +359,15 @@ class Dataset(_Entry):
         Raises UsageError for a list that is none, DataError where it is missing.
         """
         declared = {rule.name: getattr(self, rule.name) for rule in fields(PixelRules)}
+        if self.labels is not None:  # where files lie decides nothing of what they mean
+            declared["labels"] = {k: v for k, v in self.labels.items() if k != "files"}
         return pixel_rules(declared, *places, *([self.base] if self.base and places else []))
 
     @property
     def split_names(self) -> list[str]:
         """All splits, of the plain layout and of the others."""
-        return list(dict.fromkeys([*self.splits, *(n for one in self.layouts for n in one)]))
+        of_layouts = (name for one in self.layouts for name in one)
+        return list(dict.fromkeys([*self.splits, *self.label_files, *of_layouts]))
 
     def role(self, split: str) -> Literal["train", "validation", "test"]:
         """What a split is for, by its name: train..., val..., every other one is for testing."""
@@ -483,6 +512,13 @@ def _check_labels(task: Task, datasets: Sequence[Dataset]) -> None:
             raise UsageError(
                 f"task {task.name} is {task.kind}, but data set {dataset.name} has no labels; "
                 f"declare `labels: {{classes: [...]}}` in its entry, or name another set"
+            )
+        formats = get_kind(task.kind).formats
+        if formats and dataset.pixels.form not in formats:
+            raise UsageError(
+                f"data set {dataset.name} has labels of format {dataset.pixels.form}, but task "
+                f"{task.name} is {task.kind}, whose sets have {' or '.join(formats)}; name another "
+                f"set"
             )
         if dataset.labels is not None and not get_kind(task.kind).classed:
             raise UsageError(

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard, TypeVar
 
 import cv2
+import numpy as np
 
 from lpmoe_bench.console import OnProgress
 from lpmoe_bench.data.annotations import MaskParts, mask_checksum, mask_files
@@ -24,6 +25,7 @@ from lpmoe_bench.data.decoding import decoder_words
 from lpmoe_bench.data.images import ImageValues, inspect_image, read_image, read_mask, read_truth
 from lpmoe_bench.data.labels import UnknownLabelsError, count_classes, read_labels, told_unknown
 from lpmoe_bench.data.matching import grouped, shown
+from lpmoe_bench.data.objects import read_objects
 from lpmoe_bench.data.pairs import Pair, check_sizes
 from lpmoe_bench.data.pixels import UNDECLARED, PixelRules, check_range
 from lpmoe_bench.environment import no_collection
@@ -46,7 +48,9 @@ class PairValues(NamedTuple):
     the greatest; told: whether a tag or a rule says what is black and white. levels: the mask's
     values, of more than 16 the first and the last alone; many: whether there are more. share: of
     the mask that is object. counts: of a label map, the pixels of each class and last of none;
-    unknown: its values that are neither a class nor ignored."""
+    unknown: its values that are neither a class nor ignored. objects: where these are labelled,
+    how many there are, crowds, boxes that reach beyond the image or have no area, and doubles;
+    counts has those of each class then, and the crowds."""
 
     kind: str
     low: float
@@ -57,6 +61,7 @@ class PairValues(NamedTuple):
     share: float
     counts: tuple[int, ...] = ()
     unknown: tuple[str, ...] = ()
+    objects: tuple[int, ...] = ()
 
 
 class Facts(NamedTuple):
@@ -228,13 +233,21 @@ def _is_sound(row: Any) -> TypeGuard[list[Any]]:
 
 
 def _are_values(seen: Any) -> bool:
-    """Whether this has the form of PairValues; its last two came later, and none is as good."""
+    """Whether this has the form of PairValues; its last three came later, and none is as good."""
     match seen:
-        case None | [_, _, _, _, [*_], _, _] | [_, _, _, _, [*_], _, _, [*_], [*_]]:
+        case None:
             return True
+        case [_, _, _, _, [*_], _, _, *later]:
+            return len(later) in (0, 2, 3) and all(isinstance(one, list) for one in later)
     return False
 
 
+OBJECT_NOTES = {  # what is said of counts in `PairValues.objects`, by their places
+    1: "crowds of {} are not trained on, and absorb what is found in them",
+    2: "boxes of {} reach beyond their image: cut at its edge in training, scored as they are",
+    3: "objects of {} have no area: not trained on, scored as they are",
+    4: "objects of {} stand twice, with the same class and place",
+}
 Item = TypeVar("Item")
 Value = TypeVar("Value")
 UNUSUAL = {  # what check_pairs says about flags of inspect_mask
@@ -286,6 +299,11 @@ class Split:
 def classes_of(split: Split) -> tuple[str, ...]:
     """Return the classes of a split's label maps, in order; none of binary masks."""
     return split.rules.labels.classes if split.rules.labels else ()
+
+
+def things_of(split: Split) -> tuple[str, ...]:
+    """Return the classes whose objects are told apart, where others are stuff; else none."""
+    return split.rules.labels.things if split.rules.labels else ()
 
 
 def make_split(like: Split, name: str, pairs: Sequence[Pair], cache: Path | None = None) -> Split:
@@ -377,6 +395,8 @@ def check_pairs(
             f"{split.label}: {shown(told, '; ')}"
         )
     check_range(deep_values(read), split.label)
+    if split.rules.labels is not None and split.rules.labels.objects:
+        return [*object_notes(split, read, varied), *_notes(split, {}, said)]
     if classes_of(split):
         return [*_class_notes(split, read, varied), *_notes(split, unusual, said)]
     shares = {facts.seen.share for _, facts in read if facts.seen}
@@ -430,6 +450,39 @@ def _class_notes(split: Split, read: Sequence[tuple[Pair, Facts]], varied: bool)
     return [
         f"{len(absent)} of {len(classes)} classes are in no image of {split.label}: {shown(absent)}"
     ]
+
+
+def object_notes(split: Split, read: Sequence[tuple[Pair, Facts]], varied: bool) -> list[str]:
+    """Say what is unusual about the objects of a split; raises DataError for none at all, where
+    that is asked."""
+    found = [(pair.name, facts.seen) for pair, facts in read if facts.seen]
+    if varied and not any(any(seen.counts[:-1]) for _, seen in found):
+        raise DataError(
+            f"all {len(split.pairs)} images of {split.label} are without an object: nothing can be "
+            f"learnt or told from them; are these the labels of these images?"
+        )
+    notes = []
+    if absent := [name for name, seen in found if not any(seen.counts)]:
+        notes.append(
+            f"{len(absent)} of {len(split.pairs)} images of {split.label} have no object (such as "
+            f"{absent[0]})"
+        )
+    for place, text in OBJECT_NOTES.items():
+        odd = {name: seen.objects[place] for name, seen in found if seen.objects[place:]}
+        if names := [name for name, count in odd.items() if count]:
+            notes.append(
+                f"{sum(odd.values())} {text.format(split.label)}, in {len(names)} images (such as "
+                f"{names[0]})"
+            )
+    totals = class_totals(seen for _, seen in found)
+    classes = classes_of(split)
+    lacking = [name for name, count in zip(classes, totals, strict=False) if not count]
+    if lacking:
+        notes.append(
+            f"{len(lacking)} of {len(classes)} classes are in no image of {split.label}: "
+            f"{shown(lacking)}"
+        )
+    return notes
 
 
 def class_totals(seen: Iterable[PairValues]) -> list[int]:
@@ -522,6 +575,8 @@ def inspect_pair(
     shape, image, truth = (0, 0), None, None
     with _noted_in(problems):
         shape, image = inspect_image(pair.image, pair.rules)
+    if pair.rules.labels is not None and pair.rules.labels.objects:
+        return problems, shape, (), _inspect_objects(pair, shape, image, problems)
     if pair.rules.labels is not None:
         return problems, shape, *_inspect_labels(pair, shape, image, problems)
     with _noted_in(problems):
@@ -561,6 +616,33 @@ def _inspect_labels(
     return found.flags, PairValues(*image, (), False, share, counts)
 
 
+def _inspect_objects(
+    pair: Pair, shape: tuple[int, int], image: ImageValues | None, problems: list[str]
+) -> PairValues | None:
+    """Return what is known of the objects of a pair; what is wrong joins problems."""
+    found = None
+    with _noted_in(problems):
+        found = read_objects(pair.mask, pair.rules, pair.image)
+    if image is None or found is None:
+        return None
+    if found.shape != shape:
+        problems.append(
+            f"{pair.image} is {shape[1]} x {shape[0]} pixels, but its labels in {pair.mask} are of "
+            f"an image of {found.shape[1]} x {found.shape[0]}; boxes and masks would be misplaced"
+        )
+        return None
+    assert pair.rules.labels is not None
+    objects = found.classes[~found.crowd]
+    counts = np.bincount(objects, minlength=len(pair.rules.labels.classes))
+    if found.labels is not None:  # stuff counts once an image
+        stuff = np.unique(found.labels)
+        counts[stuff[stuff < len(counts)]] += 1
+    crowds = int(found.crowd.sum())
+    about = (len(found.classes), crowds, *found.oddities)
+    counted = (*counts.tolist(), crowds)
+    return PairValues(*image, (), False, 0.0, counted, (), about)
+
+
 @contextmanager
 def _noted_in(problems: list[str]) -> Iterator[None]:
     """Add the sentence of a DataError to a list, and go on."""
@@ -580,8 +662,14 @@ def _hash_files(pair: Pair) -> str:
 
 def _hash_pixels(pair: Pair) -> str:
     """Hash decoded pixels, of scenes that each machine draws itself: PNG encoders differ."""
-    labelled = pair.rules.labels is not None
-    truth = read_labels(pair).labels if labelled else read_mask(pair.mask)
+    labels = pair.rules.labels
+    if labels is not None and labels.objects:
+        found = read_objects(pair.mask, pair.rules, pair.image)
+        stuff = [] if found.labels is None else [found.labels]
+        label = [found.classes, found.crowd, found.boxes, *stuff, *(found.masks or ())]
+        truth = np.concatenate([np.ravel(one).astype(np.float64) for one in label])
+    else:
+        truth = read_mask(pair.mask) if labels is None else read_labels(pair).labels
     arrays = (read_image(pair.image), truth)
     parts = (hashlib.sha256(str(a.shape).encode() + a.tobytes()) for a in arrays)
     return "\0".join(part.hexdigest() for part in parts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 from lpmoe_bench.data.images import overlay
 from lpmoe_bench.data.labels import Labels, legend, overlay_labels, palette_png
 from lpmoe_bench.data.pixels import THRESHOLD, Truth
+from lpmoe_bench.data.readers import Sides
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.classes import ClassScorer
 from lpmoe_bench.metrics.engine import prepare_mask, quick_score
@@ -25,8 +26,11 @@ Shown = Mapping[str, tuple[int, int, int]]  # the colour, RGB of 0 to 255, of ea
 class MapOutputs:
     """What kinds share whose models give maps of logits, (B, K, h, w).
 
-    A response is what is resized, and blended where windows overlap: (K, h, w) a image.
+    A response is what is resized, and blended where windows overlap: (K, h, w) a image. suffix: of
+    the file of a prediction.
     """
+
+    suffix: ClassVar[str] = ".png"
 
     def respond(self, logits: Tensor) -> Tensor:
         """Return responses, (B, K, h, w) in single precision."""
@@ -41,10 +45,29 @@ class MapOutputs:
         pixel, (h, w) uint8, None where there are no classes."""
         raise NotImplementedError
 
-    def resized(self, response: Tensor, shape: Sequence[int]) -> np.ndarray:
-        """Return a response (K, h, w) at another size, bilinearly."""
-        sides = tuple(shape)
-        return F.interpolate(response[None], sides, mode="bilinear", align_corners=False)[0].numpy()
+    def received(self, found: Any) -> Any:
+        """Return the responses of a batch to what a model predicts, on the CPU, one an image."""
+        return self.respond(found).cpu()
+
+    def placed(
+        self,
+        response: Any,
+        canvas: Sides,
+        inner: Sides,
+        shape: Sequence[int],
+        things: Sequence[bool] = (),
+    ) -> Any:
+        """Return a response to one image at that image's own size, as `settle` takes it.
+
+        Args:
+            response: (K, h, w), over the canvas.
+            canvas: (h, w) of what the model saw.
+            inner: (h, w) of the image in it, at the left and top.
+            shape: (h, w) of the image.
+            things: of each class, whether it is told apart by object.
+        """
+        seen, sides = response[:, : inner[0], : inner[1]], tuple(shape)
+        return F.interpolate(seen[None], sides, mode="bilinear", align_corners=False)[0].numpy()
 
     def cut(self, pred: np.ndarray, threshold: float) -> np.ndarray:
         """Return a prediction cut at a probability; raises UsageError where there is none."""
@@ -69,8 +92,8 @@ class MapOutputs:
         """Return what the reader has read as the scorer takes it."""
         raise NotImplementedError
 
-    def scorer(self, protocol: Any, classes: Sequence[str]) -> Any:
-        """Return a scorer of a data set."""
+    def scorer(self, protocol: Any, classes: Sequence[str], things: Sequence[str] = ()) -> Any:
+        """Return a scorer of a data set; things: the classes that are told apart by object."""
         raise NotImplementedError
 
     def quick(self, metric: str, pred: np.ndarray, truth: Any, protocol: Any) -> float | None:
@@ -102,7 +125,7 @@ class MaskOutputs(MapOutputs):
     def truth(self, read: Truth, protocol: Any) -> Any:
         return prepare_mask(read.mask, protocol, read.ignored)
 
-    def scorer(self, protocol: Any, classes: Sequence[str]) -> Scorer:
+    def scorer(self, protocol: Any, classes: Sequence[str], things: Sequence[str] = ()) -> Scorer:
         return Scorer(protocol)
 
     def quick(self, metric: str, pred: np.ndarray, truth: Any, protocol: Any) -> float | None:
@@ -132,5 +155,7 @@ class LabelOutputs(MapOutputs):
     def truth(self, read: Labels, protocol: Any) -> np.ndarray:
         return read.labels
 
-    def scorer(self, protocol: Any, classes: Sequence[str]) -> ClassScorer:
+    def scorer(
+        self, protocol: Any, classes: Sequence[str], things: Sequence[str] = ()
+    ) -> ClassScorer:
         return ClassScorer(protocol, classes)

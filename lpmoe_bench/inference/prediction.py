@@ -21,7 +21,7 @@ from lpmoe_bench.data.pixels import UNDECLARED, PixelRules, pixel_rules
 from lpmoe_bench.data.readers import Sides
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.files import write_atomically
-from lpmoe_bench.inference.predictor import Predictor, response_map
+from lpmoe_bench.inference.predictor import Predictor
 from lpmoe_bench.records.model import Record
 
 # Which images files and folders mean, and what the outputs of each are called.
@@ -142,7 +142,7 @@ def predict_images(
             if window and any(a > b for a, b in zip(image.shape, window, strict=False)):
                 cut.append(source.name.name)
             about = partial(_tell, bar, done, len(sources), source.name.name)
-            pred = outputs.settle(response_map(predictor, image, window, about))
+            pred = predictor.prediction(image, window, about)
             if threshold is not None:
                 pred = outputs.cut(pred, threshold)
             # JPEG for the overlay, which is looked at and never scored.

@@ -26,7 +26,7 @@ from lpmoe_bench.data.pairs import Pair
 from lpmoe_bench.data.pixels import THRESHOLD, pixel_rules
 from lpmoe_bench.data.readers import Sides
 from lpmoe_bench.data.splits import Split
-from lpmoe_bench.errors import UsageError
+from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.files import write_atomically
 from lpmoe_bench.inference.outputs import MapOutputs, Shown
 from lpmoe_bench.metrics.protocols import get_protocol
@@ -47,7 +47,8 @@ class Predictor:
     model: the segmenter, or with `prefixes` what takes them in the place of images. version, fit:
     of the preprocessing that it was trained with. window: the part of an image, (h, w) in pixels,
     that it sees at once when it scores; None for all of it. kind: of the task; classes: their
-    names, where it has some. labels: what its training set declares of them, colours among it.
+    names, where it has some; things: those of them that are told apart by object. labels: what
+    its training set declares of them, colours among it.
     """
 
     model: nn.Module
@@ -60,23 +61,24 @@ class Predictor:
     window: Sides | None = None
     kind: Kind = BINARY
     classes: tuple[str, ...] = ()
+    things: tuple[str, ...] = ()
     labels: LabelRules | None = None
     images: int = 0
     seconds: float = 0.0
 
     @torch.no_grad()
-    def responses(self, images: Tensor) -> Tensor:
-        """Return responses (B, K, h, w), of binary tasks probabilities, for images (B, 3, h, w) in
-        [0, 1].
+    def responses(self, images: Tensor) -> Any:
+        """Return responses, one an image, for images (B, 3, h, w) in [0, 1]: (B, K, h, w), of
+        binary tasks probabilities, or what heads of objects find.
 
         With `prefixes` the images are those.
         """
         images = images.to(self.fabric.device)
         started = time.perf_counter()
         with self.fabric.autocast():
-            logits = self.model(images)
+            found = self.model(images)
         # A GPU is waited for here, before the clock is read.
-        result = self.outputs.respond(logits).cpu()
+        result = self.outputs.received(found)
         self.seconds += time.perf_counter() - started
         self.images += len(images)
         return result
@@ -120,10 +122,21 @@ class Predictor:
             return image
         return image_tensor(image, self.sides, self.version, self.fit)
 
-    def at_size(self, response: Tensor, shape: Sequence[int]) -> np.ndarray:
-        """Return a response (K, h, w) of an image at that image's own size."""
-        high, wide = fitted(shape, self.sides, self.fit)
-        return self.outputs.resized(response[:, :high, :wide], shape)
+    def at_size(self, response: Any, shape: Sequence[int]) -> Any:
+        """Return a response of an image at that image's own size."""
+        inner = fitted(shape, self.sides, self.fit)
+        things = [name in self.things for name in self.classes]
+        return self.outputs.placed(response, self.sides, inner, shape, things)
+
+    def prediction(
+        self, image: np.ndarray, window: Sides | None = None, report: OnProgress | None = None
+    ) -> Any:
+        """Return the prediction of one image (h, w, 3) at its own size; window, report: see
+        `response_map`, which predictions that cannot be blended do without."""
+        if self.kind.blends:
+            return self.outputs.settle(response_map(self, image, window, report))
+        found = self.responses(self.tensor(image)[None])[0]
+        return self.outputs.settle(self.at_size(found, image.shape[:2]))
 
     @property
     def images_per_second(self) -> float:
@@ -188,7 +201,7 @@ def validation_score(
     """Return one metric over validation images: the mean of theirs, or where only a data set has
     it, that of all of them."""
     rules, outputs = get_protocol(protocol), predictor.outputs
-    values, scorer = [], outputs.scorer(rules, predictor.classes)
+    values, scorer = [], outputs.scorer(rules, predictor.classes, predictor.things)
     for name, pred, read in predictor.predictions(pairs, outputs.threshold(rules)):
         truth = outputs.truth(read, rules)
         value = outputs.quick(metric, pred, truth, rules)
@@ -196,7 +209,15 @@ def validation_score(
             scorer.add(name, pred, truth)
         else:
             values.append(value)
-    return math.fsum(values) / len(values) if values else scorer.result().scores[metric]
+    if values:
+        return math.fsum(values) / len(values)
+    found = scorer.result().scores[metric]
+    if found is None:
+        raise DataError(
+            f"the {len(pairs)} validation images have no {metric}, by which the best epoch is "
+            f"picked; choose another with --set train.select"
+        )
+    return found
 
 
 def score_split(
@@ -208,12 +229,13 @@ def score_split(
 ) -> ScoreResult:
     """Score every image of a split; `save_to` keeps the maps as PNG at mask size."""
     rules, outputs = get_protocol(protocol), predictor.outputs
-    scorer = outputs.scorer(rules, predictor.classes)
+    scorer = outputs.scorer(rules, predictor.classes, predictor.things)
     found = predictor.predictions(split.pairs, outputs.threshold(rules))
     for done, (name, pred, read) in enumerate(found, start=1):
         scorer.add(name, pred, outputs.truth(read, rules), dataset=split.label)
         if save_to is not None:
-            write_atomically(save_to / f"{name}.png", outputs.encoded(pred, predictor.shown))
+            file = save_to / f"{name}{outputs.suffix}"
+            write_atomically(file, outputs.encoded(pred, predictor.shown))
         report(done, len(split.pairs))
     return scorer.result().with_groups(split.groups)
 
@@ -267,6 +289,7 @@ def new_predictor(
         window=scored_window(config),
         kind=get_kind(config.kind),
         classes=config.classes,
+        things=config.things,
         labels=labels,
     )
 

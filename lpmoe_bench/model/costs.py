@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+import torchvision  # noqa: F401  (it brings roi_align to torch.ops)
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -89,11 +90,13 @@ def device_name(kind: str) -> str:
 # One multiplication with its addition is two operations. Matrix products, convolutions and
 # attention count; of the backward pass what autograd has to do, so no weight gradient of a frozen
 # layer. All else counts nothing: elementwise operations, norms, softmax, pooling, resizing, and the
-# work named in `UNCOUNTED`, which is said where a model does it.
+# work named in `UNCOUNTED`, which is said where a model does it. Heads of regions are counted with
+# as many as training samples of an image; see `countable` of a head.
 
 aten = torch.ops.aten
 UNCOUNTED = {
     aten.grid_sampler_2d: "bilinear reads of deformable attention (grid_sample)",
+    torch.ops.torchvision.roi_align: "bilinear reads of regions (roi_align)",
     aten._fft_r2c: "Fourier transforms",
     aten._fft_c2c: "Fourier transforms",
 }
@@ -132,7 +135,7 @@ def count_flops(model: Segmenter, sides: tuple[int, int]) -> Flops:
     with counter:
         try:
             features = model.method(image)
-            logits = model.finish(features, sides)
+            result = model.countable(features, sides)
         except RuntimeError as error:
             if "overflow" not in str(error):
                 raise
@@ -140,7 +143,7 @@ def count_flops(model: Segmenter, sides: tuple[int, int]) -> Flops:
                 "a tensor of this model is too large to be counted; choose smaller options"
             ) from None
         forward = _total(model.method, counter)
-        (logits.sum() + features.aux).backward()
+        (result.sum() + features.aux).backward()
     model.train(was_training).zero_grad(set_to_none=True)
     seen = counter.get_flop_counts().get("Global", {})
     left_out = dict.fromkeys(text for operation, text in UNCOUNTED.items() if operation in seen)

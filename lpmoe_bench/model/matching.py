@@ -17,6 +17,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from lpmoe_bench.data.label_rules import VOID
+from lpmoe_bench.data.targets import Target
 from method_zoo.parts.deformable import full_precision, precise
 
 NOTHING = 0.1  # weight of "nothing" in the cross-entropy
@@ -58,6 +59,32 @@ def truth_of_labels(labels: Tensor) -> list[TrueMasks]:
         held = held[held != VOID]
         whole = bool(counted.all())
         found.append(TrueMasks(label == held[:, None, None], held, None if whole else counted))
+    return found
+
+
+def truth_of_targets(targets: Sequence[Target]) -> list[TrueMasks]:
+    """Return the objects of each image, and of panoptic targets each class of stuff.
+
+    Crowds, what lies beside a padded image and void pixels are nobody's: no mask is compared there.
+    Departs from Mask2Former's released code, to which crowds of instances are background.
+    """
+    found = []
+    for target in targets:
+        own = target.trained()
+        assert own.masks is not None, "targets of objects with masks"
+        masks, classes = own.masks, own.classes
+        assert target.masks is not None
+        void = target.masks[target.crowd].any(0)
+        if target.inner is not None:
+            void[target.inner[0] :] = True
+            void[:, target.inner[1] :] = True
+        if target.labels is not None:
+            void |= (target.labels == VOID) & ~target.masks.any(0)
+            stuff = target.labels.unique()
+            stuff = stuff[stuff != VOID]
+            masks = torch.cat([masks, target.labels == stuff[:, None, None]])
+            classes = torch.cat([classes, stuff])
+        found.append(TrueMasks(masks, classes, ~void if bool(void.any()) else None))
     return found
 
 
@@ -112,19 +139,25 @@ def _loss(
         parts.append((masks[index, query], true.masks[mask], true.counted))
     taught = taught * torch.where(target == nothing, NOTHING, 1.0)
     surprise = F.cross_entropy(labels.transpose(1, 2), target, reduction="none")
-    loss = weights.label * (surprise * taught).sum() / taught.sum().clamp(min=NOTHING)
+    taught_over = mean_over_processes(taught.sum(), masks, least=NOTHING)
+    loss = weights.label * (surprise * taught).sum() / taught_over
     entropy, dice = _mask_losses(parts, points)
-    count = _over_processes(sum(len(true.classes) for true in truth), masks)
+    count = mean_over_processes(sum(len(true.classes) for true in truth), masks)
     return loss + (weights.mask * entropy + weights.dice * dice) / count
 
 
-def _over_processes(count: int, like: Tensor) -> Tensor:
-    """Return the mean number of masks of the processes that train together, at least 1."""
-    total = torch.as_tensor(float(count), device=like.device)
+def mean_over_processes(count: int | Tensor, like: Tensor, least: float = 1) -> Tensor:
+    """Return the mean of a count over the processes that train together, or `least` if it is less.
+
+    A loss whose sum is divided by it has the gradient of one process with all of their images.
+    like: a tensor of the device.
+    """
+    own = count.detach().clone() if isinstance(count, Tensor) else float(count)
+    total = torch.as_tensor(own, device=like.device)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.all_reduce(total)
         total = total / torch.distributed.get_world_size()
-    return total.clamp(min=1)
+    return total.clamp(min=least)
 
 
 @torch.no_grad()

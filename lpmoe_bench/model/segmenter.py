@@ -65,6 +65,10 @@ class Segmenter(nn.Module):
             return self.decoder.examine(features, targets, size), features.aux
         return self.decoder.loss(features, targets, size) + features.aux
 
+    def countable(self, features: Features, size: Sequence[int]) -> Tensor:
+        """Compute what the head costs for an image of (h, w), of shapes alone."""
+        return self.decoder.countable(features, size)
+
     def state(self) -> dict[str, Tensor]:
         """Return the method's adapter state and the whole decoder, its frozen parts too."""
         decoder = {DECODER_PREFIX + k: v.detach() for k, v in self.decoder.state_dict().items()}

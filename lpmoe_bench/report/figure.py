@@ -18,7 +18,7 @@ from lpmoe_bench.data.test_sets import TestSet, find_files, folder_set, task_set
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.files import write_atomically
 from lpmoe_bench.metrics import facts, protocols
-from lpmoe_bench.records.store import ADAPTER_FILE, ROWS, Found, StoredRecord
+from lpmoe_bench.records.store import ADAPTER_FILE, ROWS, FoundRecords, StoredRecord
 from lpmoe_bench.report import contents, images, pictures, plots
 from lpmoe_bench.scoring import views
 from lpmoe_bench.tables.rows import row_labels
@@ -51,7 +51,7 @@ class FigureRequest:
     """
 
     source: images.SetSource
-    found: Found
+    found: FoundRecords
     folders: Mapping[str, Path]
     load: Callable[[Path], Predictor]
     choice: contents.Selection = field(default_factory=contents.Selection)
@@ -106,8 +106,6 @@ class FigureData:
         """Return a method's map at the size of the truth, from its file or from the run's model."""
         if name in source.files:
             return self.pictures.read_map(source.files[name], truth, source.stored)
-        from lpmoe_bench.inference.predictor import response_map
-
         if image is None or source.stored is None:
             raise DataError(
                 f"{source.title} has no map of {name}, and there is no image to predict"
@@ -115,9 +113,7 @@ class FigureData:
         if source.predictor is None:
             source.predictor = self.load(source.stored.folder)
             self.notes.append(f"maps of {source.title} were predicted now by the trained run")
-        return source.predictor.outputs.settle(
-            response_map(source.predictor, image, source.predictor.window)
-        )
+        return source.predictor.prediction(image, source.predictor.window)
 
 
 def gather_figure(request: FigureRequest) -> FigureData:
@@ -151,7 +147,7 @@ def gather_figure(request: FigureRequest) -> FigureData:
             f"page holds; choose some with --method"
         )
     of_records = stored[0].record.protocol.name if stored else test.protocol
-    usual = kind_of_files(test.rules.labels is not None).protocol
+    usual = kind_of_files(test.rules.form).protocol
     rules = protocols.get_protocol(request.protocol or protocol or of_records or usual)
     metric = views.image_metric(request.choice.metric or rules.primary)
     shown_as = pictures.pictures_of(test, rules.kind, rules)

@@ -341,7 +341,7 @@ def dispute_facts(
         return facts | {"reason": f"No pictures: {error}."}
     rules = table.group.context
     protocol = protocols.PROTOCOLS.get(rules.protocol)
-    kind = protocol.kind if protocol else kind_of_files(bool(test.rules.labels)).name
+    kind = protocol.kind if protocol else kind_of_files(test.rules.form).name
     protocol = protocol if protocol and protocol.hash == rules.protocol_hash else None
     try:
         shown = pictures.pictures_of(test, kind, protocol)

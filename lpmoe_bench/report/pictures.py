@@ -212,7 +212,7 @@ def pictures_of(test: TestSet, kind: str, protocol: Any = None) -> MapPictures:
     """
     if get_kind(kind).classed != bool(test.rules.labels):
         if test.rules.labels:
-            usual = kind_of_files(True).protocol
+            usual = kind_of_files(test.rules.form).protocol
             raise UsageError(
                 f"{test.label} has label maps, and the protocol is of {kind} tasks; choose "
                 f"another, such as --protocol {usual}"

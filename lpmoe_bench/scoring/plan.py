@@ -357,7 +357,7 @@ def _rules(request: ScoreRequest) -> tuple[Task | None, ScoringRules, list[str]]
         task = load_registry(request.datasets).task(request.task)
     elif request.gt is None:
         raise UsageError("maps are scored against masks: name their folder with --gt, or a --task")
-    kind = get_kind(task.kind) if task else kind_of_files(own)
+    kind = get_kind(task.kind) if task else kind_of_files(request.rules.form)
     if task and request.gt is not None and kind.classed != own:
         _refuse_own(task, kind)
     if request.protocol is not None or task is not None:

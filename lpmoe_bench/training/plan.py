@@ -23,6 +23,7 @@ from lpmoe_bench.data.splits import (
     class_totals,
     classes_of,
     make_split,
+    things_of,
 )
 from lpmoe_bench.data.tasks import OWN, TaskData, resolve
 from lpmoe_bench.errors import DataError, ResourceError, UsageError
@@ -192,7 +193,8 @@ def make_plan(
     weights, decoder_weights, data = sources.weights, sources.decoder_weights, sources.data
     # What a file tells of its weights is as if it had been asked for, and what the name implies as
     # if it had not: so equal runs have equal fingerprints.
-    facts = {"facts": weights.differing, "classes": _classes(config, data)}
+    classes, things = _classes(config, data), things_of(data.train)
+    facts = {"facts": weights.differing, "classes": classes, "things": things}
     config = config.model_copy(update=facts)
     divided = _divided(sources, config, request.cache / MANIFESTS)
     if divided.validation is not None:
@@ -306,7 +308,7 @@ def _classes(config: RunConfig, data: TaskData) -> tuple[str, ...]:
             f"train.class_weights has {len(weights)} numbers, and {data.train.label} has "
             f"{len(found)} classes: {', '.join(found)}; give one for each, in this order"
         )
-    if len(found) == 1:
+    if 0 < len(found) < get_kind(config.kind).least_classes:
         raise UsageError(
             f"{data.train.label} has one class, {found[0]}; name the background too, or use a "
             f"binary task"
@@ -415,4 +417,5 @@ def _sources(
         with terminal.bar(f"checking {split.label}", len(split.pairs)) as bar:
             for note in check_pairs(split, bar.update, request.cache / MANIFESTS, varied=True):
                 terminal.note(note)
+            get_kind(config.kind).reader.check(split.label, split.pairs)
     return Sources(weights, decoder_weights, data)

@@ -92,10 +92,19 @@ def merged_config(asked: Asked, method: Facts) -> RunConfig:
     Raises UsageError for a setting that is unknown or out of range, ZooError for a decoder.
     """
     preset = preset_layer(method)
+    # A method prefers a decoder of maps; where the kind of task has heads of its own, one of these.
+    usual = get_kind(asked.task.kind).decoder
+    if usual:
+        preset["decoder"] = asked.task.recipe.get("decoder", usual)
     decoder = _pick("decoder", (preset, *asked.layers))
     # A decoder that matches queries to objects is trained so unless something else is asked for.
-    own = decoder_facts(decoder).attributes.get("losses", {}).get(asked.task.kind)
-    of_decoder = {"train": {"loss": own}} if own else {}
+    facts = decoder_facts(decoder)
+    own = facts.attributes.get("losses", {}).get(asked.task.kind)
+    of_decoder: dict[str, Any] = {"train": {"loss": own}} if own else {}
+    # How many detections of an image count is the protocol's: a head that gives fewer loses some.
+    most = getattr(get_protocol(_pick("protocol", (asked.task_layer, *asked.layers))), "most", 0)
+    if most and "detections" in facts.options:
+        of_decoder["decoder_options"] = {"detections": most}
     config = build_config(asked.task_layer, preset, of_decoder, *asked.layers)
     if config.kind != asked.task.kind:
         raise UsageError(
@@ -120,6 +129,7 @@ def check_settings(
     check_loss(config.train.loss, config.kind)
     _check_kind(config, decoder)
     _check_selection(config)
+    _check_windows(config)
     _check_features(config)
     found = check_values(dict(options), method["title"], config.options)
     # An option that came later is not hashed at the value that older records mean.
@@ -186,6 +196,15 @@ def _check_selection(config: RunConfig) -> None:
         raise UsageError(
             "train.patience and train.limit_validation are about validation, of which "
             "train.select=last has none; leave them out"
+        )
+
+
+def _check_windows(config: RunConfig) -> None:
+    """Refuse windows where predictions cannot be blended; raises UsageError."""
+    if config.evaluate == "windows" and not get_kind(config.kind).blends:
+        raise UsageError(
+            f"evaluate is windows, whose predictions are blended pixel by pixel, and those of "
+            f"{config.kind} tasks are not; leave it out"
         )
 
 

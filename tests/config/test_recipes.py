@@ -167,6 +167,7 @@ def test_later_settings_are_hashed_off_their_default():
         "evaluate",
         "kind",
         "classes",
+        "things",
         *(f"train.{name}" for name in changed),
     }
     assert named | facts == set(settings.later_fields())

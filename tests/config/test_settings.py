@@ -91,6 +91,7 @@ def _other_value(name: str, role: str):
         "fit": "letterbox",
         "evaluate": "windows",
         "classes": ["sky", "road"],
+        "things": ["road"],
         "facts.mean": "clip",
         "facts.std": [0.1, 0.2, 0.3],
         "facts.patch": 8,

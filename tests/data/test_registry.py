@@ -238,8 +238,15 @@ def test_the_tasks_of_the_field_are_complete():
     real = {"dis", "crack", "building", "breast", "vessel", "gland", "defocus"}  # nothing is drawn
     classes = {"camvid", "leaf3", "trans10k_v2", "ade20k", "cityscapes", "voc", "coco_stuff",
                "loveda"}  # fmt: skip
-    assert set(registry.tasks) == eight | {"leaf_all"} | real | classes | {"semantic"}
+    objects = {"pennfudan", "nuclei", "bccd", "coco", "coco_panoptic", "cityscapes_instances"}
+    drawn = {"instance", "detection", "panoptic"}
+    known = eight | {"leaf_all"} | real | classes | {"semantic"} | objects | drawn
+    assert set(registry.tasks) == known
+    assert {registry.task(name).kind for name in objects} == drawn
+    assert all(registry.task(name).kind == name for name in drawn)
     for task in registry.tasks.values():
+        if task.name in objects | drawn:
+            continue
         if task.name in classes | {"semantic"}:
             assert task.kind == "semantic"
             continue

@@ -32,7 +32,7 @@ class Bare(nn.Module):
         with torch.device("meta"):
             self.method = get_method(name)(create_backbone(timm_name, **size), **options)
 
-    def finish(self, features, sides):
+    def countable(self, features, sides):
         return torch.cat([m.flatten(1) for m in features.maps], dim=1)
 
 
@@ -81,8 +81,8 @@ def test_every_method_is_counted_without_values(name):
     if not list(model.method.trainable()):
         with torch.device("meta"):  # autograd wants something that trains
             model.method.register_parameter("unused", nn.Parameter(torch.zeros(())))
-        finish = model.finish
-        model.finish = lambda *given: finish(*given) + model.method.unused
+        countable = model.countable
+        model.countable = lambda *given: countable(*given) + model.method.unused
     counted = count_flops(model, (64, 64))
     assert counted.training > counted.forward >= PATCHES + DEPTH * BLOCK or name in (
         "decoder_only",

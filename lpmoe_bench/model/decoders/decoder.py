@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lpmoe_bench.config.settings import OWN, check_loss
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.files import sha256_file
 from lpmoe_bench.model.losses import get_loss
@@ -121,6 +122,14 @@ class Head(nn.Module):
             losses.append(self.loss(one, targets[k : k + 1], size))
         return Examined(outputs, losses)
 
+    def countable(self, features: Features, size: Sequence[int]) -> Tensor:
+        """Compute, on shapes alone, what an image costs; the sum of the result is differentiable.
+
+        What takes as many steps as there are objects, such as regions, stands here at a fixed
+        number of them.
+        """
+        return self.predict(features, size)
+
     def load_published(self, state: dict[str, Tensor]) -> None:
         """Take the weights of a published decoder; raises UsageError where there are none."""
         self.refuse_published()
@@ -185,6 +194,34 @@ class Decoder(Head):
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         sentence = f"gives logits {got}; they must be ({batch}, {self.classes}, H, W)"
         raise WrongOutputError(type(self), sentence)
+
+
+class Detector(Head):
+    """A head that finds objects and is trained with the loss that its paper defines it with.
+
+    `loss` takes a list of `Target`, `predict` gives one of `Found`.
+    """
+
+    losses = {"detection": "own"}
+
+    def train_with(
+        self, loss: str, kind: str = "detection", class_weights: Sequence[float] | None = None
+    ) -> None:
+        check_loss(loss, kind)
+        if loss != OWN:
+            raise UsageError(
+                f"decoder {self.title} is trained with loss {OWN}, but train.loss is {loss}; "
+                f"leave train.loss out"
+            )
+        if class_weights is not None:
+            raise UsageError(
+                f"train.class_weights are not for loss {OWN} of decoder {self.title}; leave them "
+                f"out"
+            )
+
+    @classmethod
+    def depends_on_batch(cls, loss: str, options: Mapping[str, Any]) -> str:
+        return "divides by how many boxes a batch is trained with"
 
 
 # What a decoder starts from: a published model's checkpoint, or random numbers.

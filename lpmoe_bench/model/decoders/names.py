@@ -19,7 +19,13 @@ if TYPE_CHECKING:
     from lpmoe_bench.model.decoders.decoder import Head
     from method_zoo.method import Method
 
-NO_DECODERS = ("decoder", "matched", "names", "pyramid")  # files of this package that are none
+NO_DECODERS = (
+    "decoder",
+    "matched",
+    "names",
+    "pyramid",
+    "regions",
+)  # files of this package that are none
 
 
 def own_decoders() -> list[str]:

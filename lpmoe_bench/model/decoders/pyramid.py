@@ -64,6 +64,43 @@ class SimplePyramid(nn.Module):
         return [smooth(m) for smooth, m in zip(self.smooth, levels, strict=True)]
 
 
+class FeaturePyramid(nn.Module):
+    """Four maps at strides 4, 8, 16, 32, all of one width, as heads of objects read them.
+
+    Of a plain ViT's maps they are made as in `SimplePyramid`. A method's own pyramid goes through
+    the top-down path of Lin et al., CVPR 2017, arXiv 1612.03144, with group norms.
+
+    Args:
+        inputs: what the method gives.
+        width: channels of each map, a multiple of 8.
+        reader: name of the decoder, for the error.
+
+    Raises:
+        UsageError: The method's maps have other strides, or the width is no multiple of 8.
+    """
+
+    def __init__(self, inputs: Inputs, width: int, reader: str):
+        super().__init__()
+        if width < GROUPS or width % GROUPS:
+            raise UsageError(
+                f"decoder width is {width}; it must be a positive multiple of {GROUPS}"
+            )
+        self.simple = SimplePyramid(inputs, width, reader)
+        if self.simple.native:
+            self.lateral = nn.ModuleList(_conv(c, width, 1) for c in inputs.channels)
+            self.smooth = nn.ModuleList(_conv(width, width, 3) for _ in STRIDES)
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """Return maps (B, width, H_k, W_k), fine to coarse."""
+        if not self.simple.native:
+            return self.simple(maps)
+        levels = [lateral(m) for lateral, m in zip(self.lateral, maps, strict=True)]
+        for k in reversed(range(len(levels) - 1)):
+            coarse = F.interpolate(levels[k + 1], levels[k].shape[-2:], mode="nearest")
+            levels[k] = levels[k] + coarse
+        return [smooth(m) for smooth, m in zip(self.smooth, levels, strict=True)]
+
+
 def _conv(channels: int, width: int, side: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(channels, width, side, padding=side // 2, bias=False), nn.GroupNorm(GROUPS, width)

@@ -1,0 +1,127 @@
+"""Outputs of objects: from what a head finds to detections and segments, scored and written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from lpmoe_bench.data.object_writing import numbers_png, segment_numbers
+from lpmoe_bench.data.objects import Objects
+from lpmoe_bench.data.pixels import THRESHOLD
+from lpmoe_bench.data.readers import Sides
+from lpmoe_bench.data.targets import Found, Segmented
+from lpmoe_bench.errors import UsageError
+from lpmoe_bench.inference.objects import settle_objects, settle_panoptic
+from lpmoe_bench.inference.outputs import Shown
+from lpmoe_bench.metrics.objects import Detections, ObjectScorer
+from lpmoe_bench.metrics.panoptic import Panoptic, PanopticScorer
+
+
+class BoxOutputs:
+    """Detections: boxes with classes and scores, written as a list in COCO's form of results."""
+
+    suffix: ClassVar[str] = ".json"
+
+    def received(self, found: Sequence[Any]) -> list[Any]:
+        """Return what a head finds in each image of a batch, on the CPU."""
+        return [_on_cpu(one) for one in found]
+
+    def placed(
+        self,
+        response: Found,
+        canvas: Sides,
+        inner: Sides,
+        shape: Sequence[int],
+        things: Sequence[bool] = (),
+    ) -> Detections:
+        """Return the objects of one image at its own size; see `MapOutputs.placed`."""
+        return settle_objects(response, canvas, inner, shape[:2], len(response.scores))
+
+    def settle(self, response: Any) -> Any:
+        """Return the prediction of a response at an image's own size, which it is already."""
+        return response
+
+    def cut(self, pred: Any, threshold: float) -> Any:
+        """Return a prediction cut at a probability; raises UsageError, for there is no map."""
+        raise UsageError(
+            "--threshold cuts the map of a binary task, and this run finds objects; leave it out"
+        )
+
+    def threshold(self, protocol: Any) -> int:
+        """Return above which value, of 255, an undeclared pixel of a binary mask is object."""
+        return THRESHOLD
+
+    def truth(self, read: Objects, protocol: Any) -> Objects:
+        """Return what the reader has read as the scorer takes it."""
+        return read
+
+    def scorer(
+        self, protocol: Any, classes: Sequence[str], things: Sequence[str] = ()
+    ) -> ObjectScorer:
+        """Return a scorer of a data set."""
+        return ObjectScorer(protocol, classes)
+
+    def quick(self, metric: str, pred: Any, truth: Any, protocol: Any) -> float | None:
+        """Return None: scores of objects are those of a data set."""
+        return None
+
+    def encoded(self, pred: Detections, shown: Shown) -> bytes:
+        """Return the detections of one image as JSON: left, top, width and height of boxes, masks
+        as run lengths, column by column, and the names of classes."""
+        return (json.dumps(detections_json(pred, [*shown]), indent=None) + "\n").encode()
+
+
+class InstanceOutputs(BoxOutputs):
+    """Detections with masks."""
+
+
+class PanopticOutputs(BoxOutputs):
+    """Panoptic maps, written as PNGs of segments in COCO's colours of numbers."""
+
+    suffix = ".png"
+
+    def placed(  # type: ignore[override]
+        self,
+        response: Segmented,
+        canvas: Sides,
+        inner: Sides,
+        shape: Sequence[int],
+        things: Sequence[bool] = (),
+    ) -> Panoptic:
+        return settle_panoptic(response, canvas, inner, shape[:2], things)
+
+    def scorer(  # type: ignore[override]
+        self, protocol: Any, classes: Sequence[str], things: Sequence[str] = ()
+    ) -> PanopticScorer:
+        return PanopticScorer(protocol, classes, things)
+
+    def encoded(self, pred: Panoptic, shown: Shown) -> bytes:  # type: ignore[override]
+        """Return a map as the bytes of a PNG. The number of a segment of class k is 1000 (k + 1)
+        and its place among those of the class."""
+        return numbers_png(np.concatenate([[0], segment_numbers(pred.classes)])[pred.segments])
+
+
+def _on_cpu(found: Any) -> Any:
+    moved = {name: value.cpu() for name, value in found._asdict().items() if hasattr(value, "cpu")}
+    return found._replace(**moved)
+
+
+def detections_json(pred: Detections, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the detections of one image as JSON has them, best first."""
+    found = []
+    for place, (box, own, score) in enumerate(
+        zip(pred.boxes, pred.classes, pred.scores, strict=True)
+    ):
+        left, top, right, bottom = (float(end) for end in box)
+        one: dict[str, Any] = {
+            "category": classes[int(own)],
+            "bbox": [left, top, right - left, bottom - top],
+            "score": float(score),
+        }
+        if pred.masks is not None:
+            one["segmentation"] = {"counts": np.asarray(pred.masks[place]).tolist()}
+        found.append(one)
+    return found
