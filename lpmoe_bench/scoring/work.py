@@ -13,7 +13,7 @@ import numpy as np
 
 from lpmoe_bench.data.annotations import Mask
 from lpmoe_bench.data.images import read_image, read_truth
-from lpmoe_bench.data.maps import full_scale, inspect_map
+from lpmoe_bench.data.maps import MAP_SUFFIXES, full_scale, inspect_map
 from lpmoe_bench.data.pixels import UNDECLARED, PixelRules
 from lpmoe_bench.data.splits import UNUSUAL
 from lpmoe_bench.errors import DataError, UsageError
@@ -22,6 +22,7 @@ from lpmoe_bench.metrics.maps import PreparedMask
 from lpmoe_bench.metrics.protocols import Protocol
 from lpmoe_bench.metrics.scorer import Scorer, ScoreResult
 from lpmoe_bench.records.model import Precision
+from lpmoe_bench.scoring.matching import MatchedMaps
 
 RESIZE = {
     "bilinear to mask": cv2.INTER_LINEAR,
@@ -161,7 +162,7 @@ class Item(NamedTuple):
 
     name: str
     mask: Mask
-    maps: tuple[Path | None, ...]
+    maps: tuple[Any, ...]
     image: Path | None = None
     pictured: Path | None = None
 
@@ -187,10 +188,12 @@ class ScoringJob(ABC):
 
     The first variant is what counts, with `extra` metrics and, if asked for, curves. dataset: the
     label of the test set. rules: what is declared of its files. how: of the maps. scores_alone:
-    whether nothing else is made of such maps, no curves and no pictures of the worst.
+    whether nothing else is made of such maps, no curves and no pictures of the worst. suffixes: of
+    files in a folder that are maps.
     """
 
     scores_alone: ClassVar[bool] = False
+    suffixes: ClassVar[tuple[str, ...]] = MAP_SUFFIXES
     dataset: str
     variants: tuple[Variant, ...]
     extra: tuple[str, ...] = ()
@@ -202,6 +205,19 @@ class ScoringJob(ABC):
     @abstractmethod
     def check(cls, protocol: Any, rules: PixelRules, extra: Sequence[str], how: MapsRead) -> None:
         """Raise UsageError for what this kind of maps cannot be asked for."""
+
+    @classmethod
+    def open_file(cls, path: Path, test: Any) -> tuple[MatchedMaps, list[str]]:
+        """Return what a file of results says of each image of a test set, and what to say of it.
+
+        Raises DataError where this kind has no such files.
+        """
+        raise DataError(f"{path} is no folder; name one that holds maps")
+
+    @classmethod
+    def attach(cls, files: Mapping[str, Path], folder: Path, test: Any) -> Mapping[str, Mask]:
+        """Return the files of a folder with what else belongs to each; raises DataError."""
+        return files
 
     @abstractmethod
     def scorers(self) -> list[Any]:
