@@ -56,9 +56,13 @@ LOSSES = {
     "tversky": LossFacts("overlap of regions in which what is missed weighs more", _EITHER),
     "cross_entropy": LossFacts("cross-entropy over the classes", ("semantic",)),
     "ce_dice": LossFacts("cross-entropy + Dice of the classes in the image", ("semantic",)),
-    MATCHING: LossFacts("each class has a query of its own, as in Mask2Former", ("semantic",)),
+    MATCHING: LossFacts(
+        "each class or object has a query of its own, as in Mask2Former",
+        ("semantic", "instance", "panoptic"),
+    ),
     OWN: LossFacts(
-        "what a detector is defined with, such as Faster R-CNN", ("detection", "instance")
+        "what a detector is defined with, such as Faster R-CNN",
+        ("detection", "instance", "panoptic"),
     ),
 }
 # Roles of a field. recipe, protocol: it changes the result or the score, so the fingerprint hashes
@@ -123,8 +127,10 @@ def check_loss(name: str, kind: str = "") -> None:
 def other_kind(name: str, kinds: Sequence[str], kind: str) -> UsageError:
     """Return the error that a loss serves other kinds of task than this one."""
     fitting = ", ".join(own for own, facts in LOSSES.items() if kind in facts.kinds)
+    *others, last = kinds
+    own = f"{', '.join(others)} and {last}" if others else last
     return UsageError(
-        f"loss {name} is for {' and '.join(kinds)} tasks, but this task is {kind}; "
+        f"loss {name} is for {own} tasks, but this task is {kind}; "
         f"use one of {fitting}, or leave train.loss out"
     )
 

@@ -253,8 +253,7 @@ def _of_maps(mask: Mask, declared: LabelRules, rules: PixelRules, image: Path | 
     files = mask_files(mask)
     maps = [_values(file, rules, image) for file in files]
     check_same_size(files, [one.shape for one in maps])
-    height, width = maps[0].shape
-    shape = (int(height), int(width))
+    shape = (len(maps[0]), int(maps[0].size // len(maps[0])))
     if len(files) > 1:
         masks = [runs_of_pixels(one > 0) for one in maps]
         return _of_masks(shape, masks, np.zeros(len(masks), np.int64), np.zeros(len(masks), bool))

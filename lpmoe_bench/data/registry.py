@@ -290,12 +290,6 @@ class Dataset(_Entry):
         return values
 
     @pydantic.model_validator(mode="after")
-    def _has_splits(self) -> Dataset:
-        if not self.split_names:
-            raise ValueError("splits or layouts must name at least one split")
-        return self
-
-    @pydantic.model_validator(mode="after")
     def _has_pixel_rules(self) -> Dataset:
         try:
             self.pixels_at()
@@ -308,12 +302,20 @@ class Dataset(_Entry):
         if self.pixels.labels and self.pixels.labels.format == "coco_panoptic":
             count = 2  # a file and the folder of its maps
         for part in (p for layout in self.layouts for parts in layout.values() for p in parts):
-            if len(part) != 1 + count and (len(part) > 1 or count > 1):
-                places = f"a place of images and {count} of labels" if count > 1 else ""
+            alone = bool(self.layers) or count > 1  # a table will not do
+            if len(part) != 1 + count and (len(part) > 1 or alone):
+                of = "layers" if self.layers else "labels"
+                places = f"a place of images and {count} of {of}" if alone else ""
                 raise ValueError(
                     f"{part!r} is no part of a split; give "
                     f"{places or 'two places [images, masks] or one table.csv'}"
                 )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _has_splits(self) -> Dataset:
+        if not self.split_names:
+            raise ValueError("splits or layouts must name at least one split")
         return self
 
     @property

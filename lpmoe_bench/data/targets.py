@@ -78,3 +78,18 @@ class Segmented(NamedTuple):
 
     scores: Tensor
     masks: Tensor
+
+
+class Layered(NamedTuple):
+    """What a panoptic head says of one image in two layers, for settling at the image's own size.
+
+    boxes, classes, scores, masks: objects, as `Found` has them, with masks inside their boxes.
+    stuff: (K + 1, h', w'), logits over the canvas of each class and of "an object", the last; those
+    of classes that are things mean nothing.
+    """
+
+    boxes: Tensor
+    classes: Tensor
+    scores: Tensor
+    masks: Tensor
+    stuff: Tensor

@@ -11,11 +11,12 @@ from lpmoe_bench.data.pairs import (
     Pair,
     check_root,
     find_layers,
+    find_objects,
     find_pairs,
     read_names,
     split_pairs,
 )
-from lpmoe_bench.data.pixels import UNDECLARED, PixelRules
+from lpmoe_bench.data.pixels import UNDECLARED, PixelRules, pixel_rules
 from lpmoe_bench.data.registry import Dataset, Registry, Task, check_same_classes
 from lpmoe_bench.data.splits import MANIFESTS, OnProgress, Split, make_split, sound_pairs
 from lpmoe_bench.errors import DataError, UsageError
@@ -293,20 +294,24 @@ def _drawn(task: Task, why: str, place: Path, report: OnProgress | None) -> Task
         raise DataError(
             f"{why}, and task {task.name} has no embedded set; get {', '.join(task.train)}"
         )
-    from lpmoe_bench.data.scenes.generate import ensure_generated, generated_rules
+    from lpmoe_bench.data.scenes.generate import ensure_generated, generated_labels, generated_rules
 
     folder = ensure_generated(task.embedded, place, report)
     about = "scenes drawn in code, no photographs"
     like = Split(task.embedded, "", note=about, generated=True)
     images, masks, rules = folder / "images", folder / "masks", generated_rules(folder)
+    formats = get_kind(task.kind).formats
+
+    def drawn_pairs(split: str) -> list[Pair]:
+        names = read_names(folder / f"{split}.txt")
+        form, files = generated_labels(folder, split, formats)
+        if form:
+            return find_objects(images, files, pixel_rules({"labels": {"format": form}}), names)
+        return find_pairs(images, masks, names, rules=rules)
+
     try:
         train, test = (
-            make_split(
-                like,
-                split,
-                find_pairs(images, masks, read_names(folder / f"{split}.txt"), rules=rules),
-                place / MANIFESTS,
-            )
+            make_split(like, split, drawn_pairs(split), place / MANIFESTS)
             for split in ("train", "test")
         )
     except DataError as error:

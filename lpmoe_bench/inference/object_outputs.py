@@ -6,15 +6,15 @@ import json
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import cv2
 import numpy as np
 
+from lpmoe_bench.data.object_writing import numbers_png, segment_numbers
 from lpmoe_bench.data.objects import Objects
 from lpmoe_bench.data.pixels import THRESHOLD
+from lpmoe_bench.data.readers import Sides
 from lpmoe_bench.data.targets import Found, Segmented
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.inference.objects import settle_objects, settle_panoptic
-from lpmoe_bench.inference.outputs import View
 from lpmoe_bench.metrics.objects import Detections, ObjectScorer
 from lpmoe_bench.metrics.panoptic import Panoptic, PanopticScorer
 
@@ -29,10 +29,15 @@ class BoxOutputs:
         return [_on_cpu(one) for one in found]
 
     def placed(
-        self, response: Found, view: View, shape: Sequence[int], things: Sequence[bool] = ()
+        self,
+        response: Found,
+        canvas: Sides,
+        inner: Sides,
+        shape: Sequence[int],
+        things: Sequence[bool] = (),
     ) -> Detections:
         """Return the objects of one image at its own size; see `MapOutputs.placed`."""
-        return settle_objects(response, view.canvas, view.inner, shape[:2], len(response.scores))
+        return settle_objects(response, canvas, inner, shape[:2], len(response.scores))
 
     def settle(self, response: Any) -> Any:
         """Return the prediction of a response at an image's own size, which it is already."""
@@ -78,9 +83,14 @@ class PanopticOutputs(BoxOutputs):
     suffix = ".png"
 
     def placed(  # type: ignore[override]
-        self, response: Segmented, view: View, shape: Sequence[int], things: Sequence[bool] = ()
+        self,
+        response: Segmented,
+        canvas: Sides,
+        inner: Sides,
+        shape: Sequence[int],
+        things: Sequence[bool] = (),
     ) -> Panoptic:
-        return settle_panoptic(response, view.canvas, view.inner, shape[:2], things)
+        return settle_panoptic(response, canvas, inner, shape[:2], things)
 
     def scorer(  # type: ignore[override]
         self, protocol: Any, classes: Sequence[str], things: Sequence[str] = ()
@@ -90,9 +100,7 @@ class PanopticOutputs(BoxOutputs):
     def encoded(self, pred: Panoptic, classes: Sequence[str]) -> bytes:  # type: ignore[override]
         """Return a map as the bytes of a PNG. The number of a segment of class k is 1000 (k + 1)
         and its place among those of the class."""
-        numbers = np.concatenate([[0], _segment_numbers(pred.classes)])[pred.segments]
-        channels = [(numbers // 256**k % 256).astype(np.uint8) for k in (2, 1, 0)]  # B, G, R
-        return cv2.imencode(".png", np.dstack(channels))[1].tobytes()
+        return numbers_png(np.concatenate([[0], segment_numbers(pred.classes)])[pred.segments])
 
 
 def _on_cpu(found: Any) -> Any:
@@ -116,13 +124,3 @@ def detections_json(pred: Detections, classes: Sequence[str]) -> list[dict[str, 
             one["segmentation"] = {"counts": np.asarray(pred.masks[place]).tolist()}
         found.append(one)
     return found
-
-
-def _segment_numbers(classes: np.ndarray) -> np.ndarray:
-    """Return a number for each segment: of class k the first is 1000 (k + 1), and so on."""
-    seen: dict[int, int] = {}
-    numbers = []
-    for own in classes.tolist():
-        numbers.append(1000 * (own + 1) + seen.get(own, 0))
-        seen[own] = seen.get(own, 0) + 1
-    return np.array(numbers, np.int64)

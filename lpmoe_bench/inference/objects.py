@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lpmoe_bench.data.targets import Found, Segmented
+from lpmoe_bench.data.targets import Found, Layered, Segmented
 from lpmoe_bench.metrics.objects import Detections
 from lpmoe_bench.metrics.panoptic import Panoptic
 from lpmoe_bench.metrics.runs import runs_of_pixels
@@ -24,15 +24,22 @@ HALF = 0.5  # of a mask's probability: from here on a pixel is object
 
 
 class PanopticRules(NamedTuple):
-    """When a query becomes a segment: least probability of its class, and least share of its mask
-    that no other query wins."""
+    """When what was found becomes a segment.
+
+    least_score: of its class. least_share: of its mask that nothing else has. least_stuff: share of
+    the image that a class of stuff has to cover.
+    """
 
     least_score: float
     least_share: float
+    least_stuff: float = 0.0
 
 
 # MODEL.MASK_FORMER.TEST of the configurations that Mask2Former, arXiv 2112.01527, came with.
 MASK2FORMER = PanopticRules(least_score=0.8, least_share=0.8)
+# MODEL.PANOPTIC_FPN.COMBINE of detectron2. Departs from it: its least stuff is 4096 pixels, which
+# are taken as that share of COCO's usual 640 x 480.
+PANOPTIC_FPN = PanopticRules(least_score=0.5, least_share=0.5, least_stuff=4096 / (640 * 480))
 
 
 class Frame(NamedTuple):
@@ -76,7 +83,8 @@ def settle_objects(
     if found.masks is not None and found.framed:
         kept = kept[:most]
         own = found.masks[best[kept]].float()
-        masks = [_pasted(m, box, frame.native) for m, box in zip(own, boxes[kept], strict=True)]
+        pairs = zip(own, boxes[kept], strict=True)
+        masks = [_runs_inside(*_pasted(*one, frame.native), frame.native) for one in pairs]
     elif found.masks is not None:
         cut, kept, masks = _of_maps(found.masks, best, frame, most)
     kept = kept[:most]
@@ -90,8 +98,9 @@ def _scaled(boxes: np.ndarray, frame: Frame) -> np.ndarray:
     return boxes * np.array([wide, high, wide, high])
 
 
-def _pasted(mask: Tensor, box: np.ndarray, native: tuple[int, int]) -> np.ndarray:
-    """Return the runs of a mask (m, m) that fills a box, read bilinearly at pixel centres."""
+def _pasted(mask: Tensor, box: np.ndarray, native: tuple[int, int]) -> tuple[np.ndarray, int, int]:
+    """Return the pixels of a mask (m, m) that fills a box, read bilinearly at pixel centres, within
+    that box, and the column and row where they begin."""
     high, wide = native
     left, top = (max(0, int(np.floor(edge))) for edge in box[:2])
     right, bottom = min(wide, int(np.ceil(box[2]))), min(high, int(np.ceil(box[3])))
@@ -99,7 +108,7 @@ def _pasted(mask: Tensor, box: np.ndarray, native: tuple[int, int]) -> np.ndarra
     across = torch.from_numpy((columns - box[0]) / (box[2] - box[0])).float()
     down = torch.from_numpy((rows - box[1]) / (box[3] - box[1])).float()
     read = _read_at(mask[None], down, across, "zeros")[0]
-    return _runs_inside((read >= HALF).numpy(), left, top, native)
+    return (read >= HALF).numpy(), left, top
 
 
 def _of_maps(
@@ -161,28 +170,36 @@ def _runs_inside(crop: np.ndarray, left: int, top: int, native: tuple[int, int])
 
 
 def settle_panoptic(
-    found: Segmented,
+    found: Segmented | Layered,
     canvas: Sequence[int],
     inner: Sequence[int],
     native: Sequence[int],
     things: Sequence[bool],
-    rules: PanopticRules = MASK2FORMER,
 ) -> Panoptic:
-    """Return the segments of an image at its own size, as Mask2Former's released code merges them.
-
-    Queries that are sure of their class compete for each pixel by the product of the probabilities
-    of class and mask. One that keeps too small a share of its own mask is dropped; its pixels stay
-    without a segment. Stuff of one class is one segment.
+    """Return the segments of an image at its own size, as the head's released code merges them.
 
     Args:
-        found: of the queries, on the CPU.
+        found: of the head, on the CPU.
         canvas: (h, w) of what the model saw.
         inner: (h, w) of the image in it, at the left and top.
         native: (h, w) of the image itself.
         things: of each class, whether it is a thing.
-        rules: the thresholds.
     """
     frame = Frame.of(canvas, inner, native)
+    if isinstance(found, Layered):
+        return _merged_layers(found, frame, things, PANOPTIC_FPN)
+    return _merged_queries(found, frame, things, MASK2FORMER)
+
+
+def _merged_queries(
+    found: Segmented, frame: Frame, things: Sequence[bool], rules: PanopticRules
+) -> Panoptic:
+    """Merge queries as Mask2Former does.
+
+    Those that are sure of their class compete for each pixel by the product of the probabilities of
+    class and mask. One that keeps too small a share of its own mask is dropped; its pixels stay
+    without a segment. Stuff of one class is one segment.
+    """
     scores, classes = (t.numpy() for t in found.scores.float().max(dim=1))
     sure = np.flatnonzero(scores > rules.least_score)
     own, inside, sizes = _contest(found.masks, scores, sure, frame)
@@ -222,3 +239,46 @@ def _probabilities(masks: Tensor, chosen: np.ndarray, frame: Frame) -> Iterator[
     for start in range(0, len(chosen), TOGETHER):
         few = masks[torch.from_numpy(chosen[start : start + TOGETHER])]
         yield from _at_native(few, frame).sigmoid().numpy()
+
+
+def _merged_layers(
+    found: Layered, frame: Frame, things: Sequence[bool], rules: PanopticRules
+) -> Panoptic:
+    """Merge objects and stuff as Panoptic FPN does.
+
+    Objects lie above one another in the order of their scores, and one too much of which is hidden
+    is dropped; above stuff they always lie. Stuff that covers too little is dropped.
+    """
+    ids, classes = np.zeros(frame.native, np.int32), []
+    boxes = _scaled(found.boxes.double().numpy(), frame)
+    for place in found.scores.argsort(descending=True, stable=True).tolist():
+        kind = int(found.classes[place])
+        if found.scores[place] < rules.least_score:
+            break
+        if not things[kind]:
+            continue
+        mask, left, top = _pasted(found.masks[place].float(), boxes[place], frame.native)
+        under = ids[top : top + mask.shape[0], left : left + mask.shape[1]]
+        free = mask & (under == 0)
+        if free.any() and mask.sum() - free.sum() <= (1 - rules.least_share) * mask.sum():
+            classes.append(kind)
+            under[free] = len(classes)
+    labels = _best_of(found.stuff, [*np.flatnonzero(~np.array(things, bool)), len(things)], frame)
+    for kind in np.unique(labels[ids == 0]).tolist():
+        own = (labels == kind) & (ids == 0)
+        if kind < len(things) and own.sum() >= rules.least_stuff * own.size:
+            classes.append(kind)
+            ids[own] = len(classes)
+    return Panoptic(ids, np.array(classes, np.int64))
+
+
+def _best_of(logits: Tensor, chosen: Sequence[int], frame: Frame) -> np.ndarray:
+    """Return which of the chosen maps (K, h', w') is largest at each pixel of the image."""
+    best = np.full(frame.native, -np.inf, np.float32)
+    labels = np.zeros(frame.native, np.int64)
+    for start in range(0, len(chosen), TOGETHER):
+        few = chosen[start : start + TOGETHER]
+        for kind, read in zip(few, _at_native(logits[list(few)], frame).numpy(), strict=True):
+            ahead = read > best
+            best[ahead], labels[ahead] = read[ahead], kind
+    return labels

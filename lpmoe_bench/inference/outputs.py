@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -14,17 +14,11 @@ from torch import Tensor
 from lpmoe_bench.data.images import overlay
 from lpmoe_bench.data.labels import Labels, class_colours, legend, overlay_labels, palette_png
 from lpmoe_bench.data.pixels import THRESHOLD, Truth
+from lpmoe_bench.data.readers import Sides
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.classes import ClassScorer
 from lpmoe_bench.metrics.engine import prepare_mask, quick_score
 from lpmoe_bench.metrics.scorer import Scorer
-
-
-class View(NamedTuple):
-    """What a model sees, (h, w) each: the canvas, and the image in it, at the left and top."""
-
-    canvas: tuple[int, int]
-    inner: tuple[int, int]
 
 
 class MapOutputs:
@@ -54,19 +48,24 @@ class MapOutputs:
         return self.respond(found).cpu()
 
     def placed(
-        self, response: Any, view: View, shape: Sequence[int], things: Sequence[bool] = ()
+        self,
+        response: Any,
+        canvas: Sides,
+        inner: Sides,
+        shape: Sequence[int],
+        things: Sequence[bool] = (),
     ) -> Any:
         """Return a response to one image at that image's own size, as `settle` takes it.
 
         Args:
             response: (K, h, w), over the canvas.
-            view: the canvas, and the image in it.
+            canvas: (h, w) of what the model saw.
+            inner: (h, w) of the image in it, at the left and top.
             shape: (h, w) of the image.
             things: of each class, whether it is told apart by object.
         """
-        inner = response[:, : view.inner[0], : view.inner[1]]
-        sides = tuple(shape)
-        return F.interpolate(inner[None], sides, mode="bilinear", align_corners=False)[0].numpy()
+        seen, sides = response[:, : inner[0], : inner[1]], tuple(shape)
+        return F.interpolate(seen[None], sides, mode="bilinear", align_corners=False)[0].numpy()
 
     def cut(self, pred: np.ndarray, threshold: float) -> np.ndarray:
         """Return a prediction cut at a probability; raises UsageError where there is none."""

@@ -27,7 +27,7 @@ from lpmoe_bench.data.readers import Sides
 from lpmoe_bench.data.splits import Split
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.files import write_atomically
-from lpmoe_bench.inference.outputs import MapOutputs, View
+from lpmoe_bench.inference.outputs import MapOutputs
 from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.metrics.scorer import ScoreResult
 from lpmoe_bench.model.segmenter import load_trained
@@ -113,9 +113,9 @@ class Predictor:
 
     def at_size(self, response: Any, shape: Sequence[int]) -> Any:
         """Return a response of an image at that image's own size."""
-        view = View(self.sides, fitted(shape, self.sides, self.fit))
+        inner = fitted(shape, self.sides, self.fit)
         things = [name in self.things for name in self.classes]
-        return self.outputs.placed(response, view, shape, things)
+        return self.outputs.placed(response, self.sides, inner, shape, things)
 
     def prediction(
         self, image: np.ndarray, window: Sides | None = None, report: OnProgress | None = None

@@ -35,6 +35,20 @@ def unpack_runs(text: str) -> list[int]:
     return runs
 
 
+def pack_runs(runs: Sequence[int]) -> str:
+    """Return run lengths as COCO's compressed text, which `unpack_runs` reads."""
+    text = []
+    for place, length in enumerate(runs):
+        value, going = length - (runs[place - 2] if place > 2 else 0), True
+        while going:
+            bits = value & 31
+            value >>= 5
+            # The number ends where the rest is the sign alone, which the last bit says.
+            going = value != (-1 if bits & 16 else 0)
+            text.append(chr(48 + bits + 32 * going))
+    return "".join(text)
+
+
 def runs_of_pixels(mask: np.ndarray) -> np.ndarray:
     """Return the runs of a mask, bool (h, w): int64, of background and object in turn."""
     flat = np.concatenate([[False], mask.T.ravel(), [not mask.size or not mask.T.flat[-1]]])

@@ -17,6 +17,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from lpmoe_bench.data.label_rules import VOID
+from lpmoe_bench.data.targets import Target
 from method_zoo.parts.deformable import full_precision, precise
 
 NOTHING = 0.1  # weight of "nothing" in the cross-entropy
@@ -58,6 +59,32 @@ def truth_of_labels(labels: Tensor) -> list[TrueMasks]:
         held = held[held != VOID]
         whole = bool(counted.all())
         found.append(TrueMasks(label == held[:, None, None], held, None if whole else counted))
+    return found
+
+
+def truth_of_targets(targets: Sequence[Target]) -> list[TrueMasks]:
+    """Return the objects of each image, and of panoptic targets each class of stuff.
+
+    Crowds, what lies beside a padded image and void pixels are nobody's: no mask is compared there.
+    Departs from Mask2Former's released code, to which crowds of instances are background.
+    """
+    found = []
+    for target in targets:
+        own = target.trained()
+        assert own.masks is not None, "targets of objects with masks"
+        masks, classes = own.masks, own.classes
+        assert target.masks is not None
+        void = target.masks[target.crowd].any(0)
+        if target.inner is not None:
+            void[target.inner[0] :] = True
+            void[:, target.inner[1] :] = True
+        if target.labels is not None:
+            void |= (target.labels == VOID) & ~target.masks.any(0)
+            stuff = target.labels.unique()
+            stuff = stuff[stuff != VOID]
+            masks = torch.cat([masks, target.labels == stuff[:, None, None]])
+            classes = torch.cat([classes, stuff])
+        found.append(TrueMasks(masks, classes, ~void if bool(void.any()) else None))
     return found
 
 

@@ -233,12 +233,14 @@ def label_facts(
 
     Args:
         classes: their names; None is returned where there are none.
-        counts: of each test set, as a scorer of label maps gives them.
+        counts: of each test set, as its scorer gives them; of objects there are no such pixels.
     """
     if not classes:
         return None
     pixels = {
-        test: (found.get("void_pixels", 0), found["pixels"]) for test, found in counts.items()
+        test: (found.get("void_pixels", 0), found["pixels"])
+        for test, found in counts.items()
+        if "pixels" in found
     }
     ignored = {test: void / every for test, (void, every) in pixels.items()}
     return LabelFacts(classes=list(classes), ignored=ignored)

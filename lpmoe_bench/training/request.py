@@ -94,8 +94,13 @@ def merged_config(asked: Asked, method: Facts) -> RunConfig:
         preset["decoder"] = asked.task.recipe.get("decoder", usual)
     decoder = _pick("decoder", (preset, *asked.layers))
     # A decoder that matches queries to objects is trained so unless something else is asked for.
-    own = decoder_facts(decoder).attributes.get("losses", {}).get(asked.task.kind)
-    of_decoder = {"train": {"loss": own}} if own else {}
+    facts = decoder_facts(decoder)
+    own = facts.attributes.get("losses", {}).get(asked.task.kind)
+    of_decoder: dict[str, Any] = {"train": {"loss": own}} if own else {}
+    # How many detections of an image count is the protocol's: a head that gives fewer loses some.
+    most = getattr(get_protocol(_pick("protocol", (asked.task_layer, *asked.layers))), "most", 0)
+    if most and "detections" in facts.options:
+        of_decoder["decoder_options"] = {"detections": most}
     config = build_config(asked.task_layer, preset, of_decoder, *asked.layers)
     if config.kind != asked.task.kind:
         raise UsageError(

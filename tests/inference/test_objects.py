@@ -6,7 +6,7 @@ import torch
 from drawn_targets import drawn_targets, truth_of
 from torch import Tensor
 
-from lpmoe_bench.data.targets import Found, Segmented
+from lpmoe_bench.data.targets import Found, Layered, Segmented
 from lpmoe_bench.inference.objects import settle_objects, settle_panoptic
 from lpmoe_bench.metrics.objects import COCO_MASKS, ObjectScorer
 from lpmoe_bench.metrics.panoptic import COCO_PANOPTIC, PanopticScorer
@@ -177,6 +177,42 @@ def test_stuff_is_one_segment_and_things_are_several():
     )
     assert len(unsure.classes) == 0
     assert not unsure.segments.any()
+
+
+def layered(boxes, scores, masks, stuff, classes) -> Layered:
+    given = found(boxes, scores, masks, classes=torch.tensor(classes))
+    return Layered(given.boxes, given.classes, given.scores, masks, stuff)
+
+
+def test_objects_lie_above_stuff_and_the_surer_above_the_others():
+    boxes = [[0, 0, 8, 8], [4, 0, 12, 8], [1, 0, 9, 8], [0, 8, 4, 12], [12, 8, 16, 16]]
+    stuff = torch.full((5, 4, 4), -9.0)
+    stuff[2, :, :3] = stuff[4, :, 3] = 9  # the right column is an object, they say
+    stuff[0] = 99  # of a thing: means nothing
+    stuff[3, 3, 0] = 10  # a sixteenth of the image
+    given = layered(
+        boxes, [0.9, 0.8, 0.7, 0.4, 0.95], torch.ones(5, 28, 28), stuff, [0, 1, 1, 0, 2]
+    )
+    got = settle_panoptic(given, (16, 16), (16, 16), (16, 16), THINGS)
+    # The third is hidden by more than half, the fourth unsure, the fifth of a class of stuff.
+    assert got.classes.tolist() == [0, 1, 2, 3]
+    assert (got.segments[1:7, 1:7] == 1).all()
+    assert (got.segments[1:7, 8:11] == 2).all()
+    assert (got.segments[8:12, :12] == 3).sum() > 40
+    assert (got.segments[14:, :2] == 4).all()
+    assert (got.segments[9:, 14:] == 0).all()
+
+
+def test_stuff_that_covers_too_little_is_left_out():
+    stuff = torch.full((5, 16, 16), -9.0)
+    stuff[2, :, 1:], stuff[3, :2, 0], stuff[4, 2:, 0] = 9, 9, 9  # a 128th of class 3
+    given = layered([], [], torch.zeros(0, 28, 28), stuff, [])
+    got = settle_panoptic(given, (64, 64), (64, 64), (16, 16), THINGS)
+    assert got.classes.tolist() == [2]
+    assert (got.segments[:, 1:] == 1).all()
+    stuff[3, 2:4, 0] = 10
+    got = settle_panoptic(given, (64, 64), (64, 64), (16, 16), THINGS)
+    assert got.classes.tolist() == [2, 3]
 
 
 def test_the_panoptic_truth_itself_scores_one():

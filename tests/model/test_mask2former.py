@@ -115,7 +115,7 @@ def test_several_classes_are_matched_in_every_layer():
     torch.testing.assert_close(decoder.loss(features, target, (64, 64)), mean)
     with pytest.raises(UsageError, match="class_weights are not for loss matching"):
         decoder.train_with("matching", "semantic", [1, 2])
-    with pytest.raises(UsageError, match="is for semantic tasks, but this task is binary"):
+    with pytest.raises(UsageError, match="is for semantic, instance and panoptic tasks, but this"):
         decoder.train_with("matching", "binary")
     with pytest.raises(UsageError, match="matching tells classes apart, but this task has one"):
         mask2former(64, classes=1).train_with("matching", "semantic")
@@ -186,7 +186,7 @@ def test_other_pyramids_and_options_are_refused():
     with pytest.raises(UsageError, match=r"gives 8, 16, 32, 64; use another decoder such as fpn"):
         Mask2Former(Inputs([48] * 4, [8, 16, 32, 64], 48), 1)
     with pytest.raises(UsageError, match="option points of decoder Mask2Former is for tasks of"):
-        mask2former(64, points=99)
+        mask2former(64, points=99).train_with("structure")
     with pytest.raises(UsageError, match="multiple of 32"):
         mask2former(64, width=48)
     with pytest.raises(UsageError, match="queries is 0"):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lpmoe_bench.data.targets import Target
 from lpmoe_bench.model.label_losses import VOID
 from lpmoe_bench.model.matching import (
     PAPER,
@@ -16,6 +17,7 @@ from lpmoe_bench.model.matching import (
     assign,
     matching_loss,
     truth_of_labels,
+    truth_of_targets,
 )
 
 CLASSES, POINTS = 5, 300
@@ -207,3 +209,34 @@ def test_more_masks_than_queries_leave_some_out():
     assert sorted(query.tolist()) == [0, 1]
     assert len(set(mask.tolist())) == 2
     assert matching_loss(labels, masks, truth, POINTS).isfinite()
+
+
+def test_truth_of_targets_is_objects_then_stuff_and_crowds_are_nobodys():
+    masks = torch.zeros(4, 6, 8, dtype=torch.bool)
+    masks[0, :3, :3] = masks[1, 3:, :3] = masks[2, 5, 7] = True  # an object, a crowd, a pixel
+    boxes = torch.tensor([[0.0, 0, 3, 3], [0, 3, 3, 6], [7, 5, 8, 6], [0, 0, 0, 0]])
+    crowd = torch.tensor([False, True, False, False])
+    target = Target((6, 8), boxes, torch.tensor([4, 4, 2, 1]), crowd, masks)
+    (alone,) = truth_of_targets([target])
+    assert alone.classes.tolist() == [4]
+    assert torch.equal(alone.masks, masks[:1])
+    assert alone.counted is not None
+    assert torch.equal(~alone.counted, masks[1])
+    labels = torch.full((6, 8), VOID)
+    labels[:3, 4:] = 7
+    (both,) = truth_of_targets([target._replace(labels=labels, inner=(6, 7))])
+    assert both.classes.tolist() == [4, 7]
+    assert torch.equal(both.masks[1], labels == 7)
+    expected = (masks[0] | (labels == 7)).clone()
+    expected[:, 7] = False
+    assert both.counted is not None
+    assert torch.equal(both.counted, expected)
+
+
+def test_a_target_without_void_is_counted_everywhere():
+    masks = torch.zeros(0, 6, 8, dtype=torch.bool)
+    none = torch.zeros(0)
+    target = Target((6, 8), torch.zeros(0, 4), none.long(), none.bool(), masks)
+    (truth,) = truth_of_targets([target])
+    assert truth.counted is None
+    assert len(truth.classes) == 0

@@ -9,6 +9,7 @@ from lpmoe_bench.errors import UsageError
 LONGER_SIDE = 352  # pixels, of a scene whose size nobody chose
 SPLIT_KEYS = {"train": 0, "test": 1}
 ATTEMPTS = 20
+UNTOLD = -1  # of a map of segments
 HEALTHY_KEY = 1 << 20  # apart from every attempt's number
 
 
@@ -22,7 +23,9 @@ class EmbeddedSet:
     object. draw(draw, shape) returns an image uint8 (h, w, 3) in RGB and a mask bool (h, w);
     draw_empty the same without any object, where the task knows such images. classes: of a set of
     label maps, whose `draw` returns labels uint8 (h, w) in place of a mask; all but the first count
-    as object in `shares`.
+    as object in `shares`. things: of a set of objects, those of its classes that are told apart;
+    its `draw` returns segments, int32 (h, w): 1000 times the class, and the number of a thing among
+    all of the scene; UNTOLD where a pixel is nobody's.
     """
 
     task: str
@@ -34,6 +37,7 @@ class EmbeddedSet:
     draw: Callable[[Draw, Shape], tuple[Array, Array]]
     draw_empty: Callable[[Draw, Shape], tuple[Array, Array]] | None = None
     classes: tuple[str, ...] = ()
+    things: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -49,7 +53,7 @@ class EmbeddedSet:
         empty: float = 0.0,
     ) -> tuple[Array, Array]:
         """Draw one scene: image uint8 (h, w, 3) in RGB and mask uint8 (h, w) of 0 and 255, or of
-        the indices of classes.
+        the indices of classes; of a set of objects segments, int32 (h, w).
 
         Without a shape (h, w), the sides vary and the longer one is `size` pixels. `empty` is the
         part of all scenes that shows no object; the other scenes do not change with it. Raises
@@ -70,5 +74,7 @@ class EmbeddedSet:
                 sides = (round(height * size / LONGER_SIDE), round(width * size / LONGER_SIDE))
             image, mask = (bare or self.draw)(draw, sides)
             if bare or self.shares[0] <= (mask > 0).mean() <= self.shares[1]:
+                if self.things:
+                    return image, mask
                 return image, mask.astype("uint8") * (1 if self.classes else 255)
         raise AssertionError(f"{key}: no mask within {self.shares} at {sides}")

@@ -5,12 +5,14 @@ them is continuous or in integers, and the rounding to 8 bits comes last.
 """
 
 import errno
+import json
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +20,30 @@ import cv2
 import numpy as np
 
 from lpmoe_bench.console import OnProgress
-from lpmoe_bench.data.labels import class_colours, palette_png
+from lpmoe_bench.data.labels import VOID, class_colours, palette_png
+from lpmoe_bench.data.object_writing import coco_json, panoptic_json
+from lpmoe_bench.data.objects import Objects, box_of_runs
 from lpmoe_bench.data.pixels import UNDECLARED, PixelRules, pixel_rules
-from lpmoe_bench.data.scenes import cod, glass, leaf, polyp, road, semantic, shadow, skin, sod
+from lpmoe_bench.data.scenes import (
+    cod,
+    glass,
+    leaf,
+    objects,
+    polyp,
+    road,
+    semantic,
+    shadow,
+    skin,
+    sod,
+)  # fmt: skip
 from lpmoe_bench.data.scenes.drawing import Shape
-from lpmoe_bench.data.scenes.embedded import EmbeddedSet
+from lpmoe_bench.data.scenes.embedded import UNTOLD, EmbeddedSet
 from lpmoe_bench.errors import DataError, ResourceError, UsageError
 from lpmoe_bench.files import sha256_file, sync_folder, write_failure
+from lpmoe_bench.metrics.runs import areas_of, runs_of_pixels
 
 COUNTS = {"train": 160, "test": 64}
-TASKS = (cod, sod, polyp, skin, shadow, glass, leaf, road, semantic)
+TASKS = (cod, sod, polyp, skin, shadow, glass, leaf, road, semantic, objects)
 SETS = {each.SET.name: each.SET for each in TASKS}
 
 
@@ -53,6 +69,21 @@ def ensure_generated(
     amounts = "" if counts == COUNTS else "-" + "-".join(f"{k}{n}" for k, n in counts.items())
     folder = root / f"{name}-{SETS[name].version}-s{seed}{sides}{amounts}"
     return draw_folder(folder, SETS[name], counts, report, shape=shape, seed=seed)
+
+
+def generated_labels(folder: Path, split: str, formats: Sequence[str]) -> tuple[str, list[Path]]:
+    """Return the format of a drawn set of objects that a kind of task reads, and the files of a
+    split's labels; empty where the folder holds masks.
+
+    formats: that are read, of COCO's objects and panoptic labels.
+    """
+    files = {
+        "coco": [folder / f"{INSTANCES}_{split}.json"],
+        "coco_panoptic": [folder / f"{PANOPTIC}_{split}.json", folder / PANOPTIC],
+    }
+    there = (form for form in files if form in formats and files[form][0].is_file())
+    form = next(there, "")
+    return form, files.get(form, [])
 
 
 def generated_rules(folder: Path) -> PixelRules:
@@ -115,6 +146,7 @@ def generate_folder(
 DAY_SECONDS = 86400
 CHECKSUMS = "SHA256SUMS"  # as `sha256sum -c` reads it
 CLASS_LIST = "classes.txt"  # of a set of label maps, a name a line
+INSTANCES, PANOPTIC = "instances", "panoptic"  # how files of objects begin, and their folder
 
 
 def draw_folder(
@@ -178,13 +210,18 @@ def _write(
 ) -> None:
     """Draw all scenes of all splits into a folder, several at a time."""
     (folder / "images").mkdir()
-    (folder / "masks").mkdir()
+    if not drawn.things:
+        (folder / "masks").mkdir()
     colours = class_colours(len(drawn.classes))
+    found: dict[tuple[str, int], Objects] = {}
 
     def one(job: tuple[str, int]) -> None:
         split, index = job
         image, mask = drawn.scene(index, split, **how)
         (folder / "images" / f"{split}_{index:04d}.png").write_bytes(_png(image[..., ::-1]))
+        if drawn.things:
+            found[job] = _objects_of(mask, drawn)
+            return
         data = palette_png(mask, colours) if colours else _png(mask)
         (folder / "masks" / f"{split}_{index:04d}.png").write_bytes(data)
 
@@ -195,8 +232,14 @@ def _write(
     for split, count in counts.items():
         names = "".join(f"{split}_{index:04d}\n" for index in range(count))
         (folder / f"{split}.txt").write_text(names, encoding="utf-8")
-    files = sorted(path for kind in ("images", "masks") for path in (folder / kind).iterdir())
-    if drawn.classes:
+        items = [(f"{split}_{index:04d}.png", found[split, index]) for index in range(count)
+                 if drawn.things]  # fmt: skip
+        if items:
+            _write_objects(folder, split, items, drawn)
+    kinds = [kind for kind in ("images", "masks", PANOPTIC) if (folder / kind).is_dir()]
+    files = sorted(path for kind in kinds for path in (folder / kind).iterdir())
+    files += sorted(folder.glob("*.json"))
+    if drawn.classes and not drawn.things:
         listed = folder / CLASS_LIST
         listed.write_text("".join(f"{name}\n" for name in drawn.classes), encoding="utf-8")
         files.append(listed)
@@ -208,6 +251,46 @@ def _write(
         "itself.\n",
         encoding="utf-8",
     )
+
+
+def _objects_of(segments: np.ndarray, drawn: EmbeddedSet) -> Objects:
+    """Return the objects of a scene's segments, in the order in which they were painted."""
+    thing = np.array([name in drawn.things for name in drawn.classes])
+    owners = segments // 1000
+    told = (segments != UNTOLD) & ~thing[np.maximum(owners, 0)]
+    labels = np.where(told, owners, VOID).astype(np.uint8)
+    values = [value for value in np.unique(segments).tolist() if value != UNTOLD]
+    values = sorted((v for v in values if thing[v // 1000]), key=lambda value: value % 1000)
+    masks = [runs_of_pixels(segments == value) for value in values]
+    height, width = segments.shape
+    boxes = [box_of_runs(runs, height) for runs in masks]
+    return Objects(
+        (height, width),
+        np.array(boxes, np.float64).reshape(-1, 4),
+        np.array([value // 1000 for value in values], np.int64),
+        np.zeros(len(values), bool),
+        areas_of(masks),
+        masks,
+        labels,
+    )
+
+
+def _write_objects(
+    folder: Path, split: str, items: list[tuple[str, Objects]], drawn: EmbeddedSet
+) -> None:
+    """Write the labels of a split in COCO's two forms: things alone, and all segments."""
+    place = {drawn.classes.index(name): k for k, name in enumerate(drawn.things)}
+    alone = [
+        (name, replace(one, classes=np.array([place[k] for k in one.classes.tolist()], np.int64)))
+        for name, one in items
+    ]
+    content = coco_json(alone, drawn.things)
+    (folder / f"{INSTANCES}_{split}.json").write_text(json.dumps(content), encoding="utf-8")
+    content, maps = panoptic_json(items, drawn.classes, drawn.things)
+    (folder / f"{PANOPTIC}_{split}.json").write_text(json.dumps(content), encoding="utf-8")
+    (folder / PANOPTIC).mkdir(exist_ok=True)
+    for name, data in maps.items():
+        (folder / PANOPTIC / name).write_bytes(data)
 
 
 def _png(pixels: np.ndarray) -> bytes:

@@ -25,21 +25,30 @@ ROOFS = ((134, 66, 48), (84, 74, 70), (104, 92, 62), (68, 76, 84))
 
 
 class Canvas:
-    """A scene being painted: image, RGB (h, w, 3) of 0 to 255, and labels (h, w)."""
+    """A scene being painted: image, RGB (h, w, 3) of 0 to 255, labels (h, w), and numbers (h, w),
+    of the object of each pixel, from 1; 0 where there is none."""
 
     def __init__(self, image: Array):
         self.image = image
         self.shape: Shape = (image.shape[0], image.shape[1])
         self.labels = np.zeros(self.shape)  # SKY
+        self.numbers = np.zeros(self.shape)
+        self.objects = 0
 
     def paint(self, label: int, outline: Array, colour: Array | tuple) -> None:
         dr.fill(self.image, outline, tuple(colour))
         dr.fill(self.labels, outline, float(label))
+        dr.fill(self.numbers, outline, float(self.objects))
+
+    def begin(self) -> None:
+        """Let what is painted next be an object of its own."""
+        self.objects += 1
 
     def lay(self, label: int, where: Array, skin: Array) -> None:
         """Lay a material, RGB (h, w, 3), where an area is 1."""
         self.image = dr.blend(self.image, skin, where)
         self.labels[where > 0.5] = label
+        self.numbers[where > 0.5] = 0
 
 
 def outline_noise(draw: Draw, shape: Shape, wavelength: float) -> Array:
@@ -82,6 +91,7 @@ def paint_ground(draw: Draw, canvas: Canvas, horizon: Array) -> None:
 
 def paint_house(draw: Draw, canvas: Canvas, x: float, foot: float, height: float) -> None:
     """A front with a roof, windows and a door, or its gable; all of it is one class."""
+    canvas.begin()
     width, dim = height * draw.real(0.8, 1.8), draw.real(0.7, 1.1)
     wall, roof = (np.array(draw.pick(colours), float) * dim for colours in (WALLS, ROOFS))
     canvas.paint(HOUSE, dr.rectangle(x, foot - height / 2, width, height), wall)
@@ -97,6 +107,7 @@ def paint_house(draw: Draw, canvas: Canvas, x: float, foot: float, height: float
 
 def paint_tree(draw: Draw, canvas: Canvas, x: float, foot: float, height: float) -> None:
     """A trunk and a crown, broad or pointed; both are one class."""
+    canvas.begin()
     green = np.array(draw.pick(CROWNS), float) * draw.real(0.7, 1.2)
     trunk = dr.rectangle(x, foot - 0.2 * height, 0.08 * height, 0.4 * height)
     canvas.paint(TREE, trunk, (82, 64, 46))
@@ -114,6 +125,7 @@ def paint_tree(draw: Draw, canvas: Canvas, x: float, foot: float, height: float)
 
 def paint_balloon(draw: Draw, canvas: Canvas, horizon: float) -> None:
     """An envelope with stripes above its basket, wherever there is sky."""
+    canvas.begin()
     height, width = canvas.shape
     radius = draw.real(0.03, 0.07) * min(height, width)
     x, y = draw.real(0.1, 0.9) * width, draw.real(0.15, 0.75) * horizon
@@ -127,6 +139,12 @@ def paint_balloon(draw: Draw, canvas: Canvas, horizon: float) -> None:
 
 
 def draw_scene(draw: Draw, shape: Shape) -> tuple[Array, Array]:
+    image, canvas = paint_scene(draw, shape)
+    return image, canvas.labels.astype(np.uint8)
+
+
+def paint_scene(draw: Draw, shape: Shape) -> tuple[Array, Canvas]:
+    """Return a scene's image, uint8 RGB (h, w, 3), and what was painted."""
     side = min(shape)
     canvas = Canvas(sky(draw, shape).copy())
     hills = draw.real(0.01, 0.07) * side * outline_noise(draw, shape, draw.real(0.5, 1.2))
@@ -146,7 +164,7 @@ def draw_scene(draw: Draw, shape: Shape) -> tuple[Array, Array]:
     light = 1 + 0.1 * dr.noise(draw, shape, 0.9 * side) + 0.02 * dr.noise(draw, shape, 0.03 * side)
     image = canvas.image * draw.real(0.75, 1.1) * light[..., None]
     image = image * dr.vignette(shape, draw.real(0, 0.25))[..., None]
-    return dr.photograph(draw, image), canvas.labels.astype(np.uint8)
+    return dr.photograph(draw, image), canvas
 
 
 SET = EmbeddedSet(

@@ -31,7 +31,7 @@ LEAST_SCORE, OVERLAP = 0.05, 0.6  # of a detection; of two of a class, the lower
 CANDIDATES = 1000  # on each level, before overlapping ones are dropped
 
 
-class Places(NamedTuple):
+class Locations(NamedTuple):
     """Where predictions are made: centres (P, 2) of x, y in pixels; stride of each, and the range
     of distances that it learns, (P,)."""
 
@@ -110,7 +110,7 @@ class FCOS(Detector):
         ]
 
     def _found(
-        self, scores: Tensor, distances: Tensor, places: Places, size: Sequence[int]
+        self, scores: Tensor, distances: Tensor, places: Locations, size: Sequence[int]
     ) -> Found:
         chosen = []
         for stride in STRIDES:  # the best of each level, so that none is crowded out
@@ -134,7 +134,7 @@ class FCOS(Detector):
         return torch.stack([one.sum() for one in self.outputs_of(features)]).sum()
 
 
-def places_of(size: Sequence[int], device: torch.device) -> Places:
+def places_of(size: Sequence[int], device: torch.device) -> Locations:
     """Return the places of a canvas (h, w), level by level from stride 4, row by row in each."""
     centres, strides, nearest, farthest = [], [], [], []
     for stride in STRIDES:
@@ -145,10 +145,10 @@ def places_of(size: Sequence[int], device: torch.device) -> Places:
         strides.append(own)
         nearest.append(own * (0 if stride == STRIDES[0] else NEAR))
         farthest.append(own * (torch.inf if stride == STRIDES[-1] else FAR))
-    return Places(*(torch.cat(parts) for parts in (centres, strides, nearest, farthest)))
+    return Locations(*(torch.cat(parts) for parts in (centres, strides, nearest, farthest)))
 
 
-def assigned(places: Places, boxes: Tensor) -> tuple[Tensor, Tensor]:
+def assigned(places: Locations, boxes: Tensor) -> tuple[Tensor, Tensor]:
     """Return the places that learn an object, and which one; of several the smallest.
 
     boxes: (N, 4), each with a width and a height.
@@ -169,7 +169,7 @@ def assigned(places: Places, boxes: Tensor) -> tuple[Tensor, Tensor]:
     return where, which[where]
 
 
-def boxes_at(places: Places, distances: Tensor, place: Tensor) -> Tensor:
+def boxes_at(places: Locations, distances: Tensor, place: Tensor) -> Tensor:
     """Return boxes (M, 4) in pixels of distances (M, 4) in strides at places, by their number."""
     lengths = distances * places.strides[place, None]
     centres = places.centres[place]

@@ -2,13 +2,15 @@
 
 Cheng et al., CVPR 2022, arXiv 2112.01527. With labels p, a softmax over the classes and
 "nothing", and masks m, a sigmoid, the score of a class is S_c = sum over queries q of
-p(q, c) m(q). Tasks of several classes are trained by matching queries to classes, as in the paper.
+p(q, c) m(q). Tasks of several classes are trained by matching queries to classes, tasks of objects
+by matching them to objects, and to the classes of stuff in panoptic ones, as in the paper.
 
 The pixel decoder turns four maps into three refined ones and a mask feature at stride 4, with the
 multi-scale deformable attention of Deformable DETR, arXiv 2010.04159.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -30,9 +32,11 @@ class Mask2Former(MatchedDecoder):
     logits come at stride 4.
 
     width: a multiple of 32. queries: how many. layers: of the queries, which read one level each.
-    points: at which the matching loss compares masks.
+    points: at which the matching loss compares masks. pixel_layers: of the pixel decoder, 6 in the
+    paper. detections: of instances, most of an image, as the protocol counts.
     Where there is one class, its background is a second one, as in the paper, and the logit is
-    log(S_object / S_background); its sigmoid is the object's share of both. Else log S_c.
+    log(S_object / S_background); its sigmoid is the object's share of both. Else log S_c. With
+    objects of one class the background is there too, and no query is matched to it.
     In training there are outputs of the start and of every layer, all supervised alike as in the
     paper. Departs from the paper where there is one class: each logit is trained with the task's
     own loss; and all parameters share one rate.
@@ -46,7 +50,9 @@ class Mask2Former(MatchedDecoder):
         "ten outputs are supervised as there, of masks with the task's loss and without matching, "
         "of classes by matching as in the paper"
     )
-    later_options = {"points": 12_544}
+    kinds = ("binary", "semantic", "instance", "panoptic")
+    losses = {"semantic": "matching", "instance": "matching", "panoptic": "matching"}
+    later_options = {"points": 12_544, "pixel_layers": 6, "detections": 100}
 
     def __init__(
         self,
@@ -56,6 +62,8 @@ class Mask2Former(MatchedDecoder):
         queries: int = 100,
         layers: int = 9,
         points: int = 12_544,
+        pixel_layers: int = 6,
+        detections: int = 100,
     ):
         super().__init__()
         if width < GROUPS or width % GROUPS:
@@ -65,11 +73,28 @@ class Mask2Former(MatchedDecoder):
                 f"queries is {queries}, points {points} and layers {layers}; the first two must be "
                 f"1 or more, layers 1 to {MOST_LAYERS}"
             )
-        self.refuse_for_one(classes, points=points)
-        self.classes, self.points = classes, points
+        if not 1 <= pixel_layers <= MOST_LAYERS or detections < 1:
+            raise UsageError(
+                f"pixel_layers is {pixel_layers} and detections {detections}; the first must be 1 "
+                f"to {MOST_LAYERS}, the other 1 or more"
+            )
+        self.classes, self.points, self.detections = classes, points, detections
         self.pyramid = SimplePyramid(inputs, width, "mask2former")
-        self.pixels = PixelDecoder(self.pyramid.channels, width)
+        self.pixels = PixelDecoder(self.pyramid.channels, width, pixel_layers)
         self.queries = QueryDecoder(width, queries, layers, labels=max(classes, 2) + 1)
+
+    def train_with(
+        self, loss: str, kind: str = "binary", class_weights: Sequence[float] | None = None
+    ) -> None:
+        super().train_with(loss, kind, class_weights)
+        if self.reading is None:
+            self.refuse_for_one(self.classes, points=self.points)
+        ranked = self.reading is not None and self.reading.ranked
+        if self.detections != self.later_options["detections"] and not ranked:
+            raise UsageError(
+                f"option detections of decoder {self.title} is for instance tasks, but this one is "
+                f"{kind}; leave it out"
+            )
 
     def queries_of(self, features: Features) -> tuple[Tensor, Tensor]:
         return self.queries(*self.pixels(self.pyramid(features.maps)))

@@ -121,7 +121,10 @@ class RegionHead(Detector):
 
         Each is divided by what was sampled of the batch. Proposals end where a padded image does.
         """
-        maps = self._maps(features)
+        return self.loss_on(self.maps_of(features), targets, size)
+
+    def loss_on(self, maps: list[Tensor], targets: Sequence[Target], size: Sequence[int]) -> Tensor:
+        """Return the loss of what `maps_of` gives."""
         inner = [target.inner or (size[0], size[1]) for target in targets]
         truth = [self._truth(target.trained()) for target in targets]
         images = _images(maps, size, inner)
@@ -132,7 +135,11 @@ class RegionHead(Detector):
 
     def predict(self, features: Features, size: Sequence[int]) -> list[Found]:
         """Return what is found in each image, with masks inside their boxes where there are."""
-        maps, heads = self._maps(features), self._parts
+        return self.found_on(self.maps_of(features), size)
+
+    def found_on(self, maps: list[Tensor], size: Sequence[int]) -> list[Found]:
+        """Return what is found on what `maps_of` gives."""
+        heads = self._parts
         images = _images(maps, size, [(size[0], size[1])] * len(maps[0]))
         named, sizes = _named(maps), images.image_sizes
         regions = self._propose(maps, images).boxes
@@ -149,7 +156,11 @@ class RegionHead(Detector):
 
     def countable(self, features: Features, size: Sequence[int]) -> Tensor:
         """Compute on shapes alone: as many regions as training samples, a quarter with a mask."""
-        maps, heads = self._maps(features), self.heads
+        return self.counted_on(self.maps_of(features))
+
+    def counted_on(self, maps: list[Tensor]) -> Tensor:
+        """Return what is counted of what `maps_of` gives."""
+        heads = self.heads
         objectness, shifts = self.proposals.head(maps)
         places = maps[0].new_zeros(self.regions * len(maps[0]), 5)
         logits, moves = heads.box_predictor(
@@ -161,9 +172,8 @@ class RegionHead(Detector):
             parts.append(self._mask_logits(roi_align(maps[0], few, MASK_SIDE)))  # type: ignore[arg-type]
         return torch.stack([part.sum() for part in parts]).sum()
 
-    # Single precision from the pyramid on: half has too few digits for the corners of boxes.
-
-    def _maps(self, features: Features) -> list[Tensor]:
+    def maps_of(self, features: Features) -> list[Tensor]:
+        """Return the pyramid in single precision: half has too few digits for corners of boxes."""
         return [precise(m) for m in self.pyramid(features.maps)]
 
     def _truth(self, target: Target) -> dict[str, Tensor]:
