@@ -27,8 +27,11 @@ Files = Mapping[str, Path]
 
 @dataclass(frozen=True)
 class MatchedMaps:
-    """Maps by the names of their masks: files, or what a job attaches. missing: names without a map. extra: files without a
-    mask. notes: a sentence for each rule but equality that matched some."""
+    """Maps by the names of their masks.
+
+    files: or what a job attaches to them. missing: names without a map. extra: files without a
+    mask. notes: a sentence for each rule but equality that matched some.
+    """
 
     files: dict[str, Any]
     missing: tuple[str, ...]

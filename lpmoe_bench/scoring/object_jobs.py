@@ -18,6 +18,7 @@ from lpmoe_bench.metrics.scorer import ScoreResult
 from lpmoe_bench.scoring.matching import MatchedMaps
 from lpmoe_bench.scoring.results import read_found, read_lists, read_results, read_segments
 from lpmoe_bench.scoring.work import (
+    CHECKS,
     Found,
     Item,
     MapsRead,
@@ -28,13 +29,11 @@ from lpmoe_bench.scoring.work import (
     said,
 )
 
-# What is unusual about files of results, as a sentence for a folder.
-UNUSUAL = {
-    "no scores": "are maps, which have no scores: all objects rank alike, and average precision "
-    "depends on their order",
-    "listed alone": "lack a segment that their list has, which counts as not found",
-    "nothing": "have no detection",
-    "truth": "equal their truth, object by object: are these results?",
+# What is unusual about the truth.
+ODD = {
+    "beyond": "have boxes that reach beyond them; they count as they are",
+    "flat": "have boxes without an area, which nothing can find",
+    "twice": "have an object twice, of which one is found at most",
 }
 
 
@@ -114,18 +113,11 @@ class ObjectJob(ScoringJob):
         for check, names in checks.items():
             if check == "truth" and len(names) < total:
                 continue  # a few perfect images are no reason to wonder
-            told.append(said(names, total, "images", UNUSUAL[check]))
+            told.append(said(names, total, "images", CHECKS[check][1]))
         return told
 
     def of_result(self, result: ScoreResult) -> list[str]:
         return flag_sentences(result.rows)
-
-
-ODD = {
-    "beyond": "have boxes that reach beyond them; they count as they are",
-    "flat": "have boxes without an area, which nothing can find",
-    "twice": "have an object twice, of which one is found at most",
-}
 
 
 class PanopticJob(ObjectJob):

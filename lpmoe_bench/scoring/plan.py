@@ -29,6 +29,7 @@ from lpmoe_bench.metrics.protocol_files import open_protocol
 from lpmoe_bench.records.model import score_folder
 from lpmoe_bench.scoring import matching
 from lpmoe_bench.scoring.matching import MatchedMaps, match_maps, plain_name
+from lpmoe_bench.scoring.results import COCO
 from lpmoe_bench.scoring.work import AS_THEY_ARE, RESIZE, MapsRead, MaskJob, ScoringJob, fit
 
 # Folders of maps: what each is called, and which of its files are maps of which test set.
@@ -78,7 +79,7 @@ def titles_of(folders: Sequence[Path], names: Sequence[str]) -> list[str]:
         raise UsageError(
             f"--name is given {len(names)} times for {len(folders)} folders; give it once for each"
         )
-    titles = [" ".join(name.split()) for name in names or [place.name for place in places]]
+    titles = [" ".join(name.split()) for name in names or map(_own_name, places)]
     for title in titles:
         if not title or not title.isprintable() or len(title.encode()) > LONGEST_BYTES:
             raise UsageError(
@@ -88,6 +89,10 @@ def titles_of(folders: Sequence[Path], names: Sequence[str]) -> list[str]:
         if titles.count(title) > 1:
             raise UsageError(f"two methods are called {title}; tell them apart with --name")
     return titles
+
+
+def _own_name(place: Path) -> str:
+    return place.stem if place.suffix.lower() == ".json" else place.name
 
 
 def open_folder(
@@ -338,7 +343,7 @@ def plan_scores(request: ScoreRequest, terminal: Terminal) -> ScorePlan:
     if "results" in request.runs.resolve().parts[-2:]:
         raise UsageError(f"--runs {request.runs} holds published records; choose another folder")
     titles = titles_of(request.folders, request.names)
-    request = _with_objects(request)
+    request = _with_objects(request, terminal)
     task, protocol, notes = _rules(request)
     job = get_kind(protocol.kind).job
     if job.scores_alone and request.besides:
@@ -389,7 +394,7 @@ def _said_of_sets(request: ScoreRequest, sets: Sequence[TestSet], frames: bool) 
     return []
 
 
-def _with_objects(request: ScoreRequest) -> ScoreRequest:
+def _with_objects(request: ScoreRequest, terminal: Terminal) -> ScoreRequest:
     """Declare what a file in COCO's form holds, where it is the truth of objects.
 
     It is where a file of results is scored, or by a protocol of objects; else its shapes are masks.
@@ -398,15 +403,18 @@ def _with_objects(request: ScoreRequest) -> ScoreRequest:
     if gt is None or gt.suffix.lower() != ".json" or request.rules.labels is not None:
         return request
     protocol = open_protocol(request.protocol) if request.protocol else None
-    of_objects = protocol is not None and "coco_panoptic" in get_kind(protocol.kind).formats
+    of_objects = protocol is not None and {*COCO} & {*get_kind(protocol.kind).formats}
     if not of_objects and not any(path.suffix.lower() == ".json" for path in request.folders):
         return request
     form, has_masks = form_of_file(gt)
-    if protocol is None:
-        kind = "panoptic" if form == "coco_panoptic" else "instance" if has_masks else "detection"
-        request = replace(request, protocol=get_kind(kind).protocol)
     labels = LabelRules(form, ())
-    return replace(request, rules=replace(request.rules, labels=labels))
+    request = replace(request, rules=replace(request.rules, labels=labels))
+    if protocol is not None:
+        return request
+    kind = "panoptic" if form == "coco_panoptic" else "instance" if has_masks else "detection"
+    usual = get_kind(kind).protocol
+    terminal.note(f"no --protocol and no --task: protocol {usual} counts, by what {gt.name} holds")
+    return replace(request, protocol=usual)
 
 
 def _rules(request: ScoreRequest) -> tuple[Task | None, ScoringRules, list[str]]:
@@ -424,7 +432,7 @@ def _rules(request: ScoreRequest) -> tuple[Task | None, ScoringRules, list[str]]
         # Without classes and without a task, the protocol says of which kind the maps are.
         fits = request.rules.form in get_kind(protocol.kind).formats
         if protocol.kind != kind.name and (task or own) and not (own and fits):
-            what = f"task {task.name} is {kind.name}" if task else "--classes tells of label maps"
+            what = f"task {task.name} is {kind.name}" if task else "what is declared tells classes"
             raise UsageError(
                 f"protocol {protocol.name} scores {protocol.kind} tasks, and {what}; choose "
                 f"another, such as {kind.protocol}"

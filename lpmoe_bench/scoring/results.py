@@ -64,7 +64,7 @@ class ImageDetections:
         """
         boxes: np.ndarray = self.boxes.copy()
         drawn: list[np.ndarray] = []
-        lacking: np.ndarray = np.isnan(boxes).any(axis=1)
+        lacking = np.asarray(np.isnan(boxes).any(axis=1))
         for place, outline in enumerate(self.outlines):
             if outline is None and masks:
                 raise DataError("holds a detection without a mask, which the protocol scores")

@@ -246,7 +246,7 @@ def _grouped(problems: Sequence[str]) -> list[str]:
     for kind, alike in kinds.items():
         first = alike[: store.SAID_EACH]
         if len(alike) > len(first):
-            names = ", ".join(problem.removesuffix(f" {kind}") for problem in first)
+            names = ", ".join(dict.fromkeys(p.removesuffix(f" {kind}") for p in first))
             first = [f"{len(alike)} of them, such as {names}: each {kind}"]
         said += first
     return said

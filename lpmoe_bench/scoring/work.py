@@ -59,6 +59,17 @@ CHECKS = {
     "faint": ("faint_maps", "hold nothing above half of their range"),
     "inverted": ("inverted_maps", "are darker on the object than elsewhere"),
     "mask": ("maps_equal_to_mask", "equal their mask pixel by pixel"),
+    "no scores": (
+        "maps_without_scores",
+        "are maps, which have no scores: all objects rank alike, and average precision depends on "
+        "their order",
+    ),
+    "listed alone": (
+        "maps_without_a_segment",
+        "lack a segment that their list has, which counts as not found",
+    ),
+    "nothing": ("images_without_detections", "have no detection"),
+    "truth": ("results_equal_to_truth", "equal their truth, object by object: are these results?"),
 }
 
 
