@@ -46,7 +46,7 @@ def grouped(problems: Sequence[str]) -> list[str]:
             found = re.match(r".+?\.\w+ (.+)", first[0], re.DOTALL)
             kind = f" {found[1]}" if found else first[0]
             if found and all(problem.endswith(kind) for problem in alike):
-                names = ", ".join(problem.removesuffix(kind) for problem in first)
+                names = ", ".join(dict.fromkeys(p.removesuffix(kind) for p in first))
                 first = [f"{len(alike)} of them, such as {names}: each{kind}"]
             else:
                 first = [f"{len(alike)} of this kind, the first: {first[0]}"]

@@ -13,7 +13,7 @@ import numpy as np
 
 from lpmoe_bench.data.annotations import Mask
 from lpmoe_bench.data.images import read_image, read_truth
-from lpmoe_bench.data.maps import full_scale, inspect_map, seen_in_8_bits
+from lpmoe_bench.data.maps import MAP_SUFFIXES, full_scale, inspect_map, seen_in_8_bits
 from lpmoe_bench.data.pixels import UNDECLARED, PixelRules
 from lpmoe_bench.data.splits import UNUSUAL
 from lpmoe_bench.data.test_sets import TestSet
@@ -23,6 +23,7 @@ from lpmoe_bench.metrics.maps import PreparedMask
 from lpmoe_bench.metrics.protocols import Protocol
 from lpmoe_bench.metrics.scorer import Scorer, ScoreResult
 from lpmoe_bench.records.model import Precision
+from lpmoe_bench.scoring.matching import MatchedMaps
 
 RESIZE = {
     "bilinear to mask": cv2.INTER_LINEAR,
@@ -59,6 +60,17 @@ CHECKS = {
     "faint": ("faint_maps", "hold nothing above half of their range"),
     "inverted": ("inverted_maps", "are darker on the object than elsewhere"),
     "mask": ("maps_equal_to_mask", "equal their mask pixel by pixel"),
+    "no scores": (
+        "maps_without_scores",
+        "are maps, which have no scores: all objects rank alike, and average precision depends on "
+        "their order",
+    ),
+    "listed alone": (
+        "maps_without_a_segment",
+        "lack a segment that their list has, which counts as not found",
+    ),
+    "nothing": ("images_without_detections", "have no detection"),
+    "truth": ("results_equal_to_truth", "equal their truth, object by object: are these results?"),
 }
 
 
@@ -162,7 +174,7 @@ class Item(NamedTuple):
 
     name: str
     mask: Mask
-    maps: tuple[Path | None, ...]
+    maps: tuple[Any, ...]
     image: Path | None = None
     pictured: Path | None = None
 
@@ -189,10 +201,12 @@ class ScoringJob(ABC):
     The first variant is what counts, with `extra` metrics and, if asked for, curves. dataset: the
     label of the test set. rules: what is declared of its files. how: of the maps. refused: options
     of `score` that make nothing of such maps, and why. titles: of the pictures that `shown` gives.
+    suffixes: of files in a folder that are maps.
     """
 
     refused: ClassVar[Mapping[str, str]] = {}
     titles: ClassVar[tuple[str, str, str]] = ("mask", "map", "missed: blue, extra: orange")
+    suffixes: ClassVar[tuple[str, ...]] = MAP_SUFFIXES
     dataset: str
     variants: tuple[Variant, ...]
     extra: tuple[str, ...] = ()
@@ -204,6 +218,19 @@ class ScoringJob(ABC):
     @abstractmethod
     def check(cls, protocol: Any, rules: PixelRules, extra: Sequence[str], how: MapsRead) -> None:
         """Raise UsageError for what this kind of maps cannot be asked for."""
+
+    @classmethod
+    def open_file(cls, path: Path, test: Any) -> tuple[MatchedMaps, list[str]]:
+        """Return what a file of results says of each image of a test set, and what to say of it.
+
+        Raises DataError where this kind has no such files.
+        """
+        raise DataError(f"{path} is no folder; name one that holds maps")
+
+    @classmethod
+    def attach(cls, files: Mapping[str, Path], folder: Path, test: Any) -> Mapping[str, Mask]:
+        """Return the files of a folder with what else belongs to each; raises DataError."""
+        return files
 
     @abstractmethod
     def scorers(self) -> list[Any]:
