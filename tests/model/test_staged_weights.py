@@ -7,10 +7,12 @@ import torch
 from conftest import tiny_backbone
 
 from lpmoe_bench.errors import DataError
+from lpmoe_bench.model.decoders.names import build_decoder
 from lpmoe_bench.model.weights.checkpoint import Checkpoint
 from lpmoe_bench.model.weights.fitting import state_for
 from lpmoe_bench.model.weights.layouts import find_model
 from lpmoe_bench.model.weights.resolve import load_backbone, resolve_weights
+from method_zoo.options import get_method
 
 NAMES = {
     "swin": "swin_tiny_patch4_window7_224",
@@ -95,7 +97,7 @@ def test_tables_of_other_windows_are_resized_and_that_is_said():
 
 
 def test_what_is_another_model_is_refused():
-    with pytest.raises(DataError, match=r"it has no stages, which swin_tiny.* a plain ViT, 48 wide"):
+    with pytest.raises(DataError, match=r"no stages, which swin_tiny.* a plain ViT, 48 wide"):
         taken("swin", tiny_backbone("plain").state())
     with pytest.raises(DataError, match="it holds a ResNet, not convnext_tiny"):
         taken("convnext", {"layer1.0.conv1.weight": torch.ones(1)})
@@ -104,6 +106,23 @@ def test_what_is_another_model_is_refused():
     two = {f"{side}.{k}": t for k, t in tiny_backbone("swin").state().items() for side in "ab"}
     with pytest.raises(DataError, match=r"several models, 'a\.' and 'b\.'"):
         taken("swin", two)
+
+
+@pytest.mark.parametrize("decoder", ["fpn", "upernet", "mask2former"])
+@pytest.mark.parametrize("family", ["swin", "convnext", "hiera"])
+def test_decoders_read_the_maps_as_they_are(family, decoder):
+    method = get_method("decoder_only")(tiny_backbone(family))
+    made = []
+    for strides in (method.backbone.strides, [16] * 4):
+        method.strides = strides
+        head = build_decoder(decoder, method, 2, {"width": 32})
+        made.append([n for n, _ in head.named_parameters() if ".up." in n or "refine" in n])
+    assert not made[0]  # no map is made of another one; of one stride they would have to be
+    assert made[1]
+    image = torch.rand(1, 3, 64, 96)
+    method.strides = method.backbone.strides
+    head = build_decoder(decoder, method, 2, {"width": 32}).eval()
+    assert head.predict(method(image), (64, 96)).shape == (1, 2, 64, 96)
 
 
 def test_random_weights_and_facts_of_a_hierarchical_name(tmp_path):
