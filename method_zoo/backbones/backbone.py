@@ -371,6 +371,11 @@ class Backbone(nn.Module):
         tensors: dict[str, Tensor] = self.vit.state_dict()
         return {self._native.get(name, name): tensor for name, tensor in tensors.items()}
 
+    def opened_name(self, name: str) -> str:
+        """Return the module of `vit` that holds the tensor of an outside name."""
+        opened = next(inside for inside, outside in self._native.items() if outside == name)
+        return opened.rpartition(".")[0]
+
     def check(self, state: Mapping[str, Tensor]) -> None:
         """Raise ZooError where `load` would refuse a state; nothing is loaded."""
         check_native_state(self.vit, self._native, state)

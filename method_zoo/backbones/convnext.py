@@ -41,12 +41,15 @@ class ConvNeXt(Staged):
         if any(block.use_conv_mlp or block.conv_dw.dilation != (1, 1) for block in blocks):
             raise ZooError(
                 "a ConvNeXt with convolutions as its MLP, or dilated ones, cannot be opened; use "
-                "one as its authors define it, such as convnext_tiny or convnextv2_atto"
+                "one as its authors define it, such as convnext_tiny or convnextv2_tiny"
             )
         for stage in parts.stages[1:]:
-            stage.downsample = Merge(*stage.downsample)
+            norm, conv = stage.downsample
+            stage.downsample = Merge(norm, conv)
         final = parts.head.norm if isinstance(parts.norm_pre, nn.Identity) else parts.norm_pre
-        parts.patch_embed = Stem(*parts.stem, parts.pretrained_cfg["input_size"][-1])
+        parts.patch_embed = Stem(
+            parts.stem[0], parts.stem[1], parts.pretrained_cfg["input_size"][-1]
+        )
         parts.norm = _by_channel_last(final)
         del parts.stem, parts.head, parts.norm_pre
         widths = [stage.blocks[0].conv_dw.out_channels for stage in parts.stages]
@@ -134,7 +137,7 @@ def _by_channel_last(norm: Any) -> nn.Module:
     """Return a norm of maps as one of tokens, with the same parameters."""
     if not isinstance(norm, LayerNorm2d):
         return norm
-    same = nn.LayerNorm(norm.normalized_shape, norm.eps)
+    same = nn.LayerNorm(list(norm.normalized_shape), norm.eps)
     same.weight, same.bias = norm.weight, norm.bias
     return same
 

@@ -121,7 +121,8 @@ class Hiera(Staged):
             q = attn.q_pool(maps).permute(0, 2, 3, 1)
             grid = (q.shape[1], q.shape[2])
             q = q.flatten(1, 2).unflatten(2, (attn.num_heads, -1))
-        x = F.scaled_dot_product_attention(*(part.transpose(1, 2) for part in (q, k, v)))
+        q, k, v = (part.transpose(1, 2) for part in (q, k, v))
+        x = F.scaled_dot_product_attention(q, k, v)
         x = x.transpose(1, 2).flatten(2)
         x, aux2 = self.linear(attn.proj, x, 0, grid)
         return x, aux1 + aux2
