@@ -386,9 +386,23 @@ def around(b: Backbone) -> list[tuple[int, int]]:
     return list(zip([b.dims[0], *b.dims[:-1]], b.dims, strict=True))
 
 
+def sam2_adapter(b: Backbone, scale: int = 32) -> int:
+    """Of each width that enters blocks: a convolution and its norm, from the embedding, a layer a
+    block, the shared way up."""
+    entering = [c for c, _ in around(b)]
+    total, inner = 0, 3
+    for d in sorted(set(entering)):
+        k = max(2, d // scale)
+        convolution = (49 if inner == 3 else 9) * inner * k + 3 * k
+        total += convolution + (d + 1) * k + entering.count(d) * (k**2 + k) + (k + 1) * d
+        inner = k
+    return total
+
+
 HIERA = ANY | {
     "colin": lambda b: sum(2 * colin(d, k=min(28, d)) for d in b.dims),
     "lorand": lambda b: sum(2 * lorand(d) for d in b.dims),
+    "sam2_adapter": sam2_adapter,
     "snell": lambda b: sum(32 * (3 * (c + d) + 12 * d) for c, d in around(b)),
     "adaroute": lambda b: adaroute_in_stages(b, 32, 2),
     # A block that widens has one more layer, of its shortcut.
