@@ -2,9 +2,9 @@
 
 In each block of a ConvNeXt: z <- D z + C_B F(C_A z), D the frozen 7 x 7 convolution, C_A 1 x 1 to
 rank R, C_B 3 x 3 filters; F learns nothing: it adds 0.2 of a Gaussian mean over near places of like
-value. The two layers of the MLP have a low-rank change each and one that they
-share: W1 <- W1 + B1 A1 / n1 + W2^T B A / n, W2 <- W2 + B2 A2 / n2 + B A W1^T / n, each n the sum of
-two standard deviations and a root of its size. All B and C_B start at zero. Biases and norms train
+value. The two layers of the MLP have a low-rank change each and one that they share:
+W1 <- W1 + B1 A1 / n1 + W2^T B A / n, W2 <- W2 + B2 A2 / n2 + B A W1^T / n', each n the sum of two
+standard deviations times a root of its size. All B and C_B start at zero. Biases and norms train
 too, a norm behind each stage among them.
 """
 
