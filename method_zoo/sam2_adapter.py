@@ -7,6 +7,7 @@ each with a norm. The first block of a stage still belongs to the group before: 
 """
 
 from itertools import pairwise
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -51,16 +52,15 @@ class SAM2Adapter(Method):
         """Image in [0, 1], (B, 3, h, w), to features; each block reads tokens plus prompts."""
         backbone, taps = self.backbone, []
         maps = [high_frequencies(backbone.normalise(image))]
-        for prompts in self.prompts:
-            maps.append(prompts.embed(maps[-1]))  # type: ignore[operator]
+        groups: list[Any] = list(self.prompts)
+        for prompts in groups:
+            maps.append(prompts.embed(maps[-1]))
         t, hidden, group, count = backbone.embed(image), None, -1, 0
         ends = {blocks[-1] for blocks in backbone.groups}
         for i, k in enumerate(self.group_of):
-            prompts: GroupPrompts = self.prompts[k]  # type: ignore[assignment]
             if k != group:
-                hidden, group, count = prompts.hidden(t.x, maps[k + 1]), k, 0
-            assert hidden is not None
-            t = self.step(i, t._replace(x=t.x + prompts(count, hidden)))
+                hidden, group, count = groups[k].hidden(t.x, maps[k + 1]), k, 0
+            t = self.step(i, t._replace(x=t.x + groups[k](count, hidden)))
             count += 1
             if i in ends:
                 taps.append(backbone.norm(t))
