@@ -159,6 +159,8 @@ class Method(nn.Module):
     needs_prompts: ClassVar[bool] = False
     needs_one_width: ClassVar[bool] = False  # has modules of one width, or a loop without `merge`
     needs_attention: ClassVar[bool] = False  # works at the attention or MLP branch of a block
+    # Classes of the only backbones that it takes, with a name of such; empty where it takes any.
+    made_for: ClassVar[dict[str, str]] = {}
     mergeable: ClassVar[bool] = False
     unmergeable: ClassVar[str] = "it depends on its input"  # why, where it is not mergeable
     find_unused_parameters: ClassVar[bool] = False
@@ -175,6 +177,11 @@ class Method(nn.Module):
         super().__init__()
         if self.needs_prompts and not backbone.accepts_prompts:
             raise ZooError(f"{self.title} inserts prompts, which this backbone does not accept")
+        if self.made_for and type(backbone).__name__ not in self.made_for:
+            raise ZooError(
+                f"{self.title} goes on {' or '.join(self.made_for)} alone, and this backbone is of "
+                f"another kind; use one such as {' or '.join(self.made_for.values())}"
+            )
         if self.needs_attention and not backbone.has_attention:
             raise ZooError(
                 f"{self.title} works at the attention of a block, which this backbone has none of; "

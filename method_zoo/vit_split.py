@@ -51,6 +51,7 @@ class ViTSplit(Method):
         self.first = first_of_last(backbone, copies)
         self.task = copy.deepcopy(nn.ModuleList(backbone.vit.blocks[self.first :]))
         self.task.requires_grad_(True)
+        self._call = [_BlockCall(backbone)]  # in a list: no second place of the backbone's weights
         self.prior, self.fuse = OffsetHead(taps * dim, dim), OffsetHead(2 * dim, dim)
         self.frozen_blocks = backbone.depth
         self.channels, self.strides = [dim], [backbone.stride]
@@ -82,7 +83,7 @@ class ViTSplit(Method):
         # The backbone's own arithmetic, whatever its family: only the numbers are others.
         own = self.task[i - self.first].named_parameters()
         weights: dict[str, Tensor] = {f"backbone.vit.blocks.{i}.{name}": p for name, p in own}
-        return functional_call(_BlockCall(self.backbone), weights, (i, t))
+        return functional_call(self._call[0], weights, (i, t))
 
 
 class _BlockCall(nn.Module):

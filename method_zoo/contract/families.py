@@ -89,6 +89,13 @@ def tiny_image(backbone: Backbone) -> Tensor:
     return torch.rand(size, generator=torch.Generator().manual_seed(0))
 
 
+def family_for(method: type[Method]) -> str:
+    """Return the first family that a method goes on: plain, but for one made for others."""
+    made_for = method.made_for
+    kinds = {name: type(_family(name)).__name__ for name in FAMILIES} if made_for else {}
+    return next((name for name, kind in kinds.items() if kind in made_for), "plain")
+
+
 # One method, all checks.
 
 HOLDS, BROKEN, OPEN = "holds", "broken", "does not apply"

@@ -10,6 +10,7 @@ from sound_methods import Adapter, Scaled, ScaledLinear
 
 from method_zoo.backbones.linear import Wrapped
 from method_zoo.contract.checks import CHECKS
+from method_zoo.contract.families import family_for
 from method_zoo.contract.observe import Build, plain_outputs
 from method_zoo.errors import ZooError
 from method_zoo.method import Method
@@ -208,7 +209,7 @@ def check_method(method: str, family: str, check: str) -> None:
 @pytest.mark.parametrize("check", CROSS)
 @pytest.mark.parametrize("method", list_methods())
 def test_contract(method, check):
-    check_method(method, FIRST, check)
+    check_method(method, family_for(get_method(method)), check)
 
 
 # Compiling takes longer than all other checks of a method together: one here, the others slow.
@@ -217,7 +218,7 @@ def test_contract(method, check):
     [pytest.param(m, marks=[pytest.mark.slow] if n else []) for n, m in enumerate(list_methods())],
 )
 def test_contract_compile(method):
-    check_method(method, FIRST, "compile")
+    check_method(method, family_for(get_method(method)), "compile")
 
 
 def goes(method: str, family: str) -> bool:
@@ -225,7 +226,8 @@ def goes(method: str, family: str) -> bool:
     cls, backbone = get_method(method), tiny_backbone(family)
     narrow = cls.needs_one_width and len(backbone.widths) > 1
     blind = cls.needs_attention and not backbone.has_attention
-    return not (narrow or blind or (cls.needs_prompts and not backbone.accepts_prompts))
+    alien = cls.made_for and type(backbone).__name__ not in cls.made_for
+    return not (narrow or blind or alien or (cls.needs_prompts and not backbone.accepts_prompts))
 
 
 @pytest.mark.slow
@@ -254,7 +256,9 @@ def test_what_a_method_needs_is_said_where_stages_lack_it(method, family):
         assert cls(tiny_backbone(family)).channels == [24, 48, 96, 192]
         assert method in IN_STAGES[family]
         return
-    with pytest.raises(ZooError, match=f"^{re.escape(cls.title)} .*(stages|attention|prompts)"):
+    with pytest.raises(
+        ZooError, match=f"^{re.escape(cls.title)} .*(stages|attention|prompts|alone)"
+    ):
         cls(tiny_backbone(family))
 
 
@@ -264,7 +268,7 @@ def test_what_a_method_needs_is_said_where_stages_lack_it(method, family):
     ids=["-".join([v[0], *map(str, v[1].values())]) for v in VARIANTS],
 )
 def test_contract_with_other_options(method, options, count):
-    backbone = tiny_backbone(FIRST)
+    backbone = tiny_backbone(family_for(get_method(method)))
     for check in CROSS.values():
         check(Build(get_method(method), backbone, count, options), tiny_image(backbone))
 

@@ -343,12 +343,25 @@ SWIN_V2 = SWIN | {
 }
 
 
+def colora(b: Backbone, reduction: int = 16) -> int:
+    """Two convolutions, four factors of an own rank and two that are shared; every bias; weights of
+    the norms of blocks and outputs, of which three are new."""
+    total = 0
+    for d in b.dims:
+        r = max(1, d // reduction)
+        s = r // 2
+        total += d * r + 9 * d + 10 * d * (r - s) + 2 * d * s + 8 * d
+    outputs = [b.dims[group[-1]] for group in b.groups]
+    return total + 2 * b.dims[0] + sum(d + e for d, e in merged(b)) + 2 * sum(outputs)
+
+
 def convnext(response: bool) -> dict[str, Callable[[Backbone], int]]:
     """Blocks of a 7 x 7 convolution, a norm, an MLP and a scale, or in its place v2's norm of the
     response, whose scale and shift are as wide as the MLP."""
     extra = 4 * response
     return ANY | {
         "adaroute": lambda b: adaroute_in_stages(b, 32, 1),
+        "colora": colora,
         "bitfit": lambda b: (
             (7 + extra) * sum(b.dims) + 2 * b.dims[0] + sum(d + e for d, e in merged(b))
             + b.dims[-1]
@@ -360,6 +373,7 @@ def convnext(response: bool) -> dict[str, Callable[[Backbone], int]]:
             8 * b.dims[-1] ** 2 + (57 + (2 * extra or 1)) * b.dims[-1] + 2 * b.dims[-1]
         ),
         "rep_adapter": lambda b: sum(8 * d + 8 + 4 * d + d for d in b.dims),
+        "snell": lambda b: sum(32 * 10 * d for d in b.dims),
         "ssf": lambda b: (
             14 * sum(b.dims) + 4 * b.dims[0] + sum(2 * d + 2 * e for d, e in merged(b))
             + 2 * b.dims[-1]
@@ -372,7 +386,24 @@ def around(b: Backbone) -> list[tuple[int, int]]:
     return list(zip([b.dims[0], *b.dims[:-1]], b.dims, strict=True))
 
 
+def sam2_adapter(b: Backbone, scale: int = 32) -> int:
+    """Of each width that enters blocks: a convolution and its norm, from the embedding, a layer a
+    block, the shared way up."""
+    entering = [c for c, _ in around(b)]
+    total, inner = 0, 3
+    for d in sorted(set(entering)):
+        k = max(2, d // scale)
+        convolution = (49 if inner == 3 else 9) * inner * k + 3 * k
+        total += convolution + (d + 1) * k + entering.count(d) * (k**2 + k) + (k + 1) * d
+        inner = k
+    return total
+
+
 HIERA = ANY | {
+    "colin": lambda b: sum(2 * colin(d, k=min(28, d)) for d in b.dims),
+    "lorand": lambda b: sum(2 * lorand(d) for d in b.dims),
+    "sam2_adapter": sam2_adapter,
+    "snell": lambda b: sum(32 * (3 * (c + d) + 12 * d) for c, d in around(b)),
     "adaroute": lambda b: adaroute_in_stages(b, 32, 2),
     # A block that widens has one more layer, of its shortcut.
     "bitfit": lambda b: b.dims[0] + sum(c + 10 * d + d * (c < d) for c, d in around(b)),
