@@ -201,7 +201,9 @@ def test_processes_add_up_to_the_whole_batch(name: str, kind: str, monkeypatch):
     parts = []
     for k in range(2):
         sums = (one + other for one, other in zip(*seen, strict=True))
-        monkeypatch.setattr(torch.distributed, "all_reduce", lambda own, it=sums: own.copy_(next(it)))
+        monkeypatch.setattr(
+            torch.distributed, "all_reduce", lambda own, it=sums: own.copy_(next(it))
+        )
         parts.append(loss_of(built, part_of(given, k), targets[k : k + 1]))
     torch.testing.assert_close(sum(parts) / 2, whole, rtol=1e-4, atol=1e-4)
 
