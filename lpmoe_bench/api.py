@@ -493,6 +493,7 @@ def predict(
     rules = image_rules(read_record(_folder(run)), pixel_rules(pixels or {}, Path()))
     check_deep((file for file, _ in given if file), rules)
     predictor, config = load_predictor(_folder(run), default_cache(), is_offline(offline))
+    predictor.check_maps()
     window = predictor.window if tile is None else window_of(str(tile), config.sides)
 
     def predicted(file: Path | None, array: Any) -> Prediction:

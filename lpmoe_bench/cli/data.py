@@ -251,6 +251,23 @@ def data_import_command(
     out.print(made.as_json(), made.text)
 
 
+@app.command("convert")
+def data_convert_command(
+    *,
+    name: Annotated[str, typer.Argument(metavar="SET", help="A data set of objects.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="New folder.")],
+    data_root: options.DataRoot = None,
+    datasets: options.Datasets = None,
+    out: options.Output,
+) -> None:
+    """Write the objects of a data set in COCO's form: a JSON file a split, panoptic maps."""
+    from lpmoe_bench.data.library.convert import convert_set
+
+    dataset = options.registry(datasets).dataset(name)
+    found = convert_set(dataset, _folder(data_root), output, out.terminal)
+    out.print([one.as_json() for one in found], "\n".join(one.text for one in found))
+
+
 @app.command("generate")
 def data_generate_command(
     *,

@@ -38,6 +38,11 @@ def run_command(
     test_masks: Annotated[Path | None, typer.Option(help="... their masks.")] = None,
     val_images: Annotated[Path | None, typer.Option(help="... images to validate on.")] = None,
     val_masks: Annotated[Path | None, typer.Option(help="... their masks.")] = None,
+    annotations: Annotated[
+        Path | None, typer.Option(help="Your own objects: COCO FILE of the labels of train.")
+    ] = None,
+    test_annotations: Annotated[Path | None, typer.Option(help="... of the test images.")] = None,
+    val_annotations: Annotated[Path | None, typer.Option(help="... of those of val.")] = None,
     split: Annotated[
         float | None, typer.Option(help="... test on this share of train, without leaks.")
     ] = None,
@@ -65,7 +70,11 @@ def run_command(
         sets=parse_sets(set_ or []),
         file=read_config_file(config) if config else {},
         folders=_own_folders(
-            (train_images, train_masks, test_images, test_masks, val_images, val_masks),
+            (
+                *(train_images, _one_of("train", train_masks, annotations)),
+                *(test_images, _one_of("test", test_masks, test_annotations)),
+                *(val_images, _one_of("val", val_masks, val_annotations)),
+            ),
             split,
             skip_broken,
             pixels,
@@ -106,6 +115,14 @@ def run_and_print(
     return None
 
 
+def _one_of(part: str, masks: Path | None, annotations: Path | None) -> Path | None:
+    """Return where the labels of images are, masks or objects; raises UsageError for both."""
+    if masks is not None and annotations is not None:
+        name = "--annotations" if part == "train" else f"--{part}-annotations"
+        raise UsageError(f"--{part}-masks and {name} both name labels of one folder; give one")
+    return masks or annotations
+
+
 def _own_folders(
     paths: tuple[Path | None, ...],
     share: float | None,
@@ -122,8 +139,8 @@ def _own_folders(
     # Half of them would train on one's own images and test on those of the task.
     if train_images is None or train_masks is None:
         raise UsageError(
-            "your own folders need --train-images and --train-masks, and --test-images and "
-            "--test-masks or --split 0.2"
+            "your own folders need --train-images and --train-masks (--annotations of objects), "
+            "and --test-images and --test-masks or --split 0.2"
         )
     return Folders(
         train_images, train_masks, *others, share=share, skip_broken=skip_broken, rules=rules

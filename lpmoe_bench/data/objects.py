@@ -253,14 +253,15 @@ def _of_maps(mask: Mask, declared: LabelRules, rules: PixelRules, image: Path | 
     files = mask_files(mask)
     maps = [_values(file, rules, image) for file in files]
     check_same_size(files, [one.shape for one in maps])
-    shape = (len(maps[0]), int(maps[0].size // len(maps[0])))
+    (height, width), path = maps[0].shape, files[0]
+    shape = (int(height), int(width))
     if len(files) > 1:
         masks = [runs_of_pixels(one > 0) for one in maps]
         return _of_masks(shape, masks, np.zeros(len(masks), np.int64), np.zeros(len(masks), bool))
     values = np.unique(maps[0])
     masks, classes, crowd = [], [], []
     for value in values[values > 0].tolist():
-        own, group = _class_of(value, declared, files[0])
+        own, group = _class_of(value, declared, path)
         if own is None:
             continue
         masks.append(runs_of_pixels(maps[0] == value))

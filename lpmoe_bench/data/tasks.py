@@ -6,7 +6,8 @@ from pathlib import Path
 
 from lpmoe_bench.config.kinds import get_kind
 from lpmoe_bench.data.audit.groups import varying_groups
-from lpmoe_bench.data.matching import shown
+from lpmoe_bench.data.label_rules import LISTING, OBJECTS, label_rules
+from lpmoe_bench.data.matching import divide_place, named_files, shown
 from lpmoe_bench.data.pairs import (
     Pair,
     check_root,
@@ -26,7 +27,7 @@ OWN = "own"  # the data set that a user's own folders are
 
 @dataclass(frozen=True)
 class Folders:
-    """A user's own images and masks: folders or patterns, see find_pairs.
+    """A user's own images and masks: folders or patterns, see find_pairs; of objects their labels.
 
     Test folders may be missing where `share` of the training images is to be tested on. val_images,
     val_masks: what the best epoch is picked on. skip_broken: leave out what has no partner or
@@ -106,8 +107,7 @@ def _resolve(
     if folders is not None and embedded:
         raise UsageError("your own folders and the embedded set were both asked for; drop one")
     if folders is not None:
-        _check_declared(task, folders.rules)
-        return _own(folders, generated_root)
+        return _own(replace(folders, rules=_own_rules(task, folders)), generated_root)
     if embedded:
         return _drawn(task, "the embedded set was asked for", generated_root, report)
     check_root(root)
@@ -140,6 +140,41 @@ def _resolve(
     why = f"{', '.join([*task.train, *task.stand_in.train])} is {where}"
     drawn = _drawn(task, why, generated_root, report)
     return TaskData(drawn.train, [*drawn.tests, *tests], [*drawn.notes, *_remarks(tests)])
+
+
+def _own_rules(task: Task, folders: Folders) -> PixelRules:
+    """Return what is declared of a user's own files; raises UsageError where it does not fit.
+
+    Labels of objects tell their format by their files, and those in COCO's form their classes.
+    """
+    rules, formats = folders.rules, get_kind(task.kind).formats
+    if not set(formats) & set(OBJECTS):
+        _check_declared(task, rules)
+        return rules
+    place = folders.train_masks
+    form = _own_format(place, formats)
+    if form not in formats:
+        raise UsageError(
+            f"{place} holds labels of format {form}, and task {task.name} is {task.kind}, which "
+            f"needs {' or '.join(formats)}"
+        )
+    classes = list(rules.labels.classes) if rules.labels else []
+    if form not in LISTING and not classes:
+        raise UsageError(
+            f"labels of format {form} in {place} do not list their classes; name them with "
+            f"--classes FILE, one a line in the order of their numbers"
+        )
+    return replace(rules, labels=label_rules({"format": form, "classes": classes}))
+
+
+def _own_format(place: Path, formats: Sequence[str]) -> str:
+    """Return the format of labels that a place holds, by the endings of its files."""
+    if place.suffix.lower() == ".json":
+        return next((form for form in formats if form in LISTING), LISTING[0])
+    for form, ending in (("voc", ".xml"), ("yolo", ".txt")):
+        if divide_place(place)[0].is_dir() and named_files(place, (ending,)):
+            return form
+    return "instances"
 
 
 def _check_declared(task: Task, rules: PixelRules) -> None:
@@ -230,9 +265,14 @@ def _own_pairs(
         return []
     said: list[str] = []
     left_out: list[str] | None = [] if skip else None
-    layers = rules.labels.folders if rules.labels else ()
-    places = [masks / name for name in layers] or [masks]
-    pairs = find_layers(images, places, left_out=left_out, said=said, rules=rules)
+    if rules.labels is not None and rules.labels.objects:
+        # As COCO lays them out: the maps of file.json lie in the folder `file`.
+        maps = [masks.with_suffix("")] if rules.labels.format == "coco_panoptic" else []
+        pairs = find_objects(images, [masks, *maps], rules)
+    else:
+        layers = rules.labels.folders if rules.labels else ()
+        places = [masks / name for name in layers] or [masks]
+        pairs = find_layers(images, places, left_out=left_out, said=said, rules=rules)
     notes += [f"{OWN}/{name}: {text}" for text in said]
     if left_out is not None:
         pairs, broken = sound_pairs(Split(OWN, name, tuple(pairs)), cache)

@@ -15,7 +15,13 @@ from lpmoe_bench.data.images import read_truth
 from lpmoe_bench.data.library.listing import how_to_get
 from lpmoe_bench.data.matching import SUFFIXES, divide_place, named_files
 from lpmoe_bench.data.object_files import listed_images, read_object_files
-from lpmoe_bench.data.pairs import check_root, find_masks, find_pairs, refuse_two_files
+from lpmoe_bench.data.pairs import (
+    check_root,
+    find_masks,
+    find_objects,
+    find_pairs,
+    refuse_two_files,
+)
 from lpmoe_bench.data.pixels import UNDECLARED, PixelRules, Truth
 from lpmoe_bench.data.registry import NAME, Registry, Task
 from lpmoe_bench.data.splits import MANIFESTS, Split, in_threads, make_split
@@ -73,7 +79,10 @@ def own_set(
     if not re.match(NAME, name):
         raise UsageError(f"--name is '{name}'; use letters, digits, dots, dashes and underscores")
     said: list[str] = []
-    pairs = find_pairs(images, masks, said=said, rules=rules)
+    if rules.labels is not None and rules.labels.objects:
+        pairs = find_objects(images, [masks], rules)
+    else:
+        pairs = find_pairs(images, masks, said=said, rules=rules)
     note = "; ".join(filter(None, [*said, rules.note]))
     split = make_split(Split(OWN, name, note=note), name, pairs, cache / MANIFESTS)
     return TestSet.of(split, by_name=True)

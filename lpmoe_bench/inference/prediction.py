@@ -125,6 +125,7 @@ def predict_images(
     sentence for each image that could not be read. Raises DataError for 16-bit images of which
     nobody knows the range.
     """
+    predictor.check_maps()
     check_deep((source.file for source in sources), rules)
     outputs, written = predictor.outputs, list[Written]()
     failed: list[str] = []

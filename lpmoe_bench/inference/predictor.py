@@ -128,6 +128,14 @@ class Predictor:
         things = [name in self.things for name in self.classes]
         return self.outputs.placed(response, self.sides, inner, shape, things)
 
+    def check_maps(self) -> None:
+        """Raise UsageError where predictions are no maps, which all that shows them takes."""
+        if not self.kind.blends:
+            raise UsageError(
+                f"this run finds objects ({self.kind.name}), which are scored by `lpmoe-bench "
+                f"evaluate` and kept with --set runtime.save_predictions=true, but not drawn"
+            )
+
     def prediction(
         self, image: np.ndarray, window: Sides | None = None, report: OnProgress | None = None
     ) -> Any:

@@ -352,3 +352,116 @@ def test_a_file_for_each_object(tmp_path):
     found = read_objects(pair.mask, pair.rules, pair.image)
     assert pair.name == "k"
     assert found.boxes.tolist() == [[2, 0, 9, 6], [2, 4, 9, 10]]
+
+
+# A user's own folders, verification, and conversion
+
+
+def own(folder, kind="instance", labels="train.json"):
+    """Return the data of a user's own folder whose third is tested on."""
+    from lpmoe_bench.data.registry import load_registry
+    from lpmoe_bench.data.tasks import Folders, resolve
+
+    task = load_registry().task(kind)
+    folders = Folders(folder / "images", folder / labels, share=0.34)
+    return resolve(task, load_registry(), None, folders, generated_root=folder / "cache")
+
+
+def test_own_annotations_bring_their_classes(tmp_path):
+    found = own(sets.coco_set(tmp_path))
+    assert found.train.rules.labels.classes == ("cat", "dog")
+    assert len(found.train.pairs) + len(found.tests[0].pairs) == 3
+
+
+def test_own_files_that_do_not_fit_the_task(tmp_path):
+    sets.coco_set(tmp_path)
+    (tmp_path / "xml").mkdir()
+    (tmp_path / "xml" / "a.xml").write_text(DOG)
+    with pytest.raises(UsageError, match="format voc, and task instance is instance"):
+        own(tmp_path, labels="xml")
+    with pytest.raises(UsageError, match="do not list their classes; name them with --classes"):
+        own(tmp_path, labels="xml", kind="detection")
+    with pytest.raises(DataError, match="no COCO panoptic file that is read"):
+        own(tmp_path, kind="panoptic")
+
+
+ENTRY = """
+datasets:
+  mine: {title: M, task: instance, folder: FOLDER, labels: {format: coco, files: {all: train.json}}}
+"""
+
+
+def registered(folder):
+    from lpmoe_bench.data.registry import load_registry
+
+    (folder / "sets.yaml").write_text(ENTRY.replace("FOLDER", str(folder)))
+    return load_registry(folder / "sets.yaml").dataset("mine")
+
+
+def test_verification_counts_objects(tmp_path):
+    from lpmoe_bench.data.library import verify
+
+    said = sets.content()
+    said["annotations"].append(said["annotations"][1] | {"id": 5})
+    sets.coco_set(tmp_path, said)
+    (found,) = verify.verify_set(registered(tmp_path), None)
+    counts = {"objects": 5, "crowds": 1, "boxes outside": 0, "without area": 0, "twice": 1}
+    assert found.objects == counts | {"images without": 1}
+    assert "class 0   cat: 50.0% of objects, in 1 images" in verify.verification_text([found])
+    verify.write_sheet(registered(tmp_path), None, tmp_path / "sheet.png")
+    assert cv2.imread(str(tmp_path / "sheet.png")) is not None
+
+
+def test_conversion_keeps_every_object(tmp_path):
+    from lpmoe_bench.console import Terminal
+    from lpmoe_bench.data.library.convert import convert_set
+
+    first = read(tmp_path)
+    quiet = Terminal(quiet=True)
+    (made,) = convert_set(registered(tmp_path), None, tmp_path / "out", quiet)
+    assert (made.images, made.objects) == (3, 4)
+    again = find_objects(tmp_path / "images", [tmp_path / "out/all.json"], rules("coco"))
+    for pair in again:
+        one = read_objects(pair.mask, pair.rules, pair.image)
+        other = first[pair.name][1]
+        assert one.boxes.tolist() == other.boxes.tolist()
+        assert all((p == q).all() for p, q in zip(one.masks, other.masks, strict=True))
+    with pytest.raises(UsageError, match="exists already"):
+        convert_set(registered(tmp_path), None, tmp_path / "out", quiet)
+
+
+def test_entries_of_objects_that_do_not_go_together(tmp_path):
+    from lpmoe_bench.data.registry import load_registry
+
+    head = "datasets:\n  d: {title: D, task: "
+    for text, sentence in (
+        ("camvid, labels: {format: coco}}", "labels of format coco, but task camvid is semantic"),
+        ("instance, labels: {format: voc, classes: [a]}}", "whose sets have coco or yolo"),
+        ("panoptic, labels: {format: coco_panoptic, files: {all: a.json}}}", "folder of its maps"),
+        ("instance, labels: {format: coco, files: {all: ../a.json}}}", "inside the set's folder"),
+        ("instance, labels: {format: instances, classes: [a, b]}}", "needs a divisor"),
+        ("instance, labels: {format: coco, divisor: 5}}", "divisor is of labels of format"),
+    ):
+        (tmp_path / "x.yaml").write_text(head + text)
+        with pytest.raises(UsageError, match=sentence):
+            load_registry(tmp_path / "x.yaml")
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["pennfudan", "bccd", "coco_mini_instances"])
+def test_real_sets_are_read_as_they_are_counted(name):
+    import os
+    from pathlib import Path
+
+    from lpmoe_bench.data.pairs import split_pairs
+    from lpmoe_bench.data.registry import load_registry
+
+    root = os.environ.get("LPMOE_BENCH_DATA")
+    dataset = load_registry().dataset(name)
+    place = dataset.location(Path(root)) if root else None
+    if place is None:
+        pytest.skip(f"LPMOE_BENCH_DATA names no folder with {name}")
+    pairs = split_pairs(dataset, place, "train")
+    assert len(pairs) == dataset.counts["train"]
+    found = read_objects(pairs[0].mask, pairs[0].rules, pairs[0].image)
+    assert len(found.classes) == len(found.boxes) > 0

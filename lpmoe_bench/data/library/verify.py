@@ -12,8 +12,16 @@ import numpy as np
 
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.data.images import grid, overlay, read_image
-from lpmoe_bench.data.labels import class_colours, legend, overlay_labels, paint_labels, read_labels
+from lpmoe_bench.data.labels import (
+    VOID,
+    class_colours,
+    legend,
+    overlay_labels,
+    paint_labels,
+    read_labels,
+)
 from lpmoe_bench.data.matching import grouped
+from lpmoe_bench.data.objects import pixels_of, read_objects
 from lpmoe_bench.data.pairs import (
     Pair,
     UnpairedError,
@@ -49,20 +57,26 @@ MASKS = {  # flags of inspect_mask in a report
 }
 
 
+# What `PairValues.objects` counts, in its order.
+OBJECTS = ("objects", "crowds", "boxes outside", "without area", "twice")
+
+
 @dataclass(frozen=True)
 class ClassShare:
-    """How much of a split's label maps is a class: part of the labelled pixels, and images."""
+    """How much of a split's labels is a class: part of the labelled pixels or, where these are
+    labelled, of the objects; and images."""
 
     name: str
     share: float
     images: int
+    of: str = "labelled pixels"
 
     @property
     def text(self) -> str:
         # Two digits that say something: rare classes are what one looks for.
         part = f"{self.share:.1%}" if self.share >= 0.01 else f"{100 * self.share:.2g}%"
         where = f"in {self.images} images" if self.images else "in no image"
-        return f"{self.name}: {part} of labelled pixels, {where}"
+        return f"{self.name}: {part} of {self.of}, {where}"
 
 
 @dataclass(frozen=True)
@@ -73,7 +87,8 @@ class Verified:
     for each kind of problem that can be repaired. sizes: the smallest and largest image, w x h.
     values: of images and masks, and how much of a mask is object. masks: how many of each unusual
     kind. classes, void: of label maps, each class and the part of pixels that is none; unknown:
-    {value that is neither a class nor ignored: in how many files}. checksum: of the content,
+    {value that is neither a class nor ignored: in how many files}. objects: where these are
+    labelled, how many there are, and how many of each unusual kind. checksum: of the content,
     whatever its names and dates; digest: the one that records carry, with the names.
     """
 
@@ -88,6 +103,7 @@ class Verified:
     classes: list[ClassShare] = field(default_factory=list)
     void: float | None = None
     unknown: dict[str, int] = field(default_factory=dict)
+    objects: dict[str, int] = field(default_factory=dict)
     checksum: str = ""
     digest: str = ""
     problems: list[str] = field(default_factory=list)
@@ -212,14 +228,24 @@ def _classes(seen: Sequence[PairValues], read: list[tuple[Pair, Facts]]) -> dict
     *totals, void = class_totals(seen) or [0] * (len(rules.classes) + 1)
     images = [sum(column) for column in zip(*([n > 0 for n in s.counts] for s in seen if s.counts),
                                             strict=True)]  # fmt: skip
-    labelled = max(1, sum(totals))
+    labelled, of = max(1, sum(totals)), "objects" if rules.objects else "labelled pixels"
     shares = [
-        ClassShare(name, total / labelled, count)
+        ClassShare(name, total / labelled, count, of)
         for name, total, count in zip(
             rules.classes, totals, (images or [0] * (len(totals) + 1))[:-1], strict=True
         )
     ]
+    if rules.objects:
+        return {"classes": shares, "objects": _objects(seen)}
     return {"classes": shares, "void": void / max(1, sum(totals) + void), "unknown": dict(unknown)}
+
+
+def _objects(seen: Sequence[PairValues]) -> dict[str, int]:
+    """Count the objects of a split, those that are unusual, and images without any."""
+    rows = [one.objects for one in seen if one.objects]
+    totals = [sum(column) for column in zip(*rows, strict=True)] or [0] * len(OBJECTS)
+    counts = dict(zip(OBJECTS, totals, strict=True))
+    return counts | {"images without": sum(not any(one.counts) for one in seen)}
 
 
 def _repairs_of_labels(found: Verified) -> list[str]:
@@ -268,6 +294,7 @@ def _again(dataset: Dataset) -> str:
 # Overlays of a few pairs: what is object is seen at once.
 
 SHEET_PAIRS = 12
+FRAME = 2  # pixels of the line around a box
 
 
 def write_sheet(
@@ -316,6 +343,10 @@ def write_sheet(
 def _shown_pair(pair: Pair) -> list[np.ndarray]:
     """Return image, mask and overlay of a pair; raises DataError where it cannot be read."""
     image = read_image(pair.image, pair.rules)
+    if pair.rules.labels is not None and pair.rules.labels.objects:
+        labels, colours = _object_map(pair), class_colours(pair.rules.labels)
+        check_sizes(pair, image.shape, labels.shape)
+        return [image, paint_labels(labels, colours), overlay_labels(image, labels, colours)]
     if pair.rules.labels is not None:
         labels, colours = read_labels(pair).labels, class_colours(pair.rules.labels)
         check_sizes(pair, image.shape, labels.shape)
@@ -324,6 +355,20 @@ def _shown_pair(pair: Pair) -> list[np.ndarray]:
     check_sizes(pair, image.shape, truth.mask.shape)
     mask = truth.mask if truth.ignored is None else np.where(truth.ignored, 96, truth.mask)
     return [image, mask.astype(np.uint8), overlay(image, truth.mask)]
+
+
+def _object_map(pair: Pair) -> np.ndarray:
+    """Return the class of each pixel of an object, uint8 (h, w), VOID beside them; the frames of
+    boxes where there are no masks."""
+    found = read_objects(pair.mask, pair.rules, pair.image)
+    labels = np.full(found.shape, VOID, np.uint8) if found.labels is None else found.labels.copy()
+    for place, own in enumerate(found.classes.tolist()):
+        if found.masks is not None:
+            labels[pixels_of(found, place)] = own
+            continue
+        left, top, right, bottom = np.rint(found.boxes[place]).astype(int).tolist()
+        cv2.rectangle(labels, (left, top), (right - 1, bottom - 1), own, FRAME)
+    return labels
 
 
 # A verification as text for people, as JSON and as Markdown.
@@ -377,7 +422,7 @@ def verification_markdown(found: Sequence[Verified]) -> str:
         lines += ["", f"{one.label}:", "", *said] if said else []
     for one in (one for one in found if one.classes):
         lines += ["", f"Classes of {one.label}, {_void_text(one)}:", ""]
-        lines += ["| class | of labelled pixels | images |", "|---|---|---|"]
+        lines += [f"| class | of {one.classes[0].of} | images |", "|---|---|---|"]
         lines += [
             f"| {c.name.replace('|', '/')} | {c.share:.3%} | {c.images} |" for c in one.classes
         ]
@@ -391,12 +436,15 @@ def _labels_text(one: Verified) -> dict[str, str]:
     unknown = [f"{value} in {count} files" for value, count in one.unknown.items()]
     return {
         "labels": f"{len(one.classes)} classes, {_void_text(one)}",
+        "objects": ", ".join(f"{name} {count}" for name, count in one.objects.items()),
         "unknown": shown(unknown),
         **{f"class {number}": share.text for number, share in enumerate(one.classes)},
     }
 
 
 def _void_text(one: Verified) -> str:
+    if one.objects:
+        return f"{one.objects['objects']} objects"
     return f"{one.void or 0:.2%} of pixels void"
 
 
