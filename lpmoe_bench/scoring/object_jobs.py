@@ -16,7 +16,7 @@ from lpmoe_bench.metrics.objects import ObjectScorer
 from lpmoe_bench.metrics.panoptic import PanopticScorer
 from lpmoe_bench.metrics.scorer import ScoreResult
 from lpmoe_bench.scoring.matching import MatchedMaps
-from lpmoe_bench.scoring.results import read_found, read_lists, read_results, read_segments
+from lpmoe_bench.scoring.results import read_found, read_lists, read_panoptic_map, read_results
 from lpmoe_bench.scoring.work import (
     CHECKS,
     Found,
@@ -174,7 +174,7 @@ class PanopticJob(ObjectJob):
         return {n: MaskParts((place, file), objects=lists[n]) for n, file in files.items()}
 
     def score(self, item: Item, path: Mask, truth: Any, image: Any, part: Part, at: int) -> None:
-        found, checks = read_segments(path, len(self.labels.classes))
+        found, checks = read_panoptic_map(path, len(self.labels.classes))
         for scorer in part.scorers[at]:
             scorer.add(item.name, found, truth, self.dataset)
         join_found(part.checks[at], {check: [item.name] for check in checks})

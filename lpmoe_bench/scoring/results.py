@@ -316,7 +316,7 @@ def _classes_of(
         yield int(one["id"]), number[category]
 
 
-def read_segments(mask: Mask, classes: int) -> tuple[Panoptic, list[str]]:
+def read_panoptic_map(mask: Mask, classes: int) -> tuple[Panoptic, list[str]]:
     """Return the segments of a panoptic map, and what is unusual about it.
 
     Args:
