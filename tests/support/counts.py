@@ -103,7 +103,7 @@ def adaroute_module(d: int, r: int, g: int, h: int = 16, sizes: int = 3) -> int:
 
     Router, mixture over sizes, the scalars of the cascade, the inner layer.
     """
-    router = d * h + h + (h + 1) * g * (2 + sizes)
+    router = d * h + h + (h + 1) * g * (2 + sizes) if g > 1 else 0  # one expert needs none
     return 27 * d + router + r * sizes + sizes + 2 * (sizes - 1) + r**2 + r
 
 
@@ -399,6 +399,12 @@ def sam2_adapter(b: Backbone, scale: int = 32) -> int:
     return total
 
 
+def hiera_block(c: int, d: int) -> int:
+    """Of widths c and d: qkv, proj, MLP, two norms; a layer of the shortcut where it widens."""
+    inside = 3 * d * (c + 1) + d**2 + d + 8 * d**2 + 5 * d + 2 * c + 2 * d
+    return inside + (c * d + d) * (c < d)
+
+
 HIERA = ANY | {
     "colin": lambda b: sum(2 * colin(d, k=min(28, d)) for d in b.dims),
     "lorand": lambda b: sum(2 * lorand(d) for d in b.dims),
@@ -414,7 +420,7 @@ HIERA = ANY | {
     "late_lora": lambda b: sum(8 * (c + 3 * d) for c, d in around(b)[b.depth // 2 :]),
     "ln_tune": lambda b: sum(2 * c + 2 * d for c, d in around(b)),
     "lora": lambda b: sum(8 * (c + 3 * d) for c, d in around(b)),
-    "partial": lambda b: 12 * b.dims[-1] ** 2 + 13 * b.dims[-1],
+    "partial": lambda b: hiera_block(*around(b)[-1]),
     "rep_adapter": lambda b: sum(13 * (c + d) + 16 for c, d in around(b)),
     "ssf": lambda b: 2 * b.dims[0] + sum(2 * c + 20 * d for c, d in around(b)),
 }
