@@ -1,4 +1,4 @@
-"""lpmoe-bench: train, score and compare PEFT methods for object segmentation.
+"""lpmoe-bench: train, score and compare PEFT methods for segmentation and detection.
 
 The functions of `lpmoe_bench.api` are offered here and imported when they are first asked for.
 """
