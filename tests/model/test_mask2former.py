@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from conftest import tiny_backbone
+from conftest import tiny_backbone, tiny_image
 
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.model.decoders.decoder import Inputs
@@ -18,6 +18,7 @@ from lpmoe_bench.model.decoders.mask2former import (
 from lpmoe_bench.model.decoders.names import build_decoder, get_decoder
 from lpmoe_bench.model.losses import get_loss
 from lpmoe_bench.model.matching import matching_loss, truth_of_labels
+from lpmoe_bench.model.segmenter import Segmenter
 from method_zoo.errors import ZooError
 from method_zoo.method import Features
 from method_zoo.options import get_method
@@ -233,3 +234,18 @@ def test_a_decoder_without_queries_refuses_a_method_that_gives_them():
     with pytest.raises(ZooError, match="Rein gives queries, which decoder fpn does not take"):
         build_decoder("fpn", method, 1)
     build_decoder("mask2former", method, 1)
+
+
+def test_the_loss_reaches_what_the_queries_are_made_of():
+    method = get_method("rein")(tiny_backbone(), queries=64, tokens=5)
+    decoder = build_decoder("mask2former", method, 1, {"queries": 5, "layers": 2})
+    decoder.train_with("bce_dice")
+    images = tiny_image(method.backbone)
+    masks = torch.rand(2, 1, *images.shape[-2:]).round()
+    Segmenter(method, decoder).train()(images, masks).backward()
+    made_of = (
+        method.into_queries.weight,
+        method.merge_queries.weight,
+        decoder.queries.query.weight,
+    )
+    assert all(bool(p.grad.any()) for p in made_of)
