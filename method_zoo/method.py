@@ -197,7 +197,7 @@ class Method(nn.Module):
         self.checkpointing = False
         self.recompute: str | None = None  # one of `recomputable`, where less than all is wanted
         self.frozen_blocks = 0  # leading blocks whose outputs never change
-        self.channels = [backbone.dims[group[-1]] for group in backbone.groups]
+        self.channels = [backbone.dims[max(0, group.stop - 1)] for group in backbone.groups]
         self.strides = list(backbone.strides)
         self.query_shape: tuple[int, int] | None = None  # (m, Q) of `Features.queries`, if any
         self.backbone_size = sum(p.numel() for p in backbone.parameters())

@@ -72,7 +72,7 @@ class ConvNeXt(Staged):
     def update(self, i: int, t: Tokens) -> Tokens:
         """Return the residual update of block i: convolution, norm, MLP, scale."""
         block = self._block(i)
-        x = block.norm(block.conv_dw(t.map()).permute(0, 2, 3, 1)).flatten(1, 2)
+        x = block.norm(block.conv_dw(t.map()).permute(0, 2, 3, 1)).flatten(1, 2).contiguous()
         x, aux = self._feed_forward(block.mlp, x, t)
         x = x if block.gamma is None else x * block.gamma
         return t._replace(x=x, aux=torch.zeros_like(t.aux) + aux)
@@ -95,7 +95,7 @@ class ConvNeXt(Staged):
         part = self.vit.merges[g - 1]
         x = part.norm(t.x).transpose(1, 2).unflatten(2, t.grid)
         x = part.conv(x).permute(0, 2, 3, 1)
-        return t._replace(x=x.flatten(1, 2), grid=(x.shape[1], x.shape[2]))
+        return t._replace(x=x.flatten(1, 2).contiguous(), grid=(x.shape[1], x.shape[2]))
 
     def reset(self, seed: int) -> None:
         """Re-initialise every weight as timm does for training from scratch."""

@@ -55,7 +55,7 @@ class Staged(Backbone):
 
     def position(self, patches: Tensor) -> Tokens:
         """Take patches, (B, H, W, C), of any grid as the tokens that enter block 0."""
-        x, grid = patches.flatten(1, 2), (patches.shape[1], patches.shape[2])
+        x, grid = patches.flatten(1, 2).contiguous(), (patches.shape[1], patches.shape[2])
         return Tokens(x, 0, grid, None, x.new_zeros((), dtype=torch.float32))
 
     def norm(self, t: Tokens) -> Tokens:
