@@ -32,7 +32,7 @@ from lpmoe_bench.training.loop import train
 from lpmoe_bench.training.plan import Plan, make_plan
 from lpmoe_bench.training.request import RunRequest
 from lpmoe_bench.training.run import make_fabric, make_training
-from method_zoo.options import list_methods
+from method_zoo.options import get_method, list_methods
 
 MODES = (None, "memory", "disk")
 VALIDATION = 0.02  # of the embedded set: a few images beside --images
@@ -107,6 +107,7 @@ def with_frozen_blocks(args: argparse.Namespace) -> list[str]:
     configs = {
         name: plan.config.model_copy(update={"method": name, "options": {}})
         for name in list_methods()
+        if not get_method(name).made_for
     }
     return [name for name, config in configs.items() if not idle_because(blueprint(config).method)]
 

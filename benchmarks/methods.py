@@ -32,7 +32,7 @@ from lpmoe_bench.model.costs import count_parameters, peak_memory_bytes
 from lpmoe_bench.model.segmenter import build_segmenter
 from lpmoe_bench.model.weights.resolve import load_backbone, resolve_weights
 from lpmoe_bench.training.profiling import profile_config
-from method_zoo.options import list_methods
+from method_zoo.options import get_method, list_methods
 
 MIB = 2**20
 CPU = torch.device("cpu")
@@ -118,7 +118,8 @@ def table(rows: list[dict], title: str) -> Table:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--methods", default=",".join(list_methods()))
+    anywhere = [name for name in list_methods() if not get_method(name).made_for]
+    parser.add_argument("--methods", default=",".join(anywhere))
     parser.add_argument("--backbone", default="vit_small_patch16_224")
     parser.add_argument("--size", type=int, default=256, help="pixels a side")
     parser.add_argument("--batch", type=int, default=4)

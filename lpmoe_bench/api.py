@@ -18,7 +18,7 @@ from lpmoe_bench.console import Terminal
 from lpmoe_bench.environment import default_cache, is_offline
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.records.frame import load_records
-from lpmoe_bench.records.store import Found, StoredRecord, find_records, read_record
+from lpmoe_bench.records.store import FoundRecords, StoredRecord, find_records, read_record
 from method_zoo.errors import ZooError
 
 if TYPE_CHECKING:
@@ -516,25 +516,26 @@ def load_model(run: Run, offline: bool = False) -> nn.Module:
         them to the training size as in training where they are of another (bilinearly with
         antialiasing, where `predict` resizes the 8-bit image), and returns probabilities
         (B, 1, h, w) at their size, or of a task of classes logits (B, K, h, w). Gradients flow
-        through it. It sees images as a whole, also where the run is scored in windows.
+        through it. It sees images as the run is scored: as a whole, or in windows that are blended.
 
     Raises:
         DataError: the run's adapter is missing, damaged or of other weights.
     """
     from lpmoe_bench.config.kinds import get_kind
-    from lpmoe_bench.inference.predictor import ProbabilityModel
+    from lpmoe_bench.inference.predictor import ProbabilityModel, scored_window
     from lpmoe_bench.model.segmenter import load_trained
 
     segmenter, config = load_trained(_folder(run), default_cache(), is_offline(offline))
     outputs = get_kind(config.kind).outputs
-    return ProbabilityModel(segmenter, config.sides, outputs, config.fit).eval()
+    window = scored_window(config)
+    return ProbabilityModel(segmenter, config.sides, outputs, config.fit, window).eval()
 
 
 def compare(
     a: str | Path | StoredRecord | Sequence[StoredRecord],
     b: str | Path | StoredRecord | Sequence[StoredRecord],
     *roots: str | Path,
-    records: Found | None = None,
+    records: FoundRecords | None = None,
     metrics: str | Sequence[str] = (),
     margin: float | str | Sequence[str] | None = None,
     groups: str | Path | None = None,
@@ -601,7 +602,7 @@ def check(
     candidate: str | Path | Sequence[str | Path] | None = None,
     baseline: str | Path | Baseline = "results/baseline.json",
     *,
-    records: Found | None = None,
+    records: FoundRecords | None = None,
     **policy: float | None,
 ) -> Outcome:
     """Judge candidate records against a pinned baseline, as the gate in CI does.

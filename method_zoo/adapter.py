@@ -21,6 +21,8 @@ class Adapter(Method):
         "the paper's equation at its two places a block; GELU and the start are common practice, "
         "the width is inferred from the count that the Conv-LoRA table prints, not stated there"
     )
+    needs_one_width = True
+    needs_attention = True
     unmergeable = "its bottleneck bends what the branches return, which no weight of theirs can"
     preset = {"lr": 2e-3}
 

@@ -21,6 +21,8 @@ class AdaptFormer(Method):
         "the authors' code, whose branch reads the stream before the norm, where the paper's "
         "figure shows it after; the module equals theirs to 1e-5"
     )
+    needs_one_width = True
+    needs_attention = True
     unmergeable = "its branch beside the MLP has a ReLU of its own, which no weight can hold"
     preset = {"lr": 1e-3}
 

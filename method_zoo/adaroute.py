@@ -13,18 +13,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .method import Backbone, Method, Tokens, ZooError, at_least, one_of
+from .method import Backbone, Features, Method, Prefix, Tokens, ZooError, at_least, one_of
 from .parts.layers import add_filtered, convolve_each, scaled_norm
 
 SIZES = (3, 5, 7)
 PLACEMENTS = ("block", "attention+mlp")
+IN_STAGES = ("authors", "placement")
 NARROW = 384
 
 
 class AdaRoute(Method):
     """bottleneck: channels r; 0 takes the authors' 128, or 32 where the backbone is at most 384
     wide, which else would train 8 % of it. placement: behind every block, or behind the attention
-    and behind the MLP, both with the center of their block. centers: how many share the depth.
+    and behind the MLP, both with the center of their block. centers: how many share the depth, or
+    each stage of a hierarchical backbone. in_stages: on such a backbone "authors" places the
+    modules as their code does, whatever placement says: behind the attention and behind the MLP,
+    or behind a block that has no attention; "placement" goes by placement there too.
     experts: of each kind in a center; 0 takes one for every block that shares it. kernels: how many
     of the filter sizes 3, 5, 7; 0 leaves out every filter on the grid. router: its hidden channels;
     0 weighs all experts the same. zero_init: start at the frozen model, l = 0, where the authors
@@ -36,13 +40,14 @@ class AdaRoute(Method):
     paper = "arXiv 2602.06862"
     fidelity = (
         "the equations of the authors' released ParaX code, whose four printed parameter counts "
-        "they give; on a plain ViT the authors classify only: its use for masks, the narrower "
-        "bottleneck up to width 384 and any grid are ours"
+        "they give, and to 1e-5 their tensors on a Swin, with a trained norm behind each stage; on "
+        "a plain ViT the authors classify only: its use for masks, the narrower bottleneck up to "
+        "width 384 and any grid are ours; without the stochastic depth of their backbones"
     )
     identity_at_init = False
     unmergeable = "its weights are mixed anew for every image"
     preset = {"lr": 3e-4}
-    later_options = {"start": 1.0, "residual_scale": True}
+    later_options = {"start": 1.0, "residual_scale": True, "in_stages": "authors"}
 
     def __init__(
         self,
@@ -56,16 +61,28 @@ class AdaRoute(Method):
         zero_init: bool = False,
         start: float = 1.0,
         residual_scale: bool = True,
+        in_stages: str = "authors",
     ):
         super().__init__(backbone)
         one_of("placement", placement, PLACEMENTS)
+        one_of("in_stages", in_stages, IN_STAGES)
         sizes = {"bottleneck": bottleneck, "experts": experts, "router": router}
         for option, value in sizes.items():
             at_least(option, value, 0)
-        if not 1 <= centers <= backbone.depth:
+        staged = len(backbone.widths) > 1
+        # Who shares centers: all blocks, or those of a stage, which have one width.
+        sharing = backbone.groups if staged else [range(backbone.depth)]
+        most = min(map(len, sharing))
+        if not 1 <= centers <= most:
             raise ZooError(
-                f"centers is {centers}; a backbone of {backbone.depth} blocks takes 1 to "
-                f"{backbone.depth}"
+                f"centers is {centers}; a {'stage' if staged else 'backbone'} of {most} blocks "
+                f"takes 1 to {most}"
+            )
+        if staged and in_stages == "authors":
+            placement = "attention+mlp" if backbone.has_attention else "block"
+        if placement == "attention+mlp" and not backbone.has_attention:
+            raise ZooError(
+                f"placement is '{placement}', and this backbone has no attention; choose block"
             )
         if not 0 <= kernels <= len(SIZES):
             raise ZooError(f"kernels is {kernels}; it must be 0 to {len(SIZES)}, sizes 3, 5, 7")
@@ -73,30 +90,49 @@ class AdaRoute(Method):
             raise ZooError(
                 f"zero_init is true, which starts at 0, and start is {start:g}; give one of them"
             )
-        width = bottleneck or (32 if backbone.dim <= NARROW else 128)
-        self.center_of = [i * centers // backbone.depth for i in range(backbone.depth)]
-        counts = [experts or self.center_of.count(c) for c in range(centers)]
+        width = bottleneck or (32 if backbone.widths[-1] <= NARROW else 128)
+        self.center_of = [
+            s * centers + k * centers // len(blocks)
+            for s, blocks in enumerate(sharing)
+            for k in range(len(blocks))
+        ]
+        counts = [experts or self.center_of.count(c) for c in range(centers * len(sharing))]
         self.centers = nn.ModuleList(
-            Center(backbone.dim, width, count, SIZES[:kernels]) for count in counts
+            Center(backbone.dims[self.center_of.index(c)], width, count, SIZES[:kernels])
+            for c, count in enumerate(counts)
         )
         start = 0.0 if zero_init else start
         self.after_attention, self.after_mlp = (
             nn.ModuleList(
-                DynamicAdapter(
-                    backbone.dim, width, counts[c], kernels, router, start, residual_scale
-                )
-                for c in self.center_of
+                DynamicAdapter(dim, width, counts[c], kernels, router, start, residual_scale)
+                for dim, c in zip(backbone.dims, self.center_of, strict=True)
                 if used
             )
             for used in (placement == "attention+mlp", True)
         )
+        # Behind each stage, where the backbone's own norm is for the last alone.
+        eps = next(m.eps for m in backbone.vit.modules() if isinstance(m, nn.LayerNorm))
+        norms = [nn.LayerNorm(dim, eps) for dim in self.channels] if staged else []
+        self.stage_norms = nn.ModuleList(norms)
 
     def block(self, i: int, t: Tokens) -> Tokens:
-        center = self.centers[self.center_of[i]]
-        t = t.add(self.backbone.attention(i, t))
-        if self.after_attention:
-            t = self.after_attention[i](t, center)
-        return self.after_mlp[i](t.add(self.backbone.mlp(i, t)), center)
+        center, backbone = self.centers[self.center_of[i]], self.backbone
+        if not self.after_attention:
+            return self.after_mlp[i](backbone.block(i, t), center)
+        t = backbone.shortcut(i, t).add(backbone.attention(i, t))
+        t = self.after_attention[i](t, center)
+        return self.after_mlp[i](t.add(backbone.mlp(i, t)), center)
+
+    def finish(self, prefix: Prefix) -> Features:
+        if not self.stage_norms:
+            return super().finish(prefix)
+        rest = range(self.frozen_blocks, self.backbone.depth)
+        tokens, taps = self._walk(prefix, rest)
+        # The next stage reads the tokens without this norm.
+        maps = [
+            t._replace(x=norm(t.x)).map() for t, norm in zip(taps, self.stage_norms, strict=True)
+        ]
+        return Features(maps, maps[-1], tokens.aux)
 
 
 # The expert center of AdaRoute and its router: weights mixed anew for every image.

@@ -32,6 +32,7 @@ class ConvLoRA(Method):
         "the authors' code to 1e-5, gate and balance loss included; their combination through "
         "exp and log is left out, which changes nothing for one expert a map"
     )
+    needs_attention = True
     find_unused_parameters = True
     unmergeable = "its convolutions see neighbours, and a gate chooses them for every image"
     preset = {"lr": 1e-3}

@@ -20,6 +20,8 @@ class Convpass(Method):
     title = "Convpass"
     paper = "arXiv 2207.07039"
     fidelity = "the authors' code at any grid and width; the module equals theirs to 1e-5"
+    needs_one_width = True
+    needs_attention = True
     unmergeable = "its convolution sees neighbouring tokens, which no layer of a plain ViT does"
     preset = {"lr": 3e-4}  # 1e-3 ends below the decoder alone on validation
 

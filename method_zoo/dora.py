@@ -21,6 +21,7 @@ class DoRA(Method):
         "the paper's equation with its detached norm; on the fused qkv layer alone, with the count "
         "of Hugging Face peft's DoRA there"
     )
+    needs_attention = True
     mergeable = True
     preset = {"lr": 1e-3}
 

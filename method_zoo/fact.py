@@ -28,6 +28,8 @@ class FacT(Method):
         "the tensor-train form of the paper with the authors' dropout, from a specification: there "
         "is no module of theirs to compare with; any MLP ratio that divides is ours"
     )
+    needs_one_width = True
+    needs_attention = True
     mergeable = True
     preset = {"lr": 1e-3}
 

@@ -18,6 +18,7 @@ class LateLoRA(Method):
         "LoRA's equation, equal to Hugging Face peft's outputs, on the fused qkv layers of the "
         "last blocks: the advice of micro-sam, no method with a paper of its own"
     )
+    needs_attention = True
     mergeable = True
     preset = {"lr": 1e-3}
 

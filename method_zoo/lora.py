@@ -28,6 +28,7 @@ class LoRA(Method):
         "the paper's equation, equal to Hugging Face peft's outputs; on the fused qkv layer as the "
         "Conv-LoRA comparison uses it, where the paper adapts queries and values (targets=qv)"
     )
+    needs_attention = True
     mergeable = True
     preset = {"lr": 1e-3}
     later_options = {"targets": "qkv", "rslora": False}

@@ -45,6 +45,7 @@ class LPMoE(Method):
         "depth; the decoder is the one all methods share, or mask2former as in the paper"
     )
     # Its maps are its own. What stays as it was while gamma is 0 is the token stream, and `final`.
+    needs_one_width = True
     identity_at_init = False
     batch_statistics = True
     recomputable = ("interactions",)

@@ -26,6 +26,7 @@ class LST(Method):
         "weights, and Up at zero; each of the four maps is h + Up(LN(s)) with the same Up, where "
         "the authors weigh the two by one more gate"
     )
+    needs_one_width = True
     unmergeable = "a side network runs beside the backbone, which it leaves as it is"
     preset = {"lr": 1e-3}
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .backbones.backbone import Backbone, Tokens
+from .backbones.backbone import Backbone, Tokens, in_words
 from .backbones.linear import Wrapped, rewrite
 from .errors import WrongOutputError, ZooError, at_least, one_of, rate
 
@@ -38,11 +38,14 @@ class Features(NamedTuple):
         maps: one map after each group of blocks, (B, C_k, H_k, W_k), shallow to deep.
         final: neck(norm(last tokens)), (B, C, H, W).
         aux: scalar, added to the loss with weight 1.
+        queries: what a decoder of queries starts from, (m, Q), the same for every image; None of
+            most methods, and for decoders that have their own.
     """
 
     maps: list[Tensor]
     final: Tensor
     aux: Tensor
+    queries: Tensor | None = None
 
 
 class Prefix(NamedTuple):
@@ -66,18 +69,19 @@ def is_of_others(cls: type) -> bool:
     return cls.__module__.partition(".")[0] not in (__package__, "lpmoe_bench")
 
 
-def check_tokens(owner: type, i: int, t: object, before: Tokens) -> None:
+def check_tokens(owner: type, i: int, t: object, batch: int, channels: int) -> None:
     """Raise WrongOutputError where block i of a method's class returned no tokens that add up.
 
     Args:
         owner: the class.
         i: index of the block.
         t: what the block returned.
-        before: the tokens that entered it.
+        batch: how many images entered it.
+        channels: width of the block.
     """
     if not isinstance(t, Tokens):
         raise WrongOutputError(owner, f"returns {_kind(t)} from block {i}; it must be Tokens")
-    (batch, _, channels), (height, width) = before.x.shape, t.grid
+    height, width = t.grid
     expected = (batch, t.prefix + height * width, channels)
     if not isinstance(t.x, Tensor) or tuple(t.x.shape) != expected:
         raise WrongOutputError(
@@ -98,7 +102,7 @@ def check_features(method: Method, features: object, shape: Sequence[int]) -> No
     owner, (height, width) = type(method), shape
     check_features_kind(owner, features)
     assert isinstance(features, Features)
-    batch, stride = len(features.final), method.backbone.stride
+    batch, stride = len(features.final), method.backbone.strides[-1]
     wanted = list(zip(method.channels, method.strides, strict=True))
     expected = [(batch, c, height // s, width // s) for c, s in wanted]
     if (got := [tuple(m.shape) for m in features.maps]) != expected:
@@ -153,6 +157,10 @@ class Method(nn.Module):
     fidelity: ClassVar[str] = "faithful to the paper's equations"
     identity_at_init: ClassVar[bool] = True
     needs_prompts: ClassVar[bool] = False
+    needs_one_width: ClassVar[bool] = False  # has modules of one width, or a loop without `merge`
+    needs_attention: ClassVar[bool] = False  # works at the attention or MLP branch of a block
+    # Classes of the only backbones that it takes, with a name of such; empty where it takes any.
+    made_for: ClassVar[dict[str, str]] = {}
     mergeable: ClassVar[bool] = False
     unmergeable: ClassVar[str] = "it depends on its input"  # why, where it is not mergeable
     find_unused_parameters: ClassVar[bool] = False
@@ -169,12 +177,29 @@ class Method(nn.Module):
         super().__init__()
         if self.needs_prompts and not backbone.accepts_prompts:
             raise ZooError(f"{self.title} inserts prompts, which this backbone does not accept")
+        if self.made_for and type(backbone).__name__ not in self.made_for:
+            raise ZooError(
+                f"{self.title} goes on {' or '.join(self.made_for)} alone, and this backbone is of "
+                f"another kind; use one such as {' or '.join(self.made_for.values())}"
+            )
+        if self.needs_attention and not backbone.has_attention:
+            raise ZooError(
+                f"{self.title} works at the attention of a block, which this backbone has none of; "
+                f"use a vision transformer or Swin"
+            )
+        if self.needs_one_width and len(backbone.widths) > 1:
+            raise ZooError(
+                f"{self.title} has modules of one width for all blocks, and the stages of this "
+                f"backbone are {in_words(backbone.widths)} wide; use a plain vision transformer "
+                f"such as vit_small_patch16_224"
+            )
         self.backbone = backbone
         self.checkpointing = False
         self.recompute: str | None = None  # one of `recomputable`, where less than all is wanted
         self.frozen_blocks = 0  # leading blocks whose outputs never change
-        self.channels = [backbone.dim] * len(backbone.groups)
-        self.strides = [backbone.stride] * len(backbone.groups)
+        self.channels = [backbone.dims[group[-1]] for group in backbone.groups]
+        self.strides = list(backbone.strides)
+        self.query_shape: tuple[int, int] | None = None  # (m, Q) of `Features.queries`, if any
         self.backbone_size = sum(p.numel() for p in backbone.parameters())
         # What the backbone came with: of that, only what trains belongs into the adapter file.
         self._original = {name for name, _ in _tensors(self)}
@@ -246,12 +271,17 @@ class Method(nn.Module):
 
     def _walk(self, start: Prefix, blocks: range) -> Prefix:
         t, taps = start.tokens, list(start.taps)
-        ends = {group[-1] for group in self.backbone.groups}
+        groups, strides = self.backbone.groups, self.backbone.strides
+        ends = {group[-1] for group in groups}
+        # Where a stage begins; groups of one stride have nothing between them.
+        begins = {groups[g][0]: g for g in range(1, len(groups)) if strides[g] != strides[g - 1]}
         for i in blocks:
-            left = self.step(i, t)
+            if i in begins:
+                t = self.recomputed(self.backbone.merge, begins[i], t)
+            batch = len(t.x)
+            t = self.step(i, t)
             if self._checked:
-                check_tokens(type(self), i, left, t)
-            t = left
+                check_tokens(type(self), i, t, batch, self.backbone.dims[i])
             if i in ends:
                 taps.append(t)
         return Prefix(t, taps)

@@ -23,6 +23,8 @@ class Mona(Method):
     fidelity = (
         "the authors' module to 1e-5; they give it for Swin alone, so what prefix tokens do is ours"
     )
+    needs_one_width = True
+    needs_attention = True
     identity_at_init = False
     unmergeable = "its filters see neighbouring tokens, which no layer of a plain ViT does"
     preset = {"lr": 5e-4}

@@ -37,10 +37,11 @@ class RepAdapter(Method):
         at_least("groups", groups, 1)
         at_least("bottleneck", bottleneck, 1)
         rate("dropout", dropout)
-        if bottleneck % groups or backbone.dim % groups:
+        odd = [width for width in backbone.widths if width % groups] or backbone.widths[:1]
+        if bottleneck % groups or odd[0] % groups:
             raise ZooError(
                 f"groups is {groups}; it must divide the bottleneck {bottleneck} "
-                f"and the width {backbone.dim}"
+                f"and the width {odd[0]}"
             )
         self.wrap(
             lambda name: name.endswith(("attn.qkv", "mlp.fc1")),

@@ -34,6 +34,7 @@ class SAMAdapter(Method):
         "the authors' prompt generator to 1e-5, by default with its mixed-up layout of the patch "
         "embedding; with the decoder that all methods share"
     )
+    needs_one_width = True
     identity_at_init = False
     unmergeable = "its prompts come from the image itself, block by block"
     preset = {"lr": 1e-3}

@@ -33,6 +33,8 @@ class Sigma(Method):
         "a reconstruction from the abstract alone: every equation, the place and the start are "
         "ours, the bottleneck is fitted to the printed 1.72 %; no result of it is the paper's"
     )
+    needs_one_width = True
+    needs_attention = True
     unmergeable = "its filters see neighbouring tokens and its scales come from the image"
     preset = {"lr": 1e-3}
 

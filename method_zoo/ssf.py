@@ -1,9 +1,12 @@
 """SSF: Scaling & Shifting Your Features. Lian et al., NeurIPS 2022, arXiv 2210.08823.
 
 y <- y * g + b per channel, after the patch embedding, in each block after LN1, qkv, proj, LN2, fc1
-and fc2, and after the final norm. g ~ N(1, 0.02), b ~ N(0, 0.02); both fold into the layer before.
+and fc2, and after the final norm; in a hierarchical backbone also after the norm of the patches,
+depthwise convolutions with their norms, and norm and layer of every merge. g ~ N(1, 0.02),
+b ~ N(0, 0.02); both fold into the layer before.
 """
 
+import re
 from typing import Any
 
 import torch
@@ -14,6 +17,7 @@ from torch import Tensor, nn
 from .method import Backbone, Method, Wrapped, rewrite
 from .parts.low_rank import changed_linear, in_full_precision, well_scaled
 
+STAGED = re.compile(r"patch_embed\.norm|merges\.\d+\.\w+|blocks\.\d+\.(conv_dw|norm)")
 LAYERS = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
 
 
@@ -33,8 +37,13 @@ class SSF(Method):
 
     def __init__(self, backbone: Backbone, exact_init: bool = False):
         super().__init__(backbone)
+        staged = len(backbone.widths) > 1
         self.wrap(
-            lambda name: name in ("patch_embed.proj", "norm") or name.endswith(LAYERS),
+            lambda name: (
+                name in ("patch_embed.proj", "norm")
+                or name.endswith(LAYERS)
+                or (staged and bool(STAGED.fullmatch(name)))
+            ),
             lambda module: ScaleShift(module, 0.0 if exact_init else 0.02),
         )
 

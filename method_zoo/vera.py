@@ -22,6 +22,8 @@ class VeRA(Method):
         "the paper's equation, on the fused qkv layer alone, with the count of Hugging Face peft's "
         "VeRA there; the random matrices are drawn anew from the seed, not saved"
     )
+    needs_one_width = True
+    needs_attention = True
     mergeable = True
     preset = {"lr": 1e-2}
 

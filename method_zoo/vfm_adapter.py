@@ -34,6 +34,8 @@ class VFMAdapter(Method):
         "inferred from the 3 % of SAM-B in the abstract; if the paper's global modelling is more "
         "than the pools that make the kernels, it is not here"
     )
+    needs_one_width = True
+    needs_attention = True
     unmergeable = "its convolution is made anew for every image"
     preset = {"lr": 3e-4}
 

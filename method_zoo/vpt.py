@@ -20,6 +20,7 @@ class VPT(Method):
         "the paper's equations and start, with the count of the Conv-LoRA table on SAM ViT-H; "
         "prompts are dropped before the decoder, their dropout is 0; SAM's windows get a copy each"
     )
+    needs_one_width = True
     identity_at_init = False
     needs_prompts = True
     unmergeable = "its prompts are tokens of their own, which no weight can hold"

@@ -66,19 +66,58 @@ def counted() -> Mapping[str, Any]:
 def count(name: str, backbone: str) -> int:
     from lpmoe_bench.model.costs import count_trainable
 
-    return count_trainable({"method": name, "backbone": COUNTED_ON[backbone]})
+    return count_trainable({"method": name, "backbone": backbone})
+
+
+def backbones(name: str) -> dict[str, str]:
+    """The backbones that a method is counted on, by label: its own where it takes no ViT."""
+    import method_zoo
+
+    own = list(method_zoo.get_method(name).made_for.values())
+    return {backbone: backbone for backbone in own} or COUNTED_ON
+
+
+# What a method does to a backbone, in the order of the list.
+STEPS = (
+    "leaves it alone",
+    "trains weights of it",
+    "changes layers",
+    "works between or within blocks",
+    "runs beside it",
+)
+
+
+@cache
+def step(name: str) -> str:
+    """What a method does to its backbone, told from its class and from what it has built."""
+    import torch
+
+    import method_zoo
+    from method_zoo.backbones.linear import Wrapped
+
+    cls = method_zoo.get_method(name)
+    own = {part for part in ("block", "prefix", "forward") if part in vars(cls)}
+    if own:
+        return STEPS[3 if "block" in own else 4]
+    with torch.device("meta"):
+        method = cls(method_zoo.create_backbone(next(iter(backbones(name).values()))))
+    if any(isinstance(module, Wrapped) for module in method.modules()):
+        return STEPS[2]
+    return STEPS[1 if method.trainable() else 0]
 
 
 def method_list() -> str:
     import method_zoo
 
     rows = []
-    for name in methods():
+    for name in sorted(methods(), key=lambda name: (STEPS.index(step(name)), name)):
         cls = method_zoo.get_method(name)
-        counts = [f"{count(name, backbone):,}" for backbone in COUNTED_ON]
-        rows.append([f"[{name}]({name}.md)", cls.title, cls.paper, *counts,
+        counts = [f"{count(name, backbone):,}" for backbone in backbones(name).values()]
+        if cls.made_for:
+            counts = [f"{counts[0]} on {next(iter(cls.made_for.values()))}", ""]
+        rows.append([step(name), f"[{name}]({name}.md)", cls.title, cls.paper, *counts,
                      "yes" if cls.mergeable else "no"])  # fmt: skip
-    head = ("method", "title", "paper", *COUNTED_ON, "can be merged")
+    head = ("the backbone: it", "method", "title", "paper", *COUNTED_ON, "can be merged")
     return table(head, rows)
 
 
@@ -87,12 +126,14 @@ def method_page(name: str) -> str:
 
     cls = method_zoo.get_method(name)
     first, _, equation = (inspect.getdoc(inspect.getmodule(cls)) or "").partition("\n")
-    counts = ", ".join(f"{count(name, b):,} on {b}" for b in COUNTED_ON)
+    counted_on = backbones(name).items()
+    counts = ", ".join(f"{count(name, backbone):,} on {label}" for label, backbone in counted_on)
+    own = "".join(f" --backbone {backbone}" for backbone in [*cls.made_for.values()][:1])
     preset = ", ".join(f"`train.{key}={value:g}`" for key, value in cls.preset.items())
     merged = "yes" if cls.mergeable else f"no: {cls.unmergeable}"
     facts = [
         ("name", code(name)),
-        ("run it", code(f"lpmoe-bench run --method {name} --task cod")),
+        ("run it", code(f"lpmoe-bench run --method {name} --task cod{own}")),
         ("parameters that train", f"{counts} (default options, no decoder)"),
         ("preset", f"{preset}; not searched for"),
         ("decoder by default", code(cls.decoder)),

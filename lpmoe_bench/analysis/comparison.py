@@ -28,7 +28,7 @@ from lpmoe_bench.records.context import (
     flat,
     plain,
 )
-from lpmoe_bench.records.store import Found, StoredRecord, find_records
+from lpmoe_bench.records.store import FoundRecords, StoredRecord, find_records
 
 FEWEST_DIGITS = 6  # of a fingerprint that stands for a name
 OVER = ("", "task")
@@ -183,7 +183,7 @@ def _notes_on_units(pairs: Sequence[PairedRows]) -> Iterator[str]:
         yield f"{test}: {groups.text} vary, not single images{few}"
 
 
-def choose_records(name: str, found: Found | None) -> list[StoredRecord]:
+def choose_records(name: str, found: FoundRecords | None) -> list[StoredRecord]:
     """Return the records that a name means: a folder of them, or a method among those found.
 
     A fingerprint, or six digits of it or more, means one setting of a method. Raises UsageError for

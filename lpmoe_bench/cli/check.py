@@ -16,7 +16,7 @@ from lpmoe_bench.files import write_atomically
 if TYPE_CHECKING:
     from lpmoe_bench.gate.baseline import Baseline
     from lpmoe_bench.gate.pin import GateCell
-    from lpmoe_bench.records.store import Found
+    from lpmoe_bench.records.store import FoundRecords
 
 app = options.App(
     no_args_is_help=True,
@@ -220,7 +220,7 @@ def check_update_command(
 
 
 def _cells(
-    found: Found, roots: list[Path] | None, terminal: Terminal, replay: bool = False
+    found: FoundRecords, roots: list[Path] | None, terminal: Terminal, replay: bool = False
 ) -> list[GateCell]:
     from lpmoe_bench.gate.pin import gather_cells
     from lpmoe_bench.records.store import default_roots

@@ -52,7 +52,7 @@ def figure_command(
     from lpmoe_bench.environment import default_cache
     from lpmoe_bench.errors import UsageError
     from lpmoe_bench.records.context import narrow
-    from lpmoe_bench.records.store import RECORD, Found
+    from lpmoe_bench.records.store import RECORD, FoundRecords
     from lpmoe_bench.report import contents, figure, plots
     from lpmoe_bench.report.images import SetSource, parse_maps
 
@@ -61,7 +61,7 @@ def figure_command(
     look = figure.FigureLook(tuple(options.names([show])), width, crops, around, scores)
     named = parse_maps((text for text in sources or [] if "=" in text), "a source")
     roots = [Path(text) for text in sources or [] if "=" not in text]
-    found, (settings, tasks, methods, tests) = Found([], []), kept.parsed()
+    found, (settings, tasks, methods, tests) = FoundRecords([], []), kept.parsed()
     if tests and (gt or places.embedded):
         raise UsageError("--test-set is of records; leave it away with --gt or --embedded")
     for option, several in (("--task", tasks), ("--test-set", tests)):

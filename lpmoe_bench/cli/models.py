@@ -22,8 +22,22 @@ def profile_command(
     *,
     method: options.MethodName = None,
     backbone: options.Backbone = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="A file of weights, whose facts count; none is computed with."),
+    ] = None,
     decoder: options.DecoderName = None,
-    size: Annotated[str | None, typer.Option(help="Image side; else the backbone's own.")] = None,
+    size: Annotated[
+        str | None, typer.Option(help="Image side; else the task's, or the backbone's own.")
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option("--task", "-t", help="Outputs, loss and size of this task; else one mask."),
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="Of the task: how many, or a FILE with a name a line.")
+    ] = None,
+    datasets: options.Datasets = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="rank=8, decoder.width=64, train.batch=2.")
     ] = None,
@@ -48,7 +62,8 @@ def profile_command(
 
     # Counts need shapes alone; weights, data and a GPU are not asked for.
     flags = {"method": method, "backbone": backbone, "decoder": decoder, "size": size}
-    _check_together(budget_table, [*flags.values(), set_, measure], output, format)
+    flags |= {"task": task, "weights": weights}
+    _check_together(budget_table, [*flags.values(), classes, set_, measure], output, format)
     if budget_table:
         _budgets("json" if out.json else format, output)
         return
@@ -56,10 +71,16 @@ def profile_command(
 
     options.tell_plugins(out)
     sets, given = parse_sets(set_ or []), {k: v for k, v in flags.items() if v is not None}
-    refuse_early(RunRequest(given, sets))
+    refuse_early(RunRequest(given, sets, datasets=datasets))
     from lpmoe_bench.training.profiling import profile_method
 
-    found = profile_method(sets, given, measured=measure, terminal=out.terminal)
+    found = profile_method(
+        *(sets, given),
+        measured=measure,
+        terminal=out.terminal,
+        classes=classes or "",
+        datasets=datasets,
+    )
     if out.json:
         out.print(found, "")
     else:
@@ -94,9 +115,10 @@ def _table(found: dict[str, Any]) -> Table:
     from lpmoe_bench.config.settings import sides_text
 
     own = ", ".join(f"{k}={v}" for k, v in found["options"].items())
+    count = found["classes"]
     table = Table(
         title=f"{found['title']} on {found['backbone']}, decoder {found['decoder']}, "
-        f"{sides_text(found['size'])} px",
+        f"{sides_text(found['size'])} px" + (f", {count} classes" if count else ""),
         caption=own or "no options",
         show_header=False,
     )

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from lpmoe_bench.analysis.pairing import Rules
     from lpmoe_bench.data.pixels import PixelRules
     from lpmoe_bench.data.registry import Registry
-    from lpmoe_bench.records.store import Found
+    from lpmoe_bench.records.store import FoundRecords
 
 # What `list backbones` shows and shells complete; any timm ViT works by its own name.
 BACKBONES = {
@@ -49,6 +49,9 @@ BACKBONES = {
     "vit_base_patch16_dinov3.lvd1689m": "DINOv3 ViT-B/16, under its own licence; S, L, H+ likewise",
     "beit_base_patch16_224.in22k_ft_in22k": "BEiT-B/16, built for the images' size; BEiT v2 too",
     "samvit_base_patch16.sa1b": "SAM ViT-B as timm has it: norms with epsilon 1e-5, Meta's 1e-6",
+    "swin_base_patch4_window7_224.ms_in22k": "Swin-B, four stages; other sizes and v2 likewise",
+    "convnext_base.fb_in22k": "ConvNeXt-B, four stages, no attention; v2 likewise",
+    "sam2_hiera_base_plus.fb_r896_2pt1": "the Hiera of SAM 2, four stages; T, S, L likewise",
     "deit_base_distilled_patch16_224.fb_in1k": "DeiT-B/16 with its distillation token",
     "uni_perceiver_large": "Uni-Perceiver-L/16, --weights with the file of ViT-Adapter's release",
     "sam_vit_b": "SAM ViT-B in Meta's own code, --weights sam_vit_b_01ec64.pth from Meta",
@@ -386,11 +389,11 @@ class RecordFilter:
         list[str] | None, typer.Option(help="Only records of this setting: train.limit_train=150.")
     ] = None
 
-    def find(self, roots: Sequence[Path] | None) -> Found:
+    def find(self, roots: Sequence[Path] | None) -> FoundRecords:
         """Return those of the records under these folders, or the usual ones, that are left."""
         return self.narrow(readable_records(roots))
 
-    def narrow(self, found: Found) -> Found:
+    def narrow(self, found: FoundRecords) -> FoundRecords:
         """Return the records that are left; raises UsageError where a filter fits none."""
         from lpmoe_bench.records.context import narrow
 
@@ -404,7 +407,7 @@ class RecordFilter:
         return settings, names(self.task), names(self.method), names(self.test_set)
 
 
-def readable_records(roots: Sequence[Path] | None) -> Found:
+def readable_records(roots: Sequence[Path] | None) -> FoundRecords:
     """Find records; raises DataError where there are some and none of them can be read."""
     from lpmoe_bench.records.store import find_records
 

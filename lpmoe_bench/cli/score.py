@@ -40,7 +40,7 @@ class ScoreExtras:
     ] = False
     worst: Annotated[int, typer.Option(help="List and picture so many worst images.", min=0)] = 0
     verify: Annotated[
-        int, typer.Option(help="Score so many images again by PySODMetrics.", min=0)
+        int, typer.Option(help="Score so many images again in another way.", min=0)
     ] = 0
     curves: Annotated[Path | None, typer.Option(help="Folder for PR, F and E curves.")] = None
 
@@ -297,8 +297,9 @@ def _groups(plan: ScorePlan, folder: MapFolder, place: Path, test: str, say: Say
     """Write and print the means of the sub-folders of a test set."""
     from lpmoe_bench.scoring import views
 
-    keys = [*plan.protocol.metrics, *plan.extra]
-    found = views.folder_means(views.rows_of(place, test), keys)
+    classes = plan.classes
+    keys = [*plan.protocol.metrics, *plan.extra, *plan.protocol.class_keys(classes)]
+    found = views.folder_means(views.rows_of(place, test), keys, plan.protocol, classes)
     path = place / f"{test.replace('/', '-')}-{views.GROUPS}"
     views.write_folder_means(found, path)
     shown = [key for key in plan.protocol.headline if key in found.mean] or list(found.mean)

@@ -228,8 +228,11 @@ class RuntimeConfig(_Section):
         None, "runtime", "compute the frozen blocks once an image and keep what they return"
     )
     cache_test: bool = _field(False, "runtime", "with cache_features=disk: test images too")
+    cache_images: bool = _field(
+        False, "runtime", "keep resized training images on disk; decode large ones once"
+    )
     cache_gib: float | None = _field(
-        None, "runtime", "room for features; by default half of the free memory or disk", gt=0
+        None, "runtime", "room for what is kept; by default half of the free memory or disk", gt=0
     )
 
 

@@ -18,6 +18,7 @@ LISTING = ("coco", "coco_panoptic")  # formats of objects whose files list their
 OBJECTS = (*LISTING, "voc", "yolo", "instances")
 COLOUR = re.compile(r"#[0-9a-f]{6}")
 NAMED_COLOUR = re.compile(r"(.*\S)\s+(#[0-9a-fA-F]{6})")  # a line of a list of classes
+NUMBERED = re.compile(r"\d+\s*[:;=.)\t]")  # 0: sky
 MOST_BYTES = 1 << 20  # of a list of classes
 SHOWN = 5  # names or values in a sentence
 
@@ -220,6 +221,11 @@ def read_classes(path: Path) -> list[tuple[str, tuple[Value, ...]]]:
         found.append((with_colour[1], (with_colour[2].lower(),)) if with_colour else (line, ()))
     if not found:
         raise DataError(f"the list of classes {path} is empty; write one name a line")
+    if all(NUMBERED.match(name) for name, _ in found):
+        raise DataError(
+            f"the list of classes {path} has numbers before names, such as {found[0][0]!r}; write "
+            f"names alone, in the order of their values"
+        )
     return found
 
 

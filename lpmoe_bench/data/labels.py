@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "VOID", "LabelRules", "Labels", "UnknownLabelsError", "class_colours", "count_classes",
     "label_rules", "legend", "overlay_labels", "paint_labels", "palette_png", "read_label_map",
-    "read_labels",
+    "read_labels", "told_unknown",
 ]  # fmt: skip
 
 UNKNOWN = 254  # in a map that is being read, which holds indices of 0 to 253
@@ -148,7 +148,8 @@ def _of_indices(path: Path, pixels: np.ndarray, declared: LabelRules) -> np.ndar
         if not (pixels == pixels[..., :1]).all():
             raise DataError(
                 f"label map {path} is in colours, but labels are declared by values; declare "
-                f"`format: colour` with the colour of each class, such as background: '#000000'"
+                f"`format: colour` with the colour of each class, such as background: '#000000', "
+                f"or write it behind each name in --classes FILE beside your own folders"
             )
         pixels = np.ascontiguousarray(pixels[..., 0])
     table = _table(declared)
@@ -193,6 +194,20 @@ def _colour_table(declared: LabelRules) -> tuple[np.ndarray, np.ndarray]:
 
 def _unknown(path: Path, values: Sequence[str], declared: LabelRules) -> UnknownLabelsError:
     """Return the error for values or colours that mean nothing."""
+    held, mend = told_unknown(values, declared)
+    return UnknownLabelsError(f"label map {path} holds the {held}; {mend}", values)
+
+
+def told_unknown(values: Sequence[str], declared: LabelRules) -> tuple[str, str]:
+    """Say of values or colours of label maps that they mean nothing.
+
+    Args:
+        values: as a person writes them.
+        declared: the classes.
+
+    Returns:
+        What a sentence says of them, and what can be done.
+    """
     what = "colours" if declared.format == "colour" else "values"
     what, verb = (what, "are") if len(values) > 1 else (what[:-1], "is")
     count = len(declared.classes)
@@ -200,13 +215,19 @@ def _unknown(path: Path, values: Sequence[str], declared: LabelRules) -> Unknown
     span = shown_few(known)
     if declared.format == "index" and not declared.values:
         span = f"{declared.first} to {declared.first + count - 1}"
-    ignored = f", and {shown_few(declared.ignore)} is ignored" if declared.ignore else ""
+    left = "are" if len(declared.ignore) > 1 else "is"
+    ignored = f", and {shown_few(declared.ignore)} {left} ignored" if declared.ignore else ""
     shown = f'"{values[0]}"' if declared.format == "colour" else values[0]
-    return UnknownLabelsError(
-        f"label map {path} holds the {what} {shown_few(values)}, which {verb} none of the {count} "
-        f"classes ({span}{ignored}); correct `classes` or `first`, or write `ignore: [{shown}]` "
-        f"for what counts for nothing",
-        values,
+    greys = all(value[1:3] == value[3:5] == value[5:] for value in values)
+    taken = (
+        "; where maps hold values, and colours are those of pictures, say `first: 0` (--first 0)"
+    )
+    return (
+        f"{what} {shown_few(values)}, which {verb} none of the {count} classes ({span}{ignored})",
+        f"correct `classes` or `first`, or write `ignore: [{shown}]` (--ignore {values[0]} beside "
+        f"your own folders) for what counts for nothing"
+        + taken
+        * (declared.format == "colour" and greys),
     )
 
 

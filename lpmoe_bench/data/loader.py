@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,8 @@ def _between(limits: tuple[float, float], share: float) -> float:
 SQUASH = "squash"
 Key = tuple[int, int]  # (epoch, index)
 Prefixes = Callable[[Pair, bool], Tensor]  # of a pair's image, mirrored or not: see feature_cache
+Made = tuple[Tensor, Any]  # an image and its target, as they are before anything is drawn
+Keep = Callable[[Pair, Callable[[], Made]], Made]  # see image_cache
 MOST_WORKERS = 4
 VERSION = 2  # of how images become tensors; that of a run is its setting `preprocessing`
 MASKS = MaskReader()
@@ -128,7 +131,9 @@ def subset(pairs: Sequence[Pair], count: int | None, seed: int) -> list[Pair]:
     when there are no more. Raises UsageError for a count below 1."""
     if count is not None and count < 1:
         raise UsageError(f"limit_train is {count}; it must be at least 1")
-    return _by_name(_ranked(pairs, "subset", seed)[:count])
+    if count is not None and count < len(pairs):
+        pairs = _ranked(pairs, "subset", seed)[:count]
+    return _by_name(pairs)
 
 
 def _ranked(pairs: Sequence[Pair], purpose: str, seed: int) -> list[Pair]:
@@ -151,6 +156,7 @@ class PairDataset(Dataset):
     epoch, index). scale, photometric: see rescale and distort; drawn for each (seed, epoch, index)
     as well. prefixes: what stands in the place of images, which are not read then; not with scale
     or photometric. version, fit: see image_tensor. reduced: decode JPEGs at a part of their size.
+    keep: given a pair and what makes its image and target, returns these, perhaps as it kept them.
     Reading raises DataError naming the file.
     """
 
@@ -165,6 +171,7 @@ class PairDataset(Dataset):
     reduced: bool = False
     fit: str = SQUASH
     reader: MapReader = MASKS
+    keep: Keep | None = None
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -175,9 +182,8 @@ class PairDataset(Dataset):
         if self.prefixes is not None:
             target = self._target(reader.read(pair))
             return self.prefixes(pair, mirrored), reader.mirrored(target) if mirrored else target
-        pixels, truth = _read(pair, self.version, reader, THRESHOLD, self._least)
-        image = image_tensor(pixels, self.sides, self.version, self.fit)
-        target = self._target(truth)
+        make = partial(self._make, pair)
+        image, target = self.keep(pair, make) if self.keep else make()
         if self.scale or self.photometric:
             # 53 bits of each number, as many as a double holds, make it uniform in [0, 1). The 2
             # keeps this stream apart from the two others of the same seed.
@@ -190,6 +196,11 @@ class PairDataset(Dataset):
         if mirrored:
             return image.flip(-1), reader.mirrored(target)
         return image, target
+
+    def _make(self, pair: Pair) -> tuple[Tensor, Any]:
+        pixels, truth = _read(pair, self.version, self.reader, THRESHOLD, self._least)
+        image = image_tensor(pixels, self.sides, self.version, self.fit)
+        return image, self._target(truth)
 
     @property
     def _least(self) -> int | None:

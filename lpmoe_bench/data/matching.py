@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from difflib import SequenceMatcher
 from pathlib import Path
@@ -25,6 +26,32 @@ def shown(items: Iterable[str], separator: str = ", ") -> str:
     items = list(items)
     more = f"{separator}and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
     return separator.join(items[:SHOWN]) + more
+
+
+EACH = 3  # problems of one kind; more of them are said together
+
+
+def grouped(problems: Sequence[str]) -> list[str]:
+    """Say once what more than three files have; a sentence begins with the path of its file.
+
+    Sentences that differ in numbers and other files alone, such as sizes, are of one kind, too.
+    """
+    kinds: dict[str, list[str]] = defaultdict(list)
+    for problem in problems:
+        kinds[re.sub(r"\S+\.\w+|\d+", "", problem)].append(problem)
+    said: list[str] = []
+    for alike in kinds.values():
+        first = alike[:EACH]
+        if len(alike) > len(first):
+            found = re.match(r".+?\.\w+ (.+)", first[0], re.DOTALL)
+            kind = f" {found[1]}" if found else first[0]
+            if found and all(problem.endswith(kind) for problem in alike):
+                names = ", ".join(dict.fromkeys(p.removesuffix(kind) for p in first))
+                first = [f"{len(alike)} of them, such as {names}: each{kind}"]
+            else:
+                first = [f"{len(alike)} of this kind, the first: {first[0]}"]
+        said += first
+    return said
 
 
 def same_name(name: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import xml.etree.ElementTree as ET
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -195,6 +195,43 @@ def _matched(path: Path, files: Mapping[Any, str], images: Images) -> dict[Any, 
     if twice := [name for name, count in Counter(found.values()).items() if count > 1]:
         raise DataError(f"{path} lists two images that are one file: {shown(twice)}")
     return found
+
+
+class FileIds(NamedTuple):
+    """What the numbers of a COCO file mean: the name of each image, the class of each category."""
+
+    images: dict[Any, str]
+    classes: dict[int, int]
+
+
+def ids_of_file(path: Path, names: Collection[str], rules: LabelRules) -> FileIds:
+    """Return the ids of a COCO file whose images have these names; raises DataError."""
+    content = read_json(path)
+    with _sound(path, "COCO", "images and categories"):
+        _, number = _categories(path, content, replace(rules, things=()))
+        files = {key: size[0] for key, size in _sizes(path, content).items()}
+        return FileIds(_matched(path, files, dict.fromkeys(names, path)), number)
+
+
+def form_of_file(path: Path) -> tuple[str, bool]:
+    """Return the format of a COCO file, and whether each object of it has an outline.
+
+    Raises DataError where it is none.
+    """
+    content = read_json(path)
+    with _sound(path, "COCO", "images, annotations and categories"):
+        every = [dict(one) for one in content["annotations"]]
+        if any("segments_info" in one for one in every):
+            return "coco_panoptic", True
+        return "coco", all(one.get("segmentation") for one in every)
+
+
+def listed_images(path: Path) -> dict[str, Path]:
+    """Return the images that a COCO file lists, by name, wherever they are; raises DataError."""
+    content = read_json(path)
+    with _sound(path, "COCO", "images"):
+        files = [PurePosixPath(file) for file, _, _ in _sizes(path, content).values()]
+    return {same_name(file.with_suffix("").as_posix()): Path(file) for file in files}
 
 
 # COCO panoptic: one file, and a map for each image.

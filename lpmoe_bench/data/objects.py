@@ -131,7 +131,7 @@ def read_objects(
     lacking = np.isnan(said.boxes).any(1) | np.isnan(said.areas)
     drawn: list[np.ndarray] | None = None
     if said.has_masks and (masks or lacking.any()):
-        drawn = [_runs(one, *shape) for one in said.outlines if one is not None]
+        drawn = [runs_of_outline(one, *shape) for one in said.outlines if one is not None]
     boxes, areas = said.boxes.copy(), said.areas.copy()
     if lacking.any():
         without = np.isnan(boxes).any(1)
@@ -144,7 +144,8 @@ def read_objects(
     return Objects(shape, boxes, said.classes, said.crowd, areas, drawn if masks else None)
 
 
-def _runs(shape: Shape, height: int, width: int) -> np.ndarray:
+def runs_of_outline(shape: Shape, height: int, width: int) -> np.ndarray:
+    """Return the runs of a shape in an image of height x width pixels."""
     return shape.runs if shape.runs is not None else runs_of_pixels(draw(shape, height, width))
 
 
@@ -180,7 +181,7 @@ def pixels_of(objects: Objects, place: int) -> np.ndarray:
 def _of_panoptic(path: Path, said: ImageObjects) -> Objects:
     assert said.segments is not None
     assert said.things is not None
-    ids = _segment_numbers(path)
+    ids = read_segment_numbers(path)
     if ids.shape != (said.height, said.width):
         raise DataError(
             f"panoptic map {path} is {ids.shape[1]} x {ids.shape[0]} pixels, and its list says "
@@ -219,7 +220,7 @@ def _of_panoptic(path: Path, said: ImageObjects) -> Objects:
     )
 
 
-def _segment_numbers(path: Path) -> np.ndarray:
+def read_segment_numbers(path: Path) -> np.ndarray:
     """Return the number of each pixel's segment, int64 (h, w): R + 256 G + 65536 B of its colour.
 
     Source: the panoptic format of https://cocodataset.org/#format-data.
@@ -232,6 +233,20 @@ def _segment_numbers(path: Path) -> np.ndarray:
 
 
 # Instance maps: one image whose values are objects, or a file for each object.
+
+
+def read_instances(path: Path, rules: PixelRules) -> Objects:
+    """Return the objects of an instance map of anybody; raises DataError.
+
+    rules: of the truth, whose classes it has. A set without a divisor has one class.
+    """
+    assert rules.labels is not None
+    if len(rules.labels.classes) > 1 and not rules.labels.divisor:
+        raise DataError(
+            f"instance map {path} tells objects apart and not their classes, of which there are "
+            f"{len(rules.labels.classes)}; give a file of results, in COCO's form"
+        )
+    return _of_maps(path, rules.labels, rules, None)
 
 
 def _of_maps(mask: Mask, declared: LabelRules, rules: PixelRules, image: Path | None) -> Objects:

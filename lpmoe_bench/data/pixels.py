@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ FLAGS = {  # of a command line, by what they declare
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PixelRules:
     """What the values of a data set's files mean; what is left out is told by the files.
 
@@ -66,7 +67,7 @@ class PixelRules:
         found |= {"labels": self.labels.facts} if self.labels else {}
         return {k: list(v) if isinstance(v, tuple) else v for k, v in found.items()}
 
-    @property
+    @cached_property  # asked for once a pair
     def key(self) -> str:
         """A text that differs where files would be read differently; empty where none would."""
         # Declared, `above 128` only ends a doubt: what is read is what it was.

@@ -24,11 +24,12 @@ class MapReader:
     """What masks and maps of labels share: a value a pixel, in a tensor whose last axes are (h, w).
 
     outside: the value of what lies beyond the image, where it was padded. blank: of what an
-    enlarged or shrunk view leaves free.
+    enlarged or shrunk view leaves free. like: an empty tensor of a target's type and axes.
     """
 
     outside: float
     blank: float
+    like: Tensor
 
     def read(self, pair: Pair, threshold: int = THRESHOLD) -> Any:
         """Return what the label file of a pair says, at its own size; raises DataError.
@@ -74,12 +75,17 @@ class MapReader:
         """Put targets of one size together."""
         return torch.stack(list(targets))
 
+    def of_noise(self, noise: Tensor, classes: int) -> Tensor:
+        """Return targets (B, ..., h, w) of noise (B, h, w) in [0, 1), to time a training with."""
+        raise NotImplementedError
+
 
 class MaskReader(MapReader):
     """Binary masks: float32 (1, h, w) of 0 and 1, and -1 where a pixel is ignored."""
 
     outside = IGNORED
     blank = 0.0  # no object
+    like = torch.empty(1, 0, 0)
 
     def read(self, pair: Pair, threshold: int = THRESHOLD) -> Truth:
         return pair_truth(pair, threshold)
@@ -94,11 +100,15 @@ class MaskReader(MapReader):
             mask[torch.from_numpy(ignored > 0)[None]] = IGNORED
         return mask
 
+    def of_noise(self, noise: Tensor, classes: int) -> Tensor:
+        return (noise[:, None] > 0.5).float()
+
 
 class LabelReader(MapReader):
     """Maps of classes: int64 (h, w), counted from 0, 255 where a pixel is void."""
 
     outside = blank = VOID
+    like = torch.empty(0, 0, dtype=torch.int64)
 
     def read(self, pair: Pair, threshold: int = THRESHOLD) -> Labels:
         return read_labels(pair)
@@ -108,6 +118,9 @@ class LabelReader(MapReader):
 
     def target(self, truth: Labels, sides: Sides) -> Tensor:
         return torch.from_numpy(_nearest(truth.labels, sides)).long()
+
+    def of_noise(self, noise: Tensor, classes: int) -> Tensor:
+        return (noise * classes).long()
 
 
 def _nearest(values: np.ndarray, sides: Sides) -> np.ndarray:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import re
 import time
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -21,8 +23,8 @@ from lpmoe_bench.console import OnProgress
 from lpmoe_bench.data.annotations import MaskParts, mask_checksum, mask_files
 from lpmoe_bench.data.decoding import decoder_words
 from lpmoe_bench.data.images import ImageValues, inspect_image, read_image, read_mask, read_truth
-from lpmoe_bench.data.labels import UnknownLabelsError, count_classes, read_labels
-from lpmoe_bench.data.matching import shown
+from lpmoe_bench.data.labels import UnknownLabelsError, count_classes, read_labels, told_unknown
+from lpmoe_bench.data.matching import grouped, shown
 from lpmoe_bench.data.objects import read_objects
 from lpmoe_bench.data.pairs import Pair, check_sizes
 from lpmoe_bench.data.pixels import UNDECLARED, PixelRules, check_range
@@ -112,7 +114,7 @@ class Manifest:
         with no_collection():
             # Stamped before anything is read: a file that changes meanwhile has another stamp the
             # next time, and what was read of it is not believed then.
-            stamps = [_stamp(one) if self.file is not None else "" for one in pairs]
+            stamps = [stamp_of(one) if self.file is not None else "" for one in pairs]
             known = [self._known(one.name, now) for one, now in zip(pairs, stamps, strict=True)]
         is_known = [facts is not None and ready(facts) for facts in known]
         rows = list(zip(pairs, stamps, known, is_known, strict=True))
@@ -163,8 +165,8 @@ class Manifest:
 _Reader = Callable[[list[tuple[Pair, Facts | None]]], Iterator[Facts]]
 
 
-def _stamp(pair: Pair) -> str:
-    """Size, inode and dates of all files; empty when one cannot be asked."""
+def stamp_of(pair: Pair) -> str:
+    """Return size, inode and dates of all files; empty when one cannot be asked."""
     try:
         one, others = os.stat(pair.image), [os.stat(file) for file in mask_files(pair.mask)]
     except OSError:
@@ -175,9 +177,38 @@ def _stamp(pair: Pair) -> str:
     return f"{files}|{pair.rules.key}" if pair.rules.key else files
 
 
-def stamp_of(pairs: Iterable[Pair]) -> str:
-    """Return 64 hex digits that change with size, inode or date of any file of these pairs."""
-    return _hash(f"{pair.name}\0{_stamp(pair)}\n" for pair in pairs)
+MOST_STAMPED = 20_000  # pairs whose files are all looked at each time
+
+
+class Stamps:
+    """Sizes, inodes and dates of the files of pairs, to be compared with later ones.
+
+    Of more than 20,000 pairs each comparison looks at the folders, which tell of files that came,
+    went or were replaced, and at 20,000 pairs drawn anew: to look at a million takes longer than a
+    small training. What is missed then is a file written in place.
+    """
+
+    def __init__(self, pairs: Sequence[Pair]):
+        self.pairs = pairs
+        self.stamps = array("q", (hash(stamp_of(pair)) for pair in pairs))
+        parents = (file.parent for p in pairs for file in (p.image, *mask_files(p.mask)))
+        self.folders = {folder: _changed(folder) for folder in set(parents)}
+
+    def hold(self) -> bool:
+        """Whether the files are as they were, as far as is looked at; reads none."""
+        places: Sequence[int] = range(len(self.pairs))
+        if len(places) > MOST_STAMPED:
+            places = random.SystemRandom().sample(places, MOST_STAMPED)
+        return all(_changed(folder) == then for folder, then in self.folders.items()) and all(
+            hash(stamp_of(self.pairs[k])) == self.stamps[k] for k in places
+        )
+
+
+def _changed(folder: Path) -> int | None:
+    try:
+        return folder.stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 @no_collection()
@@ -348,16 +379,20 @@ def check_pairs(
     said: list[str] = []
     unusual: dict[str, list[str]] = {flag: [] for flag in UNUSUAL}
     read: list[tuple[Pair, Facts]] = []
+    unknown: list[tuple[str, Pair, tuple[str, ...]]] = []  # of label maps: sentence, values
     for done, (pair, facts) in enumerate(checked(split, broken, cache, said=said), start=1):
+        if facts.seen and facts.seen.unknown:
+            unknown.append((broken.pop(), pair, facts.seen.unknown))
         for flag in facts.flags or ():
             unusual[flag].append(pair.name)
         read.append((pair, facts))
         if report is not None:
             report(done, len(split.pairs))
-    if broken:
+    if broken or unknown:
+        told = [*_told_unknown(unknown), *grouped(broken)]
         raise DataError(
-            f"{len(broken)} problems in the {len(split.pairs)} pairs of {split.label}: "
-            f"{shown(broken, '; ')}"
+            f"{len(broken) + len(unknown)} problems in the {len(split.pairs)} pairs of "
+            f"{split.label}: {shown(told, '; ')}"
         )
     check_range(deep_values(read), split.label)
     if split.rules.labels is not None and split.rules.labels.objects:
@@ -372,6 +407,17 @@ def check_pairs(
             f"told from them; are they masks, and is what counts as object declared?"
         )
     return _notes(split, unusual, said)
+
+
+def _told_unknown(found: Sequence[tuple[str, Pair, tuple[str, ...]]]) -> list[str]:
+    """Say once which values of label maps are no classes; found: of each its own sentence, too."""
+    if len(found) < 2:
+        return [sentence for sentence, _, _ in found]
+    values = sorted({v for _, _, own in found for v in own}, key=lambda v: (len(v), v))
+    first = found[0][1]
+    assert first.rules.labels is not None
+    held, mend = told_unknown(values, first.rules.labels)
+    return [f"{len(found)} label maps, such as {first.mask}, hold the {held}; {mend}"]
 
 
 def _notes(split: Split, unusual: Mapping[str, list[str]], said: list[str]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from lpmoe_bench.data.annotations import Mask, mask_checksum
 from lpmoe_bench.data.images import read_truth
 from lpmoe_bench.data.library.listing import how_to_get
 from lpmoe_bench.data.matching import SUFFIXES, divide_place, named_files
+from lpmoe_bench.data.object_files import listed_images, read_object_files
 from lpmoe_bench.data.pairs import (
     check_root,
     find_masks,
@@ -198,12 +199,32 @@ def folder_set(
 
     With their images it is the same test set as that of a run on these two folders, own/NAME.
     """
+    if rules.labels is not None and rules.labels.objects and masks.is_file():
+        return _file_set(masks, rules)
     if images is not None:
         return own_set(images, masks, name, cache, rules)
     files, place = find_masks(masks), divide_place(masks)[0].resolve()
     note = "; ".join(filter(None, ["masks of a folder, without their images", rules.note]))
     split = Split(place.parent.name, place.name, (), files_digest(files, rules.key), note)
     return TestSet(split, files, {}, rules=rules)
+
+
+def _file_set(path: Path, rules: PixelRules) -> TestSet:
+    """Return a file in COCO's form as a test set; that of a panoptic set has its maps beside it."""
+    assert rules.labels is not None
+    places = [path]
+    if rules.labels.format == "coco_panoptic":
+        places.append(path.with_suffix(""))
+        if not places[-1].is_dir():
+            raise DataError(
+                f"the maps of {path} are not found; their folder {places[-1].name} must be beside "
+                f"it"
+            )
+    found = read_object_files(places, listed_images(path), rules.labels)
+    own = replace(rules, labels=found.rules)
+    digest = files_digest(found.masks, own.key)
+    split = Split(path.resolve().parent.name, path.stem, (), digest, "objects of a file alone")
+    return TestSet(split, found.masks, {}, rules=own)
 
 
 def find_files(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> dict[str, Path]:

@@ -18,7 +18,7 @@ from lpmoe_bench.metrics.facts import METRICS, refuse_ambiguous
 from lpmoe_bench.metrics.protocols import PROTOCOLS
 from lpmoe_bench.records.context import context_of, own_settings
 from lpmoe_bench.records.model import Record
-from lpmoe_bench.records.store import Found, StoredRecord
+from lpmoe_bench.records.store import FoundRecords, StoredRecord
 
 # Candidate records grouped into cells: one method with its settings on one test set.
 
@@ -45,7 +45,7 @@ class GateCell:
         return family_of(self.identity)
 
 
-def gather_cells(found: Found, where: str, replay: bool = False) -> list[GateCell]:
+def gather_cells(found: FoundRecords, where: str, replay: bool = False) -> list[GateCell]:
     """Group the records of a search, by name; those that are superseded take no part.
 
     Raises NotComparableError where there is none, UsageError where one seed of one cell is there

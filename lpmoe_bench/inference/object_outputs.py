@@ -15,6 +15,7 @@ from lpmoe_bench.data.readers import Sides
 from lpmoe_bench.data.targets import Found, Segmented
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.inference.objects import settle_objects, settle_panoptic
+from lpmoe_bench.inference.outputs import Shown
 from lpmoe_bench.metrics.objects import Detections, ObjectScorer
 from lpmoe_bench.metrics.panoptic import Panoptic, PanopticScorer
 
@@ -67,10 +68,10 @@ class BoxOutputs:
         """Return None: scores of objects are those of a data set."""
         return None
 
-    def encoded(self, pred: Detections, classes: Sequence[str]) -> bytes:
+    def encoded(self, pred: Detections, shown: Shown) -> bytes:
         """Return the detections of one image as JSON: left, top, width and height of boxes, masks
         as run lengths, column by column, and the names of classes."""
-        return (json.dumps(detections_json(pred, classes), indent=None) + "\n").encode()
+        return (json.dumps(detections_json(pred, [*shown]), indent=None) + "\n").encode()
 
 
 class InstanceOutputs(BoxOutputs):
@@ -97,7 +98,7 @@ class PanopticOutputs(BoxOutputs):
     ) -> PanopticScorer:
         return PanopticScorer(protocol, classes, things)
 
-    def encoded(self, pred: Panoptic, classes: Sequence[str]) -> bytes:  # type: ignore[override]
+    def encoded(self, pred: Panoptic, shown: Shown) -> bytes:  # type: ignore[override]
         """Return a map as the bytes of a PNG. The number of a segment of class k is 1000 (k + 1)
         and its place among those of the class."""
         return numbers_png(np.concatenate([[0], segment_numbers(pred.classes)])[pred.segments])

@@ -104,6 +104,8 @@ def _pasted(mask: Tensor, box: np.ndarray, native: tuple[int, int]) -> tuple[np.
     high, wide = native
     left, top = (max(0, int(np.floor(edge))) for edge in box[:2])
     right, bottom = min(wide, int(np.ceil(box[2]))), min(high, int(np.ceil(box[3])))
+    if left >= right or top >= bottom:  # it lies on the padding
+        return np.zeros((0, 0), bool), 0, 0
     columns, rows = np.arange(left, right) + 0.5, np.arange(top, bottom) + 0.5
     across = torch.from_numpy((columns - box[0]) / (box[2] - box[0])).float()
     down = torch.from_numpy((rows - box[1]) / (box[3] - box[1])).float()

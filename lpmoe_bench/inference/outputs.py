@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import cv2
@@ -12,13 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lpmoe_bench.data.images import overlay
-from lpmoe_bench.data.labels import Labels, class_colours, legend, overlay_labels, palette_png
+from lpmoe_bench.data.labels import Labels, legend, overlay_labels, palette_png
 from lpmoe_bench.data.pixels import THRESHOLD, Truth
 from lpmoe_bench.data.readers import Sides
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.classes import ClassScorer
 from lpmoe_bench.metrics.engine import prepare_mask, quick_score
 from lpmoe_bench.metrics.scorer import Scorer
+
+Shown = Mapping[str, tuple[int, int, int]]  # the colour, RGB of 0 to 255, of each class in order
 
 
 class MapOutputs:
@@ -74,11 +76,11 @@ class MapOutputs:
             "out"
         )
 
-    def encoded(self, pred: np.ndarray, classes: Sequence[str]) -> bytes:
+    def encoded(self, pred: np.ndarray, shown: Shown) -> bytes:
         """Return a prediction as the bytes of a PNG."""
         return cv2.imencode(".png", pred)[1].tobytes()
 
-    def drawn(self, image: np.ndarray, pred: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+    def drawn(self, image: np.ndarray, pred: np.ndarray, shown: Shown) -> np.ndarray:
         """Return an RGB image (h, w, 3), uint8, with a prediction over it."""
         raise NotImplementedError
 
@@ -114,7 +116,7 @@ class MaskOutputs(MapOutputs):
     def cut(self, pred: np.ndarray, threshold: float) -> np.ndarray:
         return (pred > threshold * 255).astype(np.uint8) * 255
 
-    def drawn(self, image: np.ndarray, pred: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+    def drawn(self, image: np.ndarray, pred: np.ndarray, shown: Shown) -> np.ndarray:
         return overlay(image, pred)
 
     def threshold(self, protocol: Any) -> int:
@@ -142,13 +144,13 @@ class LabelOutputs(MapOutputs):
     def told(self, response: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         return torch.from_numpy(response).softmax(0).numpy(), self.settle(response)
 
-    def encoded(self, pred: np.ndarray, classes: Sequence[str]) -> bytes:
-        return palette_png(pred, class_colours(len(classes)))
+    def encoded(self, pred: np.ndarray, shown: Shown) -> bytes:
+        return palette_png(pred, [*shown.values()])
 
-    def drawn(self, image: np.ndarray, pred: np.ndarray, classes: Sequence[str]) -> np.ndarray:
-        colours = class_colours(len(classes))
+    def drawn(self, image: np.ndarray, pred: np.ndarray, shown: Shown) -> np.ndarray:
+        colours = [*shown.values()]
         picture = overlay_labels(image, pred, colours)
-        return np.vstack([picture, legend(classes, colours, picture.shape[1], void=False)])
+        return np.vstack([picture, legend([*shown], colours, picture.shape[1], void=False)])
 
     def truth(self, read: Labels, protocol: Any) -> np.ndarray:
         return read.labels

@@ -151,9 +151,9 @@ def predict_images(
             stem = output / source.name
             map_file = stem.with_name(f"{stem.name}.png")
             overlay_file = stem.with_name(f"{stem.name}_overlay{suffix}")
-            write_atomically(map_file, outputs.encoded(pred, predictor.classes))
+            write_atomically(map_file, outputs.encoded(pred, predictor.shown))
             seen = image if image.dtype == np.uint8 else (image * 255 + 0.5).astype(np.uint8)
-            write_picture(overlay_file, outputs.drawn(seen, pred, predictor.classes))
+            write_picture(overlay_file, outputs.drawn(seen, pred, predictor.shown))
             written.append(Written(source.file, map_file, overlay_file))
         bar.update(len(sources), len(sources))
     if cut and window and window != predictor.window:

@@ -20,17 +20,19 @@ from torch import Tensor, nn
 from lpmoe_bench.config.kinds import KINDS, Kind, get_kind
 from lpmoe_bench.config.settings import RunConfig
 from lpmoe_bench.console import OnProgress
+from lpmoe_bench.data.label_rules import LabelRules, class_colours
 from lpmoe_bench.data.loader import SQUASH, VERSION, Prefixes, eval_items, fitted, image_tensor
 from lpmoe_bench.data.pairs import Pair
-from lpmoe_bench.data.pixels import THRESHOLD
+from lpmoe_bench.data.pixels import THRESHOLD, pixel_rules
 from lpmoe_bench.data.readers import Sides
 from lpmoe_bench.data.splits import Split
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.files import write_atomically
-from lpmoe_bench.inference.outputs import MapOutputs
+from lpmoe_bench.inference.outputs import MapOutputs, Shown
 from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.metrics.scorer import ScoreResult
 from lpmoe_bench.model.segmenter import load_trained
+from lpmoe_bench.records.store import read_record
 
 if TYPE_CHECKING:  # it takes seconds to import, which a plan or a refusal need not wait for
     from lightning_fabric import Fabric
@@ -45,7 +47,8 @@ class Predictor:
     model: the segmenter, or with `prefixes` what takes them in the place of images. version, fit:
     of the preprocessing that it was trained with. window: the part of an image, (h, w) in pixels,
     that it sees at once when it scores; None for all of it. kind: of the task; classes: their
-    names, where it has some; things: those of them that are told apart by object.
+    names, where it has some; things: those of them that are told apart by object. labels: what
+    its training set declares of them, colours among it.
     """
 
     model: nn.Module
@@ -59,6 +62,7 @@ class Predictor:
     kind: Kind = BINARY
     classes: tuple[str, ...] = ()
     things: tuple[str, ...] = ()
+    labels: LabelRules | None = None
     images: int = 0
     seconds: float = 0.0
 
@@ -82,6 +86,13 @@ class Predictor:
     @cached_property
     def outputs(self) -> MapOutputs:
         return self.kind.outputs
+
+    @cached_property
+    def shown(self) -> Shown:
+        """The colour of each class: the one declared, or the one of its index."""
+        declared = self.labels if self.labels and self.labels.classes == self.classes else None
+        colours = class_colours(declared or len(self.classes))
+        return dict(zip(self.classes, colours, strict=True))
 
     def predictions(
         self, pairs: Sequence[Pair], threshold: int = THRESHOLD
@@ -144,16 +155,40 @@ class ProbabilityModel(nn.Module):
     """A segmenter as one module: images in [0, 1], (B, 3, h, w), to responses (B, K, h, w).
 
     Of a binary task these are probabilities, of one with classes logits. fit: see image_tensor.
+    window: the part of an image, (h, w) in pixels, that the segmenter sees at once; None for all.
     """
 
-    def __init__(self, segmenter: nn.Module, sides: Sides, outputs: MapOutputs, fit: str = SQUASH):
+    def __init__(
+        self,
+        segmenter: nn.Module,
+        sides: Sides,
+        outputs: MapOutputs,
+        fit: str = SQUASH,
+        window: Sides | None = None,
+    ):
         super().__init__()
         self.segmenter = segmenter
         self.sides = sides
         self.outputs = outputs
         self.fit = fit
+        self.window = window
 
     def forward(self, image: Tensor) -> Tensor:
+        height, width = image.shape[-2:]
+        places = _places((height, width), self.window)
+        if len(places) == 1:
+            return self._seen(image)
+        total = image.new_zeros(())
+        for down, across in places:
+            part = self._seen(image[(..., *_part(down, across))])
+            if not total.ndim:  # now the number of classes is known
+                total = part.new_zeros((*part.shape[:2], height, width))
+            rows, columns = (torch.from_numpy(one.weights).to(part) for one in (down, across))
+            total[(..., *_part(down, across))] += part * rows[:, None] * columns
+        return total
+
+    def _seen(self, image: Tensor) -> Tensor:
+        """Return responses to images, or parts of them, that are fitted to the sides as a whole."""
         shape = tuple(image.shape[-2:])
         high, wide = inner = fitted(shape, self.sides, self.fit)
         if shape != inner:
@@ -208,7 +243,7 @@ def score_split(
         scorer.add(name, pred, outputs.truth(read, rules), dataset=split.label)
         if save_to is not None:
             file = save_to / f"{name}{outputs.suffix}"
-            write_atomically(file, outputs.encoded(pred, predictor.classes))
+            write_atomically(file, outputs.encoded(pred, predictor.shown))
         report(done, len(split.pairs))
     return scorer.result().with_groups(split.groups)
 
@@ -231,14 +266,27 @@ def load_predictor(
         devices=1,
         precision=config.train.precision if alike else "32-true",  # type: ignore[arg-type]
     )
-    model = segmenter.to(fabric.device)
-    return new_predictor(config, model, fabric), config
+    model, trained = segmenter.to(fabric.device), read_record(folder).data.train
+    labels = pixel_rules(trained.pixels).labels if trained else None
+    return new_predictor(config, model, fabric, labels=labels), config
+
+
+def scored_window(config: RunConfig) -> Sides | None:
+    """Return the part of an image that a run of these settings sees at once when it is scored."""
+    return config.sides if config.evaluate == "windows" else None
 
 
 def new_predictor(
-    config: RunConfig, model: nn.Module, fabric: Fabric, prefixes: Prefixes | None = None
+    config: RunConfig,
+    model: nn.Module,
+    fabric: Fabric,
+    prefixes: Prefixes | None = None,
+    labels: LabelRules | None = None,
 ) -> Predictor:
-    """Return what predicts with a model of these settings."""
+    """Return what predicts with a model of these settings.
+
+    labels: what the set that it was trained on declares of its classes.
+    """
     return Predictor(
         model,
         fabric,
@@ -246,10 +294,11 @@ def new_predictor(
         prefixes=prefixes,
         version=config.preprocessing,
         fit=config.fit,
-        window=config.sides if config.evaluate == "windows" else None,
+        window=scored_window(config),
         kind=get_kind(config.kind),
         classes=config.classes,
         things=config.things,
+        labels=labels,
     )
 
 
@@ -326,8 +375,7 @@ def response_map(
     `report` is told (windows seen, all windows).
     """
     height, width = image.shape[:2]
-    down, across = window or (None, None)
-    places = list(itertools.product(windows(height, down), windows(width, across)))
+    places = _places((height, width), window)
     total: np.ndarray | None = None
     done = 0
     for batch in _batches(places, predictor.batch):
@@ -343,6 +391,12 @@ def response_map(
             report(done, len(places))
     assert total is not None
     return total
+
+
+def _places(shape: Sides, window: Sides | None) -> list[tuple[Window, Window]]:
+    """Return the windows, down and across, of an image of a shape (h, w)."""
+    down, across = window or (None, None)
+    return list(itertools.product(windows(shape[0], down), windows(shape[1], across)))
 
 
 def _part(down: Window, across: Window) -> tuple[slice, slice]:

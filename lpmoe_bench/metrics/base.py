@@ -84,6 +84,15 @@ class ScoringRules:
         """Whether a table prints this metric times 100; those of classes as their mean."""
         return key in self.percent or (bool(self.percent) and "/" in key and self.has_metric(key))
 
+    def family(self, key: str) -> str:
+        """Return what papers call a metric that may mean one of several, such as e of e_mean."""
+        return key
+
+    def ways(self) -> list[ScoringRules]:
+        """Return every other protocol of its kind, and this one with one rule changed at a time;
+        none where a score of such a task has no other ways."""
+        return []
+
     def tell_metrics(self) -> list[tuple[str, str]]:
         """Return (key, sentence) of each of its metrics, those of a class NAME last."""
         shown = [*self.metrics, *self.class_keys(["NAME"])]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, get_args
 
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.metrics.base import LABEL_FLAGS, ScoreResult, ScoringRules, SetScorer
@@ -51,6 +51,20 @@ class ClassProtocol(ScoringRules):
     primary: str
     percent: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
+
+    def ways(self) -> list[ScoringRules]:
+        changes: list[tuple[str, dict[str, Any]]] = [
+            *((f"absent {way}", {"absent": way}) for way in get_args(Absent)),
+            *((f"void {way}", {"void": way}) for way in get_args(Void)),
+        ]
+        return [
+            *(one for one in CLASS_PROTOCOLS if one.name != self.name),
+            *(
+                replace(self, name=f"{self.name} ({words})", extra=(), **change)
+                for words, change in changes
+                if any(getattr(self, field) != value for field, value in change.items())
+            ),
+        ]
 
     def explain(self) -> list[tuple[str, str]]:
         """Return (field, sentences) that tell all of it, each of its metrics included."""

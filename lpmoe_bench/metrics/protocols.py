@@ -1,7 +1,7 @@
 """The protocols: what the papers of each task print, and exactly how it comes about."""
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.base import ScoringRules
@@ -13,6 +13,13 @@ from lpmoe_bench.metrics.panoptic import PANOPTIC_PROTOCOLS
 
 Resize = Literal["bilinear to mask", "bicubic to mask", "nearest to mask"]
 EmptyMasks = Literal["skip", "score", "zero", "one"]
+# How an image without an object counts, by name; the first two as `--vary` has always had them.
+EMPTY_MASKS: dict[EmptyMasks, str] = {
+    "score": "with empty masks",
+    "skip": "without empty masks",
+    "zero": "empty masks count 0",
+    "one": "empty masks count 1 where the map is empty",
+}
 
 # Protocol: a named, versioned, hashed set of rules that turns maps into scores.
 
@@ -51,6 +58,28 @@ class Protocol(ScoringRules):
     def explain(self) -> list[tuple[str, str]]:
         """Return (field, sentences) that tell all of it, each of its metrics included."""
         return _sentences(self)
+
+    def family(self, key: str) -> str:
+        return key.partition("_")[0]
+
+    def ways(self) -> list[ScoringRules]:
+        stretched = self.normalisation == "minmax"
+        changes: list[tuple[str, dict[str, Any]]] = [
+            (
+                "not stretched" if stretched else "stretched",
+                {"normalisation": "none" if stretched else "minmax"},
+            ),
+            *((words, {"empty_masks": way}) for way, words in EMPTY_MASKS.items()),
+            *((f"resized {how.split()[0]}", {"resize": how}) for how in get_args(Resize)),
+        ]
+        return [
+            *(one for name, one in MAP_PROTOCOLS.items() if name != self.name),
+            *(
+                replace(self, name=f"{self.name} ({words})", extra=(), **change)
+                for words, change in changes
+                if any(getattr(self, field) != value for field, value in change.items())
+            ),
+        ]
 
 
 COD = Protocol(

@@ -90,7 +90,8 @@ def device_name(kind: str) -> str:
 # One multiplication with its addition is two operations. Matrix products, convolutions and
 # attention count; of the backward pass what autograd has to do, so no weight gradient of a frozen
 # layer. All else counts nothing: elementwise operations, norms, softmax, pooling, resizing, and the
-# work named in `UNCOUNTED`, which is said where a model does it.
+# work named in `UNCOUNTED`, which is said where a model does it. Heads of regions are counted with
+# as many as training samples of an image; see `countable` of a head.
 
 aten = torch.ops.aten
 UNCOUNTED = {

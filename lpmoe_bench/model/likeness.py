@@ -65,8 +65,10 @@ def feature_likeness(
     def patches(path: Path, mirrored: bool) -> Tensor:
         image = image_tensor(read_image(path), (SIZE, SIZE), version=1)
         tokens = backbone.embed((image.flip(-1) if mirrored else image)[None])
-        for block in range(backbone.depth):
-            tokens = backbone.block(block, tokens)
+        for g, group in enumerate(backbone.groups):
+            tokens = backbone.merge(g, tokens) if g else tokens
+            for block in group:
+                tokens = backbone.block(block, tokens)
         return F.normalize(backbone.norm(tokens).patches[0], dim=-1)  # (N, C)
 
     found = []

@@ -77,8 +77,8 @@ def features(method: Method, images: list[Tensor], step: Callable[[], None]) -> 
         method.eval().to(dtype)
         found.append([])
         for image in images:
-            maps, final, _ = method(image.to(dtype))
-            found[-1].append([*maps, final])
+            given = method(image.to(dtype))
+            found[-1].append([*given.maps, given.final])
             step()
     return found
 

@@ -100,6 +100,7 @@ def write_peft(method: Method, folder: Path, base: str) -> None:
 def _layers(method: Method) -> dict[int, Layer]:
     """Return the adapted layers by the number of their block."""
     kinds = (LoRALinear, QueryValueLinear, DoRALinear, VeRALinear)
+    _check_numbered(method.backbone)
     blocks = method.backbone.vit.blocks
     layers = {i: b.attn.qkv for i, b in enumerate(blocks) if type(b.attn.qkv) in kinds}
     if not layers:
@@ -110,6 +111,15 @@ def _layers(method: Method) -> dict[int, Layer]:
             "apart, so peft's adapter would do nothing there; merge the run instead"
         )
     return layers
+
+
+def _check_numbered(backbone: Backbone) -> None:
+    """Raise UsageError for a model that has its blocks in stages, where this format names none."""
+    if len(backbone.widths) > 1:
+        raise UsageError(
+            "adapters of peft are written and read for backbones whose blocks are numbered "
+            "through, and this one has its blocks in stages; merge the run instead"
+        )
 
 
 def _tensors(layer: Layer) -> dict[str, Tensor]:
@@ -158,6 +168,7 @@ def read_peft(folder: Path, backbone: Backbone) -> Method:
     Raises DataError for files that are missing or damaged, UsageError for an adapter of other
     layers or of another equation, ZooError for one of another width.
     """
+    _check_numbered(backbone)
     config = read_config(folder)
     try:
         state = load_file(folder / TENSORS)

@@ -9,7 +9,7 @@ from typing import Any
 from lpmoe_bench.config.settings import fields_by_role, later_fields, sides_text
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.records.model import Record, SplitFacts
-from lpmoe_bench.records.store import Found, StoredRecord
+from lpmoe_bench.records.store import FoundRecords, StoredRecord
 from method_zoo.options import method_name
 
 # What records must have in common to share a table, and how a caption says it.
@@ -305,12 +305,12 @@ def keep_only(
 
 
 def narrow(
-    found: Found,
+    found: FoundRecords,
     only: Sequence[tuple[str, str]] = (),
     tasks: Sequence[str] = (),
     methods: Sequence[str] = (),
     test_sets: Sequence[str] = (),
-) -> Found:
+) -> FoundRecords:
     """Return the records of these settings, tasks and methods, with scores of these test sets.
 
     An empty list leaves all. Raises UsageError where a name is of none of the records.
@@ -335,4 +335,4 @@ def narrow(
         scores = {k: v for k, v in record.scores.items() if not test_sets or k in test_sets}
         if scores:
             kept.append(one._replace(record=record.model_copy(update={"scores": scores})))
-    return Found(kept, found.notes)
+    return FoundRecords(kept, found.notes)

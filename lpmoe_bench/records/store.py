@@ -41,7 +41,7 @@ class StoredRecord(NamedTuple):
     record: Record
 
 
-class Found(NamedTuple):
+class FoundRecords(NamedTuple):
     """Records by folder, and a sentence for each thing worth saying about the search."""
 
     stored: list[StoredRecord]
@@ -235,13 +235,13 @@ def default_roots() -> list[Path]:
     return [own] if next(folders_of_records(own), None) or not published.is_dir() else [published]
 
 
-def find_records(roots: Iterable[Path] | None = None) -> Found:
+def find_records(roots: Iterable[Path] | None = None) -> FoundRecords:
     """Read all records under the roots (see `default_roots`), in the order of their folders.
 
     A record that cannot be read, or is not what its digests say, becomes a note; raises UsageError
     for a root that does not exist.
     """
-    found, broken = Found([], []), dict[str, list[tuple[Path, str]]]()
+    found, broken = FoundRecords([], []), dict[str, list[tuple[Path, str]]]()
     with no_collection():
         for root in default_roots() if roots is None else roots:
             if roots is not None and not root.is_dir():

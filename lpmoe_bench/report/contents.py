@@ -9,7 +9,7 @@ from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.protocols import PROTOCOLS
 from lpmoe_bench.records.context import keep_only
 from lpmoe_bench.records.model import Record
-from lpmoe_bench.records.store import Found, StoredRecord
+from lpmoe_bench.records.store import FoundRecords, StoredRecord
 from lpmoe_bench.tables.parts import COSTS, Cell, Column, Group, Row
 from lpmoe_bench.tables.table import build_table
 from method_zoo.errors import unknown
@@ -115,7 +115,7 @@ class ReportContents:
 # Thousands of cells are made, for which all records would be searched again and again.
 @no_collection()
 def gather_contents(
-    found: Found, choice: Selection, groups: GroupSource | None = None
+    found: FoundRecords, choice: Selection, groups: GroupSource | None = None
 ) -> ReportContents:
     """Arrange found records as tables, whose captions count the groups of images; raises DataError
     where there is none, UsageError where the choice leaves none."""

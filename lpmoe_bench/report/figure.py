@@ -18,7 +18,7 @@ from lpmoe_bench.data.test_sets import TestSet, find_files, folder_set, task_set
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.files import write_atomically
 from lpmoe_bench.metrics import facts, protocols
-from lpmoe_bench.records.store import ADAPTER_FILE, ROWS, Found, StoredRecord
+from lpmoe_bench.records.store import ADAPTER_FILE, ROWS, FoundRecords, StoredRecord
 from lpmoe_bench.report import contents, images, pictures, plots
 from lpmoe_bench.scoring import views
 from lpmoe_bench.tables.rows import row_labels
@@ -51,7 +51,7 @@ class FigureRequest:
     """
 
     source: images.SetSource
-    found: Found
+    found: FoundRecords
     folders: Mapping[str, Path]
     load: Callable[[Path], Predictor]
     choice: contents.Selection = field(default_factory=contents.Selection)

@@ -29,6 +29,7 @@ EDGES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 1.0)  # of the bins: shares of th
 BINS = ("to 1 %", "1-2 %", "2-5 %", "5-10 %", "10-20 %", "20-40 %", "above 40 %")
 FEW = 5  # images, below which a mean is drawn hollow
 SIDE = 160  # pixels, of the longer side of a picture in the page
+SWATCH = 12  # pixels of a colour in a legend
 JPEG_QUALITY = 82
 ALIKE = 0.02  # of a map made again on another machine
 MOST_METHODS = 8  # of an image's maps
@@ -315,9 +316,11 @@ def dispute_facts(
     """Return the images that rows disagree on; `grids` where image, mask and maps are found.
 
     without: labels of rows whose maps are not kept. reason: why there are no grids. embedded:
-    whether images of a data set are in the grids.
+    whether images of a data set are in the grids. legend: of label maps, a name and a picture for
+    each colour.
     """
     facts: dict[str, Any] = {"grids": [], "reason": "", "without": [], "embedded": False}
+    facts["legend"] = []
     disputed = most_disputed(scores, count) if scores else pd.DataFrame()
     facts["images"] = disputed
     if scores is None or disputed.empty:
@@ -345,7 +348,10 @@ def dispute_facts(
     except BenchError as error:
         return facts | {"reason": f"No pictures: {error}."}
     names = [name for name in disputed.index if name in test.masks]
-    grids = [_grid(scores, name, disputed.loc[name], kept, shown) for name in names]
+    seen: set[int] = set()  # of truth and maps
+    grids = [_grid(scores, name, disputed.loc[name], kept, shown, seen) for name in names]
+    if not shown.has_object:
+        facts["legend"] = _legend(shown.swatches(seen, ["maps", "errors"]))
     told = context.test_facts(table.stored[0].record, table.test)
     drawn = told is not None and told.generated  # scenes drawn in code are nobody's
     return facts | {"grids": grids, "embedded": bool(grids) and not drawn}
@@ -357,8 +363,10 @@ def _grid(
     values: pd.Series,
     kept: Sequence[KeptMaps],
     shown: pictures.MapPictures,
+    seen: set[int],
 ) -> dict[str, Any]:
-    """Return image, truth, and map above errors of the rows that have a map, the best first."""
+    """Return image, truth, and map above errors of the rows that have a map, the best first; what
+    truth and maps hold joins `seen`."""
     share = f", foreground {100 * scores.shares[name]:.1f} %" if name in scores.shares else ""
     words = f"spread {scores.shown(values.max() - values.min())}{share}"
     try:
@@ -366,8 +374,10 @@ def _grid(
     except BenchError as error:
         return {"image": name, "words": words, "cells": [], "error": str(error)}
     first = [] if image is None else [("image", embedded_picture(image, f"image {name}"))]
+    seen.update(np.unique(truth).tolist())
     title = shown.truth_title
-    first += [(title, embedded_picture(shown.shown(truth), f"{title} of {name}"))]
+    flat = not shown.has_object
+    first += [(title, embedded_picture(shown.shown(truth), f"{title} of {name}", flat))]
     cells = [{"title": title, "pictures": [picture]} for title, picture in first]
     ranked = sorted(
         (one for one in kept if name in one[2]),
@@ -376,12 +386,17 @@ def _grid(
     )
     # As many as a line shows: the best, the worst and some between.
     places = np.linspace(0, len(ranked) - 1, min(len(ranked), MOST_METHODS)).round().astype(int)
-    cells += [_map_cell(scores, ranked[place], truth, name, shown) for place in places]
+    cells += [_map_cell(scores, ranked[place], truth, name, shown, seen) for place in places]
     return {"image": name, "words": words, "cells": cells, "error": ""}
 
 
 def _map_cell(
-    scores: TableScores, kept: KeptMaps, truth: np.ndarray, name: str, shown: pictures.MapPictures
+    scores: TableScores,
+    kept: KeptMaps,
+    truth: np.ndarray,
+    name: str,
+    shown: pictures.MapPictures,
+    seen: set[int],
 ) -> dict[str, Any]:
     place, stored, files = kept
     row = scores.rows[place]
@@ -390,9 +405,11 @@ def _map_cell(
         pred = shown.read_map(files[name], truth, stored)
     except BenchError as error:
         return cell | {"words": str(error)}
+    seen.update(np.unique(pred).tolist())
+    flat = not shown.has_object
     cell["pictures"] = [
-        embedded_picture(shown.shown(pred), f"map of {row.label}"),
-        embedded_picture(shown.errors(pred, truth), f"errors of {row.label}"),
+        embedded_picture(shown.shown(pred), f"map of {row.label}", flat),
+        embedded_picture(shown.errors(pred, truth), f"errors of {row.label}", flat),
     ]
     value = scores.seeds[place][row.stored.index(stored)].get(name)
     said = [] if value is None else [f"{scores.metric.label} {scores.shown(value)}"]
@@ -406,21 +423,32 @@ def _map_cell(
     return cell | {"words": words}
 
 
-def embedded_picture(pixels: np.ndarray, alt: str) -> dict[str, Any]:
+def _legend(swatches: Mapping[str, pictures.Colour]) -> list[tuple[str, dict[str, Any]]]:
+    """Return what each colour means, with a picture that is all of it."""
+    flat = {
+        name: np.full((SWATCH, SWATCH, 3), colour, np.uint8) for name, colour in swatches.items()
+    }
+    return [(name, embedded_picture(pixels, "", True)) for name, pixels in flat.items()]
+
+
+def embedded_picture(pixels: np.ndarray, alt: str, flat: bool = False) -> dict[str, Any]:
     """Return a small picture as data: RGB (h, w, 3) as JPEG or grey (h, w) as PNG, uint8.
 
-    alt: what is seen, for who does not see it.
+    alt: what is seen, for who does not see it. flat: its colours mean something and stay as they
+    are, as PNG.
     """
     scale = SIDE / max(pixels.shape[:2])
     if scale < 1:
         size = tuple(max(1, round(side * scale)) for side in pixels.shape[1::-1])
-        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+        way = cv2.INTER_NEAREST_EXACT if flat else cv2.INTER_AREA
+        pixels = cv2.resize(pixels, size, interpolation=way)
     # Maps and masks as PNG, whose edges JPEG would blur. Photographs would be several times as
     # large in it, and a page holds dozens.
     kind, quality = "png", []
     if pixels.ndim == 3:
-        kind, pixels = "jpeg", np.ascontiguousarray(pixels[..., ::-1])
-        quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+        pixels = np.ascontiguousarray(pixels[..., ::-1])
+        if not flat:
+            kind, quality = "jpeg", [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
     data = cv2.imencode(f".{kind}", pixels, quality)[1]
     text = base64.b64encode(data.tobytes()).decode()
     height, width = pixels.shape[:2]

@@ -22,10 +22,9 @@ from lpmoe_bench.metrics import engine
 from lpmoe_bench.metrics.classes import ClassScorer
 from lpmoe_bench.metrics.facts import METRICS, Metric
 from lpmoe_bench.records.store import StoredRecord
-from lpmoe_bench.scoring import label_maps, views, work
+from lpmoe_bench.scoring import label_maps, work
 
 Colour = tuple[int, int, int]  # RGB of 0 to 255
-GREY = (205, 205, 205)  # of errors, where a pixel has no class
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ class MaskPictures(MapPictures):
         return maps.seen_in_8_bits(pixels)
 
     def errors(self, pred: np.ndarray, truth: np.ndarray) -> np.ndarray:
-        return views.error_picture(maps.seen_in_8_bits(pred), truth)
+        return work.error_picture(maps.seen_in_8_bits(pred), truth)
 
     def over(self, image: np.ndarray, pred: np.ndarray) -> np.ndarray:
         return overlay(image, maps.seen_in_8_bits(pred))
@@ -116,7 +115,7 @@ class MaskPictures(MapPictures):
     def swatches(self, present: Iterable[int], show: Sequence[str]) -> Mapping[str, Colour]:
         if "errors" not in show:
             return {}
-        return {"false negative": _colour(views.MISSED), "false positive": _colour(views.INVENTED)}
+        return {"false negative": _colour(work.MISSED), "false positive": _colour(work.INVENTED)}
 
 
 class LabelPictures(MapPictures):
@@ -158,10 +157,7 @@ class LabelPictures(MapPictures):
         return paint_labels(pixels, self.colours)
 
     def errors(self, pred: np.ndarray, truth: np.ndarray) -> np.ndarray:
-        picture = np.full((*truth.shape, 3), 255, np.uint8)
-        picture[pred != truth] = views.INVENTED
-        picture[truth == VOID] = GREY
-        return picture
+        return label_maps.wrong_classes(pred, truth)
 
     def over(self, image: np.ndarray, pred: np.ndarray) -> np.ndarray:
         return overlay_labels(image, pred, self.colours)
@@ -186,13 +182,15 @@ class LabelPictures(MapPictures):
 
     def swatches(self, present: Iterable[int], show: Sequence[str]) -> Mapping[str, Colour]:
         found: dict[str, Colour] = {}
-        for value in sorted(set(present)):
+        present = set(present)
+        for value in sorted(present):
             if value == VOID:
                 found["void"] = VOID_COLOUR
             else:
                 found[self.classes[value]] = self.colours[value]
         if "errors" in show:
-            found |= {"wrong class": _colour(views.INVENTED), "void, in errors": GREY}
+            found |= {"wrong class": _colour(work.INVENTED)}
+            found |= {"void, in errors": label_maps.GREY} if VOID in present else {}
         return found
 
 

@@ -18,12 +18,22 @@ from lpmoe_bench.data.annotations import ARRAYS
 from lpmoe_bench.data.decoding import checked_header, read_file
 from lpmoe_bench.data.images import mask_pixels, to_nearest
 from lpmoe_bench.data.label_rules import VOID, LabelRules, class_colours, shown_few
-from lpmoe_bench.data.labels import UnknownLabelsError, read_label_map
+from lpmoe_bench.data.labels import UnknownLabelsError, paint_labels, read_label_map
 from lpmoe_bench.data.pixels import UNDECLARED, PixelRules
+from lpmoe_bench.data.test_sets import TestSet
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.metrics.base import ScoreResult
 from lpmoe_bench.metrics.classes import ClassScorer
-from lpmoe_bench.scoring.work import Found, Item, MapsRead, Part, ScoringJob, join_found, said
+from lpmoe_bench.scoring.work import (
+    INVENTED,
+    Found,
+    Item,
+    MapsRead,
+    Part,
+    ScoringJob,
+    join_found,
+    said,
+)
 
 VALUES = ("index", "set")  # of files of maps: classes counted from 0, or as in the set's truth
 # What a sentence says of maps; the keys are those of `work.CHECKS`, whose names records have.
@@ -136,10 +146,23 @@ def check_map_size(path: Path | str, found: tuple[int, ...], truth: tuple[int, .
     )
 
 
+GREY = (205, 205, 205)  # of errors, where a pixel has no class
+
+
+def wrong_classes(pred: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Return where a map (h, w) has another class than its truth (orange), RGB uint8 (h, w, 3);
+    pixels without a class are grey."""
+    picture = np.full((*truth.shape, 3), 255, np.uint8)
+    picture[pred != truth] = INVENTED
+    picture[truth == VOID] = GREY
+    return picture
+
+
 class LabelJob(ScoringJob):
     """Maps of classes."""
 
-    scores_alone = True
+    refused = {"--curves": "a label map gives each pixel one class, which no threshold changes"}
+    titles = ("truth", "map", "wrong class: orange, void: grey")
 
     @classmethod
     def check(cls, protocol: Any, rules: PixelRules, extra: Sequence[str], how: MapsRead) -> None:
@@ -155,6 +178,27 @@ class LabelJob(ScoringJob):
                 f"maps; leave it out"
             )
         map_rules(rules.labels, how.values)
+
+    @classmethod
+    def read(
+        cls, test: TestSet, name: str, path: Path, protocol: Any, how: MapsRead
+    ) -> tuple[np.ndarray, np.ndarray]:
+        labels = test.rules.labels
+        assert labels is not None
+        truth = read_label_map(test.masks[name], test.rules, test.images.get(name)).labels
+        pred, _ = read_prediction(path, map_rules(labels, how.values))
+        if how.resize and pred.shape != truth.shape:
+            pred = to_nearest(pred, (truth.shape[1], truth.shape[0]))
+        check_map_size(path, pred.shape, truth.shape)
+        return pred, truth
+
+    @classmethod
+    def shown(
+        cls, pred: np.ndarray, truth: np.ndarray, rules: PixelRules
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        assert rules.labels is not None
+        colours = class_colours(rules.labels)
+        return paint_labels(truth, colours), paint_labels(pred, colours), wrong_classes(pred, truth)
 
     @property
     def labels(self) -> LabelRules:

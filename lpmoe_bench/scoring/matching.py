@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from lpmoe_bench.data.maps import MAP_SUFFIXES
 from lpmoe_bench.data.matching import named_files, shown
@@ -26,10 +27,13 @@ Files = Mapping[str, Path]
 
 @dataclass(frozen=True)
 class MatchedMaps:
-    """Maps by the names of their masks. missing: names without a map. extra: files without a
-    mask. notes: a sentence for each rule but equality that matched some."""
+    """Maps by the names of their masks.
 
-    files: dict[str, Path]
+    files: or what a job attaches to them. missing: names without a map. extra: files without a
+    mask. notes: a sentence for each rule but equality that matched some.
+    """
+
+    files: dict[str, Any]
     missing: tuple[str, ...]
     extra: tuple[str, ...]
     notes: tuple[str, ...]

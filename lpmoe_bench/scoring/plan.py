@@ -5,7 +5,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ import numpy as np
 from lpmoe_bench.config.kinds import Kind, get_kind, kind_of_files
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.data.images import read_image
-from lpmoe_bench.data.maps import MAP_SUFFIXES, inspect_map
+from lpmoe_bench.data.label_rules import LabelRules
 from lpmoe_bench.data.matching import shown
+from lpmoe_bench.data.object_files import form_of_file
 from lpmoe_bench.data.pixels import UNDECLARED, PixelRules
 from lpmoe_bench.data.registry import Task, check_same_classes, load_registry
 from lpmoe_bench.data.test_sets import TestSet, files_digest, find_files, folder_set, task_sets
@@ -27,7 +28,8 @@ from lpmoe_bench.metrics.protocol_files import open_protocol
 from lpmoe_bench.records.model import score_folder
 from lpmoe_bench.scoring import matching
 from lpmoe_bench.scoring.matching import MatchedMaps, match_maps, plain_name
-from lpmoe_bench.scoring.work import AS_THEY_ARE, RESIZE, MapsRead, MaskJob, ScoringJob, fit
+from lpmoe_bench.scoring.results import COCO
+from lpmoe_bench.scoring.work import AS_THEY_ARE, MapsRead, MaskJob, ScoringJob
 
 # Folders of maps: what each is called, and which of its files are maps of which test set.
 
@@ -76,7 +78,7 @@ def titles_of(folders: Sequence[Path], names: Sequence[str]) -> list[str]:
         raise UsageError(
             f"--name is given {len(names)} times for {len(folders)} folders; give it once for each"
         )
-    titles = [" ".join(name.split()) for name in names or [place.name for place in places]]
+    titles = [" ".join(name.split()) for name in names or map(_own_name, places)]
     for title in titles:
         if not title or not title.isprintable() or len(title.encode()) > LONGEST_BYTES:
             raise UsageError(
@@ -88,6 +90,10 @@ def titles_of(folders: Sequence[Path], names: Sequence[str]) -> list[str]:
     return titles
 
 
+def _own_name(place: Path) -> str:
+    return place.stem if place.suffix.lower() == ".json" else place.name
+
+
 def open_folder(
     title: str,
     folder: Path,
@@ -95,14 +101,17 @@ def open_folder(
     allow_missing: bool,
     absent: Sequence[str] = (),
     pattern: str | None = None,
+    job: type[ScoringJob] = MaskJob,
 ) -> MapFolder:
     """Find the maps of each test set in a folder, or in a sub-folder of it named after the set.
 
     `absent` are sets of the task whose masks are not found: maps of them are noted. `pattern`:
-    which files are maps, as `choose_files` takes it.
+    which files are maps, as `choose_files` takes it. job: that will score them.
     Raises DataError for a folder of the masks themselves, names that match nothing and, unless
     allowed, missing or extra ones.
     """
+    if folder.is_file():
+        return _open_file(title, folder, sets, allow_missing, job)
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder; name one that holds maps")
     # Masks scored against themselves are perfect, which would be believed.
@@ -120,21 +129,46 @@ def open_folder(
         if label in places
     ]
     if not places:
-        label = sets[0].label if len(sets) == 1 else _only_set(folder, sets, pattern)
+        label = sets[0].label if len(sets) == 1 else _only_set(folder, sets, pattern, job)
         places = {label: folder}
     elif missing := [label for label in labels if label not in places]:
         notes.append(f"{title} has no sub-folder for {', '.join(missing)}: not scored")
     matches = {}
     for test in sets:
         if test.label in places:
-            files, left = _files_of(places[test.label], pattern)
+            place = places[test.label]
+            files, left = _files_of(place, pattern, job)
             if left:
                 notes.append(f"{title}: {len(left)} files are not named {pattern}: left out")
             found = match_maps(test.masks, files)
-            gaps = _gaps(found, test, places[test.label], allow_missing)
-            matches[test.label] = found
+            gaps = _gaps(found, test, place, allow_missing)
+            own = job.attach(found.files, place, test)
+            matches[test.label] = replace(found, files=dict(own))
             notes += [f"{title}, {test.label}: {note}" for note in (*found.notes, *gaps)]
     return MapFolder(title, folder, matches, tuple(notes))
+
+
+def _open_file(
+    title: str, file: Path, sets: Sequence[TestSet], allow_missing: bool, job: type[ScoringJob]
+) -> MapFolder:
+    """Return a file that holds what was found in all images; raises DataError."""
+    if len(sets) != 1:
+        labels = ", ".join(test.label for test in sets)
+        raise UsageError(
+            f"{file} is of one test set, and there are {len(sets)} ({labels}); name it with "
+            f"--test-set"
+        )
+    found, notes = job.open_file(file, sets[0])
+    if found.extra:
+        gap = f"speaks of {len(found.extra)} images that {sets[0].label} does not have"
+        notes.append(f"it {gap} ({shown(found.extra)})")
+        if not allow_missing:
+            raise DataError(
+                f"{file} {gap} ({shown(found.extra)}); is it of another set? With --allow-missing "
+                f"the others are scored"
+            )
+    label = sets[0].label
+    return MapFolder(title, file, {label: found}, tuple(f"{title}, {label}: {n}" for n in notes))
 
 
 def _sub_folders(folder: Path, labels: Sequence[str]) -> dict[str, Path]:
@@ -161,15 +195,19 @@ def _aliases(label: str) -> list[str]:
     return [plain for plain in dict.fromkeys(map(plain_name, names)) if plain not in GENERIC]
 
 
-def _files_of(folder: Path, pattern: str | None) -> tuple[dict[str, Path], list[str]]:
+def _files_of(
+    folder: Path, pattern: str | None, job: type[ScoringJob]
+) -> tuple[dict[str, Path], list[str]]:
     """Return the maps of a folder by name, and the names of files that are none."""
-    files = find_files(folder, MAP_SUFFIXES)
+    files = find_files(folder, job.suffixes)
     return matching.choose_files(files, pattern, folder) if pattern else (files, [])
 
 
-def _only_set(folder: Path, sets: Sequence[TestSet], pattern: str | None) -> str:
+def _only_set(
+    folder: Path, sets: Sequence[TestSet], pattern: str | None, job: type[ScoringJob]
+) -> str:
     """Return the one test set that names in the folder belong to; raises UsageError."""
-    files = _files_of(folder, pattern)[0]
+    files = _files_of(folder, pattern, job)[0]
     fitting = [test.label for test in sets if match_maps(test.masks, files).files]
     if len(fitting) == 1:
         return fitting[0]
@@ -281,19 +319,17 @@ class ScorePlan:
 
     def load(self, folder: MapFolder, label: str) -> Callable[[str], tuple[np.ndarray, np.ndarray]]:
         """Return what reads an image's map and mask from their files as they are scored, (h, w)."""
-        test = self._test_set(label)
-
-        def read(name: str) -> tuple[np.ndarray, np.ndarray]:
-            mask = test.truth(name, self.protocol.mask_threshold).mask
-            pred = inspect_map(folder.matches[label].files[name])[0]
-            return fit(pred, (mask.shape[0], mask.shape[1]), RESIZE[self.protocol.resize]), mask
-
-        return read
+        test, files = self._test_set(label), folder.matches[label].files
+        return lambda name: self.job.read(test, name, files[name], self.protocol, self.how)
 
     def load_image(self, label: str, name: str) -> np.ndarray | None:
         """Return an image, RGB uint8 (h, w, 3), None where it is not known."""
         test = self._test_set(label)
         return read_image(test.images[name], test.rules) if name in test.images else None
+
+    def rules_of(self, label: str) -> PixelRules:
+        """Return what is declared of the files of a test set."""
+        return self._test_set(label).rules
 
     def _test_set(self, label: str) -> TestSet:
         return next(test for test in self.sets if test.label == label)
@@ -304,13 +340,16 @@ def plan_scores(request: ScoreRequest, terminal: Terminal) -> ScorePlan:
     if "results" in request.runs.resolve().parts[-2:]:
         raise UsageError(f"--runs {request.runs} holds published records; choose another folder")
     titles = titles_of(request.folders, request.names)
+    request = _with_objects(request, terminal)
     task, protocol, notes = _rules(request)
     job = get_kind(protocol.kind).job
-    if job.scores_alone and request.besides:
-        raise UsageError(
-            f"{request.besides[0]} is of binary maps, and protocol {protocol.name} scores label "
-            f"maps, of which there are scores alone; leave it out"
-        )
+    asked = [*request.besides, *(["--group-by"] if request.group_by == "folder" else [])]
+    for option in asked:
+        if option in job.refused:
+            raise UsageError(
+                f"{option} makes nothing of what protocol {protocol.name} scores: "
+                f"{job.refused[option]}; leave it out"
+            )
     extra = (*protocol.extra, *(extra_key(key) for key in request.extra))
     extra = tuple(key for key in dict.fromkeys(extra) if key not in protocol.metrics)
     pattern = matching.pattern_of(request.pattern, request.prefix, request.suffix)
@@ -321,7 +360,7 @@ def plan_scores(request: ScoreRequest, terminal: Terminal) -> ScorePlan:
     if needs_image(extra) and not all(s.images for s in sets):
         raise UsageError("an extra metric looks at images; name their folder with --images")
     folders = [
-        open_folder(title, path, sets, request.allow_missing, absent, pattern)
+        open_folder(title, path, sets, request.allow_missing, absent, pattern, job)
         for title, path in zip(titles, request.folders, strict=True)
     ]
     used = {label for folder in folders for label in folder.matches}
@@ -334,9 +373,7 @@ def plan_scores(request: ScoreRequest, terminal: Terminal) -> ScorePlan:
     notes += _said_of_sets(request, sets, frames)
     notes += [note for folder in folders for note in folder.notes]
     by_folder = request.group_by == "folder" or (request.group_by is None and frames)
-    if by_folder and job.scores_alone:
-        by_folder = False
-        notes.append("classes have no means of sub-folders: all pixels are counted together")
+    by_folder = by_folder and "--group-by" not in job.refused
     return ScorePlan(
         name, protocol, extra, sets, folders, prints, places, notes, by_folder, request.how, job
     )
@@ -349,9 +386,32 @@ def _said_of_sets(request: ScoreRequest, sets: Sequence[TestSet], frames: bool) 
     if len(sets) > 1:
         labels = ", ".join(test.label for test in sets)
         return [f"{len(sets)} sub-folders are a test set each ({labels}); --group-by folder pools"]
-    if frames and not request.rules.labels:
+    if frames:
         return ["sub-folders hold frames of videos: one test set, with the mean of each video too"]
     return []
+
+
+def _with_objects(request: ScoreRequest, terminal: Terminal) -> ScoreRequest:
+    """Declare what a file in COCO's form holds, where it is the truth of objects.
+
+    It is where a file of results is scored, or by a protocol of objects; else its shapes are masks.
+    """
+    gt = request.gt
+    if gt is None or gt.suffix.lower() != ".json" or request.rules.labels is not None:
+        return request
+    protocol = open_protocol(request.protocol) if request.protocol else None
+    of_objects = protocol is not None and {*COCO} & {*get_kind(protocol.kind).formats}
+    if not of_objects and not any(path.suffix.lower() == ".json" for path in request.folders):
+        return request
+    form, has_masks = form_of_file(gt)
+    labels = LabelRules(form, ())
+    request = replace(request, rules=replace(request.rules, labels=labels))
+    if protocol is not None:
+        return request
+    kind = "panoptic" if form == "coco_panoptic" else "instance" if has_masks else "detection"
+    usual = get_kind(kind).protocol
+    terminal.note(f"no --protocol and no --task: protocol {usual} counts, by what {gt.name} holds")
+    return replace(request, protocol=usual)
 
 
 def _rules(request: ScoreRequest) -> tuple[Task | None, ScoringRules, list[str]]:
@@ -367,8 +427,9 @@ def _rules(request: ScoreRequest) -> tuple[Task | None, ScoringRules, list[str]]
     if request.protocol is not None or task is not None:
         protocol = open_protocol(request.protocol or (task.protocol if task else ""))
         # Without classes and without a task, the protocol says of which kind the maps are.
-        if protocol.kind != kind.name and (task or own):
-            what = f"task {task.name} is {kind.name}" if task else "--classes tells of label maps"
+        fits = request.rules.form in get_kind(protocol.kind).formats
+        if protocol.kind != kind.name and (task or own) and not (own and fits):
+            what = f"task {task.name} is {kind.name}" if task else "what is declared tells classes"
             raise UsageError(
                 f"protocol {protocol.name} scores {protocol.kind} tasks, and {what}; choose "
                 f"another, such as {kind.protocol}"
@@ -376,7 +437,7 @@ def _rules(request: ScoreRequest) -> tuple[Task | None, ScoringRules, list[str]]
         return task, protocol, []
     note = (
         f"no --protocol and no --task: protocol {kind.protocol} counts; others give other "
-        f"numbers (lpmoe-bench list protocols{', --vary' * (not own)})"
+        f"numbers (lpmoe-bench list protocols, --vary)"
     )
     return None, open_protocol(kind.protocol), [note]
 

@@ -11,23 +11,15 @@ import numpy as np
 
 from lpmoe_bench.console import OnProgress
 from lpmoe_bench.errors import UsageError
+from lpmoe_bench.metrics.classes import CONFUSION, MOST_CLASSES, VOID, read_confusions
 from lpmoe_bench.metrics.engine import PairScores, score_pair
 from lpmoe_bench.metrics.extra import known_metrics
 from lpmoe_bench.metrics.facts import get_metric
-from lpmoe_bench.metrics.protocols import MAP_PROTOCOLS, EmptyMasks, Protocol, Resize
+from lpmoe_bench.metrics.protocols import EMPTY_MASKS, Protocol, ScoringRules
 from lpmoe_bench.metrics.scorer import ScoreResult
 from lpmoe_bench.scoring.work import Variant
 
 # The same maps under every protocol, and where the choice of one turns the order of methods.
-
-RESIZE: tuple[Resize, ...] = ("bilinear to mask", "bicubic to mask", "nearest to mask")
-# How an image without an object counts, by name; the first two as `--vary` has always had them.
-EMPTY: dict[EmptyMasks, str] = {
-    "score": "with empty masks",
-    "skip": "without empty masks",
-    "zero": "empty masks count 0",
-    "one": "empty masks count 1 where the map is empty",
-}
 
 
 @dataclass(frozen=True)
@@ -45,30 +37,9 @@ class VariantScores:
         return {key: value for key, value in asdict(self).items() if key != "family"}
 
 
-def variants_of(protocol: Protocol) -> list[Variant]:
-    """Return every other protocol, and this one with one rule changed at a time."""
-
-    def changed(rule: str, **change: Any) -> Protocol:
-        return replace(protocol, name=f"{protocol.name} ({rule})", extra=(), **change)
-
-    if protocol.normalisation == "minmax":
-        stretch = changed("not stretched", normalisation="none")
-    else:
-        stretch = changed("stretched", normalisation="minmax")
-    return [
-        *(Variant(one) for name, one in MAP_PROTOCOLS.items() if name != protocol.name),
-        Variant(stretch),
-        *(
-            Variant(changed(words, empty_masks=policy))
-            for policy, words in EMPTY.items()
-            if policy != protocol.empty_masks
-        ),
-        *(
-            Variant(changed(f"resized {how.split()[0]}", resize=how))
-            for how in RESIZE
-            if how != protocol.resize
-        ),
-    ]
+def variants_of(protocol: ScoringRules) -> list[Variant]:
+    """Return every other way to score maps of a protocol's kind."""
+    return [Variant(one) for one in protocol.ways()]
 
 
 def compare_variants(
@@ -80,7 +51,8 @@ def compare_variants(
     counts. Ways that give all methods the same values share a line; a changed rule of that protocol
     is named only where it changes a value. A way that some method has no score by is left out.
     """
-    base = variants[0].protocol.name
+    first = variants[0].protocol
+    base = first.name
     lines: dict[tuple[str, tuple[float, ...]], VariantScores] = {}
     for index, variant in enumerate(variants):
         found = {method: each[index] for method, each in results.items()}
@@ -90,9 +62,7 @@ def compare_variants(
             usable = {m: v for m, v in values.items() if v is not None}
             if len(usable) == len(found):
                 key = (metric, tuple(usable.values()))
-                # What papers call the metric without saying which: e of e_mean and e_max, ...
-                family = metric.partition("_")[0]
-                line = lines.get(key, VariantScores(family, metric, (), usable))
+                line = lines.get(key, VariantScores(first.family(metric), metric, (), usable))
                 if not (name.startswith(f"{base} (") and base in line.protocols):
                     lines[key] = replace(line, protocols=(*line.protocols, name))
     families: dict[str, list[VariantScores]] = defaultdict(list)
@@ -157,7 +127,7 @@ def compare_empty(
     """
     base = replace(variants[0].protocol, extra=())
     firsts = [each[0] for each in results.values()]
-    if not any(first and first.counts["empty_masks"] for first in firsts):
+    if not any(first and first.counts.get("empty_masks") for first in firsts):
         return []
     ways = {
         one.protocol.empty_masks: index
@@ -166,7 +136,7 @@ def compare_empty(
     }
     facts, lines = known_metrics(), []
     for metric in (key for key in base.metrics if get_metric(key).by_convention):
-        for policy, words in EMPTY.items():
+        for policy, words in EMPTY_MASKS.items():
             found = {method: each[ways[policy]] for method, each in results.items()}
             values = {m: r.scores[metric] for m, r in found.items() if r is not None}
             known = {m: v for m, v in values.items() if v is not None}
@@ -209,12 +179,13 @@ class Verification(NamedTuple):
 
     images: names, sorted. differences: the largest of each metric over the images; for metrics of
     the data set's counts that of the images' counts, in pixels, as `counts`. skipped: {metric or
-    metric of an image: why it was not compared}.
+    metric of an image: why it was not compared}. how: what was done with the images.
     """
 
     images: tuple[str, ...]
     differences: dict[str, float]
     skipped: dict[str, str]
+    how: str = "scored again by PySODMetrics"
 
     @property
     def largest(self) -> float:
@@ -258,6 +229,39 @@ def verify_scores(
         worst |= {key: max(value, worst.get(key, 0.0)) for key, value in found.items()}
         on_progress(done, len(names))
     return Verification(tuple(names), worst, skipped)
+
+
+def verify_confusions(
+    rows: Sequence[Mapping[str, Any]],
+    load: Load,
+    count: int,
+    seed: int = 0,
+    on_progress: OnProgress = lambda done, total: None,
+) -> Verification:
+    """Count the classes of `count` randomly drawn images again, and compare with their rows.
+
+    Each pair of classes is counted by itself, pixel against pixel, where scoring counts them all at
+    once. rows, load: as `verify_scores` takes them, of label maps. Raises UsageError for a count
+    below 1.
+    """
+    if count < 1:
+        raise UsageError(f"{count} images cannot be verified; ask for 1 or more")
+    usable = {row["image"]: row for row in rows if row[CONFUSION]}
+    names = sorted(random.Random(seed).sample(sorted(usable), min(count, len(usable))))
+    worst = 0
+    for done, name in enumerate(names, start=1):
+        pred, truth = load(name)
+        _, entries = read_confusions([usable[name][CONFUSION]], MOST_CLASSES)
+        told = {(t, p): n for t, p, n in entries.tolist()}
+        void = any(t == VOID for t, _ in told)  # of a protocol by which it counts
+        for t in np.unique(truth).tolist():
+            for p in np.unique(pred).tolist():
+                here = np.count_nonzero((truth == t) & (pred == p)) if t != VOID or void else 0
+                worst = max(worst, abs(here - told.pop((t, p), 0)))
+        worst = max([worst, *told.values()])
+        on_progress(done, len(names))
+    how = "counted again, each pair of classes by itself"
+    return Verification(tuple(names), {"pixels of a pair": float(worst)} if names else {}, {}, how)
 
 
 def _scored(row: Mapping[str, Any], protocol: Protocol) -> bool:

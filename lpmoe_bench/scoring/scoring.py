@@ -3,11 +3,9 @@
 import multiprocessing
 import os
 import pickle
-import re
 import signal
 import tempfile
 import threading
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -19,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lpmoe_bench.console import OnProgress, Terminal
-from lpmoe_bench.data.matching import shown
+from lpmoe_bench.data.matching import grouped, shown
 from lpmoe_bench.data.test_sets import TestSet
 from lpmoe_bench.environment import Environment, collect_environment, usable_cores
 from lpmoe_bench.errors import DataError, InterruptedRun, ResourceError, UsageError
@@ -236,22 +234,6 @@ def write_scored(
     return store.write_record(place, record, rows)
 
 
-def _grouped(problems: Sequence[str]) -> list[str]:
-    """Say once what more than three files have; a sentence begins with the path of its file."""
-    kinds: dict[str, list[str]] = defaultdict(list)
-    for problem in problems:
-        found = re.match(r".+?\.\w+ (.+)", problem, re.DOTALL)
-        kinds[found[1] if found else problem].append(problem)
-    said: list[str] = []
-    for kind, alike in kinds.items():
-        first = alike[: store.SAID_EACH]
-        if len(alike) > len(first):
-            names = ", ".join(problem.removesuffix(f" {kind}") for problem in first)
-            first = [f"{len(alike)} of them, such as {names}: each {kind}"]
-        said += first
-    return said
-
-
 # {test set: {method: its result by each variant, None where a variant has none}}
 Results = Mapping[str, Mapping[str, Sequence[ScoreResult | None]]]
 
@@ -345,7 +327,7 @@ def score_set(
     if part.problems:
         raise DataError(
             f"{len(part.problems)} files of {test.label} and its maps cannot be scored: "
-            f"{shown(_grouped(part.problems), '; ')}"
+            f"{shown(grouped(part.problems), '; ')}"
         )
     of_masks = job.of_truth(part.mask_flags, len(items))
     for note in of_masks:

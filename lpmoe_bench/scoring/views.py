@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from io import BytesIO
-from math import fsum
+from math import fsum, isnan, nan
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,65 +12,60 @@ import numpy as np
 
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.data.images import CELL, GAP, INK, TITLE, grid, in_cell
-from lpmoe_bench.data.maps import seen_in_8_bits
+from lpmoe_bench.data.label_rules import class_colours
+from lpmoe_bench.data.labels import legend
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.files import write_atomically
 from lpmoe_bench.metrics.engine import Curves
 from lpmoe_bench.metrics.extra import known_metrics
 from lpmoe_bench.metrics.facts import OF_COUNTS, Metric, get_metric
 from lpmoe_bench.metrics.formulas import Counts
-from lpmoe_bench.metrics.protocols import Protocol
+from lpmoe_bench.metrics.protocols import Protocol, ScoringRules
+from lpmoe_bench.metrics.row_scores import RowScore, row_score
 from lpmoe_bench.records.store import ROWS, read_rows, rows_to_csv
 from lpmoe_bench.scoring.matching import telling_folders
 from lpmoe_bench.scoring.plan import MapFolder, ScorePlan
-from lpmoe_bench.scoring.robustness import Verification, verify_scores
+from lpmoe_bench.scoring.robustness import Verification, verify_confusions, verify_scores
 from lpmoe_bench.scoring.scoring import ScoreOutcome
+from lpmoe_bench.scoring.work import MaskJob
 
 # A sheet of pictures: image, mask, map and error of some images, each with its score.
 
 CAPTION = 18  # pixels below each row
-# Blue and orange are apart for colour-blind eyes too.
-MISSED, INVENTED = np.array((0, 90, 181)), np.array((220, 100, 0))
 
 
 class Views(NamedTuple):
-    """What the sheet shows of an image: map and mask uint8 (h, w); image RGB (h, w, 3) or None."""
+    """What the sheet shows of an image, uint8: map, mask and errors (h, w) or RGB (h, w, 3); the
+    image RGB or None."""
 
     pred: np.ndarray
     mask: np.ndarray
+    errors: np.ndarray
     image: np.ndarray | None = None
 
 
-def sheet(labels: Sequence[str], views: Iterable[Views], title: str = "") -> np.ndarray:
+def sheet(
+    labels: Sequence[str], views: Iterable[Views], title: str, columns: Sequence[str]
+) -> np.ndarray:
     """Lay out a row of pictures for each label, which stands below it; RGB uint8 (h, w, 3).
 
-    The column of images is there where any image is. At least one label.
+    columns: titles of mask, map and errors. The column of images is there where any image is. At
+    least one label.
     """
     rows, with_image, blank = [], False, np.full((1, 1), 255, np.uint8)
     for one in views:
         with_image = with_image or one.image is not None
         image = blank if one.image is None else one.image
         # Shrunk at once: the sheet of a hundred photographs holds a hundred cells, not photographs.
-        pictures = (image, one.mask, one.pred, error_picture(one.pred, one.mask))
+        pictures = (image, one.mask, one.pred, one.errors)
         rows.append([in_cell(picture) for picture in pictures])
-    titles = ["image"] * with_image + ["mask", "map", "missed: blue, extra: orange"]
+    titles = ["image"] * with_image + [*columns]
     strips = [_strip(title, len(titles))] if title else []
     for index, (label, row) in enumerate(zip(labels, rows, strict=True)):
         part = grid(titles, [row if with_image else row[1:]])
         strips.append(part if index == 0 else part[TITLE:])
         strips.append(_strip(label, len(titles)))
     return np.concatenate(strips)
-
-
-def error_picture(pred: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Show what a map says too little of (blue) and too much (orange), on white; RGB (h, w, 3).
-
-    pred and mask: uint8 (h, w); object above 128 in the mask, as most protocols have it.
-    """
-    true = mask > 128
-    share = np.where(true, 255 - pred, pred)[..., None].astype(np.float32) / 255
-    colour = np.where(true[..., None], MISSED, INVENTED).astype(np.float32)
-    return (255 * (1 - share) + colour * share + 0.5).astype(np.uint8)
 
 
 def _strip(text: str, columns: int) -> np.ndarray:
@@ -99,19 +94,25 @@ class Worst(NamedTuple):
 
 
 def worst_images(
-    rows: Sequence[Mapping[str, Any]], protocol: Protocol, count: int, metric: str | None = None
+    rows: Sequence[Mapping[str, Any]],
+    protocol: ScoringRules,
+    count: int,
+    metric: str | None = None,
+    classes: Sequence[str] = (),
 ) -> list[Worst]:
     """Return the worst `count` images, worst first, of `ScoreResult.rows` (or of read_rows).
 
     By `metric`, a column of the rows; by default the protocol's primary one or, where only the
-    data set has it, the same of each image's counts. Images without a value are left out; ties
-    are in the order of names. Raises UsageError for a count below 1 or a metric that images do
-    not have.
+    data set has it, the same of each image's counts, or of its confusion of `classes`. Images
+    without a value are left out; ties are in the order of names. Raises UsageError for a count
+    below 1 or a metric that images do not have.
     """
     if count < 1:
         raise UsageError(f"the worst {count} images are none; ask for 1 or more")
     facts = image_metric(metric or protocol.primary)
     values = [(image_value(row, facts.key), row["image"]) for row in rows]
+    if classes and (of_rows := row_score(facts.key, protocol, classes)):
+        values = list(zip(_of_each(of_rows, rows), [row["image"] for row in rows], strict=True))
     known = [(value, image) for value, image in values if value is not None]
     if not known:
         raise UsageError(f"no image has a value of {facts.key}; choose another metric")
@@ -120,17 +121,33 @@ def worst_images(
     return [Worst(image, facts.key, value) for value, image in known[:count]]
 
 
+def _of_each(score: RowScore, rows: Sequence[Mapping[str, Any]]) -> list[float | None]:
+    """Return the score of each row by itself, None where it has none."""
+    counted, parts = score.read([[row[column] for row in rows] for column in score.columns])
+    found: list[float | None] = [None] * len(rows)
+    for place, value in zip(np.flatnonzero(counted), score.of_each(parts).tolist(), strict=True):
+        found[place] = None if isnan(value) else value
+    return found
+
+
 def write_worst(
-    worst: Sequence[Worst], load: Callable[[str], Views], path: Path, title: str = ""
+    worst: Sequence[Worst],
+    load: Callable[[str], Views],
+    path: Path,
+    title: str = "",
+    columns: Sequence[str] = MaskJob.titles,
+    classes: Mapping[str, tuple[int, int, int]] | None = None,
 ) -> Path:
     """Write a PNG of image (where there is one), mask, map and error of each, worst first.
 
-    `load` returns an image's views by its name, all of one size; one image is held at a time. In
-    the error an object pixel that is missed is blue, background that is called object is orange,
-    each as strong as the map is wrong. Returns the path.
+    `load` returns an image's views by its name, all of one size; one image is held at a time.
+    columns: titles of mask, map and error. classes: their colours, for a legend. Returns the path.
     """
     labels = [f"{i}. {one.image}   {one.metric} {one.value:.4g}" for i, one in enumerate(worst, 1)]
-    pixels = sheet(labels, (load(one.image) for one in worst), title)
+    pixels = sheet(labels, (load(one.image) for one in worst), title, columns)
+    if classes:
+        told = legend([*classes], [*classes.values()], pixels.shape[1])
+        pixels = np.concatenate([pixels, told])
     write_atomically(path, cv2.imencode(".png", pixels[..., ::-1])[1].tobytes())
     return path
 
@@ -265,14 +282,23 @@ class FolderMeans(NamedTuple):
     mean: dict[str, float | None]
 
 
-def folder_means(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> FolderMeans:
+def folder_means(
+    rows: Sequence[Mapping[str, Any]],
+    metrics: Sequence[str],
+    protocol: ScoringRules | None = None,
+    classes: Sequence[str] = (),
+) -> FolderMeans:
     """Average rows of images, `ScoreResult.rows`, by the folder that tells them apart.
 
     Each folder weighs the same in the mean, however many images it has. A maximum over thresholds
-    is taken at the one threshold that is best for the whole set. Metrics that only a whole data set
-    has are left out.
+    is taken at the one threshold that is best for the whole set. Of label maps of `classes` the
+    score of a folder is that of the pixels of all its images. Metrics that only a whole data set
+    has are left out otherwise.
     """
     keys = [key for key in metrics if any(row.get(key) is not None for row in rows)]
+    scores = {key: row_score(key, protocol, classes) for key in metrics} if classes else {}
+    scores = {key: score for key, score in scores.items() if score}
+    keys += [key for key in scores if key not in keys]
     folders = {
         name: folder for name, (folder, _) in telling_folders(r["image"] for r in rows).items()
     }
@@ -284,10 +310,21 @@ def folder_means(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> F
         there = [value for value in values if value is not None]
         return fsum(there) / len(there) if there else None
 
-    means = {f: {k: mean(row[k] for row in of) for k in keys} for f, of in sorted(groups.items())}
-    counts = {f: sum(any(row[k] is not None for k in keys) for row in groups[f]) for f in means}
+    def of_folder(key: str, of: Sequence[Mapping[str, Any]]) -> float | None:
+        if (score := scores.get(key)) is None:
+            return mean(row[key] for row in of)
+        parts = score.read([[row[column] for row in of] for column in score.columns]).of_image
+        value = score.of_all(parts) if len(parts) else nan
+        return None if isnan(value) else value
+
+    telling = {column for score in scores.values() for column in score.columns} or keys
+    means = {f: {k: of_folder(k, of) for k in keys} for f, of in sorted(groups.items())}
+    images = {
+        f: sum(any(row[key] not in (None, "") for key in telling) for row in groups[f])
+        for f in means
+    }
     whole = {key: mean(values[key] for values in means.values()) for key in keys}
-    return FolderMeans(means, counts, whole)
+    return FolderMeans(means, images, whole)
 
 
 def write_folder_means(found: FolderMeans, path: Path) -> Path:
@@ -310,29 +347,35 @@ def make_worst(
     plan: ScorePlan, place: Path, folder: MapFolder, test: str, count: int
 ) -> tuple[list[Worst], Path]:
     """Return the worst images of a method, and the sheet of pictures written beside its record."""
-    worst = worst_images(rows_of(place, test), plan.protocol, count)
+    classes, rules = plan.classes, plan.rules_of(test)
+    worst = worst_images(rows_of(place, test), plan.protocol, count, classes=classes)
     load = plan.load(folder, test)
 
     def views(name: str) -> Views:
-        pred, mask = load(name)
+        pred, truth = load(name)
+        shown, seen, errors = plan.job.shown(pred, truth, rules)
         image = plan.load_image(test, name)
-        same = image is not None and image.shape[:2] == mask.shape
-        return Views(seen_in_8_bits(pred), mask, image if same else None)
+        same = image is not None and image.shape[:2] == truth.shape
+        return Views(seen, shown, errors, image if same else None)
 
     sheet = place / f"worst-{test.replace('/', '-')}.png"
-    return worst, write_worst(worst, views, sheet, f"{folder.title}, {test}")
+    labels = rules.labels
+    colours = dict(zip(classes, class_colours(labels), strict=True)) if labels else None
+    title = f"{folder.title}, {test}"
+    return worst, write_worst(worst, views, sheet, title, plan.job.titles, colours)
 
 
 def make_verification(
     plan: ScorePlan, place: Path, folder: MapFolder, test: str, count: int, terminal: Terminal
 ) -> Verification:
-    """Score some images of a method again by PySODMetrics."""
+    """Score some images of a method again by PySODMetrics, or count their classes again."""
     # PySODMetrics knows no pixels that count for nothing.
     rows = [row for row in rows_of(place, test) if "ignored_pixels" not in str(row["flags"])]
     with terminal.bar(f"verifying {folder.title}", count) as bar:
-        return verify_scores(
-            rows, plan.load(folder, test), plan.protocol, count, on_progress=bar.update
-        )
+        load = plan.load(folder, test)
+        if plan.classes:
+            return verify_confusions(rows, load, count, on_progress=bar.update)
+        return verify_scores(rows, load, plan.protocol, count, on_progress=bar.update)
 
 
 def make_curves(plan: ScorePlan, outcome: ScoreOutcome, folder: Path) -> list[Path]:
@@ -361,8 +404,8 @@ def verification_sentences(title: str, test: str, found: Verification) -> Sequen
     """Say what a verification found."""
     metric = max(found.differences, key=lambda key: found.differences[key], default="nothing")
     said = [
-        f"{title}, {test}: {len(found.images)} images scored again by PySODMetrics; largest "
-        f"difference {found.largest:.1e} ({metric})"
+        f"{title}, {test}: {len(found.images)} images {found.how}; largest difference "
+        f"{found.largest:.1e} ({metric})"
     ]
     if found.skipped:
         reasons = (f"{key}: {why}" for key, why in found.skipped.items())

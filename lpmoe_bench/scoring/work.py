@@ -13,15 +13,17 @@ import numpy as np
 
 from lpmoe_bench.data.annotations import Mask
 from lpmoe_bench.data.images import read_image, read_truth
-from lpmoe_bench.data.maps import full_scale, inspect_map
+from lpmoe_bench.data.maps import MAP_SUFFIXES, full_scale, inspect_map, seen_in_8_bits
 from lpmoe_bench.data.pixels import UNDECLARED, PixelRules
 from lpmoe_bench.data.splits import UNUSUAL
+from lpmoe_bench.data.test_sets import TestSet
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.metrics.base import MASK_FLAGS
 from lpmoe_bench.metrics.maps import PreparedMask
 from lpmoe_bench.metrics.protocols import Protocol
 from lpmoe_bench.metrics.scorer import Scorer, ScoreResult
 from lpmoe_bench.records.model import Precision
+from lpmoe_bench.scoring.matching import MatchedMaps
 
 RESIZE = {
     "bilinear to mask": cv2.INTER_LINEAR,
@@ -58,6 +60,17 @@ CHECKS = {
     "faint": ("faint_maps", "hold nothing above half of their range"),
     "inverted": ("inverted_maps", "are darker on the object than elsewhere"),
     "mask": ("maps_equal_to_mask", "equal their mask pixel by pixel"),
+    "no scores": (
+        "maps_without_scores",
+        "are maps, which have no scores: all objects rank alike, and average precision depends on "
+        "their order",
+    ),
+    "listed alone": (
+        "maps_without_a_segment",
+        "lack a segment that their list has, which counts as not found",
+    ),
+    "nothing": ("images_without_detections", "have no detection"),
+    "truth": ("results_equal_to_truth", "equal their truth, object by object: are these results?"),
 }
 
 
@@ -161,7 +174,7 @@ class Item(NamedTuple):
 
     name: str
     mask: Mask
-    maps: tuple[Path | None, ...]
+    maps: tuple[Any, ...]
     image: Path | None = None
     pictured: Path | None = None
 
@@ -186,11 +199,14 @@ class ScoringJob(ABC):
     """What to score of every item: each kind of task has its own.
 
     The first variant is what counts, with `extra` metrics and, if asked for, curves. dataset: the
-    label of the test set. rules: what is declared of its files. how: of the maps. scores_alone:
-    whether nothing else is made of such maps, no curves and no pictures of the worst.
+    label of the test set. rules: what is declared of its files. how: of the maps. refused: options
+    of `score` that make nothing of such maps, and why. titles: of the pictures that `shown` gives.
+    suffixes: of files in a folder that are maps.
     """
 
-    scores_alone: ClassVar[bool] = False
+    refused: ClassVar[Mapping[str, str]] = {}
+    titles: ClassVar[tuple[str, str, str]] = ("mask", "map", "missed: blue, extra: orange")
+    suffixes: ClassVar[tuple[str, ...]] = MAP_SUFFIXES
     dataset: str
     variants: tuple[Variant, ...]
     extra: tuple[str, ...] = ()
@@ -202,6 +218,19 @@ class ScoringJob(ABC):
     @abstractmethod
     def check(cls, protocol: Any, rules: PixelRules, extra: Sequence[str], how: MapsRead) -> None:
         """Raise UsageError for what this kind of maps cannot be asked for."""
+
+    @classmethod
+    def open_file(cls, path: Path, test: Any) -> tuple[MatchedMaps, list[str]]:
+        """Return what a file of results says of each image of a test set, and what to say of it.
+
+        Raises DataError where this kind has no such files.
+        """
+        raise DataError(f"{path} is no folder; name one that holds maps")
+
+    @classmethod
+    def attach(cls, files: Mapping[str, Path], folder: Path, test: Any) -> Mapping[str, Mask]:
+        """Return the files of a folder with what else belongs to each; raises DataError."""
+        return files
 
     @abstractmethod
     def scorers(self) -> list[Any]:
@@ -232,6 +261,20 @@ class ScoringJob(ABC):
     @abstractmethod
     def of_result(self, result: ScoreResult) -> list[str]:
         """Say what the scores of a folder tell that nothing before has said."""
+
+    @classmethod
+    @abstractmethod
+    def read(
+        cls, test: TestSet, name: str, path: Path, protocol: Any, how: MapsRead
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return map and truth of an image, (h, w), from their files as they are scored."""
+
+    @classmethod
+    @abstractmethod
+    def shown(
+        cls, pred: np.ndarray, truth: np.ndarray, rules: PixelRules
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return truth, map and where the map is wrong as pictures, uint8."""
 
 
 class MaskJob(ScoringJob):
@@ -306,6 +349,36 @@ class MaskJob(ScoringJob):
 
     def of_result(self, result: ScoreResult) -> list[str]:
         return flag_sentences(result.rows)
+
+    @classmethod
+    def read(
+        cls, test: TestSet, name: str, path: Path, protocol: Any, how: MapsRead
+    ) -> tuple[np.ndarray, np.ndarray]:
+        mask = test.truth(name, protocol.mask_threshold).mask
+        pred = inspect_map(path)[0]
+        return fit(pred, (mask.shape[0], mask.shape[1]), RESIZE[protocol.resize]), mask
+
+    @classmethod
+    def shown(
+        cls, pred: np.ndarray, truth: np.ndarray, rules: PixelRules
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        seen = seen_in_8_bits(pred)
+        return truth, seen, error_picture(seen, truth)
+
+
+# Blue and orange are apart for colour-blind eyes too.
+MISSED, INVENTED = np.array((0, 90, 181)), np.array((220, 100, 0))
+
+
+def error_picture(pred: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Show what a map says too little of (blue) and too much (orange), on white; RGB (h, w, 3).
+
+    pred and mask: uint8 (h, w); object above 128 in the mask, as most protocols have it.
+    """
+    true = mask > 128
+    share = np.where(true, 255 - pred, pred)[..., None].astype(np.float32) / 255
+    colour = np.where(true[..., None], MISSED, INVENTED).astype(np.float32)
+    return (255 * (1 - share) + colour * share + 0.5).astype(np.uint8)
 
 
 @dataclass

@@ -29,6 +29,7 @@ from lpmoe_bench.environment import collect_environment
 from lpmoe_bench.sweep.local import ANSWER_SECONDS, end_with
 from lpmoe_bench.sweep.plan import SweepCell, settings_file
 
+MOST_SEEDS = 16  # whose division of the training list is prepared
 SET_CHILD_SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of Linux
 # What a run imports where it first needs it; torch._dynamo is imported by the first optimiser.
 LATE_IMPORTS = ("lpmoe_bench.training.run", "lpmoe_bench.metrics.kernels", "lightning_fabric")
@@ -137,7 +138,7 @@ def can_adopt() -> bool:
 def prepare_cells(
     cells: Sequence[SweepCell], folder: Path, more: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """Return one cell of each task and method, as `WarmProcess` takes them.
+    """Return one cell of each task and method, then of each seed, as `WarmProcess` takes them.
 
     Args:
         cells: those to do.
@@ -145,8 +146,14 @@ def prepare_cells(
         more: further arguments of a RunRequest.
     """
     first = {(cell.task, cell.method): cell for cell in reversed(cells)}
-    files = [str(settings_file(folder, cell).resolve()) for cell in first.values()]
-    return [{"file": file, **more} for file in reversed(files)]
+    seeds = {(cell.task, cell.seed): cell for cell in reversed(cells)}
+    others = [cell for cell in reversed(seeds.values()) if cell not in first.values()]
+    to_prepare = [(cell, False) for cell in reversed(first.values())]
+    to_prepare += [(cell, True) for cell in others[:MOST_SEEDS]]
+    return [
+        {"file": str(settings_file(folder, cell).resolve()), "data_alone": data_alone, **more}
+        for cell, data_alone in to_prepare
+    ]
 
 
 # The other end: what runs in the process itself.
@@ -225,7 +232,9 @@ def _prepare_cell(cell: Mapping[str, Any]) -> None:
         offline=cell["offline"],
     )
     with suppress(Exception):  # whatever it is, the cell meets it too and says so in its own log
-        prepare_parts(prepare_run(request, Terminal(quiet=True)))
+        plan = prepare_run(request, Terminal(quiet=True))
+        if not cell["data_alone"]:
+            prepare_parts(plan)
 
 
 def _threads() -> int:

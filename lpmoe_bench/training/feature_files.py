@@ -18,7 +18,7 @@ from torch import Tensor
 
 import method_zoo
 from lpmoe_bench.config.settings import RunConfig
-from lpmoe_bench.data import decoding, headers, images, loader, pixels
+from lpmoe_bench.data import decoding, headers, images, label_rules, labels, loader, pixels, readers
 from lpmoe_bench.environment import processor_name
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.files import write_atomically
@@ -65,6 +65,7 @@ def feature_key(
         "shape": list(shape),
         "packages": {name: metadata.version(name) for name in PACKAGES},
         "code": _digest(code | _shared_code()),
+        **({"fit": config.fit} if config.fit != loader.SQUASH else {}),
     }
 
 
@@ -73,10 +74,17 @@ def _shared_code() -> set[Path]:
     weights, zoo = Path(resolve.__file__).parent, Path(getfile(method_zoo)).parent
     folders = (weights, zoo / "backbones", zoo / "parts")
     shared = {path for folder in folders for path in folder.glob("*.py")}
-    reading = {
-        Path(module.__file__ or "") for module in (decoding, headers, images, loader, pixels)
-    }
-    return shared | reading | {zoo / "method.py"}
+    return shared | _reading_files() | {zoo / "method.py"}
+
+
+def _reading_files() -> set[Path]:
+    return {Path(module.__file__ or "") for module in (decoding, headers, images, loader, pixels)}
+
+
+def reading_code() -> str:
+    """Return 64 hex digits of the code that reads images and labels."""
+    of_labels = {Path(module.__file__ or "") for module in (labels, label_rules, readers)}
+    return _digest(_reading_files() | of_labels)
 
 
 def _digest(files: set[Path]) -> str:
@@ -118,6 +126,10 @@ class FeatureFolder:
         side = "mirrored" if view.mirrored else "plain"
         return self.folder / view.digest[:2] / f"{view.digest[:40]}-{side}{SUFFIX}"
 
+    def get(self, view: View) -> Tensor | None:
+        """Read a feature and check it; None when it is not there, or damaged."""
+        return self._load(view)
+
     def __contains__(self, view: View) -> bool:
         return self._load(view) is not None
 
@@ -140,9 +152,10 @@ class FeatureFolder:
         about = self._about(view) | {"crc32": _checksum(feature)}
         write_atomically(self.path(view), save({TENSOR: feature}, metadata=about))
 
-    def used_bytes(self) -> int:
-        """Return what all features under the root take, those of other keys too."""
-        return sum(path.stat().st_size for path in self.root.rglob(f"*{SUFFIX}"))
+    def used_bytes(self, own: bool = False) -> int:
+        """Return what all features under the root take, or those of its own key alone."""
+        folder = self.folder if own else self.root
+        return sum(path.stat().st_size for path in folder.rglob(f"*{SUFFIX}"))
 
     def _about(self, view: View) -> dict[str, str]:
         return {"key": self.digest, "view": f"{view.digest} {view.mirrored}"}

@@ -37,12 +37,20 @@ if TYPE_CHECKING:  # it takes seconds to import, which a plan or a refusal need 
 
 
 def pack(prefix: Prefix) -> Tensor:
-    """Stack the distinct states of a prefix, P of them with N tokens each: (B, P, N, C)."""
-    return torch.stack(list(_distinct(prefix).values()), dim=1)
+    """Stack the distinct states of a prefix, P of them with N tokens each: (B, P, N, C).
+
+    Those of stages, which differ in N and C, stand one behind the other instead: (B, numbers).
+    """
+    states = list(_distinct(prefix).values())
+    if len({x.shape for x in states}) > 1:
+        return torch.cat([x.flatten(1) for x in states], dim=1)
+    return torch.stack(states, dim=1)
 
 
 class FromPrefix(nn.Module):
-    """A segmenter fed with packed prefixes, (B, P, N, C), in the place of images of (h, w) `sides`.
+    """A segmenter fed with packed prefixes, as `pack` returns them, in place of images.
+
+    sides: of these images, (h, w).
 
     example: the prefix of any such image, which has all that does not depend on the image.
     """
@@ -50,7 +58,9 @@ class FromPrefix(nn.Module):
     def __init__(self, segmenter: Segmenter, example: Prefix, sides: tuple[int, int]):
         super().__init__()
         self.segmenter, self.sides = segmenter, sides
-        states, names = [example.tokens, *example.taps], list(_distinct(example))
+        distinct = _distinct(example)
+        states, names = [example.tokens, *example.taps], list(distinct)
+        self._shapes = [x.shape[1:] for x in distinct.values()]
         self._places = [names.index(id(t.x)) for t in states]
         self._states = [t._replace(x=t.x.new_empty(0)) for t in states]
         # Reductions add up in the order of memory, so a layout is part of the last bits.
@@ -58,7 +68,7 @@ class FromPrefix(nn.Module):
 
     def forward(self, packed: Tensor, targets: Any = None, examine: bool = False) -> Any:
         """Return what the segmenter returns: predictions, or with targets the loss."""
-        parts = packed.unbind(1)
+        parts = self._parts(packed)
         kept = zip(self._states, self._places, self._by_channel, strict=True)
         tokens, *taps = (
             state._replace(x=_laid_out(parts[place], by_channel))
@@ -66,6 +76,13 @@ class FromPrefix(nn.Module):
         )
         features = self.segmenter.method.finish(Prefix(tokens, taps))
         return self.segmenter.finish(features, self.sides, targets, examine)
+
+    def _parts(self, packed: Tensor) -> list[Tensor]:
+        """Return the distinct states, (B, N, C) each."""
+        if packed.ndim > 2:
+            return list(packed.unbind(1))
+        parts = packed.split([prod(shape) for shape in self._shapes], dim=1)
+        return [x.unflatten(1, shape) for x, shape in zip(parts, self._shapes, strict=True)]
 
 
 def _laid_out(x: Tensor, by_channel: bool) -> Tensor:

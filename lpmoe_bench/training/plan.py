@@ -1,9 +1,9 @@
 """A run resolved to its last fact before anything trains: config, data, weights, fingerprint."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 
@@ -11,20 +11,23 @@ from lpmoe_bench.config.kinds import get_kind
 from lpmoe_bench.config.recipes import recipe_notes
 from lpmoe_bench.config.settings import RunConfig, RuntimeConfig, fingerprint
 from lpmoe_bench.console import Terminal
-from lpmoe_bench.data.loader import PairDataset, Prefixes, carve_validation, subset
+from lpmoe_bench.data.loader import Keep, PairDataset, Prefixes, carve_validation, subset
 from lpmoe_bench.data.pairs import Pair
 from lpmoe_bench.data.registry import Registry, Task, load_registry
 from lpmoe_bench.data.splits import (
     MANIFESTS,
     Split,
+    Stamps,
     check_pairs,
+    checked,
+    class_totals,
     classes_of,
     make_split,
-    stamp_of,
     things_of,
 )
 from lpmoe_bench.data.tasks import OWN, TaskData, resolve
 from lpmoe_bench.errors import DataError, ResourceError, UsageError
+from lpmoe_bench.metrics.facts import is_of_class
 from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.model.decoders.decoder import NORMALISES, DecoderWeights, resolve_decoder_weights
 from lpmoe_bench.model.decoders.names import get_decoder
@@ -87,12 +90,28 @@ def _check_batch(config: RunConfig, method: type[Method], device: str) -> None:
             )
 
 
-class Sources(NamedTuple):
-    """Weights and data of a run, resolved; plans that share them need them resolved once."""
+class Divided(NamedTuple):
+    """The training list of a run: what is trained on and validated on.
+
+    rest: how many pairs there were to train on, of which `pairs` are taken.
+    """
+
+    pairs: tuple[Pair, ...]
+    rest: int
+    validation: Split | None
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Weights and data of a run, resolved; plans that share them need them resolved once.
+
+    divided: by what a division depends on, the last few.
+    """
 
     weights: Weights
     decoder_weights: DecoderWeights
     data: TaskData
+    divided: dict[tuple, Divided] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -123,8 +142,13 @@ class Plan:
     def id(self) -> str:
         return "/".join(self.folder.parts[-4:])
 
-    def training_set(self, prefixes: Prefixes | None = None) -> PairDataset:
-        """Return the items of training, with prefixes in the place of images where given."""
+    def training_set(
+        self, prefixes: Prefixes | None = None, keep: Keep | None = None
+    ) -> PairDataset:
+        """Return the items of training, with prefixes in the place of images where given.
+
+        keep: see `PairDataset`.
+        """
         config, train = self.config, self.config.train
         return PairDataset(
             self.train_pairs,
@@ -138,6 +162,7 @@ class Plan:
             train.decode == "reduced",
             config.fit,
             get_kind(config.kind).reader,
+            keep,
         )
 
 
@@ -164,19 +189,20 @@ def make_plan(
             known[key] = found.sources
         else:
             known[key] = _sources(config, task, registry, request, terminal)
-    weights, decoder_weights, data = known[key]
+    sources = known[key]
+    weights, decoder_weights, data = sources.weights, sources.decoder_weights, sources.data
     # What a file tells of its weights is as if it had been asked for, and what the name implies as
     # if it had not: so equal runs have equal fingerprints.
     classes, things = _classes(config, data), things_of(data.train)
     facts = {"facts": weights.differing, "classes": classes, "things": things}
     config = config.model_copy(update=facts)
-    # Validation first: a smaller limit_train leaves it as it is.
-    rest, validation = _divided(data, config, request.cache / MANIFESTS)
+    divided = _divided(sources, config, request.cache / MANIFESTS)
+    if divided.validation is not None:
+        _check_validation(config, divided.validation, request.cache / MANIFESTS)
     limit = config.train.limit_train
-    train_pairs = subset(rest, limit, config.seed)
-    few = limit is not None and limit > len(rest)
-    above = [f"train.limit_train is {limit}, but there are {len(rest)} images: all are taken"]
-    digests = _digests(config, known[key])
+    few = limit is not None and limit > divided.rest
+    above = [f"train.limit_train is {limit}, but there are {divided.rest} images: all are taken"]
+    digests = _digests(config, sources)
     hashed = _fingerprint(config, digests, request.expect)
     place = run_folder(config.task, config.method, config.backbone, hashed, config.seed)
     return Plan(
@@ -185,8 +211,8 @@ def make_plan(
         weights=weights,
         decoder_weights=decoder_weights,
         train=data.train,
-        train_pairs=tuple(train_pairs),
-        validation=validation,
+        train_pairs=divided.pairs,
+        validation=divided.validation,
         tests=tuple(data.tests),
         notes=(
             *recipe_notes(asked.recipe),
@@ -203,15 +229,25 @@ def make_plan(
 
 @dataclass(frozen=True)
 class _Prepared:
-    """Sources that were resolved before, with the stamp that their files had then."""
+    """Sources that were resolved before, with the stamps that their files had then."""
 
     sources: Sources
     registry: Registry
-    stamp: tuple[Any, ...] = ()
+    pairs: tuple[Stamps, ...]
+    weights: tuple[Any, ...]
+
+    @classmethod
+    def of(cls, sources: Sources, registry: Registry) -> Self:
+        """Keep sources as they are now."""
+        data = sources.data
+        splits = [data.train, *([data.validation] if data.validation else []), *data.tests]
+        stamps = tuple(Stamps(split.pairs) for split in splits)
+        return cls(sources, registry, stamps, _weight_dates(sources))
 
     def holds(self, registry: Registry) -> bool:
         """Whether files and what is declared of them are as they were; reads no file."""
-        return registry == self.registry and _stamp(self.sources) == self.stamp
+        same = registry == self.registry and _weight_dates(self.sources) == self.weights
+        return same and all(stamps.hold() for stamps in self.pairs)
 
 
 _prepared: dict[tuple, _Prepared] = {}  # by the key of make_plan and the places of the request
@@ -228,7 +264,7 @@ def prepare_run(request: RunRequest, terminal: Terminal) -> Plan:
     registry = load_registry(request.datasets)
     for key, sources in known.items():
         if (place := (*key, *_places(request))) not in _prepared:
-            _prepared[place] = _Prepared(sources, registry, _stamp(sources))
+            _prepared[place] = _Prepared.of(sources, registry)
     return plan
 
 
@@ -240,15 +276,9 @@ def _places(request: RunRequest) -> tuple[Any, ...]:
     return (root, request.folders, request.embedded, datasets, request.cache, request.offline)
 
 
-def _stamp(sources: Sources) -> tuple[Any, ...]:
-    """Return size, inode and dates of all files that sources were read from."""
-    data = sources.data
-    splits = [data.train, *([data.validation] if data.validation else []), *data.tests]
+def _weight_dates(sources: Sources) -> tuple[Any, ...]:
     files = [sources.weights.path, sources.decoder_weights.path]
-    return (
-        *(stamp_of(split.pairs) for split in splits),
-        *(file and _dates(file) for file in files),
-    )
+    return tuple(file and _dates(file) for file in files)
 
 
 def _dates(file: Path) -> tuple[int, ...] | None:
@@ -286,7 +316,24 @@ def _classes(config: RunConfig, data: TaskData) -> tuple[str, ...]:
     return found
 
 
-def _divided(data: TaskData, config: RunConfig, cache: Path) -> tuple[Sequence[Pair], Split | None]:
+MOST_DIVIDED = 16  # divisions of one list that are kept
+
+
+def _divided(sources: Sources, config: RunConfig, cache: Path) -> Divided:
+    """Return what is trained and validated on, kept for further plans."""
+    train, known = config.train, sources.divided
+    key = (config.seed, train.validation, train.carve, train.limit_train, train.limit_validation)
+    if key not in known:
+        # Validation first: a smaller limit_train leaves it as it is.
+        rest, validation = _carved(sources.data, config, cache)
+        pairs = tuple(subset(rest, train.limit_train, config.seed))
+        if len(known) == MOST_DIVIDED:
+            del known[next(iter(known))]  # the oldest
+        known[key] = Divided(pairs, len(rest), validation)
+    return known[key]
+
+
+def _carved(data: TaskData, config: RunConfig, cache: Path) -> tuple[Sequence[Pair], Split | None]:
     """Return the pairs that may be trained on, and the validation split."""
     train, seed = config.train, config.seed
     named = data.validation is not None and data.validation.dataset == OWN
@@ -304,6 +351,26 @@ def _divided(data: TaskData, config: RunConfig, cache: Path) -> tuple[Sequence[P
         rest, pairs = carve_validation(data.train.pairs, train.validation, seed)
         like, name = data.train, f"{data.train.name}-validation"
     return rest, make_split(like, name, subset(pairs, train.limit_validation, seed), cache)
+
+
+def _check_validation(config: RunConfig, validation: Split, cache: Path) -> None:
+    """Raise UsageError where validation images cannot tell the score that picks the best epoch."""
+    classes, select = config.classes, config.train.select
+    of_class = select.partition("/")[2] if is_of_class(select) else ""
+    if of_class and of_class not in classes:
+        error = UsageError.unknown("class", of_class, classes)
+        raise UsageError(f"train.select is {select}: {error}")
+    seen = (facts.seen for _, facts in checked(validation, [], cache) if classes)
+    totals = class_totals(one for one in seen if one)
+    there = {name for name, pixels in zip(classes, totals, strict=False) if pixels}
+    if not totals or (of_class in there if of_class else there):
+        return
+    lacking = f"has class {of_class}" if of_class else "has a labelled pixel"
+    raise UsageError(
+        f"train.select is {select}, but none of the {len(validation.pairs)} images of "
+        f"{validation.label} {lacking}, so that it could pick nothing; choose another score, a "
+        f"larger train.validation, or train.select=last with train.validation=0"
+    )
 
 
 def _digests(config: RunConfig, sources: Sources) -> dict[str, Any]:

@@ -5,14 +5,18 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lpmoe_bench.config.settings import RunConfig, build_config, sides_text
+from lpmoe_bench.config.kinds import get_kind
+from lpmoe_bench.config.settings import RunConfig, sides_text
 from lpmoe_bench.console import Terminal
+from lpmoe_bench.data.label_rules import MOST_CLASSES, label_rules
+from lpmoe_bench.data.registry import Registry, Task, load_registry
+from lpmoe_bench.data.scenes.generate import SETS
 from lpmoe_bench.errors import ResourceError, UsageError
 from lpmoe_bench.model import costs
 from lpmoe_bench.model.segmenter import (
@@ -24,24 +28,32 @@ from lpmoe_bench.model.segmenter import (
 )
 from lpmoe_bench.model.weights.resolve import RANDOM, resolve_weights
 from lpmoe_bench.training.plan import complete_config
-from lpmoe_bench.training.request import preset_layer
+from lpmoe_bench.training.request import Asked, merged_config, settings_of
+from method_zoo.backbones.backbone import SIDE_MULTIPLE
 from method_zoo.options import get_method, vars_of
 
 REPEATS = 15
+BINARY_TASK = "cod"  # stands for all of them: a mask is one output
 SECONDS = 15.0  # for the timings of training, and again for those of inference
 CPU_STEP_FLOPS = 2e12  # a training step beyond this takes a processor half a minute or more
 
 
 def profile_method(
-    *layers: Mapping[str, Any], measured: bool | None = None, terminal: Terminal
+    *layers: Mapping[str, Any],
+    measured: bool | None = None,
+    terminal: Terminal,
+    classes: str = "",
+    datasets: Sequence[Path] | None = None,
 ) -> dict[str, Any]:
     """Count and measure the model of these settings, the weakest layer first.
 
-    The size is the backbone's own unless a layer has one. measured: whether to measure speed and
-    memory too; None where that takes seconds rather than minutes. Raises UsageError or ZooError
-    for settings that do not fit, ResourceError where the model does not fit into memory.
+    The size is that of a layer, else of the task, else the backbone's own. A file of weights is
+    read for its facts alone. measured: whether to measure speed and memory too; None where that
+    takes seconds rather than minutes. classes, datasets: see `profile_config`. Raises UsageError
+    or ZooError for settings that do not fit, DataError for a file of weights or a list of classes
+    that cannot be read, ResourceError where the model does not fit into memory.
     """
-    config = profile_config(*layers)
+    config = profile_config(*layers, classes=classes, datasets=datasets)
     check_buildable(config)
     model = blueprint(config)
     flops = costs.count_flops(model, config.sides)
@@ -53,6 +65,7 @@ def profile_method(
         "backbone": config.backbone,
         "decoder": config.decoder,
         "decoder_options": config.decoder_options,
+        "classes": len(config.classes),
         "size": config.size,
         "parameters": costs.count_parameters(model),
         "state_bytes": costs.state_bytes(model),
@@ -62,16 +75,64 @@ def profile_method(
     return found | {"measured": measurement, "not_measured": skipped}
 
 
-def profile_config(*layers: Mapping[str, Any]) -> RunConfig:
-    """Return the complete settings of a profile, at the backbone's own size unless one is given."""
+def profile_config(
+    *layers: Mapping[str, Any], classes: str = "", datasets: Sequence[Path] | None = None
+) -> RunConfig:
+    """Return the complete settings of a profile.
+
+    Args:
+        layers: of settings, the weakest first. Without a task it is a binary one.
+        classes: of the task: how many, or a file that lists them; else those of its sets.
+        datasets: YAML files of tasks and sets beside our own.
+
+    Raises:
+        UsageError: there is no method, or nobody knows the classes, and the errors of a plan.
+    """
     named = [str(layer["method"]) for layer in layers if "method" in layer]
     if not named:
         raise UsageError("profile needs a method; name it with --method, such as --method lora")
-    method = get_method(named[-1])
-    config = build_config(preset_layer(vars_of(method)), *layers)
-    if not any("size" in layer for layer in layers):
-        config = config.model_copy(update={"size": native_size(config.backbone)})
+    method, registry = get_method(named[-1]), load_registry(datasets)
+    tasks = [registry.task(str(layer["task"])) for layer in layers if "task" in layer]
+    of_task = settings_of(tasks[-1]) if tasks else {}
+    task = tasks[-1] if tasks else registry.task(BINARY_TASK)
+    asked = Asked(task, named[-1], "", of_task, layers)
+    config = merged_config(asked, vars_of(method))
+    found = _classes(task, registry, classes)
+    weights = resolve_weights(
+        config.backbone, config.weights or RANDOM, Path(), offline=True, facts=config.facts
+    )
+    config = config.model_copy(update={"classes": found, "facts": weights.differing})
+    if not any("size" in layer for layer in (of_task, *layers)):
+        grid = config.facts.grid
+        side = max(SIDE_MULTIPLE, grid * 16 // SIDE_MULTIPLE * SIDE_MULTIPLE) if grid else 0
+        config = config.model_copy(update={"size": side or native_size(config.backbone)})
     return complete_config(config, method)
+
+
+def _classes(task: Task, registry: Registry, told: str) -> tuple[str, ...]:
+    """Return the classes that a model of a task tells apart; none of binary tasks."""
+    if not get_kind(task.kind).classed:
+        if told:
+            raise UsageError(
+                f"--classes are of tasks that tell classes apart, and {task.name} is {task.kind}; "
+                f"name one with --task, such as --task semantic, or leave them out"
+            )
+        return ()
+    if told.isdecimal():
+        if not 2 <= int(told) <= MOST_CLASSES:
+            raise UsageError(f"--classes is {told}; 2 to {MOST_CLASSES} are told apart")
+        return tuple(f"class {k}" for k in range(int(told)))
+    if told:
+        return label_rules({"classes": Path(told)}).classes
+    sets = [registry.split(reference)[0].pixels.labels for reference in task.references]
+    known = [one.classes for one in sets if one and one.classes]
+    known += [SETS[task.embedded].classes] if task.embedded else []
+    if not known:
+        raise UsageError(
+            f"the classes of task {task.name} are listed in the folder of its set; say --classes "
+            f"FILE, or how many there are: --classes 12"
+        )
+    return known[0]
 
 
 def _reason(config: RunConfig, flops: costs.Flops, measured: bool | None) -> str | None:
@@ -131,7 +192,7 @@ def measure(config: RunConfig, repeats: int, seconds: float) -> dict[str, Any]:
     )
     segmenter.to(device)
     images = torch.rand(config.train.batch, 3, *config.sides, device=device)
-    masks = (images[:, :1] > 0.5).float()
+    targets = get_kind(config.kind).reader.of_noise(images[:, 0], config.outputs)
     optimizer = torch.optim.AdamW([p for p in segmenter.parameters() if p.requires_grad])
     half = torch.autocast(
         device.type, torch.bfloat16, enabled=config.train.precision == "bf16-mixed"
@@ -139,7 +200,7 @@ def measure(config: RunConfig, repeats: int, seconds: float) -> dict[str, Any]:
 
     def step() -> None:
         with half:
-            loss = segmenter(images, masks)
+            loss = segmenter(images, targets)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

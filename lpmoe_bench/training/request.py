@@ -60,10 +60,14 @@ def layers_of(request: RunRequest, registry: Registry) -> Asked:
     recipe = _pick("recipe", asked)
     task = registry.task(_pick("task", asked))
     layers = (*recipe_layers(recipe, task.name, asked), *asked)
-    # A task's own loss and selection are the weakest of all, its recipe wins over them.
+    return Asked(task, _pick("method", layers), recipe, settings_of(task), layers)
+
+
+def settings_of(task: Task) -> dict[str, Any]:
+    """Return the settings that a task brings along."""
+    # Its own loss and selection are the weakest of all, its recipe wins over them.
     train = {"loss": task.loss, "select": task.select} | task.recipe.get("train", {})
-    weakest = {"kind": task.kind, "protocol": task.protocol} | task.recipe | {"train": train}
-    return Asked(task, _pick("method", layers), recipe, weakest, layers)
+    return {"kind": task.kind, "protocol": task.protocol} | task.recipe | {"train": train}
 
 
 def refuse_early(request: RunRequest) -> RunConfig:
@@ -172,10 +176,11 @@ def _check_selection(config: RunConfig) -> None:
                 f"train.select is {train.select}, which only a whole data set has; "
                 f"choose one that an image has, such as {rules.primary}"
             )
-        if get_kind(config.kind).classed and train.select not in rules.metrics:
+        if get_kind(config.kind).classed and not rules.has_metric(train.select):
+            known = [*rules.metrics, *rules.class_keys(["NAME"])]  # NAME: of a class
             raise UsageError(
                 f"train.select is {train.select}, which protocol {rules.name} does not have; "
-                f"choose one of {', '.join(rules.metrics)}, or last"
+                f"choose one of {', '.join(known)}, or last"
             )
     if train.select == LAST and train.validation:
         raise UsageError(
@@ -221,6 +226,11 @@ def _check_features(config: RunConfig) -> None:
     if runtime.cache_features and train.decode != "full":
         raise UsageError(
             "runtime.cache_features decodes each image once, in full; leave train.decode out"
+        )
+    if runtime.cache_features and runtime.cache_images:
+        raise UsageError(
+            "runtime.cache_images keeps images, and runtime.cache_features what stands in their "
+            "place; leave one or the other out"
         )
     if runtime.cache_features == "memory" and runtime.devices > 1:
         raise UsageError(

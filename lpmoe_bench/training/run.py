@@ -18,7 +18,7 @@ from safetensors.torch import save
 from lpmoe_bench.config.kinds import get_kind
 from lpmoe_bench.config.settings import RunConfig, sides_text
 from lpmoe_bench.console import Terminal
-from lpmoe_bench.data.loader import Prefixes
+from lpmoe_bench.data.loader import Keep, Prefixes
 from lpmoe_bench.data.splits import Split
 from lpmoe_bench.environment import Environment, collect_environment
 from lpmoe_bench.errors import (
@@ -51,6 +51,7 @@ from lpmoe_bench.records import store
 from lpmoe_bench.records.provenance import changed_code, code_facts
 from lpmoe_bench.records.verify import tensors_digest
 from lpmoe_bench.training import features
+from lpmoe_bench.training.image_cache import keep_resized
 from lpmoe_bench.training.loop import Progress, TrainingRun, train
 from lpmoe_bench.training.plan import Plan, make_plan
 from lpmoe_bench.training.prolong import Start, starting_point
@@ -155,6 +156,11 @@ def _notes(facts: RunFacts) -> list[str]:
             f"({facts.plan.config.runtime.cache_features}): images/s and seconds of training are "
             f"without them, of which this process computed {cache.computed} in "
             f"{cache.seconds:.0f} s"
+        )
+    if facts.plan.config.runtime.cache_images:
+        notes.append(
+            "resized images came from a cache (runtime.cache_images), where they were kept: "
+            "images/s and seconds of training are without decoding these"
         )
     return notes
 
@@ -433,13 +439,14 @@ def _execute(plan: Plan, terminal: Terminal) -> records.Record:
     if config.runtime.devices > 1 and config.runtime.device == "cuda":
         torch.nn.SyncBatchNorm.convert_sync_batchnorm(segmenter)  # in place
     cache = features.open_features(plan, segmenter, fabric, terminal)
+    keep = keep_resized(plan, terminal) if plan.config.runtime.cache_images else None
     with terminal.bar(f"training {config.method}", 1) as bar:
 
         def report(step: int, steps: int, loss: float, speed: float) -> None:
             bar.update(step, steps, f"loss {loss:.4f}  {speed:.1f} images/s")
 
         start = starting_point(plan)
-        progress = train(make_training(plan, segmenter, fabric, cache, report, start))
+        progress = train(make_training(plan, segmenter, fabric, cache, report, start, keep))
     if not fabric.is_global_zero:  # the first process alone tests and writes
         raise SystemExit(0)
     # Counted before a test image is read: a run that is killed here has opened the test set too.
@@ -471,6 +478,7 @@ def make_training(
     cache: features.FeatureCache | None,
     report: Callable[[int, int, float, float], None],
     start: Start | None = None,
+    keep: Keep | None = None,
 ) -> TrainingRun:
     """Return what `train` needs, with features in the place of images where they are cached."""
     config = plan.config
@@ -487,7 +495,7 @@ def make_training(
         fabric,
         segmenter,
         model,
-        plan.training_set(prefixes),
+        plan.training_set(prefixes, keep),
         validate,
         1 if validate is None or get_metric(select).higher_is_better else -1,
         plan.folder,
@@ -500,7 +508,7 @@ def make_predictor(
     plan: Plan, model: torch.nn.Module, fabric: Fabric, prefixes: Prefixes | None = None
 ) -> Predictor:
     """Return what predicts for a run, with no more images at once than training has."""
-    predictor = new_predictor(plan.config, model, fabric, prefixes)
+    predictor = new_predictor(plan.config, model, fabric, prefixes, plan.train.rules.labels)
     predictor.batch = min(plan.config.runtime.micro_batch or predictor.batch, predictor.batch)
     return predictor
 

@@ -128,10 +128,12 @@ SIDE_MULTIPLE = 32
 
 
 class Backbone(nn.Module):
-    """A frozen plain ViT. Every backbone has stride 16 seen from the image.
+    """A frozen plain ViT. Every plain backbone has stride 16 seen from the image.
 
     A model with patch 14 resizes its input to 14/16, so methods and decoders never see the patch
-    size. `groups` are four ranges of blocks, the one notion of stage.
+    size. `groups` are four ranges of blocks, the one notion of stage. `dims` has the width of the
+    tokens that leave each block, `strides` the stride of those that leave each group: here they
+    are all the same, in a hierarchical family they grow from group to group.
 
     Args:
         vit: a model of timm. It is frozen and set to eval mode.
@@ -142,8 +144,14 @@ class Backbone(nn.Module):
     """
 
     accepts_prompts = True
+    has_attention = True  # whether `attention` and `mlp` are the two branches of a block
     fixed_grid: tuple[int, int] | None = None
-    stride = STRIDE
+    stride = STRIDE  # of the tokens that enter block 0
+    depth: int
+    heads: int
+    groups: list[range]
+    dims: list[int]  # of each block
+    strides: list[int]  # of each group
     mean: Tensor
     std: Tensor
 
@@ -156,12 +164,7 @@ class Backbone(nn.Module):
         opened = self.vit.state_dict(keep_vars=True).items()
         self._native = {name: names[id(t)] for name, t in opened}  # what it is called outside
         self.pos_antialias = pos_antialias
-        self.dim: int = self.vit.embed_dim
-        self.depth = len(self.vit.blocks)
-        self.heads: int = self._block(0).attn.num_heads
-        # Where four does not divide the depth, groups differ by one block.
-        bounds = [round(self.depth * k / 4) for k in range(5)]
-        self.groups = [range(a, b) for a, b in pairwise(bounds)]
+        self._measure()
         cfg: Any = vit.pretrained_cfg
         # Not persistent: they are the model's, and no part of what is trained and saved.
         self.register_buffer("mean", torch.tensor(cfg["mean"]).view(3, 1, 1), persistent=False)
@@ -170,6 +173,35 @@ class Backbone(nn.Module):
     def _openable(self, vit: nn.Module) -> nn.Module:
         """Return the model if this family computes all of it; raises ZooError otherwise."""
         return _plain(vit)
+
+    def _measure(self) -> None:
+        """Set depth, heads, groups, dims and strides."""
+        self.depth = len(self.vit.blocks)
+        self.heads = self._block(0).attn.num_heads
+        # Where four does not divide the depth, groups differ by one block.
+        bounds = [round(self.depth * k / 4) for k in range(5)]
+        self.groups = [range(a, b) for a, b in pairwise(bounds)]
+        self.dims = [self.vit.embed_dim] * self.depth
+        self.strides = [STRIDE] * len(self.groups)
+
+    @property
+    def widths(self) -> list[int]:
+        """Return the different widths of the blocks, narrow to wide."""
+        return sorted(set(self.dims))
+
+    @property
+    def dim(self) -> int:
+        """Return the one width of all blocks.
+
+        Raises:
+            ZooError: The stages differ in width; `dims` has that of each block.
+        """
+        if len(self.widths) > 1:
+            raise ZooError(
+                f"the stages of this backbone are {in_words(self.widths)} wide, so it has no one "
+                f"width; read dims[i], the width of block i"
+            )
+        return self.dims[0]
 
     def train(self, mode: bool = True) -> Backbone:
         """Keep the frozen model in eval mode; what a method wrapped around it follows `mode`."""
@@ -204,12 +236,7 @@ class Backbone(nn.Module):
         Raises:
             ZooError: A side is no multiple of 32.
         """
-        height, width = image.shape[-2:]
-        if height % SIDE_MULTIPLE or width % SIDE_MULTIPLE:
-            raise ZooError(
-                f"image is {height} x {width}; both sides must be multiples of {SIDE_MULTIPLE}: "
-                f"resize it first"
-            )
+        height, width = checked_sides(image)
         patch = self.vit.patch_embed.patch_size[0]
         image = self.normalise(image)
         if patch != STRIDE:
@@ -310,13 +337,24 @@ class Backbone(nn.Module):
         """Give queries or keys, (B, heads, N, head width), their place; here they have it."""
         return x
 
+    def merge(self, g: int, t: Tokens) -> Tokens:
+        """Run what stands before group g, above 0: nothing where all blocks have one grid."""
+        return t
+
+    def shortcut(self, i: int, t: Tokens) -> Tokens:
+        """Return what the attention's update of block i is added to: mostly the tokens as they are.
+
+        A block that pools its queries pools these too.
+        """
+        return t
+
     def block(self, i: int, t: Tokens) -> Tokens:
         """Run block i as it is: attention, then MLP, each added to the residual stream."""
         t = t.add(self.attention(i, t))
         return t.add(self.mlp(i, t))
 
     def norm(self, t: Tokens) -> Tokens:
-        """Apply the final norm to all tokens."""
+        """Apply the final norm to all tokens; of stages it is the norm of theirs, if any."""
         return t._replace(x=self.vit.norm(t.x))
 
     def neck(self, t: Tokens) -> Tensor:
@@ -326,12 +364,17 @@ class Backbone(nn.Module):
     @property
     def neck_channels(self) -> int:
         """Return the channels of what `neck` gives."""
-        return self.dim
+        return self.dims[-1]
 
     def state(self) -> dict[str, Tensor]:
         """Return the weights under the names they have outside, for a file that `load` reads."""
         tensors: dict[str, Tensor] = self.vit.state_dict()
         return {self._native.get(name, name): tensor for name, tensor in tensors.items()}
+
+    def opened_name(self, name: str) -> str:
+        """Return the module of `vit` that holds the tensor of an outside name."""
+        opened = next(inside for inside, outside in self._native.items() if outside == name)
+        return opened.rpartition(".")[0]
 
     def check(self, state: Mapping[str, Tensor]) -> None:
         """Raise ZooError where `load` would refuse a state; nothing is loaded."""
@@ -360,6 +403,23 @@ class Backbone(nn.Module):
                 nn.init.zeros_(module.v_bias)
 
 
+def checked_sides(image: Tensor) -> tuple[int, int]:
+    """Return height and width of an image; raises ZooError for one that is no multiple of 32."""
+    height, width = image.shape[-2:]
+    if height % SIDE_MULTIPLE or width % SIDE_MULTIPLE:
+        raise ZooError(
+            f"image is {height} x {width}; both sides must be multiples of {SIDE_MULTIPLE}: "
+            f"resize it first"
+        )
+    return height, width
+
+
+def in_words(numbers: Sequence[int]) -> str:
+    """Say several numbers: "96, 192 and 384"."""
+    *first, last = map(str, numbers)
+    return f"{', '.join(first)} and {last}" if first else last
+
+
 def _activated(mlp: Any, x: Tensor) -> Tensor:
     """Apply the non-linearity of an MLP, or its gate: one half of the channels by the other."""
     if type(mlp) is Mlp:
@@ -373,7 +433,8 @@ def _plain(vit: nn.Module) -> VisionTransformer:
     if type(vit) is not VisionTransformer or not isinstance(vit.patch_embed, PatchEmbed):
         raise ZooError(
             f"{type(vit).__name__} is not a plain timm VisionTransformer; "
-            f"use a vit_*, deit_*, DINO, EVA, BEiT or SAM model of timm"
+            f"use a vit_*, deit_*, DINO, EVA, BEiT, SAM, swin_*, convnext_* or sam2_hiera_* "
+            f"model of timm"
         )
     check_plain_blocks(vit)
     return vit

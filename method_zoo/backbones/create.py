@@ -6,17 +6,25 @@ from difflib import get_close_matches
 import timm
 from timm.models import model_entrypoint
 from timm.models.beit import Beit as TimmBeit
+from timm.models.convnext import ConvNeXt as TimmConvNeXt
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.eva import Eva as TimmEva
+from timm.models.hieradet_sam2 import HieraDet
+from timm.models.swin_transformer import SwinTransformer
+from timm.models.swin_transformer_v2 import SwinTransformerV2
 from timm.models.vision_transformer_sam import VisionTransformerSAM
 from torch import Tensor, nn
 
 from ..errors import ZooError
 from .backbone import STRIDE, Backbone
 from .beit import Beit
+from .convnext import ConvNeXt
 from .deit import Distilled
 from .eva import Eva
+from .hiera import Hiera
 from .sam import META_SAM, Sam, meta_encoder
+from .swin import Swin
+from .swin_v2 import SwinV2
 from .uniperceiver import NAME as UNI_PERCEIVER
 from .uniperceiver import POS_ANTIALIAS, uni_perceiver
 
@@ -26,7 +34,12 @@ FAMILIES: dict[type[nn.Module], type[Backbone]] = {
     TimmEva: Eva,
     TimmBeit: Beit,
     VisionTransformerDistilled: Distilled,
+    SwinTransformer: Swin,
+    SwinTransformerV2: SwinV2,
+    TimmConvNeXt: ConvNeXt,
+    HieraDet: Hiera,
 }
+SWINS = (SwinTransformer.__module__, SwinTransformerV2.__module__)
 OTHERS = (*META_SAM, UNI_PERCEIVER)  # names that timm does not have
 
 
@@ -108,6 +121,8 @@ def _timm_model(name: str, size: tuple[int, int] | None, kwargs: dict) -> nn.Mod
     if module == TimmBeit.__module__ and size is not None:
         patch = kwargs.get("patch_size", STRIDE)  # every BEiT of timm has patches of 16 pixels
         kwargs = {"img_size": tuple(side // STRIDE * patch for side in size)} | kwargs
+    if module in SWINS:  # windows stay as they are on any grid, as the authors have it
+        kwargs = {"always_partition": True, "strict_img_size": False} | kwargs
     # The class of distilled DeiT cannot be built without pooling; nothing here pools.
     pool = "token" if "distilled" in name else ""
     try:

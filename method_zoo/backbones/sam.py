@@ -147,7 +147,7 @@ class Sam(Backbone):
     @property
     def neck_channels(self) -> int:
         convolutions = [m for m in self.vit.neck.modules() if isinstance(m, nn.Conv2d)]
-        return convolutions[-1].out_channels if convolutions else self.dim  # some have no neck
+        return convolutions[-1].out_channels if convolutions else self.dims[-1]  # some have no neck
 
     def reset(self, seed: int) -> None:
         """Re-initialise every weight; timm starts SAM with torch's defaults and zero tables."""

@@ -89,7 +89,7 @@ def check_shapes(build: Build, image: Tensor) -> None:
         ]
         got = [tuple(m.shape) for m in features.maps]
         expect(got == expected, f"maps are {got}; channels and strides say {expected}")
-        grid = (height // build.frozen.stride, width // build.frozen.stride)
+        grid = (height // build.frozen.strides[-1], width // build.frozen.strides[-1])
         final, wanted = tuple(features.final.shape), (batch, build.frozen.neck_channels, *grid)
         expect(final == wanted, f"final is {final}; it must be {wanted}")
         aux = features.aux
@@ -335,8 +335,9 @@ def check_frozen_blocks(build: Build, image: Tensor) -> str | None:
     if not count:
         return "it says frozen_blocks = 0"
     first = _states(_prefix(method, image))
-    shape = first[0].shape
-    expect(all(x.shape == shape for x in first), "states of the prefix differ in shape")
+    shapes = {x.shape[-1]: x.shape for x in first}  # by width: stages differ in theirs
+    alike = all(x.shape == shapes[x.shape[-1]] for x in first)
+    expect(alike, "states of the prefix differ in shape")
     kept = any(x.requires_grad for x in first)
     expect(not kept, "the prefix keeps a graph for the backward pass")
     aux = _prefix(method, image).tokens.aux

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..backbones.backbone import Backbone
+from ..backbones.backbone import STRIDE, Backbone
 from ..backbones.create import create_backbone
 from ..errors import ZooError
 from ..method import Method
@@ -38,7 +38,20 @@ WINDOWS = {
     "sam": ("samvit_base_patch16", SIZE | SAM | {"img_size": 64}),
     "sam_meta": ("sam_vit_b", SIZE | SAM | {"img_size": 64}),
 }
-FAMILIES = WHOLE | WINDOWS
+# Widths 24 to 192; windows of 3, which divide the grids of some images only.
+STAGES = {"embed_dim": 24, "depths": (2, 1, 2, 1), "num_heads": (2, 2, 4, 4)}
+SWIN = STAGES | {"window_size": 3, "img_size": 64}
+CONVNEXT = {"dims": (24, 48, 96, 192), "depths": (2, 1, 2, 1)}
+# Block 4 attends over the whole grid, the others in windows of 4, 2, 4, 2.
+HIERA = {"embed_dim": 24, "num_heads": 1, "stages": (2, 1, 2, 1), "window_spec": (4, 2, 4, 2)}
+STAGED = {
+    "swin": ("swin_tiny_patch4_window7_224", SWIN),
+    "swin_v2": ("swinv2_tiny_window8_256", SWIN),
+    "convnext": ("convnext_tiny", CONVNEXT),
+    "convnext_v2": ("convnextv2_tiny", CONVNEXT),
+    "hiera": ("sam2_hiera_tiny", HIERA | {"global_att_blocks": (4,)}),
+}
+FAMILIES = WHOLE | WINDOWS | STAGED
 
 
 def shake(module: torch.nn.Module) -> torch.nn.Module:
@@ -71,9 +84,16 @@ def tiny_backbone(family: str = "plain") -> Backbone:
 
 def tiny_image(backbone: Backbone) -> Tensor:
     """Return two images that suit the backbone, not square where it allows that: (2, 3, h, w)."""
-    height, width = backbone.fixed_grid or (4, 6)
-    size = (2, 3, height * backbone.stride, width * backbone.stride)
+    height, width = backbone.fixed_grid or (4, 6)  # seen at stride 16
+    size = (2, 3, height * STRIDE, width * STRIDE)
     return torch.rand(size, generator=torch.Generator().manual_seed(0))
+
+
+def family_for(method: type[Method]) -> str:
+    """Return the first family that a method goes on: plain, but for one made for others."""
+    made_for = method.made_for
+    kinds = {name: type(_family(name)).__name__ for name in FAMILIES} if made_for else {}
+    return next((name for name, kind in kinds.items() if kind in made_for), "plain")
 
 
 # One method, all checks.

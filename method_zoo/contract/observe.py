@@ -60,7 +60,8 @@ def plain_outputs(backbone: Backbone, image: Tensor) -> list[Tensor]:
     """The same of a backbone without any method, by a loop of its own."""
     with torch.no_grad():
         t, maps = backbone.embed(image), []
-        for group in backbone.groups:
+        for g, group in enumerate(backbone.groups):
+            t = backbone.merge(g, t) if g else t
             for i in group:
                 t = backbone.block(i, t)
             maps.append(backbone.norm(t).map())
@@ -71,6 +72,8 @@ def loss_of(features: Features) -> Tensor:
     """A scalar that weighs every element of the maps differently, so that nothing cancels."""
     generator = torch.Generator().manual_seed(0)
     maps = [*features.maps, features.final]
+    if features.queries is not None:
+        maps.append(features.queries)
     terms = [(m * torch.randn(m.shape, generator=generator)).mean() for m in maps]
     return torch.stack(terms).sum() + features.aux
 

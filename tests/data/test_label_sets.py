@@ -223,8 +223,13 @@ def test_what_was_read_is_kept_and_read_anew_where_it_means_another_thing(
     assert notes("{classes: [sky, road, car, tree]}") == [
         "1 of 4 classes are in no image of mine/train: tree"
     ]
-    with pytest.raises(DataError, match="3 problems in the 3 pairs of mine/train: label map"):
+    once = (
+        r"3 problems in the 3 pairs of mine/train: 3 label maps, such as \S+train0\.png, hold the "
+        r"value 2, which is none of the 2 classes \(0 to 1\); correct `classes` or `first`"
+    )
+    with pytest.raises(DataError, match=once) as told:
         notes("{classes: [sky, road]}")
+    assert str(told.value).count(".png") == 1
     assert notes("{classes: [sky, road], ignore: [2]}") == [
         "3 of 3 masks of mine/train have ignored pixels, which count for nothing (such as train0)"
     ]

@@ -244,8 +244,8 @@ def test_values_outside_the_classes(tmp_path):
         read(tmp_path / "a.png", [[0, 3], [2, 255]])
     assert str(caught.value) == (
         f"label map {tmp_path / 'a.png'} holds the values 3, 255, which are none of the 3 "
-        "classes (0 to 2); correct `classes` or `first`, or write `ignore: [3]` for what counts "
-        "for nothing"
+        "classes (0 to 2); correct `classes` or `first`, or write `ignore: [3]` (--ignore 3 beside "
+        "your own folders) for what counts for nothing"
     )
     assert caught.value.values == ("3", "255")
     assert str(type(caught.value)(str(caught.value))) == str(caught.value)  # of a loader's process
@@ -379,6 +379,7 @@ def test_a_list_of_classes(tmp_path):
     [
         (None, r"classes\.txt cannot be read \(No such file"),
         (b"", r"classes\.txt is empty; write one name a line"),
+        (b"0: sky\n1: road\n", r"has numbers before names, such as '0: sky'; write names alone"),
         (b"\xff\xfe\0", r"classes\.txt is no UTF-8 text"),
         (b"a\nb\na\n", r"classes\.txt: class a stands twice"),
         (b"a #000000\nb\n", r"classes\.txt: class b has no colour or value, and others have"),

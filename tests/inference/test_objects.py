@@ -203,6 +203,17 @@ def test_objects_lie_above_stuff_and_the_surer_above_the_others():
     assert (got.segments[9:, 14:] == 0).all()
 
 
+def test_objects_on_the_padding_are_no_segments():
+    stuff = torch.full((5, 8, 8), -9.0)
+    stuff[3] = 9
+    boxes = [[20, 0, 30, 32], [0, 24, 16, 30], [0, 0, 20, 8]]
+    given = layered(boxes, [0.9, 0.9, 0.9], torch.ones(3, 28, 28), stuff, [0, 0, 1])
+    got = settle_panoptic(given, (32, 32), (16, 16), (16, 16), THINGS)
+    assert got.classes.tolist() == [1, 3]
+    assert (got.segments[1:7, 1:] == 1).all()
+    assert (got.segments[9:] == 2).all()
+
+
 def test_stuff_that_covers_too_little_is_left_out():
     stuff = torch.full((5, 16, 16), -9.0)
     stuff[2, :, 1:], stuff[3, :2, 0], stuff[4, 2:, 0] = 9, 9, 9  # a 128th of class 3

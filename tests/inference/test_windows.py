@@ -8,9 +8,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from lpmoe_bench.config.kinds import get_kind
 from lpmoe_bench.data.loader import image_tensor
 from lpmoe_bench.errors import UsageError
-from lpmoe_bench.inference.predictor import Predictor, response_map, window_of, windows
+from lpmoe_bench.inference.predictor import (
+    Predictor,
+    ProbabilityModel,
+    response_map,
+    window_of,
+    windows,
+)
 
 
 class Model(Predictor):
@@ -94,6 +101,31 @@ def test_windows_differ_from_the_whole_where_objects_are_small():
     whole, tiled = (response_map(Model(grey), image, w)[0] for w in (None, (32, 32)))
     assert tiled[102, 102] > 0.9  # at native size the model sees the square as it is
     assert whole[102, 102] < 0.3
+
+
+class Grey(torch.nn.Module):
+    """A segmenter of two classes, by how bright a pixel and its neighbours are."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        light = F.avg_pool2d(grey(images), 3, 1, 1)
+        return torch.cat([light, light**2], dim=1)
+
+
+@pytest.mark.parametrize("window", [None, (32, 32), (48, 64)])
+def test_the_module_sees_what_scores_see_and_passes_gradients(window):
+    image = np.random.default_rng(0).integers(0, 256, (57, 90, 3)).astype(np.uint8)
+    given = torch.from_numpy(image.transpose(2, 0, 1).copy())[None].float() / 255
+    given.requires_grad_()
+    outputs = get_kind("semantic").outputs
+    found = ProbabilityModel(Grey(), (32, 32), outputs, "squash", window)(given)
+    expected = response_map(Model(Grey()), image, window)
+    # An 8-bit image is rounded where it is resized.
+    assert found[0].detach().numpy() == pytest.approx(expected, abs=0.004)
+    if window == (32, 32):
+        assert found[0].detach().numpy() == pytest.approx(expected, abs=1e-6)
+    found.sum().backward()
+    assert given.grad is not None
+    assert (given.grad != 0).all()
 
 
 def test_batches_are_bounded_and_every_class_is_blended():

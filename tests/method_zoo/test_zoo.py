@@ -1,13 +1,16 @@
 """The zoo: names, options and what each method must be."""
 
+import re
+
 import pytest
 import torch
-from conftest import FAMILIES, tiny_backbone, tiny_image
-from counts import COUNTS, VARIANTS
+from conftest import FAMILIES, STAGED, tiny_backbone, tiny_image
+from counts import COUNTS, IN_STAGES, VARIANTS
 from sound_methods import Adapter, Scaled, ScaledLinear
 
 from method_zoo.backbones.linear import Wrapped
 from method_zoo.contract.checks import CHECKS
+from method_zoo.contract.families import family_for
 from method_zoo.contract.observe import Build, plain_outputs
 from method_zoo.errors import ZooError
 from method_zoo.method import Method
@@ -193,19 +196,20 @@ def test_an_option_makes_it_start_at_the_frozen_model(name, option):
 
 
 FIRST, *OTHERS = FAMILIES
+ON_STAGES = ("adaroute", "decoder_only", "rep_adapter")  # a rung each; the others are slow there
 CROSS = {name: check for name, check in CHECKS.items() if name != "compile"}
 
 
 def check_method(method: str, family: str, check: str) -> None:
     backbone = tiny_backbone(family)
-    build = Build(get_method(method), backbone, COUNTS.get(method))
+    build = Build(get_method(method), backbone, IN_STAGES.get(family, COUNTS).get(method))
     CHECKS[check](build, tiny_image(backbone))
 
 
 @pytest.mark.parametrize("check", CROSS)
 @pytest.mark.parametrize("method", list_methods())
 def test_contract(method, check):
-    check_method(method, FIRST, check)
+    check_method(method, family_for(get_method(method)), check)
 
 
 # Compiling takes longer than all other checks of a method together: one here, the others slow.
@@ -214,15 +218,48 @@ def test_contract(method, check):
     [pytest.param(m, marks=[pytest.mark.slow] if n else []) for n, m in enumerate(list_methods())],
 )
 def test_contract_compile(method):
-    check_method(method, FIRST, "compile")
+    check_method(method, family_for(get_method(method)), "compile")
+
+
+def goes(method: str, family: str) -> bool:
+    """Whether a method takes a family, by the facts that its class states."""
+    cls, backbone = get_method(method), tiny_backbone(family)
+    narrow = cls.needs_one_width and len(backbone.widths) > 1
+    blind = cls.needs_attention and not backbone.has_attention
+    alien = cls.made_for and type(backbone).__name__ not in cls.made_for
+    return not (narrow or blind or alien or (cls.needs_prompts and not backbone.accepts_prompts))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("check", CROSS)
-@pytest.mark.parametrize("family", OTHERS)
-@pytest.mark.parametrize("method", list_methods())
+@pytest.mark.parametrize(
+    ("method", "family"),
+    [(m, f) for m in list_methods() for f in OTHERS if m not in ON_STAGES or f not in STAGED],
+)
 def test_contract_on_every_family(method, family, check):
-    check_method(method, family, check)
+    if goes(method, family):
+        check_method(method, family, check)
+
+
+@pytest.mark.parametrize("family", STAGED)
+@pytest.mark.parametrize("method", ON_STAGES)
+def test_contract_on_stages(method, family):
+    for check in CROSS:
+        check_method(method, family, check)
+
+
+@pytest.mark.parametrize("family", STAGED)
+@pytest.mark.parametrize("method", list_methods())
+def test_what_a_method_needs_is_said_where_stages_lack_it(method, family):
+    cls = get_method(method)
+    if goes(method, family):
+        assert cls(tiny_backbone(family)).channels == [24, 48, 96, 192]
+        assert method in IN_STAGES[family]
+        return
+    with pytest.raises(
+        ZooError, match=f"^{re.escape(cls.title)} .*(stages|attention|prompts|alone)"
+    ):
+        cls(tiny_backbone(family))
 
 
 @pytest.mark.parametrize(
@@ -231,7 +268,7 @@ def test_contract_on_every_family(method, family, check):
     ids=["-".join([v[0], *map(str, v[1].values())]) for v in VARIANTS],
 )
 def test_contract_with_other_options(method, options, count):
-    backbone = tiny_backbone(FIRST)
+    backbone = tiny_backbone(family_for(get_method(method)))
     for check in CROSS.values():
         check(Build(get_method(method), backbone, count, options), tiny_image(backbone))
 

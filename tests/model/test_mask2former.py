@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from conftest import tiny_backbone
 
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.model.decoders.decoder import Inputs
@@ -14,11 +15,12 @@ from lpmoe_bench.model.decoders.mask2former import (
     closed,
     sine_position,
 )
-from lpmoe_bench.model.decoders.names import get_decoder
+from lpmoe_bench.model.decoders.names import build_decoder, get_decoder
 from lpmoe_bench.model.losses import get_loss
 from lpmoe_bench.model.matching import matching_loss, truth_of_labels
 from method_zoo.errors import ZooError
 from method_zoo.method import Features
+from method_zoo.options import get_method
 from method_zoo.parts.deformable import places
 
 STRIDES = [4, 8, 16, 32]
@@ -55,7 +57,7 @@ def test_logit_is_the_share_of_the_object():
     # Labels (background, object, nothing) and constant masks of two queries.
     labels = torch.tensor([[[math.log(0.6), math.log(0.3), math.log(0.1)], [0.0, 0.0, 0.0]]])
     masks = torch.tensor([0.0, math.log(3)]).view(1, 2, 1, 1).expand(1, 2, 8, 8)
-    decoder.queries.forward = lambda levels, feature: (labels, masks)
+    decoder.queries.forward = lambda *_: (labels, masks)
     maps = [torch.zeros(1, 16, 64 // s, 64 // s) for s in STRIDES]
     logits = decoder(Features(maps, maps[0], torch.zeros(())))
     background = 0.6 * 0.5 + 0.75 / 3
@@ -203,3 +205,31 @@ def test_linear_by_hand():
     final = torch.tensor([[[[1.0, 3.0]], [[2.0, -1.0]]]])
     logits = decoder(Features([], final, torch.zeros(())))
     assert logits.tolist() == [[[[5.5, 1.5]], [[-2.0, 1.0]]]]
+
+
+def test_queries_of_the_method_take_the_place_of_its_own():
+    torch.manual_seed(0)
+    inputs = Inputs([48] * 4, [16] * 4, 48, queries=(5, 64))
+    decoder = Mask2Former(inputs, 1, queries=5, layers=2).eval()
+    own = Mask2Former(inputs._replace(queries=None), 1, queries=5, layers=2)
+    assert size(decoder) == size(own) - 2 * 5 * 64 + 64**2 + 64
+    maps, given = [torch.randn(2, 48, 4, 6) for _ in range(4)], torch.randn(5, 64)
+    features = Features(maps, maps[0], torch.zeros(()), given)
+    # They are the places, and what starts is a layer's: as learned ones of these numbers.
+    state = {k: v for k, v in decoder.state_dict().items() if not k.startswith("queries.query.")}
+    state["queries.query.weight"] = decoder.queries.query(given)
+    own.load_state_dict(state | {"queries.query_position.weight": given})
+    assert torch.equal(decoder(features), own.eval()(features))
+
+
+def test_another_number_or_width_of_queries_is_refused():
+    inputs = Inputs([48] * 4, [16] * 4, 48, queries=(5, 64))
+    with pytest.raises(UsageError, match=r"gives 5 queries of width 64, but .* 100 of width 64"):
+        Mask2Former(inputs, 1)
+
+
+def test_a_decoder_without_queries_refuses_a_method_that_gives_them():
+    method = get_method("rein")(tiny_backbone(), queries=64)
+    with pytest.raises(ZooError, match="Rein gives queries, which decoder fpn does not take"):
+        build_decoder("fpn", method, 1)
+    build_decoder("mask2former", method, 1)

@@ -246,3 +246,11 @@ def test_a_run_is_exported_and_merged_from_the_command_line(tmp_path):
     assert got.keys() == expected.keys()
     for name, tensor in expected.items():
         torch.testing.assert_close(got[name], tensor, atol=1e-6, rtol=1e-6)
+
+
+def test_a_model_in_stages_is_refused(tmp_path):
+    method = get_method("lora")(tiny_backbone("swin"))
+    with pytest.raises(UsageError, match="blocks in stages; merge the run instead"):
+        write_peft(method, tmp_path, "swin_tiny_patch4_window7_224")
+    with pytest.raises(UsageError, match="blocks in stages"):
+        read_peft(tmp_path, tiny_backbone("swin"))

@@ -128,6 +128,19 @@ def test_every_token_starts_from_the_single_mask():
     torch.testing.assert_close(masks, masks[:, :1].expand(-1, 10, -1, -1))
 
 
+def test_matching_tells_the_tokens_apart_and_no_other_loss_is_taken():
+    decoder = sam(classes=3, points=64).train()
+    decoder.train_with("matching", "semantic")
+    targets = torch.zeros(2, 48, 80, dtype=torch.long)
+    targets[:, 10:30, 10:40], targets[0, 30:, 50:] = 1, 2
+    decoder.loss(features(), targets, (48, 80)).backward()
+    gradient = decoder.mask_decoder.mask_tokens.weight.grad
+    assert gradient is not None
+    assert (gradient - gradient[:1]).abs().max() > 0.1 * gradient.abs().max()
+    with pytest.raises(UsageError, match="by which its equal tokens stay equal"):
+        decoder.train_with("ce_dice", "semantic")
+
+
 def autogluon() -> tuple[MaskDecoder, torch.nn.Linear, dict[str, Tensor]]:
     """The published module of tests' reference: its weights under Meta's names, and all tensors."""
     tensors, state = reference("autogluon_multiclass_sam_head")

@@ -11,7 +11,7 @@ from lpmoe_bench.gate.baseline import Policy
 from lpmoe_bench.gate.judge import judge_cells
 from lpmoe_bench.gate.pin import gather_cells, pin_cells, update_pins
 from lpmoe_bench.records.frame import load_records
-from lpmoe_bench.records.store import Found, StoredRecord, find_records, write_record
+from lpmoe_bench.records.store import FoundRecords, StoredRecord, find_records, write_record
 from lpmoe_bench.tables.formats import format_table
 from lpmoe_bench.tables.table import build_table
 from lpmoe_bench.tables.verdicts import with_verdicts
@@ -57,7 +57,7 @@ def found(tmp_path_factory):
                 ]
                 write_record(root / f"{k:04d}-{seed}", one, rows)
                 stored.append(StoredRecord(root / f"{k:04d}-{seed}", one))
-        made[count] = Found(stored, [])
+        made[count] = FoundRecords(stored, [])
     return made
 
 

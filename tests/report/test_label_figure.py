@@ -1,5 +1,8 @@
 """Figures of label maps: pictures in the colours of classes, a legend, scores of single images."""
 
+import base64
+import re
+
 import cv2
 import numpy as np
 import pytest
@@ -12,7 +15,8 @@ from lpmoe_bench.data.pixels import PixelRules
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.facts import get_metric
 from lpmoe_bench.metrics.protocols import get_protocol
-from lpmoe_bench.report.pictures import GREY, LabelPictures, pictures_of
+from lpmoe_bench.report.pictures import LabelPictures, pictures_of
+from lpmoe_bench.scoring.label_maps import GREY
 
 NAMES = ["sky", "road", "car"]
 TRUTH = np.array([[0, 0, 1, 1], [0, 2, 1, 255]], np.uint8)
@@ -65,3 +69,24 @@ def test_a_figure_of_label_maps(labels, tmp_path, monkeypatch):
     assert "--crop object is of binary masks" in done.stderr
     done = call(["figure", "A=A", "--gt", "gt", "-o", "f.png"])
     assert (done.code, "holds the values 0, 1, 2, 255 alone" in done.stderr) == (3, True)
+
+
+def test_a_page_of_label_maps_has_a_legend(labels, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LPMOE_BENCH_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "classes.txt").write_text(
+        "\n".join(f"{name} #0{k}8090" for k, name in enumerate(NAMES))
+    )
+    save(tmp_path / "B" / "a.png", np.where(TRUTH == 255, 0, TRUTH))
+    given = ["A", "B", "--gt", "gt", "--classes", "classes.txt", "--ignore", "255"]
+    assert call(["score", *given, "--runs", "runs"]).code == 0
+    done = call(["report", "runs", "-o", "page"])
+    assert done.code == 0, done.stderr
+    page = (tmp_path / "page/index.html").read_text()
+    legend = re.search(r'<p class="legend">.*</p>', page)
+    assert legend is not None
+    told = re.findall(r'src="data:image/png;base64,([^"]+)"[^>]*>([^<]+)</span>', legend[0])
+    assert [name for _, name in told] == [*NAMES, "void", "wrong class", "void, in errors"]
+    first = cv2.imdecode(np.frombuffer(base64.b64decode(told[0][0]), np.uint8), 1)[6, 6, ::-1]
+    assert first.tolist() == [0, 0x80, 0x90]  # as it is declared
+    assert "too much" not in page

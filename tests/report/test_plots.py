@@ -17,7 +17,7 @@ from report_records import HOSTILE, IMAGES, stored
 from sample_records import record
 
 from lpmoe_bench.errors import DataError, UsageError
-from lpmoe_bench.records.store import Found, find_records
+from lpmoe_bench.records.store import FoundRecords, find_records
 from lpmoe_bench.report import pareto, plots
 from lpmoe_bench.report.contents import Selection, gather_contents
 from lpmoe_bench.report.images import by_size, most_disputed, read_table_scores
@@ -61,7 +61,7 @@ def five(tmp_path):
 
 def contents_of(table):
     records = [one for row in table.rows for one in row.stored]
-    return gather_contents(Found(records, []), Selection())
+    return gather_contents(FoundRecords(records, []), Selection())
 
 
 def test_the_front_by_hand(five):

@@ -1,7 +1,9 @@
 """Label maps of anybody against label maps: how files are read, refused, and scored."""
 
 import json
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from drawn_maps import save, score_folders, stored
@@ -12,9 +14,11 @@ from lpmoe_bench.data.label_rules import class_colours, label_rules
 from lpmoe_bench.data.labels import paint_labels, palette_png
 from lpmoe_bench.data.pixels import PixelRules
 from lpmoe_bench.errors import DataError, UsageError
-from lpmoe_bench.metrics.classes import CLASSES, ClassScorer
+from lpmoe_bench.metrics.classes import CLASSES, TRANS10K, ClassScorer
 from lpmoe_bench.records.store import read_record, read_rows
-from lpmoe_bench.scoring.work import MapsRead
+from lpmoe_bench.scoring.label_maps import GREY
+from lpmoe_bench.scoring.robustness import verify_confusions
+from lpmoe_bench.scoring.work import INVENTED, MapsRead
 
 NAMES = ["sky", "road", "car"]
 RULES = PixelRules(labels=label_rules({"classes": NAMES, "ignore": 255}))
@@ -140,7 +144,7 @@ def test_what_is_no_class_is_refused(tmp_path, pred, suffix, text):
         ({"extra": ["hd95"]}, "hd95 is a metric of binary maps"),
         ({"task": "camvid", "rules": PixelRules()}, "which classes the label maps of --gt have"),
         ({"task": "cod"}, "but task cod is binary"),
-        ({"besides": ["--vary"]}, "--vary is of binary maps"),
+        ({"besides": ["--worst", "--curves"]}, "--curves makes nothing of .* no threshold changes"),
     ],
 )
 def test_requests_that_do_not_go_together(tmp_path, options, text):
@@ -229,3 +233,80 @@ def test_a_runs_saved_maps_have_its_own_scores(tmp_path):
     assert done.code == 0, done.stderr
     shown = call(["score", str(maps), *again, "--json"])
     assert json.loads(shown.stdout)["records"][0]["labels"]["classes"] == NAMES
+
+
+@pytest.fixture
+def videos(tmp_path, monkeypatch):
+    """Maps A and B of two videos of three frames each, and options that score them."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LPMOE_BENCH_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "classes.txt").write_text("\n".join([*NAMES, "bike"]))
+    for k in range(6):
+        name = f"v{k // 3}/{k % 3:05}.png"
+        truth, pred = (TRUTH, PRED) if k < 3 else (np.where(TRUTH == 2, 0, TRUTH), PRED * 0)
+        save(tmp_path / "gt" / name, truth)
+        save(tmp_path / "A" / name, pred)
+        save(tmp_path / "B" / name, np.where(truth == 255, k % 2, truth))
+    return ["score", "A", "B", "--gt", "gt", "--classes", "classes.txt", "--ignore", "255"]
+
+
+def test_videos_have_scores_of_their_own_pixels(videos):
+    done = call([*videos, "--json"])
+    assert done.code == 0, done.stderr
+    assert "the mean of each video too" in done.stderr
+    (a, _) = json.loads(done.stdout)["groups"]
+    assert a["images"] == {"v0": 3, "v1": 3}
+    first, second = a["means"]["v0"], a["means"]["v1"]
+    assert {key: first[key] for key in BY_HAND} == BY_HAND
+    # By hand: of the second video 6 of 11 pixels are sky, and the map has nothing else.
+    assert second["iou/sky"] == second["pixel_acc"] == 6 / 11
+    assert (second["iou/road"], second["iou/car"], second["iou/bike"]) == (0, None, None)
+    assert second["mean_iou"] == 3 / 11
+    assert a["mean"]["mean_iou"] == pytest.approx((first["mean_iou"] + 3 / 11) / 2)
+    assert a["mean"]["iou/car"] == 0.5  # of the one video that has any
+    assert Path(a["file"]).read_text().startswith("folder,images,mean_iou,")
+
+
+def test_worst_label_maps_are_pictured_with_a_legend(videos):
+    done = call([*videos, "--worst", "2", "--json"])
+    assert done.code == 0, done.stderr
+    (a, _) = json.loads(done.stdout)["worst"]
+    assert [(one["image"], one["value"]) for one in a["images"]] == [
+        ("v1/00000", 3 / 11),
+        ("v1/00001", 3 / 11),
+    ]
+    picture = cv2.imread(a["pictures"])[..., ::-1].reshape(-1, 3)
+    for colour in [*class_colours(4), INVENTED, GREY]:  # the fourth is in the legend alone
+        assert (picture == colour).all(1).any()
+
+
+def test_label_maps_are_counted_again(videos):
+    done = call([*videos, "--verify", "4"])
+    assert done.code == 0, done.stderr
+    assert "4 images counted again, each pair of classes by itself" in done.stdout
+    assert "largest difference 0.0e+00 (pixels of a pair)" in done.stdout
+    other = [*expected().rows]
+    other[1] = other[1] | {"confusion": other[1]["confusion"].replace("0:0:4", "0:0:7")}
+    for protocol, rows, difference in (
+        (CLASSES, expected().rows, 0),
+        (TRANS10K, expected(protocol=TRANS10K).rows, 0),
+        (CLASSES, other, 3),
+    ):
+        found = verify_confusions(rows, lambda name: (PRED, TRUTH), 9)
+        assert (found.images, found.largest) == (("p0", "p1", "p2"), difference), protocol.name
+
+
+def test_the_other_ways_to_score_label_maps(videos):
+    done = call([*videos, "--vary", "--json"])
+    assert done.code == 0, done.stderr
+    (found,) = json.loads(done.stdout)["vary"].values()
+    lines = {tuple(one["protocols"]): one for one in found["lines"] if one["metric"] == "mean_iou"}
+    usual = lines["classes",]["values"]
+    # A class that is nowhere, and void as a wrong pixel, lower the mean.
+    assert lines["classes (absent counts 0)",]["values"]["B"] == usual["B"] * 3 / 4 == 3 / 4
+    assert lines["classes (void counts as wrong)",]["values"]["B"] < 1
+    both = lines["trans10k",]["values"]
+    assert both["B"] < lines["classes (absent counts 0)",]["values"]["B"]
+    assert "empty_masks" not in found
+    done = call([*videos, "--vary"])
+    assert "every protocol" in done.stdout

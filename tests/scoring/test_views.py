@@ -11,7 +11,8 @@ from lpmoe_bench.errors import UsageError
 from lpmoe_bench.metrics.protocols import MAP_PROTOCOLS, get_protocol
 from lpmoe_bench.metrics.scorer import Scorer
 from lpmoe_bench.scoring.robustness import COUNTS, verify_scores
-from lpmoe_bench.scoring.views import Views, error_picture, worst_images, write_curves, write_worst
+from lpmoe_bench.scoring.views import Views, worst_images, write_curves, write_worst
+from lpmoe_bench.scoring.work import error_picture
 
 COD = get_protocol("cod")
 PAIRS = {
@@ -116,13 +117,12 @@ def test_worst_images_are_pictured(tmp_path):
     mask = np.zeros((300, 400), np.uint8)
     mask[100:200, 100:200] = 255
     pred = np.roll(mask, 50, axis=1)
-    image = np.full((300, 400, 3), 60, np.uint8)
+    image, errors = np.full((300, 400, 3), 60, np.uint8), error_picture(pred, mask)
     result = score(COD, {"ä" * 200: (pred, mask), "b": (mask, mask)}).result()
     worst = worst_images(result.rows, COD, 2)
-    with_image = write_worst(
-        worst, lambda name: Views(pred, mask, image), tmp_path / "a.png", title="worst of LoRA"
-    )
-    without = write_worst(worst, lambda name: Views(pred, mask), tmp_path / "b.png")
+    whole, bare = Views(pred, mask, errors, image), Views(pred, mask, errors)
+    with_image = write_worst(worst, lambda name: whole, tmp_path / "a.png", "worst of LoRA")
+    without = write_worst(worst, lambda name: bare, tmp_path / "b.png")
     wide, narrow = (cv2.imread(str(path)) for path in (with_image, without))
     assert wide.shape[1] > narrow.shape[1]
     assert wide.shape[0] > narrow.shape[0]  # by the title

@@ -18,12 +18,20 @@ def image_of(height: int, width: int) -> Tensor:
 
 def opened(backbone: Backbone, image: Tensor) -> Tensor:
     """All tokens after the final norm, or SAM's map after its neck, through the verbs."""
+    t = walked(backbone, image)
+    with torch.no_grad():
+        return backbone.neck(t) if hasattr(backbone.vit, "neck") else t.x
+
+
+def walked(backbone: Backbone, image: Tensor) -> Tokens:
+    """Tokens after the final norm, through the verbs."""
     with torch.no_grad():
         t = backbone.embed(image)
-        for i in range(backbone.depth):
-            t = backbone.block(i, t)
-        t = backbone.norm(t)
-        return backbone.neck(t) if hasattr(backbone.vit, "neck") else t.x
+        for g, group in enumerate(backbone.groups):
+            t = backbone.merge(g, t) if g else t
+            for i in group:
+                t = backbone.block(i, t)
+        return backbone.norm(t)
 
 
 def native(backbone: Backbone, vit: nn.Module, image: Tensor) -> Tensor:

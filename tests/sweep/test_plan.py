@@ -113,7 +113,7 @@ def test_the_id_follows_settings_but_not_how_it_is_run(datasets, tmp_path):
         (["--done", "nowhere"], "nowhere is no folder"),
         (["--runs", "results/records"], "published records"),
         (["--method", "bitfit,lora", "--set", "lora.rank=0"], "lora cannot be built: rank is 0"),
-        (["--backbone", "swin_tiny_patch4_window7_224"], "SwinTransformer is not a plain timm"),
+        (["--backbone", "swinv2_cr_tiny_224"], "SwinTransformerV2Cr is not a plain timm"),
         (["--decoder", "mask2former"], "lora cannot be built: decoder width is 8"),
     ],
 )

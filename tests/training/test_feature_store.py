@@ -26,6 +26,8 @@ SHAPE = (2, 5, 3)
 
 @pytest.mark.parametrize("name", ["decoder_only", "lst", "partial"])
 def test_the_model_goes_on_from_packed_prefixes(backbone, name):
+    if get_method(name).needs_one_width and len(backbone.widths) > 1:
+        pytest.skip(f"{name} takes no stages")
     image = tiny_image(backbone)
     side = image.shape[-2] if backbone.fixed_grid is None else image.shape[-1]
     image = image[..., :side]

@@ -10,6 +10,7 @@ from lpmoe_bench.config.settings import TrainConfig
 from lpmoe_bench.model.decoders.names import build_decoder
 from lpmoe_bench.model.segmenter import Segmenter
 from lpmoe_bench.training.loop import RunningStatistics, _parameter_groups, schedule
+from method_zoo.contract.families import family_for
 from method_zoo.options import get_method, list_methods
 
 
@@ -28,7 +29,8 @@ def test_one_step_runs_train_at_the_full_rate():
 
 def tiny_segmenter(method: str) -> Segmenter:
     torch.manual_seed(0)
-    adapted = get_method(method)(tiny_backbone())
+    cls = get_method(method)
+    adapted = cls(tiny_backbone(family_for(cls)))
     decoder = build_decoder("fpn", adapted, 1, {"width": 16})
     decoder.train_with("structure")
     return Segmenter(adapted, decoder)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import timm
 import torch
 from safetensors.torch import save
 from tiny_runs import call
@@ -12,7 +13,7 @@ from tiny_runs import call
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.errors import ResourceError
 from lpmoe_bench.model.costs import count_parameters, peak_memory_bytes
-from lpmoe_bench.model.segmenter import build_segmenter, native_size
+from lpmoe_bench.model.segmenter import blueprint, build_segmenter, native_size
 from lpmoe_bench.model.weights import resolve
 from lpmoe_bench.model.weights.resolve import resolve_weights
 from lpmoe_bench.training import profiling
@@ -43,6 +44,48 @@ def test_counts_are_those_of_the_built_model(tmp_path):
     assert found["flops"]["training"] > found["flops"]["forward"] > 0
     assert (found["measured"], found["not_measured"]) == (None, "only counts were asked for")
     assert json.loads(json.dumps(found))["options"]["rank"] == 8
+
+
+WIDE = {"method": "decoder_only", "backbone": "vit_tiny_patch16_224"}
+
+
+def test_a_task_of_classes_has_an_output_for_each(tmp_path):
+    (tmp_path / "names.txt").write_text("a\nb\nc\n")
+
+    def decoder(task: str, classes: str = "") -> int:
+        config = profile_config(WIDE, {"task": task}, classes=classes)
+        return count_parameters(blueprint(config))["decoder"]
+
+    one = decoder("cod")
+    row = 64 + 1  # of the last convolution, with its bias
+    assert decoder("semantic") == one + 5 * row
+    assert (
+        decoder("semantic", "3") == decoder("ade20k", str(tmp_path / "names.txt")) == one + 2 * row
+    )
+    assert profile_config(WIDE, {"task": "camvid"}).size == (352, 480)  # as its runs have it
+    assert profile_config({"task": "camvid"}, WIDE | {"size": 64}).size == 64
+    told = ["--task", "semantic", "--size", "64", "--count-only", "--json", "--quiet"]
+    done = call(["profile", "-m", "decoder_only", "--backbone", WIDE["backbone"], *told])
+    found = json.loads(done.stdout)
+    assert (found["classes"], found["parameters"]["decoder"]) == (6, one + 5 * row)
+
+
+def test_a_file_of_weights_counts_with_its_own_grid(tmp_path):
+    vit = timm.create_model(WIDE["backbone"], img_size=96)
+    (tmp_path / "w.safetensors").write_bytes(save(vit.state_dict()))
+    config = profile_config(WIDE, {"weights": str(tmp_path / "w.safetensors")})
+    assert config.size == 96
+    lost = 192 * (14 * 14 - 6 * 6)  # of the table of positions
+    found, usual = (count_parameters(blueprint(one)) for one in (config, profile_config(WIDE)))
+    assert usual["total"] - found["total"] == lost
+
+
+@pytest.mark.parametrize("decoder", ["fpn", "mask2former"])
+def test_measuring_with_classes(decoder):
+    small = {"decoder_options": {"width": 32, "points": 16}, "train": {"batch": 2}}
+    small = small if decoder == "mask2former" else SMALL
+    config = profile_config(small, TINY, {"task": "semantic", "decoder": decoder})
+    assert measure(config, repeats=2, seconds=0.0)["training"]["median"] > 0
 
 
 @pytest.mark.parametrize(
@@ -111,6 +154,9 @@ def test_a_process_without_memory_is_an_error_in_one_sentence(monkeypatch):
         (["--method", "lora", "--size", "100"], "multiple of 32"),
         (["--method", "lora", "--set", "rnak=3"], "did you mean 'rank'"),
         (["--method", "lora", "--backbone", "vit_tini"], "unknown backbone"),
+        (["--method", "lora", "--classes", "3"], "--classes are of tasks that tell classes apart"),
+        (["--method", "lora", "--task", "voc", "--classes", "1"], "2 to 254 are told apart"),
+        (["--method", "lora", "--task", "camvit"], "did you mean 'camvid'"),
     ],
 )
 def test_errors_are_one_sentence(arguments, sentence):
@@ -126,7 +172,7 @@ def test_peak_memory_is_not_inherited():
     """A process started by a large one begins with the large one's peak in getrusage."""
     ballast = torch.ones(2**30 // 4)  # 1 GiB
     code = (
-        "import torch; from lpmoe_bench.profiling import peak_memory_bytes as p;"
+        "import torch; from lpmoe_bench.model.costs import peak_memory_bytes as p;"
         "before = p(torch.device('cpu')); x = torch.ones(2**28 // 4);"
         "print(before, p(torch.device('cpu')) - before)"
     )

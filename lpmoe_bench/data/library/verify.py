@@ -20,6 +20,7 @@ from lpmoe_bench.data.labels import (
     paint_labels,
     read_labels,
 )
+from lpmoe_bench.data.matching import grouped
 from lpmoe_bench.data.objects import pixels_of, read_objects
 from lpmoe_bench.data.pairs import (
     Pair,
@@ -454,7 +455,8 @@ def _sizes_and_masks(one: Verified) -> dict[str, str]:
 
 def _remarks(one: Verified) -> list[tuple[str, str]]:
     """Return (kind, text) of what must be said of a split: problems, remarks, repairs."""
-    more = len(one.problems) - SHOWN
-    problems = one.problems[:SHOWN] + ([f"and {more} more"] if more > 0 else [])
+    told = grouped(one.problems)
+    more = len(told) - SHOWN
+    problems = told[:SHOWN] + ([f"and {more} more"] if more > 0 else [])
     kinds = {"problem": problems, "remark": one.remarks, "repair": one.repairs}
     return [(kind, text) for kind, texts in kinds.items() for text in texts if text]

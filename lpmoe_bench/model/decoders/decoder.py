@@ -23,16 +23,19 @@ NORMALISES = "normalises over the batch"
 
 
 class Inputs(NamedTuple):
-    """What a method will give: channels and strides of `Features.maps`, channels of `.final`."""
+    """What a method will give: channels and strides of `Features.maps`, channels of `.final`, and
+    (m, Q) of `.queries` where it has such."""
 
     channels: list[int]
     strides: list[int]
     final: int
+    queries: tuple[int, int] | None = None
 
     @classmethod
     def of(cls, method: Method) -> Inputs:
         """Return what a method gives on its backbone."""
-        return cls(method.channels, method.strides, method.backbone.neck_channels)
+        final, queries = method.backbone.neck_channels, method.query_shape
+        return cls(method.channels, method.strides, final, queries)
 
 
 class Examined(NamedTuple):
@@ -57,6 +60,7 @@ class Head(nn.Module):
     paper: ClassVar[str] = ""
     fidelity: ClassVar[str] = "made for this benchmark"
     batch_statistics: ClassVar[bool] = False  # whether it normalises over the batch in training
+    takes_queries: ClassVar[bool] = False  # of a method that has such, in the place of its own
     # Options that came when records existed, with the value that these mean: not hashed at that.
     later_options: ClassVar[Mapping[str, object]] = {}
     # Whose published weights `load_published` takes; empty where there are none.

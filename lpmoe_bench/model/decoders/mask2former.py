@@ -36,7 +36,9 @@ class Mask2Former(MatchedDecoder):
     paper. detections: of instances, most of an image, as the protocol counts.
     Where there is one class, its background is a second one, as in the paper, and the logit is
     log(S_object / S_background); its sigmoid is the object's share of both. Else log S_c. With
-    objects of one class the background is there too, and no query is matched to it.
+    objects of one class the background is there too, and no query is matched to it. Queries that
+    the method gives, of this width, take the place of the learned ones: they are the places, and
+    what a layer makes of them is what starts.
     In training there are outputs of the start and of every layer, all supervised alike as in the
     paper. Departs from the paper where there is one class: each logit is trained with the task's
     own loss; and all parameters share one rate.
@@ -48,8 +50,10 @@ class Mask2Former(MatchedDecoder):
     fidelity = (
         "written from a specification of Controllable-LPMoE's code, with its parameter count; the "
         "ten outputs are supervised as there, of masks with the task's loss and without matching, "
-        "of classes by matching as in the paper"
+        "of classes and objects by matching as in the paper; a plain ViT's maps pass the simple "
+        "pyramid"
     )
+    takes_queries = True
     kinds = ("binary", "semantic", "instance", "panoptic")
     losses = {"semantic": "matching", "instance": "matching", "panoptic": "matching"}
     later_options = {"points": 12_544, "pixel_layers": 6, "detections": 100}
@@ -78,10 +82,16 @@ class Mask2Former(MatchedDecoder):
                 f"pixel_layers is {pixel_layers} and detections {detections}; the first must be 1 "
                 f"to {MOST_LAYERS}, the other 1 or more"
             )
+        if inputs.queries and (queries, width) != inputs.queries:
+            raise UsageError(
+                f"the method gives {inputs.queries[0]} queries of width {inputs.queries[1]}, but "
+                f"this decoder has {queries} of width {width}; set both alike"
+            )
         self.classes, self.points, self.detections = classes, points, detections
         self.pyramid = SimplePyramid(inputs, width, "mask2former")
         self.pixels = PixelDecoder(self.pyramid.channels, width, pixel_layers)
-        self.queries = QueryDecoder(width, queries, layers, labels=max(classes, 2) + 1)
+        own = None if inputs.queries else queries
+        self.queries = QueryDecoder(width, own, layers, labels=max(classes, 2) + 1)
 
     def train_with(
         self, loss: str, kind: str = "binary", class_weights: Sequence[float] | None = None
@@ -97,7 +107,7 @@ class Mask2Former(MatchedDecoder):
             )
 
     def queries_of(self, features: Features) -> tuple[Tensor, Tensor]:
-        return self.queries(*self.pixels(self.pyramid(features.maps)))
+        return self.queries(*self.pixels(self.pyramid(features.maps)), features.queries)
 
     def forward(self, features: Features) -> Tensor:
         # One class: the log odds of object against background, whose sigmoid is the object's share.
@@ -197,12 +207,19 @@ HIDDEN = 8  # of the MLPs, times the width
 
 
 class QueryDecoder(nn.Module):
-    """Each layer reads one level, in turn from coarse to fine."""
+    """Each layer reads one level, in turn from coarse to fine.
 
-    def __init__(self, width: int, queries: int, layers: int, labels: int):
+    queries: how many it learns; None where it is given them.
+    """
+
+    def __init__(self, width: int, queries: int | None, layers: int, labels: int):
         super().__init__()
-        self.query = nn.Embedding(queries, width)
-        self.query_position = nn.Embedding(queries, width)
+        self.query: nn.Embedding | nn.Linear
+        if queries is None:  # as Rein has it: what starts is made of the places
+            self.query, self.query_position = nn.Linear(width, width), None
+        else:
+            self.query = nn.Embedding(queries, width)
+            self.query_position = nn.Embedding(queries, width)
         self.level = nn.Embedding(LEVELS, width)
         self.layers = nn.ModuleList(QueryLayer(width) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
@@ -212,8 +229,11 @@ class QueryDecoder(nn.Module):
             nn.Linear(width, width),
         )
 
-    def forward(self, levels: list[Tensor], feature: Tensor) -> tuple[Tensor, Tensor]:
-        """levels: (B, C, H, W), strides 32, 16, 8. feature: (B, C, H, W), stride 4.
+    def forward(
+        self, levels: list[Tensor], feature: Tensor, given: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """levels: (B, C, H, W), strides 32, 16, 8. feature: (B, C, H, W), stride 4. given: the
+        queries, (Q, C), where it has none of its own.
 
         Returns the scores of the labels, (B, Q, labels), and of the masks, (B, Q, H, W): in eval
         mode of the last layer, in training of the start and of every layer, one after the other
@@ -226,8 +246,12 @@ class QueryDecoder(nn.Module):
         ]
         grids = [(m.shape[-2], m.shape[-1]) for m in levels]
         position = [sine_position(g, feature.shape[1], feature).flatten(1).t() for g in grids]
-        x = self.query.weight.expand(batch, -1, -1)
-        place = self.query_position.weight
+        if self.query_position is None:
+            assert given is not None
+            start, place = self.query(given), given
+        else:
+            start, place = self.query.weight, self.query_position.weight
+        x = start.expand(batch, -1, -1)
         outputs, masks = [x], [self._masks(x, feature)]
         for index, layer in enumerate(self.layers):
             k = index % LEVELS

@@ -85,12 +85,18 @@ def build_decoder(
         options: of the decoder, by name.
 
     Raises:
-        ZooError: The name is unknown.
+        ZooError: The name is unknown, or it does not take the queries that the method gives.
         UsageError: Method and decoder do not go together.
     """
     decoder: Any = get_decoder(name)
     from lpmoe_bench.model.decoders.decoder import Inputs
 
-    built = decoder(Inputs.of(method), classes, **(options or {}))
+    inputs = Inputs.of(method)
+    if inputs.queries and not decoder.takes_queries:
+        raise ZooError(
+            f"{method.title} gives queries, which decoder {name} does not take; leave its option "
+            f"queries out, or use --decoder mask2former"
+        )
+    built = decoder(inputs, classes, **(options or {}))
     built.classes = classes
     return built

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from segment_anything.modeling import MaskDecoder, PromptEncoder, TwoWayTransformer
 from torch import Tensor, nn
 
+from lpmoe_bench.config.settings import MATCHING
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.model.decoders.decoder import Inputs
 from lpmoe_bench.model.decoders.matched import SMALLEST, MatchedDecoder, query_scores
@@ -86,6 +87,17 @@ class SamDecoder(MatchedDecoder):
             _set_eps(transformer, NORM_EPS)
         self.prompt_encoder.requires_grad_(False)
         self.mask_decoder.iou_prediction_head.requires_grad_(False)
+
+    def train_with(
+        self, loss: str, kind: str = "binary", class_weights: Sequence[float] | None = None
+    ) -> None:
+        if self.classes > 1 and loss != MATCHING:
+            raise UsageError(
+                f"decoder sam tells classes apart by loss {MATCHING} alone, and train.loss is "
+                f"{loss}, by which its equal tokens stay equal: all pixels would get one class; "
+                f"leave train.loss out, or choose another decoder"
+            )
+        super().train_with(loss, kind, class_weights)
 
     def _cut(self, count: int) -> None:
         """Keep the first hypernetwork, and as many copies of the first mask token as asked for."""

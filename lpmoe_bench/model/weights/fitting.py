@@ -18,6 +18,7 @@ from lpmoe_bench.model.weights.checkpoint import Checkpoint
 from lpmoe_bench.model.weights.layouts import PATCHES, FoundModel, foreign, with_names
 from method_zoo import Backbone, ZooError
 from method_zoo.backbones.create import OTHERS
+from method_zoo.backbones.staged import Staged
 from method_zoo.backbones.uniperceiver import NAME as UNI_PERCEIVER
 
 # Parts behind or beside the tokens, which a backbone has none of.
@@ -71,7 +72,9 @@ def state_for(
         DataError: They are of another model; the sentence says which one, and what it fits.
     """
     said: list[str] = []
-    if found is None:
+    if isinstance(backbone, Staged):
+        state = _staged_state(found, checkpoint, backbone, name, said)
+    elif found is None:
         if what := foreign(checkpoint.tensors):
             raise DataError(f"it holds {what}, not {name}")
         if name in OTHERS:
@@ -151,6 +154,59 @@ def _plain_state(
             shapes = [" x ".join(map(str, one)) for one in (shape, state[key].shape)]
             said.append(f"resized {key} from {shapes[0]} to {shapes[1]}")
     return state
+
+
+STEMS = ("patch_embed.proj.weight", "stem.0.weight", "downsample_layers.0.0.weight")
+
+
+def _staged_state(
+    found: FoundModel | None, checkpoint: Checkpoint, backbone: Backbone, name: str, said: list[str]
+) -> dict[str, Tensor]:
+    """Return a hierarchical model's tensors, in timm's names or in those of its authors."""
+    if found is not None and found.depth and "pos_embed_window" not in found.tensors:
+        raise DataError(f"it has no stages, which {name} has{_instead(found, name)}")
+    tensors = checkpoint.tensors
+    starts = {n.removesuffix(stem) for n in tensors for stem in STEMS if n.endswith(stem)}
+    if not starts and (what := foreign(tensors)):
+        raise DataError(f"it holds {what}, not {name}")
+    if len(starts) > 1:
+        names = " and ".join(f"'{start}'" for start in sorted(starts))
+        raise DataError(f"it holds several models, {names}; save one of them to a file of its own")
+    prefix = next(iter(starts), "")
+    if prefix:
+        said.append(f"prefix '{prefix}' stripped")
+    part = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+    if left := len(tensors) - len(part):
+        said.append(f"left out {left} tensors outside of it")
+    state = timm_state(part, outside(backbone), name)
+    own = backbone.state()
+    if resized := [n for n in state.keys() & own.keys() & part.keys()
+                   if state[n].shape != part[n].shape and TABLE in n]:  # fmt: skip
+        said.append(f"resized {len(resized)} tables of places, such as {min(resized)}")
+    return state
+
+
+TABLE = "relative_position_bias_table"
+
+
+def outside(backbone: Backbone) -> nn.Module:
+    """Return what timm's filters read: the model, or the stages of one under their own names."""
+    return _Outside(backbone) if isinstance(backbone, Staged) else backbone.vit
+
+
+class _Outside(nn.Module):
+    """A hierarchical backbone as timm's filters read one: its parts under their outside names."""
+
+    def __init__(self, backbone: Backbone):
+        super().__init__()
+        self.backbone = backbone
+        self.patch_embed = backbone.vit.patch_embed
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        return self.backbone.state()
+
+    def get_submodule(self, target: str) -> nn.Module:
+        return self.backbone.vit.get_submodule(self.backbone.opened_name(f"{target}.{TABLE}"))
 
 
 def _dinov3_state(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -25,6 +25,7 @@ from lpmoe_bench.model.weights.checkpoint import open_checkpoint
 from method_zoo import Backbone, ZooError
 from method_zoo.backbones import create
 from method_zoo.backbones.sam import META_SAM
+from method_zoo.backbones.staged import Staged
 from method_zoo.backbones.uniperceiver import NAME as UNI_PERCEIVER
 
 RANDOM = "random"
@@ -282,7 +283,9 @@ def _looked_at(
     checkpoint = open_checkpoint(path)
     try:
         found = layouts.find_model(checkpoint)
-        told = {} if settled else _told_by(found, model, implied) | own
+        # Facts of a hierarchical model are those of its name: its file tells none.
+        seen = None if isinstance(model, Staged) else found
+        told = {} if settled else _told_by(seen, model, implied) | own
         told |= {} if settled else _written(checkpoint.about)
         base = _with_facts(replace(base, sha256=sha256_file(path)), implied, told, asked)
         empty = _shapes(base.timm_name, create.create_backbone, **_arguments(base))
@@ -290,10 +293,10 @@ def _looked_at(
         fitting.check_numbers(taken.state, empty.state())
     except (DataError, ZooError) as error:
         raise DataError(f"{path}: {error}; use a file made for this backbone") from None
-    said = found.said if found else checkpoint.said
-    of = (found.title,) if found and (found.of or found.kind != "vit") else ()
+    said = seen.said if seen else checkpoint.said
+    of = (seen.title,) if seen and (seen.of or seen.kind != "vit") else ()
     remarks = base.remarks
-    plain = found is not None and found.kind == "vit" and not {"mean", "std"} & told.keys()
+    plain = seen is not None and seen.kind == "vit" and not {"mean", "std"} & told.keys()
     given = asked.mean is not None or asked.std is not None
     if plain and not given and base.facts.mean == STATISTICS["inception"][0] and not settled:
         remarks += (
@@ -401,7 +404,7 @@ def load_backbone(weights: Weights, sides: tuple[int, int] | None = None) -> Bac
 
 def _read(weights: Weights, path: Path, backbone: Backbone) -> dict[str, Tensor]:
     if weights.published:
-        return fitting.timm_state(load_file(path), backbone.vit, weights.timm_name)
+        return fitting.timm_state(load_file(path), fitting.outside(backbone), weights.timm_name)
     checkpoint = open_checkpoint(path)
     found = layouts.find_model(checkpoint)
     return fitting.state_for(found, checkpoint, backbone, weights.timm_name).state

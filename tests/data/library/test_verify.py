@@ -153,13 +153,20 @@ def test_a_set_that_is_not_there(tmp_path):
         verify.verify_set(dataset(), tmp_path)
 
 
-def test_many_problems_are_cut_in_text_and_whole_in_json(root):
+def test_many_problems_are_told_once_in_text_and_whole_in_json(root):
     names = [f"n{k:02d}" for k in range(14)]
     fill(root / "mine", ("all.txt", names))
     for name in names:
         (root / f"mine/images/{name}.jpg").write_bytes(b"")
     found = one(root)
-    assert "and 4 more" in verify.verification_text([found])
+    assert "14 of them, such as " in verify.verification_text([found])
+    assert len(verify.verification_json([found])["splits"][0]["problems"]) == 14
+    for place, name in enumerate(names):  # each of another size
+        write(root / f"mine/images/{name}.jpg", np.zeros((20, 31 + place, 3), np.uint8))
+    found = one(root)
+    told = verify.verification_text([found])
+    assert "14 of this kind, the first: " in told
+    assert told.count("resize_masks") == 1
     assert len(verify.verification_json([found])["splits"][0]["problems"]) == 14
 
 
