@@ -7,7 +7,8 @@ import house
 import pytest
 
 HEAVY = ("lpmoe_bench.model", "lpmoe_bench.training", "lpmoe_bench.inference")
-HEAVY += ("lpmoe_bench.data.loader", "lpmoe_bench.data.readers")
+HEAVY += ("lpmoe_bench.data.loader", "lpmoe_bench.data.readers", "lpmoe_bench.data.targets")
+HEAVY += ("lpmoe_bench.data.object_readers",)
 EXTRA = """
 torch torchvision timm lightning_fabric safetensors onnx huggingface_hub segment_anything ray
 """

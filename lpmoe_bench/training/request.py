@@ -129,7 +129,7 @@ def check_settings(
     check_loss(config.train.loss, config.kind)
     _check_kind(config, decoder)
     _check_selection(config)
-    _check_windows(config)
+    _check_maps(config)
     _check_features(config)
     found = check_values(dict(options), method["title"], config.options)
     # An option that came later is not hashed at the value that older records mean.
@@ -199,8 +199,13 @@ def _check_selection(config: RunConfig) -> None:
         )
 
 
-def _check_windows(config: RunConfig) -> None:
-    """Refuse windows where predictions cannot be blended; raises UsageError."""
+def _check_maps(config: RunConfig) -> None:
+    """Refuse what takes a value for each pixel where a kind has none; raises UsageError."""
+    if config.runtime.cache_images and not get_kind(config.kind).blends:
+        raise UsageError(
+            f"runtime.cache_images keeps images with a target of one value a pixel, and those of "
+            f"{config.kind} tasks are objects; leave it out"
+        )
     if config.evaluate == "windows" and not get_kind(config.kind).blends:
         raise UsageError(
             f"evaluate is windows, whose predictions are blended pixel by pixel, and those of "

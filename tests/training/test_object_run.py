@@ -153,6 +153,7 @@ def test_an_interrupted_run_ends_bit_equal(data, finished, tmp_path):
     ("kind", "more", "code", "sentence"),
     [
         ("instance", ["--set", "evaluate=windows"], 2, "evaluate is windows"),
+        ("panoptic", ["--set", "runtime.cache_images=true"], 2, "runtime.cache_images keeps"),
         ("instance", ["--decoder", "fpn"], 2, "decoder fpn serves binary and semantic tasks"),
         ("detection", ["--set", "protocol=coco_masks"], 2, "coco_masks scores instance tasks"),
         ("detection", ["--set", "train.loss=ce_dice"], 2, "loss ce_dice is for semantic"),
