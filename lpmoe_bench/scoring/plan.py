@@ -253,6 +253,7 @@ KNOWN_SETS = (
     *("Kvasir", "CVC-ClinicDB", "CVC-ColonDB", "CVC-300", "ETIS", "ETIS-LaribPolypDB"),
 )
 OWN_TASK = "own"  # the task of a record where none was named
+CLASSES_TOLD = "--classes tells of label maps"
 
 
 @dataclass(frozen=True)
@@ -429,7 +430,9 @@ def _rules(request: ScoreRequest) -> tuple[Task | None, ScoringRules, list[str]]
         # Without classes and without a task, the protocol says of which kind the maps are.
         fits = request.rules.form in get_kind(protocol.kind).formats
         if protocol.kind != kind.name and (task or own) and not (own and fits):
-            what = f"task {task.name} is {kind.name}" if task else "what is declared tells classes"
+            labels = request.rules.labels
+            told = "its truth lists objects" if labels and labels.objects else CLASSES_TOLD
+            what = f"task {task.name} is {kind.name}" if task else told
             raise UsageError(
                 f"protocol {protocol.name} scores {protocol.kind} tasks, and {what}; choose "
                 f"another, such as {kind.protocol}"

@@ -81,7 +81,9 @@ class Hiera(Staged):
         # Of the normed tokens: so do the authors.
         x, aux = self.linear(block.proj, self.norm1(i, t), 0, t.grid)
         x = block.pool(x.transpose(1, 2).unflatten(2, t.grid)).permute(0, 2, 3, 1)
-        return t._replace(x=x.flatten(1, 2).contiguous(), grid=(x.shape[1], x.shape[2]), aux=t.aux + aux)
+        return t._replace(
+            x=x.flatten(1, 2).contiguous(), grid=(x.shape[1], x.shape[2]), aux=t.aux + aux
+        )
 
     def attention(self, i: int, t: Tokens, normed: Tensor | None = None) -> Tokens:
         """Return the residual update of the attention branch, on the new grid where it pools."""

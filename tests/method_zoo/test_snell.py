@@ -56,6 +56,7 @@ def test_queries_keys_and_values_have_a_kernel_each():
 
 
 def test_it_trains_behind_an_input_without_gradient():
+    torch.manual_seed(0)  # thresholds and dropout may leave a kernel of five tokens without any
     method = get_method("snell")(tiny_backbone()).train()
     x = torch.randn(1, 5, 48)
     layer = method.backbone.vit.blocks[0].attn.qkv

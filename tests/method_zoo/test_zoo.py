@@ -49,7 +49,7 @@ def test_methods_are_the_files_without_underscore():
 
 
 def test_unknown_method_offers_the_closest():
-    with pytest.raises(ZooError, match=r"method 'lroa'; did you mean 'lora'\? known: .*vpt"):
+    with pytest.raises(ZooError, match=r"method 'lroa'; did you mean 'lora' or 'lorand'\? .*vpt"):
         get_method("lroa")
     with pytest.raises(ZooError, match="did you mean 'lora'"):
         get_method("LoRA")

@@ -59,6 +59,10 @@ def test_it_names_kinds_and_losses_that_exist(name: str):
 @every
 @pytest.mark.parametrize("loss", ["", "ce_dice"])
 def test_everything_that_trains_gets_a_gradient(name: str, loss: str):
+    if (name, loss) == ("sam", "ce_dice"):
+        with pytest.raises(UsageError, match="its equal tokens stay equal"):
+            head(name, loss=loss)
+        return
     decoder, given = head(name, loss=loss), features(segmenter(name))
     # Half the way to another one, for what starts at zero hides the gradient of others.
     other = trained(head(name, loss=loss, seed=1))

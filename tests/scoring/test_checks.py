@@ -96,7 +96,8 @@ UNUSUAL = {
 
 
 def test_every_check_is_tried():
-    assert UNUSUAL.keys() == CHECKS.keys()
+    of_objects = {"no scores", "listed alone", "nothing", "truth"}  # see test_object_jobs
+    assert UNUSUAL.keys() | of_objects == CHECKS.keys()
 
 
 @pytest.mark.parametrize("check", UNUSUAL)

@@ -78,6 +78,14 @@ def test_truth_as_results_is_perfect(tmp_path):
     assert sum(one["objects"] for one in record.counts.values()) == 3
 
 
+def test_results_that_equal_their_truth_are_wondered_at(tmp_path):
+    gt = truth(tmp_path)
+    content = json.loads(gt.read_text())
+    content["images"].pop()  # the one without an object
+    gt.write_text(json.dumps(content))
+    assert "are these results?" in scored(tmp_path, results(tmp_path, gt), "--gt", gt)[1]
+
+
 def test_a_miss_and_a_false_alarm_by_hand(tmp_path):
     # Cats: a false alarm of score .9 above two hits of .5, so that the precision is 2/3 at every
     # recall; the dog is not found.
@@ -164,7 +172,10 @@ def test_panoptic_maps_with_a_list(tmp_path):
     annotations = json.loads(gt.read_text())["annotations"]
     annotations[1]["segments_info"][1]["category_id"] = 1  # the second cat is called sky
     (tmp_path / "ours.json").write_text(json.dumps(annotations))
-    scores, _ = scored(tmp_path, ours, "--gt", gt, "--protocol", "coco_panoptic")
+    annotations[0]["segments_info"].append({"id": 99, "category_id": 5})
+    (tmp_path / "ours.json").write_text(json.dumps(annotations))
+    scores, said = scored(tmp_path, ours, "--gt", gt, "--protocol", "coco_panoptic")
+    assert "1 of 2 images lack a segment that their list has" in said
     # Sky: two matched, one false. Cat: one matched, one missed.
     assert scores["pq/sky"] == pytest.approx(2 / 2.5)
     assert scores["pq/cat"] == pytest.approx(1 / 1.5)
