@@ -111,19 +111,23 @@ def test_what_is_missing_is_a_sentence():
 
 def test_frames_hold_every_score_once():
     long, wide = lpmoe_bench.load_records(RECORDS), lpmoe_bench.load_records(RECORDS, wide=True)
-    assert len(wide) == 87
+    assert len(wide) == 108
     assert not long.duplicated(["id", "test_set", "metric"]).any()
     assert long.value.between(0, 1.1).all()
     for row in long.sample(40, random_state=0).itertuples():
         found = wide.loc[wide.id == row.id, f"{row.test_set} {row.metric}"]
         assert found.item() == row.value
     runs = wide[wide.kind == "run"]
-    assert str(wide.seed.dtype) == str(wide["size"].dtype) == "Int64"
+    assert str(wide.seed.dtype) == str(wide["train.batch"].dtype) == "Int64"
+    assert {*map(type, wide["size"].dropna())} == {int, tuple}  # a side, or height and width
     assert (runs["parameters.decoder"] > 0).all()
     assert (runs["costs.train_seconds"] > 0).all()
 
 
 def test_frames_are_filtered_by_any_column():
+    found = lpmoe_bench.load_records(RECORDS, size=[(128, 256)], wide=True)
+    assert set(found.task) == {"leaf3"}
+    assert "leaf3" not in set(lpmoe_bench.load_records(RECORDS, size=256).task)
     found = lpmoe_bench.load_records(
         RECORDS, method="lora", task="cod", seed=[0, 1], **{"train.limit_train": 150}
     )

@@ -89,6 +89,8 @@ def _rows(stored: StoredRecord, wide: bool) -> Iterator[dict[str, Any]]:
         "folder": folder,
     }
     settings = {k: v for k, v in flat(record.config).items() if k not in lead | facts}
+    # A list, such as height and width, could neither be looked for nor be grouped by.
+    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
     shared = facts | settings
     for part in ("costs", "parameters"):
         section = getattr(record, part)
