@@ -236,10 +236,16 @@ def _own(folders: Folders, place: Path) -> TaskData:
 
         train, test, said = group_split(train, folders.share, place / "audit", cache)
         notes.append(said)
-    for name, images in (("test", folders.test_images), ("val", folders.val_images)):
-        if images is not None and folders.train_images.resolve() == images.resolve():
+    places = (("test", folders.test_images, test), ("val", folders.val_images, val))
+    for name, images, pairs in places:
+        if images is None or folders.train_images.resolve() != images.resolve():
+            continue
+        # Files of objects may divide the images of one folder.
+        both = {pair.name for pair in train} & {pair.name for pair in pairs or ()}
+        if both:
             notes.append(
-                f"train and {name} are the same folder: the scores say nothing about new images"
+                f"train and {name} are the same folder and share {len(both)} images: the scores "
+                f"say nothing about new images"
             )
     like = Split(OWN, "", note=folders.rules.note)
     notes += [like.note] if like.note else []

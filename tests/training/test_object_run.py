@@ -170,6 +170,16 @@ def test_what_does_not_go_together_is_told_before_training(
     assert not list(tmp_path.rglob("resume.safetensors"))
 
 
+@pytest.mark.parametrize("test", ["test.json", "train.json"])
+def test_two_lists_of_one_folder_share_images_or_not(data, tmp_path, test):
+    own = ["--train-images", data / "images", "--annotations", data / "train.json"]
+    own += ["--test-images", data / "images", "--test-annotations", data / test]
+    more = ["--task", "detection", "--runs", tmp_path, "--dry-run"]
+    done = call(["run", *map(str, [*QUICK, *HEADS["detection"], *own, *more])])
+    assert done.code == 0, done.stderr
+    assert ("share 12 images" in done.stderr) is (test == "train.json")
+
+
 def test_boxes_without_masks_are_for_detection_alone(data, tmp_path):
     said = json.loads((data / "train.json").read_text())
     for one in said["annotations"]:
