@@ -8,7 +8,6 @@ enhancement. The decoder reads a pyramid of priors and raw tokens at strides 4, 
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import torch
@@ -19,8 +18,9 @@ from torch import Tensor, nn
 from .backbones.beit import Beit
 from .method import Backbone, Call, Features, Method, Remaking, call, rate
 from .parts.deformable import CosineDeformableAttention, Grids, TokenPlaces, places
-from .parts.layers import PriorExtractor, as_tokens, start_as_timm
+from .parts.layers import PriorExtractor, as_tokens
 from .parts.pyramid import Pyramid
+from .parts.spatial_prior import split_grids, start_convolution
 
 STRIDES = [4, 8, 16, 32]
 NORM_EPS = 1e-5
@@ -92,7 +92,7 @@ class LPMoE(Method):
     def _initialise(self) -> None:
         nn.init.normal_(self.level)
         for part in (self.prior, self.inject, self.extract, self.pyramid.up):
-            part.apply(_initialise)
+            part.apply(start_convolution)
         for module in self.modules():  # last: the general rule has overwritten its own
             if isinstance(module, CosineDeformableAttention):
                 module.reset()
@@ -117,7 +117,7 @@ class LPMoE(Method):
             for extractor in extract:  # type: ignore[attr-defined]
                 prior = self.interact(extractor, prior, t.patches, layout)  # ViT -> prior
             taps.append(t.map())
-        maps = self.pyramid(u1, _as_maps(prior, layout), taps, project)
+        maps = self.pyramid(u1, split_grids(prior, layout.prior.grids), taps, project)
         return Features(maps, self.backbone.neck(self.backbone.norm(t)), t.aux)
 
     def interact(self, part: nn.Module, *inputs: Any) -> Tensor:
@@ -133,25 +133,6 @@ def _norm_eps(backbone: Backbone) -> float:
     # Other backbones, of which most have 1e-6, keep the 1e-5 that all records of them mean.
     is_beit = isinstance(backbone, Beit)
     return backbone.vit.blocks[0].norm1.eps if is_beit else NORM_EPS
-
-
-def _as_maps(prior: Tensor, layout: Layout) -> list[Tensor]:
-    """Split the prior tokens into their three maps, (B, C, H, W) each."""
-    parts = prior.split([height * width for height, width in layout.prior.grids], dim=1)
-    return [
-        p.transpose(1, 2).unflatten(2, grid)
-        for p, grid in zip(parts, layout.prior.grids, strict=True)
-    ]
-
-
-def _initialise(module: nn.Module) -> None:
-    """The authors' general rule; norms, 1-d convolutions and the reduction keep torch's."""
-    start_as_timm(module)
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-        fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
-        nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
 
 
 # Channel-oriented adaptive scale enhancement, the feed-forward layer of Controllable-LPMoE.

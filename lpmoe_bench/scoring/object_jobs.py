@@ -122,14 +122,6 @@ class ObjectJob(ScoringJob):
     def of_result(self, result: ScoreResult) -> list[str]:
         return flag_sentences(result.rows)
 
-    @classmethod
-    def read(cls, *given: Any) -> Any:
-        raise NotImplementedError("only options that are refused ask for it")
-
-    @classmethod
-    def shown(cls, *given: Any) -> Any:
-        raise NotImplementedError("only options that are refused ask for it")
-
 
 class PanopticJob(ObjectJob):
     """Panoptic maps."""
