@@ -65,6 +65,7 @@ bench: $(READY)  ## ratios measured here, printed
 	$(BIN)/python benchmarks/methods.py --alone
 	$(BIN)/python benchmarks/feature_cache.py
 	$(BIN)/python benchmarks/loading.py
+	$(BIN)/python benchmarks/image_cache.py
 	$(BIN)/python benchmarks/image_sizes.py
 	$(BIN)/python benchmarks/verdicts.py
 
