@@ -235,7 +235,7 @@ TaskName = Annotated[
 Backbone = Annotated[
     str | None,
     typer.Option(
-        help="timm ViT or the packaged one.",
+        help="A timm name or the packaged one; `list backbones`.",
         show_default="dinov2_small_imgfocus",
         autocompletion=_backbones,
     ),

@@ -286,7 +286,7 @@ class RunConfig(_Section):
     task: str = _field("cod", "recipe", "task of datasets.yaml")
     method: str = _field("lpmoe", "recipe", "method of the zoo")
     options: dict[str, Any] = _field({}, "recipe", "options of the method")
-    backbone: str = _field(DEFAULT_BACKBONE, "recipe", "timm ViT or the packaged default")
+    backbone: str = _field(DEFAULT_BACKBONE, "recipe", "timm name of a backbone, or the packaged default")
     weights: str | None = _field(None, "runtime", "file or random[:seed]; its digest is hashed")
     decoder: str = _field("fpn", "recipe", "decoder name")
     decoder_weights: str | None = _field(

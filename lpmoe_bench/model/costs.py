@@ -20,7 +20,6 @@ from lpmoe_bench.model.decoders.names import build_decoder
 from lpmoe_bench.model.segmenter import Segmenter, blueprint_backbone
 from lpmoe_bench.yaml_files import read_yaml
 from method_zoo import Backbone, get_method
-from method_zoo.adaroute import SIZES, Center, DynamicAdapter
 
 
 def count_parameters(segmenter: Segmenter) -> dict[str, int | float | None]:
@@ -269,8 +268,6 @@ def _difference(ours: int, printed: str) -> str:
 
 def count_trainable(row: Mapping[str, Any]) -> int:
     """Count what trains in the model of a row; its decoder too where the row names one."""
-    if "stages" in row:
-        return _adaroute_in_stages(**row["stages"])
     # A copy, because a method wraps layers of the backbone that it is given.
     frozen = copy.deepcopy(_backbone(row["backbone"]))
     with torch.device("meta"):
@@ -284,18 +281,6 @@ def count_trainable(row: Mapping[str, Any]) -> int:
 @cache
 def _backbone(name: str) -> Backbone:
     return blueprint_backbone(name)
-
-
-def _adaroute_in_stages(widths: list[int], depths: list[int], a_block: int) -> int:
-    """Count AdaRoute's modules, centers and output norms on a backbone of several stages."""
-    total = 0
-    for width, depth in zip(widths, depths, strict=True):
-        with torch.device("meta"):
-            module = DynamicAdapter(width, 128, depth, len(SIZES), 16, 1.0)
-            center = Center(width, 128, depth, SIZES)
-        own, shared = (sum(p.numel() for p in part.parameters()) for part in (module, center))
-        total += a_block * depth * own + shared + 2 * width
-    return total
 
 
 def _grid(grid: Mapping[str, Any]) -> dict[str, Any]:
