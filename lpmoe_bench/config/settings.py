@@ -162,8 +162,11 @@ class TrainConfig(_Section):
         0.1, "recipe", "share of train kept for validation; 0: none, with select=last", ge=0, lt=1
     )
     limit_train: int | None = _field(None, "recipe", "train on this many images, seeded", ge=2)
-    precision: Literal["auto", "32-true", "bf16-mixed"] = _field(
-        "auto", "recipe", "auto: bf16-mixed on a GPU that has it, else 32-true"
+    precision: Literal["auto", "32-true", "tf32", "bf16-mixed"] = _field(
+        "auto",
+        "recipe",
+        "auto: bf16-mixed on a GPU that has it, else 32-true; tf32: 32-true whose matrix products "
+        "round their factors to 10 bits, on GPUs alone",
     )
     steps: int | None = _field(
         None, "recipe", "optimiser steps, whatever the epochs", later=True, ge=1
@@ -286,7 +289,9 @@ class RunConfig(_Section):
     task: str = _field("cod", "recipe", "task of datasets.yaml")
     method: str = _field("lpmoe", "recipe", "method of the zoo")
     options: dict[str, Any] = _field({}, "recipe", "options of the method")
-    backbone: str = _field(DEFAULT_BACKBONE, "recipe", "timm name of a backbone, or the packaged default")
+    backbone: str = _field(
+        DEFAULT_BACKBONE, "recipe", "timm name of a backbone, or the packaged default"
+    )
     weights: str | None = _field(None, "runtime", "file or random[:seed]; its digest is hashed")
     decoder: str = _field("fpn", "recipe", "decoder name")
     decoder_weights: str | None = _field(

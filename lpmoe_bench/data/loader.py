@@ -99,7 +99,8 @@ Key = tuple[int, int]  # (epoch, index)
 Prefixes = Callable[[Pair, bool], Tensor]  # of a pair's image, mirrored or not: see feature_cache
 Made = tuple[Tensor, Any]  # an image and its target, as they are before anything is drawn
 Keep = Callable[[Pair, Callable[[], Made]], Made]  # see image_cache
-MOST_WORKERS = 4
+MOST_WORKERS = 4  # of a CPU's run
+MOST_GPU_WORKERS = 8  # of one process on another device, whose cores have nothing else to do
 VERSION = 2  # of how images become tensors; that of a run is its setting `preprocessing`
 MASKS = MaskReader()
 
@@ -331,6 +332,8 @@ def loader(
         collate_fn=dataset.collate,
         num_workers=workers,
         worker_init_fn=_calm,
+        # Page-locked memory, from which Fabric's copies to a GPU run beside its work.
+        pin_memory=device == "cuda",
         # Its own generator: without one, each pass would draw from the global one.
         generator=torch.Generator().manual_seed(0),
     )
@@ -345,7 +348,7 @@ def default_workers(device: str, world: int = 1) -> int:
     """
     if device == "cpu":
         return max(0, min(MOST_WORKERS, usable_cores() - 2))
-    return max(1, min(MOST_WORKERS, usable_cores() // world))
+    return max(1, min(MOST_GPU_WORKERS, usable_cores() // world))
 
 
 def eval_items(

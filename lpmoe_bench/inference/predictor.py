@@ -248,6 +248,24 @@ def score_split(
     return scorer.result().with_groups(split.groups)
 
 
+def new_fabric(device: str, precision: str, devices: int = 1, strategy: Any = "auto") -> Fabric:
+    """Return what places models and data on devices and sets how they compute.
+
+    Args:
+        device: "cpu" or "cuda".
+        precision: as in `train.precision`, settled.
+        devices: how many processes, one a device.
+        strategy: how several work together.
+    """
+    from lightning_fabric import Fabric
+
+    # For the whole process, so it is set for every run and not only where one asks for tf32. What
+    # it does not reach: convolutions of cuDNN, which round so by torch's own default.
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    told: Any = "32-true" if precision == "tf32" else precision
+    return Fabric(accelerator=device, devices=devices, strategy=strategy, precision=told)
+
+
 def load_predictor(
     folder: Path, cache: Path, offline: bool = False, say: Callable[[str], None] = warnings.warn
 ) -> tuple[Predictor, RunConfig]:
@@ -256,16 +274,10 @@ def load_predictor(
     A run of a GPU's bfloat16 computes in single precision on a CPU, most of which are slow in the
     other. Raises as `load_trained`.
     """
-    from lightning_fabric import Fabric
-
     segmenter, config = load_trained(folder, cache, offline, say)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     alike = device in ("cuda", config.runtime.device)
-    fabric = Fabric(
-        accelerator=device,
-        devices=1,
-        precision=config.train.precision if alike else "32-true",  # type: ignore[arg-type]
-    )
+    fabric = new_fabric(device, config.train.precision if alike else "32-true")
     model, trained = segmenter.to(fabric.device), read_record(folder).data.train
     labels = pixel_rules(trained.pixels).labels if trained else None
     return new_predictor(config, model, fabric, labels=labels), config

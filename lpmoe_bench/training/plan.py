@@ -49,6 +49,11 @@ def complete_config(config: RunConfig, method: type[Method]) -> RunConfig:
     if precision == "auto":
         bf16 = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         precision = "bf16-mixed" if bf16 else "32-true"
+    if precision == "tf32" and device != "cuda":
+        raise UsageError(
+            f"train.precision is tf32, which is of NVIDIA GPUs, and this run is on {device}; "
+            f"choose 32-true or bf16-mixed"
+        )
     return config.model_copy(
         update={
             "train": config.train.model_copy(update={"precision": precision}),

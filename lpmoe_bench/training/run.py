@@ -30,7 +30,13 @@ from lpmoe_bench.errors import (
     is_out_of_memory,
 )
 from lpmoe_bench.files import write_atomically
-from lpmoe_bench.inference.predictor import Predictor, new_predictor, score_split, validation_score
+from lpmoe_bench.inference.predictor import (
+    Predictor,
+    new_fabric,
+    new_predictor,
+    score_split,
+    validation_score,
+)
 from lpmoe_bench.metrics.facts import get_metric
 from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.metrics.scorer import ScoreResult
@@ -522,19 +528,14 @@ def _evaluate(plan: Plan, predictor: Predictor, terminal: Terminal, split: Split
 
 def make_fabric(plan: Plan) -> Fabric:
     """Return the Fabric of a plan: device, processes and precision."""
-    from lightning_fabric import Fabric
     from lightning_fabric.strategies import DDPStrategy
 
     runtime = plan.config.runtime
     strategy = "auto"
     if runtime.devices > 1:
         strategy = DDPStrategy(find_unused_parameters=plan.method.find_unused_parameters)
-    fabric = Fabric(
-        accelerator=runtime.device,
-        devices=runtime.devices,
-        strategy=strategy,
-        precision=plan.config.train.precision,  # type: ignore[arg-type]
-    )
+    precision = plan.config.train.precision
+    fabric = new_fabric(runtime.device, precision, runtime.devices, strategy)
     fabric.launch()
     return fabric
 

@@ -188,7 +188,7 @@ def test_eval_items_keep_masks_at_their_own_size(tmp_path):
 @pytest.mark.parametrize(
     ("cores", "device", "world", "workers"),
     [(1, "cpu", 1, 0), (2, "cpu", 1, 0), (4, "cpu", 1, 2), (64, "cpu", 1, 4),
-     (1, "cuda", 1, 1), (2, "cuda", 1, 2), (8, "cuda", 4, 2), (64, "cuda", 2, 4)],
+     (1, "cuda", 1, 1), (2, "cuda", 1, 2), (8, "cuda", 4, 2), (64, "cuda", 2, 8)],
 )  # fmt: skip
 def test_workers_leave_the_cores_to_training_on_a_cpu_and_use_them_beside_a_gpu(
     monkeypatch, cores, device, world, workers

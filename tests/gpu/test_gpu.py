@@ -14,6 +14,7 @@ from conftest import FAMILIES, tiny_backbone
 from lightning_fabric import Fabric
 from tiny_runs import arguments, assert_same_result, call, call_until, only_run
 
+from lpmoe_bench.inference.predictor import new_fabric
 from lpmoe_bench.model.decoders.names import build_decoder
 from lpmoe_bench.model.segmenter import Segmenter
 from method_zoo import get_method
@@ -68,6 +69,21 @@ def test_a_step_in_bfloat16_is_finite_and_near_one_in_float32(device, name, fami
     assert torch.isfinite(gradient).all()
     assert torch.cosine_similarity(gradient, expected, dim=0) > 0.95
     assert gradient.norm().item() == pytest.approx(expected.norm().item(), rel=0.1)
+
+
+def test_tf32_rounds_the_products_of_matrices(device):
+    if device == "cpu":
+        pytest.skip("no CPU computes in TF32")
+    a, b = torch.rand(2, 512, 512, device=device) - 0.5
+    exact = (a.double() @ b.double()).float()
+    try:
+        new_fabric(device, "tf32")
+        rounded = ((a @ b) - exact).abs().max()
+        new_fabric(device, "32-true")
+        single = ((a @ b) - exact).abs().max()
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert single < 1e-4 < rounded < 0.1
 
 
 def test_a_resumed_run_ends_bit_equal_on_the_same_device(device, data, tmp_path):

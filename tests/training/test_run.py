@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 from tiny_runs import arguments, assert_same_result, call, call_until, only_run, start
 
 from lpmoe_bench.files import hold_lock
+from lpmoe_bench.inference.predictor import new_fabric
 from lpmoe_bench.model.segmenter import Segmenter
 from lpmoe_bench.records.store import read_record, read_rows
 
@@ -191,6 +192,7 @@ def test_lpmoe_resumes_from_any_step(data, tmp_path):
         (["--size", "250"], 2, "multiple of 32"),
         (["--set", "rank=eight"], 2, "it takes a whole number, such as 8"),
         (["--set", "runtime.device=cuda"], 6, "no GPU"),
+        (["--set", "train.precision=tf32"], 2, "tf32, which is of NVIDIA GPUs"),
         (["--train-images", "nowhere"], 3, "nowhere"),
         (["--set", "decoder.width=-8"], 2, "positive multiple of 8"),
         (["--set", "decoder.classes=3"], 2, "unknown option"),
@@ -209,6 +211,24 @@ def test_wrong_input_is_one_line_and_a_code(data, tmp_path, more, code, sentence
     assert len(errors) == 1
     assert sentence in errors[0]
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("precision", "products", "computes"),
+    [
+        ("32-true", "highest", "32-true"),
+        ("tf32", "high", "32-true"),
+        ("bf16-mixed", "highest", "bf16-mixed"),
+    ],
+)
+def test_tf32_is_single_precision_with_rounded_factors(precision, products, computes):
+    before = torch.get_float32_matmul_precision()
+    try:
+        fabric = new_fabric("cpu", precision)
+        assert torch.get_float32_matmul_precision() == products
+        assert fabric._precision.precision == computes
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def test_dry_run_tells_machines_what_would_run(data, tmp_path):
