@@ -237,6 +237,29 @@ def listed_images(path: Path) -> dict[str, Path]:
 # COCO panoptic: one file, and a map for each image.
 
 
+def label_places(path: Path, rules: LabelRules) -> list[Path]:
+    """Return what `read_object_files` takes of a label file or folder that a user names.
+
+    Of a panoptic file also the folder of its maps: that of its name, else the only one beside it
+    that holds the first of them. Raises DataError where there is none, or several are.
+    """
+    if rules.format != "coco_panoptic":
+        return [path]
+    usual = path.with_suffix("")
+    if usual.is_dir():
+        return [path, usual]
+    with _sound(path, "COCO panoptic", "annotations with the file_name of their map"):
+        named = [str(one["file_name"]) for one in read_json(path)["annotations"]][:1]
+    folders = sorted(place for place in path.resolve().parent.iterdir() if place.is_dir())
+    found = [place for place in folders for name in named if (place / name).is_file()]
+    if len(found) == 1:
+        return [path, found[0]]
+    where = f"; {' and '.join(place.name for place in found)} have maps of its names" * bool(found)
+    raise DataError(
+        f"the maps of {path} are not found{where}; their folder {usual.name} must be beside it"
+    )
+
+
 def _of_panoptic(places: Sequence[Path], images: Images, rules: LabelRules) -> FileObjects:
     if len(places) != 2:
         raise DataError(

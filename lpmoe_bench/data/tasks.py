@@ -8,6 +8,7 @@ from lpmoe_bench.config.kinds import get_kind
 from lpmoe_bench.data.audit.groups import varying_groups
 from lpmoe_bench.data.label_rules import LISTING, OBJECTS, label_rules
 from lpmoe_bench.data.matching import divide_place, named_files, shown
+from lpmoe_bench.data.object_files import label_places
 from lpmoe_bench.data.pairs import (
     Pair,
     check_root,
@@ -272,9 +273,7 @@ def _own_pairs(
     said: list[str] = []
     left_out: list[str] | None = [] if skip else None
     if rules.labels is not None and rules.labels.objects:
-        # As COCO lays them out: the maps of file.json lie in the folder `file`.
-        maps = [masks.with_suffix("")] if rules.labels.format == "coco_panoptic" else []
-        pairs = find_objects(images, [masks, *maps], rules)
+        pairs = find_objects(images, label_places(masks, rules.labels), rules)
     else:
         layers = rules.labels.folders if rules.labels else ()
         places = [masks / name for name in layers] or [masks]

@@ -8,6 +8,7 @@ import object_sets as sets
 import pytest
 
 from lpmoe_bench.data.annotations import mask_checksum
+from lpmoe_bench.data.object_files import label_places
 from lpmoe_bench.data.objects import read_objects
 from lpmoe_bench.data.pairs import find_objects
 from lpmoe_bench.data.pixels import pixel_rules
@@ -220,6 +221,18 @@ def test_a_change_of_the_map_is_another_label(tmp_path):
     one, other = panoptic(tmp_path / "x")[0], panoptic(tmp_path / "y", wider)[0]
     assert mask_checksum(one.mask) != mask_checksum(other.mask)
     assert mask_checksum(one.mask) == mask_checksum(panoptic(tmp_path / "z")[0].mask)
+
+
+def test_maps_lie_in_the_folder_of_the_files_name_or_in_the_only_one_that_has_them(tmp_path):
+    panoptic(tmp_path)
+    path = tmp_path / "train.json"
+    with pytest.raises(DataError, match="not found; images and maps have maps of its names; their"):
+        label_places(path, rules("coco_panoptic").labels)  # the image is a.png too
+    (tmp_path / "images" / "a.png").unlink()
+    assert label_places(path, rules("coco_panoptic").labels) == [path, tmp_path / "maps"]
+    (tmp_path / "train").mkdir()
+    assert label_places(path, rules("coco_panoptic").labels) == [path, tmp_path / "train"]
+    assert label_places(path, rules("coco").labels) == [path]
 
 
 # VOC and YOLO
