@@ -182,7 +182,7 @@ def plugin_notes(records: Sequence[Record]) -> list[str]:
 def mark_best(rows: Sequence[Row], columns: Sequence[Column], test: str) -> tuple[Row, ...]:
     """Mark the best and the second of each score, with ties at the precision that is printed.
 
-    Rows that lack images of the test set take no part, and none of one seed where any has several:
+    Where all are alike none is marked. Rows that lack images of the test set take no part, and none of one seed where any has several:
     luck with one seed must not stand above a mean.
     """
     least = 2 if any(len(row.records) > 1 for row in rows) else 1
@@ -202,7 +202,7 @@ def mark_best(rows: Sequence[Row], columns: Sequence[Column], test: str) -> tupl
             if (mean := own[index].mean) is not None
         ]
         best = sorted({value for value, _ in shown}, reverse=column.higher_is_better)
-        for value, own in shown if len(shown) > 1 else ():
+        for value, own in shown if len(best) > 1 else ():
             if value in best[:2]:
                 mark = "best" if value == best[0] else "second"
                 own[index] = replace(own[index], mark=mark)

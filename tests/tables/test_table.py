@@ -73,6 +73,8 @@ def test_marks_follow_the_direction_and_tie_at_the_printed_precision():
     alone = build_table([record()])
     assert cells(alone, "s_measure") == {"LoRA": ("0.750", "")}
     assert "underlined" not in to_markdown(alone)
+    alike = build_table([record("vpt", scores=scores(0.0)), record("lora", scores=scores(0.0))])
+    assert {mark for _, mark in cells(alike, "s_measure").values()} == {""}
 
 
 def test_recipe_settings_that_differ_are_said():
@@ -248,7 +250,7 @@ def test_values_beyond_one_and_percent_are_printed_as_they_should():
     assert cells(table, "hce") == {"LoRA": ("1204.0", "second"), "VPT": ("73.7", "best")}
     text = to_markdown(table)
     assert "BER@.5 (%) ↓" in text
-    assert "| **2.54** | <u>38.06</u> | <u>1204.0</u> | **0.500** |" in text
+    assert "| **2.54** | <u>38.06</u> | <u>1204.0</u> | 0.500 |" in text
     assert "BER@.5 (\\%)" in to_latex(table)
     assert "HD95@.5 (px) ↓" in text
     (line, _) = csv.DictReader(io.StringIO(to_csv(table)))
