@@ -37,6 +37,7 @@ class Adapter(Method):
 
     def block(self, i: int, t: Tokens) -> Tokens:
         o = self.backbone.attention(i, t)
+        # On the branch's update and not on the stream: the skip connection stays free of it.
         t = t.add(o._replace(x=o.x + self.after_attention[i](o.x)))
         o = self.backbone.mlp(i, t)
         return t.add(o._replace(x=o.x + self.after_mlp[i](o.x)))

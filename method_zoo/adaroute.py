@@ -91,6 +91,7 @@ class AdaRoute(Method):
                 f"zero_init is true, which starts at 0, and start is {start:g}; give one of them"
             )
         width = bottleneck or (32 if backbone.widths[-1] <= NARROW else 128)
+        # Block k of n in a stage takes center k * centers // n: runs of blocks as equal as can be.
         self.center_of = [
             s * centers + k * centers // len(blocks)
             for s, blocks in enumerate(sharing)
@@ -159,6 +160,8 @@ class Center(nn.Module):
         Down (B, r, C), up (B, C, r), then a filter (B, r, 1, k, k) for each of the K sizes.
         """
         return [
+            # (B, G) @ (G, all numbers of an expert): the
+            # weights of each image are a mean of the experts.
             (gate @ expert.flatten(1)).unflatten(1, expert.shape[1:])
             for gate, expert in zip(gates, self.experts, strict=True)
         ]
@@ -253,6 +256,7 @@ class DynamicAdapter(nn.Module):
             o = torch.addcmul(shift, self.scale, o)
         else:
             weight, bias = (self.after.get_parameter(name) for name in ("weight", "bias"))
+            # l (o + D' o) + l' = l o + (l D') o + (l b + l'): the kernel takes up scale and shift.
             kernel, bias = self.scale[:, None, None, None] * weight, self.scale * bias + shift
             o = add_filtered(o.mT.unflatten(2, grid), kernel, bias, self.scale).flatten(2).mT
         return o + x if self.skip_scale is None else torch.addcmul(o, self.skip_scale, x)

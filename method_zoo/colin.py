@@ -75,6 +75,7 @@ class OrthogonalAdapter(nn.Module):
         share = self.share.sigmoid()
         kernel, bias = self.filter.weight * share.view(-1, 1, 1, 1), self.filter.bias
         assert bias is not None
+        # m = sigmoid(a) D u + (1 - sigmoid(a)) u: both factors are part of the filter.
         m = add_filtered(u.map(), kernel, bias * share, 1 - share)
         m = u.with_patches(m.flatten(2).transpose(1, 2))
         loss = self.down.orthogonal_loss() + self.up.orthogonal_loss()
@@ -103,6 +104,7 @@ class Orthogonal(nn.Module):
         values.copy_(found[:, :kernel])
 
     def forward(self, z: Tensor, values: Tensor) -> Tensor:
+        # z A, then diag(g) B + c; the values scale the rows of B.
         return F.linear(F.linear(z, self.a.t()), self.b.t() * values, self.bias)
 
     def orthogonal_loss(self) -> Tensor:
@@ -110,5 +112,6 @@ class Orthogonal(nn.Module):
         with full_precision(self.a):
             products = [precise(m) for m in (self.a.t() @ self.a, self.b @ self.b.t())]
             one = torch.eye(len(self.b), device=self.a.device, dtype=products[0].dtype)
+            # |A^T A - I|^2 + |B B^T - I|^2, squared Frobenius norms.
             far = torch.stack([(p - one).square().sum() for p in products]).sum()
         return ORTHOGONAL_WEIGHT * BRANCHES * far

@@ -99,6 +99,7 @@ def smooth_by_value(z: Tensor) -> Tensor:
     with full_precision(z):
         z = precise(z)
         kept = z.detach()
+        # Of each channel of each image; clamped, as a constant map has no range to divide by.
         span = (kept.amax((2, 3), True) - kept.amin((2, 3), True)).clamp(min=EPS)
         phi = kept * (math.pi / 2) / span
         total, weight = torch.zeros_like(z), torch.zeros_like(z)
@@ -111,6 +112,7 @@ def smooth_by_value(z: Tensor) -> Tensor:
 def blur(z: Tensor) -> Tensor:
     """Filter maps (B, C, H, W) by a Gaussian of 11 x 11, reflected at the edges."""
     rows, columns = (_blurring(side, z) for side in z.shape[2:])
+    # A Gaussian is a product: once along the rows, once along the columns, as matrices.
     return rows @ z @ columns.t()
 
 
@@ -170,6 +172,8 @@ class CorrelatedLinear(Wrapped):
         a, b = self.shared.a, self.shared.b
         rank, dim = a.shape
         other = self._other[0].t()
+        # B A is (D, D): the other layer's weight brings it to the shape of this one, by W2^T from
+        # the left or by W1^T from the right.
         if self.widens:
             a, b = a, other @ b
         else:

@@ -78,6 +78,7 @@ class ConvLoRALinear(LoRALinear):
             y, a = linear_and_low(self.base, x, self.a)
         else:
             y, a = self.base(x), F.linear(x, self.a)
+        # (B, N, r) without the prefix to (B, r, H, W).
         maps = a[:, prefix:].transpose(1, 2).unflatten(2, grid)
         choice = self.gate(maps)
         convolved = self.experts(maps, choice.index)
@@ -131,6 +132,8 @@ class Gate(nn.Module):
             logits = clean + torch.randn_like(clean) * deviation
             index = logits.argmax(1)
             importance = _one_hot(index, clean)
+            # Which expert wins is a step without gradient;
+            # how likely it wins has one (Shazeer et al.).
             load = _probability_of_top(clean, logits, deviation)
         loss = BALANCE * (_variation(importance.sum(0)) + _variation(load.sum(0)))
         share = logits.softmax(1).gather(1, index[:, None])[:, 0]
@@ -160,6 +163,7 @@ def _variation(x: Tensor) -> Tensor:
     """Return the squared coefficient of variation, with the unbiased variance."""
     if x.shape[0] == 1:
         return x.new_zeros(())
+    # 0 where all experts are used alike, the larger the less even it is.
     return x.var() / (x.mean() ** 2 + 1e-10)
 
 
@@ -190,6 +194,7 @@ class Experts(nn.ModuleList):
         used = sorted(set(chosen))
         parts = a[order].split([chosen.count(e) for e in used])
         done = torch.cat([self[e](part) for e, part in zip(used, parts, strict=True)])
+        # The inverse permutation: results go back to the places of their maps.
         return done[sorted(range(len(order)), key=order.__getitem__)]
 
 

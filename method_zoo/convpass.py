@@ -38,6 +38,7 @@ class Convpass(Method):
         )
 
     def block(self, i: int, t: Tokens) -> Tokens:
+        # The norm is worked out once and read by both: the branch and the bypass beside it.
         z = self.backbone.norm1(i, t)
         update = self.backbone.attention(i, t, z)
         t = t.add(self._beside(self.beside_attention[i], update, z))

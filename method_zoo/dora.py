@@ -56,5 +56,7 @@ class DoRALinear(LoRALinear):
 
     def fold(self) -> nn.Module:
         weight = self._changed()
+        # One length for each output row: W is (outputs,
+        # inputs), its rows are normed over the inputs.
         rewrite(self.base, (self.length / weight.norm(dim=1))[:, None] * weight)
         return self.base

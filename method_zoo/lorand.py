@@ -72,6 +72,7 @@ class LowRankAdapter(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, C) to (B, N, C)."""
+        # [0] and [-1] are the same kernels where both projections share them.
         return x + self.up(F.gelu(self.down(x, self.kernels[0])), self.kernels[-1])
 
 

@@ -175,6 +175,7 @@ class ScaleEnhancement(nn.Module):
         The authors pool five times and build two full maps; one mean and one maximum suffice.
         """
         pooled = (mean + peak).flatten(0, 1).unsqueeze(1)  # (B * L, 1, C)
+        # A filter of 3 along the channels: each channel's share depends on its two neighbours.
         attended = self.channel(pooled).view_as(mean).sigmoid()
         reversed_ = 1 - self.reverse(pooled).view_as(mean).sigmoid()
         # One attends to what the channel has, the other to what it lacks; g0 + g1 = 1 for an image.
@@ -215,6 +216,7 @@ class Injector(nn.Module):
     def forward(self, x: Tensor, prior: Tensor, layout: Layout, remake: Call = call) -> Tensor:
         """x: (B, N, C) patch tokens. prior: (B, T, C). Returns the new patch tokens."""
         query, features = remake(self.norm_tokens, x), remake(self.norm_prior, prior)
+        # Queries at the ViT's places read the three grids of the prior.
         update = self.attention(query, features, layout.tokens.points, layout.prior, remake)
         return x + self.gamma * update
 
@@ -234,6 +236,7 @@ class Extractor(nn.Module):
     def forward(self, prior: Tensor, x: Tensor, layout: Layout, remake: Call = call) -> Tensor:
         """prior: (B, T, C). x: (B, N, C) patch tokens. Returns the new prior tokens."""
         query, features = remake(self.norm_prior, prior), remake(self.norm_tokens, x)
+        # The other way round: all places of the prior read the one grid of the ViT.
         here, there = layout.prior.points, layout.tokens
         prior = prior + self.attention(query, features, here, there, remake)
         normed = remake(self.norm_enhance, prior)

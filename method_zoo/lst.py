@@ -66,6 +66,7 @@ class LST(Method):
         ends = {group[-1] for group in self.backbone.groups}
         final = prefix.tokens
         for i, t in enumerate(prefix.taps):
+            # The taps are constants: gradients run down the ladder s alone.
             s = self.recomputed(self._rung, i, s, t.x)
             if i in ends:
                 final = self.backbone.norm(t._replace(x=t.x + self.up(self.norm(s))))

@@ -272,6 +272,7 @@ class Method(nn.Module):
     def _walk(self, start: Prefix, blocks: range) -> Prefix:
         t, taps = start.tokens, list(start.taps)
         groups, strides = self.backbone.groups, self.backbone.strides
+        # Behind the last block of each group its tokens are kept as a tap.
         ends = {group[-1] for group in groups}
         # Where a stage begins; groups of one stride have nothing between them.
         begins = {groups[g][0]: g for g in range(1, len(groups)) if strides[g] != strides[g - 1]}
@@ -376,6 +377,7 @@ class Method(nn.Module):
         if self._merged:
             raise ZooError(f"{self.title} is merged already; build a fresh method to merge again")
         for name, module in list(self.backbone.vit.named_modules()):
+            # list() above: modules are replaced while the tree is walked.
             if isinstance(module, Wrapped):
                 parent_name, _, leaf = name.rpartition(".")
                 setattr(self.backbone.vit.get_submodule(parent_name), leaf, module.fold())
@@ -387,6 +389,7 @@ def _tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
     """Return the parameters and the persistent buffers by name, a shared one only once."""
     found: dict[int, tuple[str, Tensor]] = {}
     for name, tensor in module.state_dict(keep_vars=True).items():
+        # A tensor that several layers share has several names; the first is the one that is saved.
         found.setdefault(id(tensor), (name, tensor))
     return list(found.values())
 
@@ -421,6 +424,7 @@ class Remaking:
             return out
         kept = [x.detach() if isinstance(x, Tensor) else x for x in inputs]
         device = out.device.type
+        # The backward pass runs outside of autocast, so how it stands now is kept.
         enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
 
         def again() -> Tensor:

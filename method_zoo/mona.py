@@ -83,6 +83,8 @@ class MonaAdapter(nn.Module):
         weights, biases = (
             [conv.get_parameter(name) for conv in self.filters] for name in ("weight", "bias")
         )
+        # Each smaller kernel goes into the middle of 7
+        # x 7: one filter then does the work of three.
         sides = [(7 - weight.shape[-1]) // 2 for weight in weights]
         padded = [F.pad(weight, [side] * 4) for weight, side in zip(weights, sides, strict=True)]
         return torch.stack(padded).mean(0), torch.stack([*biases]).mean(0)

@@ -70,6 +70,7 @@ class Rein(Method):
         """Patches behind block i, (B, N, C), to patches."""
         tokens = self.tokens()[i]
         share = (f @ tokens.t() / math.sqrt(f.shape[2])).softmax(-1)
+        # Softmax over all m tokens, then the first is left out: shares that add up to less than 1.
         d = share[:, :, 1:] @ self.of_tokens(tokens[1:])
         update = self.of_features(d + f)
         return f + (update if self.scale is None else self.scale * update)

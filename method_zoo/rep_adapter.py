@@ -66,6 +66,7 @@ class RepLinear(Wrapped):
     def adapter(self, z: Tensor) -> Tensor:
         """Return s (B (A z + a) + b), (..., C)."""
         h = self.dropout(self.down(z)).unflatten(-1, (self.up.shape[0], -1))
+        # g groups, each from its m channels of the bottleneck to its o outputs.
         up = torch.einsum("...gm,gom->...go", h, self.up).flatten(-2)
         return self.scale * (up + self.bias)
 

@@ -59,6 +59,8 @@ class SAM2Adapter(Method):
         ends = {blocks[-1] for blocks in backbone.groups}
         for i, k in enumerate(self.group_of):
             if k != group:
+                # A new width: e + h is made once, of the
+                # tokens that enter the group's first block.
                 hidden, group, count = groups[k].hidden(t.x, maps[k + 1]), k, 0
             t = self.step(i, t._replace(x=t.x + groups[k](count, hidden)))
             count += 1

@@ -101,6 +101,7 @@ def high_frequencies(image: Tensor, share: float = 0.25) -> Tensor:
     negative index wraps around and leaves almost all in, low frequencies too.
     """
     height, width = image.shape[-2:]
+    # A square of h w share frequencies in all: at a quarter, half the side of a square image.
     half = int((height * width * share) ** 0.5 // 2)
     rows, columns = (_outside(side, half, image) for side in (height, width))
     # After the shift the lowest frequencies lie in the middle: what is outside of them is kept.

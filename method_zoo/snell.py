@@ -130,6 +130,7 @@ class DistanceKernel(nn.Module):
             if not self.quantile:
                 return d
             size = d.detach().abs()
+            # Of the detached size: neither threshold nor factor carries a gradient.
             threshold = quantile_of(size.flatten(), self.quantile)
             if self.soft:
                 return d * (size - threshold).clamp_(min=0)
@@ -156,6 +157,7 @@ def quantile_of(values: Tensor, share: float) -> Tensor:
         values: (n,).
         share: 0 to 1.
     """
+    # Linear between the two values around this place, as torch.quantile by default.
     place = share * (len(values) - 1)
     below = int(place)
     lower = values.kthvalue(below + 1).values

@@ -147,6 +147,8 @@ class HyperNetwork(nn.Module):
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Embedding, (B, e), to kernels, (B, out, in, 3, 3): a row of the factors an output."""
+        # (B, d * inner) to (B, d, inner): one row of `inner` numbers an output, which all rows
+        # turn into the 9 d numbers of its kernel by the same layer.
         factors = self.columns(self.rows(embedding).unflatten(1, self.shape))
         return factors.unflatten(2, (self.shape[0], 3, 3))
 

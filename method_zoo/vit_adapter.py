@@ -84,6 +84,7 @@ class ViTAdapter(Method):
         c1, *levels = self.prior(backbone.normalise(image))
         t = backbone.embed(image)
         here, there = places([t.grid], image), three_grids(t.grid, image)
+        # A learnt vector for each stride tells tokens of the three grids apart. (B, T, C).
         c = joined([m + e[:, None, None] for m, e in zip(levels, self.level, strict=True)])
         for group, inject, extract in zip(backbone.groups, self.inject, self.extract, strict=True):
             t = t.with_patches(self.recomputed(inject, t.patches, c, here, there))

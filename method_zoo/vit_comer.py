@@ -167,6 +167,7 @@ class PriorToVit(nn.Module):
         u = self.attention(self.norm_query(c), self.norm_features(c), where.points, where)
         u = u + self.drop_path(self.feed(self.norm_feed(u), where.grids))
         fine, middle, coarse = split_grids(u, where.grids)
+        # u was made on three grids; the ViT has the middle one.
         total = middle + resize_map(fine, middle) + resize_map(coarse, middle)
         return self.gamma * total.flatten(2).mT
 

@@ -47,6 +47,7 @@ class ViTSplit(Method):
         if not 0 <= start <= last:
             raise ZooError(f"start is {start}; it must be 0 to {last} with this backbone")
         dim = backbone.dim
+        # The first is block `start`, the last the last block.
         self.read = [start + j * (last - start) // (taps - 1) for j in range(taps)]
         self.first = first_of_last(backbone, copies)
         self.task = copy.deepcopy(nn.ModuleList(backbone.vit.blocks[self.first :]))
@@ -136,5 +137,6 @@ class OffsetConv(nn.Module):
             value = precise(x).flatten(2).mT.unsqueeze(2)
             one = torch.ones_like(where[..., 0])
             read = sample(value, [(height, width)], where, one).unflatten(1, (-1, 9)).flatten(2)
+        # read: (B, N, 9 * C), tap by tap; the kernel's numbers are brought into that order.
         y = F.linear(read, self.weight.permute(0, 2, 3, 1).flatten(1))
         return y.mT.unflatten(2, (height, width))

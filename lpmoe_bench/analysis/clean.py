@@ -114,6 +114,7 @@ def _scores(
         whole, rest = (_value(stored, own, metric) for own in (rows, kept))
         if score is None or whole is None or rest is None:
             continue
+        # Only what rows give back as the record has it can be told without some of them.
         if abs(whole - score) < TOLERANCE:
             official[metric], clean[metric] = score, rest
     return official, clean

@@ -106,6 +106,7 @@ def compare_records(
         others += _rivals(x, two, keys, [*among, *a, *b], rules)
     rules.groups.require_use()
     seeds = tuple(sorted({seed for pair in pairs for seed in pair.seeds}))
+    # The other methods are judged along, so that a table and `compare` give the same verdict.
     results = judge_paired([*pairs, *others], rules)[: len(pairs)]
     lines = tuple(
         ComparisonLine(
@@ -206,6 +207,7 @@ def choose_records(name: str, found: FoundRecords | None) -> list[StoredRecord]:
             known = sorted({s.record.method.name for s in found.stored})
             raise UsageError.unknown("method among these records", name, known)
     stored = [s for s in stored if not s.record.superseded_by]
+    # A fingerprint is a setting: seeds of several settings have no common mean.
     prints = {s.record.fingerprint for s in stored}
     if len(prints) > 1:
         settings = sorted({(s.record.task, s.record.fingerprint[:12]) for s in stored})

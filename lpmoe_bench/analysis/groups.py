@@ -151,6 +151,7 @@ def read_groups(path: Path) -> dict[str, str]:
         cells = [cell.strip() for cell in line]
         if len(cells) != 2 or not all(cells):
             raise DataError(f"--groups {path}, line {number}: got {line}; write image,group")
+        # The same line twice does no harm; two groups of one image do.
         if found.setdefault(cells[0], cells[1]) != cells[1]:
             raise DataError(f"--groups {path} puts {cells[0]} into two groups; name it once")
     if not found:

@@ -64,15 +64,20 @@ def answer_over_sets(
         widths = np.zeros(1)
     else:
         levels = (np.arange(WIDTHS) + 0.5) / WIDTHS
+        # Quantiles of a half-Cauchy at even levels, so that all values of tau count alike before
+        # the data; its scale is a usual standard error.
         widths = float(np.sqrt(np.median(own + common[:, None]))) * np.tan(np.pi / 2 * levels)
+    # (draws, widths, sets): for each draw of the errors and each tau how much each set counts.
     precision = 1 / np.maximum(own[:, None, :] + widths[:, None] ** 2, np.finfo(float).tiny)
     total = precision.sum(axis=2)
     centre = (precision * means).sum(axis=2) / total
     # The density of the differences between sets; what all share moves only their mean.
     misfit = (precision * (means - centre[..., None]) ** 2).sum(axis=2)
     logs = (np.log(precision).sum(axis=2) - np.log(total) - misfit) / 2
+    # Less the largest one: the exponential of hundreds would overflow.
     weights = np.exp(logs - logs.max())
     weights /= weights.sum()
+    # 1 / total is what is not known of the mean of the sets; what all share comes on top.
     sd = np.sqrt(1 / total + common[:, None])
     sign = 1 if higher_is_better else -1
 
@@ -83,6 +88,7 @@ def answer_over_sets(
         return 1 - below(value) if sign > 0 else below(-value)
 
     mean = float((weights * centre).sum())
+    # Of a mixture: the mean of its variances and the variance of its means.
     variance = float((weights * (sd**2 + (centre - mean) ** 2)).sum())
     # No more than (1 - level) / 2 lies further off on one side (Cantelli's inequality).
     reach = (variance * (1 + level) / (1 - level)) ** 0.5 * (1 + 1e-6)
@@ -108,6 +114,7 @@ def _error_variances(pairs: Sequence[PairedRows]) -> tuple[np.ndarray, np.ndarra
     from scipy.stats import qmc
 
     sets, seeds = len(pairs), min(pair.spread.seeds for pair in pairs)
+    # Quasi-random and seeded: the same records give the same digits, with fewer draws.
     levels = qmc.Halton(2 * sets + 2, rng=0).random(DRAWS)
 
     def draws(place: int, freedom: float) -> np.ndarray:
@@ -129,6 +136,8 @@ def _error_variances(pairs: Sequence[PairedRows]) -> tuple[np.ndarray, np.ndarra
     common = np.zeros(DRAWS)
     if seeds > 1 and sets > 1 and all(pair.spread.seeds == seeds for pair in pairs):
         x = np.stack([(p.a.values - p.b.values).mean(axis=1) for p in pairs], axis=1)
+        # (seeds, sets), each set less its own mean: what
+        # is left in common moves all sets of a seed.
         x = x - x.mean(axis=0)
         alike = x.mean(axis=1, keepdims=True)
         between = sets * float((alike**2).sum()) / (seeds - 1)

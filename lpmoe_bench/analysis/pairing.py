@@ -174,6 +174,8 @@ def judge_paired(pairs: Sequence[PairedRows], rules: Rules | None = None) -> lis
         margin = rules.margins.of(metric)
         judged = significance.compare_paired(
             [pair.spread for pair in own],
+            # A margin may be a share of the score: that of
+            # the reference, the same for all beside it.
             [margin.of(pair.b.mean) for pair in own],
             higher_is_better=METRICS[metric].higher_is_better,
             models=[not pair.seeds for pair in own],

@@ -47,6 +47,7 @@ def _limits(spread: Spread, seeds: int, units: int, level: float) -> tuple[float
     if 1 < seeds < FEWEST_SEEDS or too_few:
         return None
     squares = _expected(spread, seeds, units)
+    # As in significance: what is found must be planned with the same variance.
     variance = max(squares[0] + squares[1] - squares[2], squares[0], squares[1]) / (seeds * units)
     reach = NormalDist().inv_cdf(POWER) * variance**0.5
     return Uncertainty(squares, seeds, units, spread.evenness).half_width(1 - level), reach
@@ -58,6 +59,7 @@ def _expected(spread: Spread, seeds: int, units: int) -> tuple[float, float, flo
     if spread.units == 1 or spread.seeds == 1:  # one source: nothing of the others is known
         a, b, _ = spread.squares
         return a, b, 0.0
+    # A mean square is expected to be the rest plus its own variance, times the other side's count.
     return rest + units * spread.seed_variance, rest + seeds * spread.image_variance, rest
 
 

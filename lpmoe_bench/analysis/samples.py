@@ -93,6 +93,7 @@ class SeedRows:
         # Of one protocol and of the same classes, so that one rule reads the rows of all.
         rule = self.stored[0].record.row_score(metric)
         found = [self._of_seed(k, metric, rule) for k in range(len(self.stored))]
+        # By name, so that columns of two methods are the same images in the same order.
         images = sorted(found[0])
         for one, values in zip(self.stored, found, strict=True):
             if values.keys() != found[0].keys():
@@ -188,6 +189,7 @@ def _group_shares(values: np.ndarray, places: np.ndarray, units: int) -> np.ndar
     """
     if units == len(places):
         return values
+    # (images, units), 1 where an image is of a unit: values @ member are the sums of each unit.
     member = np.zeros((len(places), units))
     member[np.arange(len(places)), places] = 1
     sizes, mean = member.sum(axis=0), values.mean(axis=1, keepdims=True)

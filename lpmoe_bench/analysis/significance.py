@@ -136,6 +136,7 @@ class Uncertainty:
         from scipy import special
 
         if self.is_zero:
+            # All of the chance lies at the measured mean; a distance of 0 cuts it in two halves.
             return float(distance < 0) + 0.5 * (distance == 0)
         if 0 in self.freedom:  # one source alone: Student's t, and no rule is as exact
             return float(special.stdtr(max(self.freedom), -distance * self.rates[0]))
@@ -153,6 +154,8 @@ class Uncertainty:
         # Newton's method from 0: the chance is convex and falls, so no step leads too far.
         width, aim = 0.0, (1 - level) / 2
         while (excess := self.beyond(width) - aim) > 1e-9 * aim:
+            # The slope of the chance is minus the density,
+            # whose factor 1 / sqrt(2 pi) stands below.
             density = np.exp(-((width * self.rates) ** 2) / 2) * self.rates
             width += excess / float(self.weights @ density) * math.sqrt(2 * math.pi)
         return width
@@ -174,6 +177,8 @@ def _variances(
     )
     of_seeds = a * factors[0][:, None, None]
     of_units = b * factors[1][None, :, None]
+    # The mean's variance is (A + B - C) / (seeds * units), each mean square times a draw of
+    # freedom / chi2. A difference may come out too small: it is at least what one source has.
     both = of_seeds + of_units - c * factors[2][None, None, :]
     total = np.maximum(np.maximum(both, of_seeds), of_units) / (seeds * units)
     weight = weights[0][:, None, None] * weights[1][None, :, None] * weights[2][None, None, :]
@@ -188,6 +193,7 @@ def _rule(freedom: float, nodes: int, power: int) -> tuple[np.ndarray, np.ndarra
     places, weights = np.polynomial.legendre.leggauss(nodes)
     places, weights = (places + 1) / 2, weights / 2
     # Levels u = v ** power: most nodes lie where chi2 is small, on which the tails of V rest.
+    # The weights take the derivative of the substitution, power * v ** (power - 1).
     levels, weights = places**power, weights * power * places ** (power - 1)
     return freedom / (2 * special.gammaincinv(freedom / 2, levels)), weights
 
@@ -230,6 +236,8 @@ def _mean_squares(d: np.ndarray) -> tuple[float, float, float, float]:
     seeds, images = d.shape
     mean = math.fsum(d.ravel().tolist()) / d.size
     by_seed, by_image = d.mean(axis=1), d.mean(axis=0)
+    # Two-way analysis of variance with one value a cell: what neither the seed nor the image
+    # explains is interaction and noise, which cannot be told apart.
     rest = d - by_seed[:, None] - by_image[None, :] + mean
     return (
         mean,
@@ -304,10 +312,12 @@ def _judge(
 ) -> Comparison:
     half = spread.uncertainty.half_width(level)
     found: Verdict = "inconclusive"
+    # A difference may be both: proven not to be 0, and proven to be too small to matter.
     if p_equal < 1 - level:
         found = "equal"
     elif p < 1 - level:
         found = "better" if (spread.mean > 0) == up else "worse"
+    # One seed is not stopped here: it may speak of the very models, though not of the methods.
     if 1 < spread.seeds < FEWEST_SEEDS or spread.is_one_group:
         found = "inconclusive"
     verdict = found if models or spread.seeds > 1 else "inconclusive"
@@ -331,6 +341,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """Return p values adjusted by Holm's step-down procedure, in the order given."""
     adjusted, highest = [0.0] * len(p_values), 0.0
     for rank, index in _ascending(p_values):
+        # Never below that of a smaller p: a step is only reached through all before it.
         highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = highest
     return adjusted

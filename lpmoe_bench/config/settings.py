@@ -560,5 +560,6 @@ def fingerprint(config: RunConfig, digests: Mapping[str, Any]) -> str:
         # fingerprints stay what they are.
         if role in ("recipe", "protocol") and not (name in later and value == later[name]):
             chosen[name] = value
+    # Sorted, so that the order in which fields are declared does not matter.
     text = json.dumps({"config": chosen, "digests": dict(digests)}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -269,6 +269,8 @@ def _labelme_shape(path: Path, one: Mapping[str, Any], height: int, width: int) 
             raise ValueError("a mask that is no image")
         left, top = (round(value) for value in points[0])
         whole = np.zeros((height, width), bool)
+        # A view, smaller than the mask where that reaches
+        # beyond the image: writing into it is enough.
         part = whole[top : top + pixels.shape[0], left : left + pixels.shape[1]]
         part |= pixels[: part.shape[0], : part.shape[1]] > 0
         return Shape(label, runs=runs_of_pixels(whole))
@@ -297,9 +299,11 @@ def _filled(polygon: np.ndarray, height: int, width: int) -> np.ndarray:
     before, after = walk[:-1], walk[1:]
     left = np.minimum(before[:, 0], after[:, 0])
     column = left // 5
+    # Fifths 0 to 4 make a column, so its middle lies between the fifths 2 and 3.
     crossing = (before[:, 0] != after[:, 0]) & (left % 5 == 2) & (column >= 0) & (column < width)
     top = np.minimum(before[:, 1], after[:, 1])[crossing]
     row = np.ceil(np.clip((top + 0.5) / 5 - 0.5, 0, height)).astype(np.int64)
+    # Pixels are numbered down the columns. An odd number of crossings so far means object.
     changes = np.bincount(column[crossing] * height + row, minlength=height * width + 1)
     return (np.cumsum(changes[:-1]) % 2 == 1).reshape(width, height).T
 

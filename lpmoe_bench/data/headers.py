@@ -83,6 +83,8 @@ def _big(data: bytes, at: int, count: int) -> int:
 
 def _jpeg(data: bytes) -> Header:
     width = height = 0
+    # Segments up to the first scan (DA): a marker of two bytes,
+    # then a length that counts its own two bytes as well.
     channels, orientation, at = 3, 1, 2
     while data[at : at + 1] == b"\xff" and (marker := _big(data, at + 1, 1)) != 0xDA:
         if marker == 0xFF:  # a filler
@@ -109,6 +111,7 @@ def _png(data: bytes) -> Header:
             orientation = _orientation(data[start : start + length])
         elif name == b"tRNS":
             hidden = True
+    # IHDR is always the first chunk, so its fields always lie at the same places.
     bits, colour = _big(data, 24, 1), _big(data, 25, 1)
     return Header(
         "png",
@@ -153,6 +156,7 @@ def _webp(data: bytes) -> Header:
             channels = 4 if packed >> 28 & 1 else 3
         elif name == b"EXIF":
             orientation = _orientation(data[body : body + length].removeprefix(b"Exif\0\0"))
+        # Chunks begin at even places: one of odd length is followed by a byte that is not counted.
         at = body + length + length % 2
     return Header("webp", width, height, channels, 8, orientation)
 

@@ -353,6 +353,7 @@ def check_same_size(files: Sequence[Path], shapes: Sequence[tuple[int, ...]]) ->
             )
 
 
+# Quarter turns undo each other; mirror images and half a turn undo themselves.
 INVERSE = {orientation: orientation for orientation in range(1, 9)} | {6: 8, 8: 6}
 
 

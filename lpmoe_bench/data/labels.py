@@ -166,6 +166,7 @@ def _table(declared: LabelRules) -> np.ndarray:
     table = np.full(2**16, UNKNOWN, np.uint8)
     for index, values in enumerate(declared.of_class):
         table[[int(value) for value in values]] = index
+    # Last, though nothing is overwritten: a value that is a class and ignored was refused before.
     table[[int(value) for value in declared.ignore]] = VOID
     return table
 
@@ -175,6 +176,7 @@ def _of_colours(path: Path, pixels: np.ndarray, declared: LabelRules) -> np.ndar
         raise DataError(f"label map {path} has {pixels.dtype} colours; save it with 8 bits")
     codes = colour_codes(pixels if pixels.ndim == 3 else np.dstack([pixels] * 3))
     known, classes = _colour_table(declared)
+    # By search and not by a table: there are 2^24 colours and a map holds few of them.
     places = np.minimum(np.searchsorted(known, codes), len(known) - 1)
     labels = np.where(known[places] == codes, classes[places], np.uint8(UNKNOWN))
     if (labels == UNKNOWN).any():

@@ -45,6 +45,8 @@ def rescale(
         *(_overlap(s, t, next(draws)) for s, t in zip(sides, (high, wide), strict=True)),
         strict=True,
     )
+    # Enlarged, a part of it fills the canvas; reduced,
+    # all of it lies somewhere on the mean colour.
     canvas = image.mean((1, 2), keepdim=True).repeat(1, *sides)
     canvas[(..., *puts)] = large[(..., *takes)].clamp(0, 1)
     return canvas, reader.view(target, (high, wide), takes, puts)
@@ -249,6 +251,7 @@ def fitted(shape: Sequence[int], sides: Sides, fit: str) -> Sides:
     """Return the part of (h, w) `sides`, from the top left, that an image of (h, w, ...) fills."""
     if fit == SQUASH:
         return sides
+    # The side that is relatively longest fills the canvas; the other one leaves room.
     factor = min(side / length for side, length in zip(sides, shape[:2], strict=True))
     high, wide = (
         min(side, max(1, round(length * factor)))
@@ -309,6 +312,7 @@ def epoch_batches(
         # Batch normalisation knows no spread of a single image.
         if len(rest) > 1 or (rest and not chunks):
             chunks.append(rest)
+    # Every world-th image: each process has equally many of each batch.
     return [[(epoch, index) for index in chunk[rank::world]] for chunk in chunks]
 
 

@@ -301,6 +301,7 @@ def _segments(
 ) -> ImageObjects:
     listed = one["segments_info"]
     ids = np.array([int(each["id"]) for each in listed], np.int64)
+    # A map has a number in three bytes of colour, and 0 means void.
     if len(np.unique(ids)) < len(ids) or (ids < 1).any() or (ids >= 1 << 24).any():
         raise DataError(
             f"{path}: the segments of image {one['image_id']} need ids of their own, of 1 to "

@@ -60,6 +60,7 @@ class ImageObjects:
             digest.update(b"-" if column is None else _bytes(column))
         for one in self.outlines:
             parts = () if one is None else one.polygons if one.runs is None else (one.runs,)
+            # The number of parts and their form too: else two outlines might read as one.
             digest.update(f"{len(parts)}{'' if one is None else one.runs is None}".encode())
             for part in parts:
                 digest.update(_bytes(part))
@@ -158,6 +159,7 @@ def box_of_runs(runs: np.ndarray, height: int) -> np.ndarray:
     """
     ends = np.cumsum(runs)
     starts, lasts = ends[:-1:2][: len(runs) // 2], ends[1::2]
+    # Runs of length 0, which some files have, are no stretch of object.
     starts, lasts = starts[lasts > starts], lasts[lasts > starts]
     if not len(starts):
         return np.zeros(4)
@@ -189,6 +191,7 @@ def _of_panoptic(path: Path, said: ImageObjects) -> Objects:
         )
     order = np.argsort(said.segments)
     known = said.segments[order]
+    # Where each pixel's number stands among the listed ones; it is listed if it really is there.
     places = np.minimum(np.searchsorted(known, ids), max(0, len(known) - 1))
     listed = known[places] == ids if len(known) else np.zeros(ids.shape, bool)
     if (unknown := np.unique(ids[~listed & (ids != 0)]).tolist()) != []:
@@ -205,6 +208,7 @@ def _of_panoptic(path: Path, said: ImageObjects) -> Objects:
             f"panoptic map {path} has no pixel of segment {missing}, which its list has; the two "
             f"must belong together"
         )
+    # Place 0 is void; things are void in the map of stuff, as they have masks of their own.
     of_class = np.concatenate([[VOID], np.where(said.things, VOID, said.classes)])
     things = np.flatnonzero(said.things)
     masks = [runs_of_pixels(place_of == place + 1) for place in things]

@@ -311,6 +311,7 @@ def _to_8_bits(pixels: np.ndarray, keep_small: bool = False) -> np.ndarray:
 def over_black(pixels: np.ndarray) -> np.ndarray:
     """Turn uint8 (h, w, 4) with an alpha channel into (h, w, 3), shown over black."""
     alpha = pixels[..., 3:].astype(np.uint16)
+    # + 127 rounds to the nearest level; // alone would make everything a little darker.
     return ((pixels[..., :3] * alpha + 127) // 255).astype(np.uint8)
 
 

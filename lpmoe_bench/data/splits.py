@@ -144,6 +144,7 @@ class Manifest:
         # A file that was written within one tick of the disk's clock may be written again in the
         # same tick, and would keep its stamp: only what has settled is kept.
         if stamp and facts.content:
+            # Four numbers a file: size, inode, date of the content, date of the inode.
             numbers = stamp.partition("|")[0].split()
             newest = max(map(int, (*numbers[2::4], *numbers[3::4])))  # of the dates
             if time.time_ns() - newest > SETTLED_SECONDS * 1e9:
@@ -190,6 +191,8 @@ class Stamps:
 
     def __init__(self, pairs: Sequence[Pair]):
         self.pairs = pairs
+        # Eight bytes a pair. Hashes of texts hold in this process and in those forked from it,
+        # which is where they are compared.
         self.stamps = array("q", (hash(stamp_of(pair)) for pair in pairs))
         parents = (file.parent for p in pairs for file in (p.image, *mask_files(p.mask)))
         self.folders = {folder: _changed(folder) for folder in set(parents)}

@@ -179,6 +179,7 @@ def judge_cells(baseline: Baseline, cells: Sequence[GateCell], policy: Policy) -
     """Judge every pinned cell; candidates that are not pinned are named in the notes."""
     scores: list[Score] = []
     lines, notes, used, missing = [], [], set[str](), set[str]()
+    # Reversed: of equal identities the first cell in the list is the one that stays.
     by_identity = {pins.identity_key(cell.identity): cell for cell in reversed(cells)}
     families: dict[tuple[str, ...], list[GateCell]] = {}
     for cell in cells:
@@ -330,6 +331,7 @@ def _other_images(pin: CellPin, rows: SeedRows, key: str) -> str:
 
 def judge_scores(scores: Sequence[Score], policy: Policy) -> list[JudgedLine]:
     """Judge all scores of a call: Holm over the drops for regressions, over the gains apart."""
+    # Scores without a spread have no share in the confidence, as no limit of theirs is estimated.
     policy = limits.of_each(policy, sum(score.reference.sd is not None for score in scores))
     worse = _judgements(scores, policy, 1)
     better = _judgements(scores, policy, -1)
@@ -343,6 +345,7 @@ def _judgements(scores: Sequence[Score], policy: Policy, sign: int) -> list[Judg
     steps = iter(holm_levels(known, policy.level))
     found = []
     for score, p in zip(scores, chances, strict=True):
+        # Levels come in the order of those scores that have a p, so each takes the next one.
         level = policy.level if p is None else next(steps)
         allowed = limits.tolerance(score.reference, score.seeds, level, policy)
         down = 1 if METRICS[score.metric].higher_is_better else -1

@@ -111,6 +111,7 @@ def reference_of(pin: MetricPin, images: int) -> Reference:
     """Return what a pinned metric says of a new seed; the model is in the head of this file."""
     if pin.reruns is not None:
         pairs = zip(pin.scores, pin.reruns, strict=True)
+        # The difference of two runs has twice the variance of one, hence half the mean square.
         noise = math.sqrt(math.fsum((a - b) ** 2 for a, b in pairs) / (2 * len(pin.scores)))
         mean = math.fsum(pin.replayed) / len(pin.scores)
         return ReplayReference(mean, noise, len(pin.scores))
@@ -140,6 +141,7 @@ def predicted(reference: Reference, seeds: int, level: float) -> float | None:
 
     if reference.sd is None:
         return None
+    # One side: only a drop is asked about. Student's t, as the sd itself is an estimate.
     quantile = float(special.stdtrit(reference.freedom, 1 - level))
     return quantile * reference.sd * reference.error(seeds)
 
@@ -153,6 +155,7 @@ def tolerated(
     if reference.sd is None or confidence is None:
         return None
     own = math.sqrt(reference.own_variance(seeds))
+    # z sqrt(n_b / n_c) of the head of this file, own being 1 / sqrt(n_b).
     shift = float(special.ndtri(1 - level)) / (own * math.sqrt(seeds))
     return float(special.nctdtrit(reference.freedom, shift, confidence)) * own * reference.sd
 
@@ -253,6 +256,7 @@ def seeds_to_settle(
             limit = learnt(known, seeds, level, confidence)
             return limit is not None and limit < drop
 
+        # The limit falls with more seeds, so "found" turns from False to True once.
         place = bisect_left(numbers, True, key=found)
         return numbers[place] if place < len(numbers) else None
 

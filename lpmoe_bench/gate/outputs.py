@@ -154,6 +154,8 @@ def to_junit(outcome: Outcome, strict: bool) -> str:
 
 
 def _clean(text: str) -> str:
+    # A name from a record may hold anything; one wrong
+    # character makes the whole report unreadable.
     return _FORBIDDEN.sub("?", text)
 
 

@@ -94,6 +94,7 @@ def _identity_of_all(record: Record) -> dict[str, Any]:
 
 def identity_key(identity: Mapping[str, Any]) -> Hashable:
     """Return what two identities share where `differences` finds none: 8 and 8.0 are equal."""
+    # None is as good as absent: records of older versions lack fields that newer ones leave empty.
     return tuple((k, _hashable(v)) for k, v in sorted(identity.items()) if v is not None)
 
 

@@ -256,6 +256,7 @@ def read_confusions(texts: Sequence[str], classes: int) -> tuple[np.ndarray, np.
     if not _ROWS.fullmatch(whole):
         bad = next(text for text in texts if text and not _ROWS.fullmatch(f"{text};"))
         raise ValueError(f"{bad[:40]!r} is no confusion of classes")
+    # One call for the numbers of all images, three an entry.
     entries = np.fromstring(whole.replace(";", " ").replace(":", " "), np.int64, sep=" ")
     entries = entries.reshape(-1, 3)
     truth, called = entries[:, 0], entries[:, 1]
@@ -278,7 +279,9 @@ def confusion_matrix(entries: np.ndarray, classes: int) -> np.ndarray:
     import numpy as np
 
     found = np.zeros((256, classes), np.int64)
+    # Pairs come again in other images; a plain += would count the last of them alone.
     np.add.at(found, (entries[:, 0], entries[:, 1]), entries[:, 2])
+    # Row 255, the void label, moves behind the classes.
     return found[[*range(classes), VOID]]
 
 
@@ -300,6 +303,7 @@ def class_sums(images: np.ndarray, entries: np.ndarray, count: int, classes: int
     labelled, right = truth != VOID, truth == called
 
     def summed(label: np.ndarray, chosen: Any) -> np.ndarray:
+        # Image and class in one number: one count gives the sums of all images.
         places = (images * classes + label)[chosen]
         found = np.bincount(places, pixels[chosen], count * classes)
         return found.reshape(count, classes)
@@ -352,11 +356,13 @@ class ClassScorer(SetScorer):
                 f"{labels.shape}; both must be of one size (h, w)"
             )
         found, count = confusion_of(pred, labels), len(self.classes)
+        # The 256 x 256 table shows every value that occurs, so odd ones cost no further pass.
         self._refuse(name, "map", found.sum(axis=0), void=False)
         self._refuse(name, "truth", found.sum(axis=1), void=True)
         void = int(found[VOID].sum())
         if self.protocol.void == "left out":
             found[VOID] = 0
+        # Most of the 65,536 pairs are empty: only those that occur are kept, as (n, 3).
         truth, called = np.nonzero(found[:, :count])
         entries = np.stack([truth, called, found[truth, called]], axis=1)
         self.dataset, self._images[name] = dataset, entries
@@ -396,6 +402,7 @@ class ClassScorer(SetScorer):
             }
             for name in names
         ]
+        # All entries as those of one image: the score is of the pixels of the whole set.
         sums = class_sums(np.zeros(len(entries), int), entries, 1, classes)[0]
         return ScoreResult(
             class_scores(sums, self.protocol, self.classes),

@@ -61,11 +61,13 @@ class Measured:
         if mask.ignored is None:
             self.map = self.counted = kind(pred, mask, normalisation)
             return
+        # Limits of the whole map for both: a pixel has one value, whichever metric looks at it.
         limits = pred.min(), pred.max()
         stretched = normalisation == "minmax" and limits[0] < limits[1]
         blank = pred.copy()
         blank[mask.ignored] = limits[0] if stretched else 0  # what becomes 0
         self.map = kind(blank, mask, normalisation, limits)
+        # One row, (1, n): what only counts pixels does not need to know where they lie.
         self.counted = kind(pred[~mask.ignored][None], mask.counted, normalisation, limits)
 
     @cached_property
@@ -96,6 +98,8 @@ class Measured:
     def e_curve(self) -> Any:
         """E-measure at the 256 thresholds, (256,)."""
         counts = self.curve
+        # The E-measure needs counts of its own where its thresholds differ from F's, or where
+        # ignored pixels are background for it but are left out of the counts of F.
         if self.mode.alignment_above or self.map is not self.counted:
             counts = self.map.counts_over(self.mode.grid, above=self.mode.alignment_above)
         return self._alignment(counts)
@@ -117,6 +121,8 @@ class Measured:
 
     @property
     def s_measure(self) -> float:
+        # As in the authors' code: without an object, or without a background, only the mean says
+        # anything, and a perfect map scores 1.
         if not self.mask.mixed:
             return self.map.mean if self.mask.foreground else 1 - self.map.mean
         if self.mask.empty_quadrant and self.mode.empty_quadrant == "nan":
@@ -137,6 +143,8 @@ class Measured:
             return 0.0
         from lpmoe_bench.metrics import kernels
 
+        # errors: the error at each level. places: (h, w), the level of each pixel. A map of floats
+        # has as many levels as pixels.
         around, (errors, places) = self.mask.surroundings, self.map.errors()
         missed = kernels.object_error(
             *(places, self.mask.pixels, errors, around.box, around.near, around.nearest),
@@ -144,6 +152,7 @@ class Measured:
         )
         # Margolin's weights are 2 - exp(ln(1/2) / 5 * distance), so that far errors count twice.
         wrong = 2 * float(self.map.sums[0]) - self.map.weighted_background() / kernels.ONE
+        # Every object pixel has weight 1, so weighted true positives are pixels less their errors.
         hit = self.mask.foreground - missed
         recall, precision = 1 - missed / self.mask.foreground, hit / (hit + wrong + EPS)
         return 2 * recall * precision / (recall + precision + EPS)
@@ -247,6 +256,7 @@ def score_pair(
     pair = _measure(pred, mask, protocol, mode or mode_of(protocol))
     formulas = {key: get_metric(key).of_pair for key in protocol.metrics}
     values = {key: formula(pair, protocol) for key, formula in formulas.items() if formula}
+    # Some metrics give several curves as a list: (3, 256) of tp, fp and fn, say.
     values |= {key: np.array(value) for key, value in values.items() if isinstance(value, list)}
     if not pair.mask.foreground and protocol.empty_masks in ("zero", "one"):
         values |= _by_convention(pair, values, protocol.empty_masks == "one")
@@ -297,6 +307,7 @@ def _by_convention(
     """Return what overlaps of an image without an object count: 0, or 1 of an empty map."""
 
     def empty(counts: Counts) -> Any:
+        # True where the map calls no pixel object; `one` False makes it 0 everywhere.
         return (np.asarray(counts.tp + counts.fp) == 0).astype(np.float64) * one
 
     found: dict[str, float | np.ndarray] = {}
@@ -345,6 +356,7 @@ def _measure(
     if not isinstance(mask, PreparedMask):
         check_pair(pred, mask)
         mask = prepare_mask(mask, protocol)
+    # An error of ours, not of a user: it would score against another object without a word.
     assert mask.threshold == protocol.mask_threshold, "the mask was prepared for another protocol"
     check_pair(pred, mask.pixels)
     normalisation = protocol.normalisation
@@ -398,6 +410,7 @@ def dataset_scores(pairs: Sequence[PairScores], protocol: Protocol) -> dict[str,
         if metric.of_counts is not None:
             found[metric.key] = metric.of_counts(counts)
         elif metric.of_curves is not None:
+            # (images, curves, 256): the mean over images comes first, and only then the maximum.
             stacked = np.stack([np.asarray(pair.values[metric.key]) for pair in pairs])
             means = np.stack([mean_curve(stacked[:, row]) for row in range(stacked.shape[1])])
             found[metric.key] = metric.of_curves(means, protocol)

@@ -66,6 +66,7 @@ def extra_scores(
         UsageError: for an unknown key, or where the image is needed and missing.
         DataError: where the image is of another size than the mask.
     """
+    # Before any work: an image that is missing should not be found out after minutes.
     for key in keys:
         if get_extra(key).needs_image and image is None:
             raise UsageError(
@@ -119,6 +120,7 @@ def _band(part: np.ndarray, width: int) -> np.ndarray:
 
     # A frame of background: OpenCV takes what lies outside of the image for object.
     framed = np.pad(part.astype(np.uint8), 1)
+    # A square of 3 x 3, `width` times: distance counts the larger of the two axes.
     inner = cv2.erode(framed, np.ones((3, 3), np.uint8), iterations=width)
     return part & (inner[1:-1, 1:-1] == 0)
 

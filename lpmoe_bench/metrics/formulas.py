@@ -59,6 +59,7 @@ class Counts(NamedTuple):
     @property
     def iou_classes(self) -> Any:
         """Mean IoU of object and background."""
+        # Seen from the background, fp and fn change places, so the same sum stands below.
         return 0.5 * (self.iou + _ratio(self.tn, self.tn + self.fp + self.fn))
 
     @property
@@ -141,6 +142,7 @@ def structure(
     """
     size = foreground.count + background.count
     share = foreground.count / size
+    # The background is to be like 0: 1 - map is taken, whose squared deviations are the same.
     inverse = background._replace(mean=1 - background.mean)
     objects = _likeness(foreground) * share + _likeness(inverse) * (1 - share)
     regions = math.fsum(_similarity(q, as_rounded) * q.count / size for q in quadrants if q.count)
@@ -149,7 +151,9 @@ def structure(
 
 def _likeness(values: Moments) -> float:
     mean = values.mean
+    # MATLAB's std divides by n - 1, which one pixel does not have.
     deviation = math.sqrt(values.squares / (values.count - 1)) if values.count > 1 else 0.0
+    # The paper has 2 lambda times the deviation; with its lambda of 0.5 that is the deviation.
     return 2 * mean / (mean**2 + 1 + deviation + EPS)
 
 
@@ -160,9 +164,11 @@ def _similarity(part: Quadrant, as_rounded: bool) -> float:
     # The SSIM of Wang et al. with one window a quadrant, and without its two constants.
     x, y = part.mean, part.foreground / part.count
     covariance = part.products / free
+    # A 0/1 mask has only two deviations: 1 - y on the object and -y off it.
     mask_squares = part.foreground * (1 - y) ** 2 + (part.count - part.foreground) * y**2
     top = 4 * x * y * covariance
     bottom = (x**2 + y**2) * (part.squares / free + mask_squares / free)
+    # The three cases of the authors' code: comparable, both without variation, only one without.
     if top != 0:
         return top / (bottom + EPS)
     return 1.0 if bottom == 0 else 0.0
@@ -201,6 +207,7 @@ def alignment(counts: Counts, foreground: int, size: int, as_divided: bool = Fal
         (counts.fn, -pred_mean, 1 - mask_mean),
         (counts.tn, -pred_mean, -mask_mean),
     ):
+        # phi is the paper's alignment, -1 to 1, and (phi + 1)^2 / 4 its enhanced form, 0 to 1.
         phi = 2 * (pred * mask) / (pred**2 + mask**2 + EPS)
         total = total + (phi + 1) ** 2 / 4 * count
     return total / free
@@ -242,9 +249,11 @@ def passed(values: np.ndarray, grid: str, above: bool = False) -> np.ndarray:
     It reaches the lowest ones: a value that passes n is foreground at thresholds 256 - n to 255,
     counted from the highest. With `above` it has to exceed them.
     """
+    # The reference truncates to a level; a value of level v reaches the thresholds 0 to v.
     if grid == "levels":
         return (values * 255).astype(np.uint8).astype(np.int64) + 1
     ascending = matlab_thresholds()[::-1]
+    # "right" counts thresholds up to the value, "left" those strictly below it.
     return np.searchsorted(ascending, values, side="left" if above else "right")
 
 

@@ -69,6 +69,7 @@ class WantedObjects(NamedTuple):
 
 def shared_boxes(found: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Return the pixels that boxes share, float64 (D, G); boxes (n, 4) are x0 y0 x1 y1."""
+    # (D, 1, 2) beside (1, G, 2): the corners of the shared box of every pair.
     low = np.maximum(found[:, None, :2], truth[None, :, :2])
     high = np.minimum(found[:, None, 2:], truth[None, :, 2:])
     sides = np.clip(high - low, 0, None)
@@ -91,6 +92,7 @@ def overlap_ratios(
         truth: pixels of the objects, (G,).
         crowd: which of these are crowds, (G,).
     """
+    # A crowd's own area says nothing: it holds many objects, and a detection may be one of them.
     whole = np.where(crowd, found[:, None], found[:, None] + truth - shared)
     return np.divide(shared, whole, out=np.zeros_like(shared), where=shared > 0)
 
@@ -138,6 +140,9 @@ def match(
                 and (one[2] not in taken or many[one[2]])
             ]
             if free:
+                # Tuples are compared from left to right: one that counts
+                # before an ignored one, then more overlap, then the later
+                # object. COCOeval's loop over objects ends with the same one.
                 counted, _, chosen = max(free)
                 taken.add(chosen)
                 result[place, number] = HIT if counted else LEFT_OUT
@@ -165,14 +170,18 @@ def image_hits(
     )
     for own in np.union1d(found.classes, wanted.classes).tolist():
         of_class = np.flatnonzero(found.classes == own)
+        # Stable: of equal scores the earlier detection stays first, on any machine.
         best = of_class[np.argsort(-found.scores[of_class], kind="stable")][:most]
         objects = np.flatnonzero(wanted.classes == own)
         overlaps, crowd = ious(best, objects), wanted.crowd[objects]
         by_area, counts = [], []
         for low, high in AREAS:
             outside = (wanted.areas[objects] < low) | (wanted.areas[objects] > high)
+            # Objects of other sizes are not deleted: a detection that finds one is no false alarm.
             hit = match(overlaps, crowd | outside, crowd, IOUS)
             beyond = (found.areas[best] < low) | (found.areas[best] > high)
+            # A detection of another size is left out only if it finds nothing; as in COCOeval a
+            # hit counts by the size of the object.
             hit[beyond[:, None] & (hit == FALSE_ALARM)] = LEFT_OUT
             by_area.append(hit)
             counts.append(int((~(crowd | outside)).sum()))
@@ -193,6 +202,7 @@ def hits_text(image: ImageHits) -> str:
     number in hex, whose forty digits of base 3 are the ranges, each with its overlaps, the lowest
     digit first. Equal scores are equal texts, so that ties stay ties.
     """
+    # (D, 4, 10) becomes (D, 40): forty digits of base 3, summed to one number of 64 bits.
     codes = image.hits.reshape(-1, len(_DIGITS)).astype(np.uint64) @ _DIGITS
     parts = []
     for own, positives in image.positives.items():
@@ -233,6 +243,7 @@ def read_hits(text: str, classes: int) -> ImageHits:
         codes += [int(code, 16) for _, code in pairs]
     if any(code >= _MOST for code in codes):
         raise ValueError("a row of detections has hits that are none")
+    # (D, 1) over (40,): all digits of all numbers at once.
     digits = np.array(codes, np.uint64)[:, None] // _DIGITS % np.uint64(3)
     hits = digits.astype(np.int8).reshape(-1, len(AREAS), len(IOUS))
     return ImageHits(np.array(of_each, int), np.array(scores, float), hits, positives)
@@ -262,10 +273,12 @@ class _ClassHits(NamedTuple):
 
 def _average(hits: np.ndarray, weights: np.ndarray, positives: float) -> float:
     """Return the mean over 101 recalls of the best precision at that recall or a higher one."""
+    # Detections come best first: place k holds what is right among the k + 1 best.
     right = np.cumsum(weights * (hits == HIT))
     wrong = np.cumsum(weights * (hits == FALSE_ALARM))
     called = right + wrong  # 0 as long as all are left out, or weigh nothing
     precision = np.divide(right, called, out=np.zeros_like(right), where=called > 0)
+    # From the last detection back: the best precision at this recall or at a higher one.
     precision = np.maximum.accumulate(precision[::-1])[::-1]
     reached = np.searchsorted(right / positives, RECALLS, side="left")
     return float(np.append(precision, 0.0)[reached].mean())  # 0 at recalls that are not reached
@@ -276,6 +289,7 @@ def _by_class(images: Sequence[ImageHits], classes: int) -> list[_ClassHits]:
     none = ImageHits(
         np.zeros(0, int), np.zeros(0), np.zeros((0, len(AREAS), len(IOUS)), np.int8), {}
     )
+    # np.concatenate refuses an empty list, so an image without anything comes first.
     parts = [none, *images]
     whose = np.repeat(np.arange(len(images)), [len(one.classes) for one in images])
     scores, of_class = (
@@ -287,6 +301,7 @@ def _by_class(images: Sequence[ImageHits], classes: int) -> list[_ClassHits]:
     for place, one in enumerate(images):
         for own, counts in one.positives.items():
             positives[own, place] = counts
+    # Two stable sorts, the less important key first: by class, then score, then order of images.
     order = np.argsort(-scores, kind="stable")
     order = order[np.argsort(of_class[order], kind="stable")]
     bounds = np.searchsorted(of_class[order], np.arange(classes + 1))
@@ -386,9 +401,11 @@ def mean_precision_without(
         if place not in (None, number):
             continue
 
+        # The default binds this round's class; a plain closure would see the last one.
         def rest(weights: np.ndarray, own: _ClassHits = own) -> float:
             return float(np.mean([own.precision(weights, what.area, iou) for iou in ious]))
 
+        # Units without anything of this class leave its value as it is with all images.
         values[:, number] = rest(np.ones(len(images)))
         with_objects = np.flatnonzero(own.positives[:, what.area])
         for unit in np.unique(places[np.concatenate([own.images, with_objects])]).tolist():
@@ -418,5 +435,6 @@ def shares_found(ious: np.ndarray, crowd: np.ndarray) -> dict[str, float]:
     right, wrong = (found == HIT).sum(axis=0), (found == FALSE_ALARM).sum(axis=0)
     whole = wrong + int((~crowd).sum())  # tp + fn are the objects
     shares = np.divide(right, whole, out=np.ones(len(TWENTIETHS)), where=whole > 0)
+    # TWENTIETHS[0] is .50 and TWENTIETHS[5] is .75.
     mean, at_half, at_75 = shares.mean(), shares[0], shares[5]
     return {"dsb_score": float(mean), "dsb_50": float(at_half), "dsb_75": float(at_75)}

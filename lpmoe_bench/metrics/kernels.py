@@ -50,10 +50,13 @@ def _count_part(pred, mask, top, bottom, left, right):
     for y in range(top, bottom):
         p, g = pred[y], mask[y]
         for x in range(left, whole, LANES):
+            # Unsigned places: numba tests a signed one for
+            # being negative, as Python's indexing asks.
             a[np.uint64(p[x]) | np.uint64(g[x]) << np.uint64(8)] += 1
             b[np.uint64(p[x + 1]) | np.uint64(g[x + 1]) << np.uint64(8)] += 1
             c[np.uint64(p[x + 2]) | np.uint64(g[x + 2]) << np.uint64(8)] += 1
             d[np.uint64(p[x + 3]) | np.uint64(g[x + 3]) << np.uint64(8)] += 1
+        # What is left of the row, fewer than four pixels.
         for x in range(whole, right):
             a[np.uint64(p[x]) | np.uint64(g[x]) << np.uint64(8)] += 1
     return tables
@@ -69,6 +72,7 @@ def joint_histogram(pred, mask, row, column):
     h, w = pred.shape
     counts = np.zeros((4, 2, 256), np.int64)
     for part in range(4):
+        # Order of quadrants: above left, above right, below left, below right.
         top, bottom = (0, row) if part < 2 else (row, h)
         left, right = (0, column) if part % 2 == 0 else (column, w)
         tables = _count_part(pred, mask, top, bottom, left, right)
@@ -100,6 +104,7 @@ def weight_table() -> np.ndarray:
     """
     distance = np.sqrt(np.arange(2 * REACH**2 + 1))
     table = np.exp(np.log(0.5) / 5 * distance)
+    # Distance 0 is the object itself, which is not part of the sum over the background.
     table[0] = 0
     return np.rint(table * ONE).astype(np.uint32)
 
@@ -112,9 +117,11 @@ def nearest_offsets() -> tuple[np.ndarray, np.ndarray]:
     scipy's feature transform, which the reference uses.
     """
     reach = range(-4, 5)
+    # Sorted by distance, then from left to right, then from top to bottom: the order of search.
     offsets = sorted(
         (dx * dx + dy * dy, dx, dy) for dx in reach for dy in reach if dx * dx + dy * dy <= BAND
     )
+    # Offsets starts[d] to starts[d + 1] have exactly the squared distance d, or there are none.
     squares = np.array([square for square, _, _ in offsets])
     starts = np.searchsorted(squares, np.arange(BAND + 2))
     return np.array([(dx, dy) for _, dx, dy in offsets], np.int64), starts
@@ -155,14 +162,17 @@ def envelope(away, reach, outside, site, height, start):
         while n > 0:
             rise = x * x + f - site[n - 1] * site[n - 1] - height[n - 1]
             # Where both are equal: x^2 - s^2 + f - h = 2 (x - s) * crossing.
+            # From the first column right of the crossing on the new one is the lower.
             begin = np.int64(np.floor(rise * 0.5 / (x - site[n - 1]))) + 1
             if begin > start[n - 1]:
                 break
             n -= 1
         begin = begin if n else 0
+        # A parabola that would be the lowest only right of the row is dropped.
         if begin < w:
             site[n], height[n], start[n] = x, f, begin
             n += 1
+    # A closing mark: the last parabola holds up to the end of the row.
     start[n] = w
     return n
 
@@ -172,6 +182,7 @@ def _fill(line, mask, table, n, site, height, start):
     """Write the weights of a row's background from its lowest parabolas."""
     for i in range(n):
         s, f = site[i], height[i]
+        # Both parts of the squared distance are at most REACH^2, so the table never ends too soon.
         begin = max(start[i], s - REACH)
         # The next square from this one by adding odd numbers, without a product.
         square, step = (begin - s) * (begin - s) + f, 2 * (begin - s) + 1
@@ -191,6 +202,7 @@ def weigh_background(mask, table):
     (n,), and their squared distances, (n,), of those within BAND.
     """
     h, w = mask.shape
+    # uint8 is enough: no distance within a column is written above REACH + 1 = 171.
     away, weights = np.empty((h, w), np.uint8), np.zeros((h, w), np.uint32)
     _down_columns(mask, away)
     near, squares, found = np.empty(h * w, np.int32), np.empty(h * w, np.uint8), 0
@@ -202,6 +214,8 @@ def weigh_background(mask, table):
             s, f = site[i], height[i]
             if f > BAND:
                 continue
+            # Parabolas go from left to right, so the flat indices come out sorted, on which
+            # object_error relies. Five columns away 5^2 is above BAND already.
             for x in range(max(start[i], s - 4), min(start[i + 1], s + 5)):
                 square = (x - s) * (x - s) + f
                 if square <= BAND and not mask[y, x]:
@@ -237,6 +251,8 @@ def nearest_pixels(mask, near, squares, offsets, starts):
 @cache
 def gaussian_taps() -> np.ndarray:
     """Return the first four taps of the 7-tap Gaussian of sigma 5, which is symmetric."""
+    # 50 is 2 sigma^2. The 7 x 7 table of sum 1 is the
+    # outer product of these seven with themselves.
     taps = np.exp(-(np.arange(-3, 4) ** 2) / 50)
     return (taps / taps.sum())[:4]
 
@@ -246,6 +262,7 @@ def weighted_sum(pred, weights):
     """Return the sum of level times weight, both of integers (h, w), as float."""
     total = 0.0
     for y in range(pred.shape[0]):
+        # Integers add up exactly in any order, so the compiler is free to add several at once.
         line = np.uint64(0)
         for x in range(pred.shape[1]):
             line += np.uint64(pred[y, x]) * np.uint64(weights[y, x])
@@ -262,6 +279,7 @@ def _errors(line, y, pred, mask, errors, left, right):
 
 @kernel
 def _along_row(line, taps, out):
+    # line begins 3 pixels left of the box: the window of out[x] is line[x] to line[x + 6].
     t0, t1, t2, t3 = taps[0], taps[1], taps[2], taps[3]
     for x in range(len(out)):
         outer = t0 * (line[x] + line[x + 6]) + t1 * (line[x + 1] + line[x + 5])
@@ -271,6 +289,7 @@ def _along_row(line, taps, out):
 @kernel
 def _collect(rows, taps, first, raw, mask, sums):
     """Add the smaller of error and smoothed error of one row's object pixels to `sums`."""
+    # The seven rows of the window from top to bottom, in a ring of seven; d is the row itself.
     a, b, c, d = rows[first], rows[(first + 1) % 7], rows[(first + 2) % 7], rows[(first + 3) % 7]
     e, f, g = rows[(first + 4) % 7], rows[(first + 5) % 7], rows[(first + 6) % 7]
     t0, t1, t2, t3 = taps[0], taps[1], taps[2], taps[3]
@@ -292,8 +311,11 @@ def object_error(pred, mask, errors, box, near, nearest, taps):
     """
     h, w = pred.shape
     top, bottom, left, right = box
+    # lines: errors as they are, which are still needed three rows later. rows: smoothed along x.
+    # Places of `lines` outside of the image are never written and stay 0: the reference pads so.
     lines, rows = np.zeros((7, right - left + 6)), np.zeros((7, right - left))
     sums, flat = np.zeros(right - left), pred.ravel()
+    # The first background pixel near the object in the rows that matter.
     at = np.searchsorted(near, max(top - 3, 0) * w)
     for y in range(top - 3, bottom + 3):  # rows of the window of row y - 3, which is then complete
         slot = (y - top + 3) % 7
@@ -310,6 +332,7 @@ def object_error(pred, mask, errors, box, near, nearest, taps):
             rows[slot, :] = 0.0
         r = y - 3
         if r >= top:
+            # The slot of row r - 3, the oldest of the window; row r itself lies three slots on.
             first = (r - top) % 7
             _collect(rows, taps, first, lines[(first + 3) % 7], mask[r, left:right], sums)
     total = 0.0  # by column first: the order is part of the result's last bits

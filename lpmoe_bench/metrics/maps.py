@@ -43,6 +43,7 @@ class PreparedMask:
             raise DataError(
                 f"mask is {mask.dtype} {mask.shape}; it must be uint8 of (h, w), 0..255"
             )
+        # Checked before the threshold: a label map of 0 and 1 would lose its whole object to it.
         if mask.dtype == np.uint8:
             if mask.max() == 1:  # would silently count as empty
                 raise DataError("mask holds only 0 and 1; foreground must be 255")
@@ -95,6 +96,7 @@ class PreparedMask:
         """
         if not self.mixed:
             return self.shape
+        # The centroid needs only the object pixels of each row and each column.
         centre = (int(line @ np.arange(len(line))) / self.foreground for line in self._lines)
         row, column = (round(place) + 1 for place in centre)
         return row, column
@@ -136,6 +138,7 @@ class PreparedMask:
 
     def everything(self) -> PreparedMask:
         """Do all the work now, so that threads that share the mask only read it; return self."""
+        # Reading them is what fills the cached properties.
         self._done = (self.corner, self.weight_sum if self.foreground else 0.0)
         return self
 
@@ -200,6 +203,9 @@ class ByteMap:
     def adaptive_threshold(self) -> float:
         """Twice the mean, at most 1; as the reference sums it where a level is that near."""
         mean = self.mean
+        # A level on the threshold falls to one side or the other by
+        # the mean's last bits. There the pixels are summed as the
+        # reference sums them; everywhere else the histogram is enough.
         if np.any(np.abs(self.values - 2 * mean)[self._counts.sum(0) > 0] < TIE):
             mean = float(np.mean(self.values[self.pred]))
         return min(2 * mean, 1.0)
@@ -213,6 +219,7 @@ class ByteMap:
     def counts_over(self, grid: str, above: bool = False) -> formulas.Counts:
         """Binarise at the 256 thresholds of a grid, from high to low."""
         places = formulas.passed(self.values, grid, above)
+        # Levels that pass equally many thresholds count together: 0 to 256 thresholds, 257 places.
         counts = np.stack([np.bincount(places, row, 257) for row in self._counts])
         fp, tp = formulas.counts_passing(counts.astype(np.int64))
         return formulas.Counts.of(tp, fp, self.mask.foreground, self.mask.size)
@@ -245,12 +252,14 @@ class ByteMap:
             on,
             mean,
             0.0 if same else float(levels @ away**2),
+            # A constant part has no deviation; its sum would be rounding and not 0.
             0.0 if same else upper * (1 - y) - lower * y,
             flat,
             flat and self._rounds(index, float(self.values[only[0]])),
         )
 
     def _rounds(self, index: int, value: float) -> bool:
+        # A mean of zeros, or of ones, is exact: nothing is left over.
         if value in (0.0, 1.0):
             return False
         return formulas.leaves_rest(self.values[self.pred][self.mask.quadrant(index)])
@@ -264,6 +273,7 @@ class ByteMap:
         zero, one, weights = self.values[self.low], self.values[self.high], self.mask.weight_sum
         if self.constant:
             return float(zero) * weights
+        # value(level) = zero + slope (level - low), summed with the weights.
         slope = float(one - zero) / (self.high - self.low)
         return float(zero) * weights + slope * (total - self.low * weights)
 

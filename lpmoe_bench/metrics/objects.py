@@ -277,6 +277,7 @@ class ObjectScorer(SetScorer):
         self._check_new(name, dataset)
         found, wanted = self._checked(name, pred, truth)
         kept = np.flatnonzero(found.scores >= self.protocol.least_score)
+        # Where classes do not count, all detections of the image share one limit.
         kinds = found.classes[kept] if self.protocol.of_class else np.zeros(len(kept), int)
         cut = kept.size and int(np.bincount(kinds).max()) > self.protocol.most
         flags = {"no_objects": bool(wanted.crowd.all()), "detections_cut": bool(cut)}
@@ -351,6 +352,7 @@ class ObjectScorer(SetScorer):
             if self._images:
                 said = f"none of its {len(self._images)} images has an object, crowds apart"
             raise DataError(f"{self.dataset or 'the data set'} has no score: {said}")
+        # Equal scores are ranked by the order of rows, so rows go by name, not by time of arrival.
         names = sorted(self._images)
         rows = [{"dataset": self.dataset, "image": name} | self._images[name] for name in names]
         scores = object_scores(rows, self.protocol, self.classes)
@@ -382,6 +384,7 @@ def object_scores(
 
     from lpmoe_bench.metrics import hits
 
+    # fsum is exact before it rounds: the order of images cannot move the last bit.
     if not protocol.of_class:
         values = {key: [row[key] for row in rows] for key in protocol.metrics}
         return {key: math.fsum(own) / len(own) for key, own in values.items()}
@@ -401,6 +404,7 @@ def object_scores(
     for stem in protocol.of_class:
         values = of(f"{stem}/{classes[0]}").tolist()
         found |= {f"{stem}/{name}": value for name, value in zip(classes, values, strict=True)}
+    # Only NaN differs from itself. A record is JSON, which has no NaN.
     return {key: None if value != value else value for key, value in found.items()}
 
 
@@ -448,6 +452,7 @@ def _cells_of(
     image = hits.image_hits(
         hits.FoundObjects(found.classes[kept], found.scores[kept], sizes[kept]),
         hits.WantedObjects(wanted.classes, wanted.areas, wanted.crowd),
+        # image_hits numbers the kept detections from 0; `kept` leads back to their masks.
         lambda places, objects: ious(kept[places], objects),
         protocol.most,
     )
@@ -494,4 +499,5 @@ def _scores(given: Any) -> np.ndarray:
         found = found.astype(np.float64)
     if not np.isfinite(found).all():
         raise ValueError("a score that is not finite")
+    # The float32 0.1 becomes 0.1 and not 0.10000000149: a row read back has the same number.
     return np.array([float(str(score)) for score in found], np.float64)

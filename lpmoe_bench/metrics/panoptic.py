@@ -166,6 +166,7 @@ class SegmentCounts(NamedTuple):
 
         sums = self.sums.sum(axis=-3) if place is None else self.sums[..., place, :, :]
         values = _ratios(sums, stem)
+        # NaN marks a class that neither truth nor map has; the mean leaves it out.
         known = ~np.isnan(values)
         total, count = np.where(known, values, 0).sum(axis=-1), known.sum(axis=-1)
         return np.divide(total, count, out=np.full(np.shape(total), np.nan), where=count > 0)
@@ -206,20 +207,26 @@ def count_segments(
     """
     import numpy as np
 
+    # Both numbers of a pixel in one: a single count over the image gives the overlap of every
+    # pair, (G + 1, P + 1), with void pixels in row 0 and pixels without a segment in column 0.
     wide = len(found_classes) + 1
     pixels = np.bincount(
         (truth.astype(np.int64) * wide + found).ravel(), minlength=(len(true_classes) + 1) * wide
     ).reshape(-1, wide)
     void, shared = pixels[0, 1:], pixels[1:, 1:]
     areas, found_areas = pixels[1:].sum(axis=1), pixels[:, 1:].sum(axis=0)
+    # Kirillov et al., CVPR 2019: a found segment's void pixels are taken out of the union.
     union = areas[:, None] + found_areas - shared - void
     same = true_classes[:, None] == found_classes
+    # IoU above 1/2, in whole numbers. A segment overlaps at most one other by that much, so no
+    # assignment has to be solved.
     matched = same & ~crowd[:, None] & (2 * shared > union)
     left_out = void.astype(np.int64)
     # The last crowd of a class is the one that panopticapi keeps.
     last = {int(true_classes[place]): place for place in np.flatnonzero(crowd)}
     for own, place in last.items():
         left_out = left_out + np.where(found_classes == own, shared[place], 0)
+    # More than half on void or crowd: nobody can say that such a segment is wrong.
     false = ~matched.any(axis=0) & (2 * left_out <= found_areas)
     missed = ~matched.any(axis=1) & ~crowd
     of, by = np.nonzero(matched)
@@ -249,6 +256,7 @@ def segments_text(counts: np.ndarray, things: Collection[int]) -> str:
     for own in np.flatnonzero(counts[1:].any(axis=0)).tolist():
         iou, *numbers = counts[:, own].tolist()
         letter = "t" if own in things else "s"
+        # repr gives the shortest text that reads back as the same float.
         parts.append(":".join([f"{own}{letter}", repr(iou), *(str(int(n)) for n in numbers)]))
     return ";".join(parts) or NOTHING
 
@@ -376,6 +384,7 @@ class PanopticScorer(SetScorer):
         classes = self._classes(stuff)
         if things := [own for own in stuff if own in self.things]:
             raise ValueError(f"{self.classes[things[0]]} in its map of stuff, which is a thing")
+        # Segments 1 to S are stuff, one a class; things follow from S + 1; 0 stays void.
         for number, own in enumerate(stuff, 1):
             ids[labels == own] = number
         own_classes = self._classes(truth.classes)

@@ -89,7 +89,9 @@ class SumScore(RowScore):
 
     def leave_out(self, parts: np.ndarray, places: np.ndarray, units: int) -> np.ndarray:
         by_unit = np.zeros((units, *parts.shape[1:]))
+        # add.at and not +=: a unit has several images, of which += would keep the last alone.
         np.add.at(by_unit, places, parts)
+        # Pixels are whole numbers, so taking a unit away is exact; sums of IoU are rounded.
         rest = by_unit.sum(axis=0) - by_unit
         values = np.asarray(self.of_sums(rest), float)
         return values if self.tells is None else np.where(self.tells(rest), values, np.nan)
@@ -155,12 +157,15 @@ def _of_counts(ratio: Callable[[Any], Any]) -> SumScore:
     """The score of the pixels of binary maps: tp, fp, fn, tn."""
 
     def read(columns: Sequence[Sequence[Cell]]) -> Parts:
+        # An image that the protocol left out has empty cells; one NaN in a row marks it below.
         cells = [[float("nan" if x in (None, "") else x) for x in own] for own in columns]
         table = np.array(cells, float).T.reshape(-1, len(COUNTS))
         counted = np.isfinite(table.sum(axis=1))
         return Parts(counted, table[counted])
 
     def of_sums(sums: np.ndarray) -> Any:
+        # One subset is given as plain numbers, several as arrays over the subsets: (..., 4) has
+        # the four counts last, Counts wants them first.
         return ratio(
             Counts(*sums.tolist()) if sums.ndim == 1 else Counts(*np.moveaxis(sums, -1, 0))
         )
@@ -174,6 +179,7 @@ def _of_counts(ratio: Callable[[Any], Any]) -> SumScore:
 @lru_cache(maxsize=12)  # the seeds of two rows that are compared, by the scores of many classes
 def _class_parts(texts: tuple[str, ...], classes: int) -> Parts:
     counted = np.array([bool(text) for text in texts], bool)
+    # (images, 3, K): three sums an image and class, not its whole confusion of K x K.
     sums = class_sums(*read_confusions(texts, classes), len(texts), classes)[counted]
     sums.flags.writeable = False  # shared by all who ask
     return Parts(counted, sums)
@@ -189,6 +195,7 @@ def _of_confusion(
         return _class_parts(tuple(str(cell or "") for cell in columns[0]), count)
 
     def of_sums(sums: np.ndarray) -> Any:
+        # (..., 3, K): whatever stands in front is images or subsets.
         tp, labelled, called = np.moveaxis(sums, -2, 0)
         values = ratio(ClassCounts(tp, labelled, called, protocol.absent))
         return values if place is None else values[..., place]
@@ -212,6 +219,7 @@ def _of_confusion(
 def _hit_parts(texts: tuple[str, ...], classes: int) -> Parts:
     counted = np.array([bool(text) for text in texts], bool)
     found = np.empty(int(counted.sum()), object)  # one an image
+    # An array of objects, so that parts are sliced and chosen by mask as those of other scores.
     found[:] = [read_hits(text, classes) for text in texts if text]
     found.flags.writeable = False  # shared by all who ask
     return Parts(counted, found)
@@ -237,6 +245,8 @@ def _of_segments(ratio: Callable[[Any], Any], classes: int, place: int | None) -
         return values if place is None else values[..., place]
 
     def tells(sums: np.ndarray) -> np.ndarray:
+        # (..., 2, 4, K): rows 1 and 3 of the four are matched and missed; the sum is over the axis
+        # of things and stuff, one of which is 0.
         tp, missed = (sums[..., k, place].sum(axis=-1) for k in (1, 3))
         return tp + missed > 0  # images without the class say nothing of how it is found
 

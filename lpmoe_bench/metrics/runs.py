@@ -51,6 +51,8 @@ def pack_runs(runs: Sequence[int]) -> str:
 
 def runs_of_pixels(mask: np.ndarray) -> np.ndarray:
     """Return the runs of a mask, bool (h, w): int64, of background and object in turn."""
+    # COCO goes down the columns, hence the transpose. False in front makes the first run one of
+    # background, of length 0 where pixel 0 is object; the value behind closes the last run.
     flat = np.concatenate([[False], mask.T.ravel(), [not mask.size or not mask.T.flat[-1]]])
     ends = np.flatnonzero(flat[1:] != flat[:-1])
     return np.diff(ends, prepend=0)
@@ -112,8 +114,10 @@ def overlaps_of(found: Sequence[np.ndarray], truth: Sequence[np.ndarray]) -> np.
     shared = np.zeros((len(found), len(truth)))
     starts, ends, whose = _stretches(found)
     for place, runs in enumerate(truth):
+        # edges: where each run begins and ends. inside: object pixels before each of these.
         edges = np.concatenate([[0], np.cumsum(runs)])
         inside = np.concatenate([[0], np.cumsum(np.where(np.arange(len(runs)) % 2, runs, 0))])
+        # edges[1] is the end of the first background, so nothing before it can be shared.
         near = (ends > edges[1]) & (starts < edges[-1]) if len(runs) > 1 else np.zeros(0, int)
         # How many object pixels of this mask lie before a pixel is linear between its edges.
         pixels = np.interp(ends[near], edges, inside) - np.interp(starts[near], edges, inside)
@@ -126,6 +130,7 @@ def _stretches(masks: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.
     ends = [np.cumsum(runs) for runs in masks]
     counts = [len(runs) // 2 for runs in masks]
     none = [np.zeros(0, np.int64)]
+    # Runs at odd places are object: they begin where the even run before them ends.
     starts = np.concatenate(none + [own[:-1:2][:n] for own, n in zip(ends, counts, strict=True)])
     lasts = np.concatenate(none + [own[1::2] for own in ends])
     return starts, lasts, np.repeat(np.arange(len(masks)), counts)

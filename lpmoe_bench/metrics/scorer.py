@@ -134,6 +134,7 @@ class Scorer:
         rows = [self._row(name, pair, settled.get(name)) for name, pair in pairs.items()]
         of_set = engine.dataset_scores(list(scored.values()), self.protocol)
         scores: dict[str, float | None] = {
+            # What the counts or curves of the whole set give wins over a mean of images.
             key: of_set[key] if key in of_set else _mean([row[key] for row in settled.values()])
             for key in self.protocol.metrics
         }

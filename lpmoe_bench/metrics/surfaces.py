@@ -23,6 +23,7 @@ LENGTHS = np.array([0, DIAGONAL, 1, 2 * DIAGONAL])[LENGTHS]
 def _outline(mask):
     """Return the rows and columns, (n,), of a 0/1 mask's outline, in the order of rows."""
     h, w = mask.shape
+    # Room for the outline of a convex object; a ragged one makes it grow below.
     rows, n = np.empty(h * 2 + w * 2 + 16, np.int32), 0
     columns = np.empty_like(rows)
     for y in range(h):
@@ -78,10 +79,12 @@ def _corners(mask):
 def _down_columns(rows, columns, height, width):
     """Return each pixel's distance to the nearest of some points of its column, FAR for none."""
     away = np.full((height, width), FAR, np.uint16)
+    # As in `kernels`, but to points instead of to a mask, and without a limit of reach.
     for i in range(len(rows)):
         away[rows[i], columns[i]] = 0
     for y in range(1, height):
         for x in range(width):
+            # A distance of FAR itself would later be read as "no outline in this column".
             if away[y - 1, x] < FAR - 1 and away[y - 1, x] + 1 < away[y, x]:
                 away[y, x] = away[y - 1, x] + 1
     for y in range(height - 2, -1, -1):
@@ -108,6 +111,8 @@ def _squares_at(rows, columns, away):
         envelope(away[y], FAR - 1, False, site, height, start)
         while at < n and rows[at] == y:
             x = np.int64(columns[at])
+            # Points of a row go from left to right, so the parabola in force only moves on. The
+            # last start is the width, which ends the search.
             while start[part + 1] <= x:
                 part += 1
             squares[at] = (x - site[part]) * (x - site[part]) + height[part]
@@ -200,6 +205,7 @@ def surface_scores(called: Surface, mask: Surface) -> Scores:
     precision, recall = (float(np.mean(one <= near)) for one in (there, back))
     total = precision + recall
     return {
+        # Two of many definitions: of both ways together, and the larger of the two ways.
         "hd95": float(np.percentile(both, 95)),
         "hd95_monai": max(float(np.percentile(one, 95)) for one in (there, back)),
         "hd100": float(both.max()),
@@ -219,6 +225,7 @@ def contour_scores(called: Surface, mask: Surface) -> Scores:
     for one, other in ((called, mask), (mask, called)):
         distances, weights = other.contour_distances_from(one), one.contour.weights
         order = np.argsort(distances, kind="stable")
+        # A percentile by length: the distance below which 95 % of the contour's length lies.
         share = np.cumsum(weights[order]) / np.sum(weights)
         place = min(int(np.searchsorted(share, 0.95)), len(order) - 1)
         far.append(float(distances[order][place]))
@@ -255,13 +262,16 @@ def areas_below(prediction: np.ndarray, mask: np.ndarray) -> Scores:
     positive = int(np.count_nonzero(mask))
     if not positive:
         return found
+    # unique sorts upwards; the counts are turned round below, as thresholds go from high to low.
     levels, places = np.unique(prediction, return_inverse=True)
     every = np.bincount(places.ravel(), minlength=len(levels))[::-1]
     object_ = np.bincount(places.ravel(), mask.ravel(), len(levels))[::-1]
     tp, called = np.cumsum(object_), np.cumsum(every)
+    # Gain of recall at each level times the precision there; no level is empty, so called > 0.
     found["ap"] = float(np.sum(object_ / positive * (tp / called)))
     if positive < mask.size:
         rates = tp / positive, (called - tp) / (mask.size - positive)
+        # The curve begins at (0, 0), where nothing is called.
         up, across = (np.concatenate([[0.0], rate]) for rate in rates)
         found["auc"] = float(np.trapezoid(up, across))
     return found

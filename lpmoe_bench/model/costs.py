@@ -143,6 +143,8 @@ def count_flops(model: Segmenter, sides: tuple[int, int]) -> Flops:
             ) from None
         forward = _total(model.method, counter)
         (result.sum() + features.aux).backward()
+    # The backward pass has left gradients, if on the
+    # meta device only; the model goes back as it came.
     model.train(was_training).zero_grad(set_to_none=True)
     seen = counter.get_flop_counts().get("Global", {})
     left_out = dict.fromkeys(text for operation, text in UNCOUNTED.items() if operation in seen)
@@ -179,6 +181,8 @@ def _convolution_backward(
     """
     # The mask says which gradients autograd asks for: of the input, of the weight.
     transposed, mask = args[4], args[7]
+    # Every place of the smaller side meets the whole kernel. prod(weight) is divided by the groups
+    # already: (outputs, inputs / groups, k, k).
     places = prod((x if transposed else grad)[2:])
     return 2 * x[0] * places * prod(weight) * (bool(mask[0]) + bool(mask[1]))
 

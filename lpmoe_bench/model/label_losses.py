@@ -97,6 +97,8 @@ def lovasz_extension(errors: Tensor, true: Tensor) -> Tensor:
     hot = true.to(errors.dtype).gather(-1, order)
     total = hot.sum(-1, keepdim=True)
     kept = total - hot.cumsum(-1)  # of the object, when so many pixels are wrong
+    # After k errors the intersection has lost the object pixels among them, and the union has
+    # gained the background pixels among them.
     jaccard = 1 - kept / (total + (1 - hot).cumsum(-1))
     steps = torch.diff(jaccard, dim=-1, prepend=torch.zeros_like(total))
     return (errors.relu() * steps).sum(-1)
@@ -126,6 +128,7 @@ def _class_mean(cost: Tensor, held: Tensor) -> Tensor:
 def _regions(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return by class the predicted share of its own pixels, of all, and its pixels, (B, K)."""
     pred = logits.softmax(1) * (labels != VOID)[:, None]
+    # (B, K, h, w): where each class is the truth; a void pixel is of no class.
     hot = labels[:, None] == torch.arange(pred.shape[1], device=labels.device)[:, None, None]
     return (pred * hot).sum((2, 3)), pred.sum((2, 3)), hot.sum((2, 3)).to(pred.dtype)
 

@@ -66,6 +66,8 @@ def feature_likeness(
         image = image_tensor(read_image(path), (SIZE, SIZE), version=1)
         tokens = backbone.embed((image.flip(-1) if mirrored else image)[None])
         for g, group in enumerate(backbone.groups):
+            # Stages of a hierarchical backbone are joined
+            # by `merge`; a plain one does nothing there.
             tokens = backbone.merge(g, tokens) if g else tokens
             for block in group:
                 tokens = backbone.block(block, tokens)

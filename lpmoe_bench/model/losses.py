@@ -84,6 +84,8 @@ def _window_mean(mask: Tensor) -> Tensor:
     By running sums, of rows and then of columns, at a cost that does not grow with the window. Sums
     of 0 and 1 are exact: this is `avg_pool2d(mask, 31, stride=1, padding=15)` to the bit.
     """
+    # The sum of a window is the running sum at its end less the one before its start: one zero
+    # more in front gives the first window something to subtract.
     for axis, pad in ((-1, (RADIUS + 1, RADIUS)), (-2, (0, 0, RADIUS + 1, RADIUS))):
         sums = F.pad(mask, pad).cumsum(axis)
         size = sums.shape[axis] - WINDOW
@@ -134,6 +136,7 @@ def focal_loss(logits: Tensor, mask: Tensor, counted: Tensor | None = None) -> T
     """
     each = F.binary_cross_entropy_with_logits(logits, mask, reduction="none")
     alpha = mask * FOCAL_ALPHA + (1 - mask) * (1 - FOCAL_ALPHA)
+    # each is -log p, so exp(-each) is p, the share given to the truth.
     each = alpha * (1 - torch.exp(-each)) ** FOCUS * each
     if counted is None:
         return each.mean()
@@ -218,6 +221,7 @@ def _of_masks(formula: CountedLoss, class_weights: Sequence[float] | None) -> Lo
         counted = None
         if bool((mask < 0).any()):
             counted, mask = (mask >= 0).to(mask.dtype), mask.clamp(min=0)
+        # D outputs of B images stand as D * B: each output is held against the same masks.
         times = (len(logits) // len(mask), 1, 1, 1)
         weights = None if counted is None else counted.repeat(times)
         return formula(logits, mask.repeat(times), weights)

@@ -137,6 +137,7 @@ def _loss(
         query, mask = assign(labels[index], masks[index], true, points, cost)
         target[index, query] = true.classes[mask]
         parts.append((masks[index, query], true.masks[mask], true.counted))
+    # Most queries find nothing: at full weight they would drown those that find something.
     taught = taught * torch.where(target == nothing, NOTHING, 1.0)
     surprise = F.cross_entropy(labels.transpose(1, 2), target, reduction="none")
     taught_over = mean_over_processes(taught.sum(), masks, least=NOTHING)
@@ -175,10 +176,14 @@ def assign(
     """
     where = _places(1, points, true.counted, masks)
     x, y = _read(masks, where), _read_truth(true.masks, true.counted, where)  # (Q, P), (N, P)
+    # softplus(-x) = -log sigmoid(x) where the truth is 1, softplus(x) where it is 0: two products
+    # give the cross-entropy of every query with every mask, (Q, N).
     entropy = (F.softplus(-x) @ y.T + F.softplus(x) @ (1 - y).T) / points
     pred = x.sigmoid()
     dice = 1 - (2 * pred @ y.T + 1) / (pred.sum(1)[:, None] + y.sum(1) + 1)
+    # The probability and not its logarithm, as in DETR: so it is of the size of the other costs.
     total = cost.mask * entropy - cost.label * labels.softmax(-1)[:, true.classes]
+    # The assignment refuses NaN and infinity; whether training has diverged is seen in the loss.
     total = torch.nan_to_num(total + cost.dice * dice, nan=LARGEST, posinf=LARGEST, neginf=LARGEST)
     query, mask = linear_sum_assignment(total.cpu().numpy())
     return torch.as_tensor(query, device=x.device), torch.as_tensor(mask, device=x.device)
@@ -194,6 +199,7 @@ def _mask_losses(parts: Sequence[Part], points: int) -> tuple[Tensor, Tensor]:
     """
     logits = [logits for logits, _, _ in parts]
     if not sum(map(len, logits)):
+        # A zero that hangs on the logits: without a matched mask the loss still needs a graph.
         none = sum((one.sum() for one in logits), torch.zeros((), device=logits[0].device))
         return none, none
     with torch.no_grad():
@@ -210,6 +216,7 @@ def _mask_losses(parts: Sequence[Part], points: int) -> tuple[Tensor, Tensor]:
 def _uncertain(parts: Sequence[Part], points: int) -> list[Tensor]:
     """Return points for each pair of masks, (M, P, 2) an image: three quarters of them where the
     logit is next to zero among three times as many, the rest anywhere."""
+    # As in PointRend (Kirillov et al., CVPR 2020): most masks are certain but for their edges.
     few = int(UNCERTAIN * points)
     many = [_places(len(x), points * OVERSAMPLED, counted, x) for x, _, counted in parts]
     rest = [_places(len(x), points - few, counted, x) for x, _, counted in parts]
@@ -249,5 +256,6 @@ def _read(maps: Tensor, where: Tensor) -> Tensor:
         maps = maps[None]
     else:
         maps = maps[:, None]
+    # grid_sample counts from -1 to 1 and wants two axes of points: (N, P, 1, 2).
     grid = 2 * where[:, :, None] - 1
     return F.grid_sample(maps, grid, align_corners=False)[..., 0].flatten(0, 1)

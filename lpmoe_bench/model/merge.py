@@ -55,6 +55,7 @@ class Proof:
     @property
     def holds(self) -> bool:
         """Say whether the weights stand for the method, in either precision, as far as it goes."""
+        # Both sides carry rounding as large as the noise; ten times as much is more than rounding.
         readable = math.isfinite(self.single) and self.single < LIMIT + 10 * self.noise
         return self.largest < LIMIT and readable
 

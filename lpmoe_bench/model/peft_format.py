@@ -177,6 +177,7 @@ def read_peft(folder: Path, backbone: Backbone) -> Method:
     drawn = {name: state.pop(name).float() for name in PROJECTIONS if name in state}
     placed = {_place(name): tensor.float() for name, tensor in state.items()}
     blocks = sorted({block for block, _ in placed})
+    # All blocks, or a run of them up to the last: what `late_lora` can stand for.
     if blocks != list(range(backbone.depth - len(blocks), backbone.depth)) or not blocks:
         raise UsageError(
             f"{folder} adapts blocks {blocks} of a backbone that has {backbone.depth}; "

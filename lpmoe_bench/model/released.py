@@ -290,6 +290,7 @@ def _read_lpmoe(state: State) -> Released:
     dim = _shape(own, "level")[1]
     attention = "inject.0.attention."
     options = {
+        # Outputs of the offsets are heads x 3 levels x points x 2 axes.
         "heads": _shape(own, f"{attention}offsets.bias")[0] // (3 * POINTS * 2),
         "points": POINTS,
         "ratio": _shape(own, f"{attention}value.weight")[0] / dim,

@@ -113,6 +113,7 @@ def build_segmenter(
     """
     if backbone is None:
         backbone = load_backbone(weights, config.sides)
+    # A run is told by its seed alone, not by what was drawn in this process before.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         method = get_method(config.method)(backbone, **config.options)  # type: ignore[call-arg]
@@ -280,6 +281,8 @@ def load_trained(
     weights = resolve_weights(
         config.backbone, config.weights, cache, offline, facts=config.facts, settled=True
     )
+    # An adapter is a change of these very weights: on
+    # others it would give scores of no model at all.
     if weights.sha256 != header["backbone_sha256"]:
         raise DataError(
             f"{path} was trained on {config.backbone} weights {header['backbone_sha256'][:12]}, "

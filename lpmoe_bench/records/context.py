@@ -73,6 +73,7 @@ def context_of(record: Record, test: str) -> Context:
         decoder=decoder.name if decoder else None,
         decoder_options=json.dumps(decoder.options, sort_keys=True) if decoder else "{}",
         decoder_weights=decoder.weights_sha256 if decoder else None,
+        # JSON has no tuples; a context is a key, and a list could be none.
         size=tuple(size) if isinstance(size, list) else size,
         epochs=None if budget.get("steps") else budget.get("epochs"),
         **{key: budget.get(key) for key in ("steps", "batch", "limit_train", "loss")},
@@ -131,6 +132,7 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested settings by dotted name."""
     found: dict[str, Any] = {}
     for key, value in settings.items():
+        # An empty mapping stays a value: else a setting would vanish from the comparison.
         if value and isinstance(value, dict):
             found |= flat(value, f"{prefix}{key}.")
         else:

@@ -59,11 +59,13 @@ def code_facts(method: str, decoder: str, loss: str = "") -> CodeFacts | None:
         modules |= _of_plugin(plugin)
     while left:
         name = left.pop()
+        # Modules import each other in circles: each is read once.
         if name in modules or name in WITHOUT or name.startswith(WITHOUT_PACKAGES):
             continue
         digest, imported = _read(name)
         modules[name] = digest
         left.extend(imported)
+    # Sorted by name: the order in which imports were followed does not matter.
     text = "".join(f"{name} {modules[name]}\n" for name in sorted(modules))
     digest = hashlib.sha256(text.encode()).hexdigest()
     return CodeFacts(digest=digest, modules=dict(sorted(modules.items())))
@@ -205,6 +207,7 @@ def _imports(nodes: Iterable[ast.AST], package: str) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
+            # One dot is the package itself, each further dot one package up.
             base = package.split(".")[: len(package.split(".")) - node.level + 1]
             parts = [*(base if node.level else []), *([node.module] if node.module else [])]
             whole = ".".join(parts)

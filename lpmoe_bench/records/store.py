@@ -76,10 +76,13 @@ def write_record(
     content = _finite(record.model_dump())
     if record.schema_version > 1:
         curve_digest = None if curve_text is None else _sha256(curve_text.encode())
+        # First the digests of the other files, then that of the record, which covers them.
         content["seal"] = {"rows": _sha256(row_text.encode()), "curve": curve_digest}
         content["seal"]["record"] = record_digest(content)
     # Rows come before run.json, which says that the folder is complete.
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    # An old run.json goes first: killed from here on, the folder holds no finished run, and never
+    # an old record beside new rows.
     for path in (folder / RECORD, folder / CURVE):
         try:
             path.unlink(missing_ok=True)
@@ -296,6 +299,7 @@ def _finite(value: Any) -> Any:
 
 def rows_to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return rows as the text of a CSV, numbers in full; what is no number is blank."""
+    # Rows may have different keys: columns in the order in which they are first met.
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
     plain, quoted = (

@@ -143,10 +143,12 @@ def _of_test(
             if value is not None or values:
                 found.undetermined.append(f"{test} {key}")
             continue
+        # An extra metric may have no value for some images, which are then left out of its mean.
         missing = counts.get(f"{key}_undefined", 0) if key in EXTRA else 0
         scored = counts.get("scored", images) - missing
         if images and images != scored:
             yield f"{test} counts {scored} images with {key}, but {images} rows have it"
+        # A comparison with NaN is false, so whether there is a score at all is asked for first.
         elif (value is None) != math.isnan(again) or abs((value or 0) - again) > ROUNDING:
             yield f"{test} {key} is {value}, but its rows give {again}"
         else:
@@ -240,6 +242,7 @@ def tensors_digest(data: bytes) -> str:
     for name in sorted(header.keys() - {"__metadata__"}):
         try:
             about = [name, header[name]["dtype"], header[name]["shape"]]
+            # Offsets count from the end of the header, which has its length in the first 8 bytes.
             start, end = (8 + length + int(place) for place in header[name]["data_offsets"])
         except (KeyError, TypeError, ValueError):
             raise ValueError(f"its header does not say where {name} is") from None

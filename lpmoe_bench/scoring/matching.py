@@ -176,6 +176,7 @@ def _fitted(
         names, files = ({n: ("", base) for n, (_, base) in side.items()} for side in (names, files))
     found: dict[tuple[tuple[str, str], ...], str] = {}
     for pairs, how in _candidates(names, files):
+        # One file alone would fit any rule, so it takes two to confirm one.
         whole = len(pairs) == len(names) or len(pairs) == len(files) > 1
         if whole:
             found.setdefault(tuple(sorted(pairs.items())), how)

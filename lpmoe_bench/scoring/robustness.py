@@ -61,6 +61,7 @@ def compare_variants(
             values = {m: r.scores[metric] for m, r in found.items() if r is not None}
             usable = {m: v for m, v in values.items() if v is not None}
             if len(usable) == len(found):
+                # Ways that give all methods the same numbers have one key, and so one line.
                 key = (metric, tuple(usable.values()))
                 line = lines.get(key, VariantScores(first.family(metric), metric, (), usable))
                 if not (name.startswith(f"{base} (") and base in line.protocols):
@@ -83,6 +84,7 @@ def _turns(first: VariantScores, line: VariantScores) -> tuple[tuple[str, str], 
     for a, b in combinations(line.values, 2):
         before = old * (first.values[a] - first.values[b])
         after = new * (line.values[a] - line.values[b])
+        # A tie on either side gives 0 and turns nothing.
         if before * after < 0:
             turned.append((a, b) if before > 0 else (b, a))
     return tuple(turned)

@@ -87,6 +87,8 @@ def _side_by_side(
             while True:
                 for chunk in queue:
                     waiting[pool.submit(_score_into, place, job, chunk, folders)] = len(chunk)
+                    # Three chunks a process: enough that none of
+                    # them waits, few enough to hold in memory.
                     if len(waiting) >= 3 * count:
                         break
                 if not waiting:
@@ -229,6 +231,7 @@ def write_scored(
             *(f"{one.facts.label}: {note}" for one in scored for note in one.notes),
         ],
     )
+    # Only now, when all is scored: until here a stop leaves the old record as it was.
     store.set_aside(place)
     rows = [row for one in scored for row in one.result.rows]
     return store.write_record(place, record, rows)

@@ -196,6 +196,8 @@ class Forked:
 
     def _ask(self, how: int) -> int | None:
         if self.code is None:
+            # With WNOHANG the id is 0 while the process runs.
+            # A status is given out once, so it is kept.
             pid, status = os.waitpid(self.pid, how)
             self.code = os.waitstatus_to_exitcode(status) if pid else None
         return self.code
@@ -291,6 +293,7 @@ class CellProcess:
 
     def _interrupt(self) -> None:
         """Interrupt the run; the processes of one on several devices all stop at the same step."""
+        # A single process saves by itself; its loader processes must not be interrupted under it.
         if self.job.cell.settings.get("runtime", {}).get("devices", 1) > 1:
             self._signal_group(signal.SIGINT)
         else:

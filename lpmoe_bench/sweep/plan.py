@@ -169,6 +169,7 @@ def write_attempt(folder: Path, cell: SweepCell, attempt: Attempt, stem: str = "
 
 def read_attempts(folder: Path, cell: SweepCell) -> list[Attempt]:
     """Return the attempts of a cell since it was last reset, the oldest first."""
+    # Names begin with the time in UTC, so their order is that of the attempts.
     paths = sorted(_attempts(folder, cell).glob("*.json"))
     attempts = [_read(path, Attempt) for path in paths]
     resets = [k for k, attempt in enumerate(attempts) if attempt.outcome == "reset"]

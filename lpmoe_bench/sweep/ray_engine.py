@@ -217,6 +217,7 @@ class RayEngine:
     def stop(self) -> None:
         """Ask the tasks to save and end; the longer ago that was, the less politely."""
         forced = self.asked is not None and time.monotonic() - self.asked > local.PATIENT_SECONDS
+        # Ray cancels a task by KeyboardInterrupt, by force it kills the worker.
         if self.asked is None or forced:
             self.asked = time.monotonic()
             for reference in self.running:

@@ -147,6 +147,8 @@ class TimeLeft:
         kind = _kind(name)
         if seconds is not None:
             count, mean = self.taken.get(kind, (0, 0.0))
+            # The running mean, and by how much the total
+            # of its kind moves: no list is summed again.
             new = mean + (seconds - mean) / (count + 1)
             self.taken[kind] = (count + 1, new)
             self.means += new - mean
@@ -319,6 +321,8 @@ def run_cells(run: SweepRun) -> None:
                 _start(run, cell)
             for job, ended, seconds in run.engine.ended():
                 _settle(run, claims, job, ended, seconds, stopping=False)
+            # A cell that is refused again and again does
+            # not count as progress: someone else has it.
             if run.running.keys() - run.refused:
                 run.active = time.monotonic()
             elif not run.running and time.monotonic() - run.active > PATIENCE_SECONDS:
@@ -403,6 +407,7 @@ def _settle(
 ) -> None:
     """Keep what became of an attempt and decide whether the cell is tried again."""
     cell = job.cell
+    # The record on disk decides first: a process may be killed after it has written it.
     outcome, reason = outcome_of(ended, own_record(run.runs, cell) is not None, stopping)
     del run.running[cell.name]
     if outcome == "busy":
@@ -449,6 +454,7 @@ def _stop(run: SweepRun, claims: Claims) -> None:
         for job, ended, seconds in run.engine.ended():
             _settle(run, claims, job, ended, seconds, stopping=True)
         time.sleep(POLL_SECONDS)
+    # The last cells may have finished while they were asked to stop: then nothing is interrupted.
     if run.progress.is_over:
         return
     raise InterruptedRun(

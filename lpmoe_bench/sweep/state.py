@@ -97,6 +97,7 @@ class Journal:
         except OSError:
             return []
         self.place += len(data)
+        # A line that was half there when it was read waits for its end.
         *lines, self.rest = (self.rest + data).split(b"\n")
         words = [line.decode(errors="replace").split(" ", 2) for line in lines]
         return [(w[0], w[2]) for w in words if len(w) == 3 and w[1] != self.own]

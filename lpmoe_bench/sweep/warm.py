@@ -107,6 +107,7 @@ class WarmProcess:
     def _receive(self, seconds: float) -> dict[str, Any] | None:
         """Return the next message; None where none comes in time."""
         until = time.monotonic() + seconds
+        # A message may come in pieces, and what is behind its line belongs to the next one.
         while self.is_alive and b"\n" not in self.received:
             self.socket.settimeout(max(0.0, until - time.monotonic()))
             try:
@@ -145,6 +146,7 @@ def prepare_cells(
         folder: of the sweep.
         more: further arguments of a RunRequest.
     """
+    # Reversed, so that of equal keys the first cell stays; then the order of the cells again.
     first = {(cell.task, cell.method): cell for cell in reversed(cells)}
     seeds = {(cell.task, cell.seed): cell for cell in reversed(cells)}
     others = [cell for cell in reversed(seeds.values()) if cell not in first.values()]
@@ -258,6 +260,8 @@ def _fork(job: Mapping[str, Any], parent: int, other: socket.socket) -> int | No
     if first:
         os.close(writer)
         with open(reader, "rb") as file:
+            # Reads until both forked processes have closed
+            # the pipe; nothing where the second was not made.
             told = file.read()
         os.waitpid(first, 0)
         return int(told or 0)

@@ -76,10 +76,13 @@ def join_sets(singles: Sequence[parts.Group], titles: Sequence[str], words: str)
             else:
                 side.setdefault(column.key, column)
         for row in part.rows:
+            # The row with the most seeds speaks for all, of equal ones the first.
             rows[row.key] = max(rows.get(row.key, row), row, key=lambda one: len(one.records))
             found = cells.setdefault(row.key, {})
             for column, cell in zip(columns, row.cells, strict=True):
                 if cell.values:
+                    # Columns that are no score are equal in all tables,
+                    # so the first one that has a value will do.
                     found.setdefault((column.head, column.key), cell)
     behind = [column for key, column in right.items() if key not in left]
     columns = (*left.values(), *scores, *behind)

@@ -78,6 +78,7 @@ def fit_table(group: Group, style: TableStyle) -> Fit:
         # What would need the smallest type in one column goes over two.
         sizes = [*SIZES] if wanted or env == "table*" else [*SIZES][:-1]
         for size, stacked in itertools.product(sizes, (False, True)):
+            # Signs of usual width and the gaps between columns; the outer gaps may stick out.
             width = SIZES[size] * sum(signs[stacked]) + 2 * GAP * (len(signs[stacked]) - 1)
             fit = Fit(env, size, stacked, width)
             if fit.fits:

@@ -89,6 +89,7 @@ def make_rows(
         if len(codes := seeds_by_code(seeds)) > 1:
             label = f"{label} (seeds of {len(codes)} codes)"
         rows.append(Row(label, tuple(seeds), tuple(make_cell(seeds, c, test) for c in columns)))
+    # By size and then by name: no score decides where a method stands.
     return sorted(rows, key=lambda row: (trainable(row.records[0]), row.label))
 
 
@@ -105,6 +106,7 @@ def make_cell(seeds: Sequence[Record], column: Column, test: str) -> Cell:
     """Return the cell of a row's records; empty where any of them lacks the value."""
     values = [column.value(record, test) for record in seeds]
     usable = tuple(value for value in values if value is not None and math.isfinite(value))
+    # A mean over some of the seeds only would stand beside means over all of them.
     return Cell(usable) if len(usable) == len(values) else EMPTY
 
 

@@ -33,6 +33,8 @@ def divergence_cause(
         backward: look at gradients too; not where several processes share them.
     """
     with torch.no_grad():
+        # From the cause to its effects: weights, input, output, loss, gradients. The first that is
+        # not finite explains all behind it.
         if broken := _broken(model.named_parameters()) + _broken(model.named_buffers()):
             return f"the weights hold NaN or infinity: {_shown(broken)}"
     if rows := _rows(images):
@@ -80,6 +82,7 @@ def _gradients(
     rows, largest = [], (0.0, "")
     for k, one in enumerate(each):
         model.zero_grad(set_to_none=True)
+        # One forward pass serves all images of the chunk, so the graph must outlive each of them.
         one.backward(retain_graph=True)
         grads = [(name, p.grad) for name, p in model.named_parameters() if p.grad is not None]
         if here := _broken(grads):

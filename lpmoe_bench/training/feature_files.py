@@ -90,6 +90,7 @@ def reading_code() -> str:
 def _digest(files: set[Path]) -> str:
     digest = hashlib.sha256()
     for path in sorted(files, key=lambda path: path.parts[-2:]):
+        # By name and content: the same files in another folder are the same code.
         digest.update(f"{path.name}\0".encode() + path.read_bytes())
     return digest.hexdigest()
 

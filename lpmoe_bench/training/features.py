@@ -41,6 +41,7 @@ def pack(prefix: Prefix) -> Tensor:
 
     Those of stages, which differ in N and C, stand one behind the other instead: (B, numbers).
     """
+    # dicts keep their order, so the same method always stacks its states alike.
     states = list(_distinct(prefix).values())
     if len({x.shape for x in states}) > 1:
         return torch.cat([x.flatten(1) for x in states], dim=1)
@@ -61,6 +62,8 @@ class FromPrefix(nn.Module):
         distinct = _distinct(example)
         states, names = [example.tokens, *example.taps], list(distinct)
         self._shapes = [x.shape[1:] for x in distinct.values()]
+        # Which of the stacked states is the prefix's
+        # end, and which each tap; some are the same one.
         self._places = [names.index(id(t.x)) for t in states]
         self._states = [t._replace(x=t.x.new_empty(0)) for t in states]
         # Reductions add up in the order of memory, so a layout is part of the last bits.
@@ -255,6 +258,7 @@ class FeatureCache:
         used, folder = 0, self.plan.cache
         if isinstance(self.store, FeatureFolder):
             used, folder = self.store.used_bytes(), self.store.root
+        # Each process lacks about as many; they share the disk and see the same room on it.
         need = self.view_bytes * sum(map(len, missing.values())) * self.fabric.world_size
         room = max(0.0, room_bytes(self.plan, folder, used))
         if need <= room:

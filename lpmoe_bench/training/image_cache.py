@@ -65,6 +65,7 @@ class ResizedPairs:
 def _pack(image: Tensor, target: Tensor) -> Tensor:
     """Return both as bytes, (4, h, w), where these hold the image to the bit, else as floats."""
     values = target.reshape(1, *target.shape[-2:])
+    # Kept as bytes only where the way back gives the very same floats, which is looked at.
     small = (image * 255).round_().to(torch.uint8)
     if not torch.equal(small.float().div_(255), image):  # of more bits, or padded with a mean
         return torch.cat([image, values.float()])

@@ -130,6 +130,7 @@ def _load_moments(optimizer: Optimizer, moments: dict[str, Tensor]) -> None:
 
 def note_process(progress: Progress, processes: int, config: RunConfig) -> None:
     """Keep which code and how many processes train; a resume may change the one, not the other."""
+    # Each process draws its own part of a batch: another number of them is another training.
     if progress.processes not in (0, processes):
         raise UsageError(
             f"this run was started with {progress.processes} processes; resume it with "
@@ -246,6 +247,7 @@ def train(run: TrainingRun) -> Progress:
     config, fabric, segmenter = run.config.train, run.fabric, run.segmenter
     segmenter.to(fabric.device)
     optimizer = AdamW(_parameter_groups(segmenter, config))
+    # Before Fabric wraps model and optimiser, under whose names the file has no tensors.
     progress, best = load_training_state(run, optimizer)
     model, optimizer = fabric.setup(run.model, optimizer)
     per_epoch = len(_epoch(run, 0))
@@ -329,10 +331,12 @@ def _step(
     # A chunk weighs as its share of the batch: the gradients add up to those of the whole batch.
     for start in starts:
         image, target = images[start : start + size], targets[start : start + size]
+        # Processes exchange their gradients once a step, with the last chunk.
         with fabric.no_backward_sync(model, enabled=start != starts[-1]):  # type: ignore[arg-type]
             loss = model(image, target) * (len(image) / len(images))
             fabric.backward(loss)
         total += loss.detach()
+    # Without a limit it measures the norm and leaves the gradients as they are.
     norm = fabric.clip_gradients(
         model,
         optimizer,
@@ -397,9 +401,11 @@ def _select_best(
     run.segmenter.train()
     row = {"step": progress.step, "loss": None, "learning_rate": None, "images_per_second": None}
     progress.curve.append(row | {"validation": score})
+    # Of equal scores the earlier state is kept, so that a longer run does not move a tie.
     if progress.best_score is not None and run.sign * score <= run.sign * progress.best_score:
         return best
     progress.best_step, progress.best_score = progress.step, score
+    # copy=True: on a CPU these would else be the very tensors that training goes on to change.
     return {k: v.detach().to("cpu", copy=True) for k, v in run.segmenter.state().items()}
 
 
@@ -407,6 +413,7 @@ def schedule(step: int, steps: int, config: TrainConfig) -> float:
     """Return the share of the peak rates at a step: linear warm-up, then decay to zero."""
     warm = max(1, round(config.warmup * steps))
     if step < warm:
+        # The first step has a rate above 0; the last one of the warm-up has the peak.
         return (step + 1) / warm
     return (1 - (step - warm) / max(1, steps - warm)) ** config.power
 
@@ -441,5 +448,6 @@ def _key(*parts: int) -> int:
     """Mix integers into one seed."""
     key = 0
     for part in parts:
+        # + 1, so that a part of 0 counts too: (1, 0) and (1,) are different seeds.
         key = (key * 1_000_003 + part + 1) % (2**63)
     return key

@@ -208,6 +208,7 @@ def make_plan(
     few = limit is not None and limit > divided.rest
     above = [f"train.limit_train is {limit}, but there are {divided.rest} images: all are taken"]
     digests = _digests(config, sources)
+    # The seed is no part of it: seeds of one setting share a fingerprint and lie side by side.
     hashed = _fingerprint(config, digests, request.expect)
     place = run_folder(config.task, config.method, config.backbone, hashed, config.seed)
     return Plan(

@@ -67,6 +67,8 @@ def _shorter(plan: Plan) -> Iterator[tuple[int, Path]]:
         return
     if train.steps or not there - {plan.folder.name}:
         return
+    # No record is read: from its fingerprint follows
+    # the name that a shorter run's folder would have.
     for epochs in range(train.epochs - 1, 0, -1):
         fewer = config.model_copy(update={"train": train.model_copy(update={"epochs": epochs})})
         hashed = fingerprint(fewer, plan.digests)
@@ -85,4 +87,5 @@ def _same_rates(shorter: TrainConfig, plan: Plan, done: int) -> bool:
     """Whether the first steps of the shorter run had the rates that they would have here."""
     train = plan.config.train
     one, other = _steps(plan, shorter), _steps(plan, train)
+    # Exactly equal, step by step: rates that nearly agree would end in other last bits.
     return all(schedule(k, one, shorter) == schedule(k, other, train) for k in range(done))

@@ -138,6 +138,7 @@ def _environment(facts: RunFacts) -> Environment:
     found = collect_environment(costs.device_name(facts.plan.config.runtime.device))
     if not facts.progress.commits:
         return found
+    # A resume may run other code: later commits are in the notes.
     sha, _, dirty = facts.progress.commits[0].partition("-")
     return found.model_copy(update={"git_sha": sha, "git_dirty": bool(dirty)})
 
@@ -255,6 +256,7 @@ def prepare_parts(plan: Plan) -> None:
     flops_of(config)
     check_memory(config)
     code_facts(config.method, config.decoder)
+    # One backbone is enough: each forked process has its own copy of this memory.
     if not any(_is_for(plan, *known[:2]) for known in _backbones):
         sides = config.sides
         _backbones.append((plan.weights, sides, load_backbone(plan.weights, sides)))

@@ -119,6 +119,7 @@ def _could_be_bias(modules: Mapping[str, nn.Module], name: str, tensor: Tensor) 
     layer = modules.get(parent)
     if not isinstance(layer, nn.Linear) or isinstance(layer, Joined) or not leaf.endswith("bias"):
         return False
+    # Of a Qkv only the keys' bias can be missing: a third of the outputs.
     width = layer.out_features // 3 if isinstance(layer, Qkv) else layer.out_features
     return getattr(layer, leaf, tensor) is None and tensor.shape == (width,)
 
@@ -240,6 +241,7 @@ class Backbone(nn.Module):
         patch = self.vit.patch_embed.patch_size[0]
         image = self.normalise(image)
         if patch != STRIDE:
+            # 16 pixels become 14, so that the grid is that of a model with patches of 16.
             size = (height // STRIDE * patch, width // STRIDE * patch)
             image = F.interpolate(image, size, mode="bilinear", antialias=True)
         patches = self.vit.patch_embed.proj(image).permute(0, 2, 3, 1)
@@ -251,6 +253,8 @@ class Backbone(nn.Module):
         x = patches.flatten(1, 2)
         prefix = [t.expand(batch, -1, -1) for t in (vit.cls_token, vit.reg_token) if t is not None]
         table = self._position_table(grid)
+        # timm's no_embed_class: the table has rows for patches alone, so it is added before the
+        # prefix comes in front. Otherwise it has rows for the prefix as well.
         if vit.no_embed_class and table is not None:
             x = x + table
         if prefix:
@@ -299,6 +303,7 @@ class Backbone(nn.Module):
         """Return the residual update of the attention branch: norm, branch, LayerScale."""
         x = self.norm1(i, t) if normed is None else normed
         x, aux = self._self_attention(i, x, t)
+        # aux is this branch's loss alone: add() sums it with what the tokens have so far.
         return t._replace(x=self._scaled(i, 1, x), aux=torch.zeros_like(t.aux) + aux)
 
     def mlp(self, i: int, t: Tokens, normed: Tensor | None = None) -> Tokens:
@@ -312,6 +317,7 @@ class Backbone(nn.Module):
         return getattr(self._block(i), f"ls{branch}")(x)
 
     def _feed_forward(self, mlp: Any, x: Tensor, t: Tokens) -> tuple[Tensor, Tensor | float]:
+        # An MLP of a type that is not known runs by its own code.
         if type(mlp) not in (Mlp, GluMlp, SwiGLU):
             return mlp(x), 0.0
         x, aux1 = self.linear(mlp.fc1, x, t.prefix, t.grid)
@@ -324,6 +330,8 @@ class Backbone(nn.Module):
         batch, count, _ = x.shape
         gate = attn.gate(x).sigmoid() if attn.gate is not None else None
         qkv, aux1 = self.linear(attn.qkv, x, t.prefix, t.grid)
+        # (B, N, 3 * heads * width) to (3, B, heads, N,
+        # width): three tensors as attention wants them.
         qkv = qkv.reshape(batch, count, 3, attn.num_heads, attn.head_dim).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.unbind(0)
         q, k = (self._placed(i, x, t) for x in (attn.q_norm(q), attn.k_norm(k)))
@@ -394,6 +402,7 @@ class Backbone(nn.Module):
 
     def reset(self, seed: int) -> None:
         """Re-initialise every weight as timm does for training from scratch."""
+        # The caller's generator goes on as if nothing had been drawn.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.vit.init_weights()

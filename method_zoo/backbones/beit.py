@@ -73,12 +73,14 @@ def _spread(holder: nn.Module) -> Tensor:
     table, index = holder.relative_position_bias_table, holder.relative_position_index
     assert isinstance(table, Tensor)
     assert isinstance(index, Tensor)
+    # index: (N, N), for each pair of tokens its row in the table, which has a column a head.
     bias = table[index.view(-1)].view(*index.shape, -1)
     return bias.permute(2, 0, 1).contiguous()
 
 
 def _with_prompts(bias: Tensor, count: int) -> Tensor:
     """Insert zeros for prompts behind the class token, in rows and in columns."""
+    # Columns first, then rows. F.pad counts sides from the last axis: left, right, above, below.
     first, patches = bias.tensor_split([1], dim=-1)
     bias = torch.cat([F.pad(first, (0, count)), patches], dim=-1)
     first, patches = bias.tensor_split([1], dim=-2)

@@ -72,6 +72,7 @@ class ConvNeXt(Staged):
     def update(self, i: int, t: Tokens) -> Tokens:
         """Return the residual update of block i: convolution, norm, MLP, scale."""
         block = self._block(i)
+        # The filter reads channels first, norm and MLP channels last: (B, C, H, W) to (B, N, C).
         x = block.norm(block.conv_dw(t.map()).permute(0, 2, 3, 1)).flatten(1, 2).contiguous()
         x, aux = self._feed_forward(block.mlp, x, t)
         x = x if block.gamma is None else x * block.gamma

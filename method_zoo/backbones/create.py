@@ -96,6 +96,7 @@ def create_backbone(
         family, vit = Backbone, uni_perceiver(**kwargs)
     else:
         vit = _timm_model(name, size, kwargs)
+        # By the exact type: a subclass may compute what its parent's family leaves out.
         family = FAMILIES.get(type(vit), Backbone)
     antialias = resizes_smoothly(name) if pos_antialias is None else pos_antialias
     backbone = family(vit, antialias)

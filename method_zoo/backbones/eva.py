@@ -66,6 +66,7 @@ class Eva(Backbone):
         if t.rope is None:
             return x
         rope = t.rope[i] if self.vit.rope_mixed else t.rope  # mixed: learnt per block and head
+        # Which channels turn together: those half a head apart, or neighbours.
         half = self._block(i).attn.rotate_half
         patches = apply_rot_embed_cat(x[:, :, t.prefix :], rope, half=half)
         return torch.cat([x[:, :, : t.prefix], patches], dim=2).to(x.dtype)

@@ -102,6 +102,7 @@ class Hiera(Staged):
             return self._attend(i, x, t)
         window = block.window_size
         x = x.unflatten(1, t.grid)
+        # -width % window is what is missing up to whole windows, 0 where they fit.
         x = F.pad(x, (0, 0, 0, -width % window[1], 0, -height % window[0]))
         rows, columns = x.shape[1] // window[0], x.shape[2] // window[1]
         windows = window_partition(x, window).flatten(1, 2)
@@ -109,6 +110,8 @@ class Hiera(Staged):
         if block.q_stride is not None:
             window = (window[0] // 2, window[1] // 2)
             height, width = height // 2, width // 2
+        # (B * rows * columns, N, C) to (B, rows, height in window, columns, width in window, C);
+        # then rows and columns of the image are put together and what was padded is cut off.
         y = y.unflatten(1, window).unflatten(0, (-1, rows, columns)).transpose(2, 3)
         return y.flatten(3, 4).flatten(1, 2)[:, :height, :width].flatten(1, 2), aux
 
@@ -119,6 +122,8 @@ class Hiera(Staged):
         q, k, v = qkv.reshape(batch, count, 3, attn.num_heads, -1).unbind(2)
         grid = t.grid
         if attn.q_pool is not None:
+            # Queries as maps with the channels of all heads, (B', C, H, W): pooled 2 x 2, while
+            # keys and values stay as they are. The output has a quarter of the tokens.
             maps = q.flatten(2).unflatten(1, grid).permute(0, 3, 1, 2)
             q = attn.q_pool(maps).permute(0, 2, 3, 1)
             grid = (q.shape[1], q.shape[2])
@@ -146,6 +151,8 @@ class Hiera(Staged):
                     nn.init.trunc_normal_(module.weight, std=0.02)
                 if isinstance(module, nn.Linear):
                     nn.init.constant_(module.bias, BIAS)
+            # The residual stream sums over blocks: the deeper
+            # a block, the smaller its part at the start.
             for i, block in enumerate(self.vit.blocks):
                 for layer in (block.attn.proj, block.mlp.fc2):
                     layer.weight.div_((2.0 * (i + 1)) ** 0.5)

@@ -131,6 +131,7 @@ def rewrite(layer: Any, weight: Tensor | None = None, bias: Tensor | None = None
     if bias is None:
         return
     if isinstance(layer, Qkv):
+        # New parameters and no copy in place: of the keys there may be none to copy into.
         for name, part in zip(("q_bias", "k_bias", "v_bias"), bias.chunk(3), strict=True):
             setattr(layer, name, nn.Parameter(part.clone(), requires_grad=False))
     elif layer.bias is None:

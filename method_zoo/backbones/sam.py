@@ -113,6 +113,7 @@ class Sam(Backbone):
         copies = prompts.repeat_interleave(each, dim=0)
         inside = torch.cat([copies, windows.flatten(1, 2)], dim=1)
         y, aux = self._attend(i, inside, t._replace(grid=(side, side)))
+        # (B * windows, p, C) to (B, windows, p, C), and the mean over the windows of an image.
         prompts = y[:, : t.prefix].unflatten(0, (-1, each)).mean(1)
         windows = y[:, t.prefix :].unflatten(1, (side, side))
         patches = timm_sam.window_unpartition(windows, side, t.grid, padded).flatten(1, 2)
@@ -178,14 +179,19 @@ def _scores_of_meta(attn: Any, q: Tensor, k: Tensor, t: Tokens) -> Tensor:
     if not attn.use_rel_pos:
         return scores
     (height, width), p = t.grid, t.prefix
+    # The tables meet unscaled queries, as in Meta's code; only the product with keys is scaled.
     queries = q[:, p:].unflatten(1, t.grid)
     rows = timm_sam.get_rel_pos(height, height, attn.rel_pos_h)
     columns = timm_sam.get_rel_pos(width, width, attn.rel_pos_w)
+    # rows: (H, H, c), what row h of a query adds to row k of a key; the added axis stands for the
+    # key's columns. Below the same of columns.
     rows = torch.einsum("bhwc,hkc->bhwk", queries, rows)[:, :, :, :, None]
     columns = torch.einsum("bhwc,wkc->bhwk", queries, columns)[:, :, :, None, :]
+    # (B', H * W, H * W) to (B', H, W, H, W): place of the query, place of the key.
     inside = scores[:, p:, p:].unflatten(2, t.grid).unflatten(1, t.grid)
     inside = (inside + rows + columns).flatten(3).flatten(1, 2)
     if not p:
         return inside
+    # Pairs with a prompt keep their score as it is: a prompt has no place.
     beside = torch.cat([scores[:, p:, :p], inside], dim=2)
     return torch.cat([scores[:, :p], beside], dim=1)

@@ -48,8 +48,11 @@ class Swin(Staged):
         rows, columns = x.shape[1:3]
         apart = None
         if any(shift):
+            # Half a window up and left: the windows of this
+            # block straddle those of the block before.
             x = torch.roll(x, (-shift[0], -shift[1]), (1, 2))
             apart = shift_mask((rows, columns), window, shift, x)
+        # (B * windows, places in a window, C), image by image.
         windows = window_partition(x, window).flatten(1, 2)
         y, aux = self._attend(i, windows, t._replace(grid=window), apart)
         x = window_reverse(y.unflatten(1, window), window, rows, columns)
@@ -108,6 +111,8 @@ def shift_mask(
     )
     assert isinstance(rows, Tensor)
     assert isinstance(columns, Tensor)
+    # Along an axis 0 is before the last window, 1 in it, 2 what the shift rolled into it: nine
+    # regions, and places attend to each other only within one.
     regions = 3 * rows[:, None] + columns
     places = window_partition(regions[None, :, :, None], window).flatten(1)
     return (places[:, None] != places[:, :, None]).to(like.dtype) * APART
@@ -117,6 +122,8 @@ def with_mask(scores: Tensor, apart: Tensor | None) -> Tensor:
     """Add the mask of each window, (windows, N, N), to the scores of all images."""
     if apart is None:
         return scores
+    # (B * windows, heads, N, N) to (B, windows, heads, N,
+    # N); the mask is the same for all images and heads.
     split = scores.unflatten(0, (-1, len(apart))) + apart[None, :, None]
     return split.flatten(0, 1)
 

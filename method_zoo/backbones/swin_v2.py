@@ -52,7 +52,10 @@ class SwinV2(Swin):
     def _scores(self, i: int, q: Tensor, k: Tensor) -> Tensor:
         attn = self._block(i).attn
         scores = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1)
+        # Learnt as a logarithm, one a head: the factor stays positive without a constraint.
         scores = scores * attn.logit_scale.clamp(max=math.log(LARGEST)).exp()
+        # One row for each offset of two places, (2 H -
+        # 1) (2 W - 1) of a window, not for each pair.
         table = attn.cpb_mlp(attn.relative_coords_table).view(-1, attn.num_heads)
         index = attn.relative_position_index
         bias = table[index.view(-1)].view(*index.shape, -1).permute(2, 0, 1).contiguous()

@@ -99,10 +99,12 @@ def sample_planes(value: Tensor, grids: Grids, where: Tensor, weights: Tensor) -
     for level, (height, width) in enumerate(grids):
         plane = value[:, :, start : start + height * width].unflatten(2, (height, width))
         start += height * width
+        # plane: (B * h, d, H, W), where: (B * h, P, Q, 2), so read is (B * h, d, P, Q).
         read = F.grid_sample(plane, where[level], padding_mode="zeros", align_corners=False)
         part = (read * weights[level]).sum(2)  # (B * h, d, Q)
         total = part if total is None else total + part
     assert total is not None
+    # (B * h, d, Q) to (B, Q, h * d), the channels of a head beside each other.
     return total.unflatten(0, (-1, heads)).permute(0, 3, 1, 2).flatten(2)
 
 
@@ -121,6 +123,8 @@ class _Reads(torch.autograd.Function):
             corners = _Corners.of(where, weights, level, grids[level])
             table = _framed(part)
             for rows, share in corners:
+                # rows, share: (B * Q * h, P). A bag sums the
+                # P rows of one head of one query, (d,) each.
                 read = F.embedding_bag(rows, table, mode="sum", per_sample_weights=share)
                 total = read if total is None else total.add_(read)
         assert total is not None
@@ -140,6 +144,7 @@ class _Reads(torch.autograd.Function):
             corners = _Corners.of(where, weights, level, ctx.grids[level])
             products = _products(corners, _framed(part), gradient)
             corners.back(products, of_where[:, :, :, level], of_weights[:, :, :, level])
+            # of_part is a view of of_value, whose levels follow one another.
             of_part.copy_(_scattered(corners, gradient, part.shape))
         return of_value, None, of_where, of_weights
 
@@ -156,18 +161,23 @@ class _Corners:
         x, y = (2 * where[..., 0] - 1).add_(1), (2 * where[..., 1] - 1).add_(1)
         x, y = x.mul_(width / 2).sub_(0.5), y.mul_(height / 2).sub_(0.5)
         self.grid, self.weights = grid, weights.contiguous()
+        # A point beyond the frame reads zero wherever it moves: its place gets no gradient.
         self.reaches = (x > -1) & (x < width), (y > -1) & (y < height)
         # Beyond the frame all is zero, as it is on the frame.
         x, y = x.clamp_(-1, width), y.clamp_(-1, height)
+        # The second column, left + 1, must still lie in the frame, also for a point on its edge.
         left, top = x.floor().clamp_(max=width - 1), y.floor().clamp_(max=height - 1)
         self.right, self.lower = x.sub_(left), y.sub_(top)  # shares of the second column and row
         # What is no number stays none in the shares, and so in the sum; as a row it may be any.
         cell = (top + 1).mul_(width + 2).add_(left + 1).nan_to_num_(0)
         batch, _, heads, _ = cell.shape
+        # Row of the table: ((image * (H + 2) + top + 1) * (W + 2) + left + 1) * heads + head. The
+        # cell is worked out in float, which is exact below 2^24 cells.
         of_head = torch.arange(batch * heads, dtype=torch.int32).view(batch, 1, heads, 1)
         of_head = of_head % heads + of_head // heads * (heads * (height + 2) * (width + 2))
         self.first = cell.int().mul_(heads).add_(of_head)
         step = (width + 2) * heads
+        # From the first corner to the one right of it, below it, and below right.
         self.steps = [0, heads, step, step + heads]
 
     @classmethod
@@ -181,6 +191,7 @@ class _Corners:
 
     def shares(self) -> list[Tensor]:
         """Return what each corner counts, weights included."""
+        # w (1 - v) (1 - u), w (1 - v) u, w v (1 - u) and w v u, by differences: three products.
         below = self.weights * self.lower
         above = self.weights - below
         low_right, high_right = below * self.right, above * self.right
@@ -190,11 +201,14 @@ class _Corners:
         """Write the gradients of places and weights, given those of the shares."""
         height, width = self.grid
         a, b, c, d = products
+        # a to d: how much the loss changes with each corner's share. The weight has the bilinear
+        # mean of them as its gradient, the place the differences across and down.
         above = torch.lerp(a, b, self.right)
         below = torch.lerp(c, d, self.right)
         torch.lerp(above, below, self.lower, out=of_weights)
         across = torch.lerp(b.sub_(a), d.sub_(c), self.lower)
         in_x, in_y = self.reaches
+        # Times width and height: places count 0 to 1 over the image, differences are by cell.
         of_where[..., 0] = across.mul_(self.weights).mul_(in_x).mul_(width)
         of_where[..., 1] = below.sub_(above).mul_(self.weights).mul_(in_y).mul_(height)
 
@@ -226,9 +240,13 @@ def _scattered(corners: _Corners, gradient: Tensor, shape: torch.Size) -> Tensor
     """Return the gradient of a map: the transposed sum, its points sorted by their first cell."""
     batch, high, wide, heads, width = shape
     frame = (batch, high + 2, wide + 2, heads, width)
+    # The other way round a bag is a cell, and sums what all points that read it send back. Points
+    # are sorted by cell, so the order of adding is fixed.
     first, order = corners.first.flatten().sort(stable=True)
     ends = torch.bincount(first, minlength=math.prod(frame[:-1])).cumsum(0)
+    # Where the points of each cell begin in that order; cells that nobody read have empty bags.
     offsets = F.pad(ends[:-1], (1, 0)).int()
+    # The P points of one head of one query share a row of the gradient.
     reader = order.div(corners.first.shape[3], rounding_mode="floor").int()
     total = None
     for corner, share in enumerate(corners.shares()):
@@ -366,11 +384,13 @@ class _Projections(torch.autograd.Function):
     @staticmethod
     def forward(ctx, query, features, *rest):  # type: ignore[override]
         offsets, offsets_bias, weight, bias, value, value_bias, count = rest
+        # One product for what reads the queries, instead of two.
         both = F.linear(query, torch.cat([offsets, weight]), torch.cat([offsets_bias, bias]))
         of_offsets, direct = both.split([len(offsets), len(weight)], dim=2)
         lengths = [torch.linalg.vector_norm(x, dim=-1, keepdim=True) for x in (query, features)]
         query_norm, feature_norm = (length + NORM_EPS for length in lengths)
         projected = F.linear(features, weight)
+        # sum_j f_j (W f_j) / |f_j| first, then times q / |q|: no table of queries by features.
         summary = features.transpose(1, 2) @ (projected / feature_norm)  # (B, C, K)
         aligned = (query @ summary).div_(query_norm * count)
         values = F.linear(features, value, value_bias)
@@ -394,11 +414,13 @@ class _Projections(torch.autograd.Function):
         divided = of_aligned / (query_norm * ctx.count)
         # Through the norm of q, then through what q multiplies.
         of_query = query * _through_norm((of_aligned * aligned).sum(-1, True), query_length)
+        # In place: offsets and direct logits, then the aligned ones; no sum of three tensors.
         of_query.view(-1, query.shape[2]).addmm_(flat, torch.cat([offsets, weight]))
         of_query.baddbmm_(divided, summary.transpose(1, 2))
         of_weights = flat.t() @ query.reshape(-1, query.shape[2])
         of_summary = query.transpose(1, 2) @ divided
         unit = projected / feature_norm
+        # unit = W f / |f|: its gradient goes on to W f, divided by |f|, and to |f| itself.
         of_unit = features @ of_summary
         of_features = features * _through_norm((of_unit * unit).sum(-1, True), feature_length)
         of_features.baddbmm_(unit, of_summary.transpose(1, 2))
@@ -408,6 +430,7 @@ class _Projections(torch.autograd.Function):
         of_weight, of_value_weight = of_both.split([len(weight), len(value)])
         of_offset_weight, of_direct_weight = of_weights.split([len(offsets), len(weight)])
         of_offset_bias, of_bias = flat.sum(0).split([len(offsets), len(weight)])
+        # The bias of the weights is used twice, in the direct and in the aligned logits.
         of_bias = of_bias + of_aligned.sum((0, 1))
         of_weight = of_weight + of_direct_weight
         return (

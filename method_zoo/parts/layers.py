@@ -40,6 +40,7 @@ class Bottleneck(nn.Module):
         super().__init__()
         self.down, self.up = nn.Linear(dim, width), nn.Linear(width, dim)
         self.act, self.dropout = act, nn.Dropout(dropout)
+        # a = sqrt(5) is how PyTorch starts a linear layer: uniform within 1 / sqrt(inputs).
         nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
         nn.init.zeros_(self.down.bias)
         zeroed(self.up)
@@ -68,6 +69,7 @@ def add_filtered(maps: Tensor, kernel: Tensor, bias: Tensor, share: Tensor | Non
         kept = maps if share is None else maps * share[:, None, None]
         return kept + F.conv2d(maps, kernel, bias, padding=side, groups=groups)
     share = kernel.new_ones(1) if share is None else share
+    # p z is a filter too: p in the middle and zeros around.
     kernel = kernel + F.pad(share.view(-1, 1, 1, 1), [side] * 4)
     return F.conv2d(maps, kernel, bias, padding=side, groups=groups)
 
@@ -133,6 +135,8 @@ def inverse_haar(bands: Tensor) -> Tensor:
 
 def _butterfly(x: Tensor) -> Tensor:
     """Apply the symmetric orthonormal 4 x 4 Haar matrix to each group of four channels."""
+    # The pixels a b over c d of each 2 x 2 block. Sums and differences are shared by the bands:
+    # eight additions instead of twelve.
     a, b, c, d = (x * 0.5).unflatten(1, (-1, 4)).unbind(2)
     top, bottom, left, right = a + b, c + d, a - b, c - d
     mixed = torch.stack([top + bottom, top - bottom, left + right, left - right], dim=2)
@@ -186,6 +190,8 @@ class _Depthwise(torch.autograd.Function):
         of_weight = torch.empty_like(weight)
         for row in starts:
             for column in starts:
+                # Tap (row, column) sees the frame moved by as
+                # much; a block of 3 x 3 taps needs 2 more a side.
                 part = framed[:, :, row : row + height + 2, column : column + width + 2]
                 part = part.contiguous(memory_format=torch.channels_last)
                 block = conv2d_weight(part, (channels, 1, 3, 3), gradient, groups=channels)
@@ -272,6 +278,8 @@ class PriorExpert(nn.Module):
 
     def forward(self, u: Tensor, scale: int = 0) -> Tensor:
         z = self.enter(u, scale)
+        # a3 = K3(z), a5 = K5(z + a3), a7 = K7(z + a5):
+        # each kernel reads the result of the one before.
         outputs: list[Tensor] = []
         for branch in self.branches:
             outputs.append(branch(z + outputs[-1] if outputs else z, scale))
@@ -309,6 +317,7 @@ class _Weighted(torch.autograd.Function):
     @staticmethod
     def forward(ctx, weights, *maps):  # type: ignore[override]
         ctx.save_for_backward(weights, *maps)
+        # (B, maps) to one factor (B, 1, 1, 1) for each map.
         first, *rest = weights.to(maps[0].dtype)[:, :, None, None, None].unbind(1)
         total = maps[0] * first
         for weight, other in zip(rest, maps[1:], strict=True):
@@ -321,6 +330,7 @@ class _Weighted(torch.autograd.Function):
         weights, *maps = ctx.saved_tensors
         own = weights.to(gradient.dtype)[:, :, None, None, None].unbind(1)
         row = _in_a_row(gradient)[:, None]
+        # Sum over all places and channels of gradient times map: one number an image and map.
         products = [(row @ _in_a_row(m)[..., None]).flatten() for m in maps]
         of_weights = torch.stack(products, dim=1).to(weights.dtype)
         return of_weights, *(gradient * weight for weight in own)

@@ -118,6 +118,7 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, parts: Any) -> Tenso
     # A tensor of its own and no view, because autograd lets nobody write into views.
     y, flat, sizes = x.new_empty(*x.shape[:-1], len(weight)), _flat(x), [len(w) for w in parts]
     rows = [None] * len(sizes) if bias is None else bias.split(sizes)
+    # A joined layer runs its parts one by one: one product of all would round otherwise.
     if len(parts) == 1 and bias is not None:
         torch.addmm(bias, flat, weight.t(), out=y.view(-1, len(weight)))
     elif len(parts) == 1:
@@ -150,6 +151,8 @@ class _ChangedLinear(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
+        # With y = g (W + B A) x + c and dy the gradient of y, rows of tokens each: dx = dy W', dA
+        # = (g B)^T dy^T x, dB = g dy^T (A x), dc = sum dy, dg = sum dy (y - c) / g.
         x, a, b, rows, y, bias, *weights = ctx.saved_tensors
         for_x, for_bias, for_a, for_b, for_rows, *_ = ctx.needs_input_grad
         grads: list[Tensor | None] = [None] * (5 + len(weights))
@@ -198,6 +201,7 @@ class _AddLow(Function):
     @staticmethod
     def forward(ctx: Any, y: Any, h: Any, b: Any) -> Any:
         ctx.save_for_backward(h, b)
+        # autograd has to know that an input was written into: y is returned as the output.
         ctx.mark_dirty(y)
         y.view(-1, len(b)).addmm_(_flat(h), b.t())
         return y

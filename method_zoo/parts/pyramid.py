@@ -63,6 +63,7 @@ class Pyramid(nn.Module):
         """Run norm and reduction, whose numbers stay, before all that makes maps larger."""
         with full_precision(p1):
             (own, bias), *others = (self._affine(norm) for norm in self.norms)
+            # ConvTranspose2d keeps (in, out, 2, 2); R s is applied to its outputs, D to K = D / 4.
             up = torch.einsum("kd,cdyx->ckyx", own, self.up.weight)
             assert self.up.bias is not None
             bias = bias + own @ self.up.bias
@@ -70,6 +71,8 @@ class Pyramid(nn.Module):
             if project is not None:
                 assert project.bias is not None
                 first, bias = own @ project.weight.flatten(1), bias + own @ project.bias
+        # A tap that becomes smaller is resized now, one that grows
+        # only behind R: either way R works on the smaller map.
         taps = [
             tap
             if tap.shape[-2:] == c.shape[-2:] or c.shape[-1] > tap.shape[-1]
@@ -177,11 +180,13 @@ def _track(norm: Any, mean: Tensor, variance: Tensor, count: int) -> None:
     with torch.no_grad():
         norm.num_batches_tracked.add_(1)
         norm.running_mean.lerp_(mean, norm.momentum)
+        # BatchNorm norms by the biased variance and keeps the unbiased one for eval mode.
         norm.running_var.lerp_(variance * (count / (count - 1)), norm.momentum)
 
 
 def _statistics(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and biased variance of each column, (C) each, in two passes."""
+    # In two passes: mean of squares less squared mean would cancel where the mean is large.
     mean = rows.mean(0)
     squares = torch.zeros_like(mean)
     for chunk in rows.split(CHUNK):
@@ -207,6 +212,7 @@ class _Normed:
         products = gradient.t() @ rows  # (K, D)
         of_reduce = products * self.scale + torch.outer(total, self.shift)
         of_bias = total @ self.reduce
+        # sum over rows of dy c^, from the same products: sum dy c - mean sum dy, by the deviation.
         of_weight = ((products * self.reduce).sum(0) - self.mean * of_bias) / self.deviation
         # dc = s (dy - mean(dy) - c^ mean(dy c^)) with the normed c^ = (c - mean) / deviation.
         slope = -of_weight * self.scale / self.deviation / count
@@ -248,6 +254,8 @@ class _Finest(torch.autograd.Function):
         batch, _, height, width = c2.shape
         u_rows, c2_rows = _by_parity(u), _rows(c2).flatten(0, 1)
         c1 = u.new_empty(2, batch * height * width, 2 * up.shape[1])
+        # A row of c2 makes two rows of c1; each half
+        # holds two columns side by side, 2 * D numbers.
         both = up_bias.repeat(2) + project_bias.repeat(2)
         for half, matrix in zip(c1, _halves(up), strict=True):
             torch.addmm(both, c2_rows, matrix, out=half)

@@ -70,6 +70,7 @@ def start_convolution(module: nn.Module) -> None:
     """Draw a linear layer or a convolution as the authors do, for `Module.apply`; others stay."""
     start_as_timm(module)
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        # He et al., ICCV 2015: the variance is kept through a ReLU, here for the backward pass.
         fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
         nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
         if module.bias is not None:
@@ -100,6 +101,7 @@ class DeformableAttention(nn.Module):
         heads, levels, count = self.shape
         value = self.value(features).unflatten(2, (heads, -1))
         offsets = self.offsets(query).unflatten(2, (*self.shape, 2))
+        # Softmax over all points of all levels of a head, in float32.
         weights = precise(self.weights(query).unflatten(2, (heads, levels * count))).softmax(-1)
         with full_precision(query):
             # Offsets count in cells of their level.
@@ -121,6 +123,7 @@ class GridFeedForward(nn.Module):
 
     def forward(self, x: Tensor, grids: Grids) -> Tensor:
         """Tokens of these grids, (B, T, C), to their update."""
+        # A filter must not reach from one grid into the next, so each is a map of its own.
         maps = [self.filter(m) for m in split_grids(self.fc1(x), grids)]
         return self.fc2(F.gelu(joined(maps)))
 

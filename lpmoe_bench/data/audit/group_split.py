@@ -65,6 +65,7 @@ def group_split(
     ]
     found = search.signatures("own", images, cache, terminal)
     matches, _ = search.find_matches(images, found, terminal, None)
+    # Links of both kinds are joined, so that a copy carries its whole video to its side.
     links: list[tuple[int, int]] = [(match.first, match.second) for match in matches]
     first_of: dict[str, int] = {}
     for k, pair in enumerate(pairs):
@@ -99,6 +100,7 @@ def _drawn(groups: list[list[Pair]], count: int, seed: int) -> list[Pair]:
     ranked = sorted(groups, key=lambda group: hashlib.sha256(keys[id(group)]).digest())
     test: list[Pair] = []
     for group in ranked:
+        # A group that would be too much is passed over, as a smaller one may still fit.
         if len(test) + len(group) <= count or not test:
             test += group
     return test

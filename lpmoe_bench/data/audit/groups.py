@@ -186,6 +186,7 @@ def connected(pairs: Iterable[Sequence[int]]) -> list[list[int]]:
     ends = np.array(list(pairs), int).reshape(-1, 2)
     if not len(ends):
         return []
+    # Only numbers that occur are nodes of the graph: most images are joined to nothing.
     numbers, places = np.unique(ends, return_inverse=True)
     places = places.reshape(-1, 2).T
     graph = sparse.coo_array((np.ones(len(ends)), places), (len(numbers), len(numbers)))

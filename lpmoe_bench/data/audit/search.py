@@ -68,6 +68,7 @@ def likeness(one: Prepared, other: Prepared) -> Alike:
     if warp is None or _laid(one.half, fine(one.half), other.half, warp) < HOPELESS:
         return as_they_are
     side = len(one.grey)
+    # The shift is in pixels and grows with the side; the stretch beside it does not.
     warp[:, 2] *= side / COARSE_SIDE
     finer = _align(one.grey, other.grey, warp, 40)
     if finer is None:

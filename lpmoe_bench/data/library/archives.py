@@ -141,6 +141,7 @@ class _Guard:
 
     def enter(self, path: PurePosixPath) -> None:
         """Raise for a path that differs from another one in nothing but case."""
+        # Folders too: Images/a.png and images/b.png would fall together on some disks.
         for part in (path, *path.parents[:-1]):
             other = self.seen.setdefault(str(part).casefold(), str(part))
             if other != str(part):

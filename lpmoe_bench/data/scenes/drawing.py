@@ -45,6 +45,7 @@ def noise(draw: Draw, shape: Shape, wavelength: float, angle=0.0, stretch=1.0, b
     along = (fx * np.cos(angle) + fy * np.sin(angle)) * stretch
     across = fy * np.cos(angle) - fx * np.sin(angle)
     radius = np.maximum(np.hypot(along, across) * wavelength, 1e-6)
+    # radius is 1 where one wave is `wavelength` long, so the bell has its top there.
     gain = np.exp(-0.5 * (np.log(radius) / band) ** 2)
     spectrum = fft.rfft2(draw.array(-1, 1, (height, width))) * gain
     field = np.asarray(fft.irfft2(spectrum, s=(height, width)))[: shape[0], : shape[1]]
@@ -130,6 +131,7 @@ def blob(
 ) -> Array:
     """A closed, smooth, uneven outline, `stretch` times longer than wide, turned anyhow."""
     steps, distance = np.linspace(0, 2 * np.pi, 48, endpoint=False), np.ones(48)
+    # Wave 1 would do little more than move the outline; the finer a wave, the smaller its swing.
     for wave in (2, 3, 4, 6, 9):
         swing = wobble * draw.real(0.3, 1) * (2 / wave)
         distance = distance + swing * np.cos(wave * steps + draw.real(0, 2 * np.pi))
@@ -152,6 +154,7 @@ def turned(points: Array, angle: float) -> Array:
 def curved_line(start: Array, end: Array, bend: float, steps: int = 17) -> Array:
     """Points on a parabola from start to end whose middle lies aside by `bend` of its length."""
     t = np.linspace(0, 1, steps)[:, None]
+    # The way from start to end, turned by a right angle: as long as the line itself.
     across = np.array([start[1] - end[1], end[0] - start[0]])
     return start + t * (end - start) + 4 * bend * t * (1 - t) * across
 

@@ -47,6 +47,8 @@ class Canvas:
     def lay(self, label: int, where: Array, skin: Array) -> None:
         """Lay a material, RGB (h, w, 3), where an area is 1."""
         self.image = dr.blend(self.image, skin, where)
+        # A material is mixed into the colours, but a
+        # pixel has one label: of what covers most of it.
         self.labels[where > 0.5] = label
         self.numbers[where > 0.5] = 0
 

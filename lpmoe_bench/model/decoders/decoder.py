@@ -174,6 +174,7 @@ class Decoder(Head):
         # Several outputs stand one after the other along the batch.
         by_image = self.predict(features, size).unflatten(0, (-1, len(features.final)))
         outputs = list(by_image.transpose(0, 1))
+        # one: (D, K, h, w), all outputs of one image; its target serves all D of them.
         losses = [self.criterion(one, targets[k : k + 1]) for k, one in enumerate(outputs)]
         return Examined(outputs, losses)
 

@@ -115,6 +115,8 @@ class FCOS(Detector):
         chosen = []
         for stride in STRIDES:  # the best of each level, so that none is crowded out
             level = torch.where(places.strides == stride)[0]
+            # Levels follow one another in (P, K), so a place
+            # in a level's own numbers is moved by its start.
             first = int(level[0]) * self.classes
             flat = scores[level].flatten()
             best = flat.topk(min(CANDIDATES, len(flat))).indices
@@ -127,6 +129,8 @@ class FCOS(Detector):
         )
         boxes = boxes_at(places, distances[place], place)
         boxes = clip_boxes_to_image(boxes, (int(size[0]), int(size[1])))
+        # Best first, so the cut keeps the best; boxes
+        # of different classes do not drop one another.
         kept = batched_nms(boxes, score, kind, OVERLAP)[: self.detections]
         return Found(boxes[kept], kind[kept], score[kept])
 
@@ -143,6 +147,7 @@ def places_of(size: Sequence[int], device: torch.device) -> Locations:
         centres.append(torch.stack([x.flatten(), y.flatten()], dim=1))
         own = torch.full_like(centres[-1][:, 0], stride)
         strides.append(own)
+        # Nothing is too small for the finest level, nothing too large for the coarsest.
         nearest.append(own * (0 if stride == STRIDES[0] else NEAR))
         farthest.append(own * (torch.inf if stride == STRIDES[-1] else FAR))
     return Locations(*(torch.cat(parts) for parts in (centres, strides, nearest, farthest)))
@@ -161,6 +166,8 @@ def assigned(places: Locations, boxes: Tensor) -> tuple[Tensor, Tensor]:
     sides = torch.stack([x - left, y - top, right - x, bottom - y])  # (4, P, N)
     off_centre = torch.maximum((x - (left + right) / 2).abs(), (y - (top + bottom) / 2).abs())
     farthest = sides.amax(0)
+    # (P, N): all four distances above 0 is inside of the box;
+    # then near its centre, and of a size that the level learns.
     fits = (sides.amin(0) > 0) & (off_centre < RADIUS * places.strides[:, None])
     fits &= (farthest > places.nearest[:, None]) & (farthest <= places.farthest[:, None])
     areas = ((right - left) * (bottom - top)).expand_as(fits)

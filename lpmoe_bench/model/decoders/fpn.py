@@ -39,6 +39,7 @@ class FPN(Decoder):
         levels = list(zip(features.maps, self.lateral, self.smooth, strict=True))
         for feature, lateral, smooth in reversed(levels):  # deep to shallow
             x = lateral(feature)
+            # A plain ViT's maps are of one size: then nothing is resized here.
             y = smooth(x if y is None else x + _resize(y, x.shape[-2:]))
         assert y is not None
         for refine in self.refine:

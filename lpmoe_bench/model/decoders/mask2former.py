@@ -149,6 +149,7 @@ class PixelDecoder(nn.Module):
         levels = [into(m) for into, m in zip(self.inputs, reversed(coarser), strict=True)]
         grids = [(m.shape[-2], m.shape[-1]) for m in levels]
         where = deformable.places(grids, finest)
+        # Place in the grid plus a learnt vector for the level, (T, C): equal for all images.
         position = torch.cat(
             [
                 sine_position(grid, m.shape[1], m).flatten(1).t() + own
@@ -161,6 +162,7 @@ class PixelDecoder(nn.Module):
         parts = x.transpose(1, 2).split([h * w for h, w in grids], dim=2)
         levels = [p.unflatten(2, grid) for p, grid in zip(parts, grids, strict=True)]
         y = self.lateral(finest)
+        # levels[-1] is that of stride 8: levels go from coarse to fine, as the queries read them.
         y = y + F.interpolate(levels[-1], y.shape[-2:], mode="bilinear", align_corners=False)
         return levels, self.mask(self.smooth(y))
 
@@ -255,6 +257,7 @@ class QueryDecoder(nn.Module):
         outputs, masks = [x], [self._masks(x, feature)]
         for index, layer in enumerate(self.layers):
             k = index % LEVELS
+            # Strides 32, 16, 8 in turn; each layer looks only where the mask of the one before is.
             x = layer(x, place, memory[k], position[k], closed(masks[-1], grids[k]))
             outputs.append(x)
             masks.append(self._masks(x, feature))
@@ -317,6 +320,7 @@ def sine_position(grid: tuple[int, int], channels: int, like: Tensor) -> Tensor:
     second a cosine of the same frequency.
     """
     pair = torch.arange(channels // 4, device=like.device, dtype=torch.float32)
+    # DETR's 10,000^(2 i / d), where d = C / 2 are the channels of one axis.
     wavelength = TEMPERATURE ** (4 * pair / channels)  # (C / 4,)
     axes = []
     for side in grid:

@@ -55,6 +55,8 @@ def objects_of_queries(
         size: (h, w) of the canvas.
         most: how many pairs.
     """
+    # Pairs and not queries are ranked: place = query
+    # * K + class, so a query may count several times.
     best, place = shares.flatten().topk(min(most, shares.numel()))
     query = torch.div(place, shares.shape[1], rounding_mode="floor")
     chosen = precise(masks)[query]
@@ -72,6 +74,7 @@ def _boxes_of(masks: Tensor, size: Sequence[int]) -> Tensor:
         there = masks.any(axis)
         cells = there.shape[1]
         place = torch.arange(cells, device=masks.device)
+        # Of a mask without a pixel low is `cells` and high 0; the minimum below makes both 0.
         low = torch.where(there, place, cells).amin(1)
         high = torch.where(there, place + 1, 0).amax(1)
         edges.append(torch.stack([low.minimum(high), high]) * (side / cells))

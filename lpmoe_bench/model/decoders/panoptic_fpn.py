@@ -53,6 +53,8 @@ class PanopticFPN(RegionHead):
     ):
         super().__init__(inputs, classes, width, hidden, regions, anchor, detections)
         self.levels = nn.ModuleList(
+            # A convolution for each doubling; the finest
+            # level needs none and has one all the same.
             nn.ModuleList(_conv(width) for _ in range(max(1, doublings)))
             for doublings in range(len(STRIDES))
         )
@@ -75,6 +77,8 @@ class PanopticFPN(RegionHead):
                 f"{self.title} learns classes of stuff, but these objects come without; use a task "
                 f"of kind panoptic"
             )
+        # Crowds too are objects here: their pixels are
+        # no stuff, though no box is learnt from them.
         return target.labels.masked_fill(target.masks.any(0), self.classes)
 
     def _stuff(self, maps: list[Tensor]) -> Tensor:

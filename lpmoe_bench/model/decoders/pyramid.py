@@ -60,6 +60,7 @@ class SimplePyramid(nn.Module):
         middle = sum(lateral(m) for lateral, m in zip(self.lateral, maps, strict=True))
         assert isinstance(middle, Tensor)
         fine = self.up[0](middle)
+        # Strides 4, 8, 16 and 32: stride 16 doubled twice, doubled, as it is, and halved.
         levels = [self.up[1](fine), fine, middle, F.max_pool2d(middle, 2)]
         return [smooth(m) for smooth, m in zip(self.smooth, levels, strict=True)]
 
@@ -96,6 +97,8 @@ class FeaturePyramid(nn.Module):
             return self.simple(maps)
         levels = [lateral(m) for lateral, m in zip(self.lateral, maps, strict=True)]
         for k in reversed(range(len(levels) - 1)):
+            # From coarse to fine: what is added to a level
+            # was added to by all coarser ones before.
             coarse = F.interpolate(levels[k + 1], levels[k].shape[-2:], mode="nearest")
             levels[k] = levels[k] + coarse
         return [smooth(m) for smooth, m in zip(self.smooth, levels, strict=True)]

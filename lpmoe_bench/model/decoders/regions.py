@@ -90,6 +90,7 @@ class RegionHead(Detector):
         self.proposals = RegionProposalNetwork(
             AnchorGenerator(tuple((anchor * s,) for s in STRIDES), (RATIOS,) * len(STRIDES)),
             _ProposalHead(width, len(RATIOS)),
+            # Anchors between .3 and .7 teach nothing, but each object's best anchor always counts.
             fg_iou_thresh=0.7,
             bg_iou_thresh=0.3,
             batch_size_per_image=ANCHORS,
@@ -152,6 +153,7 @@ class RegionHead(Detector):
             inside = self._mask_logits(heads.mask_roi_pool(named, boxes, sizes))
             masks = [own[:, 0] for own in maskrcnn_inference(inside, labels)]
         parts = zip(boxes, labels, scores, masks, strict=True)
+        # torchvision's class 0 is the background: ours begin at 0 again.
         return [Found(b, k - 1, s, mask, framed=self.masked) for b, k, s, mask in parts]
 
     def countable(self, features: Features, size: Sequence[int]) -> Tensor:
@@ -194,6 +196,8 @@ class RegionHead(Detector):
         anchors = network.anchor_generator(images, maps)
         counts = [one[0].numel() for one in objectness]  # of anchors, on each level
         scores, moves = concat_box_prediction_layers(objectness, shifts)
+        # Detached: proposals are the places that the second
+        # stage reads, and are trained by their own loss.
         boxes = network.box_coder.decode(moves.detach(), anchors).view(len(anchors), -1, 4)
         kept, _ = network.filter_proposals(boxes, scores, images.image_sizes, counts)
         return Proposed(kept, anchors, scores.flatten(), moves)
@@ -230,11 +234,14 @@ class RegionHead(Detector):
         loss = total / mean_over_processes(len(label), logits)
         if not self.masked:
             return loss
+        # Masks are learnt in regions that lie on an object, and only there.
         kept = [one > 0 for one in labels]
         inside = [boxes[where] for boxes, where in zip(regions, kept, strict=True)]
         masks = self._mask_logits(heads.mask_roi_pool(named, inside, sizes))
         parts = zip(truth, inside, matched, kept, strict=True)
         true = [_read_masks(one["masks"], boxes, m[where]) for one, boxes, m, where in parts]
+        # A mask for each class is predicted; the one of the
+        # true class is trained, so classes do not compete.
         chosen = masks[torch.arange(len(masks), device=masks.device), label[positive]]
         each = F.binary_cross_entropy_with_logits(chosen, torch.cat(true), reduction="none")
         return loss + each.mean((1, 2)).sum() / mean_over_processes(len(masks), masks)

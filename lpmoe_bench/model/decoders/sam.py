@@ -193,6 +193,8 @@ def decode_tokens(
     tokens = tokens.expand(len(x), -1, -1)
     tokens, read = decoder.transformer(x, places.expand(len(x), -1, -1, -1), tokens)
     tokens = tokens[:, 1:]  # the first one is for the head that predicts IoU
+    # The hypernetwork makes a token a vector of the
+    # upscaled map's channels; their product is its mask.
     upscaled = decoder.output_upscaling(read.transpose(1, 2).view_as(x))
     weights = decoder.output_hypernetworks_mlps[0](tokens)
     return tokens, torch.einsum("bqc,bchw->bqhw", weights, upscaled)

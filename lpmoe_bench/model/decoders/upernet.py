@@ -94,6 +94,8 @@ class UperNet(Decoder):
         finer = [lateral(m) for lateral, m in zip(self.lateral, maps[:-1], strict=True)]
         for level in reversed(finer):  # what is added goes on to finer levels before it is smoothed
             levels.append(level + _resize(levels[-1], level.shape[-2:]))
+        # From coarse to fine; the coarsest one comes out
+        # of the bottleneck and is not smoothed again.
         top, *rest = levels
         smoothed = [conv(m) for conv, m in zip(self.smooth, reversed(rest), strict=True)]
         size = smoothed[0].shape[-2:]

@@ -209,6 +209,7 @@ def _descend(content: Mapping, path: Path) -> tuple[Mapping, list[str]]:
             if isinstance(value, Mapping) and _holds_tensors(value)
         }
         models = {name: part for name, part in parts.items() if not NO_MODEL.match(name.lower())}
+        # Names with dots are those of a model's tensors: what lies beside them is no other model.
         named = any(isinstance(v, Tensor) and "." in str(k) for k, v in content.items())
         if named or not models:
             break
@@ -248,6 +249,7 @@ def _checked(
                 f"{path} holds no plain dense tensor under '{name}'; convert it to float32"
             )
         storage = tensor.untyped_storage()
+        # By address: tensors that share memory take its bytes once, in the file too.
         stored[storage.data_ptr()] = storage.nbytes()
         # A view that repeats few numbers claims memory that no file of its size can hold.
         if tensor.numel() * tensor.element_size() > storage.nbytes():

@@ -165,6 +165,7 @@ def content_sha256(state: dict[str, np.ndarray]) -> str:
     """Return the sha256 of names, types, shapes and values, whatever file they were in."""
     digest = hashlib.sha256()
     for name, tensor in sorted(state.items()):
+        # Of the tensors and not of the file, whose bytes depend on the version of safetensors.
         digest.update(f"{name} {tensor.dtype.str} {tensor.shape}\n".encode())
         digest.update(tensor.tobytes())
     return digest.hexdigest()

@@ -49,6 +49,7 @@ def table_side(found: FoundModel, backbone: Backbone) -> int | None:
     prefix = (
         0 if vit.no_embed_class or "register_tokens" in found.tensors else vit.num_prefix_tokens
     )
+    # Facebook's table has a row for the class token and none for registers.
     prefix = 1 if "register_tokens" in found.tensors else prefix
     side = isqrt(max(table.shape[1] - prefix, 0))
     return side if side and side**2 == table.shape[1] - prefix else None
@@ -85,6 +86,7 @@ def state_for(
     else:
         state = _plain_state(found, backbone, name, said)
     try:
+        # On shapes alone, before any tensor is copied: a refusal leaves nothing half filled.
         backbone.check(state)
     except ZooError as error:
         raise DataError(f"{error}{_instead(found, name)}") from None
@@ -150,6 +152,7 @@ def _plain_state(
     if name != UNI_PERCEIVER:
         state = timm_state(state, backbone.vit, name)
     for key, shape in before.items():
+        # timm's filter resizes without a word; what it has done is found by the shapes.
         if key in (PATCHES, "pos_embed") and key in state and state[key].shape != shape:
             shapes = [" x ".join(map(str, one)) for one in (shape, state[key].shape)]
             said.append(f"resized {key} from {shapes[0]} to {shapes[1]}")

@@ -194,6 +194,7 @@ def find_model(checkpoint: Checkpoint) -> FoundModel | None:
     if kind == "vit" and "register_tokens" in part:
         kind = "dinov2"
     part, gone = _without_extra(part)
+    # Nothing goes without a word: a user should see that a head or a second model was in the file.
     if left := [*outside, *gone]:
         said.append(f"left out {_counted(left)}")
     if kind in ("dinov2", "dinov3", "deit", "sam") and not told and _is_facebook(part, gone):
@@ -246,10 +247,12 @@ def _kind(part: Mapping[str, Tensor], outside: Iterable[str], layout: str) -> st
         return "beit"
     if layout == "hugging_face_dinov3" or has("storage_tokens"):
         return "dinov3"
+    # timm's DINOv2 with registers has both; DINOv3 has rotary positions and no table.
     if has("reg_token") and not has("pos_embed"):
         return "dinov3"
     if has("dist_token"):
         return "deit"
+    # From here on names are shared by several models, so the surest sign is asked for first.
     decoders = [n for n in (*part, *outside) if re.match(r"(.*\.)?decoder_(embed|pred)\.", n)]
     if decoders:
         return "mae"

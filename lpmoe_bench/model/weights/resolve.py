@@ -343,6 +343,7 @@ def _with_facts(
             f"grid; leave it out"
         )
     facts = replace(implied, **(told | wanted))
+    # Only what differs goes into a record's settings: a name that implies it all adds nothing.
     differing = {k: v for k, v in asdict(facts).items() if v != getattr(implied, k)}
     said = [f"{k} {_plain(v)}, where its name implies {_plain(getattr(implied, k))}"
             for k, v in differing.items()]  # fmt: skip
