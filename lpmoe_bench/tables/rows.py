@@ -184,8 +184,8 @@ def plugin_notes(records: Sequence[Record]) -> list[str]:
 def mark_best(rows: Sequence[Row], columns: Sequence[Column], test: str) -> tuple[Row, ...]:
     """Mark the best and the second of each score, with ties at the precision that is printed.
 
-    Where all are alike none is marked. Rows that lack images of the test set take no part, and none of one seed where any has several:
-    luck with one seed must not stand above a mean.
+    Where all are alike none is marked. Rows that lack images of the test set take no part, and none
+    of one seed where any has several: luck with one seed must not stand above a mean.
     """
     least = 2 if any(len(row.records) > 1 for row in rows) else 1
     cells = [list(row.cells) for row in rows]
