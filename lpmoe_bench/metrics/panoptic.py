@@ -396,7 +396,7 @@ class PanopticScorer(SetScorer):
         except ValueError as error:
             raise DataError(f"image {name} cannot be scored: its map has {error}") from None
         try:
-            return *self._segments(truth), found, found_classes
+            return *self.segments(truth), found, found_classes
         except ValueError as error:
             raise DataError(f"image {name} cannot be scored: its truth has {error}") from None
 
@@ -417,8 +417,16 @@ class PanopticScorer(SetScorer):
             raise ValueError(f"no pixel of segment {int(np.argmin(here)) + 1}; leave it out")
         return ids, classes
 
-    def _segments(self, truth: TrueSegments) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return numbers, classes and crowds of the truth's segments; raises ValueError."""
+    def segments(self, truth: TrueSegments) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the segments of an image's truth.
+
+        Returns:
+            The number of each pixel's segment, int (h, w), 0 where it is void, and of the segments
+            1 to n their classes, int (n,), and whether each is a crowd, bool (n,). Stuff is first.
+
+        Raises:
+            ValueError: it is no truth: segments share pixels, or a class is none.
+        """
         import numpy as np
 
         from lpmoe_bench.metrics.runs import to_pixels
