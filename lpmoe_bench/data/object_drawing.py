@@ -271,7 +271,7 @@ def draw_segment_outcomes(
     lost = np.concatenate([[False], missed])[truth]
     line = line_width(segments.shape)
     rows, columns = np.indices(segments.shape, sparse=True)
-    stripe = (rows + columns) // (3 * line) % 2 == 0
+    stripe = (rows + columns) // (5 * line) % 2 == 0
     picture[lost & (stripe | (segments == 0))] = colour
     for one in (segments, np.where(lost, truth, 0)):
         picture[_borders(one, line)] = BORDER

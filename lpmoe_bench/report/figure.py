@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,7 +21,7 @@ from lpmoe_bench.files import write_atomically
 from lpmoe_bench.metrics import facts, protocols
 from lpmoe_bench.records.store import ADAPTER_FILE, ROWS, FoundRecords, StoredRecord
 from lpmoe_bench.report import contents, images, pictures, plots
-from lpmoe_bench.scoring import views
+from lpmoe_bench.scoring import plan, views
 from lpmoe_bench.tables.rows import row_labels
 from method_zoo.errors import unknown
 
@@ -128,7 +128,11 @@ def gather_figure(request: FigureRequest) -> FigureData:
     if request.masks is None and request.images is not None:
         raise UsageError("--images names a folder of images; name that of their masks with --gt")
     if request.masks is not None:
-        test = folder_set(request.masks, request.images, request.source.cache, request.rules)
+        given = plan.object_truth(
+            request.masks, request.rules, request.protocol, request.folders.values()
+        )
+        request = replace(request, rules=given[0], protocol=given[1])
+        test = folder_set(request.masks, request.images, request.source.cache, given[0])
     elif request.embedded:
         test = _drawn(request)
     elif stored:

@@ -438,7 +438,7 @@ def _map_cell(
         embedded_picture(drawn, f"map of {row.label}", shown.flat, True),
         embedded_picture(wrong, f"errors of {row.label}", shown.flat, not shown.has_object),
     ]
-    said = [] if value is None else [f"{scores.metric.label} {scores.shown(value)}"]
+    said = [] if value is None else [f"{shown.label(scores.metric)} {scores.shown(value)}"]
     said += [f"seed {stored.record.seed}"] if len(row.stored) > 1 else []
     said += [told] if told else []
     words = ", ".join(said)

@@ -54,8 +54,8 @@ class ObjectPictures(MapPictures):
     truth_title = "truth"
     has_object = False
     note = (
-        f"Drawn are detections of a score of at least {LEAST_SCORE:g}; a score is that of all "
-        "detections of the image by itself."
+        f"Drawn are detections of a score of at least {LEAST_SCORE:g}. The AP of an image is that "
+        "of all its detections by themselves; one without an object has none."
     )
 
     @property
@@ -189,7 +189,7 @@ class PanopticPictures(ObjectPictures):
 
     kind = "panoptic"
     masks = True
-    note = "A score is that of the segments of the image by itself."
+    note = "The PQ of an image is that of its segments by themselves."
     _void = "void or crowd"
 
     @property
@@ -215,7 +215,7 @@ class PanopticPictures(ObjectPictures):
             segments, classes, crowd = self.scorer.segments(pred)
         there = np.unique(segments[part])
         own = there[there > 0] - 1
-        blank = (there == 0).any() or crowd[own].any()
+        blank = crowd[own].any() or (not isinstance(pred, Panoptic) and (there == 0).any())
         return set(classes[own[~crowd[own]]].tolist()) | ({VOID} if blank else set())
 
     def over(self, image: np.ndarray, pred: Any, truth: Objects, tint: float = 0.6) -> np.ndarray:
@@ -231,7 +231,10 @@ class PanopticPictures(ObjectPictures):
         things = np.isin(np.array(self.labels.classes, object)[classes], self.labels.things)
         colours = object_colours(classes, np.where(things, numbers, 0), self.colours)
         colours = [CROWD if c else one for c, one in zip(crowd.tolist(), colours, strict=True)]
-        return draw_segments(image, segments, colours, tint)
+        picture = draw_segments(image, segments, colours, tint)
+        if not isinstance(pred, Panoptic):
+            picture[segments == 0] = CROWD
+        return picture
 
     def shown(self, pred: Any, truth: Objects) -> np.ndarray:
         return self.over(np.full((*truth.shape, 3), WHITE, np.uint8), pred, truth, 1.0)
