@@ -19,6 +19,7 @@ from lpmoe_bench.console import Bar, Terminal
 from lpmoe_bench.data.images import check_deep
 from lpmoe_bench.data.loader import load_image
 from lpmoe_bench.data.matching import SUFFIXES
+from lpmoe_bench.data.object_drawing import LEAST_SCORE
 from lpmoe_bench.data.object_files import ResultIds
 from lpmoe_bench.data.pixels import UNDECLARED, PixelRules, pixel_rules
 from lpmoe_bench.data.readers import Sides
@@ -163,6 +164,7 @@ def predict_images(
     check_deep((source.file for source in sources), rules)
     outputs, written = predictor.outputs, list[Written]()
     listed: list[str] = []  # texts, which are smaller than what they say
+    unsure: list[str] = []
     failed: list[str] = []
     cut: list[str] = []
     with terminal.bar("predicting", len(sources)) as bar:
@@ -193,10 +195,17 @@ def predict_images(
             if outputs.listed:
                 own = outputs.entries(_listed(source, done, image, ids), pred, predictor.shown)
                 listed += map(json.dumps, own)
+                if own and threshold is None and max(one["score"] for one in own) < LEAST_SCORE:
+                    unsure.append(source.name.name)
         bar.update(len(sources), len(sources))
     if outputs.listed:
         text = "[" + ",\n".join(listed) + "]\n"
         write_atomically(output / RESULTS, text.encode())
+    if unsure:
+        terminal.note(
+            f"overlays of {len(unsure)} of {len(sources)} images (such as {unsure[0]}) show "
+            f"nothing, for no score reaches {LEAST_SCORE:g}; --threshold shows lower ones"
+        )
     if cut and window and window != predictor.window:
         terminal.note(
             f"{len(cut)} of {len(sources)} images were seen in windows of {sides_text(window)} "

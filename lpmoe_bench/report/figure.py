@@ -49,7 +49,7 @@ class FigureRequest:
     results of objects, by the name of their method. load: the model of a run's folder, for runs
     whose maps are not kept. choice: which records, by which score, and which test set. images,
     masks: a user's own folders, whose pixels mean what `rules` says. embedded: the set drawn in
-    code of the task.
+    code of the task. threshold: the least score of detections that are shown.
     """
 
     source: images.SetSource
@@ -62,6 +62,7 @@ class FigureRequest:
     embedded: bool = False
     protocol: str | None = None
     rules: PixelRules = UNDECLARED
+    threshold: float | None = None
 
 
 @dataclass
@@ -155,6 +156,7 @@ def gather_figure(request: FigureRequest) -> FigureData:
     rules = protocols.get_protocol(request.protocol or protocol or of_records or usual)
     metric = views.image_metric(request.choice.metric or rules.primary)
     shown_as = pictures.pictures_of(test, rules.kind, rules)
+    shown_as = shown_as if request.threshold is None else shown_as.above(request.threshold)
     data = FigureData(test, metric, shown_as, request.load)
     found = {title: _of_records(data, title, own) for title, own in rows.items()}
     data.sources += [one for one in found.values() if one]

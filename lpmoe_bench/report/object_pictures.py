@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -42,12 +43,15 @@ FALSE: Colour = tuple(INVENTED.tolist())
 OUTCOMES = ("matched at IoU .5", "missed", "false alarm")
 
 
+@dataclass(frozen=True)
 class ObjectPictures(MapPictures):
     """Detections, in boxes; what kinds of objects share.
 
-    Those of a score of at least LEAST_SCORE are drawn, and matched with the truth by the rules of
-    the protocol at an IoU of .5. An object that is found has the colour that it has in the truth.
+    Those of a score of at least `least` are drawn, and matched with the truth by the rules of the
+    protocol at an IoU of .5. An object that is found has the colour that it has in the truth.
     """
+
+    least: float = LEAST_SCORE
 
     kind: ClassVar[str] = "detection"
     masks: ClassVar[bool] = False
@@ -57,6 +61,9 @@ class ObjectPictures(MapPictures):
         f"Drawn are detections of a score of at least {LEAST_SCORE:g}. The AP of an image is that "
         "of all its detections by themselves; one without an object has none."
     )
+
+    def above(self, score: float) -> ObjectPictures:
+        return replace(self, least=score)
 
     @property
     def labels(self) -> LabelRules:
@@ -107,7 +114,7 @@ class ObjectPictures(MapPictures):
         low, high = (np.array([part[k].start or 0 for k in (1, 0)]), _ends(part))
         inside = ((pred.boxes[:, 2:] > low) & (pred.boxes[:, :2] < high)).all(axis=1)
         if isinstance(pred, Detections):
-            inside &= pred.scores >= LEAST_SCORE
+            inside &= pred.scores >= self.least
             return set(pred.classes[inside].tolist())
         crowds = pred.crowd & inside
         return set(pred.classes[inside & ~crowds].tolist()) | ({VOID} if crowds.any() else set())
@@ -117,7 +124,7 @@ class ObjectPictures(MapPictures):
 
     def over(self, image: np.ndarray, pred: Any, truth: Objects) -> np.ndarray:
         if isinstance(pred, Detections):
-            places = places_shown(pred.scores)
+            places = places_shown(pred.scores, self.least)
             numbers = _numbers_beside(pred.classes, self._matches(pred, truth), truth)
             crowd = np.zeros(len(places), bool)
         else:
@@ -129,7 +136,7 @@ class ObjectPictures(MapPictures):
         return draw_objects(image, Shapes(pred.boxes, pred.masks).only(places), colours)
 
     def _matches(self, pred: Detections, truth: Objects) -> ObjectMatches:
-        return self.scorer.matches("shown", pred, truth, LEAST_SCORE)
+        return self.scorer.matches("shown", pred, truth, self.least)
 
     def errors(self, pred: Detections, truth: Objects) -> np.ndarray:
         found, true = Shapes(pred.boxes, pred.masks), Shapes(truth.boxes, truth.masks)
@@ -196,6 +203,10 @@ class PanopticPictures(ObjectPictures):
     def scorer(self) -> Any:
         protocol = self.protocol or get_protocol(get_kind(self.kind).protocol)
         return PanopticScorer(protocol, self.labels.classes, self.labels.things)
+
+    def above(self, score: float) -> ObjectPictures:
+        MapPictures.above(self, score)
+        return self
 
     def read_map(self, path: Mask, truth: Objects, stored: StoredRecord | None) -> Panoptic:
         found = read_panoptic_map(path, len(self.labels.classes))[0]

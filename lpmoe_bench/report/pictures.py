@@ -46,6 +46,14 @@ class MapPictures(ABC):
     flat: ClassVar[bool] = False
     note: ClassVar[str] = ""
 
+    def above(self, score: float) -> MapPictures:
+        """Return pictures that show what has at least a score; raises UsageError where nothing of
+        a map has one."""
+        raise UsageError(
+            f"--threshold is of scores of detections, and maps of {self.test.label} have none; "
+            f"leave it out"
+        )
+
     @abstractmethod
     def read(self, name: str) -> tuple[np.ndarray | None, Any]:
         """Return an image, RGB uint8 (h, w, 3), and its truth.
