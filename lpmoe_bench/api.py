@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from lpmoe_bench.data.pixels import PixelRules
     from lpmoe_bench.gate.baseline import Baseline
     from lpmoe_bench.gate.judge import Outcome
+    from lpmoe_bench.metrics.objects import Detections
+    from lpmoe_bench.metrics.panoptic import Panoptic
     from lpmoe_bench.metrics.scorer import ScoreResult
 
 __all__ = [
@@ -431,13 +433,34 @@ class Prediction:
     Attributes:
         image: its file, None for an array.
         probability: float32 in [0, 1], at image size: (h, w), of object; or of a task of classes
-            (K, h, w), of each, which sum to one.
-        labels: uint8 (h, w), the class of each pixel, counted from 0; None of a binary task.
+            (K, h, w), of each, which sum to one. None where objects are found.
+        labels: uint8 (h, w), the class of each pixel, counted from 0; of a task of classes.
+        objects: of detection and instance tasks, all that was found, best first: `boxes` (N, 4),
+            x0 y0 x1 y1 in pixels, `classes` (N,), counted from 0, `scores` (N,), and `masks`, the
+            run lengths of each, see `masks` here.
+        segments: of panoptic tasks: `segments` (h, w), the number of each pixel's segment, 0 for
+            none, and `classes` (n,) of the segments 1 to n.
+        shape: (h, w) of the image.
     """
 
     image: Path | None
-    probability: np.ndarray
+    probability: np.ndarray | None = None
     labels: np.ndarray | None = None
+    objects: Detections | None = None
+    segments: Panoptic | None = None
+    shape: tuple[int, int] = (0, 0)
+
+    @property
+    def masks(self) -> np.ndarray | None:
+        """The masks of `objects`, bool (N, h, w); None where they have none."""
+        if self.objects is None or self.objects.masks is None:
+            return None
+        import numpy as np
+
+        from lpmoe_bench.metrics.runs import pixels_of_runs
+
+        found = [pixels_of_runs(runs, *self.shape) for runs in self.objects.masks]
+        return np.array(found, bool).reshape(-1, *self.shape)
 
 
 def predict(
@@ -448,15 +471,17 @@ def predict(
     offline: bool = False,
     pixels: Mapping[str, Any] | None = None,
 ) -> list[Prediction]:
-    """Return the probability maps that a trained run gives images of any size.
+    """Return what a trained run predicts for images of any size: probability maps, or objects.
 
-    `lpmoe-bench predict` writes the same maps as files: rounded to 8 bits, or those of classes.
+    `lpmoe-bench predict` writes the same as files: maps rounded to 8 bits or of classes, objects as
+    COCO has them.
 
     Args:
         run: what `run` returned, or the folder of a finished run.
         images: a file, a folder, an RGB array uint8 (h, w, 3), or a list of these.
         tile: by default as the run's maps are scored; never; auto cuts images beyond twice the
-            training size into windows; always; or a number of pixels.
+            training size into windows; always; or a number of pixels. Not of runs that find
+            objects.
         offline: fetch nothing.
         pixels: bands and range of image files, by default those of the run's training images.
 
@@ -464,7 +489,7 @@ def predict(
         One prediction an image, in their order; a folder's images are sorted.
 
     Raises:
-        UsageError: no images are found, or `tile` is none of these.
+        UsageError: no images are found, `tile` is none of these, or the run has no windows.
         DataError: the run or an image cannot be read.
     """
     import numpy as np
@@ -473,7 +498,7 @@ def predict(
     from lpmoe_bench.data.loader import load_image
     from lpmoe_bench.data.pixels import pixel_rules
     from lpmoe_bench.inference.prediction import find_images, image_rules
-    from lpmoe_bench.inference.predictor import load_predictor, response_map, window_of
+    from lpmoe_bench.inference.predictor import load_predictor, window_of
 
     several = images if isinstance(images, list | tuple) else [images]
     given: list[tuple[Path | None, Any]] = []
@@ -493,19 +518,20 @@ def predict(
     rules = image_rules(read_record(_folder(run)), pixel_rules(pixels or {}, Path()))
     check_deep((file for file, _ in given if file), rules)
     predictor, config = load_predictor(_folder(run), default_cache(), is_offline(offline))
-    predictor.check_maps()
     window = predictor.window if tile is None else window_of(str(tile), config.sides)
 
     def predicted(file: Path | None, array: Any) -> Prediction:
         image = load_image(file, rules, predictor.version) if file else array
-        response = response_map(predictor, image, window)
-        return Prediction(file, *predictor.outputs.told(response))
+        told = predictor.outputs.told(predictor.response(image, window))
+        return Prediction(file, **told, shape=image.shape[:2])
 
     return [predicted(file, array) for file, array in given]
 
 
 def load_model(run: Run, offline: bool = False) -> nn.Module:
     """Return a trained run as a torch module from image to probability.
+
+    Of runs that find objects there is none, for what they find is no tensor of one shape.
 
     Args:
         run: what `run` returned, or the folder of a finished run.
@@ -519,14 +545,21 @@ def load_model(run: Run, offline: bool = False) -> nn.Module:
         through it. It sees images as the run is scored: as a whole, or in windows that are blended.
 
     Raises:
+        UsageError: the run finds objects.
         DataError: the run's adapter is missing, damaged or of other weights.
     """
     from lpmoe_bench.config.kinds import get_kind
     from lpmoe_bench.inference.predictor import ProbabilityModel, scored_window
     from lpmoe_bench.model.segmenter import load_trained
 
+    kind = get_kind(read_record(_folder(run)).config.get("kind", "binary"))
+    if not kind.blends:
+        raise UsageError(
+            f"load_model gives maps of probabilities, and this run finds objects ({kind.name}); "
+            f"use lpmoe_bench.predict"
+        )
     segmenter, config = load_trained(_folder(run), default_cache(), is_offline(offline))
-    outputs = get_kind(config.kind).outputs
+    outputs = kind.outputs
     window = scored_window(config)
     return ProbabilityModel(segmenter, config.sides, outputs, config.fit, window).eval()
 

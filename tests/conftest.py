@@ -6,6 +6,7 @@ from pathlib import Path
 if "PYTEST_XDIST_WORKER" in os.environ:  # a process for each core, so a thread for each process
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch, and for the processes of tests
 
+import object_runs
 import pytest
 import tiny_runs
 from hypothesis import settings
@@ -59,3 +60,24 @@ def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = tiny_runs.call(tiny_runs.arguments(data, runs))
     assert done.code == 0, done.stderr
     return tiny_runs.only_run(runs)
+
+
+@pytest.fixture(scope="session")
+def object_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images with a disc and a box, 12 to train and 4 to test; tests only add lists of labels."""
+    root = tmp_path_factory.mktemp("objects")
+    object_runs.draw(root, "train", 12, 0)
+    object_runs.draw(root, "test", 4, 1)
+    return root
+
+
+@pytest.fixture(scope="session", params=list(object_runs.HEADS))
+def object_run(
+    request: pytest.FixtureRequest, object_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Path]:
+    """Each kind of task that finds objects, and a finished run of it; tests only read it."""
+    runs, kind = tmp_path_factory.mktemp(request.param), request.param
+    more = ("--set", "runtime.save_predictions=true")
+    done = tiny_runs.call(object_runs.asked(object_data, runs, kind, *more))
+    assert done.code == 0, done.stderr
+    return kind, tiny_runs.only_run(runs)

@@ -15,10 +15,12 @@ def figure_command(
     *,
     sources: Annotated[
         list[str] | None,
-        typer.Argument(help="NAME=FOLDER of maps, runs, or folders of records; else runs."),
+        typer.Argument(
+            help="NAME=FOLDER of maps or FILE of results, runs, or folders of records; else runs."
+        ),
     ] = None,
     images: Annotated[Path | None, typer.Option(help="Your own folder of images.")] = None,
-    gt: Annotated[Path | None, typer.Option(help="... and of their masks.")] = None,
+    gt: Annotated[Path | None, typer.Option(help="... and of their masks, or a COCO file.")] = None,
     kept: options.RecordFilter,
     rows: Annotated[
         str, typer.Option(help="disagreement, worst, even, or names of images with commas.")
@@ -37,6 +39,12 @@ def figure_command(
         typer.Option(help="object, X,Y,WIDTH,HEIGHT in pixels, or NAME=X,Y,WIDTH,HEIGHT."),
     ] = None,
     scores: Annotated[bool, typer.Option("--scores", help="The score below each map.")] = False,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="Of detections: the least score that is shown.", min=0, max=1, show_default="0.5"
+        ),
+    ] = None,
     width: Annotated[float, typer.Option(help="Inches: 3.25 a column, 6.9 two.", min=1)] = 6.9,
     output: Annotated[
         list[Path] | None,
@@ -98,6 +106,7 @@ def figure_command(
             places.embedded,
             protocol,
             pixels.rules(own=gt is not None),
+            threshold,
         )
     )
     outputs = output or [Path("figure.pdf")]

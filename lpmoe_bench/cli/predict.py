@@ -1,4 +1,4 @@
-"""Commands that look at what a run predicts: maps of images, methods side by side."""
+"""Commands that look at what a run predicts: maps or objects of images, scores of a test set."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from lpmoe_bench.cli import options
 from lpmoe_bench.cli.run import show_scores
-from lpmoe_bench.errors import DataError, InterruptedRun
+from lpmoe_bench.errors import DataError, InterruptedRun, UsageError
 
 
 def predict_command(
@@ -36,24 +36,46 @@ def predict_command(
     ] = None,
     plugin: options.Plugins = None,
     threshold: Annotated[
-        float | None, typer.Option(help="Write masks: 255 above this probability.", min=0, max=1)
+        float | None,
+        typer.Option(
+            help="Of a binary task: write masks, 255 above this probability. Of objects: the least "
+            "score that is kept and shown; by default files keep all, and overlays show those of "
+            "at least .5.",
+            min=0,
+            max=1,
+        ),
+    ] = None,
+    ids: Annotated[
+        Path | None,
+        typer.Option(
+            help="COCO file whose ids images and classes get in predictions.json; by default both "
+            "count from 1.",
+            metavar="FILE",
+        ),
     ] = None,
     out: options.Output,
     offline: options.Offline = False,
 ) -> None:
-    """Write the maps and overlays that a trained run predicts for images of any size."""
+    """Write the maps or objects that a trained run predicts for images, and overlays."""
     options.refuse_no_run(run)
+    from lpmoe_bench.config.kinds import get_kind
+    from lpmoe_bench.data.object_files import result_ids
     from lpmoe_bench.data.pixels import pixel_rules
     from lpmoe_bench.inference.prediction import find_images, image_rules, predict_images
     from lpmoe_bench.inference.predictor import load_predictor, window_of
     from lpmoe_bench.records.store import read_record
 
     declared = pixel_rules({"bands": bands, "range": range_})
-    rules = image_rules(read_record(run), declared)
+    record = read_record(run)
+    rules, kind = image_rules(record, declared), get_kind(record.config.get("kind", "binary"))
     if rules != declared:
         out.terminal.note(f"images are read as those of training, {rules.key}")
     # Found before a model is loaded: a wrong path should cost no seconds.
-    sources = find_images(images, output)
+    sources = find_images(images, output, kind)
+    if ids is not None and not kind.outputs.listed:
+        raise UsageError(f"--ids is of files of detections, and this run is of a {kind.name} task")
+    classes = record.config.get("classes", ())
+    known = result_ids(ids, [one.name.as_posix() for one in sources], classes) if ids else None
     if tile is not None:
         window_of(tile, (32, 32))  # a wrong word is said before anything is loaded
     cache = options.cache_folder()
@@ -61,7 +83,7 @@ def predict_command(
     window = predictor.window if tile is None else window_of(tile, config.sides)
     try:
         written, failed = predict_images(
-            predictor, sources, output, window, threshold, out.terminal, rules
+            predictor, sources, output, window, threshold, out.terminal, rules, known
         )
     except KeyboardInterrupt:
         # Each map is renamed into its place, so none is half written.

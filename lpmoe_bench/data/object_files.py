@@ -213,6 +213,48 @@ def ids_of_file(path: Path, names: Collection[str], rules: LabelRules) -> FileId
         return FileIds(_matched(path, files, dict.fromkeys(names, path)), number)
 
 
+class ResultIds(NamedTuple):
+    """The ids that a file of truth gives images and classes, by their names."""
+
+    images: dict[str, Any]
+    classes: dict[str, int]
+
+
+def result_ids(path: Path, names: Collection[str], classes: Sequence[str]) -> ResultIds:
+    """Return the ids that a COCO file gives images and classes.
+
+    Args:
+        path: of the file.
+        names: of the images, paths without a suffix, or the last parts of those in the file.
+        classes: their names.
+
+    Raises:
+        DataError: it is none, or lacks an image or a class.
+    """
+    content = read_json(path)
+    with _sound(path, "COCO", "images and categories"):
+        rules, number = _categories(path, content, LabelRules("coco", ()))
+        files = {key: PurePosixPath(size[0]) for key, size in _sizes(path, content).items()}
+    of_class = {rules.classes[place]: key for key, place in number.items()}
+    known = {same_name(file.with_suffix("").as_posix()): key for key, file in files.items()}
+    last = Counter(name.rpartition("/")[2] for name in known)
+    short = {name.rpartition("/")[2]: key for name, key in known.items()}
+    short = {name: key for name, key in short.items() if last[name] == 1}
+    own = {name: same_name(name) for name in names}
+    images = {n: known.get(o, short.get(o.rpartition("/")[2])) for n, o in own.items()}
+    if lacking := [name for name, key in images.items() if key is None]:
+        raise DataError(
+            f"{path} does not list {len(lacking)} of {len(names)} images ({shown(lacking)}); name "
+            f"the file that does, or leave --ids out"
+        )
+    if lacking := [name for name in classes if name not in of_class]:
+        raise DataError(
+            f"{path} does not have {len(lacking)} of the {len(classes)} classes of this run "
+            f"({shown(lacking)}); name a file of its classes, or leave --ids out"
+        )
+    return ResultIds(images, {name: of_class[name] for name in classes})
+
+
 def form_of_file(path: Path) -> tuple[str, bool]:
     """Return the format of a COCO file, and whether each object of it has an outline.
 

@@ -200,7 +200,7 @@ def folder_set(
     With their images it is the same test set as that of a run on these two folders, own/NAME.
     """
     if rules.labels is not None and rules.labels.objects and masks.is_file():
-        return _file_set(masks, rules)
+        return _file_set(masks, images, rules)
     if images is not None:
         return own_set(images, masks, name, cache, rules)
     files, place = find_masks(masks), divide_place(masks)[0].resolve()
@@ -209,15 +209,27 @@ def folder_set(
     return TestSet(split, files, {}, rules=rules)
 
 
-def _file_set(path: Path, rules: PixelRules) -> TestSet:
-    """Return a file in COCO's form as a test set; that of a panoptic set has its maps beside it."""
+def _file_set(path: Path, images: Path | None, rules: PixelRules) -> TestSet:
+    """Return a file in COCO's form as a test set; that of a panoptic set has its maps beside it.
+
+    images: the folder of the images that it lists; pictures alone need them.
+    """
     assert rules.labels is not None
     places = label_places(path, rules.labels)
     found = read_object_files(places, listed_images(path), rules.labels)
     own = replace(rules, labels=found.rules)
     digest = files_digest(found.masks, own.key)
     split = Split(path.resolve().parent.name, path.stem, (), digest, "objects of a file alone")
-    return TestSet(split, found.masks, {}, rules=own)
+    files = {} if images is None else find_files(images)
+    # A file may list `train/a.jpg` where the folder given is that of train.
+    last = {name.rpartition("/")[2]: file for name, file in files.items()}
+    there = {name: files.get(name) or last.get(name.rpartition("/")[2]) for name in found.masks}
+    if images is not None and not any(there.values()):
+        raise DataError(
+            f"no file in {images} is one of the images that {path} lists, such as "
+            f"{next(iter(found.masks))}"
+        )
+    return TestSet(split, found.masks, {k: v for k, v in there.items() if v}, rules=own)
 
 
 def find_files(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> dict[str, Path]:

@@ -8,6 +8,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from lpmoe_bench.data.labels import legend
+from lpmoe_bench.data.object_drawing import (
+    Shapes,
+    draw_objects,
+    draw_segments,
+    numbers_of,
+    object_colours,
+    places_shown,
+)
 from lpmoe_bench.data.object_writing import numbers_png, segment_numbers
 from lpmoe_bench.data.objects import Objects
 from lpmoe_bench.data.pixels import THRESHOLD
@@ -15,15 +24,17 @@ from lpmoe_bench.data.readers import Sides
 from lpmoe_bench.data.targets import Found, Segmented
 from lpmoe_bench.errors import UsageError
 from lpmoe_bench.inference.objects import settle_objects, settle_panoptic
-from lpmoe_bench.inference.outputs import Shown
+from lpmoe_bench.inference.outputs import ListedImage, Shown
 from lpmoe_bench.metrics.objects import Detections, ObjectScorer
 from lpmoe_bench.metrics.panoptic import Panoptic, PanopticScorer
+from lpmoe_bench.metrics.runs import pack_runs
 
 
 class BoxOutputs:
     """Detections: boxes with classes and scores, written as a list in COCO's form of results."""
 
     suffix: ClassVar[str] = ".json"
+    listed: ClassVar[bool] = True
 
     def received(self, found: Sequence[Any]) -> list[Any]:
         """Return what a head finds in each image of a batch, on the CPU."""
@@ -44,11 +55,46 @@ class BoxOutputs:
         """Return the prediction of a response at an image's own size, which it is already."""
         return response
 
+    def told(self, response: Any) -> dict[str, Any]:
+        """Return what a user is given of a response, as `lpmoe_bench.Prediction` names it."""
+        return {"objects": response}
+
     def cut(self, pred: Any, threshold: float) -> Any:
-        """Return a prediction cut at a probability; raises UsageError, for there is no map."""
-        raise UsageError(
-            "--threshold cuts the map of a binary task, and this run finds objects; leave it out"
+        """Return the detections of a score of at least `threshold`."""
+        kept = np.flatnonzero(pred.scores >= threshold)
+        masks = None if pred.masks is None else [pred.masks[place] for place in kept]
+        return Detections(pred.boxes[kept], pred.classes[kept], pred.scores[kept], masks)
+
+    def drawn(
+        self, image: np.ndarray, pred: Any, shown: Shown, least: float | None = None
+    ) -> np.ndarray:
+        """Return an RGB image with its detections over it, each with its class and score."""
+        places = places_shown(pred.scores, least)
+        classes, names = pred.classes[places], [*shown]
+        # By their place among all detections, so that another least score changes no colour.
+        numbers = numbers_of(pred.classes)[places]
+        return draw_objects(
+            image,
+            Shapes(pred.boxes, pred.masks).only(places),
+            object_colours(classes, numbers, [*shown.values()]),
+            [
+                f"{names[own]} {score:.2f}"
+                for own, score in zip(classes.tolist(), pred.scores[places].tolist(), strict=True)
+            ],
         )
+
+    def entries(self, image: ListedImage, pred: Any, shown: Shown) -> list[dict[str, Any]]:
+        """Return the detections of one image in COCO's form of results, masks as compressed runs
+        with their size; beside its ids each has the file of its image and the name of its class."""
+        names, found = [*shown], detections_json(pred, [*shown])
+        for one in found:
+            if "segmentation" in one:
+                counts = pack_runs(one["segmentation"]["counts"])
+                one["segmentation"] = {"size": [*image.shape], "counts": counts}
+            own = one["category"]
+            category = names.index(own) + 1 if image.ids is None else image.ids[own]
+            one |= {"image_id": image.number, "category_id": category, "file_name": image.file}
+        return found
 
     def threshold(self, protocol: Any) -> int:
         """Return above which value, of 255, an undeclared pixel of a binary mask is object."""
@@ -82,6 +128,28 @@ class PanopticOutputs(BoxOutputs):
     """Panoptic maps, written as PNGs of segments in COCO's colours of numbers."""
 
     suffix = ".png"
+    listed = False
+
+    def told(self, response: Any) -> dict[str, Any]:
+        return {"segments": response}
+
+    def cut(self, pred: Any, threshold: float) -> Any:
+        raise UsageError(
+            "--threshold is of maps of a binary task and of detections, and segments of a panoptic "
+            "map have no scores; leave it out"
+        )
+
+    def drawn(
+        self, image: np.ndarray, pred: Any, shown: Shown, least: float | None = None
+    ) -> np.ndarray:
+        """Return an RGB image tinted by its segments, and below which colour is which class."""
+        colours, there = [*shown.values()], np.unique(pred.classes).tolist()
+        each = object_colours(pred.classes, numbers_of(pred.classes), colours)
+        picture = draw_segments(image, pred.segments, each)
+        if not there:
+            return picture
+        told = [[*shown][own] for own in there], [colours[own] for own in there]
+        return np.vstack([picture, legend(*told, picture.shape[1], void=False)])
 
     def placed(  # type: ignore[override]
         self,

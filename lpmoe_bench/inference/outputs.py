@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import cv2
 import numpy as np
@@ -23,14 +23,28 @@ from lpmoe_bench.metrics.scorer import Scorer
 Shown = Mapping[str, tuple[int, int, int]]  # the colour, RGB of 0 to 255, of each class in order
 
 
+class ListedImage(NamedTuple):
+    """An image as a file of results names it.
+
+    file: its path below the folder that was named. shape: its (h, w). number: its id. ids: of the
+    classes, by name; None to count them from 1.
+    """
+
+    file: str
+    shape: tuple[int, int]
+    number: Any
+    ids: Mapping[str, int] | None = None
+
+
 class MapOutputs:
     """What kinds share whose models give maps of logits, (B, K, h, w).
 
     A response is what is resized, and blended where windows overlap: (K, h, w) a image. suffix: of
-    the file of a prediction.
+    the file of a prediction. listed: whether a file of results can hold those of all images.
     """
 
     suffix: ClassVar[str] = ".png"
+    listed: ClassVar[bool] = False
 
     def respond(self, logits: Tensor) -> Tensor:
         """Return responses, (B, K, h, w) in single precision."""
@@ -40,9 +54,8 @@ class MapOutputs:
         """Return the prediction (h, w) of a response at an image's own size."""
         raise NotImplementedError
 
-    def told(self, response: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return what a user is given of a response: probabilities, float32, and the class of each
-        pixel, (h, w) uint8, None where there are no classes."""
+    def told(self, response: np.ndarray) -> dict[str, Any]:
+        """Return what a user is given of a response, as `lpmoe_bench.Prediction` names it."""
         raise NotImplementedError
 
     def received(self, found: Any) -> Any:
@@ -80,8 +93,17 @@ class MapOutputs:
         """Return a prediction as the bytes of a PNG."""
         return cv2.imencode(".png", pred)[1].tobytes()
 
-    def drawn(self, image: np.ndarray, pred: np.ndarray, shown: Shown) -> np.ndarray:
-        """Return an RGB image (h, w, 3), uint8, with a prediction over it."""
+    def drawn(
+        self, image: np.ndarray, pred: np.ndarray, shown: Shown, least: float | None = None
+    ) -> np.ndarray:
+        """Return an RGB image (h, w, 3), uint8, with a prediction over it.
+
+        least: of a score that is shown, where predictions have scores; None for the usual one.
+        """
+        raise NotImplementedError
+
+    def entries(self, image: ListedImage, pred: Any, shown: Shown) -> list[dict[str, Any]]:
+        """Return what a file of results of all images says of one; only where `listed`."""
         raise NotImplementedError
 
     def threshold(self, protocol: Any) -> int:
@@ -110,13 +132,15 @@ class MaskOutputs(MapOutputs):
     def settle(self, response: np.ndarray) -> np.ndarray:
         return (response[0] * 255 + 0.5).astype(np.uint8)
 
-    def told(self, response: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        return response[0], None
+    def told(self, response: np.ndarray) -> dict[str, Any]:
+        return {"probability": response[0]}
 
     def cut(self, pred: np.ndarray, threshold: float) -> np.ndarray:
         return (pred > threshold * 255).astype(np.uint8) * 255
 
-    def drawn(self, image: np.ndarray, pred: np.ndarray, shown: Shown) -> np.ndarray:
+    def drawn(
+        self, image: np.ndarray, pred: np.ndarray, shown: Shown, least: float | None = None
+    ) -> np.ndarray:
         return overlay(image, pred)
 
     def threshold(self, protocol: Any) -> int:
@@ -141,13 +165,16 @@ class LabelOutputs(MapOutputs):
     def settle(self, response: np.ndarray) -> np.ndarray:
         return response.argmax(axis=0).astype(np.uint8)
 
-    def told(self, response: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        return torch.from_numpy(response).softmax(0).numpy(), self.settle(response)
+    def told(self, response: np.ndarray) -> dict[str, Any]:
+        probability = torch.from_numpy(response).softmax(0).numpy()
+        return {"probability": probability, "labels": self.settle(response)}
 
     def encoded(self, pred: np.ndarray, shown: Shown) -> bytes:
         return palette_png(pred, [*shown.values()])
 
-    def drawn(self, image: np.ndarray, pred: np.ndarray, shown: Shown) -> np.ndarray:
+    def drawn(
+        self, image: np.ndarray, pred: np.ndarray, shown: Shown, least: float | None = None
+    ) -> np.ndarray:
         colours = [*shown.values()]
         picture = overlay_labels(image, pred, colours)
         return np.vstack([picture, legend([*shown], colours, picture.shape[1], void=False)])

@@ -1,5 +1,6 @@
-"""Maps and overlays of images as files; a broken image costs its own outputs alone."""
+"""Predictions and overlays of images as files; a broken image costs its own outputs alone."""
 
+import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,15 +13,19 @@ import cv2
 import numpy as np
 from rich.markup import escape
 
+from lpmoe_bench.config.kinds import KINDS, Kind
 from lpmoe_bench.config.settings import sides_text
 from lpmoe_bench.console import Bar, Terminal
 from lpmoe_bench.data.images import check_deep
 from lpmoe_bench.data.loader import load_image
 from lpmoe_bench.data.matching import SUFFIXES
+from lpmoe_bench.data.object_drawing import LEAST_SCORE
+from lpmoe_bench.data.object_files import ResultIds
 from lpmoe_bench.data.pixels import UNDECLARED, PixelRules, pixel_rules
 from lpmoe_bench.data.readers import Sides
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.files import write_atomically
+from lpmoe_bench.inference.outputs import ListedImage
 from lpmoe_bench.inference.predictor import Predictor
 from lpmoe_bench.records.model import Record
 
@@ -34,13 +39,16 @@ class ImageSource(NamedTuple):
     name: Path
 
 
-def find_images(places: Sequence[Path], output: Path) -> list[ImageSource]:
+def find_images(
+    places: Sequence[Path], output: Path, kind: Kind = KINDS["binary"]
+) -> list[ImageSource]:
     """Return the images that files and folders mean, sorted, each once.
 
     Folders are searched with all that is below them, less hidden files and what lies in `output`.
     Outputs mirror the tree below the folder, or below the nearest folder that holds everything that
     is named. Where two images differ in their suffix alone it becomes part of the name. Raises
-    UsageError where there are none, or where an output would overwrite one.
+    UsageError where there are none, or where an output would overwrite one, or a file beside it.
+    kind: of what is predicted.
     """
     # Not resolved: links keep the names that the user knows, and the outputs get these.
     named = [Path(os.path.abspath(place)) for place in places]
@@ -60,21 +68,31 @@ def find_images(places: Sequence[Path], output: Path) -> list[ImageSource]:
         ImageSource(file, name if shared[name] == 1 else name.with_name(file.name))
         for file, name in plain.items()
     ]
-    _check_outputs(found, output)
+    _check_outputs(found, output, kind.outputs.suffix)
     return found
 
 
-def _check_outputs(sources: list[ImageSource], output: Path) -> None:
-    """Raise UsageError where a map would lie in the place of an image or of another map."""
+def _check_outputs(sources: list[ImageSource], output: Path, suffix: str) -> None:
+    """Raise UsageError where a prediction would lie in the place of an image, of what somebody
+    keeps beside it, or of another prediction."""
     # Resolved here: two ways to one file would overwrite it all the same.
     place = output.resolve()
     files = {source.file.resolve(): source.file for source in sources}
     names = Counter(source.name for source in sources)
     for source in sources:
-        for ending in (".png", "_overlay.jpg"):
+        for ending in (".png", "_overlay.jpg", suffix):
             there = files.get(place / f"{source.name}{ending}")
             if there is not None:
                 raise UsageError(f"{there} would be overwritten; choose another folder with -o")
+        # Such as labels, which programs write as JSON beside the image.
+        own = place / f"{source.name}{suffix}"
+        if suffix not in SUFFIXES and own.parent == source.file.resolve().parent and own.exists():
+            raise UsageError(f"{own} would be overwritten; choose another folder with -o")
+        if f"{source.name}{suffix}" == RESULTS:
+            raise UsageError(
+                f"{source.file} would be predicted as {RESULTS}, which holds the results of all "
+                f"images; give it another name"
+            )
         if names[source.name] > 1:
             raise UsageError(f"two images would be called {source.name}; predict them one by one")
 
@@ -97,12 +115,13 @@ def image_rules(record: Record, declared: PixelRules = UNDECLARED) -> PixelRules
     return PixelRules(bands=declared.bands or of_run.bands, range=declared.range or of_run.range)
 
 
+RESULTS = "predictions.json"  # of all images
 JPEG_SIDE = 65500  # pixels, the most that a JPEG file holds
 
 
 @dataclass(frozen=True)
 class Written:
-    """The two files of one image."""
+    """The two files of one image; map: of its prediction, whatever that is."""
 
     image: Path
     map: Path
@@ -117,17 +136,35 @@ def predict_images(
     threshold: float | None,
     terminal: Terminal,
     rules: PixelRules = UNDECLARED,
+    ids: ResultIds | None = None,
 ) -> tuple[list[Written], list[str]]:
-    """Write `NAME.png`, the map at image size, and `NAME_overlay.jpg` for every image.
+    """Write the prediction of every image at its size, `NAME.png` or of detections `NAME.json`,
+    and `NAME_overlay.jpg`; of detections also `predictions.json`, COCO's results of all images.
 
-    window: see `response_map`. threshold: of the probability; with it the map is 255 above and 0
-    elsewhere. rules: what is declared of the images' values. Returns what was written, and a
-    sentence for each image that could not be read. Raises DataError for 16-bit images of which
-    nobody knows the range.
+    Args:
+        predictor: the run's.
+        sources: the images.
+        output: the folder.
+        window: see `response_map`.
+        threshold: of the probability: the map is 255 above and 0 elsewhere; or of a detection's
+            score: those below are left out.
+        terminal: for progress and notes.
+        rules: what is declared of the images' values.
+        ids: of images and classes in `predictions.json`; None to count images in their order, and
+            classes, from 1.
+
+    Returns:
+        What was written, and a sentence for each image that could not be read.
+
+    Raises:
+        DataError: 16-bit images of which nobody knows the range.
+        UsageError: windows or a threshold for what has none.
     """
-    predictor.check_maps()
+    predictor.check_window(window)
     check_deep((source.file for source in sources), rules)
     outputs, written = predictor.outputs, list[Written]()
+    listed: list[str] = []  # texts, which are smaller than what they say
+    unsure: list[str] = []
     failed: list[str] = []
     cut: list[str] = []
     with terminal.bar("predicting", len(sources)) as bar:
@@ -147,15 +184,28 @@ def predict_images(
             if threshold is not None:
                 pred = outputs.cut(pred, threshold)
             # JPEG for the overlay, which is looked at and never scored.
-            suffix = ".png" if max(pred.shape) > JPEG_SIDE else ".jpg"
+            suffix = ".png" if max(image.shape) > JPEG_SIDE else ".jpg"
             stem = output / source.name
-            map_file = stem.with_name(f"{stem.name}.png")
+            map_file = stem.with_name(f"{stem.name}{outputs.suffix}")
             overlay_file = stem.with_name(f"{stem.name}_overlay{suffix}")
             write_atomically(map_file, outputs.encoded(pred, predictor.shown))
             seen = image if image.dtype == np.uint8 else (image * 255 + 0.5).astype(np.uint8)
-            write_picture(overlay_file, outputs.drawn(seen, pred, predictor.shown))
+            write_picture(overlay_file, outputs.drawn(seen, pred, predictor.shown, threshold))
             written.append(Written(source.file, map_file, overlay_file))
+            if outputs.listed:
+                own = outputs.entries(_listed(source, done, image, ids), pred, predictor.shown)
+                listed += map(json.dumps, own)
+                if own and threshold is None and max(one["score"] for one in own) < LEAST_SCORE:
+                    unsure.append(source.name.name)
         bar.update(len(sources), len(sources))
+    if outputs.listed:
+        text = "[" + ",\n".join(listed) + "]\n"
+        write_atomically(output / RESULTS, text.encode())
+    if unsure:
+        terminal.note(
+            f"overlays of {len(unsure)} of {len(sources)} images (such as {unsure[0]}) show "
+            f"nothing, for no score reaches {LEAST_SCORE:g}; --threshold shows lower ones"
+        )
     if cut and window and window != predictor.window:
         terminal.note(
             f"{len(cut)} of {len(sources)} images were seen in windows of {sides_text(window)} "
@@ -164,6 +214,17 @@ def predict_images(
             f"made as without --tile"
         )
     return written, failed
+
+
+def _listed(
+    source: ImageSource, place: int, image: np.ndarray, ids: ResultIds | None
+) -> ListedImage:
+    """Return an image as `predictions.json` names it."""
+    file = (source.name.parent / source.file.name).as_posix()
+    shape = (image.shape[0], image.shape[1])
+    if ids is None:
+        return ListedImage(file, shape, place + 1)
+    return ListedImage(file, shape, ids.images[source.name.as_posix()], ids.classes)
 
 
 def _tell(bar: Bar, done: int, images: int, name: str, seen: int, windows: int) -> None:

@@ -128,23 +128,30 @@ class Predictor:
         things = [name in self.things for name in self.classes]
         return self.outputs.placed(response, self.sides, inner, shape, things)
 
-    def check_maps(self) -> None:
-        """Raise UsageError where predictions are no maps, which all that shows them takes."""
-        if not self.kind.blends:
+    def check_window(self, window: Sides | None) -> None:
+        """Raise UsageError for windows of predictions that cannot be blended."""
+        if window is not None and not self.kind.blends:
             raise UsageError(
-                f"this run finds objects ({self.kind.name}), which are scored by `lpmoe-bench "
-                f"evaluate` and kept with --set runtime.save_predictions=true, but not drawn"
+                f"--tile blends what windows give pixel by pixel, and this run finds objects "
+                f"({self.kind.name}); leave it out"
             )
+
+    def response(
+        self, image: np.ndarray, window: Sides | None = None, report: OnProgress | None = None
+    ) -> Any:
+        """Return the response to one image (h, w, 3) at its own size; window, report: see
+        `response_map`. Raises UsageError as `check_window`."""
+        self.check_window(window)
+        if self.kind.blends:
+            return response_map(self, image, window, report)
+        found = self.responses(self.tensor(image)[None])[0]
+        return self.at_size(found, image.shape[:2])
 
     def prediction(
         self, image: np.ndarray, window: Sides | None = None, report: OnProgress | None = None
     ) -> Any:
-        """Return the prediction of one image (h, w, 3) at its own size; window, report: see
-        `response_map`, which predictions that cannot be blended do without."""
-        if self.kind.blends:
-            return self.outputs.settle(response_map(self, image, window, report))
-        found = self.responses(self.tensor(image)[None])[0]
-        return self.outputs.settle(self.at_size(found, image.shape[:2]))
+        """Return the prediction of one image (h, w, 3) at its own size; see `response`."""
+        return self.outputs.settle(self.response(image, window, report))
 
     @property
     def images_per_second(self) -> float:

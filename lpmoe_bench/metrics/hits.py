@@ -9,7 +9,7 @@ Source: the rules of pycocotools' COCOeval (Lin et al., Microsoft COCO, ECCV 201
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -120,33 +120,59 @@ def match(
         int8 (D, T): `HIT`, `LEFT_OUT` where an ignored object is taken, else `FALSE_ALARM`.
     """
     result = np.full((len(ious), len(thresholds)), FALSE_ALARM, np.int8)
-    # Few objects overlap a detection by half: the others are not looked at again.
-    near = [np.flatnonzero(own >= thresholds[0]).tolist() for own in ious]
-    counts, many = (~ignored).tolist(), crowd.tolist()
-    pairs = [
+    pairs, many = _near(ious, ignored, float(thresholds[0])), crowd.tolist()
+    for number, threshold in enumerate(thresholds.tolist()):
+        for place, counted, _ in _chosen(pairs, many, threshold, above):
+            result[place, number] = HIT if counted else LEFT_OUT
+    return result
+
+
+def match_one(
+    ious: np.ndarray, ignored: np.ndarray, crowd: np.ndarray, threshold: float, above: bool = False
+) -> np.ndarray:
+    """Return the place of the object that each detection takes, int (D,), -1 where it takes none;
+    as `match` gives them at one overlap."""
+    result = np.full(len(ious), -1)
+    for place, _, own in _chosen(_near(ious, ignored, threshold), crowd.tolist(), threshold, above):
+        result[place] = own
+    return result
+
+
+_Near = list[tuple[int, list[tuple[bool, float, int]]]]
+
+
+def _near(ious: np.ndarray, ignored: np.ndarray, least: float) -> _Near:
+    """Return the objects that overlap each detection so much, whether they count and by how much:
+    few do, and the others are not looked at again."""
+    counts = (~ignored).tolist()
+    near = [np.flatnonzero(own >= least).tolist() for own in ious]
+    return [
         (place, [(counts[g], float(ious[place, g]), g) for g in own])
         for place, own in enumerate(near)
         if own
     ]
-    for number, threshold in enumerate(thresholds.tolist()):
-        # As in COCOeval: boxes that are equal but for rounding overlap enough for any threshold.
-        least = threshold if above else min(threshold, 1 - 1e-10)
-        taken: set[int] = set()
-        for place, own in pairs:
-            free = [
-                one
-                for one in own
-                if (one[1] > least or (one[1] == least and not above))
-                and (one[2] not in taken or many[one[2]])
-            ]
-            if free:
-                # Tuples are compared from left to right: one that counts
-                # before an ignored one, then more overlap, then the later
-                # object. COCOeval's loop over objects ends with the same one.
-                counted, _, chosen = max(free)
-                taken.add(chosen)
-                result[place, number] = HIT if counted else LEFT_OUT
-    return result
+
+
+def _chosen(
+    pairs: _Near, many: Sequence[bool], threshold: float, above: bool
+) -> Iterator[tuple[int, bool, int]]:
+    """Yield each detection that takes an object, whether that counts, and which it is."""
+    # As in COCOeval: boxes that are equal but for rounding overlap enough for any threshold.
+    least = threshold if above else min(threshold, 1 - 1e-10)
+    taken: set[int] = set()
+    for place, own in pairs:
+        free = [
+            one
+            for one in own
+            if (one[1] > least or (one[1] == least and not above))
+            and (one[2] not in taken or many[one[2]])
+        ]
+        if free:
+            # Tuples are compared from left to right: one that counts before an ignored one, then
+            # more overlap, then the later object. COCOeval's loop over objects ends with the same.
+            counted, _, chosen = max(free)
+            taken.add(chosen)
+            yield place, counted, chosen
 
 
 def image_hits(

@@ -6,7 +6,7 @@ What each detection of an image is, a hit or a false alarm, is found when the im
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
@@ -240,6 +240,22 @@ OBJECT_PROTOCOLS = (COCO_BOXES, COCO_MASKS, CELLS, DSB2018)
 # ObjectScorer: scores of a data set.
 
 
+class ObjectMatches(NamedTuple):
+    """What the D detections of one image find among its G objects.
+
+    objects: int (D,), the object that a detection takes, -1 for none. right: bool (D,), those that
+    find an object. false: bool (D,), false alarms. crowd: bool (D,), those that lie in a crowd and
+    count nowhere. missed: bool (G,), objects that none finds, crowds apart. Detections that are not
+    looked at are none of these.
+    """
+
+    objects: np.ndarray
+    right: np.ndarray
+    false: np.ndarray
+    crowd: np.ndarray
+    missed: np.ndarray
+
+
 class ObjectScorer(SetScorer):
     """Collects the detections of one data set, image by image, in any order.
 
@@ -288,6 +304,49 @@ class ObjectScorer(SetScorer):
         crowds = int(wanted.crowd.sum())
         self.dataset, self._images[name] = dataset, cells
         self._counts[name] = len(wanted.crowd) - crowds, crowds, len(found.scores)
+
+    def matches(
+        self, name: str, pred: Detections, truth: TrueObjects, least_score: float = 0.0
+    ) -> ObjectMatches:
+        """Return which detections of an image find which objects at an IoU of .5, by the rules of
+        the protocol; nothing is collected.
+
+        Args:
+            name: of the image.
+            pred: what was found in it.
+            truth: what is in it.
+            least_score: of detections that are looked at. The others choose later, so that they
+                change nothing for these.
+
+        Raises:
+            DataError: as `add`, except for a name that was seen before.
+        """
+        import numpy as np
+
+        from lpmoe_bench.metrics import hits
+
+        found, wanted = self._checked(name, pred, truth)
+        overlaps = _overlaps(self.protocol.parts[0], found, wanted)
+        above = self.protocol.matching == "best first, IoU above"
+        kept = np.flatnonzero(found.scores >= max(least_score, self.protocol.least_score))
+        objects = np.full(len(found.scores), -1)
+        counted = np.zeros(len(found.scores), bool)
+        classes, true_classes = found.classes, wanted.classes
+        if not self.protocol.of_class:
+            classes, true_classes = np.zeros_like(classes), np.zeros_like(true_classes)
+        for own in np.unique(classes[kept]).tolist():
+            best = kept[classes[kept] == own]
+            best = best[hits.best_first(found.scores[best])][: self.protocol.most]
+            those = np.flatnonzero(true_classes == own)
+            crowd = wanted.crowd[those]
+            taken = hits.match_one(overlaps(best, those), crowd, crowd, 0.5, above)
+            objects[best[taken >= 0]] = those[taken[taken >= 0]]
+            counted[best] = True
+        crowds = counted & (objects >= 0)
+        crowds[crowds] = wanted.crowd[objects[crowds]]
+        missed = ~wanted.crowd & ~np.isin(np.arange(len(wanted.crowd)), objects)
+        right = counted & (objects >= 0) & ~crowds
+        return ObjectMatches(objects, right, counted & (objects < 0), crowds, missed)
 
     def _checked(self, name: str, pred: Detections, truth: TrueObjects) -> tuple[_Image, _Image]:
         """Return detections and objects as arrays that fit together; raises DataError."""
@@ -429,12 +488,35 @@ def _cells_of(
     """Return the cells of an image's row that rest on the overlap of boxes or of masks."""
     import numpy as np
 
+    from lpmoe_bench.metrics import hits
+
+    ious = _overlaps(part, found, wanted)
+    if not protocol.of_class:
+        best = kept[hits.best_first(found.scores[kept])][: protocol.most]
+        return hits.shares_found(ious(best, np.arange(len(wanted.crowd))), wanted.crowd)
+    image = hits.image_hits(
+        hits.FoundObjects(found.classes[kept], found.scores[kept], _sizes(part, found)[kept]),
+        hits.WantedObjects(wanted.classes, wanted.areas, wanted.crowd),
+        # image_hits numbers the kept detections from 0; `kept` leads back to their masks.
+        lambda places, objects: ious(kept[places], objects),
+        protocol.most,
+    )
+    return {part: hits.hits_text(image)}
+
+
+def _sizes(part: Part, image: _Image) -> np.ndarray:
     from lpmoe_bench.metrics import hits, runs
 
-    if part == "boxes":
-        sizes, true_sizes = hits.box_areas(found.boxes), hits.box_areas(wanted.boxes)
-    else:
-        sizes, true_sizes = runs.areas_of(found.masks), runs.areas_of(wanted.masks)
+    return hits.box_areas(image.boxes) if part == "boxes" else runs.areas_of(image.masks)
+
+
+def _overlaps(
+    part: Part, found: _Image, wanted: _Image
+) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """Return what gives the overlaps of some detections with some objects, by their places."""
+    from lpmoe_bench.metrics import hits, runs
+
+    sizes, true_sizes = _sizes(part, found), _sizes(part, wanted)
 
     def ious(places: np.ndarray, objects: np.ndarray) -> np.ndarray:
         if part == "boxes":
@@ -446,17 +528,7 @@ def _cells_of(
             shared, sizes[places], true_sizes[objects], wanted.crowd[objects]
         )
 
-    if not protocol.of_class:
-        best = kept[hits.best_first(found.scores[kept])][: protocol.most]
-        return hits.shares_found(ious(best, np.arange(len(wanted.crowd))), wanted.crowd)
-    image = hits.image_hits(
-        hits.FoundObjects(found.classes[kept], found.scores[kept], sizes[kept]),
-        hits.WantedObjects(wanted.classes, wanted.areas, wanted.crowd),
-        # image_hits numbers the kept detections from 0; `kept` leads back to their masks.
-        lambda places, objects: ious(kept[places], objects),
-        protocol.most,
-    )
-    return {part: hits.hits_text(image)}
+    return ious
 
 
 def _column(given: Any, count: int, what: str, kind: type) -> np.ndarray:

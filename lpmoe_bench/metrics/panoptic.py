@@ -184,15 +184,27 @@ def _ratios(sums: np.ndarray, stem: str) -> np.ndarray:
     return np.where(tp + fp + fn > 0, values, np.nan)
 
 
-def count_segments(
+class SegmentMatches(NamedTuple):
+    """Which of the P segments of an image's map find which of the G of its truth.
+
+    ious: float64 (G, P), of those that match, else 0. matched: bool (G, P). false: bool (P,), those
+    that find none and are not left out. missed: bool (G,), those that none finds, crowds apart.
+    """
+
+    ious: np.ndarray
+    matched: np.ndarray
+    false: np.ndarray
+    missed: np.ndarray
+
+
+def match_segments(
     truth: np.ndarray,
     true_classes: np.ndarray,
     crowd: np.ndarray,
     found: np.ndarray,
     found_classes: np.ndarray,
-    classes: int,
-) -> np.ndarray:
-    """Return what the panoptic quality of an image is made of.
+) -> SegmentMatches:
+    """Return which segments match.
 
     Args:
         truth: int (h, w), the number of each pixel's segment, 0 where it is void.
@@ -200,10 +212,6 @@ def count_segments(
         crowd: bool (G,), which of them are crowds.
         found: int (h, w), as `truth`, of the map.
         found_classes: int (P,).
-        classes: how many there are.
-
-    Returns:
-        float64 (4, classes): sum of IoU of matched segments; how many are matched, false, missed.
     """
     import numpy as np
 
@@ -226,13 +234,40 @@ def count_segments(
     last = {int(true_classes[place]): place for place in np.flatnonzero(crowd)}
     for own, place in last.items():
         left_out = left_out + np.where(found_classes == own, shared[place], 0)
+    ious = np.divide(shared, union, out=np.zeros(union.shape), where=matched)
     # More than half on void or crowd: nobody can say that such a segment is wrong.
     false = ~matched.any(axis=0) & (2 * left_out <= found_areas)
-    missed = ~matched.any(axis=1) & ~crowd
+    return SegmentMatches(ious, matched, false, ~matched.any(axis=1) & ~crowd)
+
+
+def count_segments(
+    truth: np.ndarray,
+    true_classes: np.ndarray,
+    crowd: np.ndarray,
+    found: np.ndarray,
+    found_classes: np.ndarray,
+    classes: int,
+) -> np.ndarray:
+    """Return what the panoptic quality of an image is made of.
+
+    Args:
+        truth: see `match_segments`, as the next four.
+        true_classes: of the segments of the truth.
+        crowd: which of them are crowds.
+        found: the map.
+        found_classes: of its segments.
+        classes: how many there are.
+
+    Returns:
+        float64 (4, classes): sum of IoU of matched segments; how many are matched, false, missed.
+    """
+    import numpy as np
+
+    ious, matched, false, missed = match_segments(truth, true_classes, crowd, found, found_classes)
     of, by = np.nonzero(matched)
     return np.stack(
         [
-            np.bincount(true_classes[of], shared[of, by] / union[of, by], classes),
+            np.bincount(true_classes[of], ious[of, by], classes),
             np.bincount(true_classes[of], minlength=classes),
             np.bincount(found_classes[false], minlength=classes),
             np.bincount(true_classes[missed], minlength=classes),
@@ -335,14 +370,7 @@ class PanopticScorer(SetScorer):
         import numpy as np
 
         self._check_new(name, dataset)
-        try:
-            found, found_classes = self._found(pred, tuple(truth.shape))
-        except ValueError as error:
-            raise DataError(f"image {name} cannot be scored: its map has {error}") from None
-        try:
-            ids, classes, crowd = self._segments(truth)
-        except ValueError as error:
-            raise DataError(f"image {name} cannot be scored: its truth has {error}") from None
+        ids, classes, crowd, found, found_classes = self._checked(name, pred, truth)
         counts = count_segments(ids, classes, crowd, found, found_classes, len(self.classes))
         crowds = int(crowd.sum())
         self.dataset, self._images[name] = dataset, segments_text(counts, self.things)
@@ -350,6 +378,27 @@ class PanopticScorer(SetScorer):
             *(len(crowd) - crowds, crowds, len(found_classes)),
             *(ids.size, int(np.count_nonzero(ids == 0))),
         )
+
+    def matches(
+        self, name: str, pred: Panoptic, truth: TrueSegments
+    ) -> tuple[np.ndarray, SegmentMatches]:
+        """Return the segments of an image's truth, int (h, w), 0 where it is void, and which of
+        them which segments of its map find; nothing is collected. Raises DataError as `add`."""
+        ids, classes, crowd, found, found_classes = self._checked(name, pred, truth)
+        return ids, match_segments(ids, classes, crowd, found, found_classes)
+
+    def _checked(
+        self, name: str, pred: Panoptic, truth: TrueSegments
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return truth and map as `count_segments` takes them; raises DataError."""
+        try:
+            found, found_classes = self._found(pred, tuple(truth.shape))
+        except ValueError as error:
+            raise DataError(f"image {name} cannot be scored: its map has {error}") from None
+        try:
+            return *self.segments(truth), found, found_classes
+        except ValueError as error:
+            raise DataError(f"image {name} cannot be scored: its truth has {error}") from None
 
     def _found(self, pred: Panoptic, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
         """Return numbers and classes of the map's segments; raises ValueError."""
@@ -368,8 +417,16 @@ class PanopticScorer(SetScorer):
             raise ValueError(f"no pixel of segment {int(np.argmin(here)) + 1}; leave it out")
         return ids, classes
 
-    def _segments(self, truth: TrueSegments) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return numbers, classes and crowds of the truth's segments; raises ValueError."""
+    def segments(self, truth: TrueSegments) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the segments of an image's truth.
+
+        Returns:
+            The number of each pixel's segment, int (h, w), 0 where it is void, and of the segments
+            1 to n their classes, int (n,), and whether each is a crowd, bool (n,). Stuff is first.
+
+        Raises:
+            ValueError: it is no truth: segments share pixels, or a class is none.
+        """
         import numpy as np
 
         from lpmoe_bench.metrics.runs import to_pixels

@@ -385,11 +385,11 @@ def remember_places(folder: Path, test: str, places: Places) -> None:
 
 
 def recall_places(folder: Path, test: str, there: bool = True) -> Places:
-    """Return the folders that a record remembers of a test set: `there` for those that are, else
+    """Return the places that a record remembers of a test set: `there` for those that are, else
     those that are not there any more."""
     found = _read_places(folder).get(test, {})
     paths = {key: Path(found[key]) for key in Places._fields if isinstance(found.get(key), str)}
-    return Places(**{key: path for key, path in paths.items() if path.is_dir() is there})
+    return Places(**{key: path for key, path in paths.items() if path.exists() is there})
 
 
 def common_folder(files: Iterable[Path]) -> Path | None:

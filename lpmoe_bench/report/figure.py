@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from lpmoe_bench.config.kinds import kind_of_files
+from lpmoe_bench.config.kinds import get_kind, kind_of_files
 from lpmoe_bench.data import tasks
+from lpmoe_bench.data.annotations import Mask
 from lpmoe_bench.data.pixels import UNDECLARED, PixelRules
 from lpmoe_bench.data.test_sets import TestSet, find_files, folder_set, task_sets
 from lpmoe_bench.errors import DataError, UsageError
@@ -20,7 +21,7 @@ from lpmoe_bench.files import write_atomically
 from lpmoe_bench.metrics import facts, protocols
 from lpmoe_bench.records.store import ADAPTER_FILE, ROWS, FoundRecords, StoredRecord
 from lpmoe_bench.report import contents, images, pictures, plots
-from lpmoe_bench.scoring import views
+from lpmoe_bench.scoring import plan, views
 from lpmoe_bench.tables.rows import row_labels
 from method_zoo.errors import unknown
 
@@ -44,10 +45,11 @@ Line = tuple[list[list[np.ndarray]], list[str]]  # pictures one below the other,
 class FigureRequest:
     """Whose maps of which images a figure shows.
 
-    found: records and runs, by which maps are found or predicted. folders: of maps, by the name of
-    their method. load: the model of a run's folder, for runs whose maps are not kept. choice: which
-    records, by which score, and which test set. images, masks: a user's own folders, whose pixels
-    mean what `rules` says. embedded: the set drawn in code of the task.
+    found: records and runs, by which maps are found or predicted. folders: of maps, or files of
+    results of objects, by the name of their method. load: the model of a run's folder, for runs
+    whose maps are not kept. choice: which records, by which score, and which test set. images,
+    masks: a user's own folders, whose pixels mean what `rules` says. embedded: the set drawn in
+    code of the task. threshold: the least score of detections that are shown.
     """
 
     source: images.SetSource
@@ -60,6 +62,7 @@ class FigureRequest:
     embedded: bool = False
     protocol: str | None = None
     rules: PixelRules = UNDECLARED
+    threshold: float | None = None
 
 
 @dataclass
@@ -70,7 +73,7 @@ class MapSource:
     """
 
     title: str
-    files: Mapping[str, Path] = field(default_factory=dict)
+    files: Mapping[str, Mask] = field(default_factory=dict)
     stored: StoredRecord | None = None
     values: dict[str, float] = field(default_factory=dict)
     predictor: Predictor | None = None
@@ -95,14 +98,12 @@ class FigureData:
     sources: list[MapSource] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def score(self, pred: np.ndarray, truth: np.ndarray) -> float:
+    def score(self, pred: Any, truth: Any) -> float:
         """Return the score of a map; NaN where it has none."""
         value = self.pictures.score(self.metric, pred, truth)
         return float("nan") if value is None else value
 
-    def map(
-        self, source: MapSource, name: str, image: np.ndarray | None, truth: np.ndarray
-    ) -> np.ndarray:
+    def map(self, source: MapSource, name: str, image: np.ndarray | None, truth: Any) -> Any:
         """Return a method's map at the size of the truth, from its file or from the run's model."""
         if name in source.files:
             return self.pictures.read_map(source.files[name], truth, source.stored)
@@ -128,7 +129,11 @@ def gather_figure(request: FigureRequest) -> FigureData:
     if request.masks is None and request.images is not None:
         raise UsageError("--images names a folder of images; name that of their masks with --gt")
     if request.masks is not None:
-        test = folder_set(request.masks, request.images, request.source.cache, request.rules)
+        given = plan.object_truth(
+            request.masks, request.rules, request.protocol, request.folders.values()
+        )
+        request = replace(request, rules=given[0], protocol=given[1])
+        test = folder_set(request.masks, request.images, request.source.cache, given[0])
     elif request.embedded:
         test = _drawn(request)
     elif stored:
@@ -151,6 +156,7 @@ def gather_figure(request: FigureRequest) -> FigureData:
     rules = protocols.get_protocol(request.protocol or protocol or of_records or usual)
     metric = views.image_metric(request.choice.metric or rules.primary)
     shown_as = pictures.pictures_of(test, rules.kind, rules)
+    shown_as = shown_as if request.threshold is None else shown_as.above(request.threshold)
     data = FigureData(test, metric, shown_as, request.load)
     found = {title: _of_records(data, title, own) for title, own in rows.items()}
     data.sources += [one for one in found.values() if one]
@@ -216,7 +222,8 @@ def _of_records(data: FigureData, title: str, stored: Sequence[StoredRecord]) ->
     for one in stored:
         labels = [facts.label for facts in one.record.data.tests if facts.digest == digest]
         kept = images.find_maps([one], labels[0], data.test.masks, {}) if labels else None
-        source = MapSource(title, kept[1] if kept else {}, one)
+        files = data.pictures.attached(kept.files, kept.place) if kept else {}
+        source = MapSource(title, files, one)
         same = one.record.protocol.hash == data.pictures.protocol.hash
         if labels and same and (one.folder / ROWS).exists():
             values = images.read_values(one, labels[0], data.metric)["value"]
@@ -228,11 +235,13 @@ def _of_records(data: FigureData, title: str, stored: Sequence[StoredRecord]) ->
 
 
 def _of_folder(data: FigureData, title: str, folder: Path) -> MapSource:
-    """Return the maps of a folder, or of its sub-folder that is named after the test set."""
+    """Return the maps of a folder, or of its sub-folder that is named after the test set; or what
+    a file of results says."""
+    kind = get_kind(data.pictures.protocol.kind)
     for place in images.inside(folder, data.test.label):
-        if files := images.maps_in(place, data.test.masks):
-            return MapSource(title, files)
-    find_files(folder)  # where it holds none at all, this says so
+        if files := images.maps_in(place, data.test.masks, kind):
+            return MapSource(title, data.pictures.attached(files, place))
+    find_files(folder, kind.job.suffixes)  # where it holds none at all, this says so
     raise DataError(
         f"no file in {folder} has the name of an image of {data.test.label}, such as "
         f"{next(iter(data.test.masks))}"
@@ -309,7 +318,9 @@ def draw_figure(
     if unused := [name for name in look.crops if name and name not in names]:
         data.notes.append(f"--crop of {', '.join(unused)} is of no row that is shown")
     if look.crop_object and not data.pictures.has_object:
-        raise UsageError("--crop object is of binary masks; write X,Y,WIDTH,HEIGHT for label maps")
+        raise UsageError(
+            "--crop object is of binary masks; write X,Y,WIDTH,HEIGHT for label maps and objects"
+        )
     present: set[int] = set()
     lines = [_line(data, name, look, present) for name in names]
     titles = [data.pictures.truth_title, *(source.title for source in data.sources)]
@@ -342,10 +353,15 @@ def _choose(data: FigureData, rows: str, count: int) -> list[str]:
         return names[:: max(1, len(names) // count)][:count]
     for source in sources:
         # Maps that no record scored are scored now; the values of a record are taken as they are.
-        for name in names if names[0] not in source.values else []:
+        for name in [] if source.values else names:
             image, truth = data.pictures.read(name)
             source.values[name] = data.score(data.map(source, name, image, truth), truth)
     values = pd.DataFrame([one.values for one in sources], columns=names).T.dropna()
+    if values.empty:
+        raise DataError(
+            f"no image of {data.test.label} has a value of {data.metric.key} by every method; name "
+            f"another with --metric, or say --rows even"
+        )
     order = values.mean(axis=1) * (1 if data.metric.higher_is_better else -1)
     if rows == "disagreement" and len(sources) > 1:
         # Less than nothing, so that the largest spread comes first in rising order.
@@ -357,14 +373,14 @@ def _line(data: FigureData, name: str, look: FigureLook, present: set[int]) -> L
     """Return the pictures of an image, and add the values of its truth and maps to `present`."""
     shows = data.pictures
     image, truth = shows.read(name)
-    part = _part(name, truth, look)
-    present.update(np.unique(truth[part]).tolist())
-    ground = np.full((*truth.shape, 3), 255, np.uint8) if image is None else image
-    cells = [[one[part]] for one in (image, shows.shown(truth)) if one is not None]
+    part = _part(name, truth, shows.size(truth), look)
+    present.update(shows.present(truth, part))
+    ground = np.full((*shows.size(truth), 3), 255, np.uint8) if image is None else image
+    cells = [[one[part]] for one in (image, shows.shown(truth, truth)) if one is not None]
     words = [""] * len(cells)
     for source in data.sources:
         pred = data.map(source, name, image, truth)
-        present.update(np.unique(pred[part]).tolist())
+        present.update(shows.present(pred, part))
         value, known = data.score(pred, truth), source.values.get(name)
         if known is not None and source.stored and abs(known - value) > images.ALIKE:
             data.notes.append(
@@ -372,19 +388,19 @@ def _line(data: FigureData, name: str, look: FigureLook, present: set[int]) -> L
                 f"{data.metric.label} {value:.3f}, the record has {known:.3f}"
             )
         score = f"{shows.label(data.metric)} {value:.{data.metric.decimals}f}"
-        words.append(score if look.scores else "")
-        shown = {"maps": shows.shown(pred), "errors": shows.errors(pred, truth)}
-        shown["overlays"] = shows.over(ground, pred)
+        words.append(score if look.scores and not np.isnan(value) else "")
+        shown = {"maps": shows.shown(pred, truth), "errors": shows.errors(pred, truth)}
+        shown["overlays"] = shows.over(ground, pred, truth)
         cells.append([shown[kind][part] for kind in look.show])
     return cells, words
 
 
-def _part(name: str, mask: np.ndarray, look: FigureLook) -> tuple[slice, slice]:
+def _part(name: str, truth: Any, size: Sequence[int], look: FigureLook) -> pictures.Part:
     """Return the rows and columns of an image that are shown."""
-    height, width = mask.shape
+    height, width = size
     box = look.crops.get(name) or look.crops.get("")
-    if box is None and look.crop_object and mask.any():
-        ys, xs = np.nonzero(mask)
+    if box is None and look.crop_object and truth.any():
+        ys, xs = np.nonzero(truth)
         # With a fifth around it, where most of what is too much or missing lies.
         pad = max(np.ptp(xs), np.ptp(ys)) // 5 + 4
         box = (xs.min() - pad, ys.min() - pad, np.ptp(xs) + 2 * pad, np.ptp(ys) + 2 * pad)

@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from lpmoe_bench.config.kinds import kind_of_files
-from lpmoe_bench.data import maps, registry, tasks
+from lpmoe_bench.config.kinds import Kind, get_kind, kind_of_files
+from lpmoe_bench.data import registry, tasks
+from lpmoe_bench.data.annotations import Mask, MaskParts
 from lpmoe_bench.data.pixels import pixel_rules
 from lpmoe_bench.data.splits import MANIFESTS
 from lpmoe_bench.data.test_sets import TestSet, find_files, folder_set
@@ -24,6 +25,7 @@ from lpmoe_bench.report import pictures, plots
 from lpmoe_bench.report.contents import ReportRow, ReportTable
 from lpmoe_bench.scoring import plan, views
 
+OF_ALL = ".json"  # suffix of a file of results of all images
 KEPT = "predictions"  # folder of a run that keeps its maps, one folder a test set
 EDGES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 1.0)  # of the bins: shares of the image
 BINS = ("to 1 %", "1-2 %", "2-5 %", "5-10 %", "10-20 %", "20-40 %", "above 40 %")
@@ -33,6 +35,7 @@ SWATCH = 12  # pixels of a colour in a legend
 JPEG_QUALITY = 82
 ALIKE = 0.02  # of a map made again on another machine
 MOST_METHODS = 8  # of an image's maps
+ALL = (slice(None), slice(None))
 
 # Scores of single images.
 
@@ -199,43 +202,59 @@ def parse_maps(texts: Iterable[str], option: str = "--maps") -> dict[str, Path]:
             raise UsageError(
                 f"{option} got '{text}'; write it as NAME=FOLDER, such as OtherNet=maps/"
             )
-        if not Path(folder).is_dir():
-            raise UsageError(f"{option} {name}: {folder} is no folder; name one that holds maps")
+        if not Path(folder).is_dir() and Path(folder).suffix.lower() != OF_ALL:
+            raise UsageError(
+                f"{option} {name}: {folder} is no folder; name one that holds maps, or "
+                f"a file of results of objects"
+            )
         if name in found:
             raise UsageError(f"{option} names {name} twice; give each folder a name of its own")
         found[name] = Path(folder)
     return found
 
 
+class FoundMaps(NamedTuple):
+    """A record whose maps of a test set are found. place: where they are. files: by image."""
+
+    stored: StoredRecord
+    place: Path
+    files: Mapping[str, Mask]
+
+
 def find_maps(
     stored: Iterable[StoredRecord], test: str, names: Collection[str], given: Mapping[str, Path]
-) -> tuple[StoredRecord, dict[str, Path]] | None:
-    """Return the first of a row's records whose maps of a test set are found, and these by image.
+) -> FoundMaps | None:
+    """Return the first of a row's records whose maps of a test set are found.
 
     names: of the images. given: folders of scored maps that a user named, by method.
     """
     # Folders that are named now win over maps that were kept, these over remembered folders.
     for one in stored:
         method = one.record.method
+        protocol = protocols.PROTOCOLS.get(one.record.protocol.name)
+        kind = get_kind(protocol.kind) if protocol else kind_of_files()
         named = given.get(method.title) or given.get(method.name)
         folders = inside(named, test) if named and one.record.kind == "score" else []
         kept = one.folder / KEPT / test.replace("/", "-")
         for folder in filter(None, [*folders, kept, recall_places(one.folder, test).maps]):
-            if files := maps_in(folder, names):
-                return one, files
+            if files := maps_in(folder, names, kind):
+                return FoundMaps(one, folder, files)
     return None
 
 
-def maps_in(folder: Path, names: Collection[str]) -> dict[str, Path]:
-    """Return the maps of a folder by image; none of an empty one, or where names do not match."""
+def maps_in(place: Path, names: Collection[str], kind: Kind) -> dict[str, Mask]:
+    """Return the maps of a folder by image; none of an empty one, or where names do not match.
+
+    A file of results of all images, where the kind has such files, is there for each of them.
+    """
+    suffixes = kind.job.suffixes
     try:
-        return (
-            plan.match_maps(names, find_files(folder, maps.MAP_SUFFIXES)).files
-            if folder.is_dir()
-            else {}
-        )
+        if place.is_dir():
+            return {**plan.match_maps(names, find_files(place, suffixes)).files}
     except BenchError:
         return {}
+    lists = place.is_file() and OF_ALL in suffixes and place.suffix.lower() == OF_ALL
+    return {name: MaskParts((place,)) for name in names} if lists else {}
 
 
 def inside(folder: Path, test: str) -> list[Path]:
@@ -307,7 +326,7 @@ def _open(
 
 # The images that methods disagree on most: as pictures where they can be had, else as a list.
 
-KeptMaps = tuple[int, StoredRecord, dict[str, Path]]  # the place of a row, and where its maps are
+KeptMaps = tuple[int, FoundMaps]  # the place of a row, and where its maps are
 
 
 def dispute_facts(
@@ -316,11 +335,11 @@ def dispute_facts(
     """Return the images that rows disagree on; `grids` where image, mask and maps are found.
 
     without: labels of rows whose maps are not kept. reason: why there are no grids. embedded:
-    whether images of a data set are in the grids. legend: of label maps, a name and a picture for
-    each colour.
+    whether images of a data set are in the grids. legend: of label maps and objects, a name and a
+    picture for each colour. note: what is to be said of such pictures.
     """
     facts: dict[str, Any] = {"grids": [], "reason": "", "without": [], "embedded": False}
-    facts["legend"] = []
+    facts |= {"legend": [], "note": ""}
     disputed = most_disputed(scores, count) if scores else pd.DataFrame()
     facts["images"] = disputed
     if scores is None or disputed.empty:
@@ -330,7 +349,7 @@ def dispute_facts(
     kept: list[KeptMaps] = []
     for place, row in enumerate(scores.rows):
         if found := find_maps(row.stored, table.test, list(disputed.index), source.maps):
-            kept.append((place, *found))
+            kept.append((place, found))
         else:
             facts["without"].append(row.label)
     if not kept:
@@ -348,9 +367,14 @@ def dispute_facts(
     except BenchError as error:
         return facts | {"reason": f"No pictures: {error}."}
     names = [name for name in disputed.index if name in test.masks]
+    try:
+        kept = [(n, one._replace(files=shown.attached(one.files, one.place))) for n, one in kept]
+    except BenchError as error:
+        return facts | {"reason": f"No pictures: {error}."}
     seen: set[int] = set()  # of truth and maps
     grids = [_grid(scores, name, disputed.loc[name], kept, shown, seen) for name in names]
     if not shown.has_object:
+        facts["note"] = shown.note
         facts["legend"] = _legend(shown.swatches(seen, ["maps", "errors"]))
     told = context.test_facts(table.stored[0].record, table.test)
     drawn = told is not None and told.generated  # scenes drawn in code are nobody's
@@ -374,13 +398,13 @@ def _grid(
     except BenchError as error:
         return {"image": name, "words": words, "cells": [], "error": str(error)}
     first = [] if image is None else [("image", embedded_picture(image, f"image {name}"))]
-    seen.update(np.unique(truth).tolist())
+    seen.update(shown.present(truth, ALL))
     title = shown.truth_title
-    flat = not shown.has_object
-    first += [(title, embedded_picture(shown.shown(truth), f"{title} of {name}", flat))]
+    drawn = shown.shown(truth, truth)
+    first += [(title, embedded_picture(drawn, f"{title} of {name}", shown.flat, True))]
     cells = [{"title": title, "pictures": [picture]} for title, picture in first]
     ranked = sorted(
-        (one for one in kept if name in one[2]),
+        (one for one in kept if name in one[1].files),
         key=lambda one: values[one[0]],
         reverse=scores.metric.higher_is_better,
     )
@@ -393,29 +417,31 @@ def _grid(
 def _map_cell(
     scores: TableScores,
     kept: KeptMaps,
-    truth: np.ndarray,
+    truth: Any,
     name: str,
     shown: pictures.MapPictures,
     seen: set[int],
 ) -> dict[str, Any]:
-    place, stored, files = kept
+    place, (stored, _, files) = kept
     row = scores.rows[place]
     cell = {"title": row.label, "name": row.name, "pictures": []}
     try:
         pred = shown.read_map(files[name], truth, stored)
+        drawn, wrong = shown.shown(pred, truth), shown.errors(pred, truth)
+        told = shown.told(pred, truth)
+        value = scores.seeds[place][row.stored.index(stored)].get(name)
+        found = None if value is None else shown.score(scores.metric, pred, truth)
     except BenchError as error:
         return cell | {"words": str(error)}
-    seen.update(np.unique(pred).tolist())
-    flat = not shown.has_object
+    seen.update(shown.present(pred, ALL))
     cell["pictures"] = [
-        embedded_picture(shown.shown(pred), f"map of {row.label}", flat),
-        embedded_picture(shown.errors(pred, truth), f"errors of {row.label}", flat),
+        embedded_picture(drawn, f"map of {row.label}", shown.flat, True),
+        embedded_picture(wrong, f"errors of {row.label}", shown.flat, not shown.has_object),
     ]
-    value = scores.seeds[place][row.stored.index(stored)].get(name)
-    said = [] if value is None else [f"{scores.metric.label} {scores.shown(value)}"]
+    said = [] if value is None else [f"{shown.label(scores.metric)} {scores.shown(value)}"]
     said += [f"seed {stored.record.seed}"] if len(row.stored) > 1 else []
+    said += [told] if told else []
     words = ", ".join(said)
-    found = None if value is None else shown.score(scores.metric, pred, truth)
     if (
         value is not None and found is not None and abs(found - value) > ALIKE
     ):  # such as a map made from windows
@@ -431,11 +457,13 @@ def _legend(swatches: Mapping[str, pictures.Colour]) -> list[tuple[str, dict[str
     return [(name, embedded_picture(pixels, "", True)) for name, pixels in flat.items()]
 
 
-def embedded_picture(pixels: np.ndarray, alt: str, flat: bool = False) -> dict[str, Any]:
+def embedded_picture(
+    pixels: np.ndarray, alt: str, flat: bool = False, exact: bool = False
+) -> dict[str, Any]:
     """Return a small picture as data: RGB (h, w, 3) as JPEG or grey (h, w) as PNG, uint8.
 
     alt: what is seen, for who does not see it. flat: its colours mean something and stay as they
-    are, as PNG.
+    are, as PNG. exact: as PNG, though shrinking may blend neighbours.
     """
     scale = SIDE / max(pixels.shape[:2])
     if scale < 1:
@@ -447,7 +475,7 @@ def embedded_picture(pixels: np.ndarray, alt: str, flat: bool = False) -> dict[s
     kind, quality = "png", []
     if pixels.ndim == 3:
         pixels = np.ascontiguousarray(pixels[..., ::-1])
-        if not flat:
+        if not (flat or exact):
             kind, quality = "jpeg", [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
     data = cv2.imencode(f".{kind}", pixels, quality)[1]
     text = base64.b64encode(data.tobytes()).decode()

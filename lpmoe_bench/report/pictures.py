@@ -12,6 +12,7 @@ import numpy as np
 
 from lpmoe_bench.config.kinds import get_kind, kind_of_files
 from lpmoe_bench.data import maps, pairs
+from lpmoe_bench.data.annotations import Mask, mask_files
 from lpmoe_bench.data.images import overlay, read_image
 from lpmoe_bench.data.label_rules import VOID, VOID_COLOUR, class_colours
 from lpmoe_bench.data.labels import overlay_labels, paint_labels, read_label_map
@@ -25,49 +26,83 @@ from lpmoe_bench.records.store import StoredRecord
 from lpmoe_bench.scoring import label_maps, work
 
 Colour = tuple[int, int, int]  # RGB of 0 to 255
+Part = tuple[slice, slice]  # rows and columns of an image
 
 
 @dataclass(frozen=True)
 class MapPictures(ABC):
     """How truth and maps of a test set are read and shown; each kind of task has its own.
 
-    protocol: by which maps are scored; None where it is not known, and then none is.
+    A map is what a method says of an image: pixels (h, w), or objects. protocol: by which maps are
+    scored; None where it is not known, and then none is. has_object: whether there is one object,
+    which a picture can be cut to. flat: whether each pixel of a picture has the colour of a class,
+    which is to stay as it is. note: what a page says of its pictures.
     """
 
     test: TestSet
     protocol: Any = None
     truth_title: ClassVar[str] = "mask"
     has_object: ClassVar[bool] = True
+    flat: ClassVar[bool] = False
+    note: ClassVar[str] = ""
+
+    def above(self, score: float) -> MapPictures:
+        """Return pictures that show what has at least a score; raises UsageError where nothing of
+        a map has one."""
+        raise UsageError(
+            f"--threshold is of scores of detections, and maps of {self.test.label} have none; "
+            f"leave it out"
+        )
 
     @abstractmethod
-    def read(self, name: str) -> tuple[np.ndarray | None, np.ndarray]:
-        """Return an image, RGB uint8 (h, w, 3), and its truth (h, w).
+    def read(self, name: str) -> tuple[np.ndarray | None, Any]:
+        """Return an image, RGB uint8 (h, w, 3), and its truth.
 
         The image is None where a set has none. Raises DataError for what cannot be read.
         """
 
+    def attached(self, files: Mapping[str, Mask], place: Path) -> Mapping[str, Mask]:
+        """Return the maps of a place, by image, with what else says what they are; raises
+        DataError.
+
+        place: the folder that holds them, or a file of results of all images.
+        """
+        return files
+
     @abstractmethod
-    def read_map(self, path: Path, truth: np.ndarray, stored: StoredRecord | None) -> np.ndarray:
-        """Return a map (h, w) at the size of its truth; raises DataError.
+    def read_map(self, path: Mask, truth: Any, stored: StoredRecord | None) -> Any:
+        """Return the map of an image at the size of its truth; raises DataError.
 
         stored: the record whose map it is, if any.
         """
 
-    @abstractmethod
-    def shown(self, pixels: np.ndarray) -> np.ndarray:
-        """Return a truth or a map as a picture, uint8 (h, w) or RGB (h, w, 3)."""
+    def size(self, truth: Any) -> tuple[int, int]:
+        """Return (h, w) of a truth."""
+        return truth.shape[0], truth.shape[1]
+
+    def present(self, pred: Any, part: Part) -> set[int]:
+        """Return the values, of those that `swatches` explains, in a part of a truth or a map."""
+        return set(np.unique(pred[part]).tolist())
 
     @abstractmethod
-    def errors(self, pred: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    def shown(self, pred: Any, truth: Any) -> np.ndarray:
+        """Return a map, or the truth itself, as a picture, uint8 (h, w) or RGB (h, w, 3)."""
+
+    @abstractmethod
+    def errors(self, pred: Any, truth: Any) -> np.ndarray:
         """Return where a map is wrong, RGB uint8 (h, w, 3)."""
 
     @abstractmethod
-    def over(self, image: np.ndarray, pred: np.ndarray) -> np.ndarray:
+    def over(self, image: np.ndarray, pred: Any, truth: Any) -> np.ndarray:
         """Return an image with a map over it, RGB uint8 (h, w, 3)."""
 
     @abstractmethod
-    def score(self, metric: Metric, pred: np.ndarray, truth: np.ndarray) -> float | None:
+    def score(self, metric: Metric, pred: Any, truth: Any) -> float | None:
         """Return the score of one map; None where it has none."""
+
+    def told(self, pred: Any, truth: Any) -> str:
+        """Return what else is said of a map in a few words, or ``."""
+        return ""
 
     @abstractmethod
     def label(self, metric: Metric) -> str:
@@ -92,16 +127,16 @@ class MaskPictures(MapPictures):
             return pairs.read_pair(pair, threshold)
         return None, test.truth(name, threshold).mask
 
-    def read_map(self, path: Path, truth: np.ndarray, stored: StoredRecord | None) -> np.ndarray:
-        return work.fit(maps.inspect_map(path)[0], (truth.shape[0], truth.shape[1]))
+    def read_map(self, path: Mask, truth: Any, stored: StoredRecord | None) -> Any:
+        return work.fit(maps.inspect_map(mask_files(path)[0])[0], self.size(truth))
 
-    def shown(self, pixels: np.ndarray) -> np.ndarray:
-        return maps.seen_in_8_bits(pixels)
+    def shown(self, pred: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        return maps.seen_in_8_bits(pred)
 
     def errors(self, pred: np.ndarray, truth: np.ndarray) -> np.ndarray:
         return work.error_picture(maps.seen_in_8_bits(pred), truth)
 
-    def over(self, image: np.ndarray, pred: np.ndarray) -> np.ndarray:
+    def over(self, image: np.ndarray, pred: np.ndarray, truth: np.ndarray) -> np.ndarray:
         return overlay(image, maps.seen_in_8_bits(pred))
 
     def score(self, metric: Metric, pred: np.ndarray, truth: np.ndarray) -> float | None:
@@ -123,6 +158,7 @@ class LabelPictures(MapPictures):
 
     truth_title = "truth"
     has_object = False
+    flat = True
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -144,22 +180,23 @@ class LabelPictures(MapPictures):
         pairs.check_sizes(pairs.Pair(name, file, mask, rules), image.shape, labels.shape)
         return image, labels
 
-    def read_map(self, path: Path, truth: np.ndarray, stored: StoredRecord | None) -> np.ndarray:
+    def read_map(self, path: Mask, truth: Any, stored: StoredRecord | None) -> Any:
         labels = self.test.rules.labels
         assert labels is not None
         # A run writes classes from 0; what maps of a folder hold was said when they were scored.
         told = stored.record.config.get("map_values", "index") if stored else ""
-        pred, _ = label_maps.read_prediction(path, label_maps.map_rules(labels, str(told)))
-        label_maps.check_map_size(path, pred.shape, truth.shape)
+        file = mask_files(path)[0]
+        pred, _ = label_maps.read_prediction(file, label_maps.map_rules(labels, str(told)))
+        label_maps.check_map_size(file, pred.shape, truth.shape)
         return pred
 
-    def shown(self, pixels: np.ndarray) -> np.ndarray:
-        return paint_labels(pixels, self.colours)
+    def shown(self, pred: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        return paint_labels(pred, self.colours)
 
     def errors(self, pred: np.ndarray, truth: np.ndarray) -> np.ndarray:
         return label_maps.wrong_classes(pred, truth)
 
-    def over(self, image: np.ndarray, pred: np.ndarray) -> np.ndarray:
+    def over(self, image: np.ndarray, pred: np.ndarray, truth: np.ndarray) -> np.ndarray:
         return overlay_labels(image, pred, self.colours)
 
     def score(self, metric: Metric, pred: np.ndarray, truth: np.ndarray) -> float | None:
@@ -220,5 +257,12 @@ def pictures_of(test: TestSet, kind: str, protocol: Any = None) -> MapPictures:
         raise UsageError(
             f"the protocol is of {kind} tasks, and no classes of {test.label} are declared; say "
             f"with --classes FILE which your label maps have"
+        )
+    if test.rules.labels and test.rules.form not in get_kind(kind).formats:
+        usual = kind_of_files(test.rules.form).protocol
+        raise UsageError(
+            f"{test.label} has labels of format {test.rules.form}, and the protocol is of {kind} "
+            f"tasks, which have {', '.join(get_kind(kind).formats)}; choose another, such as "
+            f"--protocol {usual}"
         )
     return get_kind(kind).pictures(test, protocol)

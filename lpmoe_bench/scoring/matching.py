@@ -18,6 +18,7 @@ ENDINGS = (
     *("_prediction", "_pred", "_prob", "_sal", "_saliency", "_map", "_output", "_out"),
 )
 OVERLAY = "_overlay"  # what `predict` writes beside a map
+RESULTS = "predictions"  # what it calls the file of detections of all images
 TRIED = 3  # names from which a rule that fits all names is guessed
 FRAMES = 4  # digits, with which the name of a frame of a video is filled up at least
 
@@ -53,9 +54,14 @@ def match_maps(names: Iterable[str], files: Files) -> MatchedMaps:
     if overlays:
         notes.append(f"{len(overlays)} overlays beside a map of that name are no maps: left out")
         files = {name: path for name, path in files.items() if name not in overlays}
+    names = set(names)
+    whole = files.get(RESULTS)
+    if whole and whole.suffix == ".json" and len(files) > 1 and RESULTS not in names:
+        notes.append(f"{whole.name}, which holds the results of all images, is no file of one")
+        files = {name: path for name, path in files.items() if name != RESULTS}
     # The strictest rule first, so that a.png is never taken for A.png where both are there. Every
     # rule looks at all names, those that are matched too: what is alike to two is nobody's.
-    names, matched = sorted(set(names)), dict[str, str]()
+    names, matched = sorted(names), dict[str, str]()
     keys = telling_folders(names), telling_folders(files)
     for rule, how in _RULES:
         if len(matched) == len(names):

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -393,26 +393,45 @@ def _said_of_sets(request: ScoreRequest, sets: Sequence[TestSet], frames: bool) 
 
 
 def _with_objects(request: ScoreRequest, terminal: Terminal) -> ScoreRequest:
-    """Declare what a file in COCO's form holds, where it is the truth of objects.
+    """Declare what a file in COCO's form holds, where it is the truth of objects."""
+    if request.gt is None:
+        return request
+    asked = request.protocol
+    rules, protocol = object_truth(request.gt, request.rules, asked, request.folders)
+    if asked is None and protocol is not None:
+        terminal.note(
+            f"no --protocol and no --task: protocol {protocol} counts, by what {request.gt.name} "
+            f"holds"
+        )
+    return replace(request, rules=rules, protocol=protocol)
 
-    It is where a file of results is scored, or by a protocol of objects; else its shapes are masks.
+
+def object_truth(
+    gt: Path, rules: PixelRules, protocol: str | None, places: Iterable[Path]
+) -> tuple[PixelRules, str | None]:
+    """Return what is declared of a truth, and the protocol, where it is a file of objects.
+
+    It is where a file of results is scored, or by a protocol of objects; else its shapes are masks,
+    and both are returned as they are.
+
+    Args:
+        gt: the truth.
+        rules: what was declared of it.
+        protocol: the one that was named, if any.
+        places: of what is scored.
+
+    Raises:
+        DataError: it is no file in COCO's form.
     """
-    gt = request.gt
-    if gt is None or gt.suffix.lower() != ".json" or request.rules.labels is not None:
-        return request
-    protocol = open_protocol(request.protocol) if request.protocol else None
-    of_objects = protocol is not None and {*COCO} & {*get_kind(protocol.kind).formats}
-    if not of_objects and not any(path.suffix.lower() == ".json" for path in request.folders):
-        return request
+    if gt.suffix.lower() != ".json" or rules.labels is not None:
+        return rules, protocol
+    named = open_protocol(protocol) if protocol else None
+    of_objects = named is not None and {*COCO} & {*get_kind(named.kind).formats}
+    if not of_objects and not any(path.suffix.lower() == ".json" for path in places):
+        return rules, protocol
     form, has_masks = form_of_file(gt)
-    labels = LabelRules(form, ())
-    request = replace(request, rules=replace(request.rules, labels=labels))
-    if protocol is not None:
-        return request
     kind = "panoptic" if form == "coco_panoptic" else "instance" if has_masks else "detection"
-    usual = get_kind(kind).protocol
-    terminal.note(f"no --protocol and no --task: protocol {usual} counts, by what {gt.name} holds")
-    return replace(request, protocol=usual)
+    return replace(rules, labels=LabelRules(form, ())), protocol or get_kind(kind).protocol
 
 
 def _rules(request: ScoreRequest) -> tuple[Task | None, ScoringRules, list[str]]:

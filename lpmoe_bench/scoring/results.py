@@ -96,7 +96,7 @@ def read_results(path: Path, test: TestSet) -> tuple[dict[str, Mask], list[str]]
 
     Each entry has `image_id` (or `file_name`), `category_id` (or `category`, a name), `score`, and
     `bbox`, `segmentation` or both. Ids are those of the truth's file, where that has any; else
-    images and classes go by their names.
+    images and classes go by their names. A file wins over an id beside it.
 
     Args:
         path: of the file.
@@ -173,13 +173,18 @@ def _image_of(
     by_file: Mapping[str, str],
 ) -> str | None:
     """Return the name of an entry's image, None where the set lacks it."""
-    if known is not None and "image_id" in entry:
-        return known.images.get(entry["image_id"])
-    said = entry.get("file_name", entry.get("image_id"))
-    if said is None:
+    # The file first: who counts the images on their own gives them other ids than the truth has.
+    # That of a panoptic map may have any name, so that an id is looked at after all.
+    by_id = known is not None and "image_id" in entry
+    for said in (entry.get("file_name"), None if by_id else entry.get("image_id")):
+        if said is not None:
+            name = same_name(Path(str(said)).with_suffix("").as_posix())
+            name = name if name in masks else by_file.get(Path(name).name)
+            if name is not None:
+                return name
+    if not {"file_name", "image_id"} & entry.keys():
         raise DataError(f"{path}: entry {place + 1} names no image; give it an image_id")
-    name = same_name(Path(str(said)).with_suffix("").as_posix())
-    return name if name in masks else by_file.get(Path(name).name)
+    return known.images.get(entry["image_id"]) if known is not None and by_id else None
 
 
 def _numbers(labels: LabelRules | None, known: FileIds | None) -> dict[Any, int]:

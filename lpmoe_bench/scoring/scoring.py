@@ -284,7 +284,8 @@ def score_folders(
                 record = record or write_scored(plan, index, own, environment)
         records.append(store.StoredRecord(place, record))
         for label, found_maps in plan.folders[index].matches.items():
-            there = store.common_folder(found_maps.files.values())
+            place_of, files = plan.folders[index].path, found_maps.files.values()
+            there = place_of if place_of.is_file() else store.common_folder(files)
             # A test set in a sub-folder of the masks is named after it.
             inner = label.rpartition("/")[2] if len(plan.sets) > 1 and request.gt else ""
             images, masks = (f and f / inner for f in (request.images, request.gt))

@@ -527,3 +527,47 @@ def test_disturbed_truth_of_real_sets_gets_the_scores_of_pycocotools(name):
         for key, value in coco_scores(pairs, classes, part, protocol.most).items():
             assert ours[key] == (value if value is None else pytest.approx(value, abs=1e-8)), key
     assert 0.3 < ours["box_ap"] < 0.95
+
+
+# Which detection finds which object, as pictures show it.
+
+
+def test_matches_worked_by_hand():
+    # The second object is found by the last detection alone; a crowd takes the third.
+    truth = truth_of([[0, 0, 10, 10], [40, 40, 60, 60], [0, 60, 40, 100]], crowd=[2])
+    found = found_of(
+        [[0, 0, 10, 9], [0, 0, 10, 8], [5, 70, 15, 80], [90, 90, 99, 99], [40, 40, 60, 60]],
+        [0.9, 0.8, 0.7, 0.6, 0.3],
+    )
+    scorer = ObjectScorer(COCO_BOXES, ["c0"])
+    told = scorer.matches("a", found, truth)
+    assert told.objects.tolist() == [0, -1, 2, -1, 1]
+    assert told.right.tolist() == [True, False, False, False, True]
+    assert told.false.tolist() == [False, True, False, True, False]
+    assert told.crowd.tolist() == [False, False, True, False, False]
+    assert not told.missed.any()
+    sure = scorer.matches("a", found, truth, least_score=0.5)
+    assert sure.missed.tolist() == [False, True, False]
+    assert sure.objects.tolist() == [0, -1, 2, -1, -1]
+    assert not sure.false[4]  # it is not looked at
+    with pytest.raises(DataError, match="no score"):  # nothing was collected
+        scorer.result()
+
+
+@pytest.mark.parametrize("protocol", [COCO_BOXES, COCO_MASKS, DSB2018])
+def test_matches_are_those_that_rows_count(protocol):
+    pairs = draw_images(5, images=8)
+    scorer = scorer_of(protocol, pairs, 3)
+    rows = {row["image"]: row for row in scorer.result().rows}
+    for number, (pred, truth) in enumerate(pairs):
+        told = scorer.matches("again", pred, truth)
+        right, false = told.right.sum(), told.false.sum()
+        assert told.missed.sum() + right == (~truth.crowd).sum()
+        row = rows[f"i{number:04}"]
+        if protocol is DSB2018:
+            whole = right + false + told.missed.sum()
+            assert row["dsb_50"] == pytest.approx(right / whole if whole else 1)
+            continue
+        kept = hits.read_hits(row[protocol.parts[0]], 3).hits[:, 0, 0]
+        assert right == (kept == hits.HIT).sum()
+        assert false == (kept == hits.FALSE_ALARM).sum()

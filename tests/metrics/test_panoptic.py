@@ -57,6 +57,17 @@ TRUTH = [[1, 1, 0, 3], [1, 1, 0, 3], [2, 2, 0, 3], [2, 2, 0, 3]]
 FOUND = [[1, 1, 1, 3], [1, 1, 4, 3], [1, 2, 4, 3], [0, 2, 4, 3]]
 
 
+def test_matches_worked_by_hand():
+    scorer = scorer_of([])
+    ids, told = scorer.matches("a", found_of(FOUND, [0, 1, 2, 3]), truth_of(TRUTH, [0, 1, 2]))
+    # Stuff is first among the segments of the truth: sky, cat, dog.
+    assert ids.tolist() == [[{0: 0, 3: 1, 1: 2, 2: 3}[v] for v in row] for row in TRUTH]
+    assert np.argwhere(told.matched).tolist() == [[0, 2], [1, 0]]
+    assert told.ious[1, 0] == pytest.approx(0.8)
+    assert told.missed.tolist() == [False, False, True]
+    assert told.false.tolist() == [False, True, False, False]  # grass lies on void
+
+
 def test_worked_by_hand():
     pair = (found_of(FOUND, [0, 1, 2, 3]), truth_of(TRUTH, [0, 1, 2]))
     done = scorer_of([pair]).result()

@@ -97,13 +97,13 @@ def test_crops(own):
     crops, around = parse_crops(["10,5,30,20", "b=0,0,8,8", "object"])
     assert around
     look = FigureLook(crops=crops)
-    assert _part("a", mask, look) == (slice(5, 25), slice(10, 40))
-    assert _part("b", mask, look) == (slice(0, 8), slice(0, 8))
-    ys, xs = _part("a", mask, FigureLook(crop_object=True))
+    assert _part("a", mask, SIZE, look) == (slice(5, 25), slice(10, 40))
+    assert _part("b", mask, SIZE, look) == (slice(0, 8), slice(0, 8))
+    ys, xs = _part("a", mask, SIZE, FigureLook(crop_object=True))
     assert (ys.start < 20 and ys.stop > 30, xs.start < 40 and xs.stop > 60) == (True, True)
     assert ys.stop - ys.start < SIZE[0]
     with pytest.raises(UsageError, match="lies outside of a, which is 80 x 60"):
-        _part("a", mask, FigureLook(crops={"": (90, 0, 5, 5)}))
+        _part("a", mask, SIZE, FigureLook(crops={"": (90, 0, 5, 5)}))
     for wrong in ("1,2,3", "a,b,c,d", "1,2,0,4"):
         with pytest.raises(UsageError, match="--crop"):
             parse_crops([wrong])

@@ -38,7 +38,7 @@ def test_pictures_of_label_maps(labels, tmp_path):
     assert image is None
     pred = shows.read_map(tmp_path / "A" / "a.png", truth, None)
     sky, road, car = map(list, class_colours(3))
-    assert shows.shown(truth)[1].tolist() == [sky, car, road, [0, 0, 0]]
+    assert shows.shown(truth, truth)[1].tolist() == [sky, car, road, [0, 0, 0]]
     errors = shows.errors(pred, truth)
     assert (errors[0] == 255).all()  # right
     assert errors[1, 1].tolist() == [220, 100, 0]  # a car that is called road

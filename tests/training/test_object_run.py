@@ -2,115 +2,16 @@
 
 import json
 import signal
-from pathlib import Path
 
-import cv2
-import numpy as np
-import object_sets as sets
 import pytest
+from object_runs import HEADS, NAMES, QUICK, asked
 from tiny_runs import assert_same_result, call, call_until, only_run
 
 from lpmoe_bench.records.store import read_record, read_rows
 
-QUICK = [
-    *("--method", "lora", "--backbone", "vit_tiny_patch16_224", "--weights", "random:3"),
-    *("--size", "64x96", "--set", "train.batch=4", "--set", "train.epochs=2"),
-]
-HEADS = {
-    "detection": ["--set", "decoder.width=32", "--set", "decoder.hidden=32"],
-    "instance": ["--set", "decoder.width=32", "--set", "decoder.hidden=32"],
-    "panoptic": [
-        *("--set", "decoder.width=32", "--set", "decoder.queries=6"),
-        *("--set", "decoder.layers=1", "--set", "decoder.points=64"),
-    ],
-}
-ENTRY = """
-tasks:
-  {kind}_task: {{title: T, kind: {kind}, train: [{kind}_set/train], test: [{kind}_set/test]}}
-datasets:
-  {kind}_set:
-    title: S
-    task: {kind}_task
-    folder: {folder}
-    labels: {{format: {form}, files: {{train: {train}, test: {test}}}}}
-"""
 
-
-def draw(folder: Path, split: str, count: int, seed: int) -> None:
-    """Write images with a disc and a box on ground, and their labels in COCO's two forms."""
-    random = np.random.default_rng(seed)
-    (folder / "images").mkdir(parents=True, exist_ok=True)
-    (folder / "maps").mkdir(exist_ok=True)
-    images, objects, segments = [], [], []
-    for k in range(1, count + 1):
-        labels = np.zeros((60, 80), np.uint8)
-        x, y = int(random.integers(15, 30)), int(random.integers(15, 45))
-        cv2.circle(labels, (x, y), 10, 1, -1)
-        cv2.rectangle(labels, (45, y - 10), (70, y + 10), 2, -1)
-        image = random.integers(0, 100, (60, 80, 3)).astype(np.uint8)
-        image[labels == 1, 0] += 120
-        image[labels == 2, 2] += 120
-        name = f"{split}{k:02}"
-        cv2.imwrite(str(folder / "images" / f"{name}.png"), image)
-        ids = np.dstack([0 * labels, 0 * labels, labels + 10])
-        cv2.imwrite(str(folder / "maps" / f"{name}.png"), ids)
-        images.append({"id": k, "file_name": f"{name}.png", "height": 60, "width": 80})
-        for own, box in ((1, (x - 10, y - 10, x + 11, y + 11)), (2, (45, y - 10, 71, y + 11))):
-            x0, y0, x1, y1 = box
-            outline = sets.runs(box, shape=(60, 80)) if own == 2 else [
-                [float(v) for at in cv2.ellipse2Poly((x, y), (10, 10), 0, 0, 360, 20) for v in at]
-            ]  # fmt: skip
-            objects.append(
-                {"id": len(objects) + 1, "image_id": k, "category_id": own, "iscrowd": 0,
-                 "bbox": [x0, y0, x1 - x0, y1 - y0], "segmentation": outline}
-            )  # fmt: skip
-        info = [{"id": 10 + own, "category_id": own} for own in range(3)]
-        segments.append({"image_id": k, "file_name": f"{name}.png", "segments_info": info})
-    kinds = [{"id": k, "name": name, "isthing": k and 1} for k, name in enumerate(NAMES)]
-    said = {"images": images, "categories": kinds[1:], "annotations": objects}
-    (folder / f"{split}.json").write_text(json.dumps(said))
-    said = {"images": images, "categories": kinds, "annotations": segments}
-    (folder / f"{split}_panoptic.json").write_text(json.dumps(said))
-
-
-NAMES = ["ground", "disc", "box"]
-
-
-def entry(folder: Path, kind: str, **more: str) -> Path:
-    """Write a list of data sets with one of a kind of task, and return it."""
-    form, ends = ("coco_panoptic", "_panoptic") if kind == "panoptic" else ("coco", "")
-    files = {split: f"{split}{ends}.json" for split in ("train", "test")} | more
-    if ends:
-        files = {split: f"[{name}, maps]" for split, name in files.items()}
-    place = folder / f"{kind}{len(more)}.yaml"
-    place.write_text(ENTRY.format(kind=kind, folder=folder, form=form, **files))
-    return place
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("objects")
-    draw(root, "train", 12, 0)
-    draw(root, "test", 4, 1)
-    return root
-
-
-def asked(data: Path, runs: Path, kind: str, *more: str, **files: str) -> list[str]:
-    sets_of = str(entry(data, kind, **files))
-    named = ["--task", f"{kind}_task", "--datasets", sets_of, "--runs", str(runs)]
-    return ["run", *QUICK, *named, *HEADS[kind], *more]
-
-
-@pytest.fixture(scope="module", params=list(HEADS))
-def finished(request, data, tmp_path_factory):
-    runs = tmp_path_factory.mktemp(request.param)
-    done = call(asked(data, runs, request.param, "--set", "runtime.save_predictions=true"))
-    assert done.code == 0, done.stderr
-    return request.param, only_run(runs)
-
-
-def test_the_record_tells_classes_scores_and_rows(finished):
-    kind, folder = finished
+def test_the_record_tells_classes_scores_and_rows(object_run):
+    kind, folder = object_run
     record = read_record(folder)
     assert record.config["kind"] == kind
     wanted = {
@@ -133,16 +34,16 @@ def test_the_record_tells_classes_scores_and_rows(finished):
     assert len(kept) == 4
 
 
-def test_verify_makes_its_scores_again(finished):
-    done = call(["verify", str(finished[1])])
+def test_verify_makes_its_scores_again(object_run):
+    done = call(["verify", str(object_run[1])])
     assert done.code == 0, done.stderr
     assert "recomputed from rows" in done.stdout
 
 
 @pytest.mark.faults
-def test_an_interrupted_run_ends_bit_equal(data, finished, tmp_path):
-    kind, folder = finished
-    wanted = asked(data, tmp_path, kind, "--set", "runtime.save_predictions=true")
+def test_an_interrupted_run_ends_bit_equal(object_data, object_run, tmp_path):
+    kind, folder = object_run
+    wanted = asked(object_data, tmp_path, kind, "--set", "runtime.save_predictions=true")
     done = call_until(wanted, 3, lambda: signal.raise_signal(signal.SIGTERM))
     assert done.code == 130, done.stderr
     assert call(wanted).code == 0
@@ -162,42 +63,44 @@ def test_an_interrupted_run_ends_bit_equal(data, finished, tmp_path):
     ],
 )
 def test_what_does_not_go_together_is_told_before_training(
-    data, tmp_path, kind, more, code, sentence
+    object_data, tmp_path, kind, more, code, sentence
 ):
-    done = call(asked(data, tmp_path, kind, *more))
+    done = call(asked(object_data, tmp_path, kind, *more))
     assert done.code == code, done.stderr
     assert sentence in done.stderr
     assert not list(tmp_path.rglob("resume.safetensors"))
 
 
 @pytest.mark.parametrize("test", ["test.json", "train.json"])
-def test_two_lists_of_one_folder_share_images_or_not(data, tmp_path, test):
-    own = ["--train-images", data / "images", "--annotations", data / "train.json"]
-    own += ["--test-images", data / "images", "--test-annotations", data / test]
+def test_two_lists_of_one_folder_share_images_or_not(object_data, tmp_path, test):
+    own = ["--train-images", object_data / "images", "--annotations", object_data / "train.json"]
+    own += ["--test-images", object_data / "images", "--test-annotations", object_data / test]
     more = ["--task", "detection", "--runs", tmp_path, "--dry-run"]
     done = call(["run", *map(str, [*QUICK, *HEADS["detection"], *own, *more])])
     assert done.code == 0, done.stderr
     assert ("share 12 images" in done.stderr) is (test == "train.json")
 
 
-def test_boxes_without_masks_are_for_detection_alone(data, tmp_path):
-    said = json.loads((data / "train.json").read_text())
+def test_boxes_without_masks_are_for_detection_alone(object_data, tmp_path):
+    said = json.loads((object_data / "train.json").read_text())
     for one in said["annotations"]:
         del one["segmentation"]
-    (data / "boxes.json").write_text(json.dumps(said))
+    (object_data / "boxes.json").write_text(json.dumps(said))
     for kind, code in (("instance", 3), ("detection", 0)):
         more = ["--set", "train.steps=1"]
-        done = call(asked(data, tmp_path / kind, kind, *more, train="boxes.json"))
+        done = call(asked(object_data, tmp_path / kind, kind, *more, train="boxes.json"))
         assert done.code == code, done.stderr
         assert ("has boxes without masks" in done.stderr) is (code == 3)
 
 
 @pytest.mark.slow
-def test_letterbox_scale_and_cached_features(data, tmp_path):
+def test_letterbox_scale_and_cached_features(object_data, tmp_path):
     more = ["--set", "fit=letterbox", "--set", "train.steps=2"]
-    done = call(asked(data, tmp_path / "a", "instance", *more, "--set", "train.scale=[0.5,2]"))
+    done = call(
+        asked(object_data, tmp_path / "a", "instance", *more, "--set", "train.scale=[0.5,2]")
+    )
     assert done.code == 0, done.stderr
     more = ["--method", "decoder_only", "--set", "train.steps=2"]
-    cached = call(asked(data, tmp_path / "b", "instance", *more,
+    cached = call(asked(object_data, tmp_path / "b", "instance", *more,
                         "--set", "runtime.cache_features=memory"))  # fmt: skip
     assert cached.code == 0, cached.stderr
