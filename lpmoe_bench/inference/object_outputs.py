@@ -44,6 +44,10 @@ class BoxOutputs:
         """Return the prediction of a response at an image's own size, which it is already."""
         return response
 
+    def found_in(self, pred: Any) -> int:
+        """Return how many objects or segments a prediction has."""
+        return len(pred.classes)
+
     def cut(self, pred: Any, threshold: float) -> Any:
         """Return a prediction cut at a probability; raises UsageError, for there is no map."""
         raise UsageError(
