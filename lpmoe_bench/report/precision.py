@@ -61,7 +61,7 @@ def object_panels(table: ReportTable) -> list[Panel]:
     sizes: list[tuple[Markup, str]] = []
     missing: dict[str, None] = {}
     for part in protocol.parts:
-        found, said = read_found(table, part)
+        found, said = found_rows(table, part)
         missing |= dict.fromkeys(said)
         if not found:
             continue
@@ -77,7 +77,7 @@ def object_panels(table: ReportTable) -> list[Panel]:
     ]
 
 
-def read_found(table: ReportTable, part: Part) -> tuple[list[FoundRow], list[str]]:
+def found_rows(table: ReportTable, part: Part) -> tuple[list[FoundRow], list[str]]:
     """Read what the best rows of a table have found, and say which cannot be read."""
     found, missing = [], []
     for row in table.best:

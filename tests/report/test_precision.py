@@ -43,7 +43,7 @@ def texts(plot: plots.Plot) -> list[str]:
 
 def test_curves_are_those_of_the_scorer_and_average_to_the_score(masks):
     table = table_of(masks)
-    found, missing = precision.read_found(table, "masks")
+    found, missing = precision.found_rows(table, "masks")
     assert not missing
     of = {one.row.label: one for one in found}
     scores = [scored(COCO_MASKS, pairs_of("lora", seed)).scores for seed in range(2)]
@@ -57,7 +57,7 @@ def test_curves_are_those_of_the_scorer_and_average_to_the_score(masks):
 
 def test_a_plot_has_a_line_for_each_row_and_its_score_in_words(masks):
     table = table_of(masks)
-    found, _ = precision.read_found(table, "boxes")
+    found, _ = precision.found_rows(table, "boxes")
     with plots.plot_style():
         plot = precision.draw_curves(table, "boxes", found)
     lines = [line for axes in plot.figure.axes for line in axes.get_lines()]
@@ -73,7 +73,7 @@ def test_a_plot_has_a_line_for_each_row_and_its_score_in_words(masks):
 
 def test_sizes_have_their_objects_and_words_where_there_are_none(tmp_path, masks):
     table = table_of(masks)
-    found, _ = precision.read_found(table, "masks")
+    found, _ = precision.found_rows(table, "masks")
     counts = hits.count_objects(found[0].seeds[0])
     with plots.plot_style():
         plot = precision.draw_object_sizes(table, "masks", found)
@@ -141,7 +141,7 @@ def test_a_record_without_rows_is_told(tmp_path):
     store_objects(tmp_path, "vpt")
     table = table_of(tmp_path)
     (one.folder / "per_image.csv").unlink()
-    found, missing = precision.read_found(table, "boxes")
+    found, missing = precision.found_rows(table, "boxes")
     assert [row.row.label for row in found] == ["VPT"]
     assert missing == [f"LoRA: {one.folder} has no rows of single images"]
     with plots.plot_style():
