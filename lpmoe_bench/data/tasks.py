@@ -287,9 +287,7 @@ def _own_pairs(
     said: list[str] = []
     left_out: list[str] | None = [] if skip else None
     if rules.labels is not None and rules.labels.objects:
-        # As COCO lays them out: the maps of file.json lie in the folder `file`.
-        maps = [masks.with_suffix("")] if rules.labels.format == "coco_panoptic" else []
-        pairs = find_objects(images, [masks, *maps], rules)
+        pairs = find_objects(images, object_places(masks, rules), rules)
     else:
         layers = rules.labels.folders if rules.labels else ()
         places = [masks / name for name in layers] or [masks]
@@ -303,6 +301,19 @@ def _own_pairs(
                 f"{OWN}/{name}: {len(left_out)} left out as broken: {shown(left_out, '; ')}"
             )
     return pairs
+
+
+def object_places(place: Path, rules: PixelRules) -> list[Path]:
+    """Return a user's labels of objects, and the maps that belong to a file of panoptic ones;
+    raises DataError where these are missing."""
+    if rules.labels is None or rules.labels.format != "coco_panoptic":
+        return [place]
+    maps = place.with_suffix("")  # as COCO lays them out: those of file.json lie in `file`
+    if not maps.is_dir():
+        raise DataError(
+            f"the maps of {place} are not found; their folder {maps.name} must be beside it"
+        )
+    return [place, maps]
 
 
 def _validation(

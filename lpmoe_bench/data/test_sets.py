@@ -25,7 +25,7 @@ from lpmoe_bench.data.pairs import (
 from lpmoe_bench.data.pixels import UNDECLARED, PixelRules, Truth
 from lpmoe_bench.data.registry import NAME, Registry, Task
 from lpmoe_bench.data.splits import MANIFESTS, Split, in_threads, make_split
-from lpmoe_bench.data.tasks import OWN, open_split, resolve
+from lpmoe_bench.data.tasks import OWN, object_places, open_split, resolve
 from lpmoe_bench.errors import DataError, UsageError
 
 
@@ -80,7 +80,7 @@ def own_set(
         raise UsageError(f"--name is '{name}'; use letters, digits, dots, dashes and underscores")
     said: list[str] = []
     if rules.labels is not None and rules.labels.objects:
-        pairs = find_objects(images, [masks], rules)
+        pairs = find_objects(images, object_places(masks, rules), rules)
     else:
         pairs = find_pairs(images, masks, said=said, rules=rules)
     note = "; ".join(filter(None, [*said, rules.note]))
@@ -212,14 +212,7 @@ def folder_set(
 def _file_set(path: Path, rules: PixelRules) -> TestSet:
     """Return a file in COCO's form as a test set; that of a panoptic set has its maps beside it."""
     assert rules.labels is not None
-    places = [path]
-    if rules.labels.format == "coco_panoptic":
-        places.append(path.with_suffix(""))
-        if not places[-1].is_dir():
-            raise DataError(
-                f"the maps of {path} are not found; their folder {places[-1].name} must be beside "
-                f"it"
-            )
+    places = object_places(path, rules)
     found = read_object_files(places, listed_images(path), rules.labels)
     own = replace(rules, labels=found.rules)
     digest = files_digest(found.masks, own.key)

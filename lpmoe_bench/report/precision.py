@@ -38,10 +38,10 @@ class Panel(NamedTuple):
 
 
 class FoundRow(NamedTuple):
-    """What a row has found of boxes or masks: for each seed what images have to do with it."""
+    """What a row has found of boxes or masks: for each seed the `ImageHits` of its images."""
 
     row: ReportRow
-    seeds: Sequence[Sequence[hits.ImageHits]]
+    seeds: Sequence[Any]
 
     def curve(self, classes: int, iou: int) -> np.ndarray:
         """Return precision at 101 recalls, mean over classes with an object, then over seeds."""
@@ -258,7 +258,7 @@ def draw_quality(found: ClassQuality, test: str) -> plots.Plot:
             colour = plots.FRONT if stem == "pq" else plots.BEATEN
             axes.scatter(values, range(len(part)), marker=marker, s=16, color=colour, label=label,
                          linewidths=1, zorder=2.5)  # fmt: skip
-        labels = [f"{plots.shorten(found.classes[k], 18)} ({found.segments[k]})" for k in part]
+        labels = [f"{plots.shorten(found.classes[int(k)], 18)} ({found.segments[k]})" for k in part]
         axes.set_yticks(range(len(part)), labels, fontsize=7)
         axes.set(xlim=(-2, 102), ylim=(rows - 0.4, -0.6), xlabel="%")
         if not column:
