@@ -158,12 +158,38 @@ def _measured(found: dict[str, Any]) -> list[tuple[str, str, str]]:
         spread = f"{rate['lower_quartile']:,.1f} to {rate['upper_quartile']:,.1f}"
         about = f"median; quartiles {spread} over {rate['timings']} timings"
         rows.append((name, f"{rate['median']:,.1f} images/s", about))
+    rows += _parts(took["parts"])
     peak, before = took["peak_memory_bytes"] / 2**30, took["before_memory_bytes"] / 2**30
     return [
         *rows,
         ("peak memory", f"{peak:.2f} GiB", f"of training; {before:.2f} GiB before the model"),
         ("", "", f"batch {took['batch']}, {took['precision']} on {took['device']}, random weights"),
     ]
+
+
+PARTS = {
+    "backbone": "the plain backbone",
+    "method": "with the method, less the plain backbone",
+    "head": "from features to what it finds",
+    "post_processing": "to predictions of",
+}
+
+
+def _parts(parts: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Return the rows of what an image of inference is made of."""
+    rows = []
+    for name, about in PARTS.items():
+        one = parts[name]
+        said = f"{about}; {one['low']:,.2f} to {one['high']:,.2f}"
+        if name == "post_processing":
+            high, wide = parts["shown"]
+            said = said.replace(about, f"{about} {high} x {wide} px")
+            if parts["found"] is not None:
+                said += f"; grows with what is found, {parts['found']:,.1f} an image here"
+        said += "" if one["told"] else "; cannot be told from 0"
+        rows.append((f"  {name.replace('_', '-')}", f"{one['median']:,.2f} ms", said))
+    about = f"an image, median and its 95 % interval over {parts['turns']} turns, {parts['clock']}"
+    return [*rows, ("", "", about)]
 
 
 # A trained method as files for elsewhere: plain weights, an adapter of peft.

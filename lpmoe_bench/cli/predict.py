@@ -113,7 +113,10 @@ def evaluate_command(
     ] = None,
     protocol: options.ProtocolName = None,
     test_images: Annotated[Path | None, typer.Option(help="Your own folders: images.")] = None,
-    test_masks: Annotated[Path | None, typer.Option(help="... their masks.")] = None,
+    test_masks: Annotated[
+        Path | None,
+        typer.Option("--test-masks", "--test-annotations", help="... masks, or COCO FILE."),
+    ] = None,
     name: Annotated[str, typer.Option(help="... what to call them: own/NAME.")] = "test",
     pixels: options.PixelOptions,
     data_root: options.DataRoot = None,

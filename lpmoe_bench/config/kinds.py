@@ -18,6 +18,7 @@ class Kind:
     loss, select, protocol: those of a task whose entry names none. reader, outputs: see the base
     classes in `lpmoe_bench.data.readers` and `lpmoe_bench.inference.outputs`. job: a job as in
     `lpmoe_bench.scoring.work`, of anybody's maps. pictures: see `lpmoe_bench.report.pictures`.
+    panels: what the page of a report shows of a table besides, see `lpmoe_bench.report.precision`.
     formats: of the labels of its data sets, none where masks are binary. decoder: of its tasks
     where nothing else is asked for; empty for that of the method. least_classes: that a data set
     needs. blends: whether a prediction has a value for each pixel, so that those of overlapping
@@ -33,6 +34,7 @@ class Kind:
     outputs_at: str
     job_at: str = ""
     pictures_at: str = ""
+    panels_at: str = ""
     formats: tuple[str, ...] = ()
     decoder: str = ""
     least_classes: int = 2
@@ -69,6 +71,11 @@ class Kind:
         if not self.pictures_at:
             raise UsageError(f"predictions of {self.name} tasks are not drawn")
         return _found(self.pictures_at)
+
+    @property
+    def panels(self) -> Any:
+        """Return the function from a table of a report to its panels; None where there are none."""
+        return _found(self.panels_at) if self.panels_at else None
 
 
 def _found(place: str) -> Any:
@@ -110,6 +117,7 @@ _ALL = (
         outputs_at="lpmoe_bench.inference.object_outputs:InstanceOutputs",
         job_at="lpmoe_bench.scoring.object_jobs:ObjectJob",
         pictures_at="lpmoe_bench.report.object_pictures:InstancePictures",
+        panels_at="lpmoe_bench.report.precision:object_panels",
         formats=("coco", "yolo", "instances"),
         decoder="mask_rcnn",
         least_classes=1,
@@ -125,6 +133,7 @@ _ALL = (
         outputs_at="lpmoe_bench.inference.object_outputs:BoxOutputs",
         job_at="lpmoe_bench.scoring.object_jobs:ObjectJob",
         pictures_at="lpmoe_bench.report.object_pictures:ObjectPictures",
+        panels_at="lpmoe_bench.report.precision:object_panels",
         formats=("coco", "voc", "yolo", "instances"),
         decoder="faster_rcnn",
         least_classes=1,
@@ -140,6 +149,7 @@ _ALL = (
         outputs_at="lpmoe_bench.inference.object_outputs:PanopticOutputs",
         job_at="lpmoe_bench.scoring.object_jobs:PanopticJob",
         pictures_at="lpmoe_bench.report.object_pictures:PanopticPictures",
+        panels_at="lpmoe_bench.report.precision:segment_panels",
         formats=("coco_panoptic",),
         decoder="mask2former",
         least_classes=1,

@@ -90,7 +90,8 @@ def label_rules(values: Mapping[str, Any], *places: Path) -> LabelRules:
             are those of the maps, unless `first` or a number in `ignore` says that these hold
             values: then they are those of pictures.
         places: folders in which that file is looked for; without any it is not read. A Path is
-            read where it is.
+            read where it is; where it lists one class and nothing else is said, labels are maps
+            of one number an object.
 
     Raises:
         UsageError: one of them is none, or they contradict each other.
@@ -108,6 +109,8 @@ def label_rules(values: Mapping[str, Any], *places: Path) -> LabelRules:
     found = found or [_values(item) for item in _listed(given.get("values", ()))]
     counted = _counted(given)
     form = given.get("format") or _likely_format(folders, () if counted else found)
+    if len(names) == 1 and isinstance(given.get("classes"), Path) and len(given) == 1:
+        form = "instances"  # label maps have two classes at least: a list of one is of objects
     if form not in (*FORMATS, *OBJECTS):
         raise UsageError.unknown("format of labels", str(form), (*FORMATS, *OBJECTS))
     colours = _colours(given.get("colours", ()), names)

@@ -20,6 +20,7 @@ from lpmoe_bench.data.targets import Target
 from lpmoe_bench.errors import DataError
 
 Part = tuple[slice, slice]  # rows and columns
+OF_NOISE = 8  # objects of an image of noise; COCO's images have 7.3 on average
 
 
 class BoxReader:
@@ -110,6 +111,34 @@ class BoxReader:
         """Put targets together: a list, for each holds as many objects as it does."""
         return list(targets)
 
+    def of_noise(self, noise: Tensor, classes: int) -> list[Target]:
+        """Return a target with a few rectangles for each image of noise, (B, h, w) in [0, 1): to
+        time a training with."""
+        return [self._of_noise(one, classes) for one in noise]
+
+    def _of_noise(self, noise: Tensor, classes: int) -> Target:
+        h, w = noise.shape
+        left, top, wide, high, kind = noise.flatten()[: 5 * OF_NOISE].reshape(5, OF_NOISE)
+        # From a tenth to a half of each side, and all of it inside.
+        x0, y0 = left * w / 2, top * h / 2
+        x1, y1 = x0 + (0.1 + 0.4 * wide) * w, y0 + (0.1 + 0.4 * high) * h
+        x, y = torch.arange(w).to(noise) + 0.5, torch.arange(h).to(noise) + 0.5
+        across = (x >= x0[:, None]) & (x < x1[:, None])
+        down = (y >= y0[:, None]) & (y < y1[:, None])
+        masks = down[:, :, None] & across[:, None]
+        return Target(
+            (h, w),
+            torch.stack([x0, y0, x1, y1], 1),
+            (kind * classes).long(),
+            torch.zeros_like(kind, dtype=torch.bool),
+            masks if self.masks else None,
+            self._stuff_of_noise(noise, masks, classes),
+        )
+
+    def _stuff_of_noise(self, noise: Tensor, masks: Tensor, classes: int) -> Tensor | None:
+        """Return the map of stuff around objects, None where there is none."""
+        return None
+
 
 class InstanceReader(BoxReader):
     """Objects with boxes and masks."""
@@ -141,6 +170,12 @@ class PanopticReader(InstanceReader):
         assert truth.labels is not None, "panoptic truth"
         labels = cv2.resize(truth.labels, sides[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
         return torch.from_numpy(labels).long()
+
+    def _stuff_of_noise(self, noise: Tensor, masks: Tensor, classes: int) -> Tensor:
+        # Few kinds of stuff in stripes: noise of all classes would be more segments than any image.
+        stripes = torch.arange(noise.shape[0], device=noise.device) * 4 // noise.shape[0]
+        labels = (stripes * classes // 4)[:, None].expand(noise.shape).clone()
+        return labels.masked_fill(masks.any(0), VOID)
 
 
 def _shift(take: slice, put: slice) -> float:

@@ -108,7 +108,8 @@ def _resolve(
     if folders is not None and embedded:
         raise UsageError("your own folders and the embedded set were both asked for; drop one")
     if folders is not None:
-        return _own(replace(folders, rules=_own_rules(task, folders)), generated_root)
+        declared = own_rules(f"task {task.name}", task.kind, folders.train_masks, folders.rules)
+        return _own(replace(folders, rules=declared), generated_root)
     if embedded:
         return _drawn(task, "the embedded set was asked for", generated_root, report)
     check_root(root)
@@ -143,21 +144,29 @@ def _resolve(
     return TaskData(drawn.train, [*drawn.tests, *tests], [*drawn.notes, *_remarks(tests)])
 
 
-def _own_rules(task: Task, folders: Folders) -> PixelRules:
-    """Return what is declared of a user's own files; raises UsageError where it does not fit.
+def own_rules(what: str, kind: str, place: Path, rules: PixelRules) -> PixelRules:
+    """Return what is declared of a user's own labels, for a kind of task.
 
     Labels of objects tell their format by their files, and those in COCO's form their classes.
+
+    Args:
+        what: they are for, such as "task bccd" or "this run".
+        kind: its kind.
+        place: of the labels: a folder, a file or a pattern.
+        rules: what was declared.
+
+    Raises:
+        UsageError: that does not fit.
     """
-    rules, formats = folders.rules, get_kind(task.kind).formats
+    formats = get_kind(kind).formats
     if not set(formats) & set(OBJECTS):
-        _check_declared(task, rules)
+        _check_declared(what, kind, rules)
         return rules
-    place = folders.train_masks
     form = _own_format(place, formats)
     if form not in formats:
         raise UsageError(
-            f"{place} holds labels of format {form}, and task {task.name} is {task.kind}, which "
-            f"needs {' or '.join(formats)}"
+            f"{place} holds labels of format {form}, and {what} is {kind}, which needs "
+            f"{' or '.join(formats)}"
         )
     classes = list(rules.labels.classes) if rules.labels else []
     if form not in LISTING and not classes:
@@ -178,18 +187,24 @@ def _own_format(place: Path, formats: Sequence[str]) -> str:
     return "instances"
 
 
-def _check_declared(task: Task, rules: PixelRules) -> None:
+def _check_declared(what: str, kind: str, rules: PixelRules) -> None:
     """Raise UsageError for own label maps without classes, and for classes of binary masks."""
-    if get_kind(task.kind).classed and rules.labels is None:
+    classed = get_kind(kind).classed
+    if classed and rules.labels is None:
         raise UsageError(
-            f"task {task.name} is {task.kind}: say which classes your label maps have, with "
-            f"--classes FILE, one name a line in the order of their values, and --ignore 255 for "
-            f"values that count for nothing"
+            f"{what} is {kind}: say which classes your label maps have, with --classes FILE, one "
+            f"name a line in the order of their values, and --ignore 255 for values that count for "
+            f"nothing"
         )
-    if rules.labels is not None and not get_kind(task.kind).classed:
+    if rules.labels is not None and not classed:
         raise UsageError(
-            f"--classes lists classes of label maps, but task {task.name} is {task.kind}; choose "
-            f"--task semantic, or leave it out"
+            f"--classes lists classes of label maps, but {what} is {kind}; choose --task semantic, "
+            f"or leave it out"
+        )
+    if rules.labels is not None and rules.labels.objects:
+        raise UsageError(
+            f"--classes lists one class, {rules.labels.classes[0]}, and {what} is {kind}: name the "
+            f"background too, or use a task of objects, such as --task instance"
         )
 
 

@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from lpmoe_bench.config.kinds import get_kind
+from lpmoe_bench.config.kinds import Kind, get_kind
 from lpmoe_bench.config.settings import sides_text
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.data.matching import shown
 from lpmoe_bench.data.pixels import UNDECLARED, PixelRules
 from lpmoe_bench.data.registry import Registry, load_registry
 from lpmoe_bench.data.splits import MANIFESTS, Split, check_pairs, classes_of, image_checksums
-from lpmoe_bench.data.tasks import open_split
+from lpmoe_bench.data.tasks import open_split, own_rules
 from lpmoe_bench.data.test_sets import TestSet, named_sets, own_set
 from lpmoe_bench.environment import collect_environment, default_cache
 from lpmoe_bench.errors import ResourceError, UsageError, is_out_of_memory
@@ -93,17 +93,25 @@ def evaluation_record(
 
 
 def refuse_other_classes(record: model.Record, split: Split) -> None:
-    """Raise UsageError where the labels of a split are not what a run tells apart.
+    """Raise UsageError where the labels of a split are not what a run tells apart, DataError where
+    they lack what it is scored by, such as masks.
 
     Numbers of classes are all that maps and labels have in common: with another list, or another
     order, they would be compared without a word.
     """
+    kind, form = get_kind(record.config.get("kind", "binary")), split.rules.form
+    if form and kind.classed and form not in kind.formats:
+        raise UsageError(
+            f"{split.label} has labels of format {form}, and this run is of a {kind.name} task, "
+            f"which is scored on {' or '.join(kind.formats)}; name another set"
+        )
+    kind.reader.check(split.label, split.pairs)
     wanted, found = tuple(record.config.get("classes", ())), classes_of(split)
     if found == wanted:
         return
     if not found:
         raise UsageError(
-            f"{split.label} has masks of one object, but this run tells {len(wanted)} classes "
+            f"{split.label} has masks of one object, but this run tells {_classes_text(wanted)} "
             f"apart; name a set with its classes, or say --classes FILE of your own label maps"
         )
     if not wanted:
@@ -113,10 +121,14 @@ def refuse_other_classes(record: model.Record, split: Split) -> None:
         )
     odd = [name for name in found if name not in wanted] or [n for n in wanted if n not in found]
     raise UsageError(
-        f"{split.label} has {len(found)} classes and this run {len(wanted)}, "
+        f"{split.label} has {_classes_text(found)} and this run {len(wanted)}, "
         f"{f'such as {odd[0]}' if odd else 'in another order'}; name a set with the classes "
         f"{shown(wanted)}, in this order"
     )
+
+
+def _classes_text(names: Sequence[str]) -> str:
+    return f"{len(names)} class{'es' * (len(names) != 1)}"
 
 
 # Images of a test set that a run was trained on, told by what their files hold.
@@ -253,7 +265,8 @@ def plan_jobs(request: EvaluationRequest, terminal: Terminal) -> list[Evaluation
     run = store.read_record(request.run)
     if run.kind != "run":
         raise UsageError(f"{request.run} holds a record of kind {run.kind}; name a trained run")
-    protocol = _protocol_for(run, request.protocol)
+    kind = get_kind(run.config.get("kind", "binary"))  # old records have no word of it
+    protocol = _protocol_for(kind, run, request.protocol)
     root, registry = _root(request, run), load_registry(request.datasets)
     own = request.test_images is not None or request.test_masks is not None
     if not own and not request.sets:
@@ -263,8 +276,7 @@ def plan_jobs(request: EvaluationRequest, terminal: Terminal) -> list[Evaluation
         )
     tests = named_sets(request.sets, registry, request.data_root, request.cache, terminal)
     if own:
-        folders = (request.test_images, request.test_masks)
-        tests.append(own_set(*folders, request.name, request.cache, request.rules))
+        tests.append(_own_set(request, kind))
     jobs = []
     for test, notes in _untrained(request, run, registry, tests, terminal):
         if test.protocol not in ("", protocol):
@@ -279,10 +291,17 @@ def plan_jobs(request: EvaluationRequest, terminal: Terminal) -> list[Evaluation
     return jobs
 
 
-def _protocol_for(run: model.Record, asked: str | None) -> str:
+def _own_set(request: EvaluationRequest, kind: Kind) -> TestSet:
+    """Return a user's own folders as a test set for a run of a kind; raises as `own_set`."""
+    images, masks, rules = request.test_images, request.test_masks, request.rules
+    if masks is not None:
+        rules = own_rules("this run", kind.name, masks, rules)
+    return own_set(images, masks, request.name, request.cache, rules)
+
+
+def _protocol_for(kind: Kind, run: model.Record, asked: str | None) -> str:
     """Return the name of the protocol, the run's own where none is asked for."""
     rules = get_protocol(asked or run.protocol.name)
-    kind = get_kind(run.config.get("kind", "binary"))  # old records have no word of it
     if rules.kind != kind.name:
         raise UsageError(
             f"protocol {rules.name} scores {rules.kind} tasks, and this run is of a {kind.name} "

@@ -59,6 +59,10 @@ class BoxOutputs:
         """Return what a user is given of a response, as `lpmoe_bench.Prediction` names it."""
         return {"objects": response}
 
+    def found_in(self, pred: Any) -> int:
+        """Return how many objects or segments a prediction has."""
+        return len(pred.classes)
+
     def cut(self, pred: Any, threshold: float) -> Any:
         """Return the detections of a score of at least `threshold`."""
         kept = np.flatnonzero(pred.scores >= threshold)

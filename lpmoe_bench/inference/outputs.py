@@ -82,6 +82,10 @@ class MapOutputs:
         seen, sides = response[:, : inner[0], : inner[1]], tuple(shape)
         return F.interpolate(seen[None], sides, mode="bilinear", align_corners=False)[0].numpy()
 
+    def found_in(self, pred: Any) -> int | None:
+        """Return how many objects or segments a prediction has, None of maps."""
+        return None
+
     def cut(self, pred: np.ndarray, threshold: float) -> np.ndarray:
         """Return a prediction cut at a probability; raises UsageError where there is none."""
         raise UsageError(

@@ -291,14 +291,18 @@ class _ClassHits(NamedTuple):
 
     def precision(self, weights: np.ndarray, area: int, iou: int) -> float:
         """Return the average precision of images that count so often; NaN without an object."""
+        return float(self.curve(weights, area, iou).mean())
+
+    def curve(self, weights: np.ndarray, area: int, iou: int) -> np.ndarray:
+        """Return the precision at 101 recalls of such images, (101,); NaN without an object."""
         positives = float(weights @ self.positives[:, area])
         if not positives:
-            return float("nan")
-        return _average(self.hits[:, area, iou], weights[self.images], positives)
+            return np.full(len(RECALLS), np.nan)
+        return _best_precisions(self.hits[:, area, iou], weights[self.images], positives)
 
 
-def _average(hits: np.ndarray, weights: np.ndarray, positives: float) -> float:
-    """Return the mean over 101 recalls of the best precision at that recall or a higher one."""
+def _best_precisions(hits: np.ndarray, weights: np.ndarray, positives: float) -> np.ndarray:
+    """Return the best precision at each of 101 recalls or a higher one, (101,)."""
     # Detections come best first: place k holds what is right among the k + 1 best.
     right = np.cumsum(weights * (hits == HIT))
     wrong = np.cumsum(weights * (hits == FALSE_ALARM))
@@ -307,7 +311,7 @@ def _average(hits: np.ndarray, weights: np.ndarray, positives: float) -> float:
     # From the last detection back: the best precision at this recall or at a higher one.
     precision = np.maximum.accumulate(precision[::-1])[::-1]
     reached = np.searchsorted(right / positives, RECALLS, side="left")
-    return float(np.append(precision, 0.0)[reached].mean())  # 0 at recalls that are not reached
+    return np.append(precision, 0.0)[reached]  # 0 at recalls that are not reached
 
 
 def _by_class(images: Sequence[ImageHits], classes: int) -> list[_ClassHits]:
@@ -359,6 +363,29 @@ def precision_table(
         for own in _by_class(images, classes)
     ]
     return np.moveaxis(np.array(table, float).reshape(classes, len(areas), len(ious)), 0, -1)
+
+
+def precision_curves(
+    images: Sequence[ImageHits], classes: int, iou: int, area: int = 0
+) -> np.ndarray:
+    """Return the precision of each class at the recalls 0, .01 to 1, float64 (classes, 101).
+
+    It is the best precision at that recall or a higher one, whose mean is the average precision;
+    NaN for a class without an object.
+
+    Args:
+        images: as their rows have them.
+        classes: how many there are.
+        iou: place in `IOUS` of the overlap that is asked for.
+        area: place in `AREAS`.
+    """
+    weights = np.ones(len(images))
+    return np.array([own.curve(weights, area, iou) for own in _by_class(images, classes)])
+
+
+def count_objects(images: Sequence[ImageHits]) -> np.ndarray:
+    """Return how many objects images have in each range of `AREAS`, crowds left out, int (4,)."""
+    return sum((n for one in images for n in one.positives.values()), np.zeros(len(AREAS), int))
 
 
 def choose(table: np.ndarray, what: Precision) -> np.ndarray:

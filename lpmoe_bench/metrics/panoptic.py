@@ -153,7 +153,11 @@ class SegmentCounts(NamedTuple):
     @property
     def pq(self) -> np.ndarray:
         """Panoptic quality of each class, (..., K); NaN of one that is nowhere."""
-        return _ratios(self.sums.sum(axis=-3), "pq")
+        return self.of_class("pq")
+
+    def of_class(self, stem: str) -> np.ndarray:
+        """Return "pq", "sq" or "rq" of each class, (..., K); NaN of one that is nowhere."""
+        return _ratios(self.sums.sum(axis=-3), stem)
 
     def mean(self, stem: str, place: int | None = None) -> Any:
         """Return the mean over the classes that are somewhere.

@@ -1,4 +1,4 @@
-"""Classes of label maps: the IoU of each by row, and which class the best row takes for which."""
+"""Classes: the score of each by row; of label maps, which class the best row takes for which."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,12 +8,13 @@ import numpy as np
 
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.files import write_atomically
-from lpmoe_bench.metrics.classes import CONFUSION, confusion_matrix, read_confusions
-from lpmoe_bench.metrics.facts import CLASS_STEMS, is_of_class
+from lpmoe_bench.metrics.classes import CONFUSION, ClassProtocol, confusion_matrix, read_confusions
+from lpmoe_bench.metrics.facts import METRICS, is_of_class
+from lpmoe_bench.metrics.protocols import PROTOCOLS
 from lpmoe_bench.records.store import StoredRecord, image_rows
 from lpmoe_bench.report import plots
 from lpmoe_bench.report.contents import ReportContents, ReportRow, ReportTable
-from lpmoe_bench.tables.parts import Column
+from lpmoe_bench.tables.parts import Column, class_stem
 from lpmoe_bench.tables.rows import counted
 
 NUMBERED = 14  # classes, up to which each cell has its number
@@ -37,17 +38,24 @@ def is_class_column(column: Column) -> bool:
 
 
 def class_columns(table: ReportTable) -> list[tuple[int, str]]:
-    """Return (place, class) of the columns that hold the IoU of each class."""
-    found = ((place, column.key.partition("/")) for place, column in enumerate(table.group.columns))
-    return [(place, name) for place, (stem, _, name) in found if name and stem == CLASS_STEMS[0]]
+    """Return (place, class) of the columns that hold the first score that each class has, such as
+    its IoU or its average precision."""
+    wanted, found = class_stem(table.group.context.protocol), []
+    for place, column in enumerate(table.group.columns):
+        stem, _, name = column.key.partition("/")
+        if name and stem == wanted:
+            found.append((place, name))
+    return found
 
 
 def read_confusion(table: ReportTable) -> Confusion | None:
-    """Return the confusion of the best row, over all its seeds; None of a table without classes.
+    """Return the confusion of the best row, over all its seeds; None of a table without classes, or
+    whose records are of no label maps.
 
     Raises DataError where its rows cannot be read.
     """
-    if not class_columns(table):
+    protocol = PROTOCOLS.get(table.group.context.protocol)
+    if not class_columns(table) or not isinstance(protocol, ClassProtocol):
         return None
     row = table.ranked()[0]
     found = [_of_record(one, table.test) for one in row.stored]
@@ -115,22 +123,25 @@ def draw_confusion(found: Confusion, test: str, least: float = 0.0) -> plots.Plo
 
 
 def class_facts(table: ReportTable) -> dict[str, Any] | None:
-    """Return what the page shows of classes; None of a table without them.
+    """Return what the page shows of classes; None of a table without them, or with a single one.
 
-    columns: (place, class) of each; drawn: the picture of the best row, words: whose it is;
-    reason: why there is none; unit: of the IoU, in words.
+    columns: (place, class) of each; what: the label of their score; unit: of it, in words; drawn:
+    the picture of the best row, words: whose it is; reason: why there is none.
     """
     columns = class_columns(table)
-    if not columns:
+    if len(columns) < 2:
         return None
     percent = any(table.group.columns[place].scale != 1 for place, _ in columns)
     facts: dict[str, Any] = {"columns": columns, "drawn": "", "reason": ""}
+    name = table.group.columns[columns[0][0]].key.partition("/")[0]
+    facts["what"] = METRICS[name].label if name in METRICS else "IoU"
     facts["unit"] = " in percent" * percent
     try:
         found = read_confusion(table)
     except DataError as error:
         return facts | {"reason": f"No picture of the confusion: {error}."}
-    assert found is not None
+    if found is None:  # a confusion is of label maps
+        return facts
     plot = draw_confusion(found, table.test, PAGE)
     drawn = plots.to_svg(plot, f"{table.anchor}-confusion")
     words = f"{found.row.label}, the best row, {counted(len(found.row.stored), 'seed')}"

@@ -12,6 +12,7 @@ from markupsafe import Markup, escape
 
 from lpmoe_bench import __version__
 from lpmoe_bench.analysis.pairing import Rules
+from lpmoe_bench.config.kinds import KINDS
 from lpmoe_bench.console import VERDICT_STYLES
 from lpmoe_bench.environment import no_collection
 from lpmoe_bench.metrics.facts import METRICS
@@ -297,10 +298,18 @@ def _section(
         "costs": list(_costs(table, planes)),
         "alike": [plane.label for plane in planes if len({p.x for p in plane.points}) == 1],
         "classes": _classes(table, heads),
+        "panels": _panels(table),
         "scores": scores,
         "sizes": _sizes(table, scores) if scores else None,
         "disputes": images.dispute_facts(table, scores, source, count),
     }
+
+
+def _panels(table: ReportTable) -> list[Any]:
+    """Return what the kind of the table's task shows besides; see `report.precision`."""
+    protocol = PROTOCOLS.get(table.group.context.protocol)
+    panels = KINDS[protocol.kind].panels if protocol else None
+    return panels(table) if panels else []
 
 
 def _classes(table: ReportTable, heads: Sequence[tuple[Any, ...]]) -> dict[str, Any] | None:
@@ -311,7 +320,7 @@ def _classes(table: ReportTable, heads: Sequence[tuple[Any, ...]]) -> dict[str, 
     places = [place for place, _ in facts["columns"]]
     shown = [(*head[:3], False) for head in heads]
     rows = [(row, _cells(table, row, places, shown)) for row in table.rows]
-    named = [(name, "down", True, False, "IoU") for _, name in facts["columns"]]
+    named = [(name, "down", True, False, facts["what"]) for _, name in facts["columns"]]
     seeds = ("n", "down", True, False, "seeds")
     return facts | {"rows": rows, "heads": [("Method", "up", False), seeds, *named]}
 

@@ -148,7 +148,9 @@ def metric_columns(
     if any(FALSE_ALARMS.value(record, test) is not None for record in records):
         present.append(FALSE_ALARMS.key)
     headline, in_percent = _shown_by(records[0])
-    of_class = [key for key in present if key.startswith(f"{_class_stem(records[0])}/")]
+    of_class = [
+        key for key in present if key.startswith(f"{class_stem(records[0].protocol.name)}/")
+    ]
     by_class = of_class and list(wanted or ()) == [CLASSES]
     if by_class:
         keys = [*(key for key in headline if key == _primary(records[0])), *of_class]
@@ -189,9 +191,9 @@ def _primary(record: Record) -> str:
     return protocol.primary if protocol else ""
 
 
-def _class_stem(record: Record) -> str:
+def class_stem(protocol_name: str) -> str:
     """Return which score of a class stands in tables of classes: the first of the protocol's."""
-    protocol = PROTOCOLS.get(record.protocol.name)
+    protocol = PROTOCOLS.get(protocol_name)
     return (*(protocol.of_class if protocol else ()), CLASS_STEMS[0])[0]
 
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from drawn_objects import Truth, coco_scores, draw_images, real_file, scorer_of
+from drawn_objects import Truth, coco_precision, coco_scores, draw_images, real_file, scorer_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_np
@@ -116,6 +116,26 @@ def test_equal_to_pycocotools(case, seed):
     assert 0 < theirs["box_ap"] < 1
     alone = result(pairs, COCO_BOXES, options["classes"]).scores
     assert alone == {key: value for key, value in ours.items() if not key.startswith("mask_")}
+
+
+@pytest.mark.parametrize("part", ["boxes", "masks"])
+def test_curves_equal_those_of_pycocotools(part):
+    pairs = draw_images(5, classes=4, extra=9, crowds=0.3)
+    rows = [hits.read_hits(row[part], 4) for row in result(pairs, COCO_MASKS, 4).rows]
+    theirs = coco_precision(pairs, 4, part)
+    known = 0
+    for area, iou in ((0, 0), (0, 5), (1, 3), (3, 9)):
+        ours = hits.precision_curves(rows, 4, iou, area)
+        for own, of_class in zip(ours, theirs[iou, :, :, area].T, strict=True):
+            assert np.isnan(own).all() == (of_class == -1).all()
+            if not np.isnan(own).any():
+                np.testing.assert_allclose(own, of_class, rtol=0, atol=1e-12)
+                known += 1
+    assert known > 8
+    assert hits.count_objects(rows).tolist() == [
+        sum(int((~t.crowd & (t.areas >= low) & (t.areas <= high)).sum()) for _, t in pairs)
+        for low, high in hits.AREAS
+    ]
 
 
 def test_the_cap_of_detections_is_of_the_protocol():

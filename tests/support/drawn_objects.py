@@ -115,10 +115,10 @@ def scorer_of(protocol: ObjectProtocol, pairs: Sequence[Pair], classes: int) -> 
 # pycocotools.
 
 
-def coco_scores(
+def coco_precision(
     pairs: Sequence[Pair], classes: int, part: str = "boxes", most: int = 100
-) -> dict[str, float | None]:
-    """The scores of pycocotools under the names that ours have; None where it says -1."""
+) -> np.ndarray:
+    """The precisions of pycocotools: by overlap, recall, class and area; -1 where it has none."""
     from pycocotools import mask as coco_mask
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -165,7 +165,14 @@ def coco_scores(
         judge.params.maxDets = [1, 10, most]
         judge.evaluate()
         judge.accumulate()
-    precision = judge.eval["precision"][..., -1]  # overlaps, recalls, classes, areas
+    return judge.eval["precision"][..., -1]
+
+
+def coco_scores(
+    pairs: Sequence[Pair], classes: int, part: str = "boxes", most: int = 100
+) -> dict[str, float | None]:
+    """The scores of pycocotools under the names that ours have; None where it says -1."""
+    precision = coco_precision(pairs, classes, part, most)
 
     def mean(values: np.ndarray) -> float | None:
         return float(values[values > -1].mean()) if (values > -1).any() else None

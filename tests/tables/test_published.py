@@ -6,13 +6,14 @@ import re
 from pathlib import Path
 
 import pytest
-from sample_records import record
+from sample_records import content, record
 from table_samples import CAMO, COD, SCORES, own
 from typer.testing import CliRunner
 
 from lpmoe_bench.cli.app import app
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.metrics.protocols import PROTOCOLS
+from lpmoe_bench.records.model import Record
 from lpmoe_bench.tables.formats import FORMATS, format_table, to_csv, to_html, to_markdown
 from lpmoe_bench.tables.published_figures import load_published
 from lpmoe_bench.tables.table import build_table
@@ -97,6 +98,62 @@ def test_other_images_of_the_same_origin_have_the_figures_and_no_difference():
     found = cell(group, rows["SAM-Adapter [1]"], "s_measure")
     assert (found.values, found.difference) == ((0.883,), None)
     assert f"{name} holds other images than COD10K" in below
+
+
+def of_objects(label, protocol, scores, images=5000, note=""):
+    """A record of AdaRoute on a test set of objects or of classes."""
+    rules = PROTOCOLS[protocol]
+    made = content("lora", task="coco", method={"name": "adaroute", "title": "AdaRoute"})
+    facts = {"label": label, "digest": "55" * 32, "images": images, "note": note}
+    made["data"] = made["data"] | {"tests": [facts]}
+    made["protocol"] = {"name": protocol, "version": rules.version, "hash": rules.hash}
+    made |= {"scores": {label: scores}, "counts": {label: {"images": images}}}
+    return Record.model_validate(made)
+
+
+@pytest.mark.parametrize(
+    ("label", "protocol", "scores", "key", "figure"),
+    [
+        ("coco/test_val", "coco_masks", {"mask_ap": 0.3, "box_ap": 0.4}, "mask_ap", 0.427),
+        ("coco/test_val", "coco_masks", {"mask_ap": 0.3, "box_ap": 0.4}, "box_ap", 0.473),
+        ("coco/test_val", "coco_boxes", {"box_ap": 0.4}, "box_ap", 0.473),
+        ("coco_panoptic/test_val", "coco_panoptic", {"pq": 0.3}, "pq", 0.488),
+        ("ade20k/test_val", "classes", {"mean_iou": 0.3}, "mean_iou", 0.503),
+    ],
+)
+def test_tables_of_objects_have_published_neighbours_and_no_difference(
+    label, protocol, scores, key, figure
+):
+    images = 2000 if label.startswith("ade20k") else 5000
+    group, rows, below = published(of_objects(label, protocol, scores, images))
+    found = [cell(group, one, key) for name, one in rows.items() if "AdaRoute" in name]
+    assert found[0].values == (pytest.approx(figure),)
+    assert {one.printed.versus for one in found} == {"barred"}
+    assert {one.difference for one in found} == {None}
+    assert "another backbone, head and schedule than those of any run here" in below
+
+
+@pytest.mark.parametrize(
+    ("label", "protocol", "scores"),
+    [
+        ("coco_mini_instances/test_val", "coco_masks", {"mask_ap": 0.1}),
+        ("coco_mini/test_val", "coco_panoptic", {"pq": 0.1}),
+    ],
+)
+def test_small_parts_of_coco_have_the_figures_of_all_of_it(label, protocol, scores):
+    _, rows, _ = published(of_objects(label, protocol, scores, 100))
+    assert any("AdaRoute" in name for name in rows)
+    assert not any(one.difference for row in rows.values() for one in row.cells)
+
+
+def test_figures_of_objects_are_defined_as_a_protocol_here_defines_them():
+    tables = load_published().tables
+    for name, keys in {"parax_coco": "box mask", "parax_panoptic": "pq sq rq"}.items():
+        for metric in tables[name].metrics.values():
+            assert metric.metric.partition("_")[0] in keys.split()
+            assert metric.protocols
+            for protocol in metric.protocols:
+                assert metric.metric in PROTOCOLS[protocol].metrics
 
 
 def test_only_primary_and_slides_stand_without_a_mark():

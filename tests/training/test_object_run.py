@@ -2,7 +2,10 @@
 
 import json
 import signal
+from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from object_runs import HEADS, NAMES, QUICK, asked
 from tiny_runs import assert_same_result, call, call_until, only_run
@@ -104,3 +107,94 @@ def test_letterbox_scale_and_cached_features(object_data, tmp_path):
     cached = call(asked(object_data, tmp_path / "b", "instance", *more,
                         "--set", "runtime.cache_features=memory"))  # fmt: skip
     assert cached.code == 0, cached.stderr
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_micro_batches_are_refused_before_anything_trains(data, tmp_path, kind):
+    done = call(asked(data, tmp_path, kind, "--set", "runtime.micro_batch=2"))
+    assert (done.code, done.stdout) == (2, "")
+    assert "which micro-batches and several CPU processes divide" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not [*tmp_path.rglob("*.csv")]
+
+
+def own_labels(folder: Path, form: str) -> tuple[str, str]:
+    """Write 8 images and their labels of one class; return their folders."""
+    random, place = np.random.default_rng(5), folder / form
+    (folder / "images").mkdir(exist_ok=True)
+    place.mkdir()
+    for k in range(8):
+        pixels, ids = random.integers(0, 99, (60, 80, 3)).astype(np.uint8), np.zeros((60, 80))
+        x, y = int(random.integers(5, 50)), int(random.integers(5, 30))
+        pixels[y : y + 20, x : x + 20] += 120
+        ids[y : y + 20, x : x + 20] = 7
+        cv2.imwrite(str(folder / "images" / f"{k}.png"), pixels)
+        if form == "yolo":
+            text = f"0 {(x + 10) / 80} {(y + 10) / 60} {20 / 80} {20 / 60}\n"
+            (place / f"{k}.txt").write_text(text)
+        else:
+            cv2.imwrite(str(place / f"{k}.png"), ids.astype(np.uint16))
+    (folder / "names.txt").write_text("cell\n")
+    return str(folder / "images"), str(place)
+
+
+@pytest.mark.parametrize(("kind", "form"), [("detection", "yolo"), ("instance", "instances")])
+def test_own_folders_of_one_class(tmp_path, kind, form):
+    images, labels = own_labels(tmp_path, form)
+    named = ["--classes", str(tmp_path / "names.txt"), "--train-images", images]
+    more = ["--train-masks", labels, "--split", "0.25", "--runs", str(tmp_path / "runs")]
+    few = ["--set", "train.epochs=1"]
+    done = call(["run", *QUICK, *named, *more, "--task", kind, *HEADS[kind], *few])
+    assert done.code == 0, done.stderr
+    assert read_record(only_run(tmp_path / "runs")).config["classes"] == ["cell"]
+    # Maps of pixels have two classes at least, and binary masks none.
+    for task, said in (("semantic", "name the background too"), ("cod", "task cod is binary")):
+        done = call(["run", *QUICK, *named, *more, "--task", task])
+        assert (done.code, done.stderr.count("\n")) == (2, 1)
+        assert said in done.stderr
+
+
+def evaluated(folder: Path, data: Path, name: str, *more: str):
+    """Evaluate a run on the test images under another label."""
+    arguments = ["--test-images", str(data / "images"), "--name", name, "--allow-overlap", *more]
+    return call(["evaluate", str(folder), *arguments, "--force", "--json", "--quiet"])
+
+
+def test_own_files_are_scored_as_the_run_itself_was(data, finished, tmp_path):
+    kind, folder = finished
+    ends = "_panoptic" if kind == "panoptic" else ""
+    said = json.loads((data / f"test{ends}.json").read_text())
+    file = data / f"again_{kind}.json"
+    file.write_text(json.dumps(said))
+    maps = data / f"again_{kind}"
+    if ends and not maps.exists():
+        maps.symlink_to(data / "maps")
+    done = evaluated(folder, data, kind, "--test-annotations", str(file))
+    assert done.code == 0, done.stderr
+    (made,) = json.loads(done.stdout)
+    assert made["scores"] == {f"own/{kind}": read_record(folder).scores[f"{kind}_set/test"]}
+
+
+def test_other_labels_are_refused_in_one_sentence(data, finished, tmp_path):
+    kind, folder = finished
+    ends = "_panoptic" if kind == "panoptic" else ""
+    said = json.loads((data / f"test{ends}.json").read_text())
+    other = data / f"other_{kind}.json"
+    other.write_text(json.dumps(said).replace("disc", "dog"))
+    maps = data / f"other_{kind}"
+    if ends and not maps.exists():
+        maps.symlink_to(data / "maps")
+    boxes = json.loads((data / "test.json").read_text())
+    for one in boxes["annotations"]:
+        del one["segmentation"]
+    (data / "boxes.json").write_text(json.dumps(boxes))
+    alone = {
+        "detection": "",  # boxes are what it is scored by
+        "instance": "boxes without masks",
+        "panoptic": "are not found; their folder boxes must be beside it",
+    }[kind]
+    for file, words in ((other, "such as dog"), (data / "boxes.json", alone)):
+        done = evaluated(folder, data, "x", "--test-annotations", str(file))
+        assert (done.code == 0) == (not words)
+        assert words in done.stderr
+        assert done.stderr.count("\n") == bool(words)

@@ -10,14 +10,21 @@ import torch
 from safetensors.torch import save
 from tiny_runs import call
 
+from lpmoe_bench.cli.models import _parts
 from lpmoe_bench.console import Terminal
-from lpmoe_bench.errors import ResourceError
+from lpmoe_bench.errors import ResourceError, UsageError
 from lpmoe_bench.model.costs import count_parameters, peak_memory_bytes
 from lpmoe_bench.model.segmenter import blueprint, build_segmenter, native_size
 from lpmoe_bench.model.weights import resolve
 from lpmoe_bench.model.weights.resolve import resolve_weights
 from lpmoe_bench.training import profiling
-from lpmoe_bench.training.profiling import _rates, measure, profile_config, profile_method
+from lpmoe_bench.training.profiling import (
+    _interval,
+    _rates,
+    measure,
+    profile_config,
+    profile_method,
+)
 
 TINY = {"method": "lora", "backbone": "vit_tiny_patch16_224", "size": 64}
 SMALL = {"decoder_options": {"width": 8}, "train": {"batch": 2}, "runtime": {"device": "cpu"}}
@@ -130,6 +137,75 @@ def test_measuring():
         assert rate["timings"] == 3
     assert found["peak_memory_bytes"] >= found["before_memory_bytes"] > 0
     assert (found["batch"], found["precision"]) == (2, "32-true")
+
+
+KINDS = {
+    "detection": {"decoder_options": {"width": 8, "regions": 4, "hidden": 8}},
+    "instance": {"decoder_options": {"width": 8, "regions": 4, "hidden": 8}},
+    "panoptic": {"decoder": "panoptic_fpn", "decoder_options": {"width": 8, "hidden": 8}},
+    "semantic": {"decoder": "fpn", "decoder_options": {"width": 8}},
+}
+
+
+@pytest.mark.parametrize("task", KINDS)
+def test_every_kind_is_measured_in_parts(task):
+    config = profile_config(SMALL | KINDS[task], TINY | {"task": task})
+    found = measure(config, repeats=3, seconds=0.0)
+    parts = found["parts"]
+    assert (parts["turns"], parts["shown"]) == (6, [480, 640])
+    for name in ("backbone", "head", "post_processing"):
+        one = parts[name]
+        assert 0 < one["low"] <= one["median"] <= one["high"]
+        assert one["told"]
+    assert parts["method"]["low"] <= parts["method"]["median"] <= parts["method"]["high"]
+    assert parts["clock"] == "CPU seconds of the process"
+    # Random masks and boxes are found, and maps have no objects to count.
+    assert (parts["found"] is None) is (task == "semantic")
+    assert json.loads(json.dumps(found)) == found
+
+
+@pytest.mark.parametrize(
+    ("values", "low", "high", "told"),
+    [
+        ([float(k) for k in range(1, 16)], 4.0, 12.0, True),  # the fourth of 15 at both ends
+        ([-2.0, -1.0, 1.0, 2.0, 3.0, 4.0], -2.0, 4.0, False),
+        ([-3.0, -2.0, -1.5, -1.0, -4.0, -5.0], -5.0, -1.0, True),  # told as it is, below 0
+    ],
+)
+def test_what_cannot_be_told_from_nothing_is_said(values, low, high, told):
+    found = _interval(values)
+    assert (found["low"], found["high"], found["told"]) == (low, high, told)
+
+
+def test_the_table_says_what_cannot_be_told_and_what_grows():
+    one = {"median": -0.5, "low": -1.0, "high": 0.25, "told": False}
+    sure = {"median": 2.0, "low": 1.5, "high": 3.0, "told": True}
+    parts = {"turns": 9, "clock": "CPU seconds of the process", "shown": [480, 640], "found": 7.5}
+    rows = _parts(parts | {"backbone": sure, "method": one, "head": sure, "post_processing": sure})
+    assert rows[1] == (
+        "  method",
+        "-0.50 ms",
+        "with the method, less the plain backbone; -1.00 to 0.25; cannot be told from 0",
+    )
+    assert "480 x 640 px; 1.50 to 3.00; grows with what is found, 7.5 an image" in rows[3][2]
+    assert "over 9 turns" in rows[4][2]
+
+
+def test_the_classes_of_objects_are_those_of_a_run():
+    # COCO's file of drawn objects lists the things alone, the panoptic one all of them.
+    instance = profile_config(SMALL, TINY | {"task": "instance"})
+    panoptic = profile_config(SMALL, TINY | {"task": "panoptic"})
+    assert set(panoptic.things) == set(instance.classes) < set(panoptic.classes)
+    assert instance.things == ()
+
+
+def test_one_class_is_enough_for_objects(tmp_path):
+    (tmp_path / "one.txt").write_text("cell\n")
+    for told in ("1", str(tmp_path / "one.txt")):
+        config = profile_config(SMALL, TINY | {"task": "coco"}, classes=told)
+        assert len(config.classes) == 1
+    with pytest.raises(UsageError, match="--classes is 0; 1 to 254"):
+        profile_config(SMALL, TINY | {"task": "coco"}, classes="0")
 
 
 def test_rates_are_images_over_seconds(monkeypatch):

@@ -22,8 +22,8 @@ from lpmoe_bench.data.annotations import ANNOTATIONS, Mask, MaskParts, mask_file
 from lpmoe_bench.data.decoding import decode, read_file
 from lpmoe_bench.data.images import read_mask, read_truth
 from lpmoe_bench.data.library.archives import is_archive, unpack
-from lpmoe_bench.data.library.recognise import recognise
-from lpmoe_bench.data.library.verify import Verified, judge_pairs
+from lpmoe_bench.data.library.recognise import recognise, recognise_objects
+from lpmoe_bench.data.library.verify import Verified, judge_pairs, verify_set
 from lpmoe_bench.data.matching import SUFFIXES, shown
 from lpmoe_bench.data.pairs import SOURCE, Pair, UnpairedError, split_pairs
 from lpmoe_bench.data.pixels import ABOVE, PixelRules, pixel_rules
@@ -79,6 +79,12 @@ def with_layout(
         raise UsageError("--as-split, --images and --masks go together; give all three or none")
     if split is not None and split not in dataset.split_names:
         raise UsageError.unknown(f"split of {dataset.name}", split, dataset.split_names)
+    declared = dataset.pixels.labels
+    if split is not None and declared is not None and declared.objects:
+        raise UsageError(
+            f"{dataset.name} has files of objects and is taken as its entry says; write an entry "
+            f"of your own for another layout, see --datasets, and leave --as-split out"
+        )
     facts = dataset.model_dump()
     if split is not None:
         # What else is known of the set is of its own splits, which are none in this layout.
@@ -141,6 +147,14 @@ def add_sources(
         with staging(root, ADDING, dataset.name) as folder:
             tree, own = _tree(sources, folder, terminal), not sources[0].path.is_dir()
             unpaired: dict[str, list[str]] | None = {} if skip else None
+            if dataset.pixels.labels is not None and dataset.pixels.labels.objects:
+                if skip:
+                    raise UsageError(
+                        f"{dataset.name} has files of objects, which name their images: "
+                        f"--skip-broken leaves none of them out; mend the file"
+                    )
+                with _named_after(sources, tree, own):
+                    return _add_objects(dataset, sources, tree, folder, root, terminal, replace)
             with _named_after(sources, tree, own):
                 splits = recognise(dataset, tree, unpaired)
             added, drafts = Added(dataset.name, root / dataset.folder), folder / "new"
@@ -155,10 +169,7 @@ def add_sources(
                     )
                     for name, pairs in splits.items()
                 }
-            origin = []
-            for path in (source.path for source in sources):
-                checksum = f", sha256 {sha256_file(path)}" if path.is_file() else ""
-                origin.append(f"Taken from {path.name}{checksum}.")
+            origin = _origin(sources)
             for name, (verified, left_out) in built.items():
                 left_out += [f"{verified.label}: {text}" for text in (unpaired or {}).get(name, [])]
                 text = _source_text(dataset, name, origin, verified, left_out)
@@ -188,6 +199,52 @@ def add_sources(
         raise
     except OSError as error:
         raise ResourceError(write_failure(root / dataset.folder, error)) from error
+
+
+def _add_objects(
+    dataset: Dataset,
+    sources: list[SplitSource],
+    tree: Path,
+    folder: Path,
+    root: Path,
+    terminal: Terminal,
+    replace: bool,
+) -> Added:
+    """Take a set of objects as it lies, verified where it is built, in one rename."""
+    place, draft = root / dataset.folder, folder / dataset.folder
+    found = recognise_objects(dataset, tree)
+    if place.exists() and not replace:
+        raise DataError(
+            f"{place} is there already; --replace puts it aside, and lpmoe-bench data verify "
+            f"{dataset.name} says whether there is a need"
+        )
+    draft.parent.mkdir(parents=True, exist_ok=True)
+    if sources[0].path.is_dir():
+        shutil.copytree(found, draft)
+    else:  # unpacked here, and nobody else's
+        os.rename(found, draft)
+    added = Added(dataset.name, place, verify_set(dataset, folder, terminal=terminal))
+    if broken := [f"{one.label}: {text}" for one in added.splits for text in one.problems]:
+        told = shown(broken, "; ").replace(f"{draft}{os.sep}", "")
+        raise DataError(f"{dataset.name} is not taken: {told}")
+    if not (draft / SOURCE).exists():
+        texts = [
+            _source_text(dataset, one.label.partition("/")[2], _origin(sources), one, [])
+            for one in added.splits
+        ]
+        write_atomically(draft / SOURCE, "\n".join(texts))
+    added.aside += _install(draft, place)
+    sync_folder(place.parent)
+    official = [name for name in dataset.split_names if name not in dataset.local]
+    added.missing += [name for name in official if not _is_present(dataset, root, name)]
+    return added
+
+
+def _origin(sources: list[SplitSource]) -> list[str]:
+    """Return a sentence for each source: its name and, of an archive, its checksum."""
+    paths = [source.path for source in sources]
+    sums = [f", sha256 {sha256_file(path)}" if path.is_file() else "" for path in paths]
+    return [f"Taken from {path.name}{sum_}." for path, sum_ in zip(paths, sums, strict=True)]
 
 
 def _bring_table(dataset: Dataset, tree: Path, place: Path) -> None:

@@ -44,6 +44,23 @@ def recognise(
     return found
 
 
+def recognise_objects(dataset: Dataset, tree: Path) -> Path:
+    """Return the folder of a tree that holds splits of a set of objects as its entry says.
+
+    A file of labels names many images, so that such a set is taken as it lies. Raises DataError
+    when there is no such folder, and for what is wrong with the labels.
+    """
+    folders = _folders(tree)
+    for folder in folders:
+        if any(split_pairs(dataset, folder, split) is not None for split in dataset.split_names):
+            return folder
+    there = [str(folder.relative_to(tree)) for folder in folders[1:]]
+    raise DataError(
+        f"no split of {dataset.name} is recognised in {tree}: looked for {wanted(dataset)}; found "
+        f"{shown(there) or 'no folders'}; another layout is an entry of your own, see --datasets"
+    )
+
+
 def _folders(tree: Path) -> list[Path]:
     """Return a folder and those below it, the upper ones first."""
     found = [tree]

@@ -86,6 +86,17 @@ def generated_labels(folder: Path, split: str, formats: Sequence[str]) -> tuple[
     return form, files.get(form, [])
 
 
+def generated_classes(name: str, formats: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the classes of an embedded set that a kind of task reads, and which are things.
+
+    formats: that are read. COCO's file of objects lists the things alone.
+    """
+    drawn = SETS[name]
+    if drawn.things and "coco" in formats:
+        return drawn.things, ()
+    return drawn.classes, drawn.things
+
+
 def generated_rules(folder: Path) -> PixelRules:
     """Return what the masks of a drawn folder mean: their classes where it lists some."""
     if not (folder / CLASS_LIST).is_file():

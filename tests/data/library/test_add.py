@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 from downloads import QUIET, make_pranet, packaged, put, zip_of
 from drawn_files import noise_image, square_mask, write
+from object_sets import coco_set
 from scipy.io import savemat
 
 from lpmoe_bench.data.audit.groups import known_groups
 from lpmoe_bench.data.images import read_mask
 from lpmoe_bench.data.library import add
 from lpmoe_bench.data.library.add import ADDING, add_set, with_layout
+from lpmoe_bench.data.registry import load_registry
 from lpmoe_bench.data.tasks import open_split
-from lpmoe_bench.errors import DataError
+from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.files import staging
 
 
@@ -311,3 +313,62 @@ def test_matlab_masks_of_a_value_and_the_table_of_groups(tmp_path):
     assert known_groups(packaged("glas"), tmp_path / "data/glas", ["train_1"])[0] == {
         "train_1": "4"
     }
+
+
+OBJECTS = """
+tasks:
+  pets: {title: Pets, kind: instance, train: [pets/train], test: [pets/test]}
+datasets:
+  pets:
+    title: Pets
+    task: pets
+    labels: {format: coco, files: {train: train.json, test: test.json}}
+    licence: mine
+"""
+
+
+@pytest.fixture
+def pets(tmp_path):
+    (tmp_path / "own.yaml").write_text(OBJECTS)
+    return load_registry([tmp_path / "own.yaml"]).dataset("pets")
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_a_set_of_objects_is_taken_as_it_lies(tmp_path, pets, kind):
+    source = coco_set(tmp_path / "down" / "inner").parent  # a folder deeper
+    if kind == "zip":
+        source = zip_of(source, tmp_path / "pets.zip")
+    added = add_set(pets, source, tmp_path / "root", QUIET)
+    assert [(one.label, one.pairs) for one in added.splits] == [("pets/train", 3)]
+    assert (added.place, added.missing) == (tmp_path / "root" / "pets", ["test"])
+    split = open_split(pets, "train", tmp_path / "root")
+    assert split is not None
+    assert [pair.name for pair in split.pairs] == ["a", "b", "c"]
+    said = (added.place / "SOURCE.txt").read_text()
+    assert f"Taken from {source.name}" in said
+    assert "Licence: mine" in said
+    assert (tmp_path / "down" / "inner" / "train.json").exists()  # copied, not moved
+    assert not [*(tmp_path / "root").glob(f".{ADDING}*")]
+    with pytest.raises(DataError, match="is there already; --replace puts it aside"):
+        add_set(pets, source, tmp_path / "root", QUIET)
+    again = add_set(pets, source, tmp_path / "root", QUIET, replace=True)
+    assert again.aside == [str(tmp_path / "root" / ".pets-replaced-1")]
+
+
+def test_a_broken_file_of_objects_leaves_the_data_folder_as_it_was(tmp_path, pets):
+    source = coco_set(tmp_path / "down")
+    (source / "images" / "b.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"pets is not taken: pets/train: .*b\.png"):
+        add_set(pets, source, tmp_path / "root", QUIET)
+    assert not [*(tmp_path / "root").iterdir()]
+
+
+def test_what_sets_of_objects_do_not_take_is_told(tmp_path, pets):
+    source = coco_set(tmp_path / "down")
+    with pytest.raises(UsageError, match="--skip-broken leaves none of them out"):
+        add_set(pets, source, tmp_path / "root", QUIET, skip=True)
+    with pytest.raises(UsageError, match="leave --as-split out"):
+        with_layout(pets, "train", "images", "masks", "")
+    (source / "train.json").rename(source / "other.json")
+    with pytest.raises(DataError, match=r"looked for images \+ train.json"):
+        add_set(pets, source, tmp_path / "root", QUIET)
