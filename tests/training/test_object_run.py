@@ -110,8 +110,8 @@ def test_letterbox_scale_and_cached_features(object_data, tmp_path):
 
 
 @pytest.mark.parametrize("kind", HEADS)
-def test_micro_batches_are_refused_before_anything_trains(data, tmp_path, kind):
-    done = call(asked(data, tmp_path, kind, "--set", "runtime.micro_batch=2"))
+def test_micro_batches_are_refused_before_anything_trains(object_data, tmp_path, kind):
+    done = call(asked(object_data, tmp_path, kind, "--set", "runtime.micro_batch=2"))
     assert (done.code, done.stdout) == (2, "")
     assert "which micro-batches and several CPU processes divide" in done.stderr
     assert done.stderr.count("\n") == 1
@@ -160,41 +160,41 @@ def evaluated(folder: Path, data: Path, name: str, *more: str):
     return call(["evaluate", str(folder), *arguments, "--force", "--json", "--quiet"])
 
 
-def test_own_files_are_scored_as_the_run_itself_was(data, finished, tmp_path):
-    kind, folder = finished
+def test_own_files_are_scored_as_the_run_itself_was(object_data, object_run, tmp_path):
+    kind, folder = object_run
     ends = "_panoptic" if kind == "panoptic" else ""
-    said = json.loads((data / f"test{ends}.json").read_text())
-    file = data / f"again_{kind}.json"
+    said = json.loads((object_data / f"test{ends}.json").read_text())
+    file = object_data / f"again_{kind}.json"
     file.write_text(json.dumps(said))
-    maps = data / f"again_{kind}"
+    maps = object_data / f"again_{kind}"
     if ends and not maps.exists():
-        maps.symlink_to(data / "maps")
-    done = evaluated(folder, data, kind, "--test-annotations", str(file))
+        maps.symlink_to(object_data / "maps")
+    done = evaluated(folder, object_data, kind, "--test-annotations", str(file))
     assert done.code == 0, done.stderr
     (made,) = json.loads(done.stdout)
     assert made["scores"] == {f"own/{kind}": read_record(folder).scores[f"{kind}_set/test"]}
 
 
-def test_other_labels_are_refused_in_one_sentence(data, finished, tmp_path):
-    kind, folder = finished
+def test_other_labels_are_refused_in_one_sentence(object_data, object_run, tmp_path):
+    kind, folder = object_run
     ends = "_panoptic" if kind == "panoptic" else ""
-    said = json.loads((data / f"test{ends}.json").read_text())
-    other = data / f"other_{kind}.json"
+    said = json.loads((object_data / f"test{ends}.json").read_text())
+    other = object_data / f"other_{kind}.json"
     other.write_text(json.dumps(said).replace("disc", "dog"))
-    maps = data / f"other_{kind}"
+    maps = object_data / f"other_{kind}"
     if ends and not maps.exists():
-        maps.symlink_to(data / "maps")
-    boxes = json.loads((data / "test.json").read_text())
+        maps.symlink_to(object_data / "maps")
+    boxes = json.loads((object_data / "test.json").read_text())
     for one in boxes["annotations"]:
         del one["segmentation"]
-    (data / "boxes.json").write_text(json.dumps(boxes))
+    (object_data / "boxes.json").write_text(json.dumps(boxes))
     alone = {
         "detection": "",  # boxes are what it is scored by
         "instance": "boxes without masks",
-        "panoptic": "are not found; their folder boxes must be beside it",
+        "panoptic": "with the file_name of their map",
     }[kind]
-    for file, words in ((other, "such as dog"), (data / "boxes.json", alone)):
-        done = evaluated(folder, data, "x", "--test-annotations", str(file))
+    for file, words in ((other, "such as dog"), (object_data / "boxes.json", alone)):
+        done = evaluated(folder, object_data, "x", "--test-annotations", str(file))
         assert (done.code == 0) == (not words)
         assert words in done.stderr
         assert done.stderr.count("\n") == bool(words)
