@@ -129,11 +129,11 @@ def gather_figure(request: FigureRequest) -> FigureData:
     if request.masks is None and request.images is not None:
         raise UsageError("--images names a folder of images; name that of their masks with --gt")
     if request.masks is not None:
-        given = plan.object_truth(
+        rules, named = plan.object_truth(
             request.masks, request.rules, request.protocol, request.folders.values()
         )
-        request = replace(request, rules=given[0], protocol=given[1])
-        test = folder_set(request.masks, request.images, request.source.cache, given[0])
+        test = folder_set(request.masks, request.images, request.source.cache, rules)
+        request = replace(request, rules=rules, protocol=named)
     elif request.embedded:
         test = _drawn(request)
     elif stored:
@@ -153,9 +153,9 @@ def gather_figure(request: FigureRequest) -> FigureData:
         )
     of_records = stored[0].record.protocol.name if stored else test.protocol
     usual = kind_of_files(test.rules.form).protocol
-    rules = protocols.get_protocol(request.protocol or protocol or of_records or usual)
-    metric = views.image_metric(request.choice.metric or rules.primary)
-    shown_as = pictures.pictures_of(test, rules.kind, rules)
+    counting = protocols.get_protocol(request.protocol or protocol or of_records or usual)
+    metric = views.image_metric(request.choice.metric or counting.primary)
+    shown_as = pictures.pictures_of(test, counting.kind, counting)
     shown_as = shown_as if request.threshold is None else shown_as.above(request.threshold)
     data = FigureData(test, metric, shown_as, request.load)
     found = {title: _of_records(data, title, own) for title, own in rows.items()}

@@ -79,7 +79,7 @@ class ObjectPictures(MapPictures):
     @property
     def scorer(self) -> Any:
         """An empty scorer, by the usual protocol where that of the maps is not known."""
-        protocol = self.protocol or get_protocol(get_kind(self.kind).protocol)
+        protocol: Any = self.protocol or get_protocol(get_kind(self.kind).protocol)
         return ObjectScorer(protocol, self.labels.classes)
 
     def read(self, name: str) -> tuple[np.ndarray | None, Objects]:
@@ -201,7 +201,7 @@ class PanopticPictures(ObjectPictures):
 
     @property
     def scorer(self) -> Any:
-        protocol = self.protocol or get_protocol(get_kind(self.kind).protocol)
+        protocol: Any = self.protocol or get_protocol(get_kind(self.kind).protocol)
         return PanopticScorer(protocol, self.labels.classes, self.labels.things)
 
     def above(self, score: float) -> ObjectPictures:
@@ -255,7 +255,7 @@ class PanopticPictures(ObjectPictures):
 
     def errors(self, pred: Panoptic, truth: Objects) -> np.ndarray:
         true, matches = self._segments(pred, truth)
-        right = matches.matched.any(axis=0)
+        right = np.asarray(matches.matched.any(axis=0))
         pairs = zip(right.tolist(), matches.false.tolist(), strict=True)
         colours = [MATCHED if good else FALSE if false else None for good, false in pairs]
         return draw_segment_outcomes(pred.segments, colours, true, matches.missed, LOST)
