@@ -12,7 +12,7 @@ import pytest
 import torch
 from drawn_maps import draw_folders, draw_map, draw_mask, out, stored
 from drawn_maps import score_folders as score_by_plan
-from tiny_runs import draw_data
+from tiny_runs import BACKBONE, draw_data
 
 import lpmoe_bench
 from lpmoe_bench import api
@@ -168,7 +168,7 @@ def test_compare_and_check_return_what_the_commands_print():
 def trained(tmp_path_factory):
     root = draw_data(tmp_path_factory.mktemp("api"))
     folders = [root / p / k for p in ("train", "test") for k in ("images", "masks")]
-    settings = {"method": "lora", "backbone": "vit_tiny_patch16_224", "weights": "random:3"}
+    settings = {"method": "lora", "backbone": BACKBONE, "weights": "random:3"}
     settings |= {"size": 64, "train": {"batch": 4, "steps": 2}, "decoder_options": {"width": 8}}
     made = lpmoe_bench.run(settings, folders=folders, runs=root / "runs", rank=2, quiet=True)
     return root, folders, settings, made

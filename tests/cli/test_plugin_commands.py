@@ -7,7 +7,7 @@ import pytest
 import yaml
 from others import GAIN, MIX, write_file, write_wrong
 from sample_records import record
-from tiny_runs import call, folders, only_run
+from tiny_runs import BACKBONE, call, folders, only_run
 
 from lpmoe_bench.errors import BrokenContractError
 from lpmoe_bench.records.store import read_record
@@ -19,7 +19,7 @@ from method_zoo.contract.checks import CHECKS
 from method_zoo.contract.families import BROKEN, HOLDS, OPEN, check_method
 from method_zoo.plugins import VARIABLE
 
-QUICK = ["--backbone", "vit_tiny_patch16_224", "--weights", "random:3", "--size", "64"]
+QUICK = ["--backbone", BACKBONE, "--weights", "random:3", "--size", "64"]
 QUICK += ["--set", "train.batch=4", "--set", "train.epochs=1", "--set", "train.limit_train=4"]
 
 
@@ -75,9 +75,9 @@ def test_contract_prints_check_by_check(gain, tmp_path):
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("tokens", "returns a tensor (4, 16, 192) as the tokens of block 11; prefix 1 and grid"),
-        ("small", "gives maps [(4, 192, 3, 4), "),
-        ("final", "gives a final map (4, 191, 4, 4); it must be (4, 192, 4, 4)"),
+        ("tokens", "returns a tensor (4, 16, 64) as the tokens of block 5; prefix 1 and grid"),
+        ("small", "gives maps [(4, 64, 3, 4), "),
+        ("final", "gives a final map (4, 63, 4, 4); it must be (4, 64, 4, 4)"),
     ],
 )
 def test_a_run_of_a_plug_in_that_gives_wrong_shapes_names_it(data, tmp_path, name, sentence):

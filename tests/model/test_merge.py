@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import FAMILIES, tiny_backbone, tiny_image
 from safetensors import safe_open
-from tiny_runs import arguments, call, draw_data, only_run
+from tiny_runs import BACKBONE, arguments, call, draw_data, only_run
 
 from lpmoe_bench.environment import default_cache
 from lpmoe_bench.errors import BenchError, UsageError
@@ -46,18 +46,18 @@ def merged(run, tmp_path_factory) -> Path:
     assert done.stdout.splitlines()[0] == str(file)
     assert "max |difference|" in done.stdout
     assert "the decoder is not part of the file" in done.stderr
-    assert f"--backbone vit_tiny_patch16_224 --weights {file}" in done.stderr
+    assert f"--backbone {BACKBONE} --weights {file}" in done.stderr
     return file
 
 
 def test_the_file_is_the_plain_model_and_names_its_run(run, merged):
-    record, plain = read_record(run), create_backbone("vit_tiny_patch16_224").vit.state_dict()
+    record, plain = read_record(run), create_backbone(BACKBONE).vit.state_dict()
     with safe_open(merged, framework="pt") as file:
         about = json.loads(file.metadata()["lpmoe_bench"])
         shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
     assert shapes == {name: list(tensor.shape) for name, tensor in plain.items()}
     assert about["run"] == record.id
-    assert about["backbone"] == "vit_tiny_patch16_224"
+    assert about["backbone"] == BACKBONE
     assert about["adapter_sha256"] == record.adapter_sha256
     assert list(merged.parent.iterdir()) == [merged], "nothing else is left there"
 
@@ -107,7 +107,7 @@ def test_an_output_is_a_safetensors_file(tmp_path):
 
 def test_a_run_names_its_own_backbone(run, tmp_path):
     file = tmp_path / "a.safetensors"
-    done = call(["merge", str(run), "-o", str(file), "--backbone", "vit_tiny_patch16_224"])
+    done = call(["merge", str(run), "-o", str(file), "--backbone", BACKBONE])
     assert done.code == 2
     assert "leave --backbone and --weights out" in done.stderr
 

@@ -8,7 +8,7 @@ import torch
 from reference_tensors import assert_reference, needs_reference, reference
 from safetensors.torch import load_file, save_file
 from segment_anything.modeling import MaskDecoder, PromptEncoder, TwoWayTransformer
-from tiny_runs import call, folders, only_run
+from tiny_runs import BACKBONE, PARAMETERS, WIDTH, call, folders, only_run
 from torch import Tensor
 
 from lpmoe_bench.errors import DataError, UsageError
@@ -296,7 +296,7 @@ def arguments(data: Path, runs: Path, *more: str) -> list[str]:
     """A run of one epoch on a random backbone, 24 images of 64 pixels."""
     return [
         *("run", "--method", "decoder_only", *folders(data), "--runs", str(runs), "--size", "64"),
-        *("--backbone", "vit_tiny_patch16_224", "--weights", "random:3"),
+        *("--backbone", BACKBONE, "--weights", "random:3"),
         *("--set", "train.batch=8", "--set", "train.epochs=1", *more),
     ]
 
@@ -360,8 +360,8 @@ def test_a_run_names_its_weights_and_no_longer_needs_them(data: Path, tmp_path: 
     assert record.decoder.note == ""
     assert str(tmp_path) not in text
     assert record.parameters
-    assert record.parameters.decoder == 3_505_536 + 192 * 256 + 256
-    assert record.parameters.published == 5_524_416 + 4_058_340 + 6_220
+    assert record.parameters.decoder == 3_505_536 + WIDTH * 256 + 256
+    assert record.parameters.published == PARAMETERS + 4_058_340 + 6_220
     path.unlink()
     trained, _ = load_trained(folder, tmp_path)
     saved = load_file(folder / "adapter.safetensors")

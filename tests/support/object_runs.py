@@ -6,9 +6,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import object_sets as sets
+from tiny_runs import BACKBONE
 
 QUICK = [
-    *("--method", "lora", "--backbone", "vit_tiny_patch16_224", "--weights", "random:3"),
+    *("--method", "lora", "--backbone", BACKBONE, "--weights", "random:3"),
     *("--size", "64x96", "--set", "train.batch=4", "--set", "train.epochs=2"),
 ]
 HEADS = {

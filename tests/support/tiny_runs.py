@@ -23,8 +23,10 @@ from lpmoe_bench.training import loop
 # The GPUs that whoever runs the tests may see: tests/conftest.py shows them to the tests of GPUs.
 VISIBLE = {k: os.environ[k] for k in ("CUDA_VISIBLE_DEVICES",) if k in os.environ}
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # one device for all: results are compared bit by bit
+# The smallest ViT of timm, and its facts.
+BACKBONE, BLOCKS, WIDTH, PARAMETERS = "test_vit", 6, 64, 306_240
 QUICK = [
-    *("--backbone", "vit_tiny_patch16_224", "--weights", "random:3", "--size", "64"),
+    *("--backbone", BACKBONE, "--weights", "random:3", "--size", "64"),
     *("--set", "train.batch=4", "--set", "train.epochs=2", "--set", "decoder.width=8"),
 ]
 

@@ -11,7 +11,16 @@ from unittest import mock
 
 import pytest
 import torch
-from tiny_runs import arguments, assert_same_result, call, call_until, only_run, start
+from tiny_runs import (
+    BACKBONE,
+    WIDTH,
+    arguments,
+    assert_same_result,
+    call,
+    call_until,
+    only_run,
+    start,
+)
 
 from lpmoe_bench.model.weights.resolve import load_backbone, resolve_weights
 from lpmoe_bench.records.store import read_record, read_rows
@@ -72,7 +81,7 @@ def assert_close_result(one: Path, other: Path) -> None:
 
 def alone_as_in_a_batch(name: str) -> bool:
     """Whether this processor rounds the features of an image alike alone and among others."""
-    weights = resolve_weights("vit_tiny_patch16_224", "random:3", Path())
+    weights = resolve_weights(BACKBONE, "random:3", Path())
     method = get_method(name)(load_backbone(weights, (64, 64)))
     images = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     alone = torch.cat([pack(method.prefix(image[None])) for image in images])
@@ -156,10 +165,10 @@ def test_dry_run_says_how_large_the_cache_will_be(data, tmp_path, place, cached)
     more = ["--method", "partial", *DISK, "--dry-run", "--json"]
     planned = json.loads(call(arguments(data, tmp_path / "runs", *more)).stdout)["features"]
     views = computed(cached[0])
-    # The end of block 11 and three taps, 17 tokens of width 192 in float32.
-    assert planned == {"views": views, "bytes": views * 4 * 17 * 192 * 4}
+    # The end of the last block and three taps, 17 tokens in float32.
+    assert planned == {"views": views, "bytes": views * 4 * 17 * WIDTH * 4}
     said = call(arguments(data, tmp_path / "runs", *more[:-1])).stderr
-    assert f"features of frozen blocks on disk: {views} of 0.05 MiB" in said
+    assert f"features of frozen blocks on disk: {views} of 0.02 MiB" in said
     assert not place.exists()
 
 

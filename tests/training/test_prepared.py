@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 import pytest
-from tiny_runs import draw_data
+from tiny_runs import BACKBONE, draw_data
 
 from lpmoe_bench.console import Terminal
 from lpmoe_bench.data import splits
@@ -17,7 +17,7 @@ def test_data_are_listed_once_until_a_file_changes(tmp_path, monkeypatch):
     monkeypatch.setattr(plan, "_prepared", {})
     data, quiet = draw_data(tmp_path / "data"), Terminal(quiet=True)
     own = Folders(*(data / p / k for p in ("train", "test") for k in ("images", "masks")))
-    flags = {"method": "lora", "backbone": "vit_tiny_patch16_224", "weights": "random:3"}
+    flags = {"method": "lora", "backbone": BACKBONE, "weights": "random:3"}
     request = RunRequest(flags, folders=own, cache=tmp_path / "cache", runs=tmp_path / "runs")
     planned = plan.prepare_run(request, quiet).fingerprint
     find = plan._sources
@@ -49,7 +49,7 @@ def test_a_division_is_found_once(tmp_path, monkeypatch):
     monkeypatch.setattr(plan, "_prepared", {})
     data, quiet = draw_data(tmp_path / "data"), Terminal(quiet=True)
     own = Folders(*(data / p / k for p in ("train", "test") for k in ("images", "masks")))
-    flags = {"method": "lora", "backbone": "vit_tiny_patch16_224", "weights": "random:3"}
+    flags = {"method": "lora", "backbone": BACKBONE, "weights": "random:3"}
 
     def planned(seed):
         request = RunRequest(flags | {"seed": seed}, folders=own, cache=tmp_path / "cache")

@@ -13,7 +13,17 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
-from tiny_runs import arguments, assert_same_result, call, call_until, only_run, start
+from tiny_runs import (
+    BLOCKS,
+    PARAMETERS,
+    WIDTH,
+    arguments,
+    assert_same_result,
+    call,
+    call_until,
+    only_run,
+    start,
+)
 
 from lpmoe_bench.files import hold_lock
 from lpmoe_bench.inference.predictor import new_fabric
@@ -26,8 +36,8 @@ def test_record_tells_the_whole_run(finished):
     scores = next(iter(record.scores.values()))
     assert 0 <= scores["s_measure"] <= 1
     assert record.parameters is not None
-    assert record.parameters.method == 12 * 4 * 8 * 192
-    assert record.parameters.share_of_backbone == 12 * 4 * 8 * 192 / 5_524_416
+    assert record.parameters.method == BLOCKS * 4 * 8 * WIDTH
+    assert record.parameters.share_of_backbone == BLOCKS * 4 * 8 * WIDTH / PARAMETERS
     assert record.training is not None
     assert record.training.steps == 2 * 6  # 24 images less 2 for validation, in batches of 4
     assert record.test_opened == 1
@@ -35,7 +45,7 @@ def test_record_tells_the_whole_run(finished):
     assert [s.images for s in record.data.tests] == [6]
     assert record.backbone is not None
     half = [0.5, 0.5, 0.5]  # what the name implies, and so no part of the settings
-    facts = {"mean": half, "std": half, "patch": 16, "grid": 14, "pos_antialias": True}
+    facts = {"mean": half, "std": half, "patch": 16, "grid": 10, "pos_antialias": True}
     assert record.backbone.facts == facts
     assert set(record.config["facts"].values()) == {None}
     rows = read_rows(finished / "per_image.csv")
@@ -171,7 +181,7 @@ def test_two_processes_train_as_one(data, tmp_path):
 
 def test_lpmoe_resumes_from_any_step(data, tmp_path):
     """BatchNorm, drop path and the best state are resumed too: 5 steps an epoch, 2 epochs."""
-    more = ["--method", "lpmoe", "--set", "train.batch=4", "--set", "train.validation=0.2"]
+    more = ["--method", "lpmoe", "--set", "train.validation=0.2", "--set", "width=16"]
     whole, parts = (arguments(data, tmp_path / name, *more) for name in ("whole", "parts"))
     assert call(whole).code == 0
     for before, stop in pairwise((0, 1, 5, 6, 9)):  # within an epoch, at its end, behind it

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_runs import assert_same_result, call, call_until, folders, only_run
+from tiny_runs import BACKBONE, assert_same_result, call, call_until, folders, only_run
 
 import lpmoe_bench
 from lpmoe_bench.records.store import read_record, read_rows
@@ -20,7 +20,7 @@ NAMES = ["ground", "disc", "box"]
 COLOURS = ["#203040", "#ff8000", "#00c0ff"]  # of pictures: --ignore says that maps hold values
 QUICK = [
     *("--task", "semantic", "--method", "lora", "--ignore", "255"),
-    *("--backbone", "vit_tiny_patch16_224", "--weights", "random:3", "--size", "64x96"),
+    *("--backbone", BACKBONE, "--weights", "random:3", "--size", "64x96"),
     *("--set", "train.batch=4", "--set", "train.epochs=2"),
 ]
 HEADS = {
