@@ -1,6 +1,7 @@
 """The backbones, the images and the run that tests share."""
 
 import os
+from functools import cache
 from pathlib import Path
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # a process for each core, so a thread for each process
@@ -9,6 +10,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a process for each core, so a thread 
 import object_runs
 import pytest
 import tiny_runs
+import typer.main
+import typer.testing
 from hypothesis import settings
 
 from method_zoo.backbones.backbone import Backbone
@@ -28,6 +31,9 @@ from method_zoo.contract.families import (  # noqa: F401  (tests take them from 
 from method_zoo.contract.families import shaken_backbone as moved  # noqa: F401
 
 os.environ.pop("LPMOE_BENCH_PLUGINS", None)  # of whoever runs the tests
+
+# Typer makes the command line anew for each call; here thousands of calls share one.
+typer.main.get_command = typer.testing._get_command = cache(typer.main.get_command)
 
 # The same examples each time, kept nowhere, however busy the machine is.
 settings.register_profile("tests", derandomize=True, database=None, deadline=None)
