@@ -480,8 +480,8 @@ VARIANTS: list[Variant] = [
     ("vit_split", {"taps": 2, "copies": 4, "start": 0}, lambda b: vit_split(b, 2, 4)),
     ("vpt", {"deep": False}, lambda b: 12 * b.dim),
     ("vpt", {"prompts": 3}, lambda b: b.depth * 3 * b.dim),
-    ("lpmoe", {"cosine": "mean", "renormalise": True}, lambda b: lpmoe(b.dim, b.heads)),
     # Each of the four experts has norms of 16 channels, one of 64 at its end; three more of each.
-    ("lpmoe", {"norm": "per_scale"}, lambda b: lpmoe(b.dim, b.heads) + 3 * lpmoe_norms()),
-    ("lpmoe", {"ratio": 0.25, "heads": 2}, lambda b: lpmoe(b.dim, 2, 0.25)),
+    ("lpmoe", {"cosine": "mean", "renormalise": True, "norm": "per_scale", "ratio": 0.25,
+               "heads": 2},
+     lambda b: lpmoe(b.dim, 2, 0.25) + 3 * lpmoe_norms()),
 ]  # fmt: skip
