@@ -255,6 +255,15 @@ def score_split(
     return scorer.result().with_groups(split.groups)
 
 
+def set_products(precision: str) -> None:
+    """Set, for the whole process, how a GPU rounds the factors of matrix products.
+
+    precision: as in `train.precision`, settled. Not reached: convolutions of cuDNN, which round as
+    TF32 does by torch's own default.
+    """
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+
+
 def new_fabric(device: str, precision: str, devices: int = 1, strategy: Any = "auto") -> Fabric:
     """Return what places models and data on devices and sets how they compute.
 
@@ -266,9 +275,7 @@ def new_fabric(device: str, precision: str, devices: int = 1, strategy: Any = "a
     """
     from lightning_fabric import Fabric
 
-    # For the whole process, so it is set for every run and not only where one asks for tf32. What
-    # it does not reach: convolutions of cuDNN, which round so by torch's own default.
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    set_products(precision)
     told: Any = "32-true" if precision == "tf32" else precision
     return Fabric(accelerator=device, devices=devices, strategy=strategy, precision=told)
 

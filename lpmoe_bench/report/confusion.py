@@ -9,7 +9,7 @@ import numpy as np
 from lpmoe_bench.errors import DataError
 from lpmoe_bench.files import write_atomically
 from lpmoe_bench.metrics.classes import CONFUSION, ClassProtocol, confusion_matrix, read_confusions
-from lpmoe_bench.metrics.facts import METRICS, is_of_class
+from lpmoe_bench.metrics.facts import is_of_class
 from lpmoe_bench.metrics.protocols import PROTOCOLS
 from lpmoe_bench.records.store import StoredRecord, image_rows
 from lpmoe_bench.report import plots
@@ -133,8 +133,9 @@ def class_facts(table: ReportTable) -> dict[str, Any] | None:
         return None
     percent = any(table.group.columns[place].scale != 1 for place, _ in columns)
     facts: dict[str, Any] = {"columns": columns, "drawn": "", "reason": ""}
-    name = table.group.columns[columns[0][0]].key.partition("/")[0]
-    facts["what"] = METRICS[name].label if name in METRICS else "IoU"
+    place, name = columns[0]
+    # The label of a class is that of its score and its name: "IoU sky (%)".
+    facts["what"] = table.group.columns[place].label.removesuffix(" (%)").removesuffix(name).strip()
     facts["unit"] = " in percent" * percent
     try:
         found = read_confusion(table)

@@ -19,6 +19,7 @@ from lpmoe_bench.data.label_rules import MOST_CLASSES, OBJECTS, label_rules
 from lpmoe_bench.data.registry import Registry, Task, load_registry
 from lpmoe_bench.data.scenes.generate import generated_classes
 from lpmoe_bench.errors import ResourceError, UsageError
+from lpmoe_bench.inference.predictor import set_products
 from lpmoe_bench.model import costs
 from lpmoe_bench.model.segmenter import (
     Segmenter,
@@ -212,6 +213,7 @@ def measure(config: RunConfig, repeats: int, seconds: float) -> dict[str, Any]:
     weights = resolve_weights(config.backbone, RANDOM, Path(), facts=config.facts)
     segmenter = build_segmenter(config, weights)
     segmenter.to(device)
+    set_products(config.train.precision)
     images = torch.rand(config.train.batch, 3, *config.sides, device=device)
     targets = get_kind(config.kind).reader.of_noise(images[:, 0], config.outputs)
     optimizer = torch.optim.AdamW([p for p in segmenter.parameters() if p.requires_grad])

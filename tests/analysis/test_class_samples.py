@@ -201,7 +201,7 @@ def test_the_report_has_a_table_of_classes_and_their_confusion(stored, tmp_path)
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "<h3>Classes</h3>" in page
     assert "Score against the size" not in page
-    assert "IoU of each class in percent" in page
+    assert "IoU of each class in percent, mean over seeds" in page
     assert ">sign pole</text>" in page
     assert "LoRA, the best row, 3 seeds" in page
     assert "of single images" in page

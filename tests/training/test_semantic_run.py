@@ -144,7 +144,7 @@ def test_it_predicts_palette_maps_and_overlays(data, finished, tmp_path):
         (["ground", "box", "disc"], "3 classes and this run 3, in another order"),
         (["ground", "disc"], "2 classes and this run 3, such as box"),
         (["ground", "disc", "box", "ball"], "4 classes and this run 3, such as ball"),
-        (None, "masks of one object, but this run tells 3 classes apart"),
+        (None, "say which classes your label maps have, with --classes FILE"),
     ],
 )
 def test_it_is_scored_on_sets_of_its_classes_alone(data, finished, tmp_path, listed, sentence):
