@@ -111,7 +111,7 @@ def test_what_is_missing_is_a_sentence():
 
 def test_frames_hold_every_score_once():
     long, wide = lpmoe_bench.load_records(RECORDS), lpmoe_bench.load_records(RECORDS, wide=True)
-    assert len(wide) == 114
+    assert len(wide) == 138
     assert not long.duplicated(["id", "test_set", "metric"]).any()
     assert long.value.between(0, 1.1).all()
     for row in long.sample(40, random_state=0).itertuples():
