@@ -113,10 +113,13 @@ def test_frames_hold_every_score_once():
     long, wide = lpmoe_bench.load_records(RECORDS), lpmoe_bench.load_records(RECORDS, wide=True)
     assert len(wide) == 138
     assert not long.duplicated(["id", "test_set", "metric"]).any()
-    assert long.value.between(0, 1.1).all()
+    # No test image of nuclei has a large object, so there is no AP of large ones.
+    absent = long.value.isna()
+    assert set(long.metric[absent]) == {"mask_ap_large", "box_ap_large"}
+    assert long.value[~absent].between(0, 1.1).all()
     for row in long.sample(40, random_state=0).itertuples():
         found = wide.loc[wide.id == row.id, f"{row.test_set} {row.metric}"]
-        assert found.item() == row.value
+        assert found.item() == row.value or np.isnan(row.value)
     runs = wide[wide.kind == "run"]
     assert str(wide.seed.dtype) == str(wide["train.batch"].dtype) == "Int64"
     assert {*map(type, wide["size"].dropna())} == {int, tuple}  # a side, or height and width
