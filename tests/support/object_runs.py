@@ -32,6 +32,18 @@ datasets:
 """
 
 
+def disc_and_box(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
+    """Draw a disc and a box of their own colours on ground: image, labels, centre of the disc."""
+    labels = np.zeros((60, 80), np.uint8)
+    x, y = int(random.integers(15, 30)), int(random.integers(15, 45))
+    cv2.circle(labels, (x, y), 10, 1, -1)
+    cv2.rectangle(labels, (45, y - 10), (70, y + 10), 2, -1)
+    image = random.integers(0, 100, (60, 80, 3)).astype(np.uint8)
+    image[labels == 1, 0] += 120
+    image[labels == 2, 2] += 120
+    return image, labels, (x, y)
+
+
 def draw(folder: Path, split: str, count: int, seed: int) -> None:
     """Write images with a disc and a box on ground, and their labels in COCO's two forms."""
     random = np.random.default_rng(seed)
@@ -39,13 +51,7 @@ def draw(folder: Path, split: str, count: int, seed: int) -> None:
     (folder / "maps").mkdir(exist_ok=True)
     images, objects, segments = [], [], []
     for k in range(1, count + 1):
-        labels = np.zeros((60, 80), np.uint8)
-        x, y = int(random.integers(15, 30)), int(random.integers(15, 45))
-        cv2.circle(labels, (x, y), 10, 1, -1)
-        cv2.rectangle(labels, (45, y - 10), (70, y + 10), 2, -1)
-        image = random.integers(0, 100, (60, 80, 3)).astype(np.uint8)
-        image[labels == 1, 0] += 120
-        image[labels == 2, 2] += 120
+        image, labels, (x, y) = disc_and_box(random)
         name = f"{split}{k:02}"
         cv2.imwrite(str(folder / "images" / f"{name}.png"), image)
         ids = np.dstack([0 * labels, 0 * labels, labels + 10])

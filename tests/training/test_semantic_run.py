@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from object_runs import disc_and_box
 from PIL import Image
 from tiny_runs import BACKBONE, assert_same_result, call, call_until, folders, only_run
 
@@ -38,13 +39,7 @@ def draw(folder: Path, count: int, seed: int) -> None:
     (folder / "masks").mkdir()
     random = np.random.default_rng(seed)
     for k in range(count):
-        labels = np.zeros((60, 80), np.uint8)
-        x, y = int(random.integers(15, 30)), int(random.integers(15, 45))
-        cv2.circle(labels, (x, y), 10, 1, -1)
-        cv2.rectangle(labels, (45, y - 10), (70, y + 10), 2, -1)
-        image = random.integers(0, 100, (60, 80, 3)).astype(np.uint8)
-        image[labels == 1, 0] += 120
-        image[labels == 2, 2] += 120
+        image, labels, _ = disc_and_box(random)
         labels[:2] = 255
         cv2.imwrite(str(folder / "images" / f"{k:03}.png"), image)
         cv2.imwrite(str(folder / "masks" / f"{k:03}.png"), labels)
