@@ -18,6 +18,7 @@ import argparse
 import json
 import warnings
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import timm
@@ -59,6 +60,7 @@ class Peft(nn.Module):
         self.vit: Any = get_peft_model(vit, config).base_model.model
         self.ends = [group[-1] for group in backbone.groups]
         self.normalise = backbone.normalise
+        self.backbone = SimpleNamespace(strides=backbone.strides)  # all that is checked by it
         for own, block in zip(lora_layers(method), self.vit.blocks, strict=True):
             block.attn.qkv.lora_A.default.weight.data.copy_(own.a)
             block.attn.qkv.lora_B.default.weight.data.copy_(own.b)

@@ -498,7 +498,8 @@ def predict(
     from lpmoe_bench.data.loader import load_image
     from lpmoe_bench.data.pixels import pixel_rules
     from lpmoe_bench.inference.prediction import find_images, image_rules
-    from lpmoe_bench.inference.predictor import load_predictor, window_of
+    from lpmoe_bench.inference.predictor import load_predictor
+    from lpmoe_bench.inference.windows import window_of
 
     several = images if isinstance(images, list | tuple) else [images]
     given: list[tuple[Path | None, Any]] = []

@@ -62,7 +62,8 @@ def predict_command(
     from lpmoe_bench.data.object_files import result_ids
     from lpmoe_bench.data.pixels import pixel_rules
     from lpmoe_bench.inference.prediction import find_images, image_rules, predict_images
-    from lpmoe_bench.inference.predictor import load_predictor, window_of
+    from lpmoe_bench.inference.predictor import load_predictor
+    from lpmoe_bench.inference.windows import window_of
     from lpmoe_bench.records.store import read_record
 
     declared = pixel_rules({"bands": bands, "range": range_})

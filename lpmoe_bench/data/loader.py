@@ -355,23 +355,21 @@ def default_workers(device: str, world: int = 1) -> int:
     return max(1, min(MOST_GPU_WORKERS, usable_cores() // world))
 
 
-def eval_items(
-    pairs: Sequence[Pair],
+def eval_item(
+    pair: Pair,
     threshold: int = THRESHOLD,
     prefixes: Prefixes | None = None,
     version: int = VERSION,
     reader: MapReader = MASKS,
-) -> Iterator[tuple[str, np.ndarray | Tensor, Any]]:
-    """Yield (name, image (h, w, 3), what its label file says), both at their own size.
+) -> tuple[str, np.ndarray | Tensor, Any]:
+    """Return (name, image (h, w, 3), what its label file says), both at their own size.
 
     threshold: an undeclared mask value above it, of 255, is object. prefixes: what stands in the
     place of images, which are not read then. version: see load_image.
     """
-    for pair in pairs:
-        if prefixes is not None:
-            yield pair.name, prefixes(pair, False), reader.read(pair, threshold)
-        else:
-            yield pair.name, *_read(pair, version, reader, threshold)
+    if prefixes is not None:
+        return pair.name, prefixes(pair, False), reader.read(pair, threshold)
+    return pair.name, *_read(pair, version, reader, threshold)
 
 
 def _random_bits(count: int, *key: int) -> np.ndarray:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
 import warnings
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,14 +23,16 @@ from lpmoe_bench.config.kinds import KINDS, Kind, get_kind
 from lpmoe_bench.config.settings import RunConfig
 from lpmoe_bench.console import OnProgress
 from lpmoe_bench.data.label_rules import LabelRules, class_colours
-from lpmoe_bench.data.loader import SQUASH, VERSION, Prefixes, eval_items, fitted, image_tensor
+from lpmoe_bench.data.loader import SQUASH, VERSION, Prefixes, eval_item, fitted, image_tensor
 from lpmoe_bench.data.pairs import Pair
 from lpmoe_bench.data.pixels import THRESHOLD, pixel_rules
 from lpmoe_bench.data.readers import Sides
 from lpmoe_bench.data.splits import Split
+from lpmoe_bench.environment import usable_cores
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.files import write_atomically
 from lpmoe_bench.inference.outputs import MapOutputs, Shown
+from lpmoe_bench.inference.windows import batched, part_of, places_of, response_map
 from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.metrics.scorer import ScoreResult
 from lpmoe_bench.model.segmenter import load_trained
@@ -38,6 +42,8 @@ if TYPE_CHECKING:  # it takes seconds to import, which a plan or a refusal need 
     from lightning_fabric import Fabric
 
 BINARY = KINDS["binary"]
+MOST_THREADS = 8  # that read, and as many that score, beside a GPU
+Item, Found = TypeVar("Item"), TypeVar("Found")
 
 
 @dataclass
@@ -101,20 +107,45 @@ class Predictor:
 
         threshold: an undeclared mask value above it, of 255, is object.
         """
+        return self.each(pairs, lambda *found: found, threshold)
+
+    def each(
+        self,
+        pairs: Sequence[Pair],
+        then: Callable[[str, np.ndarray, Any], Found],
+        threshold: int = THRESHOLD,
+    ) -> Iterator[Found]:
+        """Yield what `then` returns of each of the `predictions`, in the order of the pairs.
+
+        Threads read the files to come, resize responses and call `then`, beside the forward passes
+        of this one.
+        """
         self.model.eval()
-        reader = self.kind.reader
-        items = eval_items(pairs, threshold, self.prefixes, self.version, reader)
+        reader, outputs, whole = self.kind.reader, self.outputs, self.window is None
+
+        def read(pair: Pair) -> tuple[str, Any, Any]:
+            name, image, truth = eval_item(pair, threshold, self.prefixes, self.version, reader)
+            return name, self.tensor(image) if whole else image, truth
+
+        def settle(item: tuple[str, Any, Any]) -> Found:
+            name, response, truth = item
+            placed = self.at_size(response, reader.shape(truth)) if whole else response
+            return then(name, outputs.settle(placed), truth)
+
+        threads = threads_beside(self.fabric.device.type)
+        items = in_order(read, pairs, threads, 2 * self.batch)
+        return in_order(settle, self._seen(items), threads, 2 * self.batch)
+
+    def _seen(self, items: Iterable[tuple[str, Any, Any]]) -> Iterator[tuple[str, Any, Any]]:
+        """Yield (name, response, truth) of each (name, image, truth)."""
         if self.window is not None:
             for name, image, truth in items:
-                response = response_map(self, image, self.window)  # type: ignore[arg-type]
-                yield name, self.outputs.settle(response), truth
+                yield name, response_map(self, image, self.window), truth
             return
-        given = ((name, self.tensor(image), truth) for name, image, truth in items)
-        for batch in _batches(given, self.batch):
+        for batch in batched(items, self.batch):
             found = self.responses(torch.stack([image for _, image, _ in batch]))
-            for (name, _, truth), one in zip(batch, found, strict=True):
-                resized = self.at_size(one, reader.shape(truth))
-                yield name, self.outputs.settle(resized), truth
+            for (name, _, truth), response in zip(batch, found, strict=True):
+                yield name, response, truth
 
     def tensor(self, image: np.ndarray | Tensor) -> Tensor:
         """Return what the model takes of an image (h, w, 3); a prefix is that already."""
@@ -182,16 +213,16 @@ class ProbabilityModel(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         height, width = image.shape[-2:]
-        places = _places((height, width), self.window)
+        places = places_of((height, width), self.window)
         if len(places) == 1:
             return self._seen(image)
         total = image.new_zeros(())
         for down, across in places:
-            part = self._seen(image[(..., *_part(down, across))])
+            part = self._seen(image[(..., *part_of(down, across))])
             if not total.ndim:  # now the number of classes is known
                 total = part.new_zeros((*part.shape[:2], height, width))
             rows, columns = (torch.from_numpy(one.weights).to(part) for one in (down, across))
-            total[(..., *_part(down, across))] += part * rows[:, None] * columns
+            total[(..., *part_of(down, across))] += part * rows[:, None] * columns
         return total
 
     def _seen(self, image: Tensor) -> Tensor:
@@ -216,17 +247,20 @@ def validation_score(
     """Return one metric over validation images: the mean of theirs, or where only a data set has
     it, that of all of them."""
     rules, outputs = get_protocol(protocol), predictor.outputs
-    values, scorer = [], outputs.scorer(rules, predictor.classes, predictor.things)
-    for name, pred, read in predictor.predictions(pairs, outputs.threshold(rules)):
+    scorers = Scorers(lambda: outputs.scorer(rules, predictor.classes, predictor.things))
+
+    def score(name: str, pred: np.ndarray, read: Any) -> float | None:
         truth = outputs.truth(read, rules)
         value = outputs.quick(metric, pred, truth, rules)
         if value is None:
-            scorer.add(name, pred, truth)
-        else:
-            values.append(value)
+            scorers.own.add(name, pred, truth)
+        return value
+
+    found_values = predictor.each(pairs, score, outputs.threshold(rules))
+    values = [value for value in found_values if value is not None]
     if values:
         return math.fsum(values) / len(values)
-    found = scorer.result().scores[metric]
+    found = scorers.result().scores[metric]
     if found is None:
         raise DataError(
             f"the {len(pairs)} validation images have no {metric}, by which the best epoch is "
@@ -244,15 +278,79 @@ def score_split(
 ) -> ScoreResult:
     """Score every image of a split; `save_to` keeps the maps as PNG at mask size."""
     rules, outputs = get_protocol(protocol), predictor.outputs
-    scorer = outputs.scorer(rules, predictor.classes, predictor.things)
-    found = predictor.predictions(split.pairs, outputs.threshold(rules))
-    for done, (name, pred, read) in enumerate(found, start=1):
-        scorer.add(name, pred, outputs.truth(read, rules), dataset=split.label)
+    scorers = Scorers(lambda: outputs.scorer(rules, predictor.classes, predictor.things))
+
+    def score(name: str, pred: np.ndarray, read: Any) -> None:
+        scorers.own.add(name, pred, outputs.truth(read, rules), dataset=split.label)
         if save_to is not None:
             file = save_to / f"{name}{outputs.suffix}"
             write_atomically(file, outputs.encoded(pred, predictor.shown))
+
+    scored = predictor.each(split.pairs, score, outputs.threshold(rules))
+    for done, _ in enumerate(scored, start=1):
         report(done, len(split.pairs))
-    return scorer.result().with_groups(split.groups)
+    return scorers.result().with_groups(split.groups)
+
+
+class Scorers:
+    """One scorer for each thread that scores; what they have found does not depend on which did.
+
+    new: makes a scorer.
+    """
+
+    def __init__(self, new: Callable[[], Any]):
+        self.new, self.of_threads = new, defaultdict(new)
+
+    @property
+    def own(self) -> Any:
+        """The scorer of the thread that asks."""
+        return self.of_threads[get_ident()]
+
+    def result(self) -> ScoreResult:
+        """Return the scores of all; raises DataError where no image counts."""
+        total = self.new()
+        for scorer in self.of_threads.values():
+            total.merge(scorer)
+        return total.result()
+
+
+# Threads beside the forward passes. Decoding, resizing and the kernels of metrics let others run.
+
+
+def threads_beside(device: str) -> int:
+    """Return how many threads read files beside forward passes, and how many score predictions."""
+    # The passes keep the cores of a CPU busy, but not all the time.
+    return min(MOST_THREADS if device != "cpu" else 1, usable_cores() - 1)
+
+
+def in_order(
+    work: Callable[[Item], Found], items: Iterable[Item], threads: int, ahead: int
+) -> Iterator[Found]:
+    """Yield what a work returns of each item, in order, while threads are at items to come.
+
+    Args:
+        work: what is done with an item, in one of the threads.
+        items: they are asked for in the thread that asks for results.
+        threads: how many; of 0, each item is worked on when its result is asked for.
+        ahead: so many items at most are worked on or done and not asked for.
+    """
+    if threads < 1:
+        yield from map(work, items)
+        return
+    # One core each: an operation that spread over all would wait for those of the forward pass.
+    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+    waiting: deque[Future[Found]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        # Threads that are started later take what was set last in any: that of this one again.
+        torch.set_num_threads(torch.get_num_threads())
 
 
 def set_products(precision: str) -> None:
@@ -326,114 +424,3 @@ def new_predictor(
         things=config.things,
         labels=labels,
     )
-
-
-# Windows along one side of an image: where they start, and weights that sum to one.
-
-OVERLAP = 4  # neighbouring windows share at least this part of one: a quarter
-SHRINK = 2  # `auto` shrinks an image at most so many times
-MODES = "auto, never, always or a number of pixels"
-
-
-class Window(NamedTuple):
-    """The pixels start .. start + len(weights) of a side, and how much each counts there."""
-
-    start: int
-    weights: np.ndarray
-
-
-def window_of(tile: str, sides: Sides) -> Sides | None:
-    """Return the largest part, (h, w) in pixels, that a model of image sides is shown at once.
-
-    None for `never`: any image is shown whole. `auto` is twice the sides: an image within it is
-    shrunk at most twofold, and windows of a larger one are shrunk just as much. `always` is the
-    sides: nothing is shrunk. Raises UsageError for other words, and for fewer than 32 pixels.
-    """
-    if tile == "never":
-        return None
-    if tile in ("auto", "always"):
-        factor = SHRINK if tile == "auto" else 1
-        return (sides[0] * factor, sides[1] * factor)
-    if not tile.isascii() or not tile.isdigit() or int(tile) < 32:
-        raise UsageError(f"--tile is '{tile}'; it is {MODES}, at least 32")
-    return (int(tile), int(tile))
-
-
-def windows(length: int, side: int | None) -> list[Window]:
-    """Divide a side of an image into windows of `side` pixels, or one where that is enough.
-
-    They are spaced evenly, from one end to the other. Each weighs least at its ends, as half a wave
-    of a sine, squared; at every pixel the weights of all windows sum to one.
-    """
-    if side is None or length <= side:
-        return [Window(0, np.ones(length, np.float32))]
-    # As few windows as overlap by a quarter or more. The weights fall to nearly zero at the ends of
-    # a window, where it sees least of what is around, so that no seam shows.
-    step = side - side // OVERLAP
-    count = math.ceil((length - side) / step) + 1
-    starts = [round(k * (length - side) / (count - 1)) for k in range(count)]
-    wave = np.sin(np.pi * (np.arange(side) + 0.5) / side) ** 2
-    total = np.zeros(length)
-    for start in starts:
-        total[start : start + side] += wave
-    return [
-        Window(start, (wave / total[start : start + side]).astype(np.float32)) for start in starts
-    ]
-
-
-# The response to an image of any size: seen whole, or in windows that are blended.
-
-Item = TypeVar("Item")
-
-
-def response_map(
-    predictor: Predictor,
-    image: np.ndarray,
-    window: Sides | None = None,
-    report: OnProgress | None = None,
-) -> np.ndarray:
-    """Return the response (K, h, w), float32, of a model to an RGB image (h, w, 3), uint8 or
-    float32 in [0, 1]: the probability of object, or a logit for each class.
-
-    An image beyond a window of (h, w) pixels is cut into overlapping ones; each is seen as an image
-    of its own, fitted to the model's size, and its response, at the window's own size, is blended
-    with its neighbours'. Memory: a batch of windows, and four bytes for each class and pixel.
-    `report` is told (windows seen, all windows).
-    """
-    height, width = image.shape[:2]
-    places = _places((height, width), window)
-    total: np.ndarray | None = None
-    done = 0
-    for batch in _batches(places, predictor.batch):
-        crops = [predictor.tensor(image[_part(*place)]) for place in batch]
-        for place, response in zip(batch, predictor.responses(torch.stack(crops)), strict=True):
-            if total is None:  # now the number of classes is known
-                total = np.zeros((len(response), height, width), np.float32)
-            rows, columns = (part.weights for part in place)
-            resized = predictor.at_size(response, (len(rows), len(columns)))
-            total[:, *_part(*place)] += resized * rows[:, None] * columns
-        done += len(batch)
-        if report is not None:
-            report(done, len(places))
-    assert total is not None
-    return total
-
-
-def _places(shape: Sides, window: Sides | None) -> list[tuple[Window, Window]]:
-    """Return the windows, down and across, of an image of a shape (h, w)."""
-    down, across = window or (None, None)
-    return list(itertools.product(windows(shape[0], down), windows(shape[1], across)))
-
-
-def _part(down: Window, across: Window) -> tuple[slice, slice]:
-    """Return the rows and columns of an array that a window covers."""
-    return (
-        slice(down.start, down.start + len(down.weights)),
-        slice(across.start, across.start + len(across.weights)),
-    )
-
-
-def _batches(items: Iterable[Item], count: int) -> Iterator[list[Item]]:
-    left = iter(items)
-    while batch := list(itertools.islice(left, count)):
-        yield batch

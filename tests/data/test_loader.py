@@ -175,11 +175,11 @@ def test_a_broken_file_names_itself_in_training_and_evaluation(tmp_path):
     with pytest.raises(DataError, match=r"p1\.png is empty"):
         loading.PairDataset(pairs, (32, 32), 0, True)[0, 1]
     with pytest.raises(DataError, match=r"p1\.png is empty"):
-        list(loading.eval_items(pairs))
+        [loading.eval_item(pair) for pair in pairs]
 
 
-def test_eval_items_keep_masks_at_their_own_size(tmp_path):
-    items = list(loading.eval_items(make_pairs(tmp_path, 2)))
+def test_items_to_score_keep_masks_at_their_own_size(tmp_path):
+    items = [loading.eval_item(pair) for pair in make_pairs(tmp_path, 2)]
     assert [name for name, _, _ in items] == ["p0", "p1"]
     assert items[0][1].shape == (*square_mask().shape, 3)
     assert np.array_equal(items[0][2].mask, square_mask())

@@ -11,13 +11,8 @@ import torch.nn.functional as F
 from lpmoe_bench.config.kinds import get_kind
 from lpmoe_bench.data.loader import image_tensor
 from lpmoe_bench.errors import UsageError
-from lpmoe_bench.inference.predictor import (
-    Predictor,
-    ProbabilityModel,
-    response_map,
-    window_of,
-    windows,
-)
+from lpmoe_bench.inference.predictor import Predictor, ProbabilityModel
+from lpmoe_bench.inference.windows import response_map, window_of, windows
 
 
 class Model(Predictor):
