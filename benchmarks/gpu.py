@@ -1,13 +1,13 @@
 """What a GPU makes of LoRA and LPMoE on a ViT-L at 512 px, of loading and of evaluation.
 
 Weights are random and images drawn, so nothing is fetched. A step is that of the training loop:
-forward under bf16 autocast, structure loss, backward, the norm of the gradient, a look at the loss,
-AdamW. Its bound is the step's operations (counted as `profile` counts them) at the speed of one
-large product of bf16 matrices, measured here in turns with the steps; "share" is the bound over the
-step. Loading is the training loader over JPEGs of 1280 x 1024, at the number of workers that a run
-takes; evaluation reads such files, predicts, resizes to the mask's size and scores.
-Takes at most eight minutes; the parts stop after their share of it. Without a GPU it says so and
-ends with code 2.
+forward under bf16 autocast, structure loss, backward, the norm of the gradient, AdamW, and a look
+at the loss one step later. Its bound is the step's operations (counted as `profile` counts them) at
+the speed of one large product of bf16 matrices, measured here in turns with the steps; "share" is
+the bound over the step. Loading is the training loader over JPEGs of 1280 x 1024, at the number of
+workers that a run takes; evaluation reads such files, predicts, resizes to the mask's size and
+scores, in threads beside the forward passes. Takes at most eight minutes; the parts stop after
+their share of it. Without a GPU it says so and ends with code 2.
 
     python benchmarks/gpu.py [--json] [--batch 4] [--minutes 7]
     python benchmarks/gpu.py --device cpu --tiny      # that the script works, on any machine
@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import statistics
 import sys
 import tempfile
@@ -25,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -40,12 +40,14 @@ from lpmoe_bench.data.splits import Split
 from lpmoe_bench.environment import collect_environment
 from lpmoe_bench.inference.predictor import Predictor, score_split
 from lpmoe_bench.model.costs import count_flops, device_name
-from lpmoe_bench.model.segmenter import Segmenter, blueprint, build_segmenter
+from lpmoe_bench.model.segmenter import Segmenter, blueprint, build_segmenter, keep_frozen_rounded
 from lpmoe_bench.model.weights.resolve import RANDOM, resolve_weights
+from lpmoe_bench.training.loop import RunningStatistics, Steps, reads_late
 from lpmoe_bench.training.profiling import profile_config
 
 METHODS = ("lora", "lpmoe")
-WARM_UP, LEAST = 2, 3  # steps before, and steps of the clock at the least
+TURN = 5  # steps between two looks at the clock, at which a GPU is waited for
+WARM_UP, LEAST = 1, 3  # turns before, and turns of the clock at the least
 MOST = 8  # images a step: there are at least two batches of the fewest files
 TINY_SECONDS = 6.0
 MEMORY = "out of memory: use a smaller --batch"
@@ -103,25 +105,26 @@ def built(config: RunConfig, fabric: Fabric) -> Segmenter:
     return build_segmenter(config, weights).to(fabric.device)
 
 
-def stepper(segmenter: Segmenter, fabric: Fabric, size: int, batch: int) -> Callable[[], float]:
-    """Return a training step as the loop does it; it returns its loss."""
-    trained = [p for p in segmenter.parameters() if p.requires_grad]
-    model, optimizer = fabric.setup(segmenter.train(), torch.optim.AdamW(trained, lr=1e-4))
-    images = torch.rand(batch, 3, size, size, device=fabric.device)
+def stepper(segmenter: Segmenter, fabric: Fabric, config: RunConfig, batch: int) -> Callable:
+    """Return what does a turn of training steps, as the loop does them."""
+    late, device = reads_late(fabric.device.type), fabric.device
+    trained = [{"params": [p for p in segmenter.parameters() if p.requires_grad], "peak": 1e-4}]
+    optimizer = torch.optim.AdamW(trained, fused=late or None)
+    keep_frozen_rounded(segmenter, config.train.precision)
+    model, wrapped = fabric.setup(segmenter.train(), optimizer)
+    run: Any = SimpleNamespace(config=config, fabric=fabric)  # all that a step asks of one
+    statistics = RunningStatistics(segmenter)
+    taken = Steps(run, model, wrapped, 10**6, statistics, optimizer, late)
+    images = torch.rand(batch, 3, *config.sides, device=device)
     masks = (images.mean(1, keepdim=True) > 0.5).float()
 
-    def step() -> float:
-        loss = model(images, masks)
-        fabric.backward(loss)
-        norm = fabric.clip_gradients(model, optimizer, max_norm=math.inf, error_if_nonfinite=False)
-        value = loss.item()
-        if not (torch.isfinite(loss) and torch.isfinite(torch.as_tensor(norm))):
-            raise SystemExit(f"the loss is {value}: this step is no training")
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        return value
+    def turn() -> None:
+        for step in range(TURN):
+            taken.take(images, masks, step)
+            while len(taken) > late:
+                taken.read()
 
-    return step
+    return turn
 
 
 def measure_step(method: str, sizes: Sizes, batch: int, fabric: Fabric, until: float) -> dict:
@@ -130,19 +133,23 @@ def measure_step(method: str, sizes: Sizes, batch: int, fabric: Fabric, until: f
     operations = count_flops(blueprint(config), config.sides).training * batch
     found: dict[str, Any] = {"method": method, "batch": batch, "step_flops": operations}
     try:
-        step = stepper(built(config, fabric), fabric, sizes.size, batch)
+        turn = stepper(built(config, fabric), fabric, config, batch)
         rate = product(sizes.matrix, device)
         for _ in range(WARM_UP):
-            step()
+            turn()
         turns = []
         while len(turns) < LEAST or (len(turns) < 30 and time.perf_counter() < until):
-            turns.append((clocked(step, device), rate()))
+            turns.append((clocked(turn, device) / TURN, rate()))
     except torch.OutOfMemoryError:
         return found | {"failed": MEMORY}
     seconds = statistics.median(taken for taken, _ in turns)
     share = statistics.median(operations / rate / taken for taken, rate in turns)
     peak = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else None
-    found |= {"steps": len(turns), "step_seconds": seconds, "images_per_second": batch / seconds}
+    found |= {
+        "steps": len(turns) * TURN,
+        "step_seconds": seconds,
+        "images_per_second": batch / seconds,
+    }
     rates = statistics.median(rate for _, rate in turns)
     return found | {"product_flops_per_second": rates, "share_of_bound": share, "peak_MiB": peak}
 
@@ -178,7 +185,7 @@ def measure_evaluation(
 ) -> dict:
     """Score a split of the pairs, files included; and say what the forward passes take of it."""
     config = configured(method, sizes, fabric.device.type)
-    predictor = Predictor(built(config, fabric), fabric, sizes.size, batch=batch)
+    predictor = Predictor(built(config, fabric), fabric, config.sides, batch=batch)
     warm, rest = Split("drawn", "warm", tuple(pairs[:batch])), Split("drawn", "test", tuple(pairs))
     score_split(predictor, warm, "cod", lambda done, of: None)
     predictor.images, predictor.seconds = 0, 0.0

@@ -48,7 +48,7 @@ ALONE, WHOLE = "alone", "with decoder and loss"
 class Peft(nn.Module):
     """The timm model as peft's users have it, with the maps that a decoder reads."""
 
-    def __init__(self, backbone: Backbone, name: str, size: int, method: nn.Module):
+    def __init__(self, backbone: Backbone, name: str, size: int, method: Method):
         super().__init__()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what its libraries say while they are imported
@@ -60,7 +60,10 @@ class Peft(nn.Module):
         self.vit: Any = get_peft_model(vit, config).base_model.model
         self.ends = [group[-1] for group in backbone.groups]
         self.normalise = backbone.normalise
-        self.backbone = SimpleNamespace(strides=backbone.strides)  # all that is checked by it
+        # What the maps of others' methods are checked by.
+        self.channels, self.strides = method.channels, method.strides
+        facts = {"strides": backbone.strides, "neck_channels": backbone.neck_channels}
+        self.backbone = SimpleNamespace(**facts)
         for own, block in zip(lora_layers(method), self.vit.blocks, strict=True):
             block.attn.qkv.lora_A.default.weight.data.copy_(own.a)
             block.attn.qkv.lora_B.default.weight.data.copy_(own.b)

@@ -1,5 +1,6 @@
 """Benchmarks compare equal things, take turns, and say when there is nothing to measure."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import gpu
 import in_turns
+import lora_step
 import lpmoe_adapter
 
 
@@ -48,3 +50,22 @@ def test_no_gpu_is_one_sentence_and_code_2(monkeypatch, capsys):
     assert printed.out == ""
     assert printed.err.startswith("no GPU here")
     assert printed.err.count("\n") == 1
+
+
+def test_a_step_of_lora_equals_one_of_peft_and_both_are_timed():
+    pytest.importorskip("peft")
+    rows = lora_step.measure("vit_tiny_patch16_224", 64, 2, rounds=1)
+    assert len(rows) == 2  # alone, and with decoder and loss
+    assert all(row["ratios"]["ours/peft"] > 0 for row in rows)
+
+
+def test_what_a_gpu_would_be_measured_by_works_on_a_cpu(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--device", "cpu", "--tiny", "--json"])
+    monkeypatch.setattr(gpu, "TINY_SECONDS", 0.0)
+    monkeypatch.setattr(gpu, "TURN", 1)
+    assert gpu.main() == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["method"] for row in found["steps"]] == ["lora", "lpmoe"]
+    assert all(row["share_of_bound"] > 0 for row in found["steps"])
+    assert found["loading"]["images_per_second"] > 0
+    assert all(0 < row["forward_share"] for row in found["evaluation"])
