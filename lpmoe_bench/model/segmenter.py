@@ -25,6 +25,7 @@ from lpmoe_bench.records.provenance import changed_code
 from lpmoe_bench.records.store import ADAPTER_FILE, read_record
 from method_zoo import Backbone, Features, Method, ZooError, get_method
 from method_zoo.backbones.backbone import SIDE_MULTIPLE
+from method_zoo.backbones.linear import Wrapped
 from method_zoo.method import check_features, is_of_others
 
 DECODER_PREFIX = "decoder."
@@ -85,6 +86,29 @@ class Segmenter(nn.Module):
             raise ZooError("the decoder in this state has other tensors: same decoder options?")
         self.method.load_adapter_state(under("method.", state))
         self.decoder.load_state_dict(decoder)
+
+
+ROUNDED = (nn.Linear, nn.Conv2d)  # autocast rounds their weights, and nothing else reads these
+
+
+def keep_frozen_rounded(segmenter: Segmenter, precision: str) -> None:
+    """Round frozen weights once, in place, and not anew in every pass under autocast.
+
+    Equal to the bit, and half the memory. What a method wraps keeps its own weights, for a wrapper
+    may compute with them; so does all that trains, and the decoder, which is saved as it is.
+
+    Args:
+        segmenter: it computes under autocast alone from here on.
+        precision: as in `train.precision`, settled; nothing is done but for bf16-mixed.
+    """
+    if precision != "bf16-mixed":
+        return
+    modules = list(segmenter.method.backbone.modules())
+    wrapped = {part for m in modules if isinstance(m, Wrapped) for part in m.base.modules()}
+    for module in modules:
+        trains = any(p.requires_grad for p in module.parameters(recurse=False))
+        if type(module) in ROUNDED and module not in wrapped and not trains:
+            module.to(torch.bfloat16)
 
 
 def under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
