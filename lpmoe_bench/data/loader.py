@@ -1,7 +1,7 @@
 """Pairs to tensors: squashed, flipped and batched by seed and key, never by global state."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -318,15 +318,15 @@ def epoch_batches(
 
 def loader(
     dataset: PairDataset,
-    batches: Sequence[list[Key]],
+    batches: Iterable[list[Key]],
     workers: int | None = None,
     device: str = "cpu",
     world: int = 1,
 ) -> DataLoader:
     """Return a loader of exactly these batches: images (B, 3, h, w) and their targets.
 
-    A resumed epoch passes the batches that are left. The items do not depend on `workers`; see
-    default_workers for how many there are by default.
+    A resumed run passes the batches that are left. They are asked for as they are needed. The items
+    do not depend on `workers`; see default_workers for how many there are by default.
     """
     if workers is None:
         workers = default_workers(device, world)

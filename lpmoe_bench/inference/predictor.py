@@ -32,10 +32,10 @@ from lpmoe_bench.environment import usable_cores
 from lpmoe_bench.errors import DataError, UsageError
 from lpmoe_bench.files import write_atomically
 from lpmoe_bench.inference.outputs import MapOutputs, Shown
-from lpmoe_bench.inference.windows import batched, part_of, places_of, response_map
+from lpmoe_bench.inference.windows import batched, part_of, places_in, response_map
 from lpmoe_bench.metrics.protocols import get_protocol
 from lpmoe_bench.metrics.scorer import ScoreResult
-from lpmoe_bench.model.segmenter import load_trained
+from lpmoe_bench.model.segmenter import keep_frozen_rounded, load_trained
 from lpmoe_bench.records.store import read_record
 
 if TYPE_CHECKING:  # it takes seconds to import, which a plan or a refusal need not wait for
@@ -43,7 +43,8 @@ if TYPE_CHECKING:  # it takes seconds to import, which a plan or a refusal need 
 
 BINARY = KINDS["binary"]
 MOST_THREADS = 8  # that read, and as many that score, beside a GPU
-Item, Found = TypeVar("Item"), TypeVar("Found")
+Item = TypeVar("Item")
+Found = TypeVar("Found")
 
 
 @dataclass
@@ -213,7 +214,7 @@ class ProbabilityModel(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         height, width = image.shape[-2:]
-        places = places_of((height, width), self.window)
+        places = places_in((height, width), self.window)
         if len(places) == 1:
             return self._seen(image)
         total = image.new_zeros(())
@@ -389,7 +390,9 @@ def load_predictor(
     segmenter, config = load_trained(folder, cache, offline, say)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     alike = device in ("cuda", config.runtime.device)
-    fabric = new_fabric(device, config.train.precision if alike else "32-true")
+    precision = config.train.precision if alike else "32-true"
+    fabric = new_fabric(device, precision)
+    keep_frozen_rounded(segmenter, precision)
     model, trained = segmenter.to(fabric.device), read_record(folder).data.train
     labels = pixel_rules(trained.pixels).labels if trained else None
     return new_predictor(config, model, fabric, labels=labels), config

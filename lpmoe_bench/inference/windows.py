@@ -88,7 +88,7 @@ def response_map(
     `report` is told (windows seen, all windows).
     """
     height, width = image.shape[:2]
-    places = places_of((height, width), window)
+    places = places_in((height, width), window)
     total: np.ndarray | None = None
     done = 0
     for batch in batched(places, predictor.batch):
@@ -106,7 +106,7 @@ def response_map(
     return total
 
 
-def places_of(shape: Sides, window: Sides | None) -> list[tuple[Window, Window]]:
+def places_in(shape: Sides, window: Sides | None) -> list[tuple[Window, Window]]:
     """Return the windows, down and across, of an image of a shape (h, w)."""
     down, across = window or (None, None)
     return list(itertools.product(windows(shape[0], down), windows(shape[1], across)))

@@ -2,148 +2,30 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
+import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import AdamW
 
 from lpmoe_bench.config.settings import RunConfig, TrainConfig
 from lpmoe_bench.console import stop_requested
 from lpmoe_bench.data.loader import PairDataset, epoch_batches, loader
-from lpmoe_bench.environment import collect_environment
-from lpmoe_bench.errors import DataError, DivergedError, InterruptedRun, UsageError
-from lpmoe_bench.files import check_regular, write_atomically
+from lpmoe_bench.errors import DivergedError, InterruptedRun, UsageError
 from lpmoe_bench.model.costs import peak_memory_bytes
-from lpmoe_bench.model.segmenter import Segmenter, under
-from lpmoe_bench.records.provenance import code_facts
-from lpmoe_bench.records.store import STATE_FILE
+from lpmoe_bench.model.segmenter import Segmenter, keep_frozen_rounded
 from lpmoe_bench.training.divergence import divergence_cause
+from lpmoe_bench.training.state import Progress, Saver, load_training_state, note_process
 
 if TYPE_CHECKING:  # it takes seconds to import, which a plan or a refusal need not wait for
     from lightning_fabric import Fabric
-
-# The state of a training run on disk: saved in one rename, resumed bit-equal.
-
-
-@dataclass
-class Progress:
-    """How far a run has come. `step` counts finished optimiser steps."""
-
-    step: int = 0
-    best_step: int = 0
-    best_score: float | None = None
-    seconds: float = 0.0
-    images: int = 0
-    peak_memory_bytes: int = 0
-    processes: int = 0
-    commits: list[str] = field(default_factory=list)  # of the code, more than one after a resume
-    codes: list[str] = field(default_factory=list)  # digests of method, decoder and loss, likewise
-    prolonged: str = ""  # the run of fewer steps whose state this one began with, and its step
-    loss_sum: float = 0.0  # since the last row of the curve
-    loss_count: int = 0
-    curve: list[dict[str, float | int | None]] = field(default_factory=list)
-
-
-def load_training_state(
-    run: TrainingRun, optimizer: Optimizer
-) -> tuple[Progress, dict[str, Tensor]]:
-    """Load what `Saver.save` wrote; a fresh Progress and no best state where there is none.
-
-    Without a state of its own a run begins with that of `run.start`, if it has one.
-
-    Raises DataError when the file is damaged or belongs to another run.
-    """
-    path, run_id, segmenter = run.folder / STATE_FILE, run.id, run.segmenter
-    if not path.exists():
-        if run.start is None:
-            return Progress(), {}
-        path, run_id = run.start
-    progress, tensors = _read_state(path, run_id)
-    if run_id != run.id:
-        progress.prolonged = f"{run_id} after step {progress.step}"
-    segmenter.load_state(under("model/", tensors))
-    _load_moments(optimizer, under("optimizer/", tensors))
-    return progress, under("best/", tensors)
-
-
-def _read_state(path: Path, run_id: str) -> tuple[Progress, dict[str, Tensor]]:
-    """Read a saved state and hold it against its checksum; raises DataError."""
-    try:
-        check_regular(path)
-        with safe_open(str(path), framework="pt") as file:
-            about = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        # A bit that turned over on the disk would train on as another number. States of before
-        # version 0.2 have no checksum.
-        expected = about.get("sha256")
-        if expected not in (None, _state_digest(about["progress"], tensors)):
-            raise ValueError("its checksum is that of other content")
-        progress = Progress(**json.loads(about["progress"]))
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path} is damaged ({error}); delete it to start over") from None
-    if about.get("run") != run_id:
-        raise DataError(f"{path} belongs to run {about.get('run')}; delete it to start over")
-    return progress, tensors
-
-
-def _state_digest(progress: str, tensors: Mapping[str, Tensor]) -> str:
-    """Return 64 hex digits over how far a run has come and its tensors by name."""
-    digest = hashlib.sha256(progress.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def saved_steps(path: Path, run_id: str) -> int | None:
-    """Return how many steps of a run a file has the state of; None where it is no such state."""
-    try:
-        check_regular(path)
-        with safe_open(str(path), framework="pt") as file:
-            about = file.metadata() or {}
-        return int(json.loads(about["progress"])["step"]) if about["run"] == run_id else None
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
-        return None
-
-
-def _load_moments(optimizer: Optimizer, moments: dict[str, Tensor]) -> None:
-    # A fresh optimiser has no moments yet: their names are taken from the file.
-    state = optimizer.state_dict()
-    state["state"] = {}
-    for key, tensor in moments.items():
-        index, _, name = key.partition("/")
-        state["state"].setdefault(int(index), {})[name] = tensor
-    optimizer.load_state_dict(state)
-
-
-def note_process(progress: Progress, processes: int, config: RunConfig) -> None:
-    """Keep which code and how many processes train; a resume may change the one, not the other."""
-    # Each process draws its own part of a batch: another number of them is another training.
-    if progress.processes not in (0, processes):
-        raise UsageError(
-            f"this run was started with {progress.processes} processes; resume it with "
-            f"--set runtime.devices={progress.processes}, or move its folder away"
-        )
-    progress.processes = processes
-    code = collect_environment("")
-    commit = f"{code.git_sha}{'-dirty' if code.git_dirty else ''}"
-    if code.git_sha and commit not in progress.commits:
-        progress.commits.append(commit)
-    facts = code_facts(config.method, config.decoder, config.train.loss)
-    if facts and facts.digest[:12] not in progress.codes:
-        progress.codes.append(facts.digest[:12])
 
 
 class RunningStatistics:
@@ -176,40 +58,6 @@ class RunningStatistics:
         for (owner, name), tensor in zip(self.places, good, strict=True):
             getattr(owner, name).copy_(tensor)
 
-
-class Saver:
-    """Saves at most every `seconds`, and for at most a twentieth of the time."""
-
-    def __init__(
-        self, folder: Path, run_id: str, segmenter: Segmenter, optimizer: Optimizer, seconds: float
-    ):
-        self.folder, self.run_id, self.segmenter = folder, run_id, segmenter
-        self.optimizer, self.seconds, self.pause = optimizer, seconds, seconds
-        self.saved = time.monotonic()
-
-    def due(self) -> bool:
-        """Whether it is time to save again."""
-        return time.monotonic() - self.saved >= self.pause
-
-    def save(self, best: dict[str, Tensor], progress: Progress) -> None:
-        """Write model, best model, optimiser moments and progress, whether it is due or not."""
-        started = time.monotonic()
-        tensors = {f"model/{k}": v for k, v in self.segmenter.state().items()}
-        tensors |= {f"best/{k}": v for k, v in best.items()}
-        for index, moments in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer/{index}/{k}": torch.as_tensor(v) for k, v in moments.items()}
-        tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-        text = json.dumps(dataclasses.asdict(progress))
-        about = {"run": self.run_id, "progress": text, "sha256": _state_digest(text, tensors)}
-        # One file in one rename: model, moments and progress are always of the same step. No state
-        # of a random generator is in it, for order and draws follow from seed, epoch and step.
-        write_atomically(self.folder / STATE_FILE, save(tensors, metadata=about))
-        self.saved = time.monotonic()
-        # On a slow disk saves come less often, so that they never take more than 5 % of the time.
-        self.pause = max(self.seconds, 20 * (self.saved - started))
-
-
-# Ctrl-C and `kill` as a request to stop after the current step.
 
 CURVE_ROWS = 200
 
@@ -246,10 +94,13 @@ def train(run: TrainingRun) -> Progress:
     """
     config, fabric, segmenter = run.config.train, run.fabric, run.segmenter
     segmenter.to(fabric.device)
-    optimizer = AdamW(_parameter_groups(segmenter, config))
+    late = reads_late(fabric.device.type)
+    # Of the forms of AdamW the fused one alone can be told on the device to leave a step out.
+    optimizer = AdamW(_parameter_groups(segmenter, config), fused=late or None)
     # Before Fabric wraps model and optimiser, under whose names the file has no tensors.
-    progress, best = load_training_state(run, optimizer)
-    model, optimizer = fabric.setup(run.model, optimizer)
+    progress, best = load_training_state(run.folder, run.id, segmenter, optimizer, run.start)
+    keep_frozen_rounded(segmenter, config.precision)
+    model, wrapped = fabric.setup(run.model, optimizer)
     per_epoch = len(_epoch(run, 0))
     if per_epoch == 0:
         raise UsageError(
@@ -259,21 +110,24 @@ def train(run: TrainingRun) -> Progress:
     steps = config.steps or per_epoch * config.epochs
     note_process(progress, fabric.world_size, run.config)
     saver = Saver(run.folder, run.id, segmenter, optimizer, run.config.runtime.save_seconds)
-    statistics = RunningStatistics(segmenter)
+    taken = Steps(run, model, wrapped, steps, RunningStatistics(segmenter), optimizer, late)
+    # After a resume this may begin within an epoch: its first batches are left out.
+    batches = _batches(run, progress.step, steps, per_epoch)
+    segmenter.train()
     with stop_requested() as stopped:
+        clock = time.perf_counter()
         while progress.step < steps and not _stale(progress, config, per_epoch):
-            # After a resume this may lie within an epoch: its first `done` batches are left out.
-            epoch, done = divmod(progress.step, per_epoch)
-            segmenter.train()
-            clock = time.perf_counter()
-            for images, targets in _batches(run, epoch, done):
-                # The forward pass of a step that diverges has moved BatchNorm already; weights not.
-                good = statistics.copy()
+            images, targets = next(batches)
+            taken.take(images, targets, progress.step + len(taken))
+            number = progress.step + len(taken)
+            last, stop = number % per_epoch == 0 or number == steps, stopped()
+            save = last or stop or saver.due()
+            # Nothing is scored or saved before all of its steps were seen finite.
+            while len(taken) > (late and not save):
                 try:
-                    loss, rate = _step(run, model, optimizer, images, targets, progress.step, steps)
+                    loss, rate, count = taken.read()
                 except DivergedError as error:
-                    cause = _cause(run, model, images, targets, progress.step, per_epoch)
-                    statistics.restore(good)
+                    cause = taken.undo(progress.step, per_epoch)
                     saver.save(best, progress)
                     raise DivergedError(
                         f"training diverged at step {progress.step + 1} of {steps}: {error}"
@@ -281,23 +135,21 @@ def train(run: TrainingRun) -> Progress:
                         f"lower the rate with --set train.lr"
                     ) from None
                 progress.step += 1
-                progress.images += len(images) * fabric.world_size
+                progress.images += count * fabric.world_size
                 progress.seconds += time.perf_counter() - clock
-                _log(run, progress, steps, loss, rate)
-                # Step, then best state, then save, then stop: what is saved is always a whole step.
-                last = progress.step % per_epoch == 0 or progress.step == steps
-                if last:
-                    best = _select_best(run, progress, best)
-                if fabric.is_global_zero and (last or saver.due() or stopped()):
-                    saver.save(best, progress)
-                if stopped():
-                    raise InterruptedRun(
-                        f"interrupted after step {progress.step} of {steps}; "
-                        f"the same command resumes there"
-                    )
-                if progress.step == steps:  # which may be within an epoch
-                    break
                 clock = time.perf_counter()
+                _log(run, progress, steps, loss, rate)
+            # Step, then best state, then save, then stop: what is saved is always a whole step.
+            if last:
+                best = _select_best(run, progress, best)
+            if fabric.is_global_zero and save:
+                saver.save(best, progress)
+            if stop:
+                raise InterruptedRun(
+                    f"interrupted after step {progress.step} of {steps}; "
+                    f"the same command resumes there"
+                )
+            clock = time.perf_counter() if save else clock
     segmenter.load_state(best)
     return progress
 
@@ -309,60 +161,127 @@ def _stale(progress: Progress, config: TrainConfig, per_epoch: int) -> bool:
     return progress.step - progress.best_step >= config.patience * per_epoch
 
 
-def _step(
-    run: TrainingRun,
-    model: nn.Module,
-    optimizer: Optimizer,
-    images: Tensor,
-    targets: Any,
-    step: int,
-    steps: int,
-) -> tuple[float, float]:
-    """Do one optimiser step, in micro-batches where asked for; return its loss and rate."""
-    config, fabric = run.config.train, run.fabric
-    # Randomness inside a method is keyed by the step, so a resumed run draws the same numbers.
-    torch.manual_seed(_key(run.config.seed, step, fabric.global_rank))
-    share = schedule(step, steps, config)
-    for group in optimizer.param_groups:
-        group["lr"] = share * group["peak"]
-    size = run.config.runtime.micro_batch or len(images)
-    starts = range(0, len(images), size)
-    total = torch.zeros((), device=images.device)
-    # A chunk weighs as its share of the batch: the gradients add up to those of the whole batch.
-    for start in starts:
-        image, target = images[start : start + size], targets[start : start + size]
-        # Processes exchange their gradients once a step, with the last chunk.
-        with fabric.no_backward_sync(model, enabled=start != starts[-1]):  # type: ignore[arg-type]
-            loss = model(image, target) * (len(image) / len(images))
-            fabric.backward(loss)
-        total += loss.detach()
-    # Without a limit it measures the norm and leaves the gradients as they are.
-    norm = fabric.clip_gradients(
-        model,
-        optimizer,
-        max_norm=math.inf if config.clip is None else config.clip,
-        error_if_nonfinite=False,  # type: ignore[arg-type]
-    )
-    # The mean over processes is the same number in all of them, so all stop at the same step.
-    value = torch.as_tensor(fabric.all_reduce(total, reduce_op="mean")).item()
-    length = torch.as_tensor(norm).item()
-    if not math.isfinite(value) or not math.isfinite(length):
-        raise DivergedError(f"loss {value:g}, norm of the gradient {length:g}")
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return value, share * config.lr
+def reads_late(device: str) -> bool:
+    """Say whether what a step gives is read one step later, while the next one is computed.
+
+    A GPU works on what it was given while the program goes on, unless a number of it is asked for.
+    """
+    return device == "cuda"
 
 
-def _cause(
-    run: TrainingRun, model: nn.Module, images: Tensor, targets: Any, step: int, per_epoch: int
-) -> str:
-    """Say why a step gave no number, by computing it again with the draws that it had."""
-    epoch, done = divmod(step, per_epoch)
-    names = [run.dataset.pairs[index].name for _, index in _epoch(run, epoch)[done]]
-    torch.manual_seed(_key(run.config.seed, step, run.fabric.global_rank))
-    size = run.config.runtime.micro_batch or len(images)
-    alone = run.fabric.world_size == 1
-    return divergence_cause(model, images, targets, names, size, backward=alone)
+class Begun(NamedTuple):
+    """A step that was begun. numbers: its loss and the norm of its gradient, on their way here."""
+
+    images: Tensor
+    targets: Any
+    good: list[Tensor]  # running statistics before it
+    rate: float
+    numbers: Tensor
+    arrived: torch.cuda.Event | None
+
+
+class Steps:
+    """Takes optimiser steps and reads what they gave, in their order.
+
+    A step that gives no number changes no weight and no moment. late: it is noticed when the step
+    is read, and till then, as the device finds by itself, those behind it change nothing either.
+    """
+
+    def __init__(
+        self,
+        run: TrainingRun,
+        model: nn.Module,
+        wrapped: Any,
+        steps: int,
+        statistics: RunningStatistics,
+        optimizer: AdamW,
+        late: bool,
+    ):
+        self.run, self.model, self.wrapped, self.steps = run, model, wrapped, steps
+        self.statistics, self.optimizer, self.late = statistics, optimizer, late
+        self.unread: deque[Begun] = deque()
+        if late:
+            # What the fused AdamW reads: 1 keeps it from doing anything.
+            optimizer.found_inf = torch.zeros((), device=run.fabric.device)  # type: ignore[attr-defined]
+
+    def __len__(self) -> int:
+        return len(self.unread)
+
+    def take(self, images: Tensor, targets: Any, step: int) -> None:
+        """Do one step, in micro-batches where asked for."""
+        config, fabric = self.run.config.train, self.run.fabric
+        # The forward pass of a step that diverges moves BatchNorm already; weights not.
+        good = self.statistics.copy()
+        # Randomness inside a method is keyed by the step, so a resumed run draws the same numbers.
+        torch.manual_seed(_key(self.run.config.seed, step, fabric.global_rank))
+        share = schedule(step, self.steps, config)
+        for group in self.wrapped.param_groups:
+            group["lr"] = share * group["peak"]
+        size = self.run.config.runtime.micro_batch or len(images)
+        starts = range(0, len(images), size)
+        total = torch.zeros((), device=images.device)
+        # A chunk weighs as its share of the batch: the gradients add up to those of the whole.
+        for start in starts:
+            image, target = images[start : start + size], targets[start : start + size]
+            # Processes exchange their gradients once a step, with the last chunk.
+            apart = start != starts[-1]
+            with fabric.no_backward_sync(self.model, enabled=apart):  # type: ignore[arg-type]
+                loss = self.model(image, target) * (len(image) / len(images))
+                fabric.backward(loss)
+            total += loss.detach()
+        # Without a limit it measures the norm and leaves the gradients as they are.
+        norm = fabric.clip_gradients(
+            self.model,
+            self.wrapped,
+            max_norm=math.inf if config.clip is None else config.clip,
+            error_if_nonfinite=False,  # type: ignore[arg-type]
+        )
+        # The mean over processes is the same number in all of them, so all stop at the same step.
+        mean = torch.as_tensor(fabric.all_reduce(total, reduce_op="mean"))
+        numbers = torch.stack([mean.double(), torch.as_tensor(norm).detach().double()])
+        finite, arrived = torch.isfinite(numbers).all(), None
+        if self.late:
+            found: Any = self.optimizer.found_inf  # type: ignore[attr-defined]
+            found.copy_(torch.maximum(found, (~finite).float()))
+            numbers = numbers.to("cpu", non_blocking=True)
+            if images.is_cuda:
+                arrived = torch.cuda.Event()
+                arrived.record()
+        self.unread.append(Begun(images, targets, good, share * config.lr, numbers, arrived))
+        if self.late or finite:
+            self.wrapped.step()
+            self.wrapped.zero_grad(set_to_none=True)
+
+    def read(self) -> tuple[float, float, int]:
+        """Return loss, rate and number of images of the first step that is not read.
+
+        Raises DivergedError.
+        """
+        taken = self.unread[0]
+        if taken.arrived is not None:
+            taken.arrived.synchronize()
+        loss, norm = taken.numbers.tolist()
+        if not math.isfinite(loss) or not math.isfinite(norm):
+            raise DivergedError(f"loss {loss:g}, norm of the gradient {norm:g}")
+        self.unread.popleft()
+        return loss, taken.rate, len(taken.images)
+
+    def undo(self, step: int, per_epoch: int) -> str:
+        """Leave the model as it was before the step that could not be read, and say its cause.
+
+        What gave no number is computed again, with the draws that it had.
+        """
+        run, taken = self.run, self.unread[0]
+        epoch, done = divmod(step, per_epoch)
+        names = [run.dataset.pairs[index].name for _, index in _epoch(run, epoch)[done]]
+        torch.manual_seed(_key(run.config.seed, step, run.fabric.global_rank))
+        size = run.config.runtime.micro_batch or len(taken.images)
+        alone = run.fabric.world_size == 1
+        cause = divergence_cause(
+            self.model, taken.images, taken.targets, names, size, backward=alone
+        )
+        self.statistics.restore(taken.good)
+        return cause
 
 
 def _log(run: TrainingRun, progress: Progress, steps: int, loss: float, rate: float) -> None:
@@ -436,11 +355,18 @@ def _epoch(run: TrainingRun, epoch: int) -> list[list[tuple[int, int]]]:
     return epoch_batches(len(run.dataset), config.train.batch, config.seed, epoch, rank, world)
 
 
-def _batches(run: TrainingRun, epoch: int, done: int) -> Iterator[tuple[Tensor, Any]]:
-    """Yield the batches of an epoch after the first `done`, on this device."""
+def _batches(
+    run: TrainingRun, first: int, steps: int, per_epoch: int
+) -> Iterator[tuple[Tensor, Any]]:
+    """Yield the batches of the steps from `first` on, on this device.
+
+    One loader reads for all epochs: its workers start once, and read on while a model is scored.
+    """
     device, world = run.fabric.device.type, run.fabric.world_size
-    batches, workers = _epoch(run, epoch)[done:], run.config.runtime.workers
-    for images, targets in loader(run.dataset, batches, workers, device, world):
+    epochs = range(first // per_epoch, -(-steps // per_epoch))
+    keys = itertools.chain.from_iterable(_epoch(run, epoch) for epoch in epochs)
+    wanted = itertools.islice(keys, first % per_epoch, steps - epochs.start * per_epoch)
+    for images, targets in loader(run.dataset, wanted, run.config.runtime.workers, device, world):
         yield run.fabric.to_device(images), run.fabric.to_device(targets)
 
 

@@ -9,8 +9,9 @@ from lpmoe_bench.config.settings import TrainConfig, fingerprint
 from lpmoe_bench.data.loader import epoch_batches
 from lpmoe_bench.records.model import run_folder
 from lpmoe_bench.records.store import KEPT_STATE, STATE_FILE
-from lpmoe_bench.training.loop import saved_steps, schedule
+from lpmoe_bench.training.loop import schedule
 from lpmoe_bench.training.plan import Plan
+from lpmoe_bench.training.state import saved_steps
 
 
 class Start(NamedTuple):

@@ -58,10 +58,11 @@ from lpmoe_bench.records.provenance import changed_code, code_facts
 from lpmoe_bench.records.verify import tensors_digest
 from lpmoe_bench.training import features
 from lpmoe_bench.training.image_cache import keep_resized
-from lpmoe_bench.training.loop import Progress, TrainingRun, train
+from lpmoe_bench.training.loop import TrainingRun, train
 from lpmoe_bench.training.plan import Plan, make_plan
 from lpmoe_bench.training.prolong import Start, starting_point
 from lpmoe_bench.training.request import RunRequest
+from lpmoe_bench.training.state import Progress
 from method_zoo import Backbone
 from method_zoo.method import Method
 

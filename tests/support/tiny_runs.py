@@ -100,7 +100,7 @@ def call(arguments: list[str]) -> Done:
 
 def call_until(arguments: list[str], steps: int, stop: Callable[[], object]) -> Done:
     """Run the command line in this process; `stop` is called within a step, the last of so many."""
-    step, done = loop._step, []
+    step, done = loop.Steps.take, []
 
     def last(*given):
         done.append(given)
@@ -108,7 +108,7 @@ def call_until(arguments: list[str], steps: int, stop: Callable[[], object]) -> 
             stop()
         return step(*given)
 
-    with mock.patch.object(loop, "_step", last):
+    with mock.patch.object(loop.Steps, "take", last):
         return call(arguments)
 
 

@@ -18,7 +18,7 @@ from lpmoe_bench.records.store import (
     read_rows,
     write_record,
 )
-from lpmoe_bench.training.loop import _read_state
+from lpmoe_bench.training.state import _read_state
 
 FLAT = ["--set", "train.power=0", "--set", "train.warmup=0", "--set", "train.limit_train=8"]
 

@@ -2,10 +2,13 @@
 
 import errno
 import json
+import math
 import shutil
 import signal
 import time
 from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import cv2
@@ -25,10 +28,12 @@ from tiny_runs import (
     start,
 )
 
+from lpmoe_bench.config.settings import RunConfig
 from lpmoe_bench.files import hold_lock
 from lpmoe_bench.inference.predictor import new_fabric
 from lpmoe_bench.model.segmenter import Segmenter
 from lpmoe_bench.records.store import read_record, read_rows
+from lpmoe_bench.training import loop
 
 
 def test_record_tells_the_whole_run(finished):
@@ -302,3 +307,87 @@ def test_second_process_on_the_same_run_is_refused(data, tmp_path):
         second = call(arguments(data, tmp_path))
     assert second.code == 2
     assert "another process" in second.stderr
+
+
+def losses(run: Path) -> list[float]:
+    return [row["loss"] for row in read_rows(run / "curve.csv") if row["loss"] is not None]
+
+
+@pytest.fixture(scope="module")
+def read_late(data, tmp_path_factory):
+    """A run whose steps are read one later, as on a GPU, and by the AdamW that is used there."""
+    runs = tmp_path_factory.mktemp("late")
+    with mock.patch.object(loop, "reads_late", return_value=True):
+        assert call(arguments(data, runs)).code == 0
+    return only_run(runs)
+
+
+def test_steps_that_are_read_late_train_alike(finished, read_late):
+    assert losses(read_late) == pytest.approx(losses(finished), rel=1e-5)
+    one, other = read_record(finished), read_record(read_late)
+    assert one.training == other.training
+    assert one.fingerprint == other.fingerprint
+    for split, scores in one.scores.items():
+        assert other.scores[split] == pytest.approx(scores, abs=1e-5)
+
+
+@pytest.mark.faults
+def test_late_reading_stops_at_whole_steps_and_resumes_bit_equal(
+    data, read_late, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(loop, "reads_late", lambda device: True)
+    for steps, sum_ in ((2, 2), (5, 7)):
+        done = call_until(
+            arguments(data, tmp_path), steps, lambda: signal.raise_signal(signal.SIGTERM)
+        )
+        assert f"interrupted after step {sum_} of 12" in done.stderr
+    assert call(arguments(data, tmp_path)).code == 0
+    assert_same_result(read_late, only_run(tmp_path))
+    assert losses(only_run(tmp_path)) == losses(read_late)
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["at once", "late"])
+def test_a_step_without_a_number_changes_nothing_that_is_kept(data, tmp_path, monkeypatch, late):
+    """Step 4 gives NaN: what is left is the state after step 3, BatchNorm and moments too."""
+    monkeypatch.setattr(loop, "reads_late", lambda device: late)
+    good, bad = (arguments(data, tmp_path / k, "--method", "lpmoe") for k in ("good", "bad"))
+    done = call_until(good, 3, lambda: signal.raise_signal(signal.SIGTERM))
+    assert "interrupted after step 3" in done.stderr
+    forward, calls = Segmenter.forward, []
+
+    def broken(segmenter, images, targets=None, examine=False):
+        found = forward(segmenter, images, targets, examine)
+        if targets is None or examine:
+            return found
+        calls.append(float(found.detach()))
+        return found * (math.nan if len(calls) == 4 else 1)
+
+    monkeypatch.setattr(Segmenter, "forward", broken)
+    done = call(bad)
+    assert done.code == 7
+    assert "diverged at step 4 of 12: loss nan" in done.stderr
+    assert len(calls) == (5 if late else 4)
+    assert all(map(math.isfinite, calls))  # the step behind it computed with good weights
+    files = (next((tmp_path / k).rglob("resume.safetensors")) for k in ("good", "bad"))
+    states = [load_file(file) for file in files]
+    assert states[0].keys() == states[1].keys()
+    assert any("running_mean" in name for name in states[0])
+    assert any(name.startswith("optimizer/") for name in states[0])
+    assert all(np.array_equal(states[0][name], states[1][name]) for name in states[0])
+    monkeypatch.setattr(Segmenter, "forward", forward)
+    assert call(bad).code == 0  # which goes on from there
+
+
+def test_one_loader_reads_for_all_epochs_and_goes_on_within_one(monkeypatch):
+    made = []
+    run = SimpleNamespace(
+        dataset=list(range(10)),
+        config=RunConfig(train={"batch": 4}),
+        fabric=SimpleNamespace(global_rank=0, world_size=1, device=torch.device("cpu")),
+    )
+    wanted = [keys for epoch in range(3) for keys in loop._epoch(run, epoch)]
+    assert [len(keys) for keys in wanted] == [4, 4, 2] * 3
+    monkeypatch.setattr(loop, "loader", lambda data, keys, *more: made.append(list(keys)) or [])
+    for first, steps in ((0, 9), (0, 8), (4, 8), (3, 3), (5, 6)):
+        assert list(loop._batches(run, first, steps, 3)) == []
+        assert made[-1] == wanted[first:steps]
