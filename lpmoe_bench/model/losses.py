@@ -216,10 +216,19 @@ def get_loss(name: str, kind: str = "binary", class_weights: Sequence[float] | N
     return own.finish(formula, class_weights)
 
 
+def may_ignore(mask: Tensor) -> bool:
+    """Say whether pixels of a mask may be ignored.
+
+    A GPU is not asked, for the program would wait till it has done all before, nor may compiled
+    code ask: there the formula that weighs pixels stands for both, and is equal but for rounding.
+    """
+    return mask.is_cuda or torch.compiler.is_compiling() or bool((mask < 0).any())
+
+
 def _of_masks(formula: CountedLoss, class_weights: Sequence[float] | None) -> Loss:
     def loss(logits: Tensor, mask: Tensor) -> Tensor:
         counted = None
-        if bool((mask < 0).any()):
+        if may_ignore(mask):
             counted, mask = (mask >= 0).to(mask.dtype), mask.clamp(min=0)
         # D outputs of B images stand as D * B: each output is held against the same masks.
         times = (len(logits) // len(mask), 1, 1, 1)

@@ -7,6 +7,7 @@ import torch
 from reference_tensors import needs_reference, reference
 
 from lpmoe_bench.errors import UsageError
+from lpmoe_bench.model import losses
 from lpmoe_bench.model.losses import _window_mean, get_loss
 
 
@@ -100,3 +101,21 @@ def test_a_loss_is_the_mean_of_its_images_and_knows_empty_masks(name, logit):
 def test_unknown_loss_names_the_nearest():
     with pytest.raises(UsageError, match="did you mean 'structure'"):
         get_loss("structur")
+
+
+@pytest.mark.parametrize("name", sorted(losses.LOSSES))
+def test_the_formula_of_a_gpu_is_equal_where_no_pixel_is_ignored(name, monkeypatch):
+    """Which is not asked there whether any is: the one with weights stands for both."""
+    drawn = torch.Generator().manual_seed(0)
+    mask = (torch.rand(2, 1, 40, 40, generator=drawn) > 0.6).double()
+    start = torch.randn(2, 1, 40, 40, generator=drawn, dtype=torch.float64)
+    found = []
+    for asked in (False, True):
+        monkeypatch.setattr(losses, "may_ignore", lambda mask, asked=asked: asked)
+        logits = start.clone().requires_grad_()
+        value = get_loss(name)(logits, mask)
+        value.backward()
+        found.append((value.detach(), logits.grad))
+    for plain, weighted in zip(*found, strict=True):
+        torch.testing.assert_close(weighted, plain, rtol=1e-11, atol=1e-14)
+    assert found[0][1].abs().max() > 0
