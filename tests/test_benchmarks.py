@@ -68,4 +68,4 @@ def test_what_a_gpu_would_be_measured_by_works_on_a_cpu(monkeypatch, capsys):
     assert [row["method"] for row in found["steps"]] == ["lora", "lpmoe"]
     assert all(row["share_of_bound"] > 0 for row in found["steps"])
     assert found["loading"]["images_per_second"] > 0
-    assert all(0 < row["forward_share"] for row in found["evaluation"])
+    assert all(row["forward_share"] > 0 for row in found["evaluation"])

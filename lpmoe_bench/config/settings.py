@@ -225,6 +225,9 @@ class RuntimeConfig(_Section):
     recompute: Literal["interactions"] | None = _field(
         None, "runtime", "keep less of these parts of a method, such as lpmoe, going backward"
     )
+    compile: Literal["default", "graphs"] | None = _field(
+        None, "runtime", "train by torch.compile's code; graphs: as CUDA graphs, on GPUs alone"
+    )
     save_seconds: float = _field(60, "runtime", "at most this long between saved states", ge=0)
     save_predictions: bool = _field(False, "runtime", "keep the predicted maps as 8-bit PNG")
     cache_features: Literal["memory", "disk"] | None = _field(

@@ -105,7 +105,7 @@ def _broken(tensors) -> list[str]:
 
 def _clean(name: str) -> str:
     """Return a tensor's name as records have it, without what wraps the model."""
-    for prefix in ("_forward_module.", "_original_module.", "module.", "segmenter."):
+    for prefix in ("_forward_module.", "_original_module.", "module.", "_orig_mod.", "segmenter."):
         name = name.removeprefix(prefix)
     return name
 

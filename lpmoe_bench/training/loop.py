@@ -7,6 +7,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,7 +19,7 @@ from torch.optim import AdamW
 from lpmoe_bench.config.settings import RunConfig, TrainConfig
 from lpmoe_bench.console import stop_requested
 from lpmoe_bench.data.loader import PairDataset, epoch_batches, loader
-from lpmoe_bench.errors import DivergedError, InterruptedRun, UsageError
+from lpmoe_bench.errors import DivergedError, InterruptedRun, ResourceError, UsageError
 from lpmoe_bench.model.costs import peak_memory_bytes
 from lpmoe_bench.model.segmenter import Segmenter, keep_frozen_rounded
 from lpmoe_bench.training.divergence import divergence_cause
@@ -100,7 +101,7 @@ def train(run: TrainingRun) -> Progress:
     # Before Fabric wraps model and optimiser, under whose names the file has no tensors.
     progress, best = load_training_state(run.folder, run.id, segmenter, optimizer, run.start)
     keep_frozen_rounded(segmenter, config.precision)
-    model, wrapped = fabric.setup(run.model, optimizer)
+    model, wrapped = fabric.setup(_compiled(run), optimizer)
     per_epoch = len(_epoch(run, 0))
     if per_epoch == 0:
         raise UsageError(
@@ -118,7 +119,8 @@ def train(run: TrainingRun) -> Progress:
         clock = time.perf_counter()
         while progress.step < steps and not _stale(progress, config, per_epoch):
             images, targets = next(batches)
-            taken.take(images, targets, progress.step + len(taken))
+            with _compiler_errors():
+                taken.take(images, targets, progress.step + len(taken))
             number = progress.step + len(taken)
             last, stop = number % per_epoch == 0 or number == steps, stopped()
             save = last or stop or saver.due()
@@ -152,6 +154,29 @@ def train(run: TrainingRun) -> Progress:
             clock = time.perf_counter() if save else clock
     segmenter.load_state(best)
     return progress
+
+
+def _compiled(run: TrainingRun) -> Any:
+    """Return the model as it trains; it is scored plainly, as by whoever loads it."""
+    asked = run.config.runtime.compile
+    if asked is None:
+        return run.model
+    return torch.compile(run.model, mode="reduce-overhead" if asked == "graphs" else None)
+
+
+@contextmanager
+def _compiler_errors() -> Iterator[None]:
+    """Raise ResourceError where a model cannot be compiled here, as without a C++ compiler."""
+    try:
+        yield
+    except Exception as error:
+        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ResourceError(
+            f"runtime.compile: torch could not compile this model here ({first}); leave "
+            f"runtime.compile out"
+        ) from None
 
 
 def _stale(progress: Progress, config: TrainConfig, per_epoch: int) -> bool:

@@ -54,12 +54,29 @@ def complete_config(config: RunConfig, method: type[Method]) -> RunConfig:
             f"train.precision is tf32, which is of NVIDIA GPUs, and this run is on {device}; "
             f"choose 32-true or bf16-mixed"
         )
+    _check_compile(config.runtime, device)
     return config.model_copy(
         update={
             "train": config.train.model_copy(update={"precision": precision}),
             "runtime": config.runtime.model_copy(update={"device": device}),
         }
     )
+
+
+def _check_compile(runtime: RuntimeConfig, device: str) -> None:
+    if runtime.compile != "graphs":
+        return
+    if device != "cuda":
+        raise UsageError(
+            f"runtime.compile is graphs, which is of NVIDIA GPUs, and this run is on {device}; "
+            f"choose default, or leave it out"
+        )
+    if runtime.micro_batch is not None:
+        # Each replay writes where the last one left its gradients, which would be a sum by then.
+        raise UsageError(
+            "runtime.compile is graphs, which cannot add up the gradients of runtime.micro_batch; "
+            "leave one of them out"
+        )
 
 
 def _device(runtime: RuntimeConfig) -> str:

@@ -165,6 +165,11 @@ def _notes(facts: RunFacts) -> list[str]:
             f"without them, of which this process computed {cache.computed} in "
             f"{cache.seconds:.0f} s"
         )
+    if facts.plan.config.runtime.compile:
+        notes.append(
+            f"trained by torch.compile's code (runtime.compile="
+            f"{facts.plan.config.runtime.compile}): seconds of training are with compiling"
+        )
     if facts.plan.config.runtime.cache_images:
         notes.append(
             "resized images came from a cache (runtime.cache_images), where they were kept: "

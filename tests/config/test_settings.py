@@ -79,6 +79,7 @@ def _other_value(name: str, role: str):
         "runtime.micro_batch": 2,
         "runtime.cache_features": "disk",
         "runtime.recompute": "interactions",
+        "runtime.compile": "default",
         "runtime.cache_gib": 2.0,
         "size": 512,
         "train.steps": 7,

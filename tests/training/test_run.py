@@ -27,6 +27,7 @@ from tiny_runs import (
     only_run,
     start,
 )
+from torch._inductor.exc import InvalidCxxCompiler
 
 from lpmoe_bench.config.settings import RunConfig
 from lpmoe_bench.files import hold_lock
@@ -208,6 +209,8 @@ def test_lpmoe_resumes_from_any_step(data, tmp_path):
         (["--set", "rank=eight"], 2, "it takes a whole number, such as 8"),
         (["--set", "runtime.device=cuda"], 6, "no GPU"),
         (["--set", "train.precision=tf32"], 2, "tf32, which is of NVIDIA GPUs"),
+        (["--set", "runtime.compile=graphs"], 2, "graphs, which is of NVIDIA GPUs"),
+        (["--set", "runtime.compile=max"], 2, "'default' or 'graphs'"),
         (["--train-images", "nowhere"], 3, "nowhere"),
         (["--set", "decoder.width=-8"], 2, "positive multiple of 8"),
         (["--set", "decoder.classes=3"], 2, "unknown option"),
@@ -391,3 +394,24 @@ def test_one_loader_reads_for_all_epochs_and_goes_on_within_one(monkeypatch):
     for first, steps in ((0, 9), (0, 8), (4, 8), (3, 3), (5, 6)):
         assert list(loop._batches(run, first, steps, 3)) == []
         assert made[-1] == wanted[first:steps]
+
+
+@pytest.mark.slow
+def test_compiled_code_trains_alike_and_the_record_says_so(data, finished, tmp_path):
+    done = call(arguments(data, tmp_path, "--set", "runtime.compile=default"))
+    assert done.code == 0, done.stderr
+    one, other = read_record(finished), read_record(only_run(tmp_path))
+    assert losses(only_run(tmp_path)) == pytest.approx(losses(finished), rel=1e-4)
+    assert one.fingerprint == other.fingerprint
+    assert "runtime.compile=default" in other.notes[-1]
+
+
+def test_a_model_that_cannot_be_compiled_is_one_sentence(data, tmp_path, monkeypatch):
+    def failing(module, *given, **named):
+        raise InvalidCxxCompiler
+
+    monkeypatch.setattr(loop.Steps, "take", failing)
+    done = call(arguments(data, tmp_path, "--set", "runtime.compile=default"))
+    assert (done.code, done.stderr.count("Traceback")) == (6, 0)
+    assert "could not compile this model here" in done.stderr
+    assert "leave runtime.compile out" in done.stderr
