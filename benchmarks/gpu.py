@@ -34,7 +34,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lpmoe_bench.config.settings import RunConfig
-from lpmoe_bench.data.loader import PairDataset, default_workers, epoch_batches, loader
+from lpmoe_bench.data.loader import PairDataset, as_floats, default_workers, epoch_batches, loader
 from lpmoe_bench.data.pairs import Pair
 from lpmoe_bench.data.splits import Split
 from lpmoe_bench.environment import collect_environment
@@ -167,12 +167,12 @@ def draw_pairs(folder: Path, sizes: Sizes) -> list[Pair]:
 
 def measure_loading(pairs: list[Pair], sizes: Sizes, batch: int, kind: str, until: float) -> dict:
     """Read batches as a training epoch does, and bring them to the device."""
-    dataset = PairDataset(pairs, (sizes.size, sizes.size), 0, flip=True)
+    dataset = PairDataset(pairs, (sizes.size, sizes.size), 0, flip=True, as_bytes=True)
     batches = iter(loader(dataset, epoch_batches(len(pairs), batch, 0, 0), device=kind))
     next(batches)  # the workers have started
     workers, images, start = default_workers(kind), 0, time.perf_counter()
     for image, mask in batches:
-        image.to(kind), mask.to(kind)
+        as_floats(image.to(kind, non_blocking=True)), mask.to(kind, non_blocking=True)
         images += len(image)
         if time.perf_counter() > until:
             break

@@ -160,6 +160,8 @@ class PairDataset(Dataset):
     as well. prefixes: what stands in the place of images, which are not read then; not with scale
     or photometric. version, fit: see image_tensor. reduced: decode JPEGs at a part of their size.
     keep: given a pair and what makes its image and target, returns these, perhaps as it kept them.
+    as_bytes: give 8-bit images as uint8 where nothing is drawn or padded, a quarter of what
+    workers and devices are sent; `as_floats` makes the very same floats of them.
     Reading raises DataError naming the file.
     """
 
@@ -175,6 +177,7 @@ class PairDataset(Dataset):
     fit: str = SQUASH
     reader: MapReader = MASKS
     keep: Keep | None = None
+    as_bytes: bool = False
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -188,6 +191,7 @@ class PairDataset(Dataset):
         make = partial(self._make, pair)
         image, target = self.keep(pair, make) if self.keep else make()
         if self.scale or self.photometric:
+            image = as_floats(image)
             # 53 bits of each number, as many as a double holds, make it uniform in [0, 1). The 2
             # keeps this stream apart from the two others of the same seed.
             numbers = _random_bits(12, 2, self.seed, epoch, index)
@@ -202,7 +206,10 @@ class PairDataset(Dataset):
 
     def _make(self, pair: Pair) -> tuple[Tensor, Any]:
         pixels, truth = _read(pair, self.version, self.reader, THRESHOLD, self._least)
-        image = image_tensor(pixels, self.sides, self.version, self.fit)
+        if self.as_bytes and self.fit == SQUASH and pixels.dtype == np.uint8:
+            image = _resized(pixels, self.sides, self.version)
+        else:
+            image = image_tensor(pixels, self.sides, self.version, self.fit)
         return image, self._target(truth)
 
     @property
@@ -218,6 +225,8 @@ class PairDataset(Dataset):
     def collate(self, items: Sequence[tuple[Tensor, Any]]) -> tuple[Tensor, Any]:
         """Put items together as a batch."""
         images, targets = zip(*items, strict=True)
+        if len({image.dtype for image in images}) > 1:  # some files have more than 8 bits
+            images = tuple(map(as_floats, images))
         return torch.stack(images), self.reader.batch(targets)
 
     def mirrored(self, key: Key) -> bool:
@@ -274,20 +283,31 @@ def image_tensor(
             with its mean colour, at the right and below.
     """
     inner = fitted(image.shape, sides, fit)
-    pixels = torch.from_numpy(image).permute(2, 0, 1)[None]  # no copy
-    if version == 1 or pixels.dtype != torch.uint8:
-        if pixels.dtype == torch.uint8:
-            pixels = pixels.float().div_(255)
-        resized = F.interpolate(pixels, inner, mode="bilinear", antialias=True)[0]
-        resized = resized.clamp_(0, 1)  # weights sum to one only up to rounding
-    else:
-        resized = F.interpolate(pixels, inner, mode="bilinear", antialias=True)[0]
-        resized = resized.float().div_(255)
+    resized = as_floats(_resized(image, inner, version))
     if inner == sides:
         return resized
     canvas = resized.mean((1, 2), keepdim=True).repeat(1, *sides)
     canvas[:, : inner[0], : inner[1]] = resized
     return canvas
+
+
+def _resized(image: np.ndarray, sides: Sides, version: int) -> Tensor:
+    """Return an image at a size, (3, h, w): uint8 where version 2 resizes it as such."""
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None]  # no copy
+    if version == 1 and pixels.dtype == torch.uint8:
+        pixels = as_floats(pixels)
+    resized = F.interpolate(pixels, sides, mode="bilinear", antialias=True)[0]
+    if pixels.dtype == torch.uint8:
+        return resized
+    return resized.clamp_(0, 1)  # weights sum to one only up to rounding
+
+
+def as_floats(images: Tensor) -> Tensor:
+    """Return images in [0, 1], float32, of values of 0 to 255 or of such floats, on any device."""
+    if images.dtype != torch.uint8:
+        return images
+    # A tensor and no number: by a number a GPU multiplies with its inverse, which rounds otherwise.
+    return images.float().div_(torch.full((), 255.0, device=images.device))
 
 
 def epoch_batches(

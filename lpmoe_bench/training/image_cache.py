@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lpmoe_bench.console import Terminal
-from lpmoe_bench.data.loader import PairDataset
+from lpmoe_bench.data.loader import PairDataset, as_floats
 from lpmoe_bench.data.pairs import Pair
 from lpmoe_bench.data.splits import stamp_of
 from lpmoe_bench.errors import ResourceError
@@ -34,7 +34,7 @@ class ResizedPairs:
 
     def __init__(self, root: Path, dataset: PairDataset):
         shape = (4, *dataset.sides)  # the image, and the target as its last channel
-        self.like = dataset.reader.like
+        self.like, self.as_bytes = dataset.reader.like, dataset.as_bytes
         self.folder = FeatureFolder(root / FOLDER, _key(dataset), shape)
         self.is_full = False
 
@@ -55,19 +55,19 @@ class ResizedPairs:
 
     def _unpack(self, kept: Tensor) -> tuple[Tensor, Tensor]:
         image, target = kept[:3], kept[3].to(self.like.dtype)
-        if kept.dtype == torch.uint8:
-            image = image.float().div_(255)
-            if self.like.is_floating_point():
-                target[kept[3] == IGNORED_AS] = -1
-        return image, target.reshape(*self.like.shape[:-2], *target.shape)
+        if kept.dtype == torch.uint8 and self.like.is_floating_point():
+            target[kept[3] == IGNORED_AS] = -1
+        return image if self.as_bytes else as_floats(image), target.reshape(
+            *self.like.shape[:-2], *target.shape
+        )
 
 
 def _pack(image: Tensor, target: Tensor) -> Tensor:
     """Return both as bytes, (4, h, w), where these hold the image to the bit, else as floats."""
     values = target.reshape(1, *target.shape[-2:])
     # Kept as bytes only where the way back gives the very same floats, which is looked at.
-    small = (image * 255).round_().to(torch.uint8)
-    if not torch.equal(small.float().div_(255), image):  # of more bits, or padded with a mean
+    small = image if image.dtype == torch.uint8 else (image * 255).round_().to(torch.uint8)
+    if not torch.equal(as_floats(small), as_floats(image)):  # of more bits, or padded with a mean
         return torch.cat([image, values.float()])
     return torch.cat([small, torch.where(values < 0, IGNORED_AS, values).to(torch.uint8)])
 

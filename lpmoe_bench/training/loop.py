@@ -18,7 +18,7 @@ from torch.optim import AdamW
 
 from lpmoe_bench.config.settings import RunConfig, TrainConfig
 from lpmoe_bench.console import stop_requested
-from lpmoe_bench.data.loader import PairDataset, epoch_batches, loader
+from lpmoe_bench.data.loader import PairDataset, as_floats, epoch_batches, loader
 from lpmoe_bench.errors import DivergedError, InterruptedRun, ResourceError, UsageError
 from lpmoe_bench.model.costs import peak_memory_bytes
 from lpmoe_bench.model.segmenter import Segmenter, keep_frozen_rounded
@@ -392,7 +392,7 @@ def _batches(
     keys = itertools.chain.from_iterable(_epoch(run, epoch) for epoch in epochs)
     wanted = itertools.islice(keys, first % per_epoch, steps - epochs.start * per_epoch)
     for images, targets in loader(run.dataset, wanted, run.config.runtime.workers, device, world):
-        yield run.fabric.to_device(images), run.fabric.to_device(targets)
+        yield as_floats(run.fabric.to_device(images)), run.fabric.to_device(targets)
 
 
 def _key(*parts: int) -> int:

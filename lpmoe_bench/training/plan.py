@@ -185,6 +185,7 @@ class Plan:
             config.fit,
             get_kind(config.kind).reader,
             keep,
+            as_bytes=True,
         )
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -167,6 +168,24 @@ def test_items_do_not_depend_on_workers_and_a_resume_continues(tmp_path):
         for (image, mask), (image2, mask2) in zip(alone[start:], resumed, strict=True):
             assert torch.equal(image, image2)
             assert torch.equal(mask, mask2)
+
+
+def test_bytes_become_the_very_floats(tmp_path):
+    every = torch.arange(256, dtype=torch.uint8)
+    expected = np.arange(256, dtype=np.float32) / np.float32(255)
+    assert np.array_equal(loading.as_floats(every).numpy(), expected)
+    pairs = make_pairs(tmp_path, 4)
+    plain, raw = (loading.PairDataset(pairs, (32, 32), 3, True, as_bytes=b) for b in (False, True))
+    batches = loading.epoch_batches(4, 4, 3, 0)
+    ((floats, _),), ((images, _),) = (list(loading.loader(d, batches, 0)) for d in (plain, raw))
+    assert images.dtype == torch.uint8
+    assert torch.equal(loading.as_floats(images), floats)
+    # A file of 16 bits among them, whose values are no bytes: all of its batch are floats.
+    deep = cv2.imread(str(pairs[1].image)).astype(np.uint16) * 256 + 3
+    cv2.imwrite(str(pairs[1].image), deep)
+    ((floats, _),), ((images, _),) = (list(loading.loader(d, batches, 0)) for d in (plain, raw))
+    assert images.dtype == torch.float32
+    assert torch.equal(images, floats)
 
 
 def test_a_broken_file_names_itself_in_training_and_evaluation(tmp_path):

@@ -9,7 +9,7 @@ import torch
 from tiny_runs import arguments, assert_same_result, call, draw_pairs, only_run
 
 from lpmoe_bench.data.label_rules import label_rules
-from lpmoe_bench.data.loader import PairDataset
+from lpmoe_bench.data.loader import PairDataset, as_floats
 from lpmoe_bench.data.pairs import Pair
 from lpmoe_bench.data.pixels import PixelRules
 from lpmoe_bench.data.readers import LabelReader, MaskReader
@@ -41,15 +41,16 @@ def dataset(pair: Pair, kind: str, **more) -> PairDataset:
     return PairDataset([pair], (32, 64), 0, True, reader=reader, **more)
 
 
+@pytest.mark.parametrize("as_bytes", [False, True], ids=["floats", "bytes"])
 @pytest.mark.parametrize("kind", ["binary", "semantic"])
 @pytest.mark.parametrize(
     ("deep", "more"),
     [(False, {}), (True, {}), (False, {"fit": "letterbox"}), (False, {"scale": (0.5, 2.0)})],
     ids=["8 bits", "16 bits", "letterbox", "scaled"],
 )
-def test_what_is_kept_is_what_is_made(tmp_path, monkeypatch, kind, deep, more):
+def test_what_is_kept_is_what_is_made(tmp_path, monkeypatch, kind, deep, more, as_bytes):
     made = dataset(draw(tmp_path, kind, deep), kind, **more)
-    kept = dataset(made.pairs[0], kind, **more)
+    kept = dataset(made.pairs[0], kind, as_bytes=as_bytes, **more)
     kept.keep = ResizedPairs(tmp_path / "cache", kept)
     keys = [(epoch, 0) for epoch in range(4)]
     expected = [made[key] for key in keys]
@@ -59,7 +60,8 @@ def test_what_is_kept_is_what_is_made(tmp_path, monkeypatch, kind, deep, more):
     for (image, target), (own, its) in zip(
         expected, [first, *map(kept.__getitem__, keys[1:])], strict=True
     ):
-        assert torch.equal(image, own)
+        assert torch.equal(image, as_floats(own))
+        assert (own.dtype == torch.uint8) == (as_bytes and not deep and not more)
         assert torch.equal(target, its)
         assert target.dtype == its.dtype
     if kind == "binary":
