@@ -7,6 +7,8 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 
+from lpmoe_bench.environment import keep_freed_memory
+
 Times = dict[str, list[float]]
 
 
@@ -20,8 +22,10 @@ def seconds(work: Callable[[], object]) -> float:
 def in_turns(works: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 1) -> Times:
     """Time each work once a round; the rounds that warm up come first and do not count.
 
-    Every other round goes backwards, so that none always follows the same one.
+    Every other round goes backwards, so that none always follows the same one. All keep what they
+    free, as the command line does.
     """
+    keep_freed_memory()
     times: Times = {name: [] for name in works}
     for turn in range(-warm_up, rounds):
         for name in list(works)[:: 1 - 2 * (turn % 2)]:

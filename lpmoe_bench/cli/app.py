@@ -29,6 +29,7 @@ from lpmoe_bench.cli import (
 )
 from lpmoe_bench.cli.options import App
 from lpmoe_bench.console import guarded_streams, printable
+from lpmoe_bench.environment import keep_freed_memory
 from lpmoe_bench.errors import BenchError, DataError, ResourceError, UsageError, is_out_of_memory
 from lpmoe_bench.files import FULL
 from method_zoo.errors import ZooError
@@ -56,6 +57,7 @@ app = App(
 def main() -> None:
     """Run the command line; an expected error is one line on stderr and its exit code."""
     code: str | int | None = 0
+    keep_freed_memory()
     try:
         with guarded_streams():
             try:

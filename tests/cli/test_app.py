@@ -1,6 +1,7 @@
 """The command line: help, options that mean one thing, old spellings, refusals without torch."""
 
 import json
+import platform
 import re
 import shutil
 import subprocess
@@ -338,3 +339,29 @@ def test_sets_that_data_add_took_in_are_found(tmp_path):
 def test_a_folder_without_sets(tmp_path):
     assert data(tmp_path).value == f"{tmp_path}: no sets"
     assert "does not exist" in data(tmp_path / "none").value
+
+
+PAGES = """
+import resource, sys, torch
+if sys.argv[1:]:
+    from lpmoe_bench.cli.app import main
+    try:
+        main()
+    except SystemExit:
+        pass
+for turn in range(5):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(2**24)  # 64 MiB, which are freed at once
+    print("pages", resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="no other allocator is told")
+def test_the_command_line_takes_what_it_freed_again():
+    found = []
+    for arguments in ([], ["--version"]):
+        command = [sys.executable, "-c", PAGES, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        found.append([int(n) for n in re.findall(r"pages (\d+)", done.stdout)])
+    plain, told = found
+    assert min(plain) > 10 * max(told[2:])  # at first it grows
