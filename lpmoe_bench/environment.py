@@ -1,6 +1,5 @@
 """This machine: where a result was made, and what its environment variables ask for."""
 
-import ctypes
 import gc
 import os
 import platform
@@ -117,24 +116,6 @@ def memory_bytes() -> int:
     if not hasattr(os, "sysconf"):  # on Windows
         return sys.maxsize
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-# Of glibc's mallopt: how many blocks may be mapped one by one, and what may be free at the end.
-M_MMAP_MAX, M_TRIM_THRESHOLD = -4, -1
-
-
-def keep_freed_memory() -> None:
-    """Let this process take what it has freed again, and not give it back, where glibc lends it.
-
-    A training step on a CPU frees and takes the same gigabytes over and over; pages that are new
-    each time cost a twentieth of it. The most that a process holds stays what it was.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # another system, or another allocator
-        return
-    mallopt(M_MMAP_MAX, 0)
-    mallopt(M_TRIM_THRESHOLD, -1)  # without end
 
 
 def processor_name() -> str:
