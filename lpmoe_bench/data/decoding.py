@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
@@ -77,13 +77,25 @@ def decode(path: Path, data: bytes, flags: int, checked: bool = False) -> np.nda
         return read_photo(path, data, MOST_PIXELS)
     holes = data.startswith(JPEG) and ZEROS in data
     said: list[str] = []
-    with decoder_words(said, alone=holes):
+    with _turns.alone() if holes else _turns.with_others(), decoder_words(said, alone=holes):
         pixels = _decoded(path, data, flags)
     if said and holes:
         raise DataError(f"{path} is damaged ({said[0]}); copy or download it again")
-    if said and path not in _named:
-        _named.add(path)
-        print(f"{path}: {'; '.join(dict.fromkeys(said))}", file=sys.stderr)
+    if not said:
+        return pixels
+    own = _own_words.get(path)
+    if own is None:
+        # Another thread's file may have been meant. What is said again, alone, is of this one.
+        again: list[str] = []
+        with _turns.alone(), decoder_words(again, alone=True):
+            pixels = _decoded(path, data, flags)
+        own = _own_words[path] = list(dict.fromkeys(again))
+        if own:
+            print(f"{path}: {'; '.join(own)}", file=sys.stderr)
+    if others := "".join(f"{line}\n" for line in said if line not in own):
+        # On to whoever listens; while none of the threads does, or it would be taken for its own.
+        with _turns.alone(), suppress(OSError):
+            os.write(2, others.encode())
     return pixels
 
 
@@ -101,9 +113,48 @@ def _decoded(path: Path, data: bytes, flags: int) -> np.ndarray:
 
 # What the C libraries of decoders say on standard error, without a word of which file it is about.
 
-_named: set[Path] = set()
+_own_words: dict[Path, list[str]] = {}
 _outer, _inner = threading.Lock(), threading.Lock()
 _real: tuple[int, TextIO] | None = None  # standard error of Python while that of C is taken
+
+
+class _Turns:
+    """Threads that decode beside one another, or one that does so alone."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.busy, self.waiting = 0, 0
+
+    @contextmanager
+    def with_others(self) -> Iterator[None]:
+        """Hold back while a thread is, or waits to be, alone."""
+        with self.changed:
+            self.changed.wait_for(lambda: not self.waiting)
+            self.busy += 1
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.busy -= 1
+                self.changed.notify_all()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Wait until all others are done, and let nobody begin."""
+        with self.changed:
+            self.waiting += 1
+            self.changed.wait_for(lambda: not self.busy)
+            self.busy += 1
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.busy -= 1
+                self.waiting -= 1
+                self.changed.notify_all()
+
+
+_turns = _Turns()
 
 
 @contextmanager
@@ -111,15 +162,13 @@ def decoder_words(said: list[str], alone: bool = False) -> Iterator[None]:
     """Add to a list what is said on standard error meanwhile, below Python.
 
     One block is open at a time, and another one does nothing: what it would hear the first hears.
-    So is one in a thread beside the main one, which would have to wait for the others.
 
     Args:
         said: the lines are added here.
-        alone: open a block inside of another one, and in any thread.
+        alone: open a block inside of another one.
     """
     lock = _inner if alone else _outer
-    is_main = threading.current_thread() is threading.main_thread()
-    if not ((alone or is_main) and lock.acquire(blocking=alone)):
+    if not lock.acquire(blocking=alone):
         yield
         return
     try:
@@ -174,7 +223,7 @@ def _take(target: int) -> Callable[[], None]:
     def restore() -> None:
         os.dup2(saved, 2)
         os.close(saved)
-        if own:
+        if own and sys.stderr is (_real and _real[1]):  # else it was set meanwhile
             sys.stderr = python
 
     return restore

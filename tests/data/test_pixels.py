@@ -6,6 +6,7 @@ One scene throughout: 64 x 48, the object in rows 4 to 23 and columns 6 to 29.
 import re
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -389,6 +390,29 @@ def test_what_decoders_say_carries_the_name_of_the_file(tmp_path, capfd):
     with decoder_words(heard):
         read_image(pairs[0].image)
     assert heard
+
+
+@pytest.mark.parametrize("threads", [1, 8])
+def test_what_decoders_say_is_of_its_own_file_in_threads_too(tmp_path, capfd, threads):
+    """A JPEG with zeros in a comment is sound, whatever another thread's file makes them say."""
+    profile = b"icc\0\0" + zlib.compress(b"bad profile")
+    chunk = struct.pack(">I", len(profile)) + b"iCCP" + profile
+    chunk += struct.pack(">I", zlib.crc32(b"iCCP" + profile))
+    path = write(tmp_path / "odd.png", noise_image((200, 200, 3)))
+    data = path.read_bytes()
+    path.write_bytes(data[:33] + chunk + data[33:])
+    path = write(tmp_path / "zeros.jpg", noise_image((200, 200, 3)))
+    data = path.read_bytes()
+    path.write_bytes(data[:2] + b"\xff\xfe" + struct.pack(">H", 202) + bytes(200) + data[2:])
+    write(tmp_path / "plain.png", noise_image((200, 200, 3)))
+    names = [tmp_path / name for name in ("odd.png", "zeros.jpg", "plain.png")] * 100
+    with ThreadPoolExecutor(threads) as pool:
+        assert len(list(pool.map(read_image, names))) == 300
+    lines = capfd.readouterr().err.splitlines()
+    said = "libpng warning: iCCP: too short"
+    # What several say at once may stay without a name, but it is not lost and has no other one.
+    assert {line for line in lines if line != said} == {f"{names[0]}: {said}"}
+    assert threads > 1 or len(lines) == 1
 
 
 # Sets: digests, refusals before training.
