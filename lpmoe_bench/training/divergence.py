@@ -105,7 +105,8 @@ def _broken(tensors) -> list[str]:
 
 def _clean(name: str) -> str:
     """Return a tensor's name as records have it, without what wraps the model."""
-    for prefix in ("_forward_module.", "_original_module.", "module.", "_orig_mod.", "segmenter."):
+    # Fabric around torch.compile's around that of several processes, from the outside in.
+    for prefix in ("_forward_module.", "_original_module.", "_orig_mod.", "module.", "segmenter."):
         name = name.removeprefix(prefix)
     return name
 

@@ -95,7 +95,8 @@ def train(run: TrainingRun) -> Progress:
     """
     config, fabric, segmenter = run.config.train, run.fabric, run.segmenter
     segmenter.to(fabric.device)
-    late = reads_late(fabric.device.type)
+    # Several processes read at once: all must find at the same step that it gave no number.
+    late = reads_late(fabric.device.type) and fabric.world_size == 1
     # Of the forms of AdamW the fused one alone can be told on the device to leave a step out.
     optimizer = AdamW(_parameter_groups(segmenter, config), fused=late or None)
     # Before Fabric wraps model and optimiser, under whose names the file has no tensors.
@@ -146,7 +147,8 @@ def train(run: TrainingRun) -> Progress:
                 best = _select_best(run, progress, best)
             if fabric.is_global_zero and save:
                 saver.save(best, progress)
-            if stop:
+            # With what is saved a signal that came while it was scored ends the run as well.
+            if stop or (save and stopped()):
                 raise InterruptedRun(
                     f"interrupted after step {progress.step} of {steps}; "
                     f"the same command resumes there"

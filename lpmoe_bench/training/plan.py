@@ -54,7 +54,7 @@ def complete_config(config: RunConfig, method: type[Method]) -> RunConfig:
             f"train.precision is tf32, which is of NVIDIA GPUs, and this run is on {device}; "
             f"choose 32-true or bf16-mixed"
         )
-    _check_compile(config.runtime, device)
+    _check_compile(config, method, device)
     return config.model_copy(
         update={
             "train": config.train.model_copy(update={"precision": precision}),
@@ -63,7 +63,15 @@ def complete_config(config: RunConfig, method: type[Method]) -> RunConfig:
     )
 
 
-def _check_compile(runtime: RuntimeConfig, device: str) -> None:
+def _check_compile(config: RunConfig, method: type[Method], device: str) -> None:
+    runtime = config.runtime
+    if runtime.compile is not None and method.find_unused_parameters:
+        # Which parts a step uses is not known to the compiler, so all run, and AdamW moves those
+        # that are idle too: other weights, by more than rounding.
+        raise UsageError(
+            f"runtime.compile trains all parts of {config.method} in every step, of which it uses "
+            f"some alone: its weights would be others; leave it out"
+        )
     if runtime.compile != "graphs":
         return
     if device != "cuda":

@@ -165,10 +165,10 @@ def _notes(facts: RunFacts) -> list[str]:
             f"without them, of which this process computed {cache.computed} in "
             f"{cache.seconds:.0f} s"
         )
-    if facts.plan.config.runtime.compile:
+    if set(compiles := facts.progress.compiles) - {"off"}:
         notes.append(
-            f"trained by torch.compile's code (runtime.compile="
-            f"{facts.plan.config.runtime.compile}): seconds of training are with compiling"
+            f"trained by torch.compile's code (runtime.compile={', then '.join(compiles)}): "
+            f"seconds of training are with compiling"
         )
     if facts.plan.config.runtime.cache_images:
         notes.append(

@@ -38,6 +38,7 @@ class Progress:
     processes: int = 0
     commits: list[str] = field(default_factory=list)  # of the code, more than one after a resume
     codes: list[str] = field(default_factory=list)  # digests of method, decoder and loss, likewise
+    compiles: list[str] = field(default_factory=list)  # runtime.compile, likewise, or off
     prolonged: str = ""  # the run of fewer steps whose state this one began with, and its step
     loss_sum: float = 0.0  # since the last row of the curve
     loss_count: int = 0
@@ -130,6 +131,8 @@ def note_process(progress: Progress, processes: int, config: RunConfig) -> None:
             f"--set runtime.devices={progress.processes}, or move its folder away"
         )
     progress.processes = processes
+    if (asked := config.runtime.compile or "off") not in progress.compiles:
+        progress.compiles.append(asked)
     code = collect_environment("")
     commit = f"{code.git_sha}{'-dirty' if code.git_dirty else ''}"
     if code.git_sha and commit not in progress.commits:

@@ -12,8 +12,9 @@ import pytest
 import torch
 from conftest import FAMILIES, tiny_backbone
 from lightning_fabric import Fabric
-from tiny_runs import arguments, assert_same_result, call, call_until, only_run
+from tiny_runs import arguments, assert_same_result, call, call_until, losses, only_run
 
+from lpmoe_bench.data.loader import as_floats
 from lpmoe_bench.inference.predictor import new_fabric
 from lpmoe_bench.model.decoders.names import build_decoder
 from lpmoe_bench.model.segmenter import Segmenter
@@ -84,6 +85,44 @@ def test_tf32_rounds_the_products_of_matrices(device):
     finally:
         torch.set_float32_matmul_precision("highest")
     assert single < 1e-4 < rounded < 0.1
+
+
+def test_bytes_become_the_same_floats_on_a_device_as_on_a_cpu(device):
+    values = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(as_floats(values.to(device)).cpu(), as_floats(values))
+
+
+def test_a_step_without_a_number_changes_no_weight(device):
+    """What the late reading of steps relies on: the fused AdamW leaves out what it is told to."""
+    weight = torch.nn.Parameter(torch.ones(4, device=device))
+    optimizer = torch.optim.AdamW([weight], lr=0.1, fused=True)
+    optimizer.found_inf = torch.zeros((), device=device)
+    for found, moved in ((1.0, False), (0.0, True)):
+        optimizer.found_inf.fill_(found)
+        weight.grad = torch.full_like(weight, float("nan") if found else 1.0)
+        optimizer.step()
+        assert bool(torch.isfinite(weight).all())
+        assert bool((weight != 1).all()) is moved
+    assert optimizer.state[weight]["step"].item() == 1
+
+
+def test_a_loss_that_is_no_number_ends_a_run_with_its_last_good_state(device, data, tmp_path):
+    more = [f"runtime.device={device}", "train.lr=1e30", "train.warmup=0", "train.clip=null"]
+    done = call(arguments(data, tmp_path, *(text for one in more for text in ("--set", one))))
+    assert done.code == 7, done.stderr
+    assert "the last good state is kept" in done.stderr
+    assert list(tmp_path.rglob("resume.safetensors"))
+
+
+def test_cuda_graphs_train_alike(device, data, tmp_path):
+    if device == "cpu":
+        pytest.skip("CUDA graphs are of GPUs")
+    parts = {"plain": [], "graphs": ["--set", "runtime.compile=graphs"]}
+    for name, more in parts.items():
+        done = call(arguments(data, tmp_path / name, "--set", "runtime.device=cuda", *more))
+        assert done.code == 0, done.stderr
+    one, other = (losses(only_run(tmp_path / name)) for name in parts)
+    assert other == pytest.approx(one, rel=1e-2)
 
 
 def test_a_resumed_run_ends_bit_equal_on_the_same_device(device, data, tmp_path):

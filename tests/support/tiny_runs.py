@@ -142,3 +142,8 @@ def corners() -> tuple[torch.Tensor, torch.Tensor]:
         top, left = 32 * (k // 2), 32 * (k % 2)
         masks[k, 0, top : top + 32, left : left + 32] = 1
     return (images + masks) / 2, masks
+
+
+def losses(run: Path) -> list[float]:
+    """Return the losses that a run's curve has."""
+    return [row["loss"] for row in read_rows(run / "curve.csv") if row["loss"] is not None]

@@ -7,7 +7,6 @@ import shutil
 import signal
 import time
 from itertools import pairwise
-from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
@@ -24,6 +23,7 @@ from tiny_runs import (
     assert_same_result,
     call,
     call_until,
+    losses,
     only_run,
     start,
 )
@@ -97,6 +97,26 @@ def test_interrupted_run_resumes_and_ends_bit_equal(data, finished, tmp_path):
         assert f"interrupted after step {sum_} of 12" in done.stderr
         assert not list(tmp_path.rglob("run.json"))
     assert call(asked).code == 0
+    assert_same_result(finished, only_run(tmp_path))
+
+
+def test_a_signal_while_the_last_state_is_scored_ends_the_run(
+    data, finished, tmp_path, monkeypatch
+):
+    select = loop._select_best
+
+    def interrupted(run, progress, best):
+        best = select(run, progress, best)
+        if progress.step == 12:
+            signal.raise_signal(signal.SIGTERM)
+        return best
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_select_best", interrupted)
+        done = call(arguments(data, tmp_path))
+    assert (done.code, "after step 12 of 12" in done.stderr) == (130, True)
+    assert not list(tmp_path.rglob("run.json"))
+    assert call(arguments(data, tmp_path)).code == 0
     assert_same_result(finished, only_run(tmp_path))
 
 
@@ -211,6 +231,7 @@ def test_lpmoe_resumes_from_any_step(data, tmp_path):
         (["--set", "train.precision=tf32"], 2, "tf32, which is of NVIDIA GPUs"),
         (["--set", "runtime.compile=graphs"], 2, "graphs, which is of NVIDIA GPUs"),
         (["--set", "runtime.compile=max"], 2, "'default' or 'graphs'"),
+        (["--method", "conv_lora", "--set", "runtime.compile=default"], 2, "it uses some alone"),
         (["--train-images", "nowhere"], 3, "nowhere"),
         (["--set", "decoder.width=-8"], 2, "positive multiple of 8"),
         (["--set", "decoder.classes=3"], 2, "unknown option"),
@@ -312,10 +333,6 @@ def test_second_process_on_the_same_run_is_refused(data, tmp_path):
     assert "another process" in second.stderr
 
 
-def losses(run: Path) -> list[float]:
-    return [row["loss"] for row in read_rows(run / "curve.csv") if row["loss"] is not None]
-
-
 @pytest.fixture(scope="module")
 def read_late(data, tmp_path_factory):
     """A run whose steps are read one later, as on a GPU, and by the AdamW that is used there."""
@@ -404,6 +421,16 @@ def test_compiled_code_trains_alike_and_the_record_says_so(data, finished, tmp_p
     assert losses(only_run(tmp_path)) == pytest.approx(losses(finished), rel=1e-4)
     assert one.fingerprint == other.fingerprint
     assert "runtime.compile=default" in other.notes[-1]
+
+
+def test_a_record_says_how_each_part_of_its_training_was_computed(data, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.torch, "compile", lambda model, **options: model)
+        asked = arguments(data, tmp_path, "--set", "runtime.compile=default")
+        done = call_until(asked, 8, lambda: signal.raise_signal(signal.SIGTERM))
+        assert done.code == 130, done.stderr
+    assert call(arguments(data, tmp_path)).code == 0
+    assert "(runtime.compile=default, then off)" in read_record(only_run(tmp_path)).notes[-1]
 
 
 def test_a_model_that_cannot_be_compiled_is_one_sentence(data, tmp_path, monkeypatch):
