@@ -134,8 +134,9 @@ class Predictor:
             return then(name, outputs.settle(placed), truth)
 
         threads = threads_beside(self.fabric.device.type)
-        items = in_order(read, pairs, threads, 2 * self.batch)
-        return in_order(settle, self._seen(items), threads, 2 * self.batch)
+        # What windows are cut from and give is held at its own size, which may be large.
+        ahead = 2 * self.batch if whole else threads
+        return in_order(settle, self._seen(in_order(read, pairs, threads, ahead)), threads, ahead)
 
     def _seen(self, items: Iterable[tuple[str, Any, Any]]) -> Iterator[tuple[str, Any, Any]]:
         """Yield (name, response, truth) of each (name, image, truth)."""
