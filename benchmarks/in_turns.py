@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 
-from lpmoe_bench.cli.app import keep_freed_memory
+from lpmoe_bench.environment import keep_freed_memory
 
 Times = dict[str, list[float]]
 

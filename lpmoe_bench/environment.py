@@ -1,5 +1,6 @@
 """This machine: where a result was made, and what its environment variables ask for."""
 
+import ctypes
 import gc
 import os
 import platform
@@ -116,6 +117,30 @@ def memory_bytes() -> int:
     if not hasattr(os, "sysconf"):  # on Windows
         return sys.maxsize
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+# Of glibc's mallopt, with its own values: how many blocks may be mapped one by one, and how many
+# bytes may stay free at the end of what a process holds.
+M_MMAP_MAX, M_TRIM_THRESHOLD = -4, -1
+MAPPED, FREE = 65536, 128 * 2**10
+
+
+def keep_freed_memory(keep: bool = True) -> None:
+    """Let this process keep what it frees for what it takes next, where glibc lends its memory.
+
+    A training step on a CPU frees and takes the same gigabytes over and over; pages that are new
+    each time cost a twentieth of it. Where sizes differ at every turn a process may come to hold
+    more than without, a fifth was seen.
+
+    Args:
+        keep: False gives memory back as glibc does by itself, for a process that was forked.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # another system, or another allocator
+        return
+    mallopt(M_MMAP_MAX, 0 if keep else MAPPED)
+    mallopt(M_TRIM_THRESHOLD, -1 if keep else FREE)  # -1: without end
 
 
 def processor_name() -> str:

@@ -1,6 +1,5 @@
 """The command line: parse, call one function, print."""
 
-import ctypes
 import errno
 import os
 import sys
@@ -42,8 +41,6 @@ TRACEBACK = "LPMOE_BENCH_TRACEBACK"  # set: who looks for a fault sees where an 
 # What is refused for want of something, or of a right, rather than for what was asked.
 SHORT_OF = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.EIO, errno.EROFS, errno.EACCES)
 SHORT_OF += (errno.EPERM, errno.ETIMEDOUT, errno.EBUSY)
-# Of glibc's mallopt: how many blocks may be mapped one by one, and what may be free at the end.
-M_MMAP_MAX, M_TRIM_THRESHOLD = -4, -1
 
 app = App(
     no_args_is_help=True,
@@ -56,24 +53,9 @@ app = App(
 )
 
 
-def keep_freed_memory() -> None:
-    """Let this process take what it has freed again, and not give it back, where glibc lends it.
-
-    A training step on a CPU frees and takes the same gigabytes over and over; pages that are new
-    each time cost a twentieth of it. The most that a process holds stays what it was.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # another system, or another allocator
-        return
-    mallopt(M_MMAP_MAX, 0)
-    mallopt(M_TRIM_THRESHOLD, -1)  # without end
-
-
 def main() -> None:
     """Run the command line; an expected error is one line on stderr and its exit code."""
     code: str | int | None = 0
-    keep_freed_memory()
     try:
         with guarded_streams():
             try:

@@ -101,8 +101,10 @@ def run_and_print(
     out = out if first else replace(out, quiet=True)
     if dry_run:
         return _show_plan(request, out, force, accept)
+    from lpmoe_bench.environment import keep_freed_memory
     from lpmoe_bench.training.run import run_request
 
+    keep_freed_memory()
     folder, record = run_request(request, out.terminal, force, accept)
     if out.json:
         # The content of run.json, so that a program reads both alike.

@@ -18,7 +18,7 @@ from lpmoe_bench.data.images import read_image, read_pixels
 from lpmoe_bench.data.pairs import Pair, check_sizes
 from lpmoe_bench.data.pixels import THRESHOLD, UNDECLARED, PixelRules
 from lpmoe_bench.data.readers import MapReader, MaskReader, Sides
-from lpmoe_bench.environment import usable_cores
+from lpmoe_bench.environment import keep_freed_memory, usable_cores
 from lpmoe_bench.errors import DataError, UsageError
 
 # Training images varied at random: resized and cropped, and distorted in brightness and colour.
@@ -398,5 +398,6 @@ def _random_bits(count: int, *key: int) -> np.ndarray:
 
 
 def _calm(worker: int) -> None:
-    """Keep each worker to one thread; there is one worker for each core already."""
+    """Keep each worker to one thread, for there is one a core already, and to what it needs."""
     cv2.setNumThreads(0)
+    keep_freed_memory(False)
