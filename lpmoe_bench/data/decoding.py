@@ -87,11 +87,12 @@ def decode(path: Path, data: bytes, flags: int, checked: bool = False) -> np.nda
     if own is None:
         # Another thread's file may have been meant. What is said again, alone, is of this one.
         again: list[str] = []
-        with _turns.alone(), decoder_words(again, alone=True):
-            pixels = _decoded(path, data, flags)
-        own = _own_words[path] = list(dict.fromkeys(again))
-        if own:
-            print(f"{path}: {'; '.join(own)}", file=sys.stderr)
+        with _turns.alone():
+            with decoder_words(again, alone=True):
+                pixels = _decoded(path, data, flags)
+            own = _own_words[path] = list(dict.fromkeys(again))
+            if own:
+                print(f"{path}: {'; '.join(own)}", file=sys.stderr)
     if others := "".join(f"{line}\n" for line in said if line not in own):
         # On to whoever listens; while none of the threads does, or it would be taken for its own.
         with _turns.alone(), suppress(OSError):
@@ -155,6 +156,8 @@ class _Turns:
 
 
 _turns = _Turns()
+if hasattr(os, "register_at_fork"):  # a forked process has none of the threads that were busy
+    os.register_at_fork(after_in_child=_turns.__init__)
 
 
 @contextmanager
