@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -129,7 +130,13 @@ class Bar:
 
 @contextmanager
 def stop_requested() -> Iterator[Callable[[], bool]]:
-    """Turn the first SIGINT or SIGTERM into a request to stop after the step; the next one acts."""
+    """Turn the first SIGINT or SIGTERM into a request to stop after the step; the next one acts.
+
+    Python hears signals in the main thread alone: elsewhere nothing is ever requested.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
     requests: list[int] = []
     previous = {}
 

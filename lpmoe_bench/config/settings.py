@@ -218,7 +218,7 @@ class RuntimeConfig(_Section):
     device: Literal["auto", "cpu", "cuda"] = _field("auto", "runtime", "device kind")
     devices: int = _field(1, "runtime", "processes, one device each", ge=1)
     workers: int | None = _field(
-        None, "runtime", "loader processes; by default as cores allow", ge=0
+        None, "runtime", "loader processes; by default as cores allow", ge=0, le=256
     )
     micro_batch: int | None = _field(None, "runtime", "images at once on a device", ge=1)
     checkpointing: bool = _field(False, "runtime", "recompute blocks in the backward pass")

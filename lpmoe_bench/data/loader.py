@@ -1,6 +1,8 @@
 """Pairs to tensors: squashed, flipped and batched by seed and key, never by global state."""
 
 import hashlib
+import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +21,7 @@ from lpmoe_bench.data.pairs import Pair, check_sizes
 from lpmoe_bench.data.pixels import THRESHOLD, UNDECLARED, PixelRules
 from lpmoe_bench.data.readers import MapReader, MaskReader, Sides
 from lpmoe_bench.environment import keep_freed_memory, usable_cores
-from lpmoe_bench.errors import DataError, UsageError
+from lpmoe_bench.errors import DataError, ResourceError, UsageError
 
 # Training images varied at random: resized and cropped, and distorted in brightness and colour.
 
@@ -310,6 +312,10 @@ def as_floats(images: Tensor) -> Tensor:
     return images.float().div_(torch.full((), 255.0, device=images.device))
 
 
+SHARED = "/dev/shm"  # through which workers give what they have read
+PREFETCHED = 2  # batches that a worker has ready
+
+
 def epoch_batches(
     count: int, batch: int, seed: int, epoch: int, rank: int = 0, world: int = 1
 ) -> list[list[Key]]:
@@ -342,25 +348,52 @@ def loader(
     workers: int | None = None,
     device: str = "cpu",
     world: int = 1,
+    batch: int = 1,
 ) -> DataLoader:
     """Return a loader of exactly these batches: images (B, 3, h, w) and their targets.
 
     A resumed run passes the batches that are left. They are asked for as they are needed. The items
     do not depend on `workers`; see default_workers for how many there are by default.
+    batch: images of the largest batch.
+
+    Raises ResourceError for more workers than the system's shared memory holds batches of.
     """
-    if workers is None:
-        workers = default_workers(device, world)
+    workers = _workers_in_memory(workers, default_workers(device, world), dataset, batch)
     return DataLoader(
         dataset,
         batch_sampler=batches,
         collate_fn=dataset.collate,
         num_workers=workers,
+        prefetch_factor=PREFETCHED if workers else None,
         worker_init_fn=_calm,
         # Page-locked memory, from which Fabric's copies to a GPU run beside its work.
         pin_memory=device == "cuda",
         # Its own generator: without one, each pass would draw from the global one.
         generator=torch.Generator().manual_seed(0),
     )
+
+
+def _workers_in_memory(asked: int | None, usual: int, dataset: PairDataset, batch: int) -> int:
+    """Return how many workers there are; a batch that finds no room would be waited for in vain.
+
+    Each has two batches of images and a target at most in shared memory, of which containers have
+    64 MiB. Fewer than usual work where there is no room for more; what was asked for is refused.
+    """
+    height, width = dataset.sides
+    pixel = 3 * (1 if dataset.as_bytes else 4) + 4  # bytes; a mask is in floats
+    need = PREFETCHED * batch * height * width * pixel
+    try:
+        room = shutil.disk_usage(SHARED).free if os.access(SHARED, os.W_OK) else 0
+    except OSError:  # a system that shares memory in another way
+        return usual if asked is None else asked
+    if asked is None:
+        return min(usual, room // max(1, need))
+    if asked * need > room:
+        raise ResourceError(
+            f"{SHARED} has {room / 2**20:.1f} MiB free, and runtime.workers={asked} needs "
+            f"{asked * need / 2**20:.1f}; enlarge it (docker: --shm-size), or ask for fewer, or 0"
+        )
+    return asked
 
 
 def default_workers(device: str, world: int = 1) -> int:

@@ -393,7 +393,8 @@ def _batches(
     epochs = range(first // per_epoch, -(-steps // per_epoch))
     keys = itertools.chain.from_iterable(_epoch(run, epoch) for epoch in epochs)
     wanted = itertools.islice(keys, first % per_epoch, steps - epochs.start * per_epoch)
-    for images, targets in loader(run.dataset, wanted, run.config.runtime.workers, device, world):
+    batch, workers = -(-run.config.train.batch // world), run.config.runtime.workers
+    for images, targets in loader(run.dataset, wanted, workers, device, world, batch):
         yield as_floats(run.fabric.to_device(images)), run.fabric.to_device(targets)
 
 

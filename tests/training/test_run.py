@@ -6,6 +6,7 @@ import math
 import shutil
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from types import SimpleNamespace
 from unittest import mock
@@ -30,6 +31,7 @@ from tiny_runs import (
 from torch._inductor.exc import InvalidCxxCompiler
 
 from lpmoe_bench.config.settings import RunConfig
+from lpmoe_bench.data import loader as loading
 from lpmoe_bench.files import hold_lock
 from lpmoe_bench.inference.predictor import new_fabric
 from lpmoe_bench.model.segmenter import Segmenter
@@ -230,6 +232,7 @@ def test_lpmoe_resumes_from_any_step(data, tmp_path):
         (["--set", "runtime.device=cuda"], 6, "no GPU"),
         (["--set", "train.precision=tf32"], 2, "tf32, which is of NVIDIA GPUs"),
         (["--set", "runtime.compile=graphs"], 2, "graphs, which is of NVIDIA GPUs"),
+        (["--set", "runtime.workers=999999999999"], 2, "workers"),
         (["--set", "runtime.compile=max"], 2, "'default' or 'graphs'"),
         (["--method", "conv_lora", "--set", "runtime.compile=default"], 2, "it uses some alone"),
         (["--train-images", "nowhere"], 3, "nowhere"),
@@ -411,6 +414,22 @@ def test_one_loader_reads_for_all_epochs_and_goes_on_within_one(monkeypatch):
     for first, steps in ((0, 9), (0, 8), (4, 8), (3, 3), (5, 6)):
         assert list(loop._batches(run, first, steps, 3)) == []
         assert made[-1] == wanted[first:steps]
+
+
+def test_what_workers_share_has_to_hold_their_batches(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(loading.shutil, "disk_usage", lambda path: SimpleNamespace(free=65536))
+    done = call(arguments(data, tmp_path, "--set", "runtime.workers=2"))
+    assert (done.code, done.stderr.count("Traceback")) == (6, 0)
+    assert "/dev/shm has 0.1 MiB free, and runtime.workers=2 needs" in done.stderr
+    assert "or ask for fewer, or 0" in done.stderr
+
+
+def test_a_run_in_a_thread_trains(data, finished, tmp_path):
+    """Python hears signals in its main thread alone."""
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(call, arguments(data, tmp_path)).result()
+    assert done.code == 0, done.stderr
+    assert_same_result(finished, only_run(tmp_path))
 
 
 @pytest.mark.slow
