@@ -214,10 +214,11 @@ def show_scores(
 def _cost_line(record: Record) -> str:
     count, costs = record.parameters, record.costs
     assert count is not None
+    speed = costs.inference_images_per_second  # not known of features from a cache
+    inference = f", {speed:.1f} inference" if speed else ""
     return (
         f"trainable {count.method:,} in the method ({count.share_of_backbone:.2%} of the backbone) "
         f"+ {count.decoder:,} in the decoder; "
-        f"{costs.train_images_per_second or 0:.1f} images/s training, "
-        f"{costs.inference_images_per_second or 0:.1f} inference; "
+        f"{costs.train_images_per_second or 0:.1f} images/s training{inference}; "
         f"peak memory {(costs.peak_memory_bytes or 0) / 2**30:.2f} GiB"
     )

@@ -16,6 +16,7 @@ from lpmoe_bench.data.decoding import checked_header, decode, read_file, turn
 from lpmoe_bench.data.headers import TIFF, Header, read_header
 from lpmoe_bench.data.pixels import THRESHOLD, UNDECLARED, PixelRules, Truth, over_black
 from lpmoe_bench.errors import DataError
+from lpmoe_bench.files import check_regular
 
 # Image and mask files to arrays: as a person sees them, or one sentence naming the file.
 
@@ -383,6 +384,7 @@ def _orientation(
 
 def _head(path: Path) -> bytes:
     try:
+        check_regular(path)
         with open(path, "rb") as file:
             data = file.read(HEAD_BYTES)
             # A TIFF may say all of it at its end.

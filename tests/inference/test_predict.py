@@ -1,6 +1,7 @@
 """`predict`: any size and kind of file, trees of folders, broken files, nothing overwritten."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -92,20 +93,22 @@ def test_broken_files_cost_their_own_outputs_alone(run, tmp_path):
         draw(images / f"{name}.png", 30, 40)
     (images / "b.png").write_bytes((images / "a.png").read_bytes()[:-20])
     (images / "d.jpg").write_bytes(b"")
+    os.mkfifo(images / "e.png")
     (out).mkdir()
     (out / "a.png").write_text("an older map")
     absent = images / "absent.png"
     done = call(["predict", str(run), str(images), str(absent), "-o", str(out), "--json"])
     assert done.code == 3
     assert "Traceback" not in done.stderr
-    for sentence in ("b.png is truncated", "d.jpg is empty", "absent.png does not exist"):
+    broken = ("b.png is truncated", "d.jpg is empty", "e.png cannot be read (it is a pipe)")
+    for sentence in (*broken, "absent.png does not exist"):
         assert sum(sentence in line for line in done.stderr.splitlines() if "left out" in line) == 1
-    assert "3 of 5 images could not be read" in done.stderr
+    assert "4 of 6 images could not be read" in done.stderr
     assert sorted(p.name for p in out.iterdir()) == [
         f"{name}{ending}" for name in "ac" for ending in (".png", "_overlay.jpg")
     ]
     assert shape(out / "a.png") == (30, 40)
-    assert len(json.loads(done.stdout)["failed"]) == 3
+    assert len(json.loads(done.stdout)["failed"]) == 4
 
 
 def test_a_usage_error_is_said_before_anything_is_read(run, tmp_path):
